@@ -1,0 +1,81 @@
+"""Interactive parallel computing in Python on Ray.
+
+An *engine* owns one namespace and runs one stream of instructions in it; a *client* drives many engines.
+A map of the package, each line building only on those above it:
+
+    errors         what can go wrong, on an engine or here, and how it is shown
+    core           decisions as pure code: messages, payloads, targets, membership, scheduling, journal
+    namespace      the names an engine owns, its shell, its histories, its captured output
+    engine_actor   serves requests on a namespace          controller   knows who the engines are
+    transport      one protocol, on Ray actors or in this process
+    results        handles on work in progress
+    client         the engines as seen by one user
+    cluster        starts and stops engines
+    views          run, move and map on some of the engines
+    models, mpi    farm, tuple space, BSP, MapReduce and others; MPI across the engines
+    magics, cli    ``%px`` and the ``nsactors`` command
+
+Importing this module starts nothing. Each public name is loaded when it is first used, so that neither Ray
+nor IPython is imported before it is needed.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nsactors import errors
+    from nsactors import errors as error
+    from nsactors.client import Client
+    from nsactors.cluster import Cluster
+    from nsactors.core.messages import Reference
+    from nsactors.errors import CompositeError, NsactorsError, RemoteError
+    from nsactors.results import AsyncMapResult, AsyncResult
+    from nsactors.views.direct import DirectView
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncMapResult",
+    "AsyncResult",
+    "Client",
+    "Cluster",
+    "CompositeError",
+    "DirectView",
+    "NsactorsError",
+    "Reference",
+    "RemoteError",
+    "__version__",
+    "error",
+    "errors",
+]
+
+# Public name -> the module that defines it. `error` is the name ipyparallel users know.
+_HOMES = {
+    "AsyncMapResult": "nsactors.results",
+    "AsyncResult": "nsactors.results",
+    "Client": "nsactors.client",
+    "Cluster": "nsactors.cluster",
+    "CompositeError": "nsactors.errors",
+    "DirectView": "nsactors.views.direct",
+    "NsactorsError": "nsactors.errors",
+    "Reference": "nsactors.core.messages",
+    "RemoteError": "nsactors.errors",
+}
+_MODULES = {"error": "nsactors.errors", "errors": "nsactors.errors"}
+
+# Hidden from type checkers, which would otherwise accept any misspelt name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name in _MODULES:
+            value = import_module(_MODULES[name])
+        elif name in _HOMES:
+            value = getattr(import_module(_HOMES[name]), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value  # looked up once
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,312 @@
+"""A client of a cluster: its engines as one object."""
+
+from __future__ import annotations
+
+import getpass
+import signal
+import sys
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from nsactors.client.session import Session
+from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
+from nsactors.core.messages import Capability
+from nsactors.core.targets import Targets, is_single, resolve
+from nsactors.errors import CapabilityError, ClientClosed
+from nsactors.results import AsyncResult, Call
+from nsactors.transport.base import Transport
+
+if TYPE_CHECKING:
+    from nsactors.views.direct import DirectView
+
+__all__ = ["Client"]
+
+
+class Client:
+    """The engines of a cluster, from one program.
+
+    Indexing gives views: ``rc[0]`` one engine, ``rc[:]`` those there are now, ``rc[[2, 0]]`` two of them in this order;
+    ``rc["x"]`` pulls ``x`` from all engines and ``rc["x"] = v`` pushes it to all.
+
+    Args:
+        transport: the way to the cluster; ``Cluster.connect_client_sync()`` provides one.
+        name: what others see in the history; the default is the user's name and a few random letters.
+        report: where failures that nobody asked for are told when the client is closed; the default is stderr.
+
+    Example:
+        >>> with Cluster(n=4) as rc:
+        ...     rc[:].map_sync(lambda x: x**10, range(8))
+        [0, 1, 1024, 59049, 1048576, 9765625, 60466176, 282475249]
+    """
+
+    def __init__(
+        self, transport: Transport, name: str | None = None, *, report: Callable[[str], object] | None = None
+    ) -> None:
+        self.block = False
+        self._session = Session(transport, name or f"{getpass.getuser()}-{uuid.uuid4().hex[:6]}")
+        self._report = report or _tell
+        self._end_prompt_reports = self._session.ledger.report_at_prompts()
+        # Also at interpreter exit: a script that ends without close() must not swallow a failure.
+        self._finalizer = weakref.finalize(self, _close, self._session, self._end_prompt_reports, self._report)
+
+    @property
+    def name(self) -> str:
+        """What others see in the history."""
+        return self._session.name
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the engines that take requests, in increasing order. Ids are never reused.
+
+        Raises:
+            ClientClosed: if this client has been closed.
+        """
+        self._check_open()
+        return self._session.ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[DirectView]:
+        """One view per engine."""
+        return (self.direct_view(engine_id) for engine_id in self.ids)
+
+    def wait_for_engines(self, n: int | None = None, timeout: float | None = -1) -> None:
+        """Wait until ``n`` engines take requests; without ``n``, until all that were asked for do or have failed to.
+
+        Args:
+            n: how many; more than this may come.
+            timeout: seconds; None or negative: as long as it takes.
+
+        Raises:
+            TimeoutError: if they are not there in time.
+            EngineStartError: if so many have failed to start that ``n`` cannot be reached.
+        """
+        self._check_open()
+        session = self._session
+        wanted = len(session.ids) + len(session.starting) if n is None else n
+        limit = None if timeout is None or timeout < 0 else timeout
+        if session.wait_for_engines(wanted, limit):
+            return
+        self._check_open()
+        if session.starting:
+            raise TimeoutError(f"{len(session.ids)} of {wanted} engines are there after {timeout:g} s")
+        if n is not None or not session.ids:
+            for failure in session.start_failures.values():
+                raise failure
+        if n is not None:
+            raise TimeoutError(f"{len(session.ids)} of {wanted} engines are there, and no more have been asked for")
+
+    def on_join(self, callback: Callable[[int], object]) -> None:
+        """Call ``callback(engine_id)`` whenever an engine joins; what it raises is printed."""
+        self._session.on_join(callback)
+
+    def on_leave(self, callback: Callable[[int], object]) -> None:
+        """Call ``callback(engine_id)`` whenever an engine leaves; what it raises is printed."""
+        self._session.on_leave(callback)
+
+    def direct_view(self, targets: Targets = "all", **flags: Any) -> DirectView:
+        """A view of some engines; ``"all"`` is looked up anew at each call, anything else once, now.
+
+        Raises:
+            TargetError: if ``targets`` names no engines of this cluster.
+            UnknownFlag: if a flag does not exist.
+        """
+        from nsactors.views.direct import DirectView
+
+        if targets is None or (isinstance(targets, str) and targets == "all"):
+            self._check_open()
+            return DirectView(self, "all", **flags)
+        chosen = resolve(targets, self.ids)
+        return DirectView(self, chosen[0] if is_single(targets) else chosen, **flags)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A view of engines; or, for a name, its values on all engines."""
+        if isinstance(key, str) and key != "all":
+            return self.direct_view("all").pull(key, block=True)
+        return self.direct_view(key)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Bind a name on all engines."""
+        if not isinstance(name, str):
+            raise TypeError(f"rc[...] = value binds a name on all engines: give it as text, not {name!r}")
+        self.push_all({name: value})
+
+    def push_all(self, names: dict[str, Any]) -> None:
+        """Bind names on all engines; returns when it is done."""
+        self.direct_view("all").push(names, block=True)
+
+    def pull_all(self, names: str | Sequence[str]) -> list[Any]:
+        """The values of a name (or of several) on all engines."""
+        values: list[Any] = self.direct_view("all").pull(names, block=True)
+        return values
+
+    def scatter_all(self, name: str, seq: Any, **options: Any) -> None:
+        """Split ``seq`` over all engines under ``name``; options as for ``DirectView.scatter``."""
+        self.direct_view("all").scatter(name, seq, block=True, **options)
+
+    def gather_all(self, name: str, **options: Any) -> Any:
+        """Join the parts that all engines hold under ``name``; options as for ``DirectView.gather``."""
+        return self.direct_view("all").gather(name, block=True, **options)
+
+    def map_all(self, function: Callable[..., Any], *sequences: Any) -> list[Any]:
+        """``list(map(function, *sequences))``, computed by all engines."""
+        return self.direct_view("all").map_sync(function, *sequences)
+
+    def execute_all(self, code: str) -> AsyncResult:
+        """Run a cell on all engines; returns when it is done."""
+        result: AsyncResult = self.direct_view("all").execute(code, silent=False, block=True)
+        return result
+
+    def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
+        """What each engine has to do.
+
+        Answers at once, however busy the engines are: it is put together from what this client and the controller know.
+
+        Args:
+            targets: the engines to tell of.
+            verbose: give lists of calls in place of numbers.
+
+        Returns:
+            For each id ``queue`` (calls of this client that are not answered), ``completed`` (calls of all clients),
+            ``tasks`` (always none: they belong to load-balanced views) and ``running`` (what it runs, as far as it has
+            said); and under ``"unassigned"`` the number of tasks without an engine.
+        """
+        ids = resolve(targets, self.ids)
+        running = self._session.transport.controller.running()
+        status: dict[Any, Any] = {"unassigned": 0}
+        for engine_id in ids:
+            mine = [call.label for call in self._session.open_calls({engine_id})]
+            completed, entries = running.get(engine_id, (0, []))
+            status[engine_id] = {
+                "queue": mine if verbose else len(mine),
+                "completed": completed,
+                "tasks": [] if verbose else 0,
+                "running": entries[-1].source if entries else None,
+            }
+        return status
+
+    def history(
+        self, *, client: str | None = None, engine: int | None = None, last: int | None = None
+    ) -> list[HistoryEntry]:
+        """Who ran what, where, when, with which outcome; of all clients unless one is named.
+
+        Engines report in rounds of a quarter of a second: what ended this moment comes with the next.
+        """
+        self._check_open()
+        return self._session.transport.controller.history(client, engine, last)
+
+    def clear(self, targets: Targets = "all", block: bool | None = None) -> AsyncResult | None:
+        """Empty the namespaces of engines."""
+        return self.direct_view("all").clear(targets=targets, block=block)
+
+    def abort(self, jobs: Any = None, targets: Targets = "all", block: bool | None = None) -> None:
+        """Take back calls of this client that have not started.
+
+        Args:
+            jobs: results or message ids; None: all.
+            targets: on these engines only.
+            block: not used; kept for scripts written for ipyparallel.
+        """
+        ids = resolve(targets, self.ids)
+        self._session.abort(_among(self._session.open_calls(ids), jobs), interrupt=False)
+
+    def interrupt(self, targets: Targets = "all") -> list[int]:
+        """Raise KeyboardInterrupt in whatever engines run; their namespaces stay.
+
+        Returns:
+            The ids of the engines that were told.
+
+        Raises:
+            CapabilityError: if engines share this process.
+        """
+        return self._command(targets, signal.SIGINT)
+
+    def send_signal(self, number: int, targets: Targets = "all") -> list[int]:
+        """Send a signal to the processes of engines; SIGINT interrupts what they run.
+
+        Raises:
+            CapabilityError: if engines share this process.
+        """
+        return self._command(targets, number)
+
+    def shutdown(
+        self, targets: Targets = "all", restart: bool = False, hub: bool = False, block: bool | None = None
+    ) -> None:
+        """End engines, whatever they are doing. ``hub=True`` closes this client too.
+
+        Raises:
+            CapabilityError: with ``restart=True``, which this version cannot do.
+        """
+        if restart:
+            raise CapabilityError("restart engines", self._session.transport.name, "shut them down and start new ones")
+        self._session.transport.controller.stop_engines(resolve(targets, self.ids))
+        if hub:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the cluster: its engines go on, and failures that nobody has asked for are told."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session.closed else f"engines {self._session.ids}"
+        return f"<Client {self.name}: {state}>"
+
+    def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
+        """Wait for results (None: for every call of this client); whether they are there.
+
+        Args:
+            jobs: results or message ids.
+            timeout: seconds; None or negative: as long as it takes.
+        """
+        calls = _among(self._session.open_calls(), jobs)
+        return bool(AsyncResult(self._session, calls, label="wait").wait(timeout))
+
+    @property
+    def session(self) -> Session:
+        """The conversation that views submit to."""
+        return self._session
+
+    def _command(self, targets: Targets, number: int) -> list[int]:
+        session = self._session
+        ids = resolve(targets, self.ids)
+        if Capability.SIGNALS not in session.transport.capabilities:
+            raise CapabilityError(
+                "interrupt or signal an engine", session.transport.name, "use Cluster(backend='ray') for that"
+            )
+        command = Interrupt() if number == signal.SIGINT else Signal(number)
+        return session.transport.controller.command(ids, command)
+
+    def _check_open(self) -> None:
+        if self._session.closed:
+            raise ClientClosed
+
+
+def _among(calls: list[Call], jobs: Any) -> list[Call]:
+    """Those of ``calls`` that belong to results or bear message ids; all for None."""
+    if jobs is None:
+        return calls
+    wanted: set[str] = set()
+    for job in [jobs] if isinstance(jobs, str | AsyncResult) else jobs:
+        wanted.update([job] if isinstance(job, str) else job.msg_ids)
+    return [call for call in calls if str(call.request_id) in wanted]
+
+
+def _close(session: Session, end_prompt_reports: Callable[[], None], report: Callable[[str], object]) -> None:
+    end_prompt_reports()
+    session.close()
+    if text := session.ledger.report():
+        report(text)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,70 @@
+"""Failures that nobody has asked for: errors never pass silently."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from nsactors.errors import group_failures
+
+if TYPE_CHECKING:
+    from nsactors.results import Call
+
+__all__ = ["Ledger"]
+
+LIMIT = 1_000
+
+
+class Ledger:
+    """Calls that failed and whose end nobody has seen. They are reported once, at the next prompt or at the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unseen: dict[int, Exception] = {}
+        self._left_out = 0
+
+    def failed(self, call: Call) -> None:
+        """A call has failed."""
+        assert call.error is not None, "a failed call has an error"
+        with self._lock:
+            if len(self._unseen) < LIMIT:
+                self._unseen[id(call)] = call.error
+            else:
+                self._left_out += 1
+
+    def seen(self, calls: Iterable[Call]) -> None:
+        """Somebody has asked how these calls ended."""
+        if not self._unseen:
+            return
+        with self._lock:
+            for call in calls:
+                self._unseen.pop(id(call), None)
+
+    def report(self) -> str:
+        """What failed unseen since the last report, equal failures once; empty if nothing did."""
+        with self._lock:
+            errors, self._unseen = list(self._unseen.values()), {}
+            left_out, self._left_out = self._left_out, 0
+        if not errors:
+            return ""
+        many = len(errors) + left_out
+        lines = [
+            f"nsactors: {many} call{'s' * (many != 1)} failed, and nobody has asked for the result{'s' * (many != 1)}:"
+        ]
+        lines += [f"  {group.summary}" for group in group_failures(errors)]
+        return "\n".join(lines)
+
+    def report_at_prompts(self) -> Callable[[], None]:
+        """Report after every cell, if this process has an IPython prompt; the function returned ends that."""
+        shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is None:
+            return lambda: None
+
+        def report(*args: Any) -> None:
+            if text := self.report():
+                print(text, file=sys.stderr)
+
+        shell.events.register("post_run_cell", report)
+        return lambda: shell.events.unregister("post_run_cell", report)

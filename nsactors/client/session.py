@@ -1,0 +1,393 @@
+"""A client's conversation with a cluster: it numbers requests, matches replies, and hears what happens.
+
+Three kinds of threads meet here. Callers submit. A reader waits for the controller's events. A dispatcher takes everything that
+arrives, replies and events alike, in one line: so what belongs to a call is only ever touched in one place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from nsactors.client.ledger import Ledger
+from nsactors.core.cluster import (
+    Abort,
+    ClusterState,
+    EngineFailedToStart,
+    EngineInfo,
+    EngineJoined,
+    EngineLeft,
+    Event,
+    Interrupt,
+    OutputEvent,
+)
+from nsactors.core.messages import (
+    Aborted,
+    Capability,
+    Execute,
+    Failed,
+    Ok,
+    Operation,
+    Refused,
+    Reply,
+    Request,
+    RequestId,
+)
+from nsactors.core.payload import Payload, unpack
+from nsactors.core.stream import Outbox
+from nsactors.errors import (
+    ClientClosed,
+    ConnectionLost,
+    EngineLost,
+    EngineStartError,
+    ProtocolError,
+    TaskAborted,
+)
+from nsactors.results import Call
+from nsactors.transport.base import EngineGone, Transport
+
+__all__ = ["Session"]
+
+WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
+OUTPUT_GRACE_S = 2.0  # for routed output that a reply has overtaken
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A request on its way to an engine."""
+
+    call: Call
+    engine: EngineInfo
+    request: Request
+    prepared: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """What came back for a letter."""
+
+    letter: _Letter
+    content: Any
+
+
+class Session:
+    """The engines of a cluster as one client knows them, and its requests to them.
+
+    Args:
+        transport: the way to the cluster.
+        name: unique for this client; people see it in the history.
+    """
+
+    def __init__(self, transport: Transport, name: str) -> None:
+        self.transport = transport
+        self.name = name
+        self.ledger = Ledger()
+        self.closed = False
+        self._numbers = itertools.count()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._engines: dict[int, EngineInfo] = {}
+        self._starting: set[int] = set()
+        self.start_failures: dict[int, EngineStartError] = {}
+        self._outboxes: dict[int, Outbox[_Letter]] = {}
+        self._open: dict[RequestId, Call] = {}
+        self._known: weakref.WeakValueDictionary[RequestId, Call] = weakref.WeakValueDictionary()
+        self._overtaking: dict[RequestId, tuple[Call, float]] = {}
+        self._inbox: SimpleQueue[_Delivery | ClusterState | list[Event] | None] = SimpleQueue()
+        self._join_callbacks: list[Callable[[int], object]] = []
+        self._leave_callbacks: list[Callable[[int], object]] = []
+        self._take_state(transport.controller.attach(name))
+        self._threads = [
+            threading.Thread(target=loop, name=f"nsactors-{loop.__name__}", daemon=True)
+            for loop in (self._read_events, self._dispatch)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the engines that take requests, in order."""
+        with self._lock:
+            return sorted(self._engines)
+
+    @property
+    def starting(self) -> list[int]:
+        """Ids of engines that have been asked for and are not there yet."""
+        with self._lock:
+            return sorted(self._starting)
+
+    def engine(self, engine_id: int) -> EngineInfo | None:
+        """Where an engine lives; None if it is not there."""
+        return self._engines.get(engine_id)
+
+    def wait_for_engines(self, count: int, timeout_s: float | None) -> bool:
+        """Wait until at least ``count`` engines are there; whether they are. Ends early when no more can come."""
+
+        def over() -> bool:
+            return len(self._engines) >= count or not self._starting or self.closed
+
+        with self._changed:
+            self._changed.wait_for(over, timeout_s)
+            return len(self._engines) >= count
+
+    def expect(self, engine_ids: Iterable[int]) -> None:
+        """These engines have been asked for."""
+        with self._lock:
+            self._starting.update(i for i in engine_ids if i not in self._engines and i not in self.start_failures)
+
+    def on_join(self, callback: Callable[[int], object]) -> None:
+        """Call ``callback(engine_id)`` for every engine that joins."""
+        self._join_callbacks.append(callback)
+
+    def on_leave(self, callback: Callable[[int], object]) -> None:
+        """Call ``callback(engine_id)`` for every engine that leaves."""
+        self._leave_callbacks.append(callback)
+
+    def submit(self, engine_ids: Sequence[int], operation: Operation, payload: Payload | None = None) -> list[Call]:
+        """Send one operation to several engines; its payload is serialised and stored once.
+
+        Raises:
+            ClientClosed: if this session has been closed.
+        """
+        if self.closed:
+            raise ClientClosed
+        prepared = self.transport.prepare(payload)
+        with self._lock:
+            return [self._submit(engine_id, operation, prepared) for engine_id in engine_ids]
+
+    def _submit(self, engine_id: int, operation: Operation, prepared: Any) -> Call:
+        request = Request(RequestId(self.name, next(self._numbers)), operation)
+        call = Call(request.id, engine_id, request.label, isinstance(operation, Execute))
+        engine = self._engines.get(engine_id)
+        if engine is None:  # it left between the look-up of targets and now
+            self._settle(call, None, EngineLost(engine_id, request.label, "it left before the request was sent"))
+            return call
+        self._open[request.id] = self._known[request.id] = call
+        letter = self._outboxes[engine_id].offer(_Letter(call, engine, request, prepared))
+        if letter is not None:
+            self._send(letter)
+        return call
+
+    def _send(self, letter: _Letter) -> None:
+        def deliver(content: Any) -> None:
+            self._inbox.put(_Delivery(letter, content))
+
+        self.transport.submit(letter.engine, letter.request, letter.prepared, deliver)
+
+    def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
+        """Take back what has not started; with ``interrupt``, stop what has."""
+        calls = [call for call in calls if not call.done]
+        with self._lock:
+            unsent = self._withdraw({call.request_id for call in calls})
+        for letter in unsent:
+            self._settle(letter.call, None, TaskAborted(letter.call.engine_id, letter.call.label))
+        sent = [call for call in calls if not call.done]
+        if sent:
+            requests = frozenset(call.request_id for call in sent)
+            self.transport.controller.command({call.engine_id for call in sent}, Abort(requests))
+            if interrupt:
+                self.interrupt(sent)
+
+    def interrupt(self, calls: Iterable[Call]) -> bool:
+        """Raise KeyboardInterrupt in the user code of those that run; False if this transport cannot."""
+        if Capability.SIGNALS not in self.transport.capabilities:
+            return False
+        calls = list(calls)
+        requests = frozenset(call.request_id for call in calls)
+        self.transport.controller.command({call.engine_id for call in calls}, Interrupt(requests))
+        return True
+
+    def asked(self, calls: Iterable[Call]) -> None:
+        """Somebody has seen how these calls ended."""
+        self.ledger.seen(calls)
+
+    def open_calls(self, engine_ids: Iterable[int] | None = None) -> list[Call]:
+        """Calls that have not been answered, in order of submission."""
+        with self._lock:
+            return [c for c in self._open.values() if engine_ids is None or c.engine_id in engine_ids]
+
+    def _withdraw(self, requests: set[RequestId]) -> list[_Letter]:
+        withdrawn = []
+        for outbox in self._outboxes.values():
+            waiting = outbox.drain()
+            withdrawn += [letter for letter in waiting if letter.request.id in requests]
+            for letter in waiting:
+                if letter.request.id not in requests:
+                    outbox.offer(letter)
+        return withdrawn
+
+    def _read_events(self) -> None:
+        while not self.closed:
+            try:
+                events = self.transport.controller.events(self.name)
+                if events is None and not self.closed:
+                    self._inbox.put(self.transport.controller.attach(self.name))
+                elif events:
+                    self._inbox.put(events)
+            except ConnectionLost:
+                return  # each engine's own end is noticed by the calls to it
+
+    def _dispatch(self) -> None:
+        while True:
+            try:
+                item = self._inbox.get(timeout=self._until_next_deadline())
+            except Empty:
+                self._end_overdue()
+                continue
+            match item:
+                case None:
+                    return
+                case _Delivery(letter, content):
+                    self._take_delivery(letter, content)
+                case ClusterState():
+                    self._take_state(item)
+                case list():
+                    for event in item:
+                        self._take_event(event)
+
+    def _take_delivery(self, letter: _Letter, content: Any) -> None:
+        with self._lock:
+            outbox = self._outboxes.get(letter.engine.engine_id)
+            following = outbox.settle() if outbox is not None else None
+            if following is not None:
+                self._send(following)
+        try:
+            reply, payload = self.transport.open(letter.engine, content)
+        except EngineGone as gone:
+            self._lose_call(letter.call, gone)
+        except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
+            self._settle(letter.call, None, error)
+        else:
+            self._take_reply(letter.call, reply, payload)
+
+    def _take_reply(self, call: Call, reply: Reply, payload: Payload | None) -> None:
+        call.started, call.completed, call.execution_count = (
+            reply.started,
+            reply.completed,
+            reply.execution_count,
+        )
+        call.output.finish(reply.tail)
+        match reply.outcome:
+            case Ok():
+                try:
+                    call.value = None if payload is None else unpack(payload)
+                except Exception as error:
+                    call.error = error
+                    error.add_note(f"The result of {call.label} on engine {call.engine_id} cannot be unpickled here.")
+            case Failed(failure):
+                call.error = failure.to_exception()
+            case Aborted():
+                call.error = TaskAborted(call.engine_id, call.label)
+            case Refused(reason):
+                call.error = ProtocolError(f"engine {call.engine_id} refused {call.label}: {reason}")
+        if call.output.complete:
+            self._settle(call, call.value, call.error)
+        else:
+            self._overtaking[call.request_id] = (call, time.monotonic() + OUTPUT_GRACE_S)
+
+    def _take_event(self, event: Event) -> None:
+        match event:
+            case OutputEvent(batch):
+                call = self._known.get(batch.request)
+                if call is not None:
+                    call.output.add(batch)
+                    if batch.request in self._overtaking and call.output.complete:
+                        del self._overtaking[batch.request]
+                        self._settle(call, call.value, call.error)
+            case EngineJoined(engine):
+                self._add_engine(engine)
+                self._tell(self._join_callbacks, engine.engine_id)
+            case EngineLeft(engine_id, incarnation, reason, _):
+                self._remove_engine(engine_id, incarnation, reason)
+            case EngineFailedToStart(engine_id, _, reason, stderr_tail):
+                with self._changed:
+                    self._starting.discard(engine_id)
+                    self.start_failures[engine_id] = EngineStartError(engine_id, reason, stderr_tail)
+                    self._changed.notify_all()
+
+    def _take_state(self, state: ClusterState) -> None:
+        with self._lock:
+            self._starting = set(state.starting)
+            gone = self._engines.keys() - {engine.engine_id for engine in state.engines}
+        for engine_id in gone:
+            self._remove_engine(engine_id, self._engines[engine_id].incarnation, "it left while this client was away")
+        for engine in state.engines:
+            self._add_engine(engine)
+
+    def _add_engine(self, engine: EngineInfo) -> None:
+        with self._changed:
+            known = self._engines.get(engine.engine_id)
+            if known is None or known.incarnation != engine.incarnation:
+                self._outboxes[engine.engine_id] = Outbox(WINDOW)
+            self._engines[engine.engine_id] = engine
+            self._starting.discard(engine.engine_id)
+            self._changed.notify_all()
+
+    def _remove_engine(self, engine_id: int, incarnation: int, reason: str) -> None:
+        with self._changed:
+            known = self._engines.get(engine_id)
+            self._starting.discard(engine_id)
+            if known is None or known.incarnation != incarnation:
+                self._changed.notify_all()
+                return
+            del self._engines[engine_id]
+            unsent = self._outboxes.pop(engine_id).drain()
+            self._changed.notify_all()
+        for letter in unsent:
+            self._settle(letter.call, None, EngineLost(engine_id, letter.call.label, reason))
+        self._tell(self._leave_callbacks, engine_id)
+
+    def _lose_call(self, call: Call, gone: EngineGone) -> None:
+        engine = self._engines.get(call.engine_id)
+        if engine is not None:
+            self._remove_engine(call.engine_id, engine.incarnation, gone.reason)
+        self._settle(call, None, EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail))
+
+    def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
+        with self._lock:
+            self._open.pop(call.request_id, None)
+        if error is not None:
+            call.error = error
+            self.ledger.failed(call)
+        call.settle(value, error)
+
+    def _until_next_deadline(self) -> float | None:
+        if not self._overtaking:
+            return None
+        return max(0.0, min(deadline for _, deadline in self._overtaking.values()) - time.monotonic())
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for request_id in [r for r, (_, deadline) in self._overtaking.items() if deadline <= now]:
+            call, _ = self._overtaking.pop(request_id)
+            self._settle(call, call.value, call.error)
+
+    def _tell(self, callbacks: Iterable[Callable[[int], object]], engine_id: int) -> None:
+        for callback in list(callbacks):
+            try:
+                callback(engine_id)
+            except Exception:
+                traceback.print_exc()
+
+    def close(self) -> None:
+        """End the conversation: engines go on, calls that are open here fail with ``ClientClosed``."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            self.transport.controller.detach(self.name)
+        except ConnectionLost:
+            pass  # there is nobody left to say goodbye to
+        self._inbox.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(5.0)
+        for call in self.open_calls():
+            self._settle(call, None, ClientClosed())

@@ -1,0 +1,186 @@
+"""A cluster: a controller and engines, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import warnings
+from types import TracebackType
+from typing import Any, Self
+
+from nsactors.client import Client
+from nsactors.cluster.resources import available_cores, thread_environment
+from nsactors.errors import ClusterStopped, EngineStartError
+from nsactors.transport.base import Backend
+
+__all__ = ["Cluster", "EngineStartWarning"]
+
+START_TIMEOUT_S = 120.0
+
+
+class EngineStartWarning(UserWarning):
+    """Some engines could not be started; the rest are usable."""
+
+
+class Cluster:
+    """A controller and ``n`` engines.
+
+    Args:
+        n: how many engines; the default is one for each core that this process may use.
+        backend: ``"ray"`` makes each engine a process; ``"local"`` makes it a thread of this process, which starts at once,
+            needs no Ray, and runs in a debugger.
+        address: an existing Ray cluster to start the engines on; the default is ``RAY_ADDRESS``, or a Ray of our own, bound
+            to this machine.
+        startup: a cell that every engine runs before anything else.
+        show_logs: let Ray's own messages through.
+
+    Example:
+        >>> with Cluster(n=4) as rc:
+        ...     rc[:].apply_sync(os.getpid)
+        [4711, 4712, 4713, 4714]
+
+    Raises:
+        ValueError: if ``n`` is negative or there is no such backend.
+        ClusterUnreachable: (on start) if the Ray cluster does not take us.
+    """
+
+    def __init__(
+        self,
+        n: int | None = None,
+        *,
+        backend: str = "ray",
+        address: str | None = None,
+        startup: str = "",
+        show_logs: bool = False,
+    ) -> None:
+        if n is not None and (not isinstance(n, int) or n < 0):
+            raise ValueError(f"n is how many engines to start, 0 or more, not {n!r}")
+        if backend not in ("ray", "local"):
+            raise ValueError(f"backend is 'ray' or 'local', not {backend!r}")
+        self._cores = available_cores()
+        self.n = self._cores if n is None else n
+        self._make_backend = {"ray": self._ray_backend, "local": self._local_backend}[backend]
+        self._options: dict[str, Any] = {"address": address, "show_logs": show_logs}
+        self._startup = startup
+        self._environment = thread_environment(self._cores, self.n, os.environ)
+        self._backend: Backend | None = None
+        self._client: Client | None = None
+
+    def start_cluster_sync(self) -> Self:
+        """Start the controller and ask for the engines; they join as they are ready."""
+        if self._backend is not None:
+            return self
+        backend = self._make_backend()
+        backend.start()
+        self._backend = backend
+        atexit.register(self.stop_cluster_sync)
+        self._client = Client(backend.connect())
+        if self.n:
+            self.start_engines(self.n)
+        return self
+
+    def start_engines(self, n: int) -> list[int]:
+        """Ask for ``n`` more engines; their ids. They join as they are ready.
+
+        Raises:
+            ClusterStopped: if the cluster does not run.
+        """
+        client = self._running()
+        ids = client.session.transport.controller.start_engines(n)
+        client.session.expect(ids)
+        return ids
+
+    def start_and_connect_sync(self, n: int | None = None) -> Client:
+        """Start, wait for the engines, and return a client.
+
+        Engines that cannot start are told by an ``EngineStartWarning``, with the last lines of their stderr; the others are
+        usable.
+
+        Args:
+            n: how many engines to wait for; the default is all.
+
+        Raises:
+            EngineStartError: if none of them can start.
+            TimeoutError: if they are not there after two minutes.
+        """
+        self.start_cluster_sync()
+        client = self._running()
+        try:
+            client.wait_for_engines(n, timeout=START_TIMEOUT_S)
+        except (EngineStartError, TimeoutError):
+            self.stop_cluster_sync()
+            raise
+        for failure in client.session.start_failures.values():
+            warnings.warn(str(failure), EngineStartWarning, stacklevel=2)
+        return client
+
+    def connect_client_sync(self) -> Client:
+        """Another client of this cluster, with a history and streams of its own.
+
+        Raises:
+            ClusterStopped: if the cluster does not run.
+        """
+        if self._backend is None:
+            raise ClusterStopped
+        return Client(self._backend.connect())
+
+    def stop_cluster_sync(self) -> None:
+        """End engines and controller, and Ray if this cluster started it. What nobody asked for is reported."""
+        backend, self._backend = self._backend, None
+        client, self._client = self._client, None
+        if backend is None:
+            return
+        atexit.unregister(self.stop_cluster_sync)
+        if client is not None:
+            client.close()
+        backend.stop()
+
+    async def start_cluster(self) -> Self:
+        """As :meth:`start_cluster_sync`, without blocking the event loop."""
+        return await asyncio.to_thread(self.start_cluster_sync)
+
+    async def start_and_connect(self, n: int | None = None) -> Client:
+        """As :meth:`start_and_connect_sync`, without blocking the event loop."""
+        return await asyncio.to_thread(self.start_and_connect_sync, n)
+
+    async def connect_client(self) -> Client:
+        """As :meth:`connect_client_sync`, without blocking the event loop."""
+        return await asyncio.to_thread(self.connect_client_sync)
+
+    async def stop_cluster(self) -> None:
+        """As :meth:`stop_cluster_sync`, without blocking the event loop."""
+        await asyncio.to_thread(self.stop_cluster_sync)
+
+    def __enter__(self) -> Client:
+        return self.start_and_connect_sync()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop_cluster_sync()
+
+    async def __aenter__(self) -> Client:
+        return await self.start_and_connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.stop_cluster()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._client is None else f"engines {self._client.session.ids}"
+        return f"<Cluster: {state}>"
+
+    def _running(self) -> Client:
+        if self._client is None:
+            raise ClusterStopped
+        return self._client
+
+    def _ray_backend(self) -> Backend:
+        from nsactors.transport.ray import RayBackend
+
+        return RayBackend(num_cpus=self._cores, environment=self._environment, startup=self._startup, **self._options)
+
+    def _local_backend(self) -> Backend:
+        from nsactors.transport.local import LocalBackend
+
+        return LocalBackend(self._environment, self._startup)

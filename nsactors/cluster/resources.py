@@ -1,0 +1,53 @@
+"""What this process may use of its machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["available_cores", "thread_environment"]
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores this process may use, by CPU affinity and by the cgroup's limit; at least 1.
+
+    Args:
+        cgroup: where control groups are mounted (version 2, or version 1's ``cpu`` controller).
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _cgroup_limit(cgroup)
+    return max(1, allowed if limit is None else min(allowed, math.ceil(limit)))
+
+
+def _cgroup_limit(cgroup: Path) -> float | None:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
+
+
+def thread_environment(cores: int, engines: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment that gives each engine its share of the cores for linear algebra and OpenMP.
+
+    Variables that the user has set are passed on as they are.
+    """
+    share = str(max(1, cores // max(1, engines)))
+    return {name: environment.get(name, share) for name in _THREAD_VARIABLES}

@@ -1,0 +1,193 @@
+"""The values that pass through the controller: commands to engines, news from them, events for clients.
+
+*Commands* and *questions* reach an engine out of band, while it is busy; *reports* bring its output and news; *events* tell
+clients what happened in the cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from nsactors.core.messages import OutputBatch, RequestId
+
+__all__ = [
+    "Abort",
+    "Answer",
+    "Ask",
+    "ClusterState",
+    "Command",
+    "Complete",
+    "EngineFailedToStart",
+    "EngineInfo",
+    "EngineJoined",
+    "EngineLeft",
+    "EngineSpec",
+    "Event",
+    "HistoryEntry",
+    "Inspect",
+    "Interrupt",
+    "OutputEvent",
+    "Question",
+    "Report",
+    "Signal",
+    "Stack",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Answer these requests ``aborted`` when their turn comes; one that runs or has run is left alone."""
+
+    requests: frozenset[RequestId]
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Raise KeyboardInterrupt in user code, if one of ``requests`` is running (``None``: whatever is running)."""
+
+    requests: frozenset[RequestId] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Send a signal to the engine's process."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Which names complete ``code`` at ``cursor``?"""
+
+    code: str
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """What is ``name``? ``detail`` 1 asks for the source too."""
+
+    name: str
+    detail: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where is the running code now?"""
+
+
+Question = Complete | Inspect | Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question that the engine answers from its control thread."""
+
+    ticket: int
+    question: Question
+
+
+Command = Abort | Interrupt | Signal | Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an engine says to ``Ask(ticket)``: a value, or the text of an error."""
+
+    ticket: int
+    value: Any
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an engine tells the controller: output under way, requests begun and ended, answers."""
+
+    output: tuple[OutputBatch, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What a new engine is told about itself.
+
+    ``environment`` is set before the engine imports anything numerical; ``startup`` is a cell that it runs first.
+    """
+
+    engine_id: int
+    incarnation: int
+    cluster: str
+    environment: dict[str, str] = field(default_factory=dict)
+    startup: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Where one incarnation of an engine lives. ``address`` is the transport's own handle."""
+
+    engine_id: int
+    incarnation: int
+    pid: int
+    host: str
+    address: Any = field(compare=False, repr=False)
+    output_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineJoined:
+    """An engine has registered and takes requests."""
+
+    engine: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLeft:
+    """An engine has gone; ``expected`` when somebody asked it to."""
+
+    engine_id: int
+    incarnation: int
+    reason: str
+    expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailedToStart:
+    """An engine never registered: why, and the last lines of its stderr."""
+
+    engine_id: int
+    incarnation: int
+    reason: str
+    stderr_tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvent:
+    """Output on its way to the client that caused it."""
+
+    batch: OutputBatch
+
+
+Event = EngineJoined | EngineLeft | EngineFailedToStart | OutputEvent
+
+
+class HistoryEntry(NamedTuple):
+    """One request as the cluster remembers it: who ran what, where, when, with which outcome."""
+
+    request: RequestId
+    engine_id: int
+    label: str
+    source: str
+    started: float
+    completed: float | None
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """What a client learns when it attaches."""
+
+    cluster: str
+    engines: tuple[EngineInfo, ...]
+    starting: tuple[int, ...]

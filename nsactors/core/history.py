@@ -1,0 +1,55 @@
+"""What a cluster remembers of its requests: who ran what, where, when, with which outcome."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from nsactors.core.cluster import HistoryEntry
+from nsactors.core.messages import RequestId
+
+__all__ = ["History"]
+
+
+class History:
+    """The last ``limit`` requests, and how many each engine has completed."""
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._finished: deque[HistoryEntry] = deque(maxlen=limit)
+        self._running: dict[tuple[int, RequestId], HistoryEntry] = {}
+        self._completed: Counter[int] = Counter()
+
+    def record(self, entry: HistoryEntry) -> None:
+        """A request has started (``completed is None``) or ended."""
+        key = (entry.engine_id, entry.request)
+        if entry.completed is None:
+            self._running[key] = entry
+            return
+        self._running.pop(key, None)
+        self._finished.append(entry)
+        self._completed[entry.engine_id] += 1
+
+    def engine_lost(self, engine_id: int, at: float) -> None:
+        """What a lost engine was running ended with it."""
+        for key in [k for k in self._running if k[0] == engine_id]:
+            entry = self._running.pop(key)
+            self._finished.append(entry._replace(completed=at, outcome="engine lost"))
+
+    def entries(
+        self, *, client: str | None = None, engine_id: int | None = None, last: int | None = None
+    ) -> list[HistoryEntry]:
+        """Finished requests in order of their end, then the running ones; the ``last`` ones if given."""
+        chosen = [
+            entry
+            for entry in [*self._finished, *self._running.values()]
+            if (client is None or entry.request.client == client)
+            and (engine_id is None or entry.engine_id == engine_id)
+        ]
+        return chosen if last is None else chosen[-last:] if last > 0 else []
+
+    def running(self, engine_id: int) -> list[HistoryEntry]:
+        """What an engine is running, as far as it has said."""
+        return [entry for (owner, _), entry in self._running.items() if owner == engine_id]
+
+    def completed(self, engine_id: int) -> int:
+        """How many requests an engine has ended, whatever their outcome."""
+        return self._completed[engine_id]

@@ -1,0 +1,83 @@
+"""The order in which an engine takes requests, and outboxes that keep what is in flight bounded."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from nsactors.core.messages import RequestId
+
+__all__ = ["InstructionStream", "Outbox", "Verdict"]
+
+T = TypeVar("T")
+
+
+class Verdict(enum.Enum):
+    """What becomes of a request when its turn comes."""
+
+    RUN = "run"
+    ABORTED = "aborted"
+    REPEATED = "repeated"
+
+
+class InstructionStream:
+    """Which requests an engine has taken, and which have been taken back.
+
+    A client numbers its requests upwards, and they reach the engine in that order. A number that is not above the last one
+    taken was delivered twice; a gap is a request that was lost on its way, and its sender has been told.
+    """
+
+    def __init__(self) -> None:
+        self._last_seq: dict[str, int] = {}
+        self._aborted: set[RequestId] = set()
+
+    def take(self, request: RequestId) -> Verdict:
+        """Decide about a request whose turn has come."""
+        if request.seq <= self._last_seq.get(request.client, -1):
+            return Verdict.REPEATED
+        self._last_seq[request.client] = request.seq
+        if request in self._aborted:
+            self._aborted.discard(request)
+            return Verdict.ABORTED
+        return Verdict.RUN
+
+    def abort(self, requests: Iterable[RequestId]) -> None:
+        """Take requests back; those whose turn has come already are left alone."""
+        self._aborted.update(r for r in requests if r.seq > self._last_seq.get(r.client, -1))
+
+
+class Outbox(Generic[T]):
+    """At most ``window`` items in flight; the rest wait here, first in first out."""
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ValueError(f"a send window holds at least one item, not {window}")
+        self._window = window
+        self._in_flight = 0
+        self._waiting: deque[T] = deque()
+
+    def __len__(self) -> int:
+        return self._in_flight + len(self._waiting)
+
+    def offer(self, item: T) -> T | None:
+        """The item, if it may be sent now; otherwise None, and it waits."""
+        if self._waiting or self._in_flight >= self._window:
+            self._waiting.append(item)
+            return None
+        self._in_flight += 1
+        return item
+
+    def settle(self) -> T | None:
+        """One item in flight has been answered: the next to send, if any."""
+        if not self._waiting:
+            self._in_flight -= 1
+            return None
+        return self._waiting.popleft()
+
+    def drain(self) -> list[T]:
+        """Give up everything that waits; what is in flight stays counted."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting

@@ -1,0 +1,292 @@
+"""The engine: an actor around a namespace.
+
+Requests run one after the other on the thread that calls :meth:`EngineActor.handle` (on Ray the process's main thread, where
+signals, MPI and C libraries expect to be). Two helper threads keep in touch with the controller meanwhile: one polls for
+commands and acts on them at once, however busy the main thread is; one ships output and news.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from nsactors.core.cluster import (
+    Abort,
+    Answer,
+    Ask,
+    Command,
+    Complete,
+    EngineInfo,
+    EngineSpec,
+    HistoryEntry,
+    Inspect,
+    Interrupt,
+    Question,
+    Report,
+    Signal,
+    Stack,
+)
+from nsactors.core.messages import (
+    Aborted,
+    Execute,
+    Failed,
+    Ok,
+    Outcome,
+    OutputBatch,
+    Refused,
+    Reply,
+    Request,
+    RequestId,
+)
+from nsactors.core.payload import Payload, pack
+from nsactors.core.stream import InstructionStream, Verdict
+from nsactors.errors import ConnectionLost, Failure
+from nsactors.namespace import Namespace
+from nsactors.namespace.gate import CellLoop, InterruptGate, is_user_frame, user_traceback
+from nsactors.namespace.host import Host
+from nsactors.namespace.output import Output
+
+__all__ = ["ControllerPort", "EngineActor"]
+
+SHIP_BUSY_S = 0.05
+SHIP_IDLE_S = 0.25
+SOURCE_PREVIEW_CHARS = 200
+
+
+class ControllerPort(Protocol):
+    """The engine's line to its controller. Every call raises ``ConnectionLost`` when the controller is gone."""
+
+    def register(self, engine: EngineInfo) -> bool:
+        """Say that this engine is up; False if nobody wants it."""
+        ...
+
+    def poll(self, engine_id: int, incarnation: int) -> list[Command] | None:
+        """Wait for commands; an empty list after a while without any, None when this engine is to end."""
+        ...
+
+    def report(self, engine_id: int, incarnation: int, report: Report) -> None:
+        """Hand over output and news; returns when the controller has them."""
+        ...
+
+
+class _News:
+    """What is to be told to the controller next; filled by all of an engine's threads."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+        self._lock = threading.Lock()
+        self._output: list[OutputBatch] = []
+        self._history: list[HistoryEntry] = []
+        self._answers: list[Answer] = []
+
+    def add(self, item: OutputBatch | HistoryEntry | Answer, unless: Callable[[], bool] = lambda: False) -> None:
+        with self._lock:
+            if unless():
+                return
+            match item:
+                case OutputBatch():
+                    self._output.append(item)
+                case HistoryEntry():
+                    self._history.append(item)
+                case Answer():
+                    self._answers.append(item)
+                    self.arrived.set()  # somebody waits for it; the rest goes with the next round
+
+    def take(self) -> Report:
+        with self._lock:
+            report = Report(tuple(self._output), tuple(self._history), tuple(self._answers))
+            self._output, self._history, self._answers = [], [], []
+            self.arrived.clear()
+            return report
+
+
+class EngineActor:
+    """One namespace, its instruction stream, and its line to the controller.
+
+    Args:
+        spec: who this engine is.
+        port: the line to the controller.
+        host: the process or thread it lives in.
+        ref_types: classes of object-store references, which travel beside payloads and not in them.
+    """
+
+    def __init__(self, spec: EngineSpec, port: ControllerPort, host: Host, ref_types: tuple[type, ...] = ()) -> None:
+        self._spec = spec
+        self._port = port
+        self._host = host
+        self._ref_types = ref_types
+        self._stream = InstructionStream()
+        self._stream_lock = threading.Lock()
+        self._cell_loop = CellLoop()
+        self._gate = InterruptGate(self._cell_loop)
+        self._output = Output(spec.engine_id, host.open_capture())
+        self._namespace = Namespace(host.fresh_names(), self._make_shell)
+        self._running: HistoryEntry | None = None
+        self._ended = threading.Event()
+        self._closed = threading.Event()
+        self._news = _News()
+        self._announced: RequestId | None = None
+        host.install(self._gate)
+        if spec.startup:
+            self._namespace.run(Execute(spec.startup, silent=True, store_history=False), None)
+        for loop in (self._follow_commands, self._ship):
+            threading.Thread(target=loop, name=f"engine-{spec.engine_id}-{loop.__name__}", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of the streams and end the helper threads; for hosts that outlive their engine."""
+        self._closed.set()
+        self._news.arrived.set()
+        self._cell_loop.close()
+        self._output.close()
+
+    def handle(self, request: Request, payload: Payload | None) -> tuple[Reply, Payload | None]:
+        """Run one request and answer it, whatever happens in it."""
+        started = time.time()
+        with self._stream_lock:
+            verdict = self._stream.take(request.id)
+        match verdict:
+            case Verdict.REPEATED:
+                refused = Refused(f"request {request.id} was delivered twice")
+                return self._reply(
+                    request, refused, OutputBatch(request.id, self._spec.engine_id, 0, ()), started
+                ), None
+            case Verdict.ABORTED:
+                self._note(_entry(request, self._spec.engine_id, started), "aborted")
+                return self._reply(
+                    request, Aborted(), OutputBatch(request.id, self._spec.engine_id, 0, ()), started
+                ), None
+            case Verdict.RUN:
+                return self._run(request, payload, started)
+
+    def _run(self, request: Request, payload: Payload | None, started: float) -> tuple[Reply, Payload | None]:
+        entry = _entry(request, self._spec.engine_id, started)
+        if late := self._output.begin(request.id):
+            self._news.add(late)
+        number = self._namespace.execution_count
+        self._ended.clear()
+        self._running = entry
+        self._gate.enter(request.id)
+        outcome: Outcome
+        result: Payload | None = None
+        try:
+            value = self._namespace.run(request.operation, payload)
+            if value is not None:
+                result = pack(value, what="the result", ref_types=self._ref_types)
+            outcome = Ok()
+        except BaseException as error:
+            outcome = Failed(self._failure(error, request))
+        finally:
+            self._gate.leave()
+            self._running = None
+            self._ended.set()
+        self._note(entry, "ok" if isinstance(outcome, Ok) else outcome.failure.type_name)
+        return self._reply(request, outcome, self._output.finish(), started, number), result
+
+    def _reply(
+        self, request: Request, outcome: Outcome, tail: OutputBatch, started: float, number: int | None = None
+    ) -> Reply:
+        spec = self._spec
+        count = number if isinstance(request.operation, Execute) else None
+        return Reply(request.id, spec.engine_id, spec.incarnation, outcome, tail, started, time.time(), count)
+
+    def _failure(self, error: BaseException, request: Request) -> Failure:
+        return Failure.capture(
+            error.with_traceback(user_traceback(error)),
+            engine_id=self._spec.engine_id,
+            call=request.label,
+            dumps=lambda value: pack(value, what="the exception", ref_types=()).data,
+            is_user_frame=is_user_frame,
+        )
+
+    def _note(self, entry: HistoryEntry, outcome: str) -> None:
+        self._news.add(entry._replace(completed=time.time(), outcome=outcome))
+
+    def _make_shell(self, names: dict[str, Any]) -> Any:
+        return self._host.make_shell(self._spec.engine_id, names, self._output, self._cell_loop)
+
+    def _follow_commands(self) -> None:
+        spec = self._spec
+        info = EngineInfo(
+            spec.engine_id, spec.incarnation, os.getpid(), socket.gethostname(), None, self._host.output_path
+        )
+        try:
+            if not self._port.register(info):
+                return self._host.exit()
+            self._host.warm_up()
+            while not self._closed.is_set():
+                commands = self._port.poll(spec.engine_id, spec.incarnation)
+                if commands is None:
+                    break
+                for command in commands:
+                    self._obey(command)
+        except ConnectionLost as lost:
+            # Without its controller nobody could find or stop it: an orphan on somebody's cores.
+            print(f"engine {spec.engine_id} ends: {lost}", file=sys.stderr)
+        self._closed.set()
+        self._host.exit()
+
+    def _obey(self, command: Command) -> None:
+        match command:
+            case Abort(requests):
+                with self._stream_lock:
+                    self._stream.abort(requests)
+            case Interrupt(requests):
+                running = self._running
+                if running is not None and (requests is None or running.request in requests):
+                    self._gate.interrupt(running.request, ended=self._ended)
+            case Signal(number):
+                self._host.signal(number)
+            case Ask(ticket, question):
+                self._news.add(self._answer(ticket, question))
+
+    def _answer(self, ticket: int, question: Question) -> Answer:
+        try:
+            match question:
+                case Complete(code, cursor):
+                    return Answer(ticket, self._namespace.complete(code, cursor))
+                case Inspect(name, detail):
+                    return Answer(ticket, self._namespace.inspect(name, detail))
+                case Stack():
+                    return Answer(ticket, self._stack())
+        except Exception as error:
+            return Answer(ticket, None, f"{type(error).__name__}: {error}")
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        return "".join(traceback.format_stack(frame)) if self._running is not None else ""
+
+    def _ship(self) -> None:
+        while not self._closed.is_set():
+            self._news.arrived.wait(SHIP_IDLE_S if self._running is None else SHIP_BUSY_S)
+            self._ship_once()
+
+    def _ship_once(self) -> None:
+        running = self._running
+        if running is not None and running.request != self._announced:
+            self._announced = running.request
+            # Its end may be noted at this very moment: said afterwards, "it runs" would stay true for ever.
+            self._news.add(running, unless=lambda: self._running is not running)
+        batch = self._output.take()
+        if batch:
+            self._news.add(batch)
+        report = self._news.take()
+        if report == Report():
+            return
+        try:
+            self._port.report(self._spec.engine_id, self._spec.incarnation, report)
+        except ConnectionLost:
+            return  # the command thread sees it too and ends the engine; the output is in the reply's tail
+        if batch:
+            self._output.acknowledge(batch)
+
+
+def _entry(request: Request, engine_id: int, started: float) -> HistoryEntry:
+    operation = request.operation
+    source = operation.code[:SOURCE_PREVIEW_CHARS] if isinstance(operation, Execute) else request.label
+    return HistoryEntry(request.id, engine_id, request.label, source, started, None, "running")

@@ -1,0 +1,331 @@
+"""The exceptions of nsactors.
+
+::
+
+    NsactorsError
+    ├── TargetError
+    │   ├── NoEngines
+    │   ├── NoSuchEngine         also IndexError
+    │   └── InvalidTarget        also TypeError
+    ├── UnknownFlag              also KeyError
+    ├── InvalidName              also ValueError
+    ├── SerializationError       also TypeError
+    ├── ConnectionLost           also ConnectionError
+    │   ├── ClientClosed
+    │   ├── ClusterStopped
+    │   └── ClusterUnreachable
+    ├── EngineError
+    │   ├── EngineLost
+    │   └── EngineStartError
+    ├── TaskAborted
+    ├── CapabilityError
+    ├── ProtocolError
+    │   ├── DuplicateRequest
+    │   └── StaleIncarnation
+    ├── RemoteError              and the class raised on the engine (see ``remote``)
+    └── CompositeError           also ExceptionGroup (see ``composite``)
+
+Each class builds its message from its fields, says what to do next, and survives pickle and copy.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from nsactors.errors.ranges import engine_ranges
+
+__all__ = [
+    "CapabilityError",
+    "ClientClosed",
+    "ClusterStopped",
+    "ClusterUnreachable",
+    "ConnectionLost",
+    "DuplicateRequest",
+    "EngineError",
+    "EngineLost",
+    "EngineStartError",
+    "InvalidName",
+    "InvalidTarget",
+    "NoEngines",
+    "NoSuchEngine",
+    "NsactorsError",
+    "ProtocolError",
+    "SerializationError",
+    "StaleIncarnation",
+    "TargetError",
+    "TaskAborted",
+    "UnknownFlag",
+]
+
+_TAIL_LINES = 10
+
+
+class NsactorsError(Exception):
+    """Base of every exception that nsactors raises."""
+
+    def __str__(self) -> str:
+        # Past KeyError, whose own __str__ shows the repr of the message.
+        return Exception.__str__(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own way calls __init__ with args, which here hold the message and not the fields.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[NsactorsError], args: tuple[object, ...], fields: dict[str, object]) -> NsactorsError:
+    error = cls.__new__(cls, *args)
+    error.args = args  # OSError's __new__ leaves them to __init__
+    error.__dict__.update(fields)
+    return error
+
+
+class TargetError(NsactorsError):
+    """The engines asked for cannot be had; nothing has been sent."""
+
+
+class NoEngines(TargetError):
+    """No engine is connected.
+
+    Args:
+        hint: what to do about it; the default says how to start some.
+    """
+
+    def __init__(self, hint: str = "start some with Cluster(n=4), or wait for those that are joining") -> None:
+        super().__init__(f"no engines are connected: {hint}")
+        self.hint = hint
+
+
+class NoSuchEngine(TargetError, IndexError):
+    """An engine id, or a position among the ids, that does not exist.
+
+    Args:
+        engine_id: what was asked for.
+        ids: the ids that exist.
+    """
+
+    def __init__(self, engine_id: int, ids: Iterable[int]) -> None:
+        self.engine_id = engine_id
+        self.ids = tuple(ids)
+        there = f"there are {engine_ranges(self.ids)}" if self.ids else "none is connected: Cluster(n=4) starts some"
+        super().__init__(f"there is no engine {engine_id}; {there}")
+
+
+class InvalidTarget(TargetError, TypeError):
+    """A value that cannot name engines.
+
+    Args:
+        target: the value; only its short repr is kept.
+    """
+
+    def __init__(self, target: object) -> None:
+        self.target = _short_repr(target)
+        super().__init__(f"{self.target} cannot be a target: give an int, a list of ints, a slice, or 'all'")
+
+
+class UnknownFlag(NsactorsError, KeyError):
+    """A keyword that a view or a call does not know.
+
+    Args:
+        name: the keyword given.
+        known: the keywords there are.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        import difflib
+
+        self.name = name
+        self.known = tuple(known)
+        close = difflib.get_close_matches(name, self.known, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        super().__init__(f"unknown flag {name!r}: {guess}the flags are {', '.join(sorted(self.known))}")
+
+
+class InvalidName(NsactorsError, ValueError):
+    """A name to push, pull or scatter that Python could not bind or look up.
+
+    Args:
+        name: the name given; only its short repr is kept if it is no string.
+    """
+
+    def __init__(self, name: object) -> None:
+        self.name = name if isinstance(name, str) else _short_repr(name)
+        super().__init__(
+            f"{_short_repr(name)} is not a name in a namespace: bind to an identifier such as 'x'; "
+            "what is read may also be an expression such as 'x.shape' or 'x[0]'"
+        )
+
+
+class SerializationError(NsactorsError, TypeError):
+    """A value that cannot be pickled, so it cannot leave its process.
+
+    Args:
+        what: where the value stands, such as ``"argument 2"`` or ``"name 'sock'"``.
+        reason: why it cannot be pickled.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(
+            f"{what} cannot be sent to another process: {reason}. "
+            "Send what it is made from, and make it there with execute()"
+        )
+        self.what = what
+        self.reason = reason
+
+
+class ConnectionLost(NsactorsError, ConnectionError):
+    """There is no way to the cluster from here."""
+
+
+class ClientClosed(ConnectionLost):
+    """The client was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("this client is closed: make a new Client to go on")
+
+
+class ClusterStopped(ConnectionLost):
+    """The cluster was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("the cluster has stopped: start another one with Cluster(n=4)")
+
+
+class ClusterUnreachable(ConnectionLost):
+    """No cluster answers.
+
+    Args:
+        address: where it was sought.
+        reason: what happened instead.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"no cluster answers at {address}: {reason}. Check that it runs, or start one with Cluster(n=4)"
+        )
+        self.address = address
+        self.reason = reason
+
+
+class EngineError(NsactorsError):
+    """An engine, not the code it ran, failed."""
+
+
+class EngineLost(EngineError):
+    """An engine's process died.
+
+    Args:
+        engine_id: the engine.
+        call: what it was running, such as ``"apply(f)"``; empty if it was idle.
+        reason: how it died, such as ``"killed by signal 9 (SIGKILL)"``.
+        stderr_tail: the last lines it wrote; the message shows ten of them.
+    """
+
+    def __init__(self, engine_id: int, call: str, reason: str, stderr_tail: str = "") -> None:
+        during = f"while running {call}" if call else "while idle"
+        super().__init__(
+            f"engine {engine_id} died {during}: {reason}\n"
+            + _last_lines(stderr_tail)
+            + "Its namespace is gone with it; the other engines go on"
+        )
+        self.engine_id = engine_id
+        self.call = call
+        self.reason = reason
+        self.stderr_tail = stderr_tail
+
+
+class EngineStartError(EngineError):
+    """An engine could not be started.
+
+    Args:
+        engine_id: the engine.
+        reason: what went wrong.
+        stderr_tail: the last lines its process wrote; the message shows ten of them.
+    """
+
+    def __init__(self, engine_id: int, reason: str, stderr_tail: str = "") -> None:
+        super().__init__(
+            f"engine {engine_id} did not start: {reason}\n"
+            + _last_lines(stderr_tail)
+            + "The other engines go on. Remove the cause and add an engine, or ask for fewer"
+        )
+        self.engine_id = engine_id
+        self.reason = reason
+        self.stderr_tail = stderr_tail
+
+
+class TaskAborted(NsactorsError):
+    """A request was withdrawn before it ran.
+
+    Args:
+        engine_id: the engine whose queue held it.
+        call: the request, such as ``"apply(f)"``.
+    """
+
+    def __init__(self, engine_id: int, call: str) -> None:
+        super().__init__(f"{call} was aborted before engine {engine_id} ran it: submit it again if you still want it")
+        self.engine_id = engine_id
+        self.call = call
+
+
+class CapabilityError(NsactorsError):
+    """The transport in use cannot do this.
+
+    Args:
+        what: what was asked, such as ``"interrupt an engine"``.
+        transport: the transport's name.
+        instead: what to do, such as ``"use Cluster(backend='ray')"``.
+    """
+
+    def __init__(self, what: str, transport: str, instead: str) -> None:
+        super().__init__(f"the {transport} transport cannot {what}: {instead}")
+        self.what = what
+        self.transport = transport
+        self.instead = instead
+
+
+class ProtocolError(NsactorsError):
+    """A message that breaks the rules between clients and engines; it had no effect."""
+
+
+class DuplicateRequest(ProtocolError):
+    """A request the engine has taken before.
+
+    Args:
+        engine_id: the engine.
+        request_id: the request, as text.
+    """
+
+    def __init__(self, engine_id: int, request_id: str) -> None:
+        super().__init__(
+            f"engine {engine_id} has already taken request {request_id} and does not run it twice: "
+            "wait for its first reply"
+        )
+        self.engine_id = engine_id
+        self.request_id = request_id
+
+
+class StaleIncarnation(ProtocolError):
+    """A message from, or for, a process that has been replaced.
+
+    Args:
+        engine_id: the engine.
+        incarnation: the incarnation that is over.
+    """
+
+    def __init__(self, engine_id: int, incarnation: int) -> None:
+        super().__init__(
+            f"incarnation {incarnation} of engine {engine_id} is over: send the request again to the process "
+            "that replaced it"
+        )
+        self.engine_id = engine_id
+        self.incarnation = incarnation
+
+
+def _last_lines(text: str) -> str:
+    lines = text.rstrip().splitlines()[-_TAIL_LINES:]
+    return "".join(["Last lines it wrote:\n", *(f"    {line}\n" for line in lines)]) if lines else ""
+
+
+def _short_repr(value: object) -> str:
+    import reprlib
+
+    return reprlib.repr(value)

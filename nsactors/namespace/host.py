@@ -1,0 +1,125 @@
+"""What an engine lives in: a process of its own, or one thread among others."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import types
+from typing import Any, NoReturn, Protocol
+
+from nsactors.namespace.capture import FileCapture, ThreadCapture, leave_terminal
+from nsactors.namespace.gate import CellLoop, InterruptGate
+from nsactors.namespace.output import Capture, Output
+from nsactors.namespace.plain_shell import PlainShell, fresh_names
+from nsactors.namespace.shell import Shell
+
+__all__ = ["Host", "ProcessHost", "ThreadHost"]
+
+
+class Host(Protocol):
+    """The surroundings of an engine."""
+
+    output_path: str | None
+
+    def fresh_names(self) -> dict[str, Any]:
+        """The dictionary of a new namespace."""
+        ...
+
+    def open_capture(self) -> Capture:
+        """Begin to capture what this engine prints."""
+        ...
+
+    def make_shell(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> Shell:
+        """The shell for cells."""
+        ...
+
+    def install(self, gate: InterruptGate) -> None:
+        """Make interrupts reach ``gate``, if this host can."""
+        ...
+
+    def warm_up(self) -> None:
+        """Import what the first cell will need."""
+        ...
+
+    def signal(self, number: int) -> None:
+        """Send a signal to this engine alone."""
+        ...
+
+    def exit(self) -> None:
+        """End this engine from one of its helper threads."""
+        ...
+
+
+class ProcessHost:
+    """A process that belongs to one engine.
+
+    Args:
+        folder: for output files and IPython's own; it belongs to the cluster and is removed with it.
+        name: unique in ``folder``.
+    """
+
+    def __init__(self, folder: str, name: str) -> None:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self._folder = folder
+        self.output_path: str | None = os.path.join(folder, name)
+
+    def fresh_names(self) -> dict[str, Any]:
+        module = types.ModuleType("__main__")
+        sys.modules["__main__"] = module
+        module.__dict__.update(fresh_names())
+        self._module = module
+        return module.__dict__
+
+    def open_capture(self) -> Capture:
+        leave_terminal()
+        for stop in (signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(stop, signal.SIG_IGN)
+        assert self.output_path is not None
+        return FileCapture(self.output_path)
+
+    def make_shell(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> Shell:
+        from nsactors.namespace.ipython_shell import IPythonShell
+
+        return IPythonShell(engine_id, self._module, output, cell_loop, f"{self.output_path}.ipython")
+
+    def install(self, gate: InterruptGate) -> None:
+        gate.install()
+
+    def warm_up(self) -> None:
+        importlib.import_module("nsactors.namespace.ipython_shell")
+
+    def signal(self, number: int) -> None:
+        os.kill(os.getpid(), number)
+
+    def exit(self) -> NoReturn:
+        # Not sys.exit: in a helper thread that ends the thread alone.
+        os._exit(0)
+
+
+class ThreadHost:
+    """One thread of a process that other engines, and their client, share."""
+
+    output_path: str | None = None
+
+    def fresh_names(self) -> dict[str, Any]:
+        return fresh_names()
+
+    def open_capture(self) -> Capture:
+        return ThreadCapture()
+
+    def make_shell(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> Shell:
+        return PlainShell(engine_id, names, output, cell_loop)
+
+    def install(self, gate: InterruptGate) -> None:
+        """Signals belong to the whole process: not to this engine."""
+
+    def warm_up(self) -> None:
+        """There is nothing to import."""
+
+    def signal(self, number: int) -> None:
+        raise NotImplementedError("an in-process engine has no process of its own to signal")
+
+    def exit(self) -> None:
+        """The thread ends when its transport stops feeding it."""

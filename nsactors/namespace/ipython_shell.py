@@ -1,0 +1,178 @@
+"""A full IPython for a namespace that has a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+from IPython.core.profiledir import ProfileDir
+from traitlets import Any as AnyTrait
+from traitlets.config import Config
+
+from nsactors.core.messages import ClearOutput, Display, ExecuteResult
+from nsactors.namespace.gate import CellLoop, run_user_code
+from nsactors.namespace.output import Output
+from nsactors.namespace.shell import Completions
+
+__all__ = ["IPythonShell"]
+
+
+class _CellCompiler(CachingCompiler):
+    """Names cells after their engine and number; a name once given to some source stays with it."""
+
+    engine_id = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_number = 0
+        self._taken = 0
+
+    def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
+        # Silent cells do not count upwards: two of them in a row have one number and different source.
+        self._taken = self._taken + 1 if number == self._last_number else 0
+        self._last_number = number
+        return f"<engine {self.engine_id}, cell {number}{f'.{self._taken}' if self._taken else ''}>"
+
+
+class _EngineDisplayHook(DisplayHook):
+    """Sends the value of a last expression to the client instead of printing it."""
+
+    def start_displayhook(self) -> None:
+        """Nothing is printed here."""
+
+    def write_output_prompt(self) -> None:
+        """The client draws its own prompt."""
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
+        self.shell.engine_output.show(ExecuteResult(self.prompt_count, format_dict, md_dict or {}))
+
+    def finish_displayhook(self) -> None:
+        """Nothing is printed here."""
+
+
+class _EngineDisplayPublisher(DisplayPublisher):
+    """Sends displays to the client."""
+
+    def publish(self, data: dict[str, Any], metadata: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        transient, update = kwargs.get("transient") or {}, bool(kwargs.get("update"))
+        self.shell.engine_output.show(Display(data, metadata or {}, transient, update))
+
+    def clear_output(self, wait: bool = False) -> None:
+        self.shell.engine_output.show(ClearOutput(wait))
+
+
+class _EngineInteractiveShell(InteractiveShell):
+    """IPython's shell, with its errors handed over instead of printed and user code behind the interrupt gate."""
+
+    engine_output = AnyTrait()
+    cell_loop = AnyTrait()
+
+    async def run_code(self, code_obj: Any, result: ExecutionResult | None = None, *, async_: bool = False) -> bool:
+        # As IPython's own, less its hooks for a terminal. Errors of any kind are kept for the reply.
+        try:
+            if async_:
+                await self.cell_loop.user_code(eval(code_obj, self.user_global_ns, self.user_ns))
+            else:
+                run_user_code(exec, code_obj, self.user_global_ns, self.user_ns)
+        except BaseException as error:
+            if result is not None:
+                result.error_in_exec = error
+            return True
+        return False
+
+    def system(self, cmd: str) -> None:
+        """Run ``!cmd``: its output is captured by descriptor, and an interrupt ends its whole process group."""
+        command = self.var_expand(cmd, depth=1)
+        process = subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            status = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
+        self.user_ns["_exit_code"] = status
+
+    def showtraceback(self, *args: Any, **kwargs: Any) -> None:
+        """Errors travel in the reply and are drawn by the client."""
+
+    def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
+        """Errors travel in the reply and are drawn by the client."""
+
+    def ask_exit(self) -> None:
+        """``exit`` in a cell does not end the engine."""
+        print("An engine is ended by rc.shutdown(); 'exit' in a cell does nothing.", file=sys.stderr)
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Engines have no windows; figures are shown at the client."""
+
+
+class IPythonShell:
+    """The one IPython of this process.
+
+    Args:
+        engine_id: named in the file names of cells.
+        module: stands for ``__main__``; its dictionary is the namespace.
+        output: where displays go.
+        cell_loop: runs top-level ``await``.
+        folder: for IPython's own files; the user's profile and history are not touched.
+    """
+
+    def __init__(self, engine_id: int, module: ModuleType, output: Output, cell_loop: CellLoop, folder: str) -> None:
+        os.environ["IPYTHONDIR"] = folder
+        # Figures are shown at the end of a cell, as in a notebook; a backend that the user chose stays.
+        os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        compiler = type("_CellCompiler", (_CellCompiler,), {"engine_id": engine_id})
+        config = Config()
+        config.HistoryManager.hist_file = ":memory:"
+        self._shell = _EngineInteractiveShell.instance(
+            config=config,
+            engine_output=output,
+            cell_loop=cell_loop,
+            user_module=module,
+            user_ns=module.__dict__,
+            ipython_dir=folder,
+            profile_dir=ProfileDir(location=os.path.join(folder, "profile")),
+            displayhook_class=_EngineDisplayHook,
+            display_pub_class=_EngineDisplayPublisher,
+            compiler_class=compiler,
+            loop_runner=cell_loop.run,
+            colors="nocolor",
+        )
+        self.names: dict[str, Any] = self._shell.user_ns
+
+    @property
+    def execution_count(self) -> int:
+        return int(self._shell.execution_count)
+
+    @execution_count.setter
+    def execution_count(self, value: int) -> None:
+        self._shell.execution_count = value
+
+    def run_cell(self, code: str, *, silent: bool, store_history: bool) -> None:
+        result = self._shell.run_cell(code, store_history=store_history and not silent, silent=silent)
+        error = result.error_before_exec or result.error_in_exec
+        if error is not None:
+            raise error
+
+    def reset(self) -> None:
+        self._shell.reset(new_session=True, aggressive=False)
+
+    def complete(self, code: str, cursor: int) -> Completions:
+        line = code[:cursor].rpartition("\n")[2]
+        text, matches = self._shell.complete(None, line, len(line))
+        return Completions(list(matches), cursor - len(text), cursor)
+
+    def inspect(self, name: str, detail: int) -> str | None:
+        found = self._shell.object_inspect_mime(name, detail_level=detail) if self._exists(name) else {}
+        return found.get("text/plain")
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._shell._ofind(name).found)

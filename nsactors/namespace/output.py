@@ -1,0 +1,94 @@
+"""What user code writes and shows, in order, request by request."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from nsactors.core.messages import OutputBatch, OutputChunk, RequestId, StreamText
+from nsactors.core.output import OutputLog
+from nsactors.namespace.gate import protected
+
+__all__ = ["Capture", "Output"]
+
+protected(__file__)
+
+
+class Capture(Protocol):
+    """Where a namespace's text is caught: file descriptors of a process, or one thread's ``sys.stdout``."""
+
+    def read(self) -> list[StreamText]:
+        """What has been written since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Give the streams back."""
+        ...
+
+
+class Output:
+    """The output of one engine: a log for the request that runs, filled by a capture and by displays.
+
+    Two threads use it: the one that runs user code, and the one that ships output while that code runs.
+    """
+
+    def __init__(self, engine_id: int, capture: Capture) -> None:
+        self._engine_id = engine_id
+        self._capture = capture
+        self._log: OutputLog | None = None
+        self._lock = threading.RLock()
+
+    def begin(self, request: RequestId) -> OutputBatch | None:
+        """Output belongs to ``request`` from now on; what came late for the one before is returned."""
+        with self._lock:
+            late = self._take()
+            self._log = OutputLog(request, self._engine_id)
+            return late
+
+    def finish(self) -> OutputBatch:
+        """The request has ended: what has not been acknowledged of its output.
+
+        The log stays open: a thread or child process that it left behind may still write.
+        """
+        with self._lock:
+            self._drain()
+            assert self._log is not None, "finish comes after begin"
+            return self._log.tail()
+
+    def show(self, chunk: OutputChunk) -> None:
+        """Add a display, after the text that was written before it."""
+        with self._lock:
+            self._drain()
+            if self._log is not None:
+                self._log.append(chunk)
+
+    def drain(self) -> None:
+        """Move what has been written so far into the log: called where the order of two streams matters."""
+        with self._lock:
+            self._drain()
+
+    def take(self) -> OutputBatch | None:
+        """What can be shipped ahead of the reply, if anything."""
+        with self._lock:
+            return self._take()
+
+    def acknowledge(self, batch: OutputBatch) -> None:
+        """The controller has this batch."""
+        with self._lock:
+            if self._log is not None and self._log.request == batch.request:
+                self._log.acknowledge(batch)
+
+    def close(self) -> None:
+        """Give the streams back."""
+        self._capture.close()
+
+    def _take(self) -> OutputBatch | None:
+        self._drain()
+        if self._log is None or not self._log.has_untaken:
+            return None
+        return self._log.take()
+
+    def _drain(self) -> None:
+        for text in self._capture.read():
+            if self._log is not None:
+                self._log.append(text)

@@ -1,0 +1,45 @@
+"""What a namespace needs of the shell that runs its cells."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+__all__ = ["Completions", "Shell"]
+
+
+class Completions(tuple[str, ...]):
+    """Matches for the text between ``start`` and ``end`` of the line."""
+
+    start: int
+    end: int
+
+    def __new__(cls, matches: list[str], start: int, end: int) -> Completions:
+        self = super().__new__(cls, matches)
+        self.start, self.end = start, end
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Completions, (list(self), self.start, self.end)
+
+
+class Shell(Protocol):
+    """Runs cells in a dictionary of names and shows what they display."""
+
+    names: dict[str, Any]
+    execution_count: int
+
+    def run_cell(self, code: str, *, silent: bool, store_history: bool) -> None:
+        """Run a cell; what it raised is raised here."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every name the user made, and the histories."""
+        ...
+
+    def complete(self, code: str, cursor: int) -> Completions:
+        """Names that complete ``code`` at ``cursor``."""
+        ...
+
+    def inspect(self, name: str, detail: int) -> str | None:
+        """What ``name`` is, as ``name?`` shows it (``name??`` with detail 1); None if there is no such name."""
+        ...

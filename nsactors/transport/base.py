@@ -1,0 +1,169 @@
+"""What a transport offers to clients, and a backend to clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nsactors.core.cluster import (
+    Answer,
+    ClusterState,
+    Command,
+    EngineInfo,
+    Event,
+    HistoryEntry,
+    Question,
+    Report,
+)
+from nsactors.core.messages import Capability, Reply, Request
+from nsactors.core.payload import Payload
+
+__all__ = ["Backend", "ControllerLine", "ControllerProxy", "EngineGone", "Transport", "tail_of"]
+
+CALL_TIMEOUT_S = 30.0
+POLL_TIMEOUT_S = 60.0  # above the controller's own limit of a long poll
+TAIL_BYTES = 3_000
+
+
+class EngineGone(Exception):
+    """An engine's process has ended and cannot answer."""
+
+    def __init__(self, reason: str, stderr_tail: str = "") -> None:
+        super().__init__(reason, stderr_tail)
+        self.reason = reason
+        self.stderr_tail = stderr_tail
+
+
+class ControllerLine(Protocol):
+    """Calls a method of the controller and waits for its result."""
+
+    def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call a method.
+
+        Raises:
+            ConnectionLost: if the controller is gone or does not answer in time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerProxy:
+    """The controller's methods, as clients and engines call them."""
+
+    line: ControllerLine
+
+    def register(self, engine: EngineInfo) -> bool:
+        """An engine is up; False if it is not wanted any more."""
+        return bool(self.line.call("register", engine, timeout_s=CALL_TIMEOUT_S))
+
+    def poll(self, engine_id: int, incarnation: int) -> list[Command] | None:
+        """Wait for commands to an engine."""
+        commands: list[Command] | None = self.line.call("poll", engine_id, incarnation, timeout_s=POLL_TIMEOUT_S)
+        return commands
+
+    def report(self, engine_id: int, incarnation: int, report: Report) -> None:
+        """Hand over an engine's output and news."""
+        self.line.call("report", engine_id, incarnation, report, timeout_s=CALL_TIMEOUT_S)
+
+    def start_engines(self, count: int) -> list[int]:
+        """Start engines; their ids."""
+        ids: list[int] = self.line.call("start_engines", count, timeout_s=CALL_TIMEOUT_S)
+        return ids
+
+    def stop_engines(self, engine_ids: Iterable[int]) -> None:
+        """End engines."""
+        self.line.call("stop_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
+
+    def attach(self, client: str) -> ClusterState:
+        """A client comes."""
+        state: ClusterState = self.line.call("attach", client, timeout_s=CALL_TIMEOUT_S)
+        return state
+
+    def detach(self, client: str) -> None:
+        """A client leaves."""
+        self.line.call("detach", client, timeout_s=CALL_TIMEOUT_S)
+
+    def events(self, client: str) -> list[Event] | None:
+        """Wait for events to a client."""
+        events: list[Event] | None = self.line.call("events", client, timeout_s=POLL_TIMEOUT_S)
+        return events
+
+    def command(self, engine_ids: Iterable[int], command: Command) -> list[int]:
+        """Pass a command to engines; the ids of those reached."""
+        reached: list[int] = self.line.call("command", list(engine_ids), command, timeout_s=CALL_TIMEOUT_S)
+        return reached
+
+    def ask(self, engine_id: int, question: Question, timeout_s: float) -> Answer | None:
+        """Ask an engine; None if it does not answer in time."""
+        answer: Answer | None = self.line.call(
+            "ask", engine_id, question, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S
+        )
+        return answer
+
+    def running(self) -> dict[int, tuple[int, list[HistoryEntry]]]:
+        """For each engine: how many requests it has completed, and what it runs."""
+        running: dict[int, tuple[int, list[HistoryEntry]]] = self.line.call("running", timeout_s=CALL_TIMEOUT_S)
+        return running
+
+    def history(self, client: str | None, engine_id: int | None, last: int | None) -> list[HistoryEntry]:
+        """Who ran what, where, when, with which outcome."""
+        entries: list[HistoryEntry] = self.line.call("history", client, engine_id, last, timeout_s=CALL_TIMEOUT_S)
+        return entries
+
+    def shut_down(self) -> None:
+        """End every engine and release every client."""
+        self.line.call("shut_down", timeout_s=CALL_TIMEOUT_S)
+
+
+class Transport(Protocol):
+    """One client's way to the engines and the controller of a cluster."""
+
+    name: str
+    capabilities: frozenset[Capability]
+    ref_types: tuple[type, ...]
+    controller: ControllerProxy
+
+    def prepare(self, payload: Payload | None) -> Any:
+        """Get a payload ready to be submitted, once for any number of engines."""
+        ...
+
+    def submit(self, engine: EngineInfo, request: Request, prepared: Any, on_reply: Callable[[Any], None]) -> None:
+        """Send a request; ``on_reply`` is called once, from any thread, with something for :meth:`open`."""
+        ...
+
+    def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
+        """Decode what ``on_reply`` was given.
+
+        Raises:
+            EngineGone: if the engine died before it answered.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Where a cluster lives: starts and ends its controller."""
+
+    def start(self) -> None:
+        """Start the controller."""
+        ...
+
+    def connect(self) -> Transport:
+        """A new client's transport."""
+        ...
+
+    def stop(self) -> None:
+        """End the controller and whatever was started with it."""
+        ...
+
+
+def tail_of(path: str) -> str:
+    """The last lines of a file that may not exist; at most ``TAIL_BYTES``."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return text.strip()

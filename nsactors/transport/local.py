@@ -1,0 +1,218 @@
+"""Everything in one process, without Ray: engines are threads, the controller runs on an event loop in another.
+
+Requests and replies are pickled both ways, so that what would fail between processes fails here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from nsactors.controller import Controller, Death
+from nsactors.core.cluster import EngineInfo, EngineSpec
+from nsactors.core.messages import Capability, Reply, Request
+from nsactors.core.payload import Payload
+from nsactors.core.wire import Sealed, decode, encode, seal
+from nsactors.engine_actor import EngineActor
+from nsactors.errors import ClusterStopped, ClusterUnreachable
+from nsactors.namespace.host import ThreadHost
+from nsactors.transport.base import ControllerProxy, EngineGone
+
+__all__ = ["LocalBackend"]
+
+T = TypeVar("T")
+_cluster_numbers = itertools.count(1)
+
+
+@dataclass(slots=True)
+class _Letter:
+    """One request on its way; answered exactly once, by the engine or by its end."""
+
+    header: bytes
+    sealed: Sealed
+    on_reply: Callable[[Any], None]
+
+
+class _EngineThread:
+    """A thread that serves an engine's requests in order of arrival."""
+
+    def __init__(self, spec: EngineSpec, line: _LoopLine) -> None:
+        self._spec = spec
+        self._line = line
+        self._letters: SimpleQueue[_Letter | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._open: dict[int, _Letter] = {}
+        self._death: Death | None = None
+        self.died: asyncio.Future[Death] = line.loop.create_future()
+        threading.Thread(target=self._serve, name=f"engine-{spec.engine_id}", daemon=True).start()
+
+    def post(self, letter: _Letter) -> None:
+        with self._lock:
+            if self._death is None:
+                self._open[id(letter)] = letter
+                self._letters.put(letter)
+                return
+        letter.on_reply(EngineGone(self._death.reason, self._death.stderr_tail))
+
+    def end(self, death: Death) -> None:
+        """Take no more requests and fail those that are open. What is running cannot be stopped; its result is dropped."""
+        with self._lock:
+            if self._death is not None:
+                return
+            self._death = death
+            abandoned = list(self._open.values())
+            self._open.clear()
+        self._letters.put(None)
+        for letter in abandoned:
+            letter.on_reply(EngineGone(death.reason, death.stderr_tail))
+        self._line.loop.call_soon_threadsafe(self._announce, death)
+
+    def _announce(self, death: Death) -> None:
+        if not self.died.done():
+            self.died.set_result(death)
+
+    def _serve(self) -> None:
+        host = ThreadHost()
+        try:
+            engine = EngineActor(self._spec, ControllerProxy(self._line), host)
+        except BaseException as error:
+            return self.end(Death(f"{type(error).__name__}: {error}"))
+        try:
+            while (letter := self._letters.get()) is not None:
+                self._answer(letter, self._run(engine, letter))
+        finally:
+            engine.close()
+
+    def _run(self, engine: EngineActor, letter: _Letter) -> tuple[bytes, Sealed]:
+        request, payload = decode(letter.header, letter.sealed.buffers, letter.sealed.refs)
+        reply, result = engine.handle(request, payload)
+        sealed = _copied(seal(result))
+        return encode(reply, sealed), sealed
+
+    def _answer(self, letter: _Letter, reply: Any) -> None:
+        with self._lock:
+            wanted = self._open.pop(id(letter), None) is not None
+        if wanted:
+            letter.on_reply(reply)
+
+
+@dataclass(slots=True)
+class _LoopLine:
+    """Calls the controller on its event loop, from any other thread."""
+
+    loop: asyncio.AbstractEventLoop
+    controller: Controller | None = None
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        if self.stopped.is_set():
+            raise ClusterStopped
+        try:
+            return self.run(getattr(self.controller, method)(*args), timeout_s)
+        except TimeoutError:
+            raise ClusterUnreachable("this process", f"no answer to {method} in {timeout_s:g} s") from None
+        except concurrent.futures.CancelledError:
+            raise ClusterStopped from None
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _ThreadLauncher:
+    line: _LoopLine
+
+    def launch(self, spec: EngineSpec) -> _EngineThread:
+        return _EngineThread(spec, self.line)
+
+    async def watch(self, address: _EngineThread) -> Death:
+        return await address.died
+
+    def kill(self, address: _EngineThread) -> None:
+        address.end(Death("it was asked to shut down"))
+
+
+class LocalTransport:
+    """A client's way to engines in its own process."""
+
+    name = "local"
+    capabilities: frozenset[Capability] = frozenset()
+    ref_types: tuple[type, ...] = ()
+
+    def __init__(self, line: _LoopLine) -> None:
+        self.controller = ControllerProxy(line)
+
+    def prepare(self, payload: Payload | None) -> Sealed:
+        """Copy a payload: what the caller changes afterwards must not change what was sent."""
+        return _copied(seal(payload))
+
+    def submit(self, engine: EngineInfo, request: Request, prepared: Sealed, on_reply: Callable[[Any], None]) -> None:
+        """Post a request to the engine's thread."""
+        engine.address.post(_Letter(encode(request, prepared), prepared, on_reply))
+
+    def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
+        """Decode a reply."""
+        if isinstance(delivered, EngineGone):
+            raise delivered
+        header, sealed = delivered
+        return decode(header, sealed.buffers, sealed.refs)
+
+
+class LocalBackend:
+    """A cluster in this process.
+
+    Args:
+        environment: not used: engines share this process's environment, and its threads for linear algebra.
+        startup: a cell that every engine runs first.
+    """
+
+    def __init__(self, environment: dict[str, str], startup: str = "") -> None:
+        self._environment = environment
+        self._startup = startup
+        self._line: _LoopLine | None = None
+
+    def start(self) -> None:
+        """Start the event loop and the controller on it."""
+        loop = asyncio.new_event_loop()
+        line = self._line = _LoopLine(loop)
+        name = f"local-{next(_cluster_numbers)}"
+        line.controller = Controller(name, _ThreadLauncher(line), self._environment, self._startup)
+        threading.Thread(target=self._run_loop, args=(loop,), name="nsactors-controller", daemon=True).start()
+
+    def connect(self) -> LocalTransport:
+        """A new client's transport."""
+        if self._line is None:
+            raise ClusterStopped
+        return LocalTransport(self._line)
+
+    def stop(self) -> None:
+        """End engines and controller. An engine that is busy ends when its code does."""
+        line, self._line = self._line, None
+        if line is None:
+            return
+        line.call("shut_down", timeout_s=5.0)
+        line.stopped.set()
+        line.run(_cancel_others(), timeout_s=5.0)
+        line.loop.call_soon_threadsafe(line.loop.stop)
+
+    @staticmethod
+    def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_forever()
+        loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _copied(sealed: Sealed) -> Sealed:
+    return replace(sealed, buffers=tuple(bytes(b) for b in sealed.buffers))

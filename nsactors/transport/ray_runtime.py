@@ -1,0 +1,174 @@
+"""The one module that imports Ray first, starts it, and stops what it started.
+
+Ray reads much of its configuration from the environment, once, when it is imported. So this module sets that environment
+before it imports Ray; if somebody has imported Ray before with other settings, that cannot be mended and is said at once.
+
+What is set, and why:
+
+* everything listens on the loopback interface only (Ray's default is all interfaces, 13 of 14 listeners);
+* token authentication is on, with a token of its own in a private folder (Ray writes one that everybody may read);
+* workers run at normal priority (Ray's default is nice 15);
+* a blocked ``ray.get`` looks for signals every 50 ms (Ray's default is 1 s), so that Ctrl-C is felt at once;
+* nothing is reported to anybody.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from nsactors.errors import ClusterUnreachable
+
+__all__ = ["RayRuntime", "ray_runtime"]
+
+_PRESETS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: binds everything to 127.0.0.1
+    "RAY_worker_niceness": "0",
+    "RAY_get_check_signal_interval_milliseconds": "50",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # errors reach people through their results
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a future default, and a warning line without it
+}
+
+
+class RayRuntime:
+    """This process's Ray: whose it is, and who still needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._embedded = False
+        self._folder: str | None = None
+        self._ray: Any = None
+
+    def acquire(self, *, num_cpus: int, address: str | None, environment: dict[str, str], show_logs: bool) -> Any:
+        """The ``ray`` module, connected; starts an embedded cluster if there is none to connect to.
+
+        Args:
+            num_cpus: what an embedded Ray may use.
+            address: an existing Ray cluster; None takes ``RAY_ADDRESS``, or embeds one.
+            environment: what the workers of an embedded Ray find in their environment.
+            show_logs: let Ray's own lines through.
+
+        Raises:
+            ClusterUnreachable: if the cluster at ``address`` does not take us.
+        """
+        with self._lock:
+            ray = self._import_ray()
+            if not ray.is_initialized():
+                address = address or os.environ.get("RAY_ADDRESS")
+                if address is None:
+                    self._embed(ray, num_cpus, environment, show_logs)
+                else:
+                    _connect(ray, address, show_logs)
+            self._users += 1
+            return ray
+
+    def release(self) -> None:
+        """One user less; the last one stops an embedded Ray."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._embedded:
+                self._embedded = False
+                self._ray.shutdown()
+                self._clean()
+
+    def _import_ray(self) -> Any:
+        if self._ray is not None:
+            return self._ray
+        if "ray" not in sys.modules and not os.environ.get("RAY_ADDRESS"):
+            self._folder = tempfile.mkdtemp(prefix="nsa-")  # short: socket paths are limited to 107 bytes
+            token = os.path.join(self._folder, "token")
+            with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            atexit.register(self._remove_folder)
+            for name, value in {**_PRESETS, "RAY_AUTH_TOKEN_PATH": token}.items():
+                os.environ.setdefault(name, value)
+        self._ray = importlib.import_module("ray")
+        return self._ray
+
+    def _embed(self, ray: Any, num_cpus: int, environment: dict[str, str], show_logs: bool) -> None:
+        if self._folder is None:
+            raise ClusterUnreachable(
+                "a new Ray in this process",
+                "Ray was imported before nsactors could make it safe (loopback only, with a token). "
+                "Import nsactors and start the Cluster before 'import ray', or call ray.init() yourself first",
+            )
+        with _environment(environment):
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=show_logs,
+                logging_level="INFO" if show_logs else "ERROR",
+                _temp_dir=self._folder,
+                runtime_env=None,
+            )
+        self._embedded = True
+        if not show_logs:
+            _silence_raylet(ray)
+
+    def _clean(self) -> None:
+        # The token stays: Ray keeps it for as long as this process lives, and a next cluster uses it again.
+        if self._folder is not None:
+            for name in os.listdir(self._folder):
+                if name != "token":
+                    path = os.path.join(self._folder, name)
+                    os.unlink(path) if os.path.islink(path) else shutil.rmtree(path, ignore_errors=True)
+
+    def _remove_folder(self) -> None:
+        if self._ray is not None and self._embedded:
+            self._ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+ray_runtime = RayRuntime()
+
+
+def _connect(ray: Any, address: str, show_logs: bool) -> None:
+    try:
+        ray.init(address=address, log_to_driver=show_logs, logging_level="INFO" if show_logs else "ERROR")
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise ClusterUnreachable(address, str(error)) from error
+    if not show_logs:
+        _silence_raylet(ray)
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """What a child process inherits meanwhile; this process's own environment is as before afterwards."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _silence_raylet(ray: Any) -> None:
+    """Keep Ray's "A worker died" lines off the terminal: they come even with ``log_to_driver=False``.
+
+    The function that prints them is private. If it is gone, the lines are back and nothing else is lost.
+    """
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = _drop_raylet_lines
+
+
+def _drop_raylet_lines(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    """Stands in for Ray's printer; what is dropped is reported by us, with the engine's name."""

@@ -1,0 +1,40 @@
+"""What a view can be set to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from nsactors.core.targets import Targets
+from nsactors.errors import UnknownFlag
+
+__all__ = ["Flags"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The flags of a view.
+
+    Attributes:
+        targets: the engines: an id, a list of ids, or ``"all"``.
+        block: whether calls wait for their result and return it.
+        label: what this view's calls are called in the history, in place of their function's name.
+        track: nothing; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
+    """
+
+    targets: Targets = "all"
+    block: bool = False
+    label: str | None = None
+    track: bool = False
+
+    def changed(self, **changes: Any) -> Self:
+        """These flags with some changed.
+
+        Raises:
+            UnknownFlag: if one does not exist; nothing is changed then.
+        """
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownFlag(name, known)
+        return replace(self, **changes)

@@ -1,0 +1,121 @@
+"""The exceptions nsactors raises itself."""
+
+import copy
+import inspect
+import pickle
+import re
+
+import pytest
+
+from nsactors import errors
+from nsactors.errors import tree
+
+INSTANCES: list[errors.NsactorsError] = [
+    errors.NsactorsError("a message"),
+    errors.NoEngines(),
+    errors.NoEngines("start some in your notebook"),
+    errors.NoSuchEngine(engine_id=7, ids=[0, 1, 2, 3]),
+    errors.InvalidTarget(1.5),
+    errors.UnknownFlag("blok", ["block", "track", "targets"]),
+    errors.InvalidName("1x"),
+    errors.SerializationError("name 'sock'", "cannot pickle 'socket' object"),
+    errors.ClientClosed(),
+    errors.ClusterStopped(),
+    errors.ClusterUnreachable("127.0.0.1:6379", "connection refused"),
+    errors.EngineLost(2, "apply(crash)", "killed by signal 9 (SIGKILL)", "Fatal error\nlast words"),
+    errors.EngineStartError(3, "the start-up code failed", "ImportError: no module"),
+    errors.TaskAborted(1, "apply(f)"),
+    errors.CapabilityError("interrupt an engine", "local", "use Cluster(backend='ray')"),
+    errors.DuplicateRequest(0, "client-1:17"),
+    errors.StaleIncarnation(engine_id=4, incarnation=2),
+]
+ABSTRACT = {errors.TargetError, errors.ConnectionLost, errors.EngineError, errors.ProtocolError}
+every_instance = pytest.mark.parametrize("error", INSTANCES, ids=lambda error: type(error).__name__)
+
+
+def test_every_class_of_the_tree_is_among_the_instances_tested_here() -> None:
+    classes = {cls for _, cls in inspect.getmembers(tree, inspect.isclass) if issubclass(cls, errors.NsactorsError)}
+    assert classes == {type(error) for error in INSTANCES} | ABSTRACT
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    drawn = set(re.findall(r"[├└]── (\w+)", tree.__doc__ or ""))
+    below_the_root = {name for name in tree.__all__ if name != "NsactorsError"}
+    assert drawn == below_the_root | {"RemoteError", "CompositeError"}
+
+
+@every_instance
+@pytest.mark.parametrize(
+    "clone",
+    [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy],
+    ids=["pickle", "copy", "deepcopy"],
+)
+def test_an_error_survives_being_cloned(error: errors.NsactorsError, clone: object) -> None:
+    error.add_note("seen on Monday")
+    twin = clone(error)  # type: ignore[operator]
+    assert type(twin) is type(error)
+    assert str(twin) == str(error)
+    assert twin.args == error.args
+    assert vars(twin) == vars(error)
+
+
+@every_instance
+def test_the_message_is_prose_and_not_the_repr_of_something(error: errors.NsactorsError) -> None:
+    assert str(error)
+    assert str(error)[0] not in "\"('" or isinstance(error, errors.InvalidName)
+
+
+def test_no_engines_says_how_to_start_some() -> None:
+    assert "Cluster(n=4)" in str(errors.NoEngines())
+
+
+def test_a_missing_engine_is_an_index_error_that_names_those_there_are() -> None:
+    with pytest.raises(IndexError, match=r"no engine 7; there are engines 0-2, 5"):
+        raise errors.NoSuchEngine(7, [0, 1, 2, 5])
+
+
+def test_a_missing_engine_where_there_is_none_says_how_to_start_some() -> None:
+    assert "Cluster(n=4)" in str(errors.NoSuchEngine(0, []))
+
+
+def test_an_invalid_target_says_what_targets_may_be() -> None:
+    with pytest.raises(TypeError, match=r"1\.5 cannot be a target: give an int, a list of ints, a slice, or 'all'"):
+        raise errors.InvalidTarget(1.5)
+
+
+def test_an_unknown_flag_suggests_the_nearest_one() -> None:
+    with pytest.raises(KeyError) as caught:
+        raise errors.UnknownFlag("blok", ["track", "block"])
+    assert str(caught.value) == "unknown flag 'blok': did you mean 'block'? the flags are block, track"
+
+
+def test_an_unknown_flag_like_no_other_suggests_none() -> None:
+    assert "did you mean" not in str(errors.UnknownFlag("zzz", ["block"]))
+
+
+def test_an_unreachable_cluster_is_a_connection_error_like_pythons() -> None:
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:6379: connection refused"):
+        raise errors.ClusterUnreachable("127.0.0.1:6379", "connection refused")
+
+
+def test_a_lost_engine_tells_which_call_killed_it_how_and_its_last_words() -> None:
+    text = str(errors.EngineLost(2, "apply(crash)", "killed by signal 9 (SIGKILL)", "Fatal error\nlast words"))
+    assert text.startswith("engine 2 died while running apply(crash): killed by signal 9 (SIGKILL)\n")
+    assert "    last words\n" in text
+    assert "recovery" in text
+
+
+def test_an_idle_engine_dies_idle() -> None:
+    assert "engine 2 died while idle: out of memory" in str(errors.EngineLost(2, "", "out of memory"))
+
+
+def test_long_last_words_are_cut_in_the_message_and_kept_in_the_field() -> None:
+    words = "\n".join(f"line {number}" for number in range(100))
+    error = errors.EngineLost(0, "execute", "exit status 1", words)
+    assert "line 89\n" not in str(error)
+    assert "line 90\n" in str(error)
+    assert error.stderr_tail == words
+
+
+def test_a_huge_target_is_not_carried_along() -> None:
+    assert len(str(errors.InvalidTarget("x" * 10_000_000))) < 200
