@@ -1,8 +1,8 @@
 """The controller: an actor around membership.
 
-It knows who is in the cluster, watches over them, carries commands to engines and output to clients, and remembers who ran
-what. It is never in the path of requests and data: a slow controller slows nobody. Its methods are coroutines of one event
-loop; nothing in them blocks.
+It knows who is in the cluster, watches over them, carries commands to engines and output to clients, and remembers
+who ran what. It is never in the path of requests and data: a slow controller slows nobody. Its methods are coroutines
+of one event loop; nothing in them blocks.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Launcher(Protocol):
         """Start an engine; its address."""
         ...
 
-    async def watch(self, address: Any) -> Death:
+    async def watch(self, spec: EngineSpec, address: Any) -> Death:
         """Wait until the engine at this address is dead."""
         ...
 
@@ -230,8 +230,8 @@ class Controller:
         self._closed = True
         everyone = [e.engine_id for e in self._membership.engines] + self._membership.starting
         await self.stop_engines(everyone)
-        for mailbox in [*self._lines.values(), *self._clients.values()]:
-            mailbox.arrived.set()
+        for arrived in [m.arrived for m in self._lines.values()] + [m.arrived for m in self._clients.values()]:
+            arrived.set()
         self._clients.clear()
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
@@ -251,7 +251,7 @@ class Controller:
         spec = EngineSpec(engine_id, incarnation, self._cluster, self._environment, self._startup)
         address = self._launcher.launch(spec)
         self._addresses[engine_id, incarnation] = address
-        watch = asyncio.get_running_loop().create_task(self._watch(engine_id, incarnation, address))
+        watch = asyncio.get_running_loop().create_task(self._watch(spec, address))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
 
@@ -263,11 +263,12 @@ class Controller:
         if line is not None:
             line.arrived.set()
 
-    async def _watch(self, engine_id: int, incarnation: int, address: Any) -> None:
-        death = await self._launcher.watch(address)
-        self._addresses.pop((engine_id, incarnation), None)
-        self._lines.pop((engine_id, incarnation), None)
-        self._carry_out(self._membership.handle(EngineDied(engine_id, incarnation, death.reason, death.stderr_tail)))
+    async def _watch(self, spec: EngineSpec, address: Any) -> None:
+        death = await self._launcher.watch(spec, address)
+        self._addresses.pop((spec.engine_id, spec.incarnation), None)
+        self._lines.pop((spec.engine_id, spec.incarnation), None)
+        died = EngineDied(spec.engine_id, spec.incarnation, death.reason, death.stderr_tail)
+        self._carry_out(self._membership.handle(died))
 
     def _line(self, engine_id: int, incarnation: int) -> _Mailbox[Command]:
         return self._lines.setdefault((engine_id, incarnation), _Mailbox())

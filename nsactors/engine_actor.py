@@ -1,8 +1,8 @@
 """The engine: an actor around a namespace.
 
-Requests run one after the other on the thread that calls :meth:`EngineActor.handle` (on Ray the process's main thread, where
-signals, MPI and C libraries expect to be). Two helper threads keep in touch with the controller meanwhile: one polls for
-commands and acts on them at once, however busy the main thread is; one ships output and news.
+Requests run one after the other on the thread that calls :meth:`EngineActor.handle` (on Ray the process's main
+thread, where signals, MPI and C libraries expect to be). Two helper threads keep in touch with the controller
+meanwhile: one polls for commands and acts on them at once, however busy the main thread is; one ships output and news.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Client:
             ClientClosed: if this client has been closed.
         """
         self._check_open()
-        return self._session.ids
+        return self._session.roster.ids
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,27 +86,27 @@ class Client:
             EngineStartError: if so many have failed to start that ``n`` cannot be reached.
         """
         self._check_open()
-        session = self._session
-        wanted = len(session.ids) + len(session.starting) if n is None else n
-        limit = None if timeout is None or timeout < 0 else timeout
-        if session.wait_for_engines(wanted, limit):
+        roster = self._session.roster
+        wanted = len(roster.ids) + len(roster.starting) if n is None else n
+        if roster.wait_for(wanted, None if timeout is None or timeout < 0 else timeout):
             return
         self._check_open()
-        if session.starting:
-            raise TimeoutError(f"{len(session.ids)} of {wanted} engines are there after {timeout:g} s")
-        if n is not None or not session.ids:
-            for failure in session.start_failures.values():
+        here = f"{len(roster.ids)} of {wanted} engines are there"
+        if roster.starting:
+            raise TimeoutError(f"{here} after {timeout:g} s")
+        for failure in roster.start_failures.values():
+            if n is not None or not roster.ids:
                 raise failure
         if n is not None:
-            raise TimeoutError(f"{len(session.ids)} of {wanted} engines are there, and no more have been asked for")
+            raise TimeoutError(f"{here}, and no more have been asked for")
 
     def on_join(self, callback: Callable[[int], object]) -> None:
         """Call ``callback(engine_id)`` whenever an engine joins; what it raises is printed."""
-        self._session.on_join(callback)
+        self._session.roster.on_join(callback)
 
     def on_leave(self, callback: Callable[[int], object]) -> None:
         """Call ``callback(engine_id)`` whenever an engine leaves; what it raises is printed."""
-        self._session.on_leave(callback)
+        self._session.roster.on_leave(callback)
 
     def direct_view(self, targets: Targets = "all", **flags: Any) -> DirectView:
         """A view of some engines; ``"all"`` is looked up anew at each call, anything else once, now.
@@ -199,7 +199,7 @@ class Client:
         self._check_open()
         return self._session.transport.controller.history(client, engine, last)
 
-    def clear(self, targets: Targets = "all", block: bool | None = None) -> AsyncResult | None:
+    def clear(self, targets: Targets = "all", block: bool | None = None) -> Any:
         """Empty the namespaces of engines."""
         return self.direct_view("all").clear(targets=targets, block=block)
 
@@ -258,7 +258,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._session.closed else f"engines {self._session.ids}"
+        state = "closed" if self._session.closed else f"engines {self._session.roster.ids}"
         return f"<Client {self.name}: {state}>"
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:

@@ -1,22 +1,24 @@
 """A client's conversation with a cluster: it numbers requests, matches replies, and hears what happens.
 
-Three kinds of threads meet here. Callers submit. A reader waits for the controller's events. A dispatcher takes everything that
-arrives, replies and events alike, in one line: so what belongs to a call is only ever touched in one place.
+Three kinds of threads meet here. Callers submit. A reader waits for the controller's events. A dispatcher takes
+everything that arrives, replies and events alike, in one line: so what belongs to a call is only ever touched in one
+place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
-import traceback
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from nsactors.client.ledger import Ledger
+from nsactors.client.roster import Roster
 from nsactors.core.cluster import (
     Abort,
     ClusterState,
@@ -89,20 +91,15 @@ class Session:
         self.transport = transport
         self.name = name
         self.ledger = Ledger()
+        self.roster = Roster()
         self.closed = False
         self._numbers = itertools.count()
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._engines: dict[int, EngineInfo] = {}
-        self._starting: set[int] = set()
-        self.start_failures: dict[int, EngineStartError] = {}
         self._outboxes: dict[int, Outbox[_Letter]] = {}
         self._open: dict[RequestId, Call] = {}
         self._known: weakref.WeakValueDictionary[RequestId, Call] = weakref.WeakValueDictionary()
         self._overtaking: dict[RequestId, tuple[Call, float]] = {}
         self._inbox: SimpleQueue[_Delivery | ClusterState | list[Event] | None] = SimpleQueue()
-        self._join_callbacks: list[Callable[[int], object]] = []
-        self._leave_callbacks: list[Callable[[int], object]] = []
         self._take_state(transport.controller.attach(name))
         self._threads = [
             threading.Thread(target=loop, name=f"nsactors-{loop.__name__}", daemon=True)
@@ -110,45 +107,6 @@ class Session:
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def ids(self) -> list[int]:
-        """Ids of the engines that take requests, in order."""
-        with self._lock:
-            return sorted(self._engines)
-
-    @property
-    def starting(self) -> list[int]:
-        """Ids of engines that have been asked for and are not there yet."""
-        with self._lock:
-            return sorted(self._starting)
-
-    def engine(self, engine_id: int) -> EngineInfo | None:
-        """Where an engine lives; None if it is not there."""
-        return self._engines.get(engine_id)
-
-    def wait_for_engines(self, count: int, timeout_s: float | None) -> bool:
-        """Wait until at least ``count`` engines are there; whether they are. Ends early when no more can come."""
-
-        def over() -> bool:
-            return len(self._engines) >= count or not self._starting or self.closed
-
-        with self._changed:
-            self._changed.wait_for(over, timeout_s)
-            return len(self._engines) >= count
-
-    def expect(self, engine_ids: Iterable[int]) -> None:
-        """These engines have been asked for."""
-        with self._lock:
-            self._starting.update(i for i in engine_ids if i not in self._engines and i not in self.start_failures)
-
-    def on_join(self, callback: Callable[[int], object]) -> None:
-        """Call ``callback(engine_id)`` for every engine that joins."""
-        self._join_callbacks.append(callback)
-
-    def on_leave(self, callback: Callable[[int], object]) -> None:
-        """Call ``callback(engine_id)`` for every engine that leaves."""
-        self._leave_callbacks.append(callback)
 
     def submit(self, engine_ids: Sequence[int], operation: Operation, payload: Payload | None = None) -> list[Call]:
         """Send one operation to several engines; its payload is serialised and stored once.
@@ -165,7 +123,7 @@ class Session:
     def _submit(self, engine_id: int, operation: Operation, prepared: Any) -> Call:
         request = Request(RequestId(self.name, next(self._numbers)), operation)
         call = Call(request.id, engine_id, request.label, isinstance(operation, Execute))
-        engine = self._engines.get(engine_id)
+        engine = self.roster.get(engine_id)
         if engine is None:  # it left between the look-up of targets and now
             self._settle(call, None, EngineLost(engine_id, request.label, "it left before the request was sent"))
             return call
@@ -261,7 +219,7 @@ class Session:
         try:
             reply, payload = self.transport.open(letter.engine, content)
         except EngineGone as gone:
-            self._lose_call(letter.call, gone)
+            self._lose_call(letter.call, letter.engine, gone)
         except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
             self._settle(letter.call, None, error)
         else:
@@ -303,51 +261,37 @@ class Session:
                         self._settle(call, call.value, call.error)
             case EngineJoined(engine):
                 self._add_engine(engine)
-                self._tell(self._join_callbacks, engine.engine_id)
             case EngineLeft(engine_id, incarnation, reason, _):
                 self._remove_engine(engine_id, incarnation, reason)
             case EngineFailedToStart(engine_id, _, reason, stderr_tail):
-                with self._changed:
-                    self._starting.discard(engine_id)
-                    self.start_failures[engine_id] = EngineStartError(engine_id, reason, stderr_tail)
-                    self._changed.notify_all()
+                self.roster.failed_to_start(EngineStartError(engine_id, reason, stderr_tail))
 
     def _take_state(self, state: ClusterState) -> None:
-        with self._lock:
-            self._starting = set(state.starting)
-            gone = self._engines.keys() - {engine.engine_id for engine in state.engines}
-        for engine_id in gone:
-            self._remove_engine(engine_id, self._engines[engine_id].incarnation, "it left while this client was away")
+        """Catch up with a cluster that was not listened to for a while."""
+        there = {engine.engine_id for engine in state.engines}
+        for engine_id in self.roster.ids:
+            if engine_id not in there and (engine := self.roster.get(engine_id)):
+                self._remove_engine(engine_id, engine.incarnation, "it left while this client was away")
+        self.roster.expect(state.starting)
         for engine in state.engines:
             self._add_engine(engine)
 
     def _add_engine(self, engine: EngineInfo) -> None:
-        with self._changed:
-            known = self._engines.get(engine.engine_id)
-            if known is None or known.incarnation != engine.incarnation:
+        with self._lock:
+            if engine != self.roster.get(engine.engine_id):
                 self._outboxes[engine.engine_id] = Outbox(WINDOW)
-            self._engines[engine.engine_id] = engine
-            self._starting.discard(engine.engine_id)
-            self._changed.notify_all()
+        self.roster.add(engine)
 
     def _remove_engine(self, engine_id: int, incarnation: int, reason: str) -> None:
-        with self._changed:
-            known = self._engines.get(engine_id)
-            self._starting.discard(engine_id)
-            if known is None or known.incarnation != incarnation:
-                self._changed.notify_all()
-                return
-            del self._engines[engine_id]
+        if not self.roster.remove(engine_id, incarnation):
+            return
+        with self._lock:
             unsent = self._outboxes.pop(engine_id).drain()
-            self._changed.notify_all()
         for letter in unsent:
             self._settle(letter.call, None, EngineLost(engine_id, letter.call.label, reason))
-        self._tell(self._leave_callbacks, engine_id)
 
-    def _lose_call(self, call: Call, gone: EngineGone) -> None:
-        engine = self._engines.get(call.engine_id)
-        if engine is not None:
-            self._remove_engine(call.engine_id, engine.incarnation, gone.reason)
+    def _lose_call(self, call: Call, engine: EngineInfo, gone: EngineGone) -> None:
+        self._remove_engine(engine.engine_id, engine.incarnation, gone.reason)
         self._settle(call, None, EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail))
 
     def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
@@ -369,22 +313,14 @@ class Session:
             call, _ = self._overtaking.pop(request_id)
             self._settle(call, call.value, call.error)
 
-    def _tell(self, callbacks: Iterable[Callable[[int], object]], engine_id: int) -> None:
-        for callback in list(callbacks):
-            try:
-                callback(engine_id)
-            except Exception:
-                traceback.print_exc()
-
     def close(self) -> None:
         """End the conversation: engines go on, calls that are open here fail with ``ClientClosed``."""
         if self.closed:
             return
         self.closed = True
-        try:
+        with contextlib.suppress(ConnectionLost):  # there may be nobody left to say goodbye to
             self.transport.controller.detach(self.name)
-        except ConnectionLost:
-            pass  # there is nobody left to say goodbye to
+        self.roster.close()
         self._inbox.put(None)
         for thread in self._threads:
             if thread is not threading.current_thread():

@@ -28,9 +28,11 @@ class Cluster:
 
     Args:
         n: how many engines; the default is one for each core that this process may use.
-        backend: ``"ray"`` makes each engine a process; ``"local"`` makes it a thread of this process, which starts at once,
+        backend: ``"ray"`` makes each engine a process; ``"local"`` makes it a thread of this process, which starts at
+        once,
             needs no Ray, and runs in a debugger.
-        address: an existing Ray cluster to start the engines on; the default is ``RAY_ADDRESS``, or a Ray of our own, bound
+        address: an existing Ray cluster to start the engines on; the default is ``RAY_ADDRESS``, or a Ray of our own,
+        bound
             to this machine.
         startup: a cell that every engine runs before anything else.
         show_logs: let Ray's own messages through.
@@ -54,7 +56,7 @@ class Cluster:
         startup: str = "",
         show_logs: bool = False,
     ) -> None:
-        if n is not None and (not isinstance(n, int) or n < 0):
+        if n is not None and n < 0:
             raise ValueError(f"n is how many engines to start, 0 or more, not {n!r}")
         if backend not in ("ray", "local"):
             raise ValueError(f"backend is 'ray' or 'local', not {backend!r}")
@@ -88,14 +90,14 @@ class Cluster:
         """
         client = self._running()
         ids = client.session.transport.controller.start_engines(n)
-        client.session.expect(ids)
+        client.session.roster.expect(ids)
         return ids
 
     def start_and_connect_sync(self, n: int | None = None) -> Client:
         """Start, wait for the engines, and return a client.
 
-        Engines that cannot start are told by an ``EngineStartWarning``, with the last lines of their stderr; the others are
-        usable.
+        Engines that cannot start are told by an ``EngineStartWarning``, with the last lines of their stderr; the
+        others are usable.
 
         Args:
             n: how many engines to wait for; the default is all.
@@ -111,7 +113,7 @@ class Cluster:
         except (EngineStartError, TimeoutError):
             self.stop_cluster_sync()
             raise
-        for failure in client.session.start_failures.values():
+        for failure in client.session.roster.start_failures.values():
             warnings.warn(str(failure), EngineStartWarning, stacklevel=2)
         return client
 
@@ -167,7 +169,7 @@ class Cluster:
         await self.stop_cluster()
 
     def __repr__(self) -> str:
-        state = "stopped" if self._client is None else f"engines {self._client.session.ids}"
+        state = "stopped" if self._client is None else f"engines {self._client.session.roster.ids}"
         return f"<Cluster: {state}>"
 
     def _running(self) -> Client:

@@ -4,7 +4,7 @@ What clients and engines say to each other:
 
     messages     requests, replies and what they hold
     payload      values as bytes, buffers and references        functions    code of ``__main__`` on an engine
-    wire         a message and its payload, encoded
+    wire         a message and its payload, encoded             cluster      what passes through the controller
 
 Where work and data go:
 

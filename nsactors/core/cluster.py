@@ -1,7 +1,7 @@
 """The values that pass through the controller: commands to engines, news from them, events for clients.
 
-*Commands* and *questions* reach an engine out of band, while it is busy; *reports* bring its output and news; *events* tell
-clients what happened in the cluster.
+*Commands* and *questions* reach an engine out of band, while it is busy; *reports* bring its output and news;
+*events* tell clients what happened in the cluster.
 """
 
 from __future__ import annotations

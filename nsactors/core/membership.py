@@ -1,7 +1,8 @@
 """Who is in the cluster: a state machine of engines, by value.
 
-Ids increase and are never reused. Each start of an engine's process is an *incarnation* of its id; news of an incarnation that
-is no longer the current one is ignored, so a late message can never bring back or bury the wrong process.
+Ids increase and are never reused. Each start of an engine's process is an *incarnation* of its id; news of an
+incarnation that is no longer the current one is ignored, so a late message can never bring back or bury the wrong
+process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The values that pass between clients, engines and the controller.
 
-A *request* names what an engine should do; its large part, the *payload*, travels beside it so that a request to a hundred
-engines is serialised once. A *reply* brings the outcome and whatever output had not been delivered yet.
+A *request* names what an engine should do; its large part, the *payload*, travels beside it so that a request to a
+hundred engines is serialised once. A *reply* brings the outcome and whatever output had not been delivered yet.
 Everything here is a plain value: picklable, comparable, without behaviour that touches the world.
 """
 
@@ -218,8 +218,8 @@ Outcome = Ok | Failed | Aborted | Refused
 class Reply(NamedTuple):
     """The one answer to a request.
 
-    ``tail`` holds the output the controller has not acknowledged; together with the routed batches it is the whole output,
-    ``tail.start + len(tail.chunks)`` chunks. Times are seconds since the epoch on the engine's clock.
+    ``tail`` holds the output the controller has not acknowledged; together with the routed batches it is the whole
+    output, ``tail.start + len(tail.chunks)`` chunks. Times are seconds since the epoch on the engine's clock.
     """
 
     request: RequestId

@@ -11,8 +11,8 @@ class OutputLog:
     """The engine's side: what was written, what is on its way, what has been acknowledged.
 
     ``take`` hands out what nobody has yet; ``acknowledge`` says that a batch is safe with the controller; ``tail`` is
-    everything that is not, and goes into the reply. A batch that was taken but not acknowledged is in both: the receiver
-    drops what it has by position.
+    everything that is not, and goes into the reply. A batch that was taken but not acknowledged is in both: the
+    receiver drops what it has by position.
     """
 
     def __init__(self, request: RequestId, engine_id: int) -> None:

@@ -25,8 +25,8 @@ class Verdict(enum.Enum):
 class InstructionStream:
     """Which requests an engine has taken, and which have been taken back.
 
-    A client numbers its requests upwards, and they reach the engine in that order. A number that is not above the last one
-    taken was delivered twice; a gap is a request that was lost on its way, and its sender has been told.
+    A client numbers its requests upwards, and they reach the engine in that order. A number that is not above the
+    last one taken was delivered twice; a gap is a request that was lost on its way, and its sender has been told.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """How a message with its payload crosses from one process to another.
 
-A message becomes one ``bytes`` object, the header, which costs a transport least; a small payload travels inside it. A large
-one stays outside, buffer by buffer, so that a transport can put it into its object store without another copy, and once for
-any number of engines.
+A message becomes one ``bytes`` object, the header, which costs a transport least; a small payload travels inside it.
+A large one stays outside, buffer by buffer, so that a transport can put it into its object store without another
+copy, and once for any number of engines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ INLINE_LIMIT_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A payload ready to travel: ``inline`` in the header, or ``buffers`` and ``refs`` beside it (``inline`` is ``...``)."""
+    """A payload ready to travel.
+
+    ``inline`` in the header, or ``buffers`` and ``refs`` beside it (``inline`` is ``...``).
+    """
 
     inline: tuple[bytes, tuple[bytes, ...]] | EllipsisType | None = None
     buffers: tuple[Any, ...] = ()

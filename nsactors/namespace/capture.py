@@ -56,8 +56,8 @@ class _OrderedStream(io.TextIOWrapper):
     """``sys.stdout`` or ``sys.stderr``: unbuffered, and it notes when the other stream was written to last."""
 
     def __init__(self, fd: int, on_write: Callable[[_OrderedStream], None]) -> None:
-        # A raw file with write_through is what ``python -u`` uses: every write is in the file when it returns, so text of
-        # Python, of C code and of child processes keeps its order.
+        # A raw file with write_through is what ``python -u`` uses: every write is in the file when it returns, so
+        # text of Python, of C code and of child processes keeps its order.
         raw: Any = io.FileIO(fd, "w", closefd=False)
         super().__init__(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
         self._on_write = on_write
@@ -90,7 +90,7 @@ class FileCapture:
         sys.stdout = _OrderedStream(1, self._note_writer)
         sys.stderr = _OrderedStream(2, self._note_writer)
         self._unbuffer_c_stdout()
-        faulthandler.enable(file=2)
+        faulthandler.enable(file=2, all_threads=False)
 
     def read(self) -> list[StreamText]:
         """What has been written since the last call, stream by stream."""
@@ -177,7 +177,8 @@ class _ThreadRouter(io.TextIOBase):
 class ThreadCapture:
     """Captures what one thread prints through ``sys.stdout`` and ``sys.stderr``; other threads are not touched.
 
-    The streams are replaced while at least one capture is open, and whoever replaced them meanwhile keeps the last word.
+    The streams are replaced while at least one capture is open, and whoever replaced them meanwhile keeps the last
+    word.
     """
 
     _lock = threading.Lock()

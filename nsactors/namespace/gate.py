@@ -1,8 +1,8 @@
 """Where user code begins on the stack, and how it is interrupted.
 
-An interrupt may hit user code only. Raised in the machinery around it (IPython compiling a cell, a traceback being drawn) it
-has left modules half imported and engines broken. So all user code runs below :func:`run_user_code`, and the signal handler
-looks for that frame on the stack it has stopped.
+An interrupt may hit user code only. Raised in the machinery around it (IPython compiling a cell, a traceback being
+drawn) it has left modules half imported and engines broken. So all user code runs below :func:`run_user_code`, and
+the signal handler looks for that frame on the stack it has stopped.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class CellLoop:
         self._interrupted = False
         self._task = loop.create_task(coroutine)
         try:
-            return loop.run_until_complete(self._task)
+            result: T = loop.run_until_complete(self._task)
+            return result
         except KeyboardInterrupt:
             self._interrupted = True
             raise
@@ -142,8 +143,8 @@ class InterruptGate:
     def interrupt(self, request: object, *, ended: threading.Event, give_up_after_s: float = 1.0) -> bool:
         """Interrupt ``request`` from another thread; whether it took effect.
 
-        A signal that finds the machinery at work is void, so it is sent again until it finds user code or the request ends.
-        Code that holds the GIL sees it only when it lets go.
+        A signal that finds the machinery at work is void, so it is sent again until it finds user code or the request
+        ends. Code that holds the GIL sees it only when it lets go.
         """
         self._target = request
         for _ in range(int(give_up_after_s / RESEND_AFTER_S)):

@@ -66,6 +66,7 @@ class ProcessHost:
         self.output_path: str | None = os.path.join(folder, name)
 
     def fresh_names(self) -> dict[str, Any]:
+        """A new ``__main__`` and its dictionary."""
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module
         module.__dict__.update(fresh_names())
@@ -73,6 +74,7 @@ class ProcessHost:
         return module.__dict__
 
     def open_capture(self) -> Capture:
+        """Capture file descriptors 1 and 2, away from any terminal."""
         leave_terminal()
         for stop in (signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(stop, signal.SIG_IGN)
@@ -80,20 +82,25 @@ class ProcessHost:
         return FileCapture(self.output_path)
 
     def make_shell(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> Shell:
+        """A full IPython."""
         from nsactors.namespace.ipython_shell import IPythonShell
 
         return IPythonShell(engine_id, self._module, output, cell_loop, f"{self.output_path}.ipython")
 
     def install(self, gate: InterruptGate) -> None:
+        """Let SIGINT reach the gate."""
         gate.install()
 
     def warm_up(self) -> None:
+        """Import IPython."""
         importlib.import_module("nsactors.namespace.ipython_shell")
 
     def signal(self, number: int) -> None:
+        """Signal this process."""
         os.kill(os.getpid(), number)
 
     def exit(self) -> NoReturn:
+        """End this process."""
         # Not sys.exit: in a helper thread that ends the thread alone.
         os._exit(0)
 
@@ -104,12 +111,15 @@ class ThreadHost:
     output_path: str | None = None
 
     def fresh_names(self) -> dict[str, Any]:
+        """A dictionary called ``__main__``."""
         return fresh_names()
 
     def open_capture(self) -> Capture:
+        """Capture what this thread prints."""
         return ThreadCapture()
 
     def make_shell(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> Shell:
+        """A shell of plain Python."""
         return PlainShell(engine_id, names, output, cell_loop)
 
     def install(self, gate: InterruptGate) -> None:
@@ -119,6 +129,7 @@ class ThreadHost:
         """There is nothing to import."""
 
     def signal(self, number: int) -> None:
+        """Signal this process."""
         raise NotImplementedError("an in-process engine has no process of its own to signal")
 
     def exit(self) -> None:

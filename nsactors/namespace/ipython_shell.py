@@ -42,6 +42,12 @@ class _CellCompiler(CachingCompiler):
         return f"<engine {self.engine_id}, cell {number}{f'.{self._taken}' if self._taken else ''}>"
 
 
+def _output_of(part: DisplayHook | DisplayPublisher) -> Output:
+    shell: Any = part.shell
+    output: Output = shell.engine_output
+    return output
+
+
 class _EngineDisplayHook(DisplayHook):
     """Sends the value of a last expression to the client instead of printing it."""
 
@@ -52,7 +58,7 @@ class _EngineDisplayHook(DisplayHook):
         """The client draws its own prompt."""
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
-        self.shell.engine_output.show(ExecuteResult(self.prompt_count, format_dict, md_dict or {}))
+        _output_of(self).show(ExecuteResult(self.prompt_count, format_dict, md_dict or {}))
 
     def finish_displayhook(self) -> None:
         """Nothing is printed here."""
@@ -61,12 +67,20 @@ class _EngineDisplayHook(DisplayHook):
 class _EngineDisplayPublisher(DisplayPublisher):
     """Sends displays to the client."""
 
-    def publish(self, data: dict[str, Any], metadata: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        transient, update = kwargs.get("transient") or {}, bool(kwargs.get("update"))
-        self.shell.engine_output.show(Display(data, metadata or {}, transient, update))
+    def publish(
+        self,
+        data: Any,
+        metadata: Any = None,
+        source: Any = None,
+        *,
+        transient: Any = None,
+        update: Any = False,
+        **kwargs: Any,
+    ) -> None:
+        _output_of(self).show(Display(data, metadata or {}, transient or {}, bool(update)))
 
     def clear_output(self, wait: bool = False) -> None:
-        self.shell.engine_output.show(ClearOutput(wait))
+        _output_of(self).show(ClearOutput(wait))
 
 
 class _EngineInteractiveShell(InteractiveShell):
@@ -76,6 +90,7 @@ class _EngineInteractiveShell(InteractiveShell):
     cell_loop = AnyTrait()
 
     async def run_code(self, code_obj: Any, result: ExecutionResult | None = None, *, async_: bool = False) -> bool:
+        """Run a compiled cell."""
         # As IPython's own, less its hooks for a terminal. Errors of any kind are kept for the reply.
         try:
             if async_:
@@ -93,12 +108,13 @@ class _EngineInteractiveShell(InteractiveShell):
         command = self.var_expand(cmd, depth=1)
         process = subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            status = process.wait()
+            # Not process.wait(): interrupted, it gives the child another quarter of a second.
+            _, status = os.waitpid(process.pid, 0)
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
-        self.user_ns["_exit_code"] = status
+        process.returncode = self.user_ns["_exit_code"] = os.waitstatus_to_exitcode(status)
 
     def showtraceback(self, *args: Any, **kwargs: Any) -> None:
         """Errors travel in the reply and are drawn by the client."""
@@ -150,6 +166,7 @@ class IPythonShell:
 
     @property
     def execution_count(self) -> int:
+        """The number of the next cell."""
         return int(self._shell.execution_count)
 
     @execution_count.setter
@@ -157,20 +174,24 @@ class IPythonShell:
         self._shell.execution_count = value
 
     def run_cell(self, code: str, *, silent: bool, store_history: bool) -> None:
+        """Run a cell; what it raised is raised here."""
         result = self._shell.run_cell(code, store_history=store_history and not silent, silent=silent)
         error = result.error_before_exec or result.error_in_exec
         if error is not None:
             raise error
 
     def reset(self) -> None:
+        """Forget every name the user made, and the histories."""
         self._shell.reset(new_session=True, aggressive=False)
 
     def complete(self, code: str, cursor: int) -> Completions:
+        """Names that complete ``code`` at ``cursor``."""
         line = code[:cursor].rpartition("\n")[2]
         text, matches = self._shell.complete(None, line, len(line))
-        return Completions(list(matches), cursor - len(text), cursor)
+        return Completions(tuple(matches), cursor - len(text), cursor)
 
     def inspect(self, name: str, detail: int) -> str | None:
+        """What ``name`` is, as ``name?`` shows it."""
         found = self._shell.object_inspect_mime(name, detail_level=detail) if self._exists(name) else {}
         return found.get("text/plain")
 

@@ -1,7 +1,8 @@
 """A shell of plain Python, for namespaces that share one process.
 
-IPython allows one shell per process: several fight over ``__main__``, the display hook and the streams. This one keeps the
-parts of it that need no process of their own: ``In``, ``Out``, ``_``, the value of a last expression, top-level ``await``.
+IPython allows one shell per process: several fight over ``__main__``, the display hook and the streams. This one
+keeps the parts of it that need no process of their own: ``In``, ``Out``, ``_``, the value of a last expression,
+top-level ``await``.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ class PlainShell:
         names.update(In=[""], Out={})
 
     def reset(self) -> None:
+        """Forget every name the user made, and the histories."""
         self.names.clear()
         self.names.update(fresh_names(), In=[""], Out={})
         self.execution_count = 1
 
     def run_cell(self, code: str, *, silent: bool, store_history: bool) -> None:
+        """Run a cell; what it raised is raised here."""
         store_history = store_history and not silent
         if store_history:
             self.names["In"].append(code)
@@ -87,16 +90,19 @@ class PlainShell:
         self._output.show(ExecuteResult(self.execution_count, {"text/plain": text}, {}))
 
     def complete(self, code: str, cursor: int) -> Completions:
+        """Names that complete ``code`` at ``cursor``."""
         return complete_names(self.names, code, cursor)
 
     def inspect(self, name: str, detail: int) -> str | None:
+        """What ``name`` is, for people."""
         return describe(self.names, name, detail)
 
 
 def fresh_names() -> dict[str, Any]:
     """What a namespace holds before anybody has used it.
 
-    It is called ``__main__``, so that functions and classes made in it travel by value, like those of a client's session.
+    It is called ``__main__``, so that functions and classes made in it travel by value, like those of a client's
+    session.
     """
     return {"__name__": "__main__", "__builtins__": builtins}
 
@@ -107,7 +113,7 @@ def complete_names(names: dict[str, Any], code: str, cursor: int) -> Completions
     text = match.group() if match else ""
     completer = rlcompleter.Completer(names)
     found = itertools.takewhile(lambda m: m is not None, (completer.complete(text, i) for i in itertools.count()))
-    return Completions([m.rstrip("(") for m in found if m], cursor - len(text), cursor)
+    return Completions(tuple(m.rstrip("(") for m in found if m), cursor - len(text), cursor)
 
 
 def describe(names: dict[str, Any], name: str, detail: int) -> str | None:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["Completions", "Shell"]
 
 
-class Completions(tuple[str, ...]):
-    """Matches for the text between ``start`` and ``end`` of the line."""
+class Completions(NamedTuple):
+    """What the text between ``start`` and ``end`` could become."""
 
+    matches: tuple[str, ...]
     start: int
     end: int
-
-    def __new__(cls, matches: list[str], start: int, end: int) -> Completions:
-        self = super().__new__(cls, matches)
-        self.start, self.end = start, end
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Completions, (list(self), self.start, self.end)
 
 
 class Shell(Protocol):

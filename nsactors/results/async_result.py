@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from nsactors.errors import CompositeError
-from nsactors.results.call import METADATA_KEYS, Call, CallOwner, ExecuteReply, Metadata
+from nsactors.results.call import Call, CallOwner, ExecuteReply
+from nsactors.results.call_group import CallGroup
 
 __all__ = ["AsyncResult"]
 
 INTERRUPT_GRACE_S = 5.0
 
 
-class AsyncResult(Future[Any]):
+class AsyncResult(CallGroup, Future[Any]):
     """The result of one request to each of several engines.
 
-    It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has answered and all their output is
-    here. A call to one engine given by its id has a single value; any other has a list, in the order of the targets.
+    It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has answered and all their
+    output is here. A call to one engine given by its id has a single value; any other has a list, in the order of the
+    targets.
 
     Args:
         owner: who made the calls.
@@ -41,11 +42,9 @@ class AsyncResult(Future[Any]):
         single: bool = False,
         return_exceptions: bool = False,
     ) -> None:
-        super().__init__()
+        Future.__init__(self)
+        CallGroup.__init__(self, list(calls), label, single)
         self._owner = owner
-        self._calls = list(calls)
-        self._label = label
-        self._single = single
         self._return_exceptions = return_exceptions
         self._open = len(self._calls) + 1  # one more, so that it cannot end before it is made
         for call in self._calls:
@@ -157,8 +156,8 @@ class AsyncResult(Future[Any]):
         """Wait until the result is there, or for ``timeout`` seconds (None and negative: as long as it takes).
 
         Returns:
-            Whether it is there. With ``return_when`` (a constant of ``concurrent.futures``): the sets of done and pending
-            parts, one per engine.
+            Whether it is there. With ``return_when`` (a constant of ``concurrent.futures``): the sets of done and
+            pending parts, one per engine.
         """
         if return_when is not None:
             limit = None if timeout is None or timeout < 0 else timeout
@@ -279,61 +278,14 @@ class AsyncResult(Future[Any]):
     def __getitem__(self, key: int | slice | str) -> Any:
         """Values by position, once they are there; what is known about the calls by name, at any time."""
         if isinstance(key, str):
-            values = [Metadata.of(call)[key] for call in self._calls]
-            return values[0] if self._single else values
+            return self.known(key)
         if not self.done():
             raise TimeoutError(f"{self._label} is not done")
         return self.get()[key]
 
-    def __getattr__(self, name: str) -> Any:
-        if name in METADATA_KEYS:
-            return self[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *METADATA_KEYS})
-
     def __await__(self) -> Generator[Any, None, Any]:
         self._owner.asked(self._calls)
         return asyncio.wrap_future(self).__await__()
-
-    @property
-    def msg_ids(self) -> list[str]:
-        """The ids of the requests."""
-        return [str(call.request_id) for call in self._calls]
-
-    @property
-    def metadata(self) -> Any:
-        """What is known about the call to each engine; a list unless it is a single one."""
-        known = [Metadata.of(call) for call in self._calls]
-        return known[0] if self._single else known
-
-    @property
-    def progress(self) -> int:
-        """How many engines have answered."""
-        return sum(call.done for call in self._calls)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since submission, until now or the last answer."""
-        end = time.time() if not self.done() else max((c.received or 0.0) for c in self._calls)
-        return end - min(call.submitted for call in self._calls)
-
-    @property
-    def serial_time(self) -> float:
-        """Seconds that the engines computed, added up; so far, if it is not done."""
-        return sum(c.completed - c.started for c in self._calls if c.completed is not None and c.started is not None)
-
-    @property
-    def wall_time(self) -> float:
-        """Seconds from submission to the last answer.
-
-        Raises:
-            TimeoutError: if it is not done.
-        """
-        if not self.done():
-            raise TimeoutError(f"{self._label} is not done")
-        return self.elapsed
 
     def wait_interactive(self, interval: float = 0.1, timeout: float | None = -1, widget: object = None) -> None:
         """Wait behind a progress bar; Ctrl-C ends the waiting, not the work.
@@ -351,7 +303,8 @@ class AsyncResult(Future[Any]):
         """Show what the engines printed and displayed, labelled by engine.
 
         Args:
-            groupby: ``"type"`` (all stdout, then all stderr ...), ``"engine"`` or ``"order"`` (as it was written, engine
+            groupby: ``"type"`` (all stdout, then all stderr ...), ``"engine"`` or ``"order"`` (as it was written,
+            engine
                 by engine).
             result_only: show values and displays, not text.
 

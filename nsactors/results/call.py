@@ -79,8 +79,8 @@ class Metadata(dict[str, Any]):
     """What is known about a call: a dictionary whose keys are attributes too.
 
     Keys are those of ipyparallel: ``msg_id submitted started completed received engine_id status execution_count
-    execute_result stdout stderr outputs error label``. Times are aware datetimes; ``started`` and ``completed`` are read from the
-    engine's clock.
+    execute_result stdout stderr outputs error label``. Times are aware datetimes; ``started`` and ``completed`` are
+    read from the engine's clock.
     """
 
     @classmethod

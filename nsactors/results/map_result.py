@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from nsactors.core.partition import Block, Partitioner
@@ -54,8 +55,8 @@ class AsyncMapResult(AsyncResult):
             yield from [part] if isinstance(part, Exception) else part
 
     def _as_they_come(self) -> Iterator[Any]:
-        pending = set(self.split())
+        pending: set[Future[Any]] = set(self.split())
         while pending:
             done, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
             for part in done:
-                yield from part.get()
+                yield from part.result()

@@ -23,7 +23,7 @@ __all__ = ["Backend", "ControllerLine", "ControllerProxy", "EngineGone", "Transp
 
 CALL_TIMEOUT_S = 30.0
 POLL_TIMEOUT_S = 60.0  # above the controller's own limit of a long poll
-TAIL_BYTES = 3_000
+TAIL_BYTES = 16_000
 
 
 class EngineGone(Exception):

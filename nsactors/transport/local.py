@@ -61,7 +61,10 @@ class _EngineThread:
         letter.on_reply(EngineGone(self._death.reason, self._death.stderr_tail))
 
     def end(self, death: Death) -> None:
-        """Take no more requests and fail those that are open. What is running cannot be stopped; its result is dropped."""
+        """Take no more requests and fail those that are open.
+
+        What is running cannot be stopped; its result is dropped.
+        """
         with self._lock:
             if self._death is not None:
                 return
@@ -131,7 +134,7 @@ class _ThreadLauncher:
     def launch(self, spec: EngineSpec) -> _EngineThread:
         return _EngineThread(spec, self.line)
 
-    async def watch(self, address: _EngineThread) -> Death:
+    async def watch(self, spec: EngineSpec, address: _EngineThread) -> Death:
         return await address.died
 
     def kill(self, address: _EngineThread) -> None:

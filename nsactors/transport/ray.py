@@ -87,12 +87,11 @@ class _RayLauncher:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._specs: dict[Any, EngineSpec] = {}
 
     def launch(self, spec: EngineSpec) -> Any:
         import ray
 
-        engine = (
+        return (
             ray.remote(RayEngine)
             .options(
                 name=f"engine-{spec.engine_id}.{spec.incarnation}",
@@ -104,21 +103,16 @@ class _RayLauncher:
             )
             .remote(spec, ray.get_runtime_context().current_actor)
         )
-        self._specs[engine._actor_id] = spec
-        return engine
 
-    async def watch(self, address: Any) -> Death:
+    async def watch(self, spec: EngineSpec, address: Any) -> Death:
         import ray
 
         controller = ray.get_runtime_context().current_actor
-        spec = self._specs[address._actor_id]
         try:
             await address.watch.remote(controller.never.remote())
         except Exception as error:
             folder, name = _output_place(spec.cluster, spec.engine_id, spec.incarnation)
             return _death(error, os.path.join(folder, name))
-        finally:
-            del self._specs[address._actor_id]
         raise AssertionError("the parked call ended while its engine lives")
 
     def kill(self, address: Any) -> None:
@@ -143,7 +137,8 @@ class RayTransport:
         sealed = seal(payload)
         if not sealed.buffers:
             return sealed, ()
-        # References stay nested in a list: as an argument of its own, one that is pending would hold up the engine's queue.
+        # References stay nested in a list: as an argument of its own, one that is pending would hold up the engine's
+        # queue.
         return sealed, (self._ray.put([_as_array(b) for b in sealed.buffers]), list(sealed.refs))
 
     def submit(
@@ -261,7 +256,7 @@ def _death(error: BaseException, output_path: str | None) -> Death:
         lines = text.strip().splitlines()
         return Death(lines[-1].strip(), text.strip())
     if fatal := re.search(r"^Fatal Python error: (.+)$", tail, re.MULTILINE):
-        return Death(f"it crashed: {fatal.group(1)}", tail)
+        return Death(f"it crashed: {fatal.group(1)}", _user_part(tail[fatal.start() :]))
     if "ray.kill" in text:
         return Death("it was killed by ray.kill", tail)
     if "node" in text and "died" in text and "worker process" not in text:
@@ -269,3 +264,10 @@ def _death(error: BaseException, output_path: str | None) -> Death:
     if "memory" in text and "OutOfMemory" in type(error).__name__:
         return Death("it was killed because the machine ran out of memory", tail)
     return Death("its process ended unexpectedly (killed, or os._exit was called)", tail)
+
+
+def _user_part(crash: str) -> str:
+    """Of the interpreter's last report, the lines down to where our own machinery called the user's code."""
+    lines = crash.splitlines()
+    machinery = next((i for i, line in enumerate(lines) if "nsactors/namespace/" in line), len(lines))
+    return "\n".join(lines[:machinery])

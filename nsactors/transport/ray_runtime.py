@@ -1,7 +1,8 @@
 """The one module that imports Ray first, starts it, and stops what it started.
 
-Ray reads much of its configuration from the environment, once, when it is imported. So this module sets that environment
-before it imports Ray; if somebody has imported Ray before with other settings, that cannot be mended and is said at once.
+Ray reads much of its configuration from the environment, once, when it is imported. So this module sets that
+environment before it imports Ray; if somebody has imported Ray before with other settings, that cannot be mended and
+is said at once.
 
 What is set, and why:
 
@@ -165,7 +166,7 @@ def _silence_raylet(ray: Any) -> None:
 
     The function that prints them is private. If it is gone, the lines are back and nothing else is lost.
     """
-    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
     if hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = _drop_raylet_lines
 

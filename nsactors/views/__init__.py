@@ -1,7 +1,7 @@
 """Views: some engines of a cluster, and how to call them.
 
-``DirectView`` speaks to its engines by name; ``functions`` makes functions that run on a view; ``flags`` are what views can be
-set to.
+``DirectView`` speaks to its engines by name; ``functions`` makes functions that run on a view; ``flags`` are what
+views can be set to.
 """
 
 from nsactors.views.direct import DirectView

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-import keyword
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nsactors.core.messages import Apply, Execute, Operation, Pull, Push, Reset
-from nsactors.core.partition import Block, Partitioner, RoundRobin
-from nsactors.core.payload import pack
-from nsactors.core.targets import Targets, is_single, resolve
-from nsactors.errors import InvalidName
-from nsactors.results import AsyncMapResult, AsyncResult, Call
-from nsactors.views.flags import Flags
+from nsactors.core.messages import Apply, Execute
+from nsactors.core.targets import Targets
+from nsactors.results import AsyncMapResult, AsyncResult
+from nsactors.views.data import DataView
 from nsactors.views.functions import ParallelFunction, RemoteFunction
 from nsactors.views.importing import recorded_imports
-
-if TYPE_CHECKING:
-    from nsactors.client import Client
+from nsactors.views.mapping import MapPart, of_equal_length, partitioner_for
 
 __all__ = ["DirectView"]
 
 
-class DirectView:
+class DirectView(DataView):
     """Some engines of a cluster. What is asked of the view happens on each of them.
 
-    A view of one engine, given by its id, gives values; any other gives lists, in the order of its targets. Calls return an
-    :class:`AsyncResult`, or wait for the value if ``block`` is set.
-
-    Args:
-        client: whose engines these are.
-        targets: an id, a list of ids, or ``"all"``, which is looked up at each call.
-        flags: see :class:`nsactors.views.flags.Flags`.
+    A view of one engine, given by its id, gives values; any other gives lists, in the order of its targets. Calls
+    return an :class:`AsyncResult`, or wait for the value if ``block`` is set.
 
     Example:
         >>> view = rc[:]
@@ -43,56 +31,6 @@ class DirectView:
         >>> view.apply_sync(lambda x: x + 1, Reference("a"))
         [6, 6, 6, 6]
     """
-
-    def __init__(self, client: Client, targets: Targets = "all", **flags: Any) -> None:
-        self.client = client
-        self._flags = Flags(targets=targets, block=client.block).changed(**flags)
-
-    @property
-    def targets(self) -> Targets:
-        """The engines: an id, a list of ids, or ``"all"``."""
-        return self._flags.targets
-
-    @targets.setter
-    def targets(self, targets: Targets) -> None:
-        self.set_flags(targets=targets)
-
-    @property
-    def block(self) -> bool:
-        """Whether calls wait for their result and return it."""
-        return self._flags.block
-
-    @block.setter
-    def block(self, block: bool) -> None:
-        self.set_flags(block=block)
-
-    def set_flags(self, **flags: Any) -> DirectView:
-        """Change flags; the view itself is returned.
-
-        Raises:
-            UnknownFlag: if one does not exist; nothing is changed then.
-            TargetError: if ``targets`` names no engines of this cluster.
-        """
-        changed = self._flags.changed(**flags)
-        resolve(changed.targets, self.client.ids)
-        self._flags = changed
-        return self
-
-    @contextmanager
-    def temp_flags(self, **flags: Any) -> Iterator[DirectView]:
-        """Change flags within a ``with`` block; errors as for :meth:`set_flags`."""
-        before = self._flags
-        self.set_flags(**flags)
-        try:
-            yield self
-        finally:
-            self._flags = before
-
-    def __len__(self) -> int:
-        return len(self._resolve(None))
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.targets}>"
 
     def execute(
         self,
@@ -141,8 +79,8 @@ class DirectView:
     def apply(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function(*args, **kwargs)`` on each engine; every keyword goes to the function.
 
-        Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference` anywhere
-        in the arguments is replaced by what it names on the engine.
+        Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference`
+        anywhere in the arguments is replaced by what it names on the engine.
 
         Returns:
             An :class:`AsyncResult`, or the value if the view blocks.
@@ -177,7 +115,7 @@ class DirectView:
             flags: of the view, for these calls.
         """
         self._flags.changed(**flags)
-        _partitioner(dist)
+        partitioner_for(dist)
         return lambda function: ParallelFunction(self, function, dist, block, flags)
 
     @contextmanager
@@ -224,7 +162,7 @@ class DirectView:
         if not sequences:
             raise TypeError("map() needs at least one sequence")
         return self._map_parts(
-            _MapPart(function, return_exceptions),
+            MapPart(function, return_exceptions),
             sequences,
             label or f"map({_name(function)})",
             block=block,
@@ -249,118 +187,6 @@ class DirectView:
     def call_on_parts(self, function: Callable[..., Any], sequences: Sequence[Any], *, dist: str = "b") -> Any:
         """Call ``function`` once per engine with the engine's parts of ``sequences``; the results are joined."""
         return self._map_parts(function, sequences, f"parallel({_name(function)})", dist=dist)
-
-    def push(
-        self,
-        ns: Mapping[str, Any],
-        targets: Targets = None,
-        block: bool | None = None,
-        track: bool | None = None,
-    ) -> Any:
-        """Bind names on each engine; the values are serialised once.
-
-        Args:
-            ns: values by name.
-            targets: in place of the view's own.
-            block: wait until they are bound.
-            track: not used; kept for scripts written for ipyparallel.
-
-        Raises:
-            TypeError: if ``ns`` is no dictionary.
-            InvalidName: if a key is no name.
-            SerializationError: if a value cannot be pickled. Nothing has been sent in any of these cases.
-        """
-        if not isinstance(ns, Mapping):
-            raise TypeError(f"push() takes a dictionary of names and values, not {type(ns).__name__}")
-        for name in ns:
-            _check_name(name)
-        return self._result(self._submit(targets, Push(), dict(ns), "the values"), "push", targets, block)
-
-    def update(self, ns: Mapping[str, Any]) -> Any:
-        """As :meth:`push`."""
-        return self.push(ns)
-
-    def pull(self, names: str | Sequence[str], targets: Targets = None, block: bool | None = None) -> Any:
-        """The values of names, or of expressions, on each engine.
-
-        Args:
-            names: one name, or several, which give a list for each engine.
-            targets: in place of the view's own.
-            block: wait for the values.
-
-        Raises:
-            InvalidName: if a name is no expression; nothing has been sent then.
-            NameError: (through the result) where a name is not bound.
-        """
-        single = isinstance(names, str)
-        expressions = (names,) if isinstance(names, str) else tuple(names)
-        for expression in expressions:
-            _check_expression(expression)
-        calls = self._submit(targets, Pull(expressions, single))
-        return self._result(calls, f"pull({', '.join(expressions)})", targets, block)
-
-    def get(self, names: str | Sequence[str]) -> Any:
-        """As :meth:`pull`; waits for the values."""
-        return self.pull(names, block=True)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.get(name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self.push({name: value})
-
-    def scatter(
-        self,
-        key: str,
-        seq: Any,
-        dist: str = "b",
-        flatten: bool = False,
-        targets: Targets = None,
-        block: bool | None = None,
-        track: bool | None = None,
-        *,
-        axis: int = 0,
-    ) -> Any:
-        """Split ``seq`` and bind one part per engine, in the order of the targets.
-
-        Parts differ in length by at most one; the first engines take the extra items.
-
-        Args:
-            key: the name to bind.
-            seq: a sequence, an array of any shape, or another iterable.
-            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn.
-            flatten: bind the item itself where a part has just one.
-            targets: in place of the view's own.
-            block: wait until the parts are bound.
-            track: not used; kept for scripts written for ipyparallel.
-            axis: the axis of an array to split along.
-
-        Raises:
-            InvalidName: if ``key`` is no name.
-            ValueError: if ``dist`` or ``axis`` does not exist. Nothing has been sent then.
-        """
-        _check_name(key)
-        ids = self._resolve(targets)
-        parts = _partitioner(dist, axis).split(seq, len(ids))
-        values = [part[0] if flatten and len(part) == 1 else part for part in parts]
-        payloads = [self._pack({key: value}, f"{key!r}") for value in values]
-        calls = [self.client.session.submit([i], Push(), p)[0] for i, p in zip(ids, payloads, strict=True)]
-        return self._finish(AsyncResult(self.client.session, calls, label="scatter"), block)
-
-    def gather(
-        self, key: str, dist: str = "b", targets: Targets = None, block: bool | None = None, *, axis: int = 0
-    ) -> Any:
-        """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options."""
-        _check_expression(key)
-        calls = self._submit(targets, Pull((key,), single=True))
-        partitioner = _partitioner(dist, axis)
-        return self._finish(
-            AsyncMapResult(self.client.session, calls, label=f"gather({key})", partitioner=partitioner), block
-        )
-
-    def clear(self, targets: Targets = None, block: bool | None = None) -> Any:
-        """Empty the namespaces."""
-        return self._result(self._submit(targets, Reset()), "clear", targets, block)
 
     def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None) -> None:
         """Take back calls that have not started; see ``Client.abort``."""
@@ -399,9 +225,9 @@ class DirectView:
         dist: str = "b",
         ordered: bool = True,
     ) -> Any:
-        partitioner = _partitioner(dist)
+        partitioner = partitioner_for(dist)
         ids = self._resolve(None)
-        parts = zip(*(partitioner.split(seq, len(ids)) for seq in _of_equal_length(sequences)), strict=True)
+        parts = zip(*(partitioner.split(seq, len(ids)) for seq in of_equal_length(sequences)), strict=True)
         work = [(i, part) for i, part in zip(ids, parts, strict=True) if len(part[0])]
         payloads = [self._pack((function, part, {}), f"the call of {label}") for _, part in work]
         session = self.client.session
@@ -409,84 +235,6 @@ class DirectView:
         result = AsyncMapResult(session, calls, label=label, partitioner=partitioner, ordered=ordered)
         return self._finish(result, block)
 
-    def _submit(self, targets: Targets, operation: Operation, value: Any = None, what: str = "") -> list[Call]:
-        ids = self._resolve(targets)
-        return self.client.session.submit(ids, operation, self._pack(value, what) if what else None)
-
-    def _pack(self, value: Any, what: str) -> Any:
-        return pack(value, what=what, ref_types=self.client.session.transport.ref_types)
-
-    def _result(self, calls: list[Call], label: str, targets: Targets, block: bool | None) -> Any:
-        result = AsyncResult(self.client.session, calls, label=label, single=self._single(targets))
-        return self._finish(result, block)
-
-    def _finish(self, result: AsyncResult, block: bool | None) -> Any:
-        return result.get() if self._blocks(block) else result
-
-    def _blocks(self, block: bool | None) -> bool:
-        return self.block if block is None else block
-
-    def _resolve(self, targets: Targets) -> list[int]:
-        return resolve(self.targets if targets is None else targets, self.client.ids)
-
-    def _single(self, targets: Targets) -> bool:
-        return is_single(self.targets if targets is None else targets)
-
-
-class _MapPart:
-    """``function`` mapped over an engine's parts."""
-
-    def __init__(self, function: Callable[..., Any], return_exceptions: bool) -> None:
-        self._function = function
-        self._return_exceptions = return_exceptions
-
-    def __call__(self, *parts: Iterable[Any]) -> list[Any]:
-        function = self._tolerant if self._return_exceptions else self._function
-        return list(map(function, *parts))
-
-    def _tolerant(self, *items: Any) -> Any:
-        try:
-            return self._function(*items)
-        except Exception as error:
-            return error
-
-
-def _of_equal_length(sequences: Sequence[Any]) -> list[Any]:
-    """The sequences, cut to the shortest; iterables without a length become lists."""
-    endless_allowed = any(hasattr(seq, "__len__") for seq in sequences)
-    shortest = min((len(seq) for seq in sequences if hasattr(seq, "__len__")), default=None)
-    sized = [
-        seq if hasattr(seq, "__len__") else list(itertools.islice(seq, shortest) if endless_allowed else seq)
-        for seq in sequences
-    ]
-    length = min(len(seq) for seq in sized)
-    return [seq if len(seq) == length else seq[:length] for seq in sized]
-
-
-def _partitioner(dist: str, axis: int = 0) -> Partitioner:
-    match dist:
-        case "b":
-            return Block(axis)
-        case "r":
-            return RoundRobin(axis)
-        case _:
-            raise ValueError(f"dist is 'b' (contiguous parts) or 'r' (dealt out in turn), not {dist!r}")
-
 
 def _name(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise InvalidName(name)
-
-
-def _check_expression(expression: Any) -> None:
-    if not isinstance(expression, str):
-        raise InvalidName(expression)
-    if not expression.isidentifier():
-        try:
-            compile(expression, "<expression>", "eval")
-        except SyntaxError:
-            raise InvalidName(expression) from None

@@ -35,7 +35,7 @@ def recorded_imports(frame: FrameType, *, local: bool) -> Iterator[list[str]]:
 
     statements: list[str] = []
     before = {**frame.f_globals, **frame.f_locals}
-    builtins.__import__ = importing  # type: ignore[assignment]
+    builtins.__import__ = importing
     try:
         yield statements
     finally:

@@ -1,0 +1,112 @@
+"""The engines that a client knows of."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+
+from nsactors.core.cluster import EngineInfo
+from nsactors.errors import EngineStartError
+
+__all__ = ["Roster"]
+
+EngineCallback = Callable[[int], object]
+
+
+class Roster:
+    """Who is there, who is on the way, who could not start; and who wants to hear of it."""
+
+    def __init__(self) -> None:
+        self.start_failures: dict[int, EngineStartError] = {}
+        self._engines: dict[int, EngineInfo] = {}
+        self._starting: set[int] = set()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._on_join: list[EngineCallback] = []
+        self._on_leave: list[EngineCallback] = []
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the engines that take requests, in order."""
+        with self._changed:
+            return sorted(self._engines)
+
+    @property
+    def starting(self) -> list[int]:
+        """Ids of engines that have been asked for and are not there yet."""
+        with self._changed:
+            return sorted(self._starting)
+
+    def get(self, engine_id: int) -> EngineInfo | None:
+        """Where an engine lives; None if it is not there."""
+        return self._engines.get(engine_id)
+
+    def expect(self, engine_ids: Iterable[int]) -> None:
+        """These engines have been asked for."""
+        with self._changed:
+            known = self._engines.keys() | self.start_failures.keys()
+            self._starting.update(set(engine_ids) - known)
+
+    def add(self, engine: EngineInfo) -> bool:
+        """An engine is there; False if that was known."""
+        with self._changed:
+            self._starting.discard(engine.engine_id)
+            news = self._engines.get(engine.engine_id) != engine
+            self._engines[engine.engine_id] = engine
+            self._changed.notify_all()
+        if news:
+            _tell(self._on_join, engine.engine_id)
+        return news
+
+    def remove(self, engine_id: int, incarnation: int) -> bool:
+        """An incarnation of an engine is gone; False if it was not the one that is known."""
+        with self._changed:
+            self._starting.discard(engine_id)
+            engine = self._engines.get(engine_id)
+            gone = engine is not None and engine.incarnation == incarnation
+            if gone:
+                del self._engines[engine_id]
+            self._changed.notify_all()
+        if gone:
+            _tell(self._on_leave, engine_id)
+        return gone
+
+    def failed_to_start(self, failure: EngineStartError) -> None:
+        """An engine that was on the way will not come."""
+        with self._changed:
+            self._starting.discard(failure.engine_id)
+            self.start_failures[failure.engine_id] = failure
+            self._changed.notify_all()
+
+    def wait_for(self, count: int, timeout_s: float | None) -> bool:
+        """Wait until ``count`` engines are there; whether they are. Ends early when no more can come."""
+
+        def over() -> bool:
+            return self._closed or not self._starting or len(self._engines) >= count
+
+        with self._changed:
+            self._changed.wait_for(over, timeout_s)
+            return len(self._engines) >= count
+
+    def on_join(self, callback: EngineCallback) -> None:
+        """Call ``callback(engine_id)`` for every engine that joins."""
+        self._on_join.append(callback)
+
+    def on_leave(self, callback: EngineCallback) -> None:
+        """Call ``callback(engine_id)`` for every engine that leaves."""
+        self._on_leave.append(callback)
+
+    def close(self) -> None:
+        """Nothing more will be heard: end every wait."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _tell(callbacks: Iterable[EngineCallback], engine_id: int) -> None:
+    for callback in list(callbacks):
+        try:
+            callback(engine_id)
+        except Exception:
+            traceback.print_exc()

@@ -1,0 +1,85 @@
+"""What is known about several calls taken together."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from nsactors.results.call import METADATA_KEYS, Call, Metadata
+
+__all__ = ["CallGroup"]
+
+
+class CallGroup:
+    """Progress, times and metadata of calls.
+
+    Args:
+        calls: one per engine.
+        label: what people call them together, e.g. ``apply(f)``.
+        single: whether there is one value rather than a list with one.
+    """
+
+    def __init__(self, calls: list[Call], label: str, single: bool) -> None:
+        self._calls = calls
+        self._label = label
+        self._single = single
+
+    @property
+    def settled(self) -> bool:
+        """Whether every engine has answered."""
+        return all(call.done for call in self._calls)
+
+    @property
+    def msg_ids(self) -> list[str]:
+        """The ids of the requests."""
+        return [str(call.request_id) for call in self._calls]
+
+    @property
+    def metadata(self) -> Any:
+        """What is known about the call to each engine; a list unless it is a single one."""
+        known = [Metadata.of(call) for call in self._calls]
+        return known[0] if self._single else known
+
+    @property
+    def progress(self) -> int:
+        """How many engines have answered."""
+        return sum(call.done for call in self._calls)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since submission, until now or the last answer."""
+        end = time.time() if not self.settled else max((c.received or 0.0) for c in self._calls)
+        return end - min(call.submitted for call in self._calls)
+
+    @property
+    def serial_time(self) -> float:
+        """Seconds that the engines computed, added up; so far, if it is not done."""
+        return sum(c.completed - c.started for c in self._calls if c.completed is not None and c.started is not None)
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds from submission to the last answer.
+
+        Raises:
+            TimeoutError: if it is not done.
+        """
+        if not self.settled:
+            raise TimeoutError(f"{self._label} is not done")
+        return self.elapsed
+
+    def known(self, key: str) -> Any:
+        """One entry of the metadata: of each call, or of the single one.
+
+        Raises:
+            KeyError: if there is no such entry.
+        """
+        values = [Metadata.of(call)[key] for call in self._calls]
+        return values[0] if self._single else values
+
+    def __getattr__(self, name: str) -> Any:
+        if name in METADATA_KEYS:
+            return self.known(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *METADATA_KEYS})

@@ -1,0 +1,147 @@
+"""A view as a dictionary of names: data to engines and back."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nsactors.core.messages import Pull, Push, Reset
+from nsactors.core.targets import Targets
+from nsactors.errors import InvalidName
+from nsactors.results import AsyncMapResult, AsyncResult
+from nsactors.views.mapping import partitioner_for
+from nsactors.views.view import View
+
+__all__ = ["DataView"]
+
+
+class DataView(View):
+    """Push, pull, scatter and gather; ``view["a"]`` and ``view["a"] = 1`` for short."""
+
+    def push(
+        self,
+        ns: Mapping[str, Any],
+        targets: Targets = None,
+        block: bool | None = None,
+        track: bool | None = None,
+    ) -> Any:
+        """Bind names on each engine; the values are serialised once.
+
+        Args:
+            ns: values by name.
+            targets: in place of the view's own.
+            block: wait until they are bound.
+            track: not used; kept for scripts written for ipyparallel.
+
+        Raises:
+            TypeError: if ``ns`` is no dictionary.
+            InvalidName: if a key is no name.
+            SerializationError: if a value cannot be pickled. Nothing has been sent in any of these cases.
+        """
+        if not isinstance(ns, Mapping):
+            raise TypeError(f"push() takes a dictionary of names and values, not {type(ns).__name__}")
+        for name in ns:
+            _check_name(name)
+        return self._result(self._submit(targets, Push(), dict(ns), "the values"), "push", targets, block)
+
+    def update(self, ns: Mapping[str, Any]) -> Any:
+        """As :meth:`push`."""
+        return self.push(ns)
+
+    def pull(self, names: str | Sequence[str], targets: Targets = None, block: bool | None = None) -> Any:
+        """The values of names, or of expressions, on each engine.
+
+        Args:
+            names: one name, or several, which give a list for each engine.
+            targets: in place of the view's own.
+            block: wait for the values.
+
+        Raises:
+            InvalidName: if a name is no expression; nothing has been sent then.
+            NameError: (through the result) where a name is not bound.
+        """
+        single = isinstance(names, str)
+        expressions = (names,) if isinstance(names, str) else tuple(names)
+        for expression in expressions:
+            _check_expression(expression)
+        calls = self._submit(targets, Pull(expressions, single))
+        return self._result(calls, f"pull({', '.join(expressions)})", targets, block)
+
+    def get(self, names: str | Sequence[str]) -> Any:
+        """As :meth:`pull`; waits for the values."""
+        return self.pull(names, block=True)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.push({name: value})
+
+    def scatter(
+        self,
+        key: str,
+        seq: Any,
+        dist: str = "b",
+        flatten: bool = False,
+        targets: Targets = None,
+        block: bool | None = None,
+        track: bool | None = None,
+        *,
+        axis: int = 0,
+    ) -> Any:
+        """Split ``seq`` and bind one part per engine, in the order of the targets.
+
+        Parts differ in length by at most one; the first engines take the extra items.
+
+        Args:
+            key: the name to bind.
+            seq: a sequence, an array of any shape, or another iterable.
+            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn.
+            flatten: bind the item itself where a part has just one.
+            targets: in place of the view's own.
+            block: wait until the parts are bound.
+            track: not used; kept for scripts written for ipyparallel.
+            axis: the axis of an array to split along.
+
+        Raises:
+            InvalidName: if ``key`` is no name.
+            ValueError: if ``dist`` or ``axis`` does not exist. Nothing has been sent then.
+        """
+        _check_name(key)
+        ids = self._resolve(targets)
+        parts = partitioner_for(dist, axis).split(seq, len(ids))
+        values = [part[0] if flatten and len(part) == 1 else part for part in parts]
+        payloads = [self._pack({key: value}, f"{key!r}") for value in values]
+        calls = [self.client.session.submit([i], Push(), p)[0] for i, p in zip(ids, payloads, strict=True)]
+        return self._finish(AsyncResult(self.client.session, calls, label="scatter"), block)
+
+    def gather(
+        self, key: str, dist: str = "b", targets: Targets = None, block: bool | None = None, *, axis: int = 0
+    ) -> Any:
+        """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options."""
+        _check_expression(key)
+        calls = self._submit(targets, Pull((key,), single=True))
+        partitioner = partitioner_for(dist, axis)
+        return self._finish(
+            AsyncMapResult(self.client.session, calls, label=f"gather({key})", partitioner=partitioner), block
+        )
+
+    def clear(self, targets: Targets = None, block: bool | None = None) -> Any:
+        """Empty the namespaces."""
+        return self._result(self._submit(targets, Reset()), "clear", targets, block)
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise InvalidName(name)
+
+
+def _check_expression(expression: Any) -> None:
+    if not isinstance(expression, str):
+        raise InvalidName(expression)
+    if not expression.isidentifier():
+        try:
+            compile(expression, "<expression>", "eval")
+        except SyntaxError:
+            raise InvalidName(expression) from None

@@ -1,0 +1,101 @@
+"""What every view has: targets, flags, and a way to submit operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from nsactors.core.messages import Operation
+from nsactors.core.payload import pack
+from nsactors.core.targets import Targets, is_single, resolve
+from nsactors.results import AsyncResult, Call
+from nsactors.views.flags import Flags
+
+if TYPE_CHECKING:
+    from nsactors.client import Client
+
+__all__ = ["View"]
+
+
+class View:
+    """Some engines of a client, and how calls to them behave.
+
+    Args:
+        client: whose engines these are.
+        targets: an id, a list of ids, or ``"all"``, which is looked up at each call.
+        flags: see :class:`nsactors.views.flags.Flags`.
+    """
+
+    def __init__(self, client: Client, targets: Targets = "all", **flags: Any) -> None:
+        self.client = client
+        self._flags = Flags(targets=targets, block=client.block).changed(**flags)
+
+    @property
+    def targets(self) -> Targets:
+        """The engines: an id, a list of ids, or ``"all"``."""
+        return self._flags.targets
+
+    @targets.setter
+    def targets(self, targets: Targets) -> None:
+        self.set_flags(targets=targets)
+
+    @property
+    def block(self) -> bool:
+        """Whether calls wait for their result and return it."""
+        return self._flags.block
+
+    @block.setter
+    def block(self, block: bool) -> None:
+        self.set_flags(block=block)
+
+    def set_flags(self, **flags: Any) -> Self:
+        """Change flags; the view itself is returned.
+
+        Raises:
+            UnknownFlag: if one does not exist; nothing is changed then.
+            TargetError: if ``targets`` names no engines of this cluster.
+        """
+        changed = self._flags.changed(**flags)
+        resolve(changed.targets, self.client.ids)
+        self._flags = changed
+        return self
+
+    @contextmanager
+    def temp_flags(self, **flags: Any) -> Iterator[Self]:
+        """Change flags within a ``with`` block; errors as for :meth:`set_flags`."""
+        before = self._flags
+        self.set_flags(**flags)
+        try:
+            yield self
+        finally:
+            self._flags = before
+
+    def __len__(self) -> int:
+        return len(self._resolve(None))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.targets}>"
+
+    def _submit(self, targets: Targets, operation: Operation, value: Any = None, what: str = "") -> list[Call]:
+        ids = self._resolve(targets)
+        return self.client.session.submit(ids, operation, self._pack(value, what) if what else None)
+
+    def _pack(self, value: Any, what: str) -> Any:
+        return pack(value, what=what, ref_types=self.client.session.transport.ref_types)
+
+    def _result(self, calls: list[Call], label: str, targets: Targets, block: bool | None) -> Any:
+        result = AsyncResult(self.client.session, calls, label=label, single=self._single(targets))
+        return self._finish(result, block)
+
+    def _finish(self, result: AsyncResult, block: bool | None) -> Any:
+        return result.get() if self._blocks(block) else result
+
+    def _blocks(self, block: bool | None) -> bool:
+        return self.block if block is None else block
+
+    def _resolve(self, targets: Targets) -> list[int]:
+        return resolve(self.targets if targets is None else targets, self.client.ids)
+
+    def _single(self, targets: Targets) -> bool:
+        return is_single(self.targets if targets is None else targets)
