@@ -232,6 +232,7 @@ class Session:
             reply.execution_count,
         )
         call.output.finish(reply.tail)
+        call.output_arrived()
         match reply.outcome:
             case Ok():
                 try:
@@ -256,6 +257,7 @@ class Session:
                 call = self._known.get(batch.request)
                 if call is not None:
                     call.output.add(batch)
+                    call.output_arrived()
                     if batch.request in self._overtaking and call.output.complete:
                         del self._overtaking[batch.request]
                         self._settle(call, call.value, call.error)

@@ -1,6 +1,7 @@
 """The frames of a traceback as values: where, which source, which locals."""
 
 import linecache
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,7 @@ __all__ = ["FrameSummary", "IsUserFrame", "summarise_syntax", "summarise_traceba
 
 IsUserFrame = Callable[[FrameType], bool]
 
+_CELL = re.compile(r"^<engine \d+, (cell .+)>$")
 _HEAD_FRAMES = _TAIL_FRAMES = 20
 _LINES_BEFORE, _LINES_AFTER = 3, 2
 _LINE_CHARS = 500
@@ -92,7 +94,7 @@ def summarise_syntax(exc: SyntaxError) -> tuple[FrameSummary, ...]:
         col = offset - 1
         same_line = exc.end_lineno == lineno and isinstance(exc.end_offset, int) and exc.end_offset > offset
         end_col = (exc.end_offset or 0) - 1 if same_line else offset
-    return (FrameSummary(filename, lineno, "", line, context, col, end_col),)
+    return (FrameSummary(_file_name(filename), lineno, "", line, context, col, end_col),)
 
 
 def _summarise(entry: TracebackType, user: bool) -> FrameSummary:
@@ -103,7 +105,14 @@ def _summarise(entry: TracebackType, user: bool) -> FrameSummary:
     line, context = _source(source, lineno)
     raw = source[lineno - 1].rstrip("\n") if 0 < lineno <= len(source) else ""
     col, end_col = _columns(entry, raw)
-    return FrameSummary(code.co_filename, lineno, code.co_name, line, context, col, end_col, _locals(frame), user)
+    return FrameSummary(
+        _file_name(code.co_filename), lineno, code.co_name, line, context, col, end_col, _locals(frame), user
+    )
+
+
+def _file_name(name: str) -> str:
+    """A file's name; a cell's without its engine, which many failures of one cell would differ in."""
+    return _CELL.sub(r"<\1>", name)
 
 
 def _source(source: Sequence[str], lineno: int) -> tuple[str, tuple[tuple[int, str], ...]]:

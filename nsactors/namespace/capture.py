@@ -92,6 +92,9 @@ class FileCapture:
         self._unbuffer_c_stdout()
         faulthandler.enable(file=2, all_threads=False)
 
+    def begin(self) -> None:
+        """The descriptors are this process's own: nothing to take back."""
+
     def read(self) -> list[StreamText]:
         """What has been written since the last call, stream by stream."""
         self._flush_c()
@@ -177,24 +180,31 @@ class _ThreadRouter(io.TextIOBase):
 class ThreadCapture:
     """Captures what one thread prints through ``sys.stdout`` and ``sys.stderr``; other threads are not touched.
 
-    The streams are replaced while at least one capture is open, and whoever replaced them meanwhile keeps the last
-    word.
+    The streams are replaced while at least one capture is open.
     """
 
     _lock = threading.Lock()
-    _open = 0
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._parts: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._routers: list[tuple[str, _ThreadRouter]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Take the streams back from whoever replaced them since.
+
+        Pytest does so for every test, ``redirect_stdout`` too.
+        """
         with self._lock:
-            ThreadCapture._open += 1
             for name, parts in self._parts.items():
                 router = getattr(sys, name)
                 if not isinstance(router, _ThreadRouter):
                     router = _ThreadRouter(router)
                     setattr(sys, name, router)
-                router.listeners[self._thread] = parts
+                if router.listeners.get(self._thread) is not parts:
+                    router.listeners[self._thread] = parts
+                    self._routers.append((name, router))
 
     def read(self) -> list[StreamText]:
         """What the thread has printed since the last call."""
@@ -209,10 +219,7 @@ class ThreadCapture:
     def close(self) -> None:
         """Stop listening; the last one puts the streams back."""
         with self._lock:
-            ThreadCapture._open -= 1
-            for name in self._parts:
-                router = getattr(sys, name)
-                if isinstance(router, _ThreadRouter):
-                    router.listeners.pop(self._thread, None)
-                    if not router.listeners:
-                        setattr(sys, name, router.original)
+            for name, router in self._routers:
+                del router.listeners[self._thread]
+                if not router.listeners and getattr(sys, name) is router:
+                    setattr(sys, name, router.original)

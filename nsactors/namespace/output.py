@@ -17,6 +17,10 @@ protected(__file__)
 class Capture(Protocol):
     """Where a namespace's text is caught: file descriptors of a process, or one thread's ``sys.stdout``."""
 
+    def begin(self) -> None:
+        """A request is about to run: see that the capture is in place."""
+        ...
+
     def read(self) -> list[StreamText]:
         """What has been written since the last call."""
         ...
@@ -42,6 +46,7 @@ class Output:
         """Output belongs to ``request`` from now on; what came late for the one before is returned."""
         with self._lock:
             late = self._take()
+            self._capture.begin()
             self._log = OutputLog(request, self._engine_id)
             return late
 

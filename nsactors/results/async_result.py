@@ -7,15 +7,15 @@ import concurrent.futures
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from nsactors.errors import CompositeError
 from nsactors.results.call import Call, CallOwner, ExecuteReply
 from nsactors.results.call_group import CallGroup
+from nsactors.results.waiting import wait_or_interrupt
 
 __all__ = ["AsyncResult"]
-
-INTERRUPT_GRACE_S = 5.0
 
 
 class AsyncResult(CallGroup, Future[Any]):
@@ -117,7 +117,8 @@ class AsyncResult(CallGroup, Future[Any]):
             CompositeError: with all failures, if a call to several engines failed on some. Every call raises it again.
         """
         first = return_when == concurrent.futures.FIRST_EXCEPTION
-        if not self._wait_interruptibly(timeout, first_exception=first):
+        wait = partial(self._wait, first_exception=first)
+        if not wait_or_interrupt(wait, self._calls, self._owner, timeout):
             raise TimeoutError(
                 f"{self._label} is not done after {timeout:g} s: {self.progress} of {len(self)} answered"
             )
@@ -191,18 +192,6 @@ class AsyncResult(CallGroup, Future[Any]):
 
         with self._condition:
             return self._condition.wait_for(over, limit)
-
-    def _wait_interruptibly(self, timeout: float | None, *, first_exception: bool) -> bool:
-        try:
-            return self._wait(timeout, first_exception=first_exception)
-        except KeyboardInterrupt:
-            waiting = [call for call in self._calls if not call.done]
-            if not self._owner.interrupt(waiting):
-                raise
-            self._owner.abort(waiting, interrupt=False)
-            if not self._wait(INTERRUPT_GRACE_S, first_exception=first_exception):
-                raise
-            return True
 
     def abort(self, *, interrupt: bool = False) -> None:
         """Take back what has not started: it never runs, and its result is ``TaskAborted``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,25 @@ from nsactors.core.messages import Display, ExecuteResult, RequestId, StreamText
 from nsactors.core.output import OutputAssembler
 
 __all__ = ["Call", "CallOwner", "ExecuteReply", "Metadata"]
+
+
+OutputListener = Callable[["Call", list[OutputChunk]], None]
+
+_WATCH_LOCK = threading.Lock()  # watchers are few and quick: one lock is enough for all calls
+
+
+@dataclass(slots=True, eq=False)
+class _Watcher:
+    """Somebody who reads a call's output as it comes, and how far they are."""
+
+    listener: OutputListener
+    position: int = 0
+
+    def catch_up(self, call: Call) -> None:
+        fresh = call.output.chunks[self.position :]
+        self.position += len(fresh)
+        if fresh:
+            self.listener(call, fresh)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -33,6 +53,7 @@ class Call:
     done: bool = False
     output: OutputAssembler = field(default_factory=OutputAssembler)
     _listeners: list[Callable[[Call], None]] = field(default_factory=list)
+    _watchers: list[_Watcher] = field(default_factory=list)
 
     def settle(self, value: Any, error: Exception | None) -> None:
         """The call has ended; nothing happens if it had already."""
@@ -50,6 +71,20 @@ class Call:
         if self.done and self._listeners:
             with contextlib.suppress(IndexError):
                 self._listeners.pop()(self)
+
+    def watch_output(self, listener: OutputListener) -> None:
+        """Call ``listener(call, chunks)`` with the output so far, and with more as it arrives, from another thread."""
+        with _WATCH_LOCK:
+            watcher = _Watcher(listener)
+            self._watchers.append(watcher)
+            watcher.catch_up(self)
+
+    def output_arrived(self) -> None:
+        """Tell those who watch."""
+        if self._watchers:
+            with _WATCH_LOCK:
+                for watcher in self._watchers:
+                    watcher.catch_up(self)
 
     def text(self, name: str) -> str:
         """What was written to ``stdout`` or ``stderr`` so far."""

@@ -1,0 +1,5 @@
+"""The ``nsactors`` command."""
+
+from nsactors.cli.command import main
+
+__all__ = ["main"]
