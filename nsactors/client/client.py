@@ -92,13 +92,10 @@ class Client:
             return
         self._check_open()
         here = f"{len(roster.ids)} of {wanted} engines are there"
-        if roster.starting:
+        if roster.starting or not roster.start_failures:
             raise TimeoutError(f"{here} after {timeout:g} s")
-        for failure in roster.start_failures.values():
-            if n is not None or not roster.ids:
-                raise failure
-        if n is not None:
-            raise TimeoutError(f"{here}, and no more have been asked for")
+        if n is not None or not roster.ids:
+            raise next(iter(roster.start_failures.values()))
 
     def on_join(self, callback: Callable[[int], object]) -> None:
         """Call ``callback(engine_id)`` whenever an engine joins; what it raises is printed."""

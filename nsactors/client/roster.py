@@ -80,10 +80,11 @@ class Roster:
             self._changed.notify_all()
 
     def wait_for(self, count: int, timeout_s: float | None) -> bool:
-        """Wait until ``count`` engines are there; whether they are. Ends early when no more can come."""
+        """Wait until ``count`` engines are there; whether they are. Ends early if the last on the way has failed."""
 
         def over() -> bool:
-            return self._closed or not self._starting or len(self._engines) >= count
+            failed = bool(self.start_failures) and not self._starting
+            return self._closed or failed or len(self._engines) >= count
 
         with self._changed:
             self._changed.wait_for(over, timeout_s)

@@ -26,6 +26,7 @@ from nsactors.core.cluster import (
     EngineInfo,
     EngineJoined,
     EngineLeft,
+    EngineStarting,
     Event,
     Interrupt,
     OutputEvent,
@@ -261,6 +262,8 @@ class Session:
                     if batch.request in self._overtaking and call.output.complete:
                         del self._overtaking[batch.request]
                         self._settle(call, call.value, call.error)
+            case EngineStarting(engine_id):
+                self.roster.expect([engine_id])
             case EngineJoined(engine):
                 self._add_engine(engine)
             case EngineLeft(engine_id, incarnation, reason, _):

@@ -23,6 +23,7 @@ __all__ = [
     "EngineJoined",
     "EngineLeft",
     "EngineSpec",
+    "EngineStarting",
     "Event",
     "HistoryEntry",
     "Inspect",
@@ -136,6 +137,13 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineStarting:
+    """An engine has been asked for."""
+
+    engine_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineJoined:
     """An engine has registered and takes requests."""
 
@@ -169,7 +177,7 @@ class OutputEvent:
     batch: OutputBatch
 
 
-Event = EngineJoined | EngineLeft | EngineFailedToStart | OutputEvent
+Event = EngineStarting | EngineJoined | EngineLeft | EngineFailedToStart | OutputEvent
 
 
 class HistoryEntry(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nsactors.core.cluster import EngineFailedToStart, EngineInfo, EngineJoined, EngineLeft
+from nsactors.core.cluster import EngineFailedToStart, EngineInfo, EngineJoined, EngineLeft, EngineStarting
 
 __all__ = [
     "Announce",
@@ -79,7 +79,7 @@ class Dismiss:
 class Announce:
     """Tell every client."""
 
-    event: EngineJoined | EngineLeft | EngineFailedToStart
+    event: EngineStarting | EngineJoined | EngineLeft | EngineFailedToStart
 
 
 Effect = Launch | Dismiss | Announce
@@ -118,7 +118,7 @@ class Membership:
         """Take one event; the effects are to be carried out in order."""
         match event:
             case EnginesWanted(count):
-                return [self._launch() for _ in range(count)]
+                return [effect for _ in range(count) for effect in self._launch()]
             case EngineRegistered(engine):
                 return self._registered(engine)
             case EngineDied():
@@ -126,10 +126,10 @@ class Membership:
             case EnginesDismissed(engine_ids):
                 return [effect for engine_id in engine_ids for effect in self._dismissed(engine_id)]
 
-    def _launch(self) -> Launch:
+    def _launch(self) -> list[Effect]:
         engine_id, self._next_id = self._next_id, self._next_id + 1
         self._members[engine_id] = _Member(incarnation=0)
-        return Launch(engine_id, 0)
+        return [Announce(EngineStarting(engine_id)), Launch(engine_id, 0)]
 
     def _registered(self, engine: EngineInfo) -> list[Effect]:
         member = self._members.get(engine.engine_id)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from nsactors.core.messages import Display, ExecuteResult, RequestId, StreamText
+from nsactors.core.messages import Display, ExecuteResult, OutputChunk, RequestId, StreamText
 from nsactors.core.output import OutputAssembler
 
 __all__ = ["Call", "CallOwner", "ExecuteReply", "Metadata"]

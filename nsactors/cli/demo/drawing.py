@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.padding import Padding
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.pretty import Pretty
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -29,9 +29,8 @@ _EXPECTED, _GOT = "\n  expected ", "\n  got      "
 
 def draw_heading(cores: int) -> "RenderableType":
     """Draw what the reader is looking at, on a machine with ``cores`` cores."""
-    title = Text.assemble(
-        ("nsactors", "bold cyan"), f" {__version__}, Python {platform.python_version()}, {cores} cores"
-    )
+    about = f" {__version__}, Python {platform.python_version()}, {cores} core{'s' * (cores != 1)}"
+    title = Text.assemble(("nsactors", "bold cyan"), about)
     return Group(title, Text("What you see is what is run, and every answer is checked.", style="italic"), Text())
 
 
@@ -42,7 +41,7 @@ def draw_step(step: Step, number: int, total: int) -> "RenderableType":
     # Only the colours of Syntax: its block is padded with spaces up to the right edge.
     code = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(step.code.strip("\n"))
     code.rstrip()
-    return Group(title, *remark, _indented(code))
+    return Group(title, *remark, _Block(code))
 
 
 def draw_outcome(outcome: Outcome, width: int) -> "RenderableType":
@@ -56,7 +55,7 @@ def draw_outcome(outcome: Outcome, width: int) -> "RenderableType":
         parts.append(Pretty(outcome.value, max_length=8, max_string=200))
     if outcome.error is not None:
         parts.append(draw(outcome.error, width=width - _INDENT))
-    return Group(*map(_indented, parts), *(_verdict(verdict, width) for verdict in outcome.verdicts), Text())
+    return Group(*map(_Block, parts), *(_verdict(verdict, width) for verdict in outcome.verdicts), Text())
 
 
 def draw_summary(outcomes: Sequence[Outcome], total: int, seconds: float) -> "RenderableType":
@@ -73,10 +72,6 @@ def draw_summary(outcomes: Sequence[Outcome], total: int, seconds: float) -> "Re
     return Group(title, table, Text(), _last_line(outcomes, total, seconds))
 
 
-def _indented(part: "RenderableType") -> Padding:
-    return Padding(part, (0, 0, 1, _INDENT), expand=False)
-
-
 def shorten(text: str, columns: int) -> str:
     """Cut the middle out of a text that is longer than ``columns``."""
     if len(text) <= columns:
@@ -84,6 +79,19 @@ def shorten(text: str, columns: int) -> str:
     gap = " ... "
     tail = (columns - len(gap)) // 2
     return f"{text[: columns - len(gap) - tail]}{gap}{text[len(text) - tail :]}"
+
+
+class _Block:
+    """Something indented, with an empty line below; unlike rich's ``Padding`` it adds no spaces at line ends."""
+
+    def __init__(self, part: "RenderableType") -> None:
+        self._part = part
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        inner = options.update_width(options.max_width - _INDENT)
+        for line in console.render_lines(self._part, inner, pad=False):
+            yield from (Segment(" " * _INDENT), *line, Segment.line())
+        yield Segment.line()
 
 
 def _table(columns: Sequence[str], rows: Mapping[object, object]) -> Table:
@@ -116,6 +124,6 @@ def _last_line(outcomes: Sequence[Outcome], total: int, seconds: float) -> Text:
     took = f"{seconds:.1f} s in all, start and stop included"
     wrong = sum(not verdict.passed for outcome in outcomes for verdict in outcome.verdicts)
     if wrong:
-        missing = f", and {total - len(outcomes)} steps did not run" if len(outcomes) < total else ""
+        missing = f", and {total - len(outcomes)} of {total} steps did not run" if len(outcomes) < total else ""
         return Text(f"{wrong} wrong{missing}; {took}", style="bold red")
     return Text(f"Every answer is right; {took}", style="bold green")
