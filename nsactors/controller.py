@@ -38,6 +38,7 @@ from nsactors.core.membership import (
     EngineDied,
     EngineRegistered,
     EnginesDismissed,
+    EnginesRestarted,
     EnginesWanted,
     Launch,
     Membership,
@@ -137,6 +138,10 @@ class Controller:
     async def stop_engines(self, engine_ids: Iterable[int]) -> None:
         """End these engines, whatever they are doing."""
         self._carry_out(self._membership.handle(EnginesDismissed(tuple(engine_ids))))
+
+    async def restart_engines(self, engine_ids: Iterable[int]) -> None:
+        """End these engines and start new processes under their ids, with empty namespaces."""
+        self._carry_out(self._membership.handle(EnginesRestarted(tuple(engine_ids))))
 
     async def register(self, engine: EngineInfo) -> bool:
         """An engine is up; False if it is not wanted any more."""

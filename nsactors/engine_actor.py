@@ -35,6 +35,7 @@ from nsactors.core.cluster import (
 from nsactors.core.messages import (
     Aborted,
     Execute,
+    Expired,
     Failed,
     Ok,
     Outcome,
@@ -55,7 +56,7 @@ from nsactors.namespace.output import Output
 __all__ = ["ControllerPort", "EngineActor"]
 
 SHIP_BUSY_S = 0.05
-SHIP_IDLE_S = 0.25
+SHIP_IDLE_S = 0.1
 SOURCE_PREVIEW_CHARS = 200
 
 
@@ -125,12 +126,15 @@ class EngineActor:
         self._stream_lock = threading.Lock()
         self._cell_loop = CellLoop()
         self._gate = InterruptGate(self._cell_loop)
-        self._output = Output(spec.engine_id, host.open_capture())
+        whole = f"{host.output_path}.stdout and .stderr on {socket.gethostname()}" if host.output_path else ""
+        self._output = Output(spec.engine_id, host.open_capture(), whole)
         self._namespace = Namespace(host.fresh_names(), self._make_shell)
         self._running: HistoryEntry | None = None
         self._ended = threading.Event()
         self._closed = threading.Event()
         self._news = _News()
+        self._deadline: tuple[RequestId, float] | None = None
+        self._expired: RequestId | None = None
         self._announced: RequestId | None = None
         host.install(self._gate)
         if spec.startup:
@@ -150,17 +154,13 @@ class EngineActor:
         started = time.time()
         with self._stream_lock:
             verdict = self._stream.take(request.id)
+        nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
             case Verdict.REPEATED:
-                refused = Refused(f"request {request.id} was delivered twice")
-                return self._reply(
-                    request, refused, OutputBatch(request.id, self._spec.engine_id, 0, ()), started
-                ), None
+                return self._reply(request, Refused(), nothing, started), None
             case Verdict.ABORTED:
                 self._note(_entry(request, self._spec.engine_id, started), "aborted")
-                return self._reply(
-                    request, Aborted(), OutputBatch(request.id, self._spec.engine_id, 0, ()), started
-                ), None
+                return self._reply(request, Aborted(), nothing, started), None
             case Verdict.RUN:
                 return self._run(request, payload, started)
 
@@ -172,6 +172,8 @@ class EngineActor:
         self._ended.clear()
         self._running = entry
         self._gate.enter(request.id)
+        if request.limit_s is not None:
+            self._deadline = (request.id, time.monotonic() + request.limit_s)
         outcome: Outcome
         result: Payload | None = None
         try:
@@ -180,12 +182,16 @@ class EngineActor:
                 result = pack(value, what="the result", ref_types=self._ref_types)
             outcome = Ok()
         except BaseException as error:
-            outcome = Failed(self._failure(error, request))
+            if self._expired == request.id and request.limit_s is not None and isinstance(error, KeyboardInterrupt):
+                outcome = Expired(request.limit_s)
+            else:
+                outcome = Failed(self._failure(error, request))
         finally:
             self._gate.leave()
+            self._deadline = None
             self._running = None
             self._ended.set()
-        self._note(entry, "ok" if isinstance(outcome, Ok) else outcome.failure.type_name)
+        self._note(entry, outcome.failure.type_name if isinstance(outcome, Failed) else type(outcome).__name__.lower())
         return self._reply(request, outcome, self._output.finish(), started, number), result
 
     def _reply(
@@ -215,9 +221,10 @@ class EngineActor:
         info = EngineInfo(
             spec.engine_id, spec.incarnation, os.getpid(), socket.gethostname(), None, self._host.output_path
         )
+        reason = f"engine {spec.engine_id} was asked to end"
         try:
             if not self._port.register(info):
-                return self._host.exit()
+                return self._host.exit("nobody wants this engine any more")
             self._host.warm_up()
             while not self._closed.is_set():
                 commands = self._port.poll(spec.engine_id, spec.incarnation)
@@ -227,9 +234,9 @@ class EngineActor:
                     self._obey(command)
         except ConnectionLost as lost:
             # Without its controller nobody could find or stop it: an orphan on somebody's cores.
-            print(f"engine {spec.engine_id} ends: {lost}", file=sys.stderr)
+            reason = f"engine {spec.engine_id} ends: {lost}"
         self._closed.set()
-        self._host.exit()
+        self._host.exit(reason)
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -264,7 +271,15 @@ class EngineActor:
     def _ship(self) -> None:
         while not self._closed.is_set():
             self._news.arrived.wait(SHIP_IDLE_S if self._running is None else SHIP_BUSY_S)
+            self._end_overdue()
             self._ship_once()
+
+    def _end_overdue(self) -> None:
+        deadline = self._deadline
+        if deadline is not None and time.monotonic() >= deadline[1]:
+            self._deadline = None
+            self._expired = deadline[0]
+            self._gate.interrupt(deadline[0], ended=self._ended)
 
     def _ship_once(self) -> None:
         running = self._running

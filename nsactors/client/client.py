@@ -15,7 +15,7 @@ from nsactors.client.session import Session
 from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
 from nsactors.core.messages import Capability
 from nsactors.core.targets import Targets, is_single, resolve
-from nsactors.errors import CapabilityError, ClientClosed
+from nsactors.errors import ClientClosed
 from nsactors.results import AsyncResult, Call
 from nsactors.transport.base import Transport
 
@@ -191,7 +191,7 @@ class Client:
     ) -> list[HistoryEntry]:
         """Who ran what, where, when, with which outcome; of all clients unless one is named.
 
-        Engines report in rounds of a quarter of a second: what ended this moment comes with the next.
+        Engines report in rounds of a tenth of a second: what ended this moment comes with the next.
         """
         self._check_open()
         return self._session.transport.controller.history(client, engine, last)
@@ -233,14 +233,19 @@ class Client:
     def shutdown(
         self, targets: Targets = "all", restart: bool = False, hub: bool = False, block: bool | None = None
     ) -> None:
-        """End engines, whatever they are doing. ``hub=True`` closes this client too.
+        """End engines, whatever they are doing.
 
-        Raises:
-            CapabilityError: with ``restart=True``, which this version cannot do.
+        Args:
+            targets: the engines.
+            restart: start new processes under their ids, with empty namespaces.
+            hub: close this client too.
+            block: not used; kept for scripts written for ipyparallel.
         """
+        ids = resolve(targets, self.ids)
         if restart:
-            raise CapabilityError("restart engines", self._session.transport.name, "shut them down and start new ones")
-        self._session.transport.controller.stop_engines(resolve(targets, self.ids))
+            self._session.restart(ids)
+        else:
+            self._session.transport.controller.stop_engines(ids)
         if hub:
             self.close()
 
@@ -276,10 +281,7 @@ class Client:
     def _command(self, targets: Targets, number: int) -> list[int]:
         session = self._session
         ids = resolve(targets, self.ids)
-        if Capability.SIGNALS not in session.transport.capabilities:
-            raise CapabilityError(
-                "interrupt or signal an engine", session.transport.name, "use Cluster(backend='ray') for that"
-            )
+        session.require(Capability.SIGNALS, "interrupt or signal an engine")
         command = Interrupt() if number == signal.SIGINT else Signal(number)
         return session.transport.controller.command(ids, command)
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from nsactors.core.messages import RequestId
 from nsactors.errors import group_failures
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._unseen: dict[int, Exception] = {}
+        self._unseen: dict[RequestId, Exception] = {}
         self._left_out = 0
 
     def failed(self, call: Call) -> None:
@@ -30,7 +31,7 @@ class Ledger:
         assert call.error is not None, "a failed call has an error"
         with self._lock:
             if len(self._unseen) < LIMIT:
-                self._unseen[id(call)] = call.error
+                self._unseen[call.request_id] = call.error
             else:
                 self._left_out += 1
 
@@ -40,7 +41,7 @@ class Ledger:
             return
         with self._lock:
             for call in calls:
-                self._unseen.pop(id(call), None)
+                self._unseen.pop(call.request_id, None)
 
     def report(self) -> str:
         """What failed unseen since the last report, equal failures once; empty if nothing did."""

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from nsactors.client.ledger import Ledger
+from nsactors.client.outcomes import read_outcome
 from nsactors.client.roster import Roster
 from nsactors.core.cluster import (
     Abort,
@@ -31,26 +32,16 @@ from nsactors.core.cluster import (
     Interrupt,
     OutputEvent,
 )
-from nsactors.core.messages import (
-    Aborted,
-    Capability,
-    Execute,
-    Failed,
-    Ok,
-    Operation,
-    Refused,
-    Reply,
-    Request,
-    RequestId,
-)
-from nsactors.core.payload import Payload, unpack
+from nsactors.core.messages import Capability, Execute, Operation, Reply, Request, RequestId
+from nsactors.core.payload import Payload
 from nsactors.core.stream import Outbox
 from nsactors.errors import (
+    CapabilityError,
     ClientClosed,
+    ClusterUnreachable,
     ConnectionLost,
     EngineLost,
     EngineStartError,
-    ProtocolError,
     TaskAborted,
 )
 from nsactors.results import Call
@@ -109,20 +100,44 @@ class Session:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, engine_ids: Sequence[int], operation: Operation, payload: Payload | None = None) -> list[Call]:
+    def submit(
+        self,
+        engine_ids: Sequence[int],
+        operation: Operation,
+        payload: Payload | None = None,
+        limit_s: float | None = None,
+    ) -> list[Call]:
         """Send one operation to several engines; its payload is serialised and stored once.
+
+        Args:
+            engine_ids: the engines.
+            operation: what each of them is to do.
+            payload: what goes with it.
+            limit_s: seconds after which it is interrupted.
 
         Raises:
             ClientClosed: if this session has been closed.
+            CapabilityError: if there is a limit and engines cannot be interrupted.
         """
         if self.closed:
             raise ClientClosed
+        if limit_s is not None:
+            self.require(Capability.SIGNALS, "interrupt a call at its time limit")
         prepared = self.transport.prepare(payload)
         with self._lock:
-            return [self._submit(engine_id, operation, prepared) for engine_id in engine_ids]
+            return [self._submit(engine_id, operation, prepared, limit_s) for engine_id in engine_ids]
 
-    def _submit(self, engine_id: int, operation: Operation, prepared: Any) -> Call:
-        request = Request(RequestId(self.name, next(self._numbers)), operation)
+    def require(self, capability: Capability, what: str) -> None:
+        """See that the transport can do something.
+
+        Raises:
+            CapabilityError: if it cannot.
+        """
+        if capability not in self.transport.capabilities:
+            raise CapabilityError(what, self.transport.name, "use Cluster(backend='ray') for that")
+
+    def _submit(self, engine_id: int, operation: Operation, prepared: Any, limit_s: float | None) -> Call:
+        request = Request(RequestId(self.name, next(self._numbers)), operation, limit_s)
         call = Call(request.id, engine_id, request.label, isinstance(operation, Execute))
         engine = self.roster.get(engine_id)
         if engine is None:  # it left between the look-up of targets and now
@@ -138,7 +153,11 @@ class Session:
         def deliver(content: Any) -> None:
             self._inbox.put(_Delivery(letter, content))
 
-        self.transport.submit(letter.engine, letter.request, letter.prepared, deliver)
+        try:
+            self.transport.submit(letter.engine, letter.request, letter.prepared, deliver)
+        except Exception as error:
+            # It may be its turn long after the caller has gone on: the call itself must say what became of it.
+            self._settle(letter.call, None, ClusterUnreachable("the engine", f"{type(error).__name__}: {error}"))
 
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Take back what has not started; with ``interrupt``, stop what has."""
@@ -162,6 +181,10 @@ class Session:
         requests = frozenset(call.request_id for call in calls)
         self.transport.controller.command({call.engine_id for call in calls}, Interrupt(requests))
         return True
+
+    def restart(self, engine_ids: Iterable[int]) -> None:
+        """End engines, whatever they are doing, and start new processes under their ids."""
+        self.transport.controller.restart_engines(engine_ids)
 
     def asked(self, calls: Iterable[Call]) -> None:
         """Somebody has seen how these calls ended."""
@@ -227,26 +250,10 @@ class Session:
             self._take_reply(letter.call, reply, payload)
 
     def _take_reply(self, call: Call, reply: Reply, payload: Payload | None) -> None:
-        call.started, call.completed, call.execution_count = (
-            reply.started,
-            reply.completed,
-            reply.execution_count,
-        )
+        call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
         call.output.finish(reply.tail)
         call.output_arrived()
-        match reply.outcome:
-            case Ok():
-                try:
-                    call.value = None if payload is None else unpack(payload)
-                except Exception as error:
-                    call.error = error
-                    error.add_note(f"The result of {call.label} on engine {call.engine_id} cannot be unpickled here.")
-            case Failed(failure):
-                call.error = failure.to_exception()
-            case Aborted():
-                call.error = TaskAborted(call.engine_id, call.label)
-            case Refused(reason):
-                call.error = ProtocolError(f"engine {call.engine_id} refused {call.label}: {reason}")
+        call.value, call.error = read_outcome(call, reply.outcome, payload)
         if call.output.complete:
             self._settle(call, call.value, call.error)
         else:
@@ -304,7 +311,8 @@ class Session:
             self._open.pop(call.request_id, None)
         if error is not None:
             call.error = error
-            self.ledger.failed(call)
+            if not isinstance(error, TaskAborted):  # what was taken back on purpose is no news
+                self.ledger.failed(call)
         call.settle(value, error)
 
     def _until_next_deadline(self) -> float | None:

@@ -18,6 +18,7 @@ __all__ = [
     "EngineDied",
     "EngineRegistered",
     "EnginesDismissed",
+    "EnginesRestarted",
     "EnginesWanted",
     "Launch",
     "MemberEvent",
@@ -56,7 +57,14 @@ class EnginesDismissed:
     engine_ids: tuple[int, ...]
 
 
-MemberEvent = EnginesWanted | EngineRegistered | EngineDied | EnginesDismissed
+@dataclass(frozen=True, slots=True)
+class EnginesRestarted:
+    """Somebody asked for new processes under these ids."""
+
+    engine_ids: tuple[int, ...]
+
+
+MemberEvent = EnginesWanted | EngineRegistered | EngineDied | EnginesDismissed | EnginesRestarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,17 @@ class Membership:
                 return self._died(event)
             case EnginesDismissed(engine_ids):
                 return [effect for engine_id in engine_ids for effect in self._dismissed(engine_id)]
+            case EnginesRestarted(engine_ids):
+                return [effect for engine_id in engine_ids for effect in self._restarted(engine_id)]
+
+    def _restarted(self, engine_id: int) -> list[Effect]:
+        member = self._members.get(engine_id)
+        if member is None or member.dismissed:
+            return []
+        old, new = member.incarnation, member.incarnation + 1
+        self._members[engine_id] = _Member(new)
+        left = EngineLeft(engine_id, old, "it was asked to restart", expected=True)
+        return [Announce(left), Dismiss(engine_id, old), Announce(EngineStarting(engine_id)), Launch(engine_id, new)]
 
     def _launch(self) -> list[Effect]:
         engine_id, self._next_id = self._next_id, self._next_id + 1

@@ -20,6 +20,7 @@ __all__ = [
     "Display",
     "Execute",
     "ExecuteResult",
+    "Expired",
     "Failed",
     "Ok",
     "Operation",
@@ -92,10 +93,11 @@ Operation = Execute | Apply | Push | Pull | Reset
 
 
 class Request(NamedTuple):
-    """An operation with its place in its client's stream."""
+    """An operation with its place in its client's stream, and how many seconds it may run."""
 
     id: RequestId
     operation: Operation
+    limit_s: float | None = None
 
     @property
     def label(self) -> str:
@@ -206,13 +208,17 @@ class Aborted(NamedTuple):
     """The request was taken back before its turn came."""
 
 
+class Expired(NamedTuple):
+    """The operation ran into its time limit and was interrupted."""
+
+    limit_s: float
+
+
 class Refused(NamedTuple):
-    """The engine did not take the request: a repeated or misdirected message."""
-
-    reason: str
+    """The engine has had this request before and did not run it again."""
 
 
-Outcome = Ok | Failed | Aborted | Refused
+Outcome = Ok | Failed | Aborted | Expired | Refused
 
 
 class Reply(NamedTuple):

@@ -2,9 +2,58 @@
 
 from __future__ import annotations
 
-from nsactors.core.messages import OutputBatch, OutputChunk, RequestId, StreamText
+from collections import deque
+
+from nsactors.core.messages import Display, ExecuteResult, OutputBatch, OutputChunk, RequestId, StreamText
 
 __all__ = ["OutputAssembler", "OutputLog"]
+
+
+LIMIT_BYTES = 2_000_000  # of one request on one engine, shown as it comes
+DISPLAY_LIMIT_BYTES = 64_000_000
+END_BYTES = 64_000  # of what comes after, the end is kept
+
+
+class _Flood:
+    """What a request writes past its limit: counted, and forgotten but for the end."""
+
+    def __init__(self) -> None:
+        self._end: deque[StreamText] = deque()
+        self._end_bytes = 0
+        self.left_out_bytes = 0
+
+    def append(self, text: StreamText) -> None:
+        self._end.append(text._replace(text=text.text[-END_BYTES:]))
+        self.left_out_bytes += max(0, len(text.text) - END_BYTES)
+        self._end_bytes += len(self._end[-1].text)
+        while self._end_bytes > END_BYTES:
+            dropped = len(self._end.popleft().text)
+            self._end_bytes -= dropped
+            self.left_out_bytes += dropped
+
+    def drain(self, whole: str) -> list[StreamText]:
+        """A notice of what was left out, and the end; empty if there was no flood."""
+        chunks: list[StreamText] = []
+        if self.left_out_bytes:
+            where = (
+                f"all of it is in {whole}" if whole else "an engine without a process of its own keeps no file of it"
+            )
+            notice = f"\n[nsactors: {self.left_out_bytes / 1e6:.1f} MB of output left out here; {where}]\n"
+            chunks.append(StreamText("stderr", notice))
+        chunks += self._end
+        self._end.clear()
+        self._end_bytes = self.left_out_bytes = 0
+        return chunks
+
+
+def _size_bytes(chunk: OutputChunk) -> int:
+    match chunk:
+        case StreamText(_, text):
+            return len(text)
+        case Display(data) | ExecuteResult(_, data):
+            return sum(len(part) for part in data.values() if isinstance(part, str | bytes))
+        case _:
+            return 0
 
 
 class OutputLog:
@@ -15,9 +64,13 @@ class OutputLog:
     receiver drops what it has by position.
     """
 
-    def __init__(self, request: RequestId, engine_id: int) -> None:
+    def __init__(self, request: RequestId, engine_id: int, whole: str = "", *, limit_bytes: int = LIMIT_BYTES) -> None:
         self.request = request
         self._engine_id = engine_id
+        self._whole = whole
+        self._room_bytes = limit_bytes
+        self._display_room_bytes = DISPLAY_LIMIT_BYTES
+        self._flood = _Flood()
         self._chunks: list[OutputChunk] = []  # from position _acknowledged on
         self._acknowledged = 0
         self._taken = 0
@@ -28,7 +81,21 @@ class OutputLog:
         return self._taken < self._acknowledged + len(self._chunks)
 
     def append(self, chunk: OutputChunk) -> None:
-        """Add a chunk; text of one stream is joined until it has been taken."""
+        """Add a chunk; text of one stream is joined until it has been taken. Past the limit only the end is kept."""
+        size = _size_bytes(chunk)
+        if isinstance(chunk, StreamText):
+            kept = chunk._replace(text=chunk.text[: self._room_bytes])
+            self._room_bytes -= len(kept.text)
+            self._append(kept)
+            if size > len(kept.text):
+                self._flood.append(chunk._replace(text=chunk.text[len(kept.text) :]))
+        elif size <= self._display_room_bytes:
+            self._display_room_bytes -= size
+            self._append(chunk)
+        else:
+            self._flood.left_out_bytes += size
+
+    def _append(self, chunk: OutputChunk) -> None:
         if isinstance(chunk, StreamText):
             if not chunk.text:
                 return
@@ -52,7 +119,9 @@ class OutputLog:
             self._acknowledged = upto
 
     def tail(self) -> OutputBatch:
-        """Everything not acknowledged; from now on it counts as handed out and safe."""
+        """Everything not acknowledged, and the end of a flood; from now on it counts as handed out and safe."""
+        for chunk in self._flood.drain(self._whole):
+            self._append(chunk)
         batch = self._batch_from(self._acknowledged)
         self._acknowledged = self._taken = self._acknowledged + len(self._chunks)
         self._chunks = []

@@ -32,9 +32,9 @@ from nsactors.errors.tree import (
     NsactorsError,
     ProtocolError,
     SerializationError,
-    StaleIncarnation,
     TargetError,
     TaskAborted,
+    TimeLimitExceeded,
     UnknownFlag,
 )
 
@@ -60,9 +60,9 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "SerializationError",
-    "StaleIncarnation",
     "TargetError",
     "TaskAborted",
+    "TimeLimitExceeded",
     "UnknownFlag",
     "draw",
     "engine_ranges",

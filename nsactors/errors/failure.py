@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nsactors.errors.anatomy import Portable, builtin_base
@@ -95,6 +95,16 @@ class Failure:
         from nsactors.errors.remote import remote_error
 
         return remote_error(self, loads)
+
+    def with_sources(self) -> "Failure":
+        """This failure, with source lines that only this process knows: of functions typed at its prompt."""
+        return replace(
+            self,
+            frames=tuple(frame.with_source() for frame in self.frames),
+            cause=self.cause and self.cause.with_sources(),
+            context=self.context and self.context.with_sources(),
+            members=tuple(member.with_sources() for member in self.members),
+        )
 
     @property
     def summary(self) -> str:

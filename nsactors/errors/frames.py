@@ -3,7 +3,7 @@
 import linecache
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from reprlib import Repr
 from types import FrameType, TracebackType
@@ -47,6 +47,13 @@ class FrameSummary:
     locals: tuple[tuple[str, str], ...] = ()
     user: bool = True
     omitted: int = 0
+
+    def with_source(self) -> "FrameSummary":
+        """This frame, with its source from this process's ``linecache`` if it came without."""
+        if self.line or not self.lineno:
+            return self
+        line, context = _source(linecache.getlines(self.filename), self.lineno)
+        return replace(self, line=line, context=context) if line else self
 
 
 def summarise_traceback(

@@ -18,10 +18,10 @@
     │   ├── EngineLost
     │   └── EngineStartError
     ├── TaskAborted
+    ├── TimeLimitExceeded        also TimeoutError
     ├── CapabilityError
     ├── ProtocolError
-    │   ├── DuplicateRequest
-    │   └── StaleIncarnation
+    │   └── DuplicateRequest
     ├── RemoteError              and the class raised on the engine (see ``remote``)
     └── CompositeError           also ExceptionGroup (see ``composite``)
 
@@ -50,9 +50,9 @@ __all__ = [
     "NsactorsError",
     "ProtocolError",
     "SerializationError",
-    "StaleIncarnation",
     "TargetError",
     "TaskAborted",
+    "TimeLimitExceeded",
     "UnknownFlag",
 ]
 
@@ -266,6 +266,25 @@ class TaskAborted(NsactorsError):
         self.call = call
 
 
+class TimeLimitExceeded(NsactorsError, TimeoutError):
+    """A call ran into its time limit and was interrupted; the engine's namespace stays as it was then.
+
+    Args:
+        engine_id: the engine.
+        call: what it was running, such as ``"apply(f)"``.
+        limit_s: the limit in seconds.
+    """
+
+    def __init__(self, engine_id: int, call: str, limit_s: float) -> None:
+        super().__init__(
+            f"{call} was interrupted on engine {engine_id} after its time limit of {limit_s:g} s: "
+            "give it more with timeout=..., or less to do"
+        )
+        self.engine_id = engine_id
+        self.call = call
+        self.limit_s = limit_s
+
+
 class CapabilityError(NsactorsError):
     """The transport in use cannot do this.
 
@@ -301,23 +320,6 @@ class DuplicateRequest(ProtocolError):
         )
         self.engine_id = engine_id
         self.request_id = request_id
-
-
-class StaleIncarnation(ProtocolError):
-    """A message from, or for, a process that has been replaced.
-
-    Args:
-        engine_id: the engine.
-        incarnation: the incarnation that is over.
-    """
-
-    def __init__(self, engine_id: int, incarnation: int) -> None:
-        super().__init__(
-            f"incarnation {incarnation} of engine {engine_id} is over: send the request again to the process "
-            "that replaced it"
-        )
-        self.engine_id = engine_id
-        self.incarnation = incarnation
 
 
 def _last_lines(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import codecs
 import contextlib
 import ctypes
 import faulthandler
 import fcntl
+import getpass
 import io
 import os
 import sys
@@ -18,7 +20,7 @@ from typing import Any, TextIO
 from nsactors.core.messages import StreamText
 from nsactors.namespace.gate import protected
 
-__all__ = ["FileCapture", "ThreadCapture", "leave_terminal"]
+__all__ = ["FileCapture", "ThreadCapture", "leave_terminal", "refuse_input"]
 
 protected(__file__)
 
@@ -144,6 +146,16 @@ def leave_terminal() -> None:
         fcntl.ioctl(fd, termios.TIOCNOTTY)
     finally:
         os.close(fd)
+
+
+def refuse_input() -> None:
+    """Make ``input`` and ``getpass`` of this process say at once that nobody can answer them."""
+
+    def no_keyboard(*args: Any, **kwargs: Any) -> str:
+        raise EOFError("an engine has no keyboard: ask at the client and push the answer, view['name'] = input()")
+
+    builtins.input = no_keyboard
+    getpass.getpass = no_keyboard
 
 
 class _ThreadRouter(io.TextIOBase):

@@ -8,6 +8,7 @@ the signal handler looks for that frame on the stack it has stopped.
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import signal
 import sysconfig
@@ -22,16 +23,18 @@ T = TypeVar("T")
 
 RESEND_AFTER_S = 0.02
 _LOOP_FILES = (asyncio.__path__[0], selectors.__file__)
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _LIBRARY_PREFIXES = (
     *(sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")),
     "<frozen",
+    _PACKAGE,
 )
 _PROTECTED_FILES: set[str] = set()
 
 
-def run_user_code(function: Callable[..., T], *args: Any) -> T:
-    """Call ``function(*args)``; while this frame is on the stack, user code is running."""
-    return function(*args)
+def run_user_code(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call ``function(*args, **kwargs)``; while this frame is on the stack, user code is running."""
+    return function(*args, **kwargs)
 
 
 def user_traceback(error: BaseException) -> TracebackType | None:

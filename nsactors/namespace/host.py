@@ -9,7 +9,7 @@ import sys
 import types
 from typing import Any, NoReturn, Protocol
 
-from nsactors.namespace.capture import FileCapture, ThreadCapture, leave_terminal
+from nsactors.namespace.capture import FileCapture, ThreadCapture, leave_terminal, refuse_input
 from nsactors.namespace.gate import CellLoop, InterruptGate
 from nsactors.namespace.output import Capture, Output
 from nsactors.namespace.plain_shell import PlainShell, fresh_names
@@ -47,7 +47,7 @@ class Host(Protocol):
         """Send a signal to this engine alone."""
         ...
 
-    def exit(self) -> None:
+    def exit(self, reason: str) -> None:
         """End this engine from one of its helper threads."""
         ...
 
@@ -78,6 +78,7 @@ class ProcessHost:
         leave_terminal()
         for stop in (signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(stop, signal.SIG_IGN)
+        refuse_input()
         assert self.output_path is not None
         return FileCapture(self.output_path)
 
@@ -99,8 +100,9 @@ class ProcessHost:
         """Signal this process."""
         os.kill(os.getpid(), number)
 
-    def exit(self) -> NoReturn:
-        """End this process."""
+    def exit(self, reason: str) -> NoReturn:
+        """End this process; the reason is its last line."""
+        print(reason, file=sys.stderr)
         # Not sys.exit: in a helper thread that ends the thread alone.
         os._exit(0)
 
@@ -132,5 +134,5 @@ class ThreadHost:
         """Signal this process."""
         raise NotImplementedError("an in-process engine has no process of its own to signal")
 
-    def exit(self) -> None:
+    def exit(self, reason: str) -> None:
         """The thread ends when its transport stops feeding it."""

@@ -52,7 +52,7 @@ class Namespace:
             case Apply():
                 with keeping_builtins(self.names):
                     function, args, kwargs = self._load(payload, stays=False)
-                    return run_user_code(_call, function, args, kwargs)
+                    return run_user_code(function, *args, **kwargs)
             case Push():
                 self.names.update(self._load(payload, stays=True))
                 return None
@@ -86,7 +86,3 @@ class Namespace:
             except KeyError:
                 raise NameError(f"name {expression!r} is not defined", name=expression) from None
         return run_user_code(eval, compile(expression, "<expression>", "eval"), self.names)
-
-
-def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)

@@ -36,8 +36,9 @@ class Output:
     Two threads use it: the one that runs user code, and the one that ships output while that code runs.
     """
 
-    def __init__(self, engine_id: int, capture: Capture) -> None:
+    def __init__(self, engine_id: int, capture: Capture, whole: str = "") -> None:
         self._engine_id = engine_id
+        self._whole = whole
         self._capture = capture
         self._log: OutputLog | None = None
         self._lock = threading.RLock()
@@ -47,7 +48,7 @@ class Output:
         with self._lock:
             late = self._take()
             self._capture.begin()
-            self._log = OutputLog(request, self._engine_id)
+            self._log = OutputLog(request, self._engine_id, self._whole)
             return late
 
     def finish(self) -> OutputBatch:

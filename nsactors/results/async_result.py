@@ -87,13 +87,13 @@ class AsyncResult(CallGroup, Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """As ``Future.result``: waits for all engines; Ctrl-C does not reach them."""
-        self._owner.asked(self._calls)
-        return super().result(timeout)
+        with self._asking():
+            return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""
-        self._owner.asked(self._calls)
-        return super().exception(timeout)
+        with self._asking():
+            return super().exception(timeout)
 
     def get(
         self,
@@ -184,6 +184,15 @@ class AsyncResult(CallGroup, Future[Any]):
         self._owner.asked(self._calls)
         return not self.cancelled() and not self._failures()
 
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Somebody asks how it ended: if it has by then, they know."""
+        try:
+            yield
+        finally:
+            if self.done():
+                self._owner.asked(self._calls)
+
     def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
         limit = None if timeout is None or timeout < 0 else timeout
 
@@ -229,9 +238,8 @@ class AsyncResult(CallGroup, Future[Any]):
         """
         if not results:
             raise ValueError("join() takes at least one result")
-        first = results[0]
         calls = [call for result in results for call in result._calls]
-        return AsyncResult(first._owner, calls, label=first._label, return_exceptions=first._return_exceptions)
+        return AsyncResult(results[0]._owner, calls, label=results[0]._label)
 
     def split(self) -> tuple[AsyncResult, ...]:
         """One result per engine, for ``concurrent.futures.wait`` and the like."""
@@ -240,11 +248,7 @@ class AsyncResult(CallGroup, Future[Any]):
         return tuple(AsyncResult(self._owner, [call], label=self._label, single=True) for call in self._calls)
 
     def __iter__(self) -> Iterator[Any]:
-        """The values, each as soon as it and those before it are there.
-
-        Raises:
-            TypeError: for a single value.
-        """
+        """The values, each as soon as it and those before it are there; a single one cannot be iterated over."""
         if self._single:
             raise TypeError(f"{self._label} ran on one engine: its result is one value, in .get()")
         return self._iterate()
@@ -273,8 +277,8 @@ class AsyncResult(CallGroup, Future[Any]):
         return self.get()[key]
 
     def __await__(self) -> Generator[Any, None, Any]:
-        self._owner.asked(self._calls)
-        return asyncio.wrap_future(self).__await__()
+        with self._asking():
+            return (yield from asyncio.wrap_future(self).__await__())
 
     def wait_interactive(self, interval: float = 0.1, timeout: float | None = -1, widget: object = None) -> None:
         """Wait behind a progress bar; Ctrl-C ends the waiting, not the work.
@@ -282,7 +286,7 @@ class AsyncResult(CallGroup, Future[Any]):
         Args:
             interval: seconds between two looks.
             timeout: seconds to wait at most; None or negative: as long as it takes.
-            widget: not used; kept for scripts written for ipyparallel.
+            widget: not used, as in scripts for ipyparallel.
         """
         from nsactors.results.showing import show_progress
 
@@ -292,9 +296,7 @@ class AsyncResult(CallGroup, Future[Any]):
         """Show what the engines printed and displayed, labelled by engine.
 
         Args:
-            groupby: ``"type"`` (all stdout, then all stderr ...), ``"engine"`` or ``"order"`` (as it was written,
-            engine
-                by engine).
+            groupby: ``"type"`` (all stdout, then all stderr ...), ``"engine"`` or ``"order"`` (as written).
             result_only: show values and displays, not text.
 
         Raises:

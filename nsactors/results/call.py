@@ -209,6 +209,10 @@ class CallOwner(Protocol):
         """Raise KeyboardInterrupt in the user code of those that run; False if this transport cannot."""
         ...
 
+    def restart(self, engine_ids: Iterable[int]) -> None:
+        """End engines, whatever they are doing, and start new processes under their ids."""
+        ...
+
     def asked(self, calls: Iterable[Call]) -> None:
         """Somebody has seen how these calls ended; failures that nobody has seen are reported."""
         ...

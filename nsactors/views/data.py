@@ -121,8 +121,8 @@ class DataView(View):
     ) -> Any:
         """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options."""
         _check_expression(key)
-        calls = self._submit(targets, Pull((key,), single=True))
         partitioner = partitioner_for(dist, axis)
+        calls = self._submit(targets, Pull((key,), single=True))
         return self._finish(
             AsyncMapResult(self.client.session, calls, label=f"gather({key})", partitioner=partitioner), block
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nsactors.core.messages import Apply, Execute
+from nsactors.core.messages import Apply, Execute, Reference
 from nsactors.core.targets import Targets
 from nsactors.results import AsyncMapResult, AsyncResult
 from nsactors.views.data import DataView
@@ -39,6 +39,7 @@ class DirectView(DataView):
         targets: Targets = None,
         block: bool | None = None,
         label: str | None = None,
+        timeout: float | None = None,
     ) -> AsyncResult:
         """Run a cell.
 
@@ -49,13 +50,16 @@ class DirectView(DataView):
             targets: in place of the view's own.
             block: wait until it has run, and raise what it raised.
             label: in place of ``execute`` in the history.
+            timeout: seconds after which it is interrupted and fails with ``TimeLimitExceeded``.
 
         Returns:
             A result of :class:`ExecuteReply` values, whatever ``block`` is.
         """
         if not isinstance(code, str):
             raise TypeError(f"code is text, not {type(code).__name__}: to call a function use apply()")
-        calls = self._submit(targets, Execute(code, silent, store_history=not silent))
+        limit_s = self._flags.timeout if timeout is None else timeout
+        ids = self._resolve(targets)
+        calls = self.client.session.submit(ids, Execute(code, silent, store_history=not silent), limit_s=limit_s)
         result = AsyncResult(
             self.client.session,
             calls,
@@ -76,7 +80,7 @@ class DirectView(DataView):
         """Run the file ``filename`` of this machine as one cell; see :meth:`execute`."""
         return self.execute(Path(filename).read_text() + "\n", targets=targets, block=block, label=label)
 
-    def apply(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def apply(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function(*args, **kwargs)`` on each engine; every keyword goes to the function.
 
         Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference`
@@ -90,12 +94,12 @@ class DirectView(DataView):
         """
         return self._call(function, args, kwargs, self.block)
 
-    def apply_async(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
+    def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
         """As :meth:`apply`, at once."""
         result: AsyncResult = self._call(function, args, kwargs, block=False)
         return result
 
-    def apply_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def apply_sync(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`apply`; waits for the value."""
         return self._call(function, args, kwargs, block=True)
 
@@ -208,8 +212,8 @@ class DirectView(DataView):
         """End the engines; see ``Client.shutdown``."""
         self.client.shutdown(self._resolve(targets))
 
-    def _call(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any], block: bool) -> Any:
-        if not callable(function):
+    def _call(self, function: Callable[..., Any] | Reference, args: Any, kwargs: dict[str, Any], block: bool) -> Any:
+        if not callable(function) and not isinstance(function, Reference):
             raise TypeError(f"apply() calls a function, not {function!r}")
         label = self._flags.label or f"apply({_name(function)})"
         calls = self._submit(None, Apply(label), (function, args, kwargs), f"the call of {_name(function)}")
@@ -231,10 +235,15 @@ class DirectView(DataView):
         work = [(i, part) for i, part in zip(ids, parts, strict=True) if len(part[0])]
         payloads = [self._pack((function, part, {}), f"the call of {label}") for _, part in work]
         session = self.client.session
-        calls = [session.submit([i], Apply(label), p)[0] for (i, _), p in zip(work, payloads, strict=True)]
+        calls = [
+            session.submit([i], Apply(label), p, self._flags.timeout)[0]
+            for (i, _), p in zip(work, payloads, strict=True)
+        ]
         result = AsyncMapResult(session, calls, label=label, partitioner=partitioner, ordered=ordered)
         return self._finish(result, block)
 
 
 def _name(function: Any) -> str:
+    if isinstance(function, Reference):
+        return function.name
     return getattr(function, "__name__", None) or type(function).__name__

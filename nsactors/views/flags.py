@@ -19,12 +19,14 @@ class Flags:
         targets: the engines: an id, a list of ids, or ``"all"``.
         block: whether calls wait for their result and return it.
         label: what this view's calls are called in the history, in place of their function's name.
+        timeout: seconds after which a call is interrupted and fails with ``TimeLimitExceeded``; None: never.
         track: nothing; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
     """
 
     targets: Targets = "all"
     block: bool = False
     label: str | None = None
+    timeout: float | None = None
     track: bool = False
 
     def changed(self, **changes: Any) -> Self:

@@ -79,7 +79,8 @@ class View:
 
     def _submit(self, targets: Targets, operation: Operation, value: Any = None, what: str = "") -> list[Call]:
         ids = self._resolve(targets)
-        return self.client.session.submit(ids, operation, self._pack(value, what) if what else None)
+        payload = self._pack(value, what) if what else None
+        return self.client.session.submit(ids, operation, payload, self._flags.timeout)
 
     def _pack(self, value: Any, what: str) -> Any:
         return pack(value, what=what, ref_types=self.client.session.transport.ref_types)

@@ -90,7 +90,9 @@ class _Block:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         inner = options.update_width(options.max_width - _INDENT)
         for line in console.render_lines(self._part, inner, pad=False):
-            yield from (Segment(" " * _INDENT), *line, Segment.line())
+            if any(segment.text.strip() for segment in line):
+                yield from (Segment(" " * _INDENT), *line)
+            yield Segment.line()
         yield Segment.line()
 
 

@@ -25,9 +25,9 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.EngineLost(2, "apply(crash)", "killed by signal 9 (SIGKILL)", "Fatal error\nlast words"),
     errors.EngineStartError(3, "the start-up code failed", "ImportError: no module"),
     errors.TaskAborted(1, "apply(f)"),
+    errors.TimeLimitExceeded(1, "apply(f)", 2.5),
     errors.CapabilityError("interrupt an engine", "local", "use Cluster(backend='ray')"),
     errors.DuplicateRequest(0, "client-1:17"),
-    errors.StaleIncarnation(engine_id=4, incarnation=2),
 ]
 ABSTRACT = {errors.TargetError, errors.ConnectionLost, errors.EngineError, errors.ProtocolError}
 every_instance = pytest.mark.parametrize("error", INSTANCES, ids=lambda error: type(error).__name__)

@@ -1,0 +1,240 @@
+"""Output in a notebook: under the cell that caused it."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nsactors.core.messages import ClearOutput, Display, ExecuteResult
+from nsactors.results.live.grouping import Shown, TextLine, engine_label
+from nsactors.results.live.screen import Progress, grouped_statuses, result_label
+
+__all__ = ["CellArea", "CellScreen", "document"]
+
+UPDATE_S = 0.2
+_COLUMNS = 100
+_IMAGES = ("image/png", "image/jpeg")
+
+
+class CellScreen:
+    """A blocking cell: text goes to its streams, results and figures are displays of their own.
+
+    Args:
+        publisher: the shell's ``display_pub``.
+        clock: seconds.
+    """
+
+    def __init__(self, publisher: Any, clock: Any = time.monotonic) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._status = _Updatable(publisher)
+        self._status_shown = ""
+        self._status_at = float("-inf")
+
+    def show(self, shown: Sequence[Shown]) -> None:
+        """Print and display."""
+        for is_text, group in itertools.groupby(shown, key=lambda one: isinstance(one.piece, TextLine)):
+            if is_text:
+                _print_lines(list(group))
+            else:
+                for one in group:
+                    self._display(one)
+
+    def status(self, lines: Mapping[int, str], progress: Progress | None) -> None:
+        """Show unfinished lines and progress in one display that changes."""
+        text = _status_text(lines, progress)
+        if text != self._status_shown and self._clock() - self._status_at >= UPDATE_S:
+            self._set_status(text)
+
+    def notice(self, text: str) -> None:
+        """Print a remark."""
+        print(text)
+
+    def close(self) -> None:
+        """Empty the status."""
+        if self._status_shown:
+            self._set_status("")
+
+    def _set_status(self, text: str) -> None:
+        self._status_shown, self._status_at = text, self._clock()
+        self._status.publish({"text/plain": text, "text/html": _pre(text) if text else ""})
+
+    def _display(self, shown: Shown) -> None:
+        match shown.piece:
+            case ExecuteResult(_, data, metadata) as result:
+                self._publisher.publish(*_labelled(result_label(shown.engines, result), data, metadata))
+            case Display(data, metadata, transient, update):
+                data, metadata = _labelled(engine_label(shown.engines), data, metadata)
+                # Two engines may use the same id.
+                mine = {**transient, "display_id": f"{shown.engines[0]}-{transient['display_id']}"} if transient else {}
+                self._publisher.publish(data, metadata, transient=mine, update=update)
+            case ClearOutput():
+                pass  # the cell belongs to all its engines
+
+
+class CellArea:
+    """An asynchronous cell: one display made under it and updated, also while other cells run.
+
+    Args:
+        publisher: the shell's ``display_pub``.
+        title: shown until there is output.
+        clock: seconds.
+    """
+
+    def __init__(self, publisher: Any, title: str, clock: Any = time.monotonic) -> None:
+        self._display = _Updatable(publisher)
+        self._clock = clock
+        self._title = title
+        self._shown: list[Shown] = []
+        self._notices: list[str] = []
+        self._status = ""
+        self._published_at = float("-inf")
+        self._stale = False
+        self.closed = False
+        self.publish()
+
+    def show(self, shown: Sequence[Shown]) -> None:
+        """Add output."""
+        for one in shown:
+            match one.piece:
+                case ClearOutput():
+                    self._shown = [kept for kept in self._shown if kept.engines != one.engines]
+                case Display(_, _, transient, True) if transient:
+                    self._shown = [one if _updates(one, kept) else kept for kept in self._shown]
+                case _:
+                    self._shown.append(one)
+        self._change(bool(shown))
+
+    def status(self, lines: Mapping[int, str], progress: Progress | None) -> None:
+        """Show unfinished lines and progress below the output."""
+        text = _status_text(lines, progress)
+        changed, self._status = text != self._status, text
+        self._change(changed)
+
+    def notice(self, text: str) -> None:
+        """Add a remark below the output."""
+        self._notices.append(text)
+        self._change(True)
+
+    def close(self) -> None:
+        """Publish what is there, for the last time."""
+        self._status = ""
+        self.closed = True
+        self.publish()
+
+    def publish(self) -> None:
+        """Show the present state."""
+        self._stale, self._published_at = False, self._clock()
+        title = "" if self._shown or self._status or self._notices else self._title
+        remarks = "\n".join(filter(None, [title, self._status, *self._notices]))
+        self._display.publish(document(self._shown, remarks))
+
+    def _change(self, changed: bool) -> None:
+        self._stale |= changed
+        # A browser has better things to do than to draw a table twenty times a second.
+        if self._stale and self._clock() - self._published_at >= UPDATE_S:
+            self.publish()
+
+
+class _Updatable:
+    """One display, made when it is first published."""
+
+    def __init__(self, publisher: Any) -> None:
+        self._publisher = publisher
+        self._id = f"nsactors-{uuid.uuid4().hex}"
+        self._made = False
+
+    def publish(self, data: dict[str, Any]) -> None:
+        self._publisher.publish(data, {}, transient={"display_id": self._id}, update=self._made)
+        self._made = True
+
+
+def document(shown: Sequence[Shown], remarks: str = "") -> dict[str, Any]:
+    """Output as one MIME bundle, as text and as HTML with its images."""
+    plain: list[str] = []
+    rich: list[str] = []
+    for is_text, group in itertools.groupby(shown, key=lambda one: isinstance(one.piece, TextLine)):
+        if is_text:
+            lines = [_line(one) for one in group]
+            plain += lines
+            rich.append(_pre("\n".join(lines)))
+            continue
+        for one in group:
+            label, data = _label_and_data(one)
+            plain.append(f"{label} {data.get('text/plain', '')}".rstrip())
+            rich.append(f"<div><code>{html.escape(label)}</code> {_as_html(data)}</div>")
+    if remarks:
+        plain.append(remarks)
+        rich.append(_pre(remarks))
+    return {"text/plain": "\n".join(plain), "text/html": "\n".join(rich)}
+
+
+def _label_and_data(shown: Shown) -> tuple[str, Mapping[str, Any]]:
+    match shown.piece:
+        case ExecuteResult(_, data, _) as result:
+            return result_label(shown.engines, result), data
+        case Display(data, _, _, _):
+            return engine_label(shown.engines), data
+        case _:
+            return engine_label(shown.engines), {}
+
+
+def _as_html(data: Mapping[str, Any]) -> str:
+    for mime in _IMAGES:
+        if mime in data:
+            return f'<img src="data:{mime};base64,{data[mime]}" alt="{html.escape(str(data.get("text/plain", "")))}">'
+    for mime in ("image/svg+xml", "text/html"):
+        if mime in data:
+            return str(data[mime])
+    text = str(data.get("text/plain", ""))
+    return f"<code>{html.escape(text)}</code>" if "\n" not in text else _pre(text)
+
+
+def _labelled(label: str, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """A bundle whose text and HTML say whose it is; images are announced by a line of text before them."""
+    data = dict(data)
+    if any(mime.startswith("image/") for mime in data):
+        print(label)
+        return data, dict(metadata)
+    if "text/html" in data:
+        data["text/html"] = f"<div><code>{html.escape(label)}</code></div>\n{data['text/html']}"
+    text = str(data.get("text/plain", ""))
+    data["text/plain"] = f"{label}{chr(10) if chr(10) in text else ' '}{text}"
+    return data, dict(metadata)
+
+
+def _print_lines(lines: Sequence[Shown]) -> None:
+    import sys
+
+    for stream, group in itertools.groupby(lines, key=lambda one: getattr(one.piece, "stream", "stdout")):
+        text = "\n".join(_line(one) for one in group)
+        print(text, file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
+
+
+def _line(shown: Shown) -> str:
+    text = shown.piece.text if isinstance(shown.piece, TextLine) else ""
+    return f"{engine_label(shown.engines)} {text}"
+
+
+def _status_text(lines: Mapping[int, str], progress: Progress | None) -> str:
+    drawn = [f"{label} {line}"[:_COLUMNS] for label, line in grouped_statuses(lines)]
+    if progress is not None:
+        drawn.append(f"{progress.label}: {progress.done}/{progress.total} engines, {progress.elapsed_s:.0f} s")
+    return "\n".join(drawn)
+
+
+def _pre(text: str) -> str:
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def _updates(new: Shown, old: Shown) -> bool:
+    return (
+        isinstance(old.piece, Display)
+        and isinstance(new.piece, Display)
+        and old.engines == new.engines
+        and old.piece.transient == new.piece.transient
+    )

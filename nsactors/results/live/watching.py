@@ -1,0 +1,140 @@
+"""From calls to a screen."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from nsactors.core.messages import OutputChunk
+from nsactors.results.call import Call
+from nsactors.results.live.grouping import Merger, arrange
+from nsactors.results.live.notebook import CellArea, CellScreen
+from nsactors.results.live.screen import Progress, Screen
+from nsactors.results.live.terminal import TerminalScreen
+
+__all__ = ["LiveOutput", "open_screen"]
+
+REDRAW_S = 0.1
+
+
+class LiveOutput:
+    """Shows the output of calls as it comes.
+
+    Calls hand over their output on a thread that serves everybody, so it only queues here; whoever pumps shows it.
+
+    Args:
+        calls: one per engine.
+        screen: where.
+        label: what these calls are called in the progress bar.
+        progress_after_s: seconds until a progress bar is shown; negative for never.
+        groupby: show nothing before all have ended, and then in this order; see ``arrange``.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        screen: Screen,
+        *,
+        label: str = "",
+        progress_after_s: float = -1.0,
+        groupby: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.screen = screen
+        self._calls = list(calls)
+        self._label = label
+        self._progress_after_s = progress_after_s
+        self._groupby = groupby
+        self._clock = clock
+        self._began = clock()
+        self._merger = Merger([call.engine_id for call in calls])
+        self._arrivals: SimpleQueue[tuple[int, list[OutputChunk] | None]] = SimpleQueue()
+        self._running = len(self._calls)
+        self._over = False
+        for call in self._calls:
+            call.watch_output(lambda call, chunks: self._arrivals.put((call.engine_id, chunks)))
+            call.when_settled(lambda call: self._arrivals.put((call.engine_id, None)))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Show what comes until all calls have ended, or time is up; whether they have.
+
+        Raises:
+            KeyboardInterrupt: on Ctrl-C; the screen is quiet then, and waiting can go on.
+        """
+        deadline = None if timeout_s is None else self._clock() + timeout_s
+        try:
+            while self._running:
+                left = REDRAW_S if deadline is None else min(REDRAW_S, deadline - self._clock())
+                if left <= 0:
+                    return False
+                self._pump(left)
+        except KeyboardInterrupt:
+            self.screen.close()
+            raise
+        self._finish()
+        return True
+
+    def follow(self) -> threading.Thread:
+        """Show what comes from a thread of its own."""
+        thread = threading.Thread(target=self.wait, name="nsactors-live-output", daemon=True)
+        thread.start()
+        return thread
+
+    def _pump(self, timeout_s: float) -> None:
+        due = self._merger.next_due()
+        if due is not None:
+            timeout_s = min(timeout_s, max(0.0, due - self._clock()))
+        try:
+            self._take(*self._arrivals.get(timeout=timeout_s))
+            while True:
+                self._take(*self._arrivals.get_nowait())
+        except Empty:
+            pass
+        if self._groupby is None:
+            self.screen.show(self._merger.due(self._clock()))
+        self.screen.status({} if self._groupby else self._merger.statuses, self._progress())
+
+    def _take(self, engine_id: int, chunks: list[OutputChunk] | None) -> None:
+        if chunks is None:
+            self._running -= 1
+            self._merger.end(engine_id, self._clock())
+        elif self._groupby is None:
+            self._merger.add(engine_id, chunks, self._clock())
+
+    def _progress(self) -> Progress | None:
+        elapsed = self._clock() - self._began
+        if self._progress_after_s < 0 or elapsed < self._progress_after_s:
+            return None
+        total = len(self._calls)
+        return Progress(self._label, total - self._running, total, elapsed)
+
+    def _finish(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.screen.status({}, None)
+        if self._groupby is None:
+            self.screen.show(self._merger.rest())
+        else:
+            self.screen.show(arrange([(call.engine_id, call.output.chunks) for call in self._calls], self._groupby))
+        if self._merger.left_out:
+            self.screen.notice(f"... {self._merger.left_out:,} more lines are not shown: the whole is in .stdout")
+        self.screen.close()
+
+
+def open_screen(*, blocking: bool, title: str = "") -> Screen:
+    """The screen of the cell that runs now: in a notebook the place under it, otherwise the terminal or pipe.
+
+    Args:
+        blocking: whether the cell waits for the calls; if not, output comes while something else goes on.
+        title: stands for output that has not come yet.
+    """
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None and hasattr(shell, "kernel"):
+        return CellScreen(shell.display_pub) if blocking else CellArea(shell.display_pub, title)
+    return TerminalScreen(live=blocking and sys.stdout.isatty())
