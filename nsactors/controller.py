@@ -204,8 +204,16 @@ class Controller:
                 reached.append(engine.engine_id)
         return reached
 
-    async def ask(self, engine_id: int, question: Question, timeout_s: float) -> Answer | None:
-        """Ask an engine, busy or not; None if it does not answer in time (its interpreter is held by C code)."""
+    async def ask(self, engine_ids: Iterable[int], question: Question, timeout_s: float) -> dict[int, Answer]:
+        """Ask engines, busy or not; the answers by id, without those that did not come in time.
+
+        An engine does not answer while C code holds its interpreter.
+        """
+        ids = list(engine_ids)
+        answers = await asyncio.gather(*(self._ask(engine_id, question, timeout_s) for engine_id in ids))
+        return {i: answer for i, answer in zip(ids, answers, strict=True) if answer is not None}
+
+    async def _ask(self, engine_id: int, question: Question, timeout_s: float) -> Answer | None:
         ticket = next(self._tickets)
         answer = self._answers[ticket] = asyncio.get_running_loop().create_future()
         try:

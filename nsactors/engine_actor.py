@@ -240,9 +240,6 @@ class EngineActor:
 
     def _obey(self, command: Command) -> None:
         match command:
-            case Abort(requests):
-                with self._stream_lock:
-                    self._stream.abort(requests)
             case Interrupt(requests):
                 running = self._running
                 if running is not None and (requests is None or running.request in requests):
@@ -255,6 +252,10 @@ class EngineActor:
     def _answer(self, ticket: int, question: Question) -> Answer:
         try:
             match question:
+                case Abort(requests):
+                    with self._stream_lock:
+                        self._stream.abort(requests)
+                    return Answer(ticket, None)
                 case Complete(code, cursor):
                     return Answer(ticket, self._namespace.complete(code, cursor))
                 case Inspect(name, detail):

@@ -50,6 +50,7 @@ from nsactors.transport.base import EngineGone, Transport
 __all__ = ["Session"]
 
 WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
+ABORT_WAIT_S = 0.5  # an engine that does not answer for so long is held by C code, and so is its queue
 OUTPUT_GRACE_S = 2.0  # for routed output that a reply has overtaken
 
 
@@ -169,7 +170,7 @@ class Session:
         sent = [call for call in calls if not call.done]
         if sent:
             requests = frozenset(call.request_id for call in sent)
-            self.transport.controller.command({call.engine_id for call in sent}, Abort(requests))
+            self.transport.controller.ask({call.engine_id for call in sent}, Abort(requests), ABORT_WAIT_S)
             if interrupt:
                 self.interrupt(sent)
 

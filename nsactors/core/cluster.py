@@ -37,13 +37,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Abort:
-    """Answer these requests ``aborted`` when their turn comes; one that runs or has run is left alone."""
-
-    requests: frozenset[RequestId]
-
-
-@dataclass(frozen=True, slots=True)
 class Interrupt:
     """Raise KeyboardInterrupt in user code, if one of ``requests`` is running (``None``: whatever is running)."""
 
@@ -55,6 +48,16 @@ class Signal:
     """Send a signal to the engine's process."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Answer these requests ``aborted`` when their turn comes; one that runs or has run is left alone.
+
+    Asked, not commanded: when the answer is there, none of them will start.
+    """
+
+    requests: frozenset[RequestId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Stack:
     """Where is the running code now?"""
 
 
-Question = Complete | Inspect | Stack
+Question = Abort | Complete | Inspect | Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Ask:
     question: Question
 
 
-Command = Abort | Interrupt | Signal | Ask
+Command = Interrupt | Signal | Ask
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,11 @@ class History:
         self, *, client: str | None = None, engine_id: int | None = None, last: int | None = None
     ) -> list[HistoryEntry]:
         """Finished requests in order of their end, then the running ones; the ``last`` ones if given."""
+        # Engines report in rounds of their own, so what arrives is nearly in order.
+        finished = sorted(self._finished, key=lambda entry: entry.completed or 0.0)
         chosen = [
             entry
-            for entry in [*self._finished, *self._running.values()]
+            for entry in [*finished, *self._running.values()]
             if (client is None or entry.request.client == client)
             and (engine_id is None or entry.engine_id == engine_id)
         ]

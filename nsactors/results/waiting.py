@@ -2,40 +2,108 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from nsactors.errors import engine_ranges
 from nsactors.results.call import Call, CallOwner
 
 __all__ = ["wait_or_interrupt"]
 
-INTERRUPT_GRACE_S = 5.0
+QUICK_STOP_S = 0.5  # an engine that stops within this needs no words
+GRACE_S = 5.0
+
+Wait = Callable[[float | None], bool]
+Ask = Callable[[str], str]
 
 
 def wait_or_interrupt(
-    wait: Callable[[float | None], bool], calls: Sequence[Call], owner: CallOwner, timeout_s: float | None
+    wait: Wait, calls: Sequence[Call], owner: CallOwner, timeout_s: float | None, ask: Ask | None = None
 ) -> bool:
     """Wait; Ctrl-C interrupts what runs of ``calls`` and takes back what has not started.
+
+    Whoever does not stop, or presses Ctrl-C again, is asked: wait on, leave the engines running, or kill and restart
+    them.
 
     Args:
         wait: waits for at most so many seconds and tells whether what it waits for is there.
         calls: what is waited for.
-        owner: interrupts and aborts them.
+        owner: interrupts, aborts and restarts.
         timeout_s: seconds; None or negative: as long as it takes.
+        ask: puts a question to the user; the default is ``input`` where somebody can answer.
 
     Returns:
         Whether it is there; after Ctrl-C it is, with errors that say what was interrupted.
 
     Raises:
-        KeyboardInterrupt: if the engines cannot be interrupted, or do not stop.
+        KeyboardInterrupt: if engines cannot be interrupted, or were left running.
     """
-    limit = None if timeout_s is None or timeout_s < 0 else timeout_s
     try:
-        return wait(limit)
+        return wait(None if timeout_s is None or timeout_s < 0 else timeout_s)
     except KeyboardInterrupt:
-        waiting = [call for call in calls if not call.done]
-        if not owner.interrupt(waiting):
+        running = _running(calls)
+        if not owner.interrupt(running):
             raise
-        owner.abort(waiting, interrupt=False)
-        if not wait(INTERRUPT_GRACE_S):
-            raise
-        return True
+        owner.abort(running, interrupt=False)
+    return _wait_for_stop(wait, calls, owner, ask or _terminal())
+
+
+def _wait_for_stop(wait: Wait, calls: Sequence[Call], owner: CallOwner, ask: Ask | None) -> bool:
+    try:
+        if wait(QUICK_STOP_S):
+            return True
+        _say(f"interrupting {_engines(calls)} ... (Ctrl-C again to leave or kill)")
+        if wait(GRACE_S):
+            return True
+    except KeyboardInterrupt:
+        pass  # the second one: asked for the choices
+    while True:
+        match _choice(ask, calls):
+            case "w":
+                try:
+                    if wait(None):
+                        return True
+                except KeyboardInterrupt:
+                    continue
+            case "k":
+                owner.restart({call.engine_id for call in _running(calls)})
+                return wait(GRACE_S)
+            case _:
+                interrupted = KeyboardInterrupt()
+                interrupted.add_note(
+                    f"left running: {_engines(calls)}. rc.interrupt() tries again; "
+                    "rc.shutdown(ids, restart=True) ends them and starts new ones"
+                )
+                raise interrupted
+
+
+def _choice(ask: Ask | None, calls: Sequence[Call]) -> str:
+    if ask is None:
+        return "l"
+    try:
+        answer = ask(f"{_engines(calls)} did not stop. [w]ait, [l]eave running, [k]ill and restart? ")
+    except (KeyboardInterrupt, EOFError):
+        return "l"
+    return answer.strip().lower()[:1] or "w"
+
+
+def _terminal() -> Ask | None:
+    """``input``, if somebody can answer: at a terminal, or in a notebook whose front end can ask."""
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is not None:
+        return input if getattr(kernel, "_allow_stdin", False) else None
+    return input if sys.stdin is not None and sys.stdin.isatty() else None
+
+
+def _running(calls: Sequence[Call]) -> list[Call]:
+    return [call for call in calls if not call.done]
+
+
+def _engines(calls: Sequence[Call]) -> str:
+    return engine_ranges(sorted({call.engine_id for call in _running(calls)}))
+
+
+def _say(text: str) -> None:
+    print(f"nsactors: {text}", file=sys.stderr, flush=True)

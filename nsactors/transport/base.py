@@ -98,12 +98,12 @@ class ControllerProxy:
         reached: list[int] = self.line.call("command", list(engine_ids), command, timeout_s=CALL_TIMEOUT_S)
         return reached
 
-    def ask(self, engine_id: int, question: Question, timeout_s: float) -> Answer | None:
-        """Ask an engine; None if it does not answer in time."""
-        answer: Answer | None = self.line.call(
-            "ask", engine_id, question, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S
+    def ask(self, engine_ids: Iterable[int], question: Question, timeout_s: float) -> dict[int, Answer]:
+        """Ask engines, busy or not; the answers by id, without those that did not come in time."""
+        answers: dict[int, Answer] = self.line.call(
+            "ask", list(engine_ids), question, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S
         )
-        return answer
+        return answers
 
     def running(self) -> dict[int, tuple[int, list[HistoryEntry]]]:
         """For each engine: how many requests it has completed, and what it runs."""

@@ -115,7 +115,8 @@ def _verdict(verdict: Verdict, width: int) -> Text:
 
 
 def _mark(passed: bool) -> tuple[str, str]:
-    return ("✓" if passed else "✗", _colour(passed))
+    # With a word, for where the sign cannot be encoded.
+    return ("✓" if passed else "✗ WRONG", _colour(passed))
 
 
 def _colour(passed: bool) -> str:

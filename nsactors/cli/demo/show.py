@@ -20,7 +20,8 @@ def make_console() -> Console:
     """Standard output; what it cannot encode is replaced rather than an error."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    return Console(highlight=False)
+    # Named, or rich would look it up at each write, and find what captures a step's output.
+    return Console(file=sys.stdout, highlight=False)
 
 
 def run_demo(steps: Sequence[Step], console: Console, clock: Callable[[], float] = time.perf_counter) -> bool:

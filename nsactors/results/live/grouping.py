@@ -17,6 +17,7 @@ __all__ = ["HOLD_S", "LINES_SHOWN", "Merger", "Piece", "Shown", "TextLine", "arr
 
 HOLD_S = 0.2
 LINES_SHOWN = 2_000
+LAST_LINES = 20
 _STREAMS = ("stdout", "stderr")
 
 
@@ -46,7 +47,8 @@ class _Waiting(NamedTuple):
 class _Engine:
     """What one engine has printed and what of it waits to be shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine_id: int) -> None:
+        self.id = engine_id
         self.editors = {stream: LineEditor() for stream in _STREAMS}
         self.waiting: deque[_Waiting] = deque()
         self.keys: Counter[Hashable] = Counter()
@@ -70,7 +72,8 @@ class Merger:
     Args:
         engine_ids: who may print.
         hold_s: how long a line waits for others to print it too.
-        limit: how many lines are shown; the rest is counted in ``left_out``. Displays and results are always shown.
+        limit: how many lines are shown; of those after it, only the last few (``ending``). Displays and results are
+            always shown.
 
     Example:
         >>> merger = Merger([0, 1])
@@ -81,11 +84,12 @@ class Merger:
     """
 
     def __init__(self, engine_ids: Iterable[int], hold_s: float = HOLD_S, limit: int = LINES_SHOWN) -> None:
-        self._engines = {engine_id: _Engine() for engine_id in engine_ids}
+        self._engines = {engine_id: _Engine(engine_id) for engine_id in engine_ids}
         self._hold_s = hold_s
         self._limit = limit
         self._lines_shown = 0
-        self.left_out = 0
+        self._past_limit = 0
+        self._last: deque[Shown] = deque(maxlen=LAST_LINES)
 
     def add(self, engine_id: int, chunks: Iterable[OutputChunk], now: float) -> None:
         """An engine has printed or displayed something."""
@@ -114,6 +118,10 @@ class Merger:
             self._finish_lines(engine, 0.0)
         return self._collect(None)
 
+    def ending(self) -> tuple[int, list[Shown]]:
+        """For output past the limit: how many lines were left out, and the last ones."""
+        return self._past_limit - len(self._last), list(self._last)
+
     def next_due(self) -> float | None:
         """When something will have waited long enough; None if nothing waits."""
         since = [engine.waiting[0].since for engine in self._engines.values() if engine.waiting]
@@ -132,9 +140,12 @@ class Merger:
     def _put_line(self, engine: _Engine, stream: str, text: str, now: float) -> None:
         # An engine alone may fill the whole screen; what comes after that cannot be shown in any case.
         if self._lines_shown >= self._limit or len(engine.waiting) >= self._limit:
-            self.left_out += 1
-            return
+            return self._pass_limit([engine.id], TextLine(stream, text))
         engine.put(TextLine(stream, text), (stream, text), now)
+
+    def _pass_limit(self, engines: Sequence[int], piece: Piece) -> None:
+        self._past_limit += len(engines)
+        self._last.extend(Shown((engine_id,), piece) for engine_id in engines)
 
     def _finish_lines(self, engine: _Engine, now: float) -> None:
         for stream in _STREAMS:
@@ -148,7 +159,7 @@ class Merger:
             pieces = [self._engines[i].pop() for i in engines]
             if isinstance(pieces[0], TextLine):
                 if self._lines_shown >= self._limit:
-                    self.left_out += len(pieces)
+                    self._pass_limit(engines, pieces[0])
                     continue
                 self._lines_shown += 1
             shown.append(Shown(tuple(engines), _common(pieces)))

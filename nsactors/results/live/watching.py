@@ -122,8 +122,10 @@ class LiveOutput:
             self.screen.show(self._merger.rest())
         else:
             self.screen.show(arrange([(call.engine_id, call.output.chunks) for call in self._calls], self._groupby))
-        if self._merger.left_out:
-            self.screen.notice(f"... {self._merger.left_out:,} more lines are not shown: the whole is in .stdout")
+        left_out, last = self._merger.ending()
+        if left_out:
+            self.screen.notice(f"... {left_out:,} lines left out here; what was captured is in .stdout of the result")
+        self.screen.show(last)
         self.screen.close()
 
 
