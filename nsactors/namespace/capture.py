@@ -22,8 +22,6 @@ from nsactors.namespace.gate import protected
 
 __all__ = ["FileCapture", "ThreadCapture", "leave_terminal", "refuse_input"]
 
-protected(__file__)
-
 _IONBF = 2  # <stdio.h>: unbuffered
 
 
@@ -111,6 +109,7 @@ class FileCapture:
         for file in self._files:
             file.close()
 
+    @protected
     def _note_writer(self, stream: object) -> None:
         if stream is not self._last_writer:
             # The other stream may hold text that was written before this: read it first, and the order is kept.

@@ -14,11 +14,12 @@ import signal
 import sysconfig
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from types import CodeType, FrameType, TracebackType
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["CellLoop", "InterruptGate", "is_user_frame", "protected", "run_user_code", "user_traceback"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 RESEND_AFTER_S = 0.02
@@ -29,7 +30,7 @@ _LIBRARY_PREFIXES = (
     "<frozen",
     _PACKAGE,
 )
-_PROTECTED_FILES: set[str] = set()
+_PROTECTED: set[CodeType] = set()
 
 
 def run_user_code(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -53,9 +54,10 @@ def is_user_frame(frame: FrameType) -> bool:
     return filename.startswith("<engine ") or not filename.startswith(_LIBRARY_PREFIXES)
 
 
-def protected(file: str) -> None:
-    """Declare a module of ours that user code calls into (its ``print`` ends there) and that must not be torn apart."""
-    _PROTECTED_FILES.add(file)
+def protected(function: Callable[P, T]) -> Callable[P, T]:
+    """Mark a function of ours that user code calls into (its ``print`` ends there) and that must not be torn apart."""
+    _PROTECTED.add(function.__code__)  # type: ignore[attr-defined]
+    return function
 
 
 class CellLoop:
@@ -174,7 +176,7 @@ def _in_user_code(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code is run_user_code.__code__:
             return True
-        if frame.f_code.co_filename in _PROTECTED_FILES:
+        if frame.f_code in _PROTECTED:
             return False
         frame = frame.f_back
     return False

@@ -11,8 +11,6 @@ from nsactors.namespace.gate import protected
 
 __all__ = ["Capture", "Output"]
 
-protected(__file__)
-
 
 class Capture(Protocol):
     """Where a namespace's text is caught: file descriptors of a process, or one thread's ``sys.stdout``."""
@@ -61,17 +59,13 @@ class Output:
             assert self._log is not None, "finish comes after begin"
             return self._log.tail()
 
+    @protected
     def show(self, chunk: OutputChunk) -> None:
         """Add a display, after the text that was written before it."""
         with self._lock:
             self._drain()
             if self._log is not None:
                 self._log.append(chunk)
-
-    def drain(self) -> None:
-        """Move what has been written so far into the log: called where the order of two streams matters."""
-        with self._lock:
-            self._drain()
 
     def take(self) -> OutputBatch | None:
         """What can be shipped ahead of the reply, if anything."""
