@@ -1,5 +1,6 @@
 """What the demo draws, and how it ends, without engines."""
 
+import contextlib
 import io
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from nsactors.cli.demo import STEPS, run_demo
+from nsactors.cli.demo import STEPS, make_console, run_demo
 from nsactors.cli.demo.drawing import shorten
 from nsactors.cli.demo.script import Check, Step
 
@@ -35,7 +36,7 @@ def test_a_step_shows_its_code_its_value_and_its_check() -> None:
 def test_a_wrong_answer_is_marked_and_the_demo_goes_on() -> None:
     right, text = show(WRONG, RIGHT)
     assert not right
-    assert "✗ total: expected 1, got 0" in text
+    assert "✗ WRONG total: expected 1, got 0" in text
     assert "2/2 Add" in text
     assert "1 wrong; " in text
 
@@ -43,7 +44,7 @@ def test_a_wrong_answer_is_marked_and_the_demo_goes_on() -> None:
 def test_a_step_that_breaks_is_the_last_one() -> None:
     right, text = show(BROKEN, RIGHT)
     assert not right
-    assert "✗ raised: expected nothing, got ZeroDivisionError" in text
+    assert "✗ WRONG raised: expected nothing, got ZeroDivisionError" in text
     assert "2/2 Add" not in text
     assert "1 wrong, and 1 of 2 steps did not run; " in text
 
@@ -53,6 +54,36 @@ def test_a_pipe_gets_neither_colours_nor_spinner() -> None:
     assert "\x1b" not in text
     assert "\r" not in text
     assert "0:00:00" not in text
+
+
+def test_a_pipe_gets_no_spaces_at_line_ends() -> None:
+    table = Step("Tell", "\n1\n\n{1: ('two', 'three')}\n", columns=("one", "two", "three"))
+    _, text = show(RIGHT, table)
+    assert [line for line in text.splitlines() if line != line.rstrip()] == []
+
+
+def test_a_value_is_drawn_as_a_table_where_there_are_headings() -> None:
+    _, text = show(Step("Tell", "{0: ('a', 1), 1: 'b'}", columns=("engine", "first", "second")))
+    cells = [line.split() for line in text.splitlines()]
+    assert ["engine", "first", "second"] in cells
+    assert ["0", "a", "1"] in cells
+    assert ["1", "b"] in cells
+
+
+def test_drawing_goes_past_what_captures_a_steps_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stdout)
+    console = make_console()
+    with contextlib.redirect_stdout(io.StringIO()) as captured:
+        console.print("drawn")
+    assert (stdout.getvalue(), captured.getvalue()) == ("drawn\n", "")
+
+
+def test_a_sign_that_cannot_be_encoded_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    assert not run_demo([WRONG], make_console())
+    assert b"? WRONG total: expected 1, got 0" in raw.getvalue()
 
 
 def test_a_terminal_gets_colours() -> None:
