@@ -62,6 +62,21 @@ _HOMES = {
 }
 _MODULES = {"error": "nsactors.errors", "errors": "nsactors.errors"}
 
+
+def load_ipython_extension(shell: object) -> None:
+    """Add ``%px`` and its kin to an IPython shell: what ``%load_ext nsactors`` calls."""
+    from nsactors.magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: object) -> None:
+    """Take them away again: what ``%unload_ext nsactors`` calls."""
+    from nsactors.magics import unload
+
+    unload(shell)
+
+
 # Hidden from type checkers, which would otherwise accept any misspelt name.
 if not TYPE_CHECKING:
 

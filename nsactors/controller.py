@@ -189,7 +189,7 @@ class Controller:
         mailbox.last_seen = time.monotonic()
         events = await mailbox.take(POLL_S)
         mailbox.last_seen = time.monotonic()
-        return events if client in self._clients else None
+        return events if events or client in self._clients else None
 
     async def state(self) -> ClusterState:
         """Who is there now."""

@@ -1,7 +1,7 @@
 """Gates: places in engine code that a test can wait for, hold up, and let go on. They stand in for every sleep.
 
-A gate is two named pipes, so it works between threads and between processes of one machine alike. Nothing here needs to be
-importable on an engine: what travels there is sent by value.
+A gate is two named pipes, so it works between threads and between processes of one machine alike. Nothing here needs
+to be importable on an engine: what travels there is sent by value.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import functools
 import os
 import select
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import cloudpickle
 
-__all__ = ["TIMEOUT_S", "Gate", "open_gate"]
+__all__ = ["TIMEOUT_S", "Gate", "open_gate", "wait_until"]
 
 TIMEOUT_S = 30.0
 """A bound for a hang, never the expected wait."""
@@ -72,6 +75,15 @@ def open_gate(folder: Path) -> Iterator[Gate]:
         gate.close()
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return when ``condition()`` holds: for what nobody announces, such as news that is sent in rounds."""
+    pause = threading.Event()
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"this does not hold after {TIMEOUT_S:g} s"
+        pause.wait(0.01)
+
+
 def _pass_through(arrived_path: str, opened_path: str, *, holding_gil: bool) -> str:
     import ctypes
     import os
@@ -94,10 +106,4 @@ def _pass_through(arrived_path: str, opened_path: str, *, holding_gil: bool) -> 
         os.close(opened)
 
 
-def _travel_by_value() -> None:
-    import sys
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-_travel_by_value()
+cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from nsactors.client.prompt import join_prompt
 from nsactors.client.session import Session
 from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
 from nsactors.core.messages import Capability
 from nsactors.core.targets import Targets, is_single, resolve
-from nsactors.errors import ClientClosed
 from nsactors.results import AsyncResult, Call
 from nsactors.transport.base import Transport
 
@@ -33,7 +33,7 @@ class Client:
 
     Args:
         transport: the way to the cluster; ``Cluster.connect_client_sync()`` provides one.
-        name: what others see in the history; the default is the user's name and a few random letters.
+        name: what others see in the history, with a few letters that make it unique; the default is the user's name.
         report: where failures that nobody asked for are told when the client is closed; the default is stderr.
 
     Example:
@@ -46,9 +46,10 @@ class Client:
         self, transport: Transport, name: str | None = None, *, report: Callable[[str], object] | None = None
     ) -> None:
         self.block = False
-        self._session = Session(transport, name or f"{getpass.getuser()}-{uuid.uuid4().hex[:6]}")
+        # Engines number a client's requests by its name: whoever comes back under the same name is another client.
+        self._session = Session(transport, f"{name or getpass.getuser()}-{uuid.uuid4().hex[:12]}")
         self._report = report or _tell
-        self._end_prompt_reports = self._session.ledger.report_at_prompts()
+        self._end_prompt_reports = join_prompt(self._session.ledger)
         # Also at interpreter exit: a script that ends without close() must not swallow a failure.
         self._finalizer = weakref.finalize(self, _close, self._session, self._end_prompt_reports, self._report)
 
@@ -88,7 +89,8 @@ class Client:
         self._check_open()
         roster = self._session.roster
         wanted = len(roster.ids) + len(roster.starting) if n is None else n
-        if roster.wait_for(wanted, None if timeout is None or timeout < 0 else timeout):
+        enough = roster.wait_for(wanted, None if timeout is None or timeout < 0 else timeout)
+        if enough and (roster.ids or not roster.start_failures):
             return
         self._check_open()
         here = f"{len(roster.ids)} of {wanted} engines are there"
@@ -286,8 +288,7 @@ class Client:
         return session.transport.controller.command(ids, command)
 
     def _check_open(self) -> None:
-        if self._session.closed:
-            raise ClientClosed
+        self._session.check()
 
 
 def _among(calls: list[Call], jobs: Any) -> list[Call]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from nsactors.core.messages import RequestId
 from nsactors.errors import group_failures
@@ -56,16 +55,3 @@ class Ledger:
         ]
         lines += [f"  {group.summary}" for group in group_failures(errors)]
         return "\n".join(lines)
-
-    def report_at_prompts(self) -> Callable[[], None]:
-        """Report after every cell, if this process has an IPython prompt; the function returned ends that."""
-        shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        if shell is None:
-            return lambda: None
-
-        def report(*args: Any) -> None:
-            if text := self.report():
-                print(text, file=sys.stderr)
-
-        shell.events.register("post_run_cell", report)
-        return lambda: shell.events.unregister("post_run_cell", report)

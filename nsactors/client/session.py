@@ -38,6 +38,7 @@ from nsactors.core.stream import Outbox
 from nsactors.errors import (
     CapabilityError,
     ClientClosed,
+    ClusterStopped,
     ClusterUnreachable,
     ConnectionLost,
     EngineLost,
@@ -86,6 +87,7 @@ class Session:
         self.ledger = Ledger()
         self.roster = Roster()
         self.closed = False
+        self._cut_off = False
         self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._outboxes: dict[int, Outbox[_Letter]] = {}
@@ -120,13 +122,24 @@ class Session:
             ClientClosed: if this session has been closed.
             CapabilityError: if there is a limit and engines cannot be interrupted.
         """
-        if self.closed:
-            raise ClientClosed
+        self.check()
         if limit_s is not None:
             self.require(Capability.SIGNALS, "interrupt a call at its time limit")
         prepared = self.transport.prepare(payload)
         with self._lock:
             return [self._submit(engine_id, operation, prepared, limit_s) for engine_id in engine_ids]
+
+    def check(self) -> None:
+        """See that this conversation can go on.
+
+        Raises:
+            ClientClosed: if this session has been closed.
+            ClusterStopped: if the cluster has.
+        """
+        if self.closed:
+            raise ClientClosed
+        if self._cut_off:
+            raise ClusterStopped
 
     def require(self, capability: Capability, what: str) -> None:
         """See that the transport can do something.
@@ -215,7 +228,8 @@ class Session:
                 elif events:
                     self._inbox.put(events)
             except ConnectionLost:
-                return  # each engine's own end is noticed by the calls to it
+                self._cut_off = True
+                return  # calls that are open hear of their engine's end from the transport
 
     def _dispatch(self) -> None:
         while True:

@@ -43,7 +43,7 @@ class History:
         chosen = [
             entry
             for entry in [*finished, *self._running.values()]
-            if (client is None or entry.request.client == client)
+            if (client is None or client in (entry.request.client, entry.request.client.rpartition("-")[0]))
             and (engine_id is None or entry.engine_id == engine_id)
         ]
         return chosen if last is None else chosen[-last:] if last > 0 else []

@@ -1,6 +1,7 @@
 """What went wrong on one engine, as a value that any process can load."""
 
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ __all__ = ["Dumps", "Failure", "Loads"]
 Dumps = Callable[[object], bytes]
 Loads = Callable[[bytes], object]
 
+# The compiler names a cell in its message; engines that fail alike may have numbered it otherwise.
+_ENGINE_CELL = re.compile(r"<engine \d+, cell [\d.]+>")
 _TEXT_CHARS = 100_000
 _NOTES = 50
 _CHAIN_DEPTH = 20
@@ -148,7 +151,7 @@ class _Capture:
             type_name=str(cls.__name__),
             type_module=str(cls.__module__),
             builtin_type=builtin_base(cls).__name__,
-            message=_text(exc),
+            message=_ENGINE_CELL.sub("<cell>", _text(exc)),
             notes=_notes(exc),
             frames=self._frames(exc),
             cause=self._next(exc.__cause__, dumps, depth),

@@ -188,7 +188,7 @@ def parse(line: str, allowed: dict[str, _Option], magic: str) -> tuple[Options, 
 
 
 def leading_options(line: str) -> tuple[str, str]:
-    """The long options at the start of a ``%px`` line, and the code behind them.
+    """The long options at the start of a ``%px`` line, and the code behind them, which may begin with one minus.
 
     Example:
         >>> leading_options("--targets 0 --noblock print(-a)")
@@ -197,8 +197,6 @@ def leading_options(line: str) -> tuple[str, str]:
     rest = line.lstrip()
     while (found := re.match(r"--[a-z][a-z-]*(=\S+)?(\s+|$)", rest)) and (name := found.group().strip()):
         option = CELL.get(name.partition("=")[0])
-        if option is None and name.startswith("--"):
-            break
         taken = found.end()
         if option is not None and option.reads is not None and "=" not in name:
             argument = re.match(r"\S+\s*", rest[taken:])

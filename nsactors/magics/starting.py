@@ -23,7 +23,7 @@ class ClusterOnDemand:
     def __init__(self, make: Callable[[], Cluster] = Cluster) -> None:
         self.cluster = make()
         self._lock = threading.Lock()
-        self._waiting: list[Callable[[Client], object]] = []
+        self._waiting: list[tuple[Callable[[Client], object], Callable[[Exception], object]]] = []
         self._client: Future[Client] = Future()
         threading.Thread(target=self._start, name="nsactors-start-cluster", daemon=True).start()
 
@@ -37,11 +37,16 @@ class ClusterOnDemand:
         """Whether the cluster could not be started."""
         return self.ready and self._client.exception() is not None
 
-    def when_ready(self, work: Callable[[Client], object]) -> None:
-        """Call ``work(client)`` when the engines are there, in the order of these calls."""
+    def when_ready(self, work: Callable[[Client], object], otherwise: Callable[[Exception], object]) -> None:
+        """Call ``work(client)`` when the engines are there, in the order of these calls.
+
+        Args:
+            work: what they are for; it must not wait.
+            otherwise: called with the reason if the cluster cannot be started.
+        """
         with self._lock:
             if not self.ready:
-                self._waiting.append(work)
+                self._waiting.append((work, otherwise))
                 return
         work(self._client.result())
 
@@ -68,10 +73,13 @@ class ClusterOnDemand:
         try:
             client = self.cluster.start_and_connect_sync()
         except Exception as error:
-            self._client.set_exception(error)
+            with self._lock:
+                self._client.set_exception(error)
+            for _, otherwise in self._waiting:
+                otherwise(error)
             return
         with self._lock:
-            for work in self._waiting:
+            for work, _ in self._waiting:
                 work(client)
             self._client.set_result(client)
 

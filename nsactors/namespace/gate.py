@@ -56,7 +56,7 @@ def is_user_frame(frame: FrameType) -> bool:
 
 def protected(function: Callable[P, T]) -> Callable[P, T]:
     """Mark a function of ours that user code calls into (its ``print`` ends there) and that must not be torn apart."""
-    _PROTECTED.add(function.__code__)  # type: ignore[attr-defined]
+    _PROTECTED.add(function.__code__)
     return function
 
 

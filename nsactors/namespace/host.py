@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -95,6 +96,9 @@ class ProcessHost:
     def warm_up(self) -> None:
         """Import IPython."""
         importlib.import_module("nsactors.namespace.ipython_shell")
+        # What is there now stays for good: a full collection then takes 1 ms in place of 15, and IPython makes one
+        # whenever a namespace is emptied.
+        gc.freeze()
 
     def signal(self, number: int) -> None:
         """Signal this process."""

@@ -148,6 +148,7 @@ class IPythonShell:
         compiler = type("_CellCompiler", (_CellCompiler,), {"engine_id": engine_id})
         config = Config()
         config.HistoryManager.hist_file = ":memory:"
+        config.Completer.use_jedi = False  # the objects are here: looking at them beats analysing their source
         self._shell = _EngineInteractiveShell.instance(
             config=config,
             engine_output=output,

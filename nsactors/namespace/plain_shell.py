@@ -113,7 +113,7 @@ def complete_names(names: dict[str, Any], code: str, cursor: int) -> Completions
     text = match.group() if match else ""
     completer = rlcompleter.Completer(names)
     found = itertools.takewhile(lambda m: m is not None, (completer.complete(text, i) for i in itertools.count()))
-    return Completions(tuple(m.rstrip("(") for m in found if m), cursor - len(text), cursor)
+    return Completions(tuple(m.rstrip("()") for m in found if m), cursor - len(text), cursor)
 
 
 def describe(names: dict[str, Any], name: str, detail: int) -> str | None:

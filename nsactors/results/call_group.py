@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nsactors.results.call import METADATA_KEYS, Call, Metadata
@@ -23,6 +25,30 @@ class CallGroup:
         self._calls = calls
         self._label = label
         self._single = single
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls, in the order of the targets."""
+        return list(self._calls)
+
+    @contextmanager
+    def stream_output(self) -> Iterator[None]:
+        """Show what the engines print and display, as it comes, within a ``with`` block.
+
+        Example:
+            >>> with result.stream_output():
+            ...     result.wait()
+        """
+        from nsactors.results.live import LiveOutput, open_screen
+
+        live = LiveOutput(self._calls, open_screen(blocking=True))
+        thread = live.follow()
+        try:
+            yield
+        finally:
+            if not self.settled:
+                live.stop()
+            thread.join()
 
     @property
     def settled(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from nsactors.core.messages import Apply, Execute, Reference
 from nsactors.core.targets import Targets
 from nsactors.results import AsyncMapResult, AsyncResult
+from nsactors.views.activation import activate
 from nsactors.views.data import DataView
 from nsactors.views.functions import ParallelFunction, RemoteFunction
 from nsactors.views.importing import recorded_imports
@@ -191,6 +192,18 @@ class DirectView(DataView):
     def call_on_parts(self, function: Callable[..., Any], sequences: Sequence[Any], *, dist: str = "b") -> Any:
         """Call ``function`` once per engine with the engine's parts of ``sequences``; the results are joined."""
         return self._map_parts(function, sequences, f"parallel({_name(function)})", dist=dist)
+
+    def activate(self, suffix: str = "") -> None:
+        """Let ``%px<suffix>``, ``%autopx<suffix>`` and the other magics run on this view.
+
+        Example:
+            >>> rc[::2].activate("_even")
+            >>> %px_even rank = 0
+
+        Raises:
+            NsactorsError: outside IPython.
+        """
+        activate(self, suffix)
 
     def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None) -> None:
         """Take back calls that have not started; see ``Client.abort``."""

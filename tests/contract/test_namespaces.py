@@ -55,7 +55,7 @@ def test_streams_of_two_clients_are_serialised_and_each_keeps_its_order(
     for client in clients.values():
         assert client.wait(timeout=TIMEOUT_S)
     seen = rc[0].get("seen")
-    assert {name: [n for who, n in seen if who == name] for name in clients} == dict.fromkeys(clients, list(range(30)))
+    assert {name: [n for who, n in seen if who == name] for name in clients} == {name: [*range(30)] for name in clients}
 
 
 def test_no_statement_of_one_client_runs_inside_a_cell_of_another(
@@ -84,7 +84,7 @@ def test_different_code_on_different_engines_overlaps_in_time(rc: Client, gate: 
 def test_engine_code_reads_files(dv: DirectView, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("17")
     dv["path"] = str(tmp_path / "data")
-    dv.execute("x = int(open(path).read())")
+    dv.execute("from pathlib import Path; x = int(Path(path).read_text())")
     assert dv["x"] == [17] * 4
 
 

@@ -65,7 +65,7 @@ def test_a_slice_that_selects_nothing_raises_at_the_call(rc: Client) -> None:
 
 
 def test_the_target_error_of_a_bad_id_is_an_index_error_that_names_the_engines_there_are(rc: Client) -> None:
-    with pytest.raises(IndexError, match="0-3|0 to 3|0, 1, 2, 3|0:3"):
+    with pytest.raises(IndexError, match="there are engines 0-3"):
         rc[17]
 
 

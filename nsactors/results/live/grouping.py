@@ -67,7 +67,7 @@ class _Engine:
 
 
 class Merger:
-    """Puts the output of several engines together.
+    r"""Puts the output of several engines together.
 
     Args:
         engine_ids: who may print.
@@ -77,8 +77,8 @@ class Merger:
 
     Example:
         >>> merger = Merger([0, 1])
-        >>> merger.add(0, [StreamText("stdout", "hello\\n")], now=0.0)
-        >>> merger.add(1, [StreamText("stdout", "hello\\n")], now=0.1)
+        >>> merger.add(0, [StreamText("stdout", "hello\n")], now=0.0)
+        >>> merger.add(1, [StreamText("stdout", "hello\n")], now=0.1)
         >>> merger.due(now=0.1)
         [Shown(engines=(0, 1), piece=TextLine(stream='stdout', text='hello'))]
     """

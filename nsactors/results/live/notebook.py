@@ -165,7 +165,7 @@ def document(shown: Sequence[Shown], remarks: str = "") -> dict[str, Any]:
             continue
         for one in group:
             label, data = _label_and_data(one)
-            plain.append(f"{label} {data.get('text/plain', '')}".rstrip())
+            plain.append(_beside(label, data))
             rich.append(f"<div><code>{html.escape(label)}</code> {_as_html(data)}</div>")
     if remarks:
         plain.append(remarks)
@@ -202,9 +202,13 @@ def _labelled(label: str, data: Mapping[str, Any], metadata: Mapping[str, Any]) 
         return data, dict(metadata)
     if "text/html" in data:
         data["text/html"] = f"<div><code>{html.escape(label)}</code></div>\n{data['text/html']}"
-    text = str(data.get("text/plain", ""))
-    data["text/plain"] = f"{label}{chr(10) if chr(10) in text else ' '}{text}"
+    data["text/plain"] = _beside(label, data)
     return data, dict(metadata)
+
+
+def _beside(label: str, data: Mapping[str, Any]) -> str:
+    text = str(data.get("text/plain", ""))
+    return f"{label}\n{text}" if "\n" in text else f"{label} {text}"
 
 
 def _print_lines(lines: Sequence[Shown]) -> None:

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from nsactors.core.messages import OutputChunk
+from nsactors.errors import group_failures
 from nsactors.results.call import Call
 from nsactors.results.live.grouping import Merger, arrange
 from nsactors.results.live.notebook import CellArea, CellScreen
@@ -31,6 +32,7 @@ class LiveOutput:
         screen: where.
         label: what these calls are called in the progress bar.
         progress_after_s: seconds until a progress bar is shown; negative for never.
+        tells_failures: say at the end what failed, for calls whose result nobody may ask for.
         groupby: show nothing before all have ended, and then in this order; see ``arrange``.
         clock: seconds.
     """
@@ -43,6 +45,7 @@ class LiveOutput:
         label: str = "",
         progress_after_s: float = -1.0,
         groupby: str | None = None,
+        tells_failures: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.screen = screen
@@ -50,6 +53,8 @@ class LiveOutput:
         self._label = label
         self._progress_after_s = progress_after_s
         self._groupby = groupby
+        self._tells_failures = tells_failures
+        self._stopped = threading.Event()
         self._clock = clock
         self._began = clock()
         self._merger = Merger([call.engine_id for call in calls])
@@ -68,7 +73,7 @@ class LiveOutput:
         """
         deadline = None if timeout_s is None else self._clock() + timeout_s
         try:
-            while self._running:
+            while self._running and not self._stopped.is_set():
                 left = REDRAW_S if deadline is None else min(REDRAW_S, deadline - self._clock())
                 if left <= 0:
                     return False
@@ -84,6 +89,10 @@ class LiveOutput:
         thread = threading.Thread(target=self.wait, name="nsactors-live-output", daemon=True)
         thread.start()
         return thread
+
+    def stop(self) -> None:
+        """Show what is there and no more."""
+        self._stopped.set()
 
     def _pump(self, timeout_s: float) -> None:
         due = self._merger.next_due()
@@ -126,6 +135,9 @@ class LiveOutput:
         if left_out:
             self.screen.notice(f"... {left_out:,} lines left out here; what was captured is in .stdout of the result")
         self.screen.show(last)
+        if self._tells_failures:
+            for group in group_failures([call.error for call in self._calls if call.error is not None]):
+                self.screen.notice(group.summary)
         self.screen.close()
 
 

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+
+from nsactors.client.ledger import LIMIT, Ledger
+from nsactors.core.messages import RequestId
+from nsactors.errors import TaskAborted
+from nsactors.results import Call
+
+
+def failed_call(seq: int, error: Exception | None = None) -> Call:
+    call = Call(RequestId("ann", seq), engine_id=seq % 4, label="execute", executes=True)
+    call.error = error or ValueError("bad")
+    return call
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+def test_nothing_is_reported_when_nothing_failed(ledger: Ledger) -> None:
+    assert ledger.report() == ""
+
+
+def test_a_failure_that_nobody_has_seen_is_reported(ledger: Ledger) -> None:
+    ledger.failed(failed_call(0, TaskAborted(0, "apply(f)")))
+    report = ledger.report()
+    assert "1 call failed, and nobody has asked for the result:" in report
+    assert "apply(f) was aborted" in report
+
+
+def test_a_failure_is_reported_once(ledger: Ledger) -> None:
+    ledger.failed(failed_call(0))
+    ledger.report()
+    assert ledger.report() == ""
+
+
+def test_a_failure_that_somebody_has_seen_is_not_reported(ledger: Ledger) -> None:
+    seen, unseen = failed_call(0), failed_call(1)
+    for call in (seen, unseen):
+        ledger.failed(call)
+    ledger.seen([seen])
+    assert "1 call failed" in ledger.report()
+
+
+def test_what_is_seen_before_it_fails_is_reported_all_the_same(ledger: Ledger) -> None:
+    call = failed_call(0)
+    ledger.seen([call])
+    ledger.failed(call)
+    assert ledger.report() != ""
+
+
+def test_a_failure_whose_call_nobody_holds_any_more_is_still_reported(ledger: Ledger) -> None:
+    for seq in range(100):
+        ledger.failed(failed_call(seq))  # each call is gone at once, and its address used again
+    assert "100 calls failed" in ledger.report()
+
+
+def test_equal_failures_are_reported_once(ledger: Ledger) -> None:
+    for seq in range(4):
+        ledger.failed(failed_call(seq))
+    assert ledger.report().count("bad") == 1
+
+
+def test_failures_beyond_the_limit_are_counted(ledger: Ledger) -> None:
+    for seq in range(LIMIT + 5):
+        ledger.failed(failed_call(seq))
+    assert f"{LIMIT + 5} calls failed" in ledger.report()
+
+
+class Events:
+    """What IPython calls after each cell."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[..., object]] = []
+
+    def register(self, name: str, callback: Callable[..., object]) -> None:
+        assert name == "post_run_cell"
+        self.callbacks.append(callback)
+
+    def unregister(self, name: str, callback: Callable[..., object]) -> None:
+        self.callbacks.remove(callback)
+
+
+@pytest.fixture
+def prompt(monkeypatch: pytest.MonkeyPatch) -> Events:
+    """An IPython prompt, as far as the ledger knows it."""
+    ipython = types.ModuleType("IPython")
+    shell = types.SimpleNamespace(events=Events())
+    ipython.get_ipython = lambda: shell  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    return shell.events
+
+
+def test_unseen_failures_are_reported_at_the_next_prompt(
+    ledger: Ledger, prompt: Events, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.report_at_prompts()
+    ledger.failed(failed_call(0))
+    for callback in prompt.callbacks:
+        callback(None)
+    assert "bad" in capsys.readouterr().err
+
+
+def test_a_prompt_after_nothing_failed_shows_nothing(
+    ledger: Ledger, prompt: Events, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.report_at_prompts()
+    prompt.callbacks[0](None)
+    assert capsys.readouterr().err == ""
+
+
+def test_reports_at_prompts_can_be_ended(ledger: Ledger, prompt: Events) -> None:
+    end = ledger.report_at_prompts()
+    end()
+    assert prompt.callbacks == []
+
+
+def test_without_a_prompt_nothing_is_registered(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    ledger.report_at_prompts()()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nsactors.cluster.resources import available_cores, thread_environment
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("9999999 100000", 8)],
+)
+def test_the_limit_of_a_control_group_counts(tmp_path: Path, limit: str, cores: int) -> None:
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert available_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("300000", 3)])
+def test_the_limit_of_an_old_control_group_counts(tmp_path: Path, quota: str, cores: int) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert available_cores(tmp_path) == cores
+
+
+def test_without_a_control_group_the_cores_that_this_process_may_run_on_count(tmp_path: Path) -> None:
+    assert available_cores(tmp_path) == 8
+
+
+@pytest.mark.parametrize(("cores", "engines", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1"), (4, 0, "4")])
+def test_each_engine_gets_its_share_of_the_cores(cores: int, engines: int, threads: str) -> None:
+    assert thread_environment(cores, engines, {})["OMP_NUM_THREADS"] == threads
+
+
+def test_what_the_user_has_set_is_passed_on() -> None:
+    environment = thread_environment(8, 2, {"OMP_NUM_THREADS": "7", "HOME": "/home/ann"})
+    assert (environment["OMP_NUM_THREADS"], environment["OPENBLAS_NUM_THREADS"]) == ("7", "4")
+    assert "HOME" not in environment

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from nsactors.core.cluster import HistoryEntry
+from nsactors.core.history import History
+from nsactors.core.messages import RequestId
+
+
+def entry(seq: int, *, client: str = "ann", engine_id: int = 0, completed: float | None = None) -> HistoryEntry:
+    outcome = "running" if completed is None else "ok"
+    return HistoryEntry(RequestId(client, seq), engine_id, "execute", "x = 1", float(seq), completed, outcome)
+
+
+@pytest.fixture
+def history() -> History:
+    """What ann and ben ran on engines 0 and 1; ben's last request still runs."""
+    history = History()
+    for ended in (entry(0, completed=1), entry(1, engine_id=1, completed=2), entry(0, client="ben", completed=3)):
+        history.record(ended)
+    history.record(entry(1, client="ben"))
+    return history
+
+
+def test_finished_requests_come_first_and_running_ones_last(history: History) -> None:
+    assert [e.completed for e in history.entries()] == [1, 2, 3, None]
+
+
+def test_the_requests_of_one_client_can_be_had(history: History) -> None:
+    assert [e.request.seq for e in history.entries(client="ben")] == [0, 1]
+
+
+def test_the_requests_to_one_engine_can_be_had(history: History) -> None:
+    assert [e.request for e in history.entries(engine_id=1)] == [RequestId("ann", 1)]
+
+
+@pytest.mark.parametrize(("last", "count"), [(0, 0), (1, 1), (3, 3), (99, 4), (-1, 0)])
+def test_the_last_ones_can_be_had(history: History, last: int, count: int) -> None:
+    assert history.entries(last=last) == history.entries()[4 - count :]
+
+
+def test_a_request_that_ends_runs_no_more(history: History) -> None:
+    history.record(entry(1, client="ben", completed=4))
+    assert (history.running(0), history.entries()[-1].completed) == ([], 4)
+
+
+def test_one_request_to_many_engines_is_an_entry_for_each() -> None:
+    history = History()
+    for engine_id in (0, 1):
+        history.record(entry(0, engine_id=engine_id))
+    history.record(entry(0, engine_id=0, completed=1))
+    assert [e.engine_id for e in history.running(1)] == [1]
+
+
+def test_completed_requests_are_counted_by_engine(history: History) -> None:
+    assert (history.completed(0), history.completed(1), history.completed(2)) == (2, 1, 0)
+
+
+def test_what_a_lost_engine_was_running_ended_with_it(history: History) -> None:
+    history.engine_lost(0, at=9.0)
+    last = history.entries()[-1]
+    assert (last.completed, last.outcome, history.running(0)) == (9.0, "engine lost", [])
+
+
+def test_what_other_engines_run_is_not_touched_by_a_loss(history: History) -> None:
+    history.engine_lost(1, at=9.0)
+    assert len(history.running(0)) == 1
+
+
+def test_only_the_last_requests_are_remembered_and_all_are_counted() -> None:
+    history = History(limit=2)
+    for seq in range(5):
+        history.record(entry(seq, completed=float(seq)))
+    assert ([e.request.seq for e in history.entries()], history.completed(0)) == ([3, 4], 5)
