@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from nsactors.client.ledger import LIMIT, Ledger
+from nsactors.client.prompt import join_prompt
 from nsactors.core.messages import RequestId
 from nsactors.errors import TaskAborted
 from nsactors.results import Call
@@ -91,7 +92,7 @@ class Events:
 def prompt(monkeypatch: pytest.MonkeyPatch) -> Events:
     """An IPython prompt, as far as the ledger knows it."""
     ipython = types.ModuleType("IPython")
-    shell = types.SimpleNamespace(events=Events())
+    shell = types.SimpleNamespace(events=Events(), custom_exceptions=(), set_custom_exc=lambda *args: None)
     ipython.get_ipython = lambda: shell  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     return shell.events
@@ -100,7 +101,7 @@ def prompt(monkeypatch: pytest.MonkeyPatch) -> Events:
 def test_unseen_failures_are_reported_at_the_next_prompt(
     ledger: Ledger, prompt: Events, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ledger.report_at_prompts()
+    join_prompt(ledger)
     ledger.failed(failed_call(0))
     for callback in prompt.callbacks:
         callback(None)
@@ -110,17 +111,17 @@ def test_unseen_failures_are_reported_at_the_next_prompt(
 def test_a_prompt_after_nothing_failed_shows_nothing(
     ledger: Ledger, prompt: Events, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ledger.report_at_prompts()
+    join_prompt(ledger)
     prompt.callbacks[0](None)
     assert capsys.readouterr().err == ""
 
 
 def test_reports_at_prompts_can_be_ended(ledger: Ledger, prompt: Events) -> None:
-    end = ledger.report_at_prompts()
+    end = join_prompt(ledger)
     end()
     assert prompt.callbacks == []
 
 
 def test_without_a_prompt_nothing_is_registered(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    ledger.report_at_prompts()()
+    join_prompt(ledger)()
