@@ -1,0 +1,1 @@
+"""How fast nsactors is beside bare Ray actors, ipyparallel and Dask, measured in turns: ``python -m benchmarks``."""

@@ -1,0 +1,150 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.operations import OPERATIONS, Operation, find
+from benchmarks.process import SystemFailed, SystemProcess, import_seconds
+from benchmarks.report import as_json, draw, rows
+from benchmarks.rounds import Cell, Results, measure_in_rounds
+from benchmarks.stats import turn_order
+from benchmarks.systems import SYSTEMS, is_installed
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS, QUICK_ROUNDS = 20, 4
+_IMPORTED_BY = ("nsactors", "ray", "ipyparallel", "dask")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, draw a table, write JSON; the exit status."""
+    options = _parse(arguments)
+    console = Console(stderr=not sys.stdout.isatty())
+    load_average = os.getloadavg()
+    results = Results()
+    status = 0
+    try:
+        _measure(options, results, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted: what was measured so far follows.")
+        status = 130
+    except SystemFailed as failure:
+        console.print(str(failure), markup=False)
+        status = 1
+    if results.turns:
+        Console(width=None if sys.stdout.isatty() else 200).print(draw(rows(results)))
+        path = _save(results, options, load_average)
+        console.print(f"Every timing is in {path}.")
+    return status
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
+    parser.add_argument("--rounds", type=int, help="how many rounds")
+    parser.add_argument("--n", type=_counts, default=(1, 4), help="numbers of engines, such as 1,4")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="OPERATION", help=", ".join(o.name for o in OPERATIONS)
+    )
+    parser.add_argument("--systems", type=_names, default=tuple(SYSTEMS), help=",".join(SYSTEMS))
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    try:
+        options.operations = find(tuple(options.only))
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(sorted({int(part) for part in text.split(",")}))
+    if counts[0] < 1:
+        raise ValueError("at least one engine")
+    return counts
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := set(names) - SYSTEMS.keys():
+        raise argparse.ArgumentTypeError(f"no such systems: {', '.join(sorted(unknown))}")
+    return names
+
+
+def _measure(options: argparse.Namespace, results: Results, console: Console) -> None:
+    systems = [name for name in options.systems if is_installed(name)]
+    for name in set(options.systems) - set(systems):
+        console.print(f"{SYSTEMS[name].title} is left out: {SYSTEMS[name].library} is not installed.")
+    cold = {operation.name: operation for operation in options.operations if operation.cold}
+    warm = [operation for operation in options.operations if not operation.cold]
+    engines = max(options.n)
+    if "import" in cold:
+        _measure_imports(systems, cold["import"].rounds(options.rounds), results, console)
+    starts = cold["start"].rounds(options.rounds) if "start" in cold else 0
+    # The processes that stay for the other operations give the last sample.
+    _measure_starts(systems, engines, starts - bool(warm), results, console)
+    if warm:
+        _measure_warm(systems, warm, options, results, console, note_starts=bool(starts))
+
+
+def _measure_imports(systems: list[str], rounds: int, results: Results, console: Console) -> None:
+    importing = [name for name in systems if name in _IMPORTED_BY]
+    for number in range(rounds if importing else 0):
+        console.print(f"import, round {number + 1} of {rounds}")
+        for name in turn_order(importing, number):
+            results.add(Cell("import", 0, name), [import_seconds(SYSTEMS[name].library)])
+
+
+def _measure_starts(systems: list[str], engines: int, rounds: int, results: Results, console: Console) -> None:
+    for number in range(rounds):
+        console.print(f"start, round {number + 1} of {rounds}")
+        for name in turn_order([name for name in systems if name != "serial"], number):
+            with contextlib.closing(SystemProcess(name, engines)) as process:
+                results.add(Cell("start", engines, name), [process.start_seconds])
+
+
+def _measure_warm(
+    systems: list[str],
+    operations: list[Operation],
+    options: argparse.Namespace,
+    results: Results,
+    console: Console,
+    *,
+    note_starts: bool,
+) -> None:
+    engines = max(options.n)
+    with contextlib.ExitStack() as stack:
+        drivers = {}
+        for name in systems:
+            console.print(f"starting {SYSTEMS[name].title}")
+            drivers[name] = stack.enter_context(contextlib.closing(SystemProcess(name, engines)))
+            if note_starts and name != "serial":
+                results.add(Cell("start", engines, name), [drivers[name].start_seconds])
+        measure_in_rounds(
+            drivers,
+            operations,
+            options.n,
+            options.rounds,
+            results,
+            lambda number: console.print(f"round {number + 1} of {options.rounds}"),
+        )
+
+
+def _save(results: Results, options: argparse.Namespace, load_average: tuple[float, float, float]) -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{datetime.now():%Y-%m-%dT%H%M%S}.json"
+    asked = {"rounds": options.rounds, "n": options.n, "systems": options.systems}
+    path.write_text(json.dumps(as_json(results, asked, load_average), indent=1) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What is measured, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LARGE_BYTES", "MAP_ITEMS", "OPERATIONS", "PIPELINED_CALLS", "Operation", "find"]
+
+LARGE_BYTES = 100_000_000
+MAP_ITEMS = 1_000_000
+PIPELINED_CALLS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that every system does in its own way.
+
+    Args:
+        name: how it is asked for on the command line.
+        title: how it is called in tables.
+        burst: how often it runs in one turn; each run is timed on its own.
+        share: the part of the rounds it takes part in; what takes long needs fewer.
+        all_engines: whether it only makes sense on all of them.
+        cold: whether each sample takes a fresh process.
+    """
+
+    name: str
+    title: str
+    burst: int = 1
+    share: float = 0.25
+    all_engines: bool = True
+    cold: bool = False
+
+    def rounds(self, rounds: int) -> int:
+        """In how many of so many rounds it takes part, the first ones; at least one."""
+        return max(1, round(rounds * self.share))
+
+    def engine_counts(self, counts: tuple[int, ...]) -> tuple[int, ...]:
+        """On how many engines it runs, of the numbers asked for."""
+        return (max(counts),) if self.all_engines else counts
+
+
+def _small(name: str, title: str) -> Operation:
+    return Operation(name, title, burst=20, share=1.0, all_engines=False)
+
+
+OPERATIONS = (
+    _small("apply", "call a function that does nothing"),
+    _small("push", "push a number"),
+    _small("pull", "pull a number"),
+    _small("execute", "execute a cell"),
+    Operation("push-large", "push 100 MB"),
+    Operation("scatter", "scatter 100 MB"),
+    Operation("gather", "gather 100 MB"),
+    Operation("map", "map x**10 over a million numbers"),
+    Operation("pipelined", "2,000 calls without waiting", all_engines=False),
+    Operation("start", "start, to the first result", share=0.15, cold=True),
+    Operation("import", "import the library", cold=True),
+)
+
+
+def find(names: tuple[str, ...]) -> tuple[Operation, ...]:
+    """Operations by name, in the order of the table; all of them if none is named.
+
+    Raises:
+        ValueError: if there is no operation of one of these names.
+    """
+    known = [operation.name for operation in OPERATIONS]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no operation {name!r}: choose among {', '.join(known)}")
+    return tuple(o for o in OPERATIONS if not names or o.name in names)

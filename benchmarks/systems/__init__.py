@@ -1,0 +1,59 @@
+"""The systems that are compared. Each is driven in a process of its own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+__all__ = ["SYSTEMS", "System", "SystemEntry", "is_installed", "make"]
+
+Run = Callable[[], object]
+
+
+class System(Protocol):
+    """Engines, and the same operations on them for all systems."""
+
+    def start(self, engines: int) -> None:
+        """Import the library, start engines, and return when each of them has answered a call."""
+        ...
+
+    def prepare(self, operation: str, engines: int) -> Run | None:
+        """What runs an operation once and waits for its end; None if this system has no such thing."""
+        ...
+
+    def close(self) -> None:
+        """End every process that was started."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SystemEntry:
+    """Where a system's class is, and what it needs."""
+
+    title: str
+    library: str
+    location: str
+
+
+SYSTEMS = {
+    "nsactors": SystemEntry("nsactors", "nsactors", "benchmarks.systems.ns:Nsactors"),
+    "ray": SystemEntry("bare Ray", "ray", "benchmarks.systems.bare_ray:BareRay"),
+    "ipyparallel": SystemEntry("ipyparallel", "ipyparallel", "benchmarks.systems.ipp:Ipyparallel"),
+    "dask": SystemEntry("Dask", "distributed", "benchmarks.systems.dask:Dask"),
+    "local": SystemEntry("one process", "nsactors", "benchmarks.systems.ns:NsactorsLocal"),
+    "serial": SystemEntry("a plain loop", "builtins", "benchmarks.systems.serial:Serial"),
+}
+
+
+def is_installed(name: str) -> bool:
+    """Whether the library of a system can be imported."""
+    return importlib.util.find_spec(SYSTEMS[name].library) is not None
+
+
+def make(name: str) -> System:
+    """A system that has not been started."""
+    module, _, class_name = SYSTEMS[name].location.partition(":")
+    return cast(System, getattr(importlib.import_module(module), class_name)())

@@ -1,0 +1,34 @@
+"""ipyparallel: a controller and engines as processes, connected by ZeroMQ."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.systems.views import prepare_on_view
+from benchmarks.workload import ARGUMENTS, noop
+
+__all__ = ["Ipyparallel"]
+
+
+class Ipyparallel:
+    """ipyparallel as it comes, listening on this machine alone."""
+
+    def start(self, engines: int) -> None:
+        ipyparallel: Any = importlib.import_module("ipyparallel")
+        # Its default address is 127.0.0.1 too; said here, because all depends on it.
+        self._cluster = ipyparallel.Cluster(
+            n=engines, controller_ip="127.0.0.1", profile_dir=os.path.abspath("profile"), log_level=40
+        )
+        self._client = self._cluster.start_and_connect_sync()
+        self._client[:].apply_sync(noop, *ARGUMENTS)
+
+    def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
+        ids = self._client.ids[:engines]
+        return prepare_on_view(self._client[ids[0] if engines == 1 else ids], operation, engines)
+
+    def close(self) -> None:
+        self._client.close()
+        self._cluster.stop_cluster_sync()

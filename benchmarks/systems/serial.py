@@ -1,0 +1,23 @@
+"""No parallelism at all: what any of the others has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.operations import MAP_ITEMS
+from benchmarks.workload import power
+
+__all__ = ["Serial"]
+
+
+class Serial:
+    """A loop in this process."""
+
+    def start(self, engines: int) -> None:
+        """There is nothing to start."""
+
+    def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
+        return (lambda: [power(x) for x in range(MAP_ITEMS)]) if operation == "map" else None
+
+    def close(self) -> None:
+        """There is nothing to end."""

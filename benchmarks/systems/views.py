@@ -1,0 +1,41 @@
+"""The operations on a direct view, whose vocabulary nsactors shares with ipyparallel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.operations import MAP_ITEMS, PIPELINED_CALLS
+from benchmarks.workload import ARGUMENTS, CODE, NUMBER, large_array, noop, power
+
+__all__ = ["prepare_on_view"]
+
+
+def prepare_on_view(view: Any, operation: str, engines: int) -> Callable[[], object] | None:
+    """What runs ``operation`` once on ``view``; see :class:`benchmarks.systems.System`."""
+    match operation:
+        case "apply":
+            return lambda: view.apply_sync(noop, *ARGUMENTS)
+        case "push":
+            return lambda: view.push(NUMBER, block=True)
+        case "pull":
+            view.push(NUMBER, block=True)
+            return lambda: view.pull("number", block=True)
+        case "execute":
+            return lambda: view.execute(CODE, block=True)
+        case "push-large":
+            array = large_array()
+            return lambda: view.push({"large": array}, block=True)
+        case "scatter":
+            array = large_array()
+            return lambda: view.scatter("part", array, block=True)
+        case "gather":
+            view.scatter("part", large_array(), block=True)
+            return lambda: view.gather("part", block=True)
+        case "map":
+            return lambda: view.map_sync(power, range(MAP_ITEMS))
+        case "pipelined":
+            calls = PIPELINED_CALLS // engines
+            return lambda: [r.get() for r in [view.apply_async(noop, *ARGUMENTS) for _ in range(calls)]]
+        case _:
+            return None
