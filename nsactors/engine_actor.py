@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections import deque
+from typing import Any, NamedTuple, Protocol
 
 from nsactors.core.cluster import (
     Abort,
@@ -76,35 +76,44 @@ class ControllerPort(Protocol):
         ...
 
 
+class _Ended(NamedTuple):
+    """A request that has ended, as its main thread leaves it: cheaply."""
+
+    request: Request
+    started: float
+    completed: float
+    outcome: Outcome
+
+
 class _News:
-    """What is to be told to the controller next; filled by all of an engine's threads."""
+    """What is to be told to the controller next; filled by all of an engine's threads, emptied by one."""
 
     def __init__(self) -> None:
-        self.arrived = threading.Event()
-        self._lock = threading.Lock()
-        self._output: list[OutputBatch] = []
-        self._history: list[HistoryEntry] = []
-        self._answers: list[Answer] = []
+        self.urgent = threading.Event()
+        self._items: deque[OutputBatch | _Ended | HistoryEntry | Answer] = deque()
 
-    def add(self, item: OutputBatch | HistoryEntry | Answer, unless: Callable[[], bool] = lambda: False) -> None:
-        with self._lock:
-            if unless():
-                return
-            match item:
-                case OutputBatch():
-                    self._output.append(item)
-                case HistoryEntry():
-                    self._history.append(item)
-                case Answer():
-                    self._answers.append(item)
-                    self.arrived.set()  # somebody waits for it; the rest goes with the next round
+    def add(self, item: OutputBatch | _Ended | HistoryEntry | Answer) -> None:
+        self._items.append(item)
+        if isinstance(item, Answer):  # somebody waits for it; the rest goes with the next round
+            self.urgent.set()
 
-    def take(self) -> Report:
-        with self._lock:
-            report = Report(tuple(self._output), tuple(self._history), tuple(self._answers))
-            self._output, self._history, self._answers = [], [], []
-            self.arrived.clear()
-            return report
+    def take(self, engine_id: int) -> Report:
+        self.urgent.clear()
+        output: list[OutputBatch] = []
+        history: list[HistoryEntry] = []
+        answers: list[Answer] = []
+        while self._items:
+            match self._items.popleft():
+                case OutputBatch() as batch:
+                    output.append(batch)
+                case HistoryEntry() as entry:
+                    history.append(entry)
+                case Answer() as answer:
+                    answers.append(answer)
+                case _Ended(request, started, completed, outcome):
+                    entry = _entry(request, engine_id, started)
+                    history.append(entry._replace(completed=completed, outcome=_outcome_name(outcome)))
+        return Report(tuple(output), tuple(history), tuple(answers))
 
 
 class EngineActor:
@@ -129,8 +138,7 @@ class EngineActor:
         whole = f"{host.output_path}.stdout and .stderr on {socket.gethostname()}" if host.output_path else ""
         self._output = Output(spec.engine_id, host.open_capture(), whole)
         self._namespace = Namespace(host.fresh_names(), self._make_shell)
-        self._running: HistoryEntry | None = None
-        self._ended = threading.Event()
+        self._running: tuple[Request, float] | None = None
         self._closed = threading.Event()
         self._news = _News()
         self._deadline: tuple[RequestId, float] | None = None
@@ -145,7 +153,7 @@ class EngineActor:
     def close(self) -> None:
         """Let go of the streams and end the helper threads; for hosts that outlive their engine."""
         self._closed.set()
-        self._news.arrived.set()
+        self._news.urgent.set()
         self._cell_loop.close()
         self._output.close()
 
@@ -159,18 +167,15 @@ class EngineActor:
             case Verdict.REPEATED:
                 return self._reply(request, Refused(), nothing, started), None
             case Verdict.ABORTED:
-                self._note(_entry(request, self._spec.engine_id, started), "aborted")
                 return self._reply(request, Aborted(), nothing, started), None
             case Verdict.RUN:
                 return self._run(request, payload, started)
 
     def _run(self, request: Request, payload: Payload | None, started: float) -> tuple[Reply, Payload | None]:
-        entry = _entry(request, self._spec.engine_id, started)
         if late := self._output.begin(request.id):
             self._news.add(late)
         number = self._namespace.execution_count
-        self._ended.clear()
-        self._running = entry
+        self._running = (request, started)
         self._gate.enter(request.id)
         if request.limit_s is not None:
             self._deadline = (request.id, time.monotonic() + request.limit_s)
@@ -190,16 +195,16 @@ class EngineActor:
             self._gate.leave()
             self._deadline = None
             self._running = None
-            self._ended.set()
-        self._note(entry, outcome.failure.type_name if isinstance(outcome, Failed) else type(outcome).__name__.lower())
         return self._reply(request, outcome, self._output.finish(), started, number), result
 
     def _reply(
         self, request: Request, outcome: Outcome, tail: OutputBatch, started: float, number: int | None = None
     ) -> Reply:
+        completed = time.time()
+        self._news.add(_Ended(request, started, completed, outcome))
         spec = self._spec
         count = number if isinstance(request.operation, Execute) else None
-        return Reply(request.id, spec.engine_id, spec.incarnation, outcome, tail, started, time.time(), count)
+        return Reply(request.id, spec.engine_id, spec.incarnation, outcome, tail, started, completed, count)
 
     def _failure(self, error: BaseException, request: Request) -> Failure:
         return Failure.capture(
@@ -209,9 +214,6 @@ class EngineActor:
             dumps=lambda value: pack(value, what="the exception", ref_types=()).data,
             is_user_frame=is_user_frame,
         )
-
-    def _note(self, entry: HistoryEntry, outcome: str) -> None:
-        self._news.add(entry._replace(completed=time.time(), outcome=outcome))
 
     def _make_shell(self, names: dict[str, Any]) -> Any:
         return self._host.make_shell(self._spec.engine_id, names, self._output, self._cell_loop)
@@ -242,8 +244,8 @@ class EngineActor:
         match command:
             case Interrupt(requests):
                 running = self._running
-                if running is not None and (requests is None or running.request in requests):
-                    self._gate.interrupt(running.request, ended=self._ended)
+                if running is not None and (requests is None or running[0].id in requests):
+                    self._gate.interrupt(running[0].id)
             case Signal(number):
                 self._host.signal(number)
             case Ask(ticket, question):
@@ -271,7 +273,7 @@ class EngineActor:
 
     def _ship(self) -> None:
         while not self._closed.is_set():
-            self._news.arrived.wait(SHIP_IDLE_S if self._running is None else SHIP_BUSY_S)
+            self._news.urgent.wait(SHIP_IDLE_S if self._running is None else SHIP_BUSY_S)
             self._end_overdue()
             self._ship_once()
 
@@ -280,18 +282,17 @@ class EngineActor:
         if deadline is not None and time.monotonic() >= deadline[1]:
             self._deadline = None
             self._expired = deadline[0]
-            self._gate.interrupt(deadline[0], ended=self._ended)
+            self._gate.interrupt(deadline[0])
 
     def _ship_once(self) -> None:
         running = self._running
-        if running is not None and running.request != self._announced:
-            self._announced = running.request
-            # Its end may be noted at this very moment: said afterwards, "it runs" would stay true for ever.
-            self._news.add(running, unless=lambda: self._running is not running)
+        if running is not None and running[0].id != self._announced:
+            self._announced = running[0].id
+            self._news.add(_entry(running[0], self._spec.engine_id, running[1]))
         batch = self._output.take()
         if batch:
             self._news.add(batch)
-        report = self._news.take()
+        report = self._news.take(self._spec.engine_id)
         if report == Report():
             return
         try:
@@ -306,3 +307,7 @@ def _entry(request: Request, engine_id: int, started: float) -> HistoryEntry:
     operation = request.operation
     source = operation.code[:SOURCE_PREVIEW_CHARS] if isinstance(operation, Execute) else request.label
     return HistoryEntry(request.id, engine_id, request.label, source, started, None, "running")
+
+
+def _outcome_name(outcome: Outcome) -> str:
+    return outcome.failure.type_name if isinstance(outcome, Failed) else type(outcome).__name__.lower()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from nsactors.client.forms import engine_table, table_as_html
 from nsactors.client.prompt import join_prompt
 from nsactors.client.session import Session
 from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
@@ -264,6 +265,13 @@ class Client:
     def __repr__(self) -> str:
         state = "closed" if self._session.closed else f"engines {self._session.roster.ids}"
         return f"<Client {self.name}: {state}>"
+
+    def __rich__(self) -> Any:
+        """A table of the engines."""
+        return engine_table(self._session)
+
+    def _repr_html_(self) -> str:
+        return table_as_html(engine_table(self._session))
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
         """Wait for results (None: for every call of this client); whether they are there.

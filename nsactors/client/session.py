@@ -1,8 +1,8 @@
 """A client's conversation with a cluster: it numbers requests, matches replies, and hears what happens.
 
-Three kinds of threads meet here. Callers submit. A reader waits for the controller's events. A dispatcher takes
-everything that arrives, replies and events alike, in one line: so what belongs to a call is only ever touched in one
-place.
+Several threads meet here. Callers submit. The transport's own thread settles calls as their replies come in: the way to
+somebody who waits has one thread less. A reader waits for the controller's events; a dispatcher acts on them, and on
+all that may take longer than a reply should.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -32,7 +33,7 @@ from nsactors.core.cluster import (
     Interrupt,
     OutputEvent,
 )
-from nsactors.core.messages import Capability, Execute, Operation, Reply, Request, RequestId
+from nsactors.core.messages import Capability, Execute, Operation, OutputBatch, Reply, Request, RequestId
 from nsactors.core.payload import Payload
 from nsactors.core.stream import Outbox
 from nsactors.errors import (
@@ -66,11 +67,11 @@ class _Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Delivery:
-    """What came back for a letter."""
+class _Loss:
+    """A letter whose engine is gone."""
 
     letter: _Letter
-    content: Any
+    gone: EngineGone
 
 
 class Session:
@@ -94,7 +95,7 @@ class Session:
         self._open: dict[RequestId, Call] = {}
         self._known: weakref.WeakValueDictionary[RequestId, Call] = weakref.WeakValueDictionary()
         self._overtaking: dict[RequestId, tuple[Call, float]] = {}
-        self._inbox: SimpleQueue[_Delivery | ClusterState | list[Event] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[_Letter | _Loss | ClusterState | list[Event] | None] = SimpleQueue()
         self._take_state(transport.controller.attach(name))
         self._threads = [
             threading.Thread(target=loop, name=f"nsactors-{loop.__name__}", daemon=True)
@@ -164,11 +165,8 @@ class Session:
         return call
 
     def _send(self, letter: _Letter) -> None:
-        def deliver(content: Any) -> None:
-            self._inbox.put(_Delivery(letter, content))
-
         try:
-            self.transport.submit(letter.engine, letter.request, letter.prepared, deliver)
+            self.transport.submit(letter.engine, letter.request, letter.prepared, partial(self._deliver, letter))
         except Exception as error:
             # It may be its turn long after the caller has gone on: the call itself must say what became of it.
             self._settle(letter.call, None, ClusterUnreachable("the engine", f"{type(error).__name__}: {error}"))
@@ -241,49 +239,50 @@ class Session:
             match item:
                 case None:
                     return
-                case _Delivery(letter, content):
-                    self._take_delivery(letter, content)
+                case _Letter():
+                    self._send(item)
+                case _Loss(letter, gone):
+                    self._remove_engine(letter.engine.engine_id, letter.engine.incarnation, gone.reason)
+                    call = letter.call
+                    self._settle(call, None, EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail))
                 case ClusterState():
                     self._take_state(item)
                 case list():
                     for event in item:
                         self._take_event(event)
 
-    def _take_delivery(self, letter: _Letter, content: Any) -> None:
+    def _deliver(self, letter: _Letter, content: Any) -> None:
+        """Take what came back for a letter, on a thread of the transport: one thread less on the way to who waits."""
         with self._lock:
             outbox = self._outboxes.get(letter.engine.engine_id)
             following = outbox.settle() if outbox is not None else None
-            if following is not None:
-                self._send(following)
+        if following is not None:
+            self._inbox.put(following)  # the transport's own thread is not to wait for the transport
         try:
             reply, payload = self.transport.open(letter.engine, content)
+            self._take_reply(letter.call, reply, payload)
         except EngineGone as gone:
-            self._lose_call(letter.call, letter.engine, gone)
+            self._inbox.put(_Loss(letter, gone))
         except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
             self._settle(letter.call, None, error)
-        else:
-            self._take_reply(letter.call, reply, payload)
 
     def _take_reply(self, call: Call, reply: Reply, payload: Payload | None) -> None:
         call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
-        call.output.finish(reply.tail)
-        call.output_arrived()
         call.value, call.error = read_outcome(call, reply.outcome, payload)
-        if call.output.complete:
+        with self._lock:
+            call.output.finish(reply.tail)
+            complete = call.output.complete
+            if not complete:
+                self._overtaking[call.request_id] = (call, time.monotonic() + OUTPUT_GRACE_S)
+                self._inbox.put([])  # the dispatcher has a deadline to look after now
+        call.output_arrived()
+        if complete:
             self._settle(call, call.value, call.error)
-        else:
-            self._overtaking[call.request_id] = (call, time.monotonic() + OUTPUT_GRACE_S)
 
     def _take_event(self, event: Event) -> None:
         match event:
             case OutputEvent(batch):
-                call = self._known.get(batch.request)
-                if call is not None:
-                    call.output.add(batch)
-                    call.output_arrived()
-                    if batch.request in self._overtaking and call.output.complete:
-                        del self._overtaking[batch.request]
-                        self._settle(call, call.value, call.error)
+                self._take_output(batch)
             case EngineStarting(engine_id):
                 self.roster.expect([engine_id])
             case EngineJoined(engine):
@@ -292,6 +291,17 @@ class Session:
                 self._remove_engine(engine_id, incarnation, reason)
             case EngineFailedToStart(engine_id, _, reason, stderr_tail):
                 self.roster.failed_to_start(EngineStartError(engine_id, reason, stderr_tail))
+
+    def _take_output(self, batch: OutputBatch) -> None:
+        call = self._known.get(batch.request)
+        if call is None:
+            return
+        with self._lock:
+            call.output.add(batch)
+            overtaken = call.output.complete and self._overtaking.pop(batch.request, None) is not None
+        call.output_arrived()
+        if overtaken:
+            self._settle(call, call.value, call.error)
 
     def _take_state(self, state: ClusterState) -> None:
         """Catch up with a cluster that was not listened to for a while."""
@@ -316,10 +326,6 @@ class Session:
             unsent = self._outboxes.pop(engine_id).drain()
         for letter in unsent:
             self._settle(letter.call, None, EngineLost(engine_id, letter.call.label, reason))
-
-    def _lose_call(self, call: Call, engine: EngineInfo, gone: EngineGone) -> None:
-        self._remove_engine(engine.engine_id, engine.incarnation, gone.reason)
-        self._settle(call, None, EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail))
 
     def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
         with self._lock:
@@ -353,5 +359,6 @@ class Session:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(5.0)
+        self.transport.close()
         for call in self.open_calls():
             self._settle(call, None, ClientClosed())

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import os
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -117,15 +118,19 @@ class Cluster:
             warnings.warn(str(failure), EngineStartWarning, stacklevel=2)
         return client
 
-    def connect_client_sync(self) -> Client:
+    def connect_client_sync(self, name: str | None = None, report: Callable[[str], object] | None = None) -> Client:
         """Another client of this cluster, with a history and streams of its own.
+
+        Args:
+            name: what others see in the history.
+            report: where failures that nobody asked for are told when it is closed; the default is stderr.
 
         Raises:
             ClusterStopped: if the cluster does not run.
         """
         if self._backend is None:
             raise ClusterStopped
-        return Client(self._backend.connect())
+        return Client(self._backend.connect(), name, report=report)
 
     def stop_cluster_sync(self) -> None:
         """End engines and controller, and Ray if this cluster started it. What nobody asked for is reported."""

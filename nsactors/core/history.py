@@ -17,13 +17,18 @@ class History:
         self._finished: deque[HistoryEntry] = deque(maxlen=limit)
         self._running: dict[tuple[int, RequestId], HistoryEntry] = {}
         self._completed: Counter[int] = Counter()
+        self._last_ended: dict[tuple[int, str], int] = {}
 
     def record(self, entry: HistoryEntry) -> None:
         """A request has started (``completed is None``) or ended."""
         key = (entry.engine_id, entry.request)
+        stream = (entry.engine_id, entry.request.client)
         if entry.completed is None:
-            self._running[key] = entry
+            # Said by another thread than the one that runs it: it may come after its end.
+            if entry.request.seq > self._last_ended.get(stream, -1):
+                self._running[key] = entry
             return
+        self._last_ended[stream] = max(entry.request.seq, self._last_ended.get(stream, -1))
         self._running.pop(key, None)
         self._finished.append(entry)
         self._completed[entry.engine_id] += 1

@@ -70,7 +70,7 @@ class OutputLog:
         self._whole = whole
         self._room_bytes = limit_bytes
         self._display_room_bytes = DISPLAY_LIMIT_BYTES
-        self._flood = _Flood()
+        self._flood: _Flood | None = None
         self._chunks: list[OutputChunk] = []  # from position _acknowledged on
         self._acknowledged = 0
         self._taken = 0
@@ -88,12 +88,12 @@ class OutputLog:
             self._room_bytes -= len(kept.text)
             self._append(kept)
             if size > len(kept.text):
-                self._flood.append(chunk._replace(text=chunk.text[len(kept.text) :]))
+                self._flooded().append(chunk._replace(text=chunk.text[len(kept.text) :]))
         elif size <= self._display_room_bytes:
             self._display_room_bytes -= size
             self._append(chunk)
         else:
-            self._flood.left_out_bytes += size
+            self._flooded().left_out_bytes += size
 
     def _append(self, chunk: OutputChunk) -> None:
         if isinstance(chunk, StreamText):
@@ -104,6 +104,10 @@ class OutputLog:
                 self._chunks[-1] = StreamText(last.name, last.text + chunk.text)
                 return
         self._chunks.append(chunk)
+
+    def _flooded(self) -> _Flood:
+        self._flood = self._flood or _Flood()
+        return self._flood
 
     def take(self) -> OutputBatch:
         """What has not been handed out yet, to be shipped ahead of the reply."""
@@ -120,8 +124,9 @@ class OutputLog:
 
     def tail(self) -> OutputBatch:
         """Everything not acknowledged, and the end of a flood; from now on it counts as handed out and safe."""
-        for chunk in self._flood.drain(self._whole):
-            self._append(chunk)
+        if self._flood is not None:
+            for chunk in self._flood.drain(self._whole):
+                self._append(chunk)
         batch = self._batch_from(self._acknowledged)
         self._acknowledged = self._taken = self._acknowledged + len(self._chunks)
         self._chunks = []

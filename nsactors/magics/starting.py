@@ -82,6 +82,8 @@ class ClusterOnDemand:
             for work, _ in self._waiting:
                 work(client)
             self._client.set_result(client)
+        # The kernel kills Ray's processes when the thread that started them ends (PR_SET_PDEATHSIG), not the process.
+        threading.Event().wait()
 
 
 def find_client(names: dict[str, Any]) -> Client | None:

@@ -46,6 +46,7 @@ class AsyncResult(CallGroup, Future[Any]):
         CallGroup.__init__(self, list(calls), label, single)
         self._owner = owner
         self._return_exceptions = return_exceptions
+        self._parts_awaited = False
         self._open = len(self._calls) + 1  # one more, so that it cannot end before it is made
         for call in self._calls:
             call.when_settled(self._one_settled)
@@ -55,7 +56,9 @@ class AsyncResult(CallGroup, Future[Any]):
         with self._condition:
             self._open -= 1
             last = self._open == 0
-            self._condition.notify_all()
+            # Waking somebody who waits for all of them at each answer is what costs a call to many engines most.
+            if self._parts_awaited or (call is not None and call.error is not None):
+                self._condition.notify_all()
         if last:
             # A result that was cancelled meanwhile has no use for an outcome.
             with contextlib.suppress(concurrent.futures.InvalidStateError):
@@ -131,10 +134,7 @@ class AsyncResult(CallGroup, Future[Any]):
             raise self._combined(self._failures())
         return super().result()
 
-    @property
-    def r(self) -> Any:
-        """The result; waits for it."""
-        return self.get()
+    r = property(get, doc="The result; waits for it.")
 
     def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
         """The results by engine id; ``timeout`` and errors as for :meth:`get`.
@@ -259,6 +259,7 @@ class AsyncResult(CallGroup, Future[Any]):
 
     def _one(self, call: Call) -> Any:
         with self._condition:
+            self._parts_awaited = True
             self._condition.wait_for(lambda: call.done)
         if call.error is not None and not self._return_exceptions:
             self._owner.asked(self._calls)

@@ -107,5 +107,16 @@ class CallGroup:
             return self.known(name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __rich__(self) -> Any:
+        """A table of how far each engine is."""
+        from nsactors.results.forms import result_table
+
+        return result_table(repr(self), self._calls)
+
+    def _repr_html_(self) -> str:
+        from nsactors.results.forms import result_html
+
+        return result_html(repr(self), self._calls)
+
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *METADATA_KEYS})

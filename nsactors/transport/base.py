@@ -144,6 +144,10 @@ class Transport(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """The client leaves; what comes in from now on is dropped."""
+        ...
+
 
 class Backend(Protocol):
     """Where a cluster lives: starts and ends its controller."""

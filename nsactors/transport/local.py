@@ -18,7 +18,7 @@ from nsactors.controller import Controller, Death
 from nsactors.core.cluster import EngineInfo, EngineSpec
 from nsactors.core.messages import Capability, Reply, Request
 from nsactors.core.payload import Payload
-from nsactors.core.wire import Sealed, decode, encode, seal
+from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, seal
 from nsactors.engine_actor import EngineActor
 from nsactors.errors import ClusterStopped, ClusterUnreachable
 from nsactors.namespace.host import ThreadHost
@@ -93,7 +93,7 @@ class _EngineThread:
             engine.close()
 
     def _run(self, engine: EngineActor, letter: _Letter) -> tuple[bytes, Sealed]:
-        request, payload = decode(letter.header, letter.sealed.buffers, letter.sealed.refs)
+        request, payload = decode_request(letter.header, letter.sealed.buffers, letter.sealed.refs)
         reply, result = engine.handle(request, payload)
         sealed = _copied(seal(result))
         return encode(reply, sealed), sealed
@@ -150,6 +150,9 @@ class LocalTransport:
 
     def __init__(self, line: _LoopLine) -> None:
         self.controller = ControllerProxy(line)
+        # Replies are delivered on a thread of the client: on an engine's, what a callback prints would be the engine's.
+        self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
+        threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
     def prepare(self, payload: Payload | None) -> Sealed:
         """Copy a payload: what the caller changes afterwards must not change what was sent."""
@@ -157,14 +160,25 @@ class LocalTransport:
 
     def submit(self, engine: EngineInfo, request: Request, prepared: Sealed, on_reply: Callable[[Any], None]) -> None:
         """Post a request to the engine's thread."""
-        engine.address.post(_Letter(encode(request, prepared), prepared, on_reply))
+        engine.address.post(
+            _Letter(encode(request, prepared), prepared, lambda reply: self._replies.put((on_reply, reply)))
+        )
 
     def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
         """Decode a reply."""
         if isinstance(delivered, EngineGone):
             raise delivered
         header, sealed = delivered
-        return decode(header, sealed.buffers, sealed.refs)
+        return decode_reply(header, sealed.buffers, sealed.refs)
+
+    def close(self) -> None:
+        """Deliver no more."""
+        self._replies.put(None)
+
+    def _deliver(self) -> None:
+        while (delivery := self._replies.get()) is not None:
+            on_reply, reply = delivery
+            on_reply(reply)
 
 
 class LocalBackend:

@@ -14,7 +14,7 @@ from nsactors.controller import Controller, Death
 from nsactors.core.cluster import EngineInfo, EngineSpec
 from nsactors.core.messages import Capability, Reply, Request
 from nsactors.core.payload import Payload
-from nsactors.core.wire import Sealed, decode, encode, seal
+from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, seal
 from nsactors.engine_actor import EngineActor
 from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost
 from nsactors.namespace.host import ProcessHost
@@ -41,7 +41,7 @@ class RayEngine:
 
     def handle(self, header: bytes, buffers: tuple[Any, ...] = (), refs: tuple[Any, ...] = ()) -> Any:
         """Run one request; ``buffers`` and ``refs`` are there if its payload is large."""
-        request, payload = decode(header, buffers, refs)
+        request, payload = decode_request(header, buffers, refs)
         reply, result = self._engine.handle(request, payload)
         sealed = seal(result)
         if not sealed.buffers:
@@ -161,9 +161,12 @@ class RayTransport:
             death = _death(error, engine.output_path)
             raise EngineGone(death.reason, death.stderr_tail) from None
         if isinstance(value, bytes):
-            return decode(value)
+            return decode_reply(value)
         header, buffers, refs = value
-        return decode(header, tuple(buffers), tuple(refs))
+        return decode_reply(header, tuple(buffers), tuple(refs))
+
+    def close(self) -> None:
+        """Nothing is held: replies belong to their calls."""
 
 
 class RayBackend:

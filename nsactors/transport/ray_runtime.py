@@ -26,7 +26,8 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 from nsactors.errors import ClusterUnreachable
@@ -54,6 +55,7 @@ class RayRuntime:
         self._embedded = False
         self._folder: str | None = None
         self._ray: Any = None
+        self._starter: _LastingThread | None = None
 
     def acquire(self, *, num_cpus: int, address: str | None, environment: dict[str, str], show_logs: bool) -> Any:
         """The ``ray`` module, connected; starts an embedded cluster if there is none to connect to.
@@ -85,6 +87,8 @@ class RayRuntime:
             if self._users == 0 and self._embedded:
                 self._embedded = False
                 self._ray.shutdown()
+                if self._starter is not None:
+                    self._starter.end()
                 self._clean()
 
     def _import_ray(self) -> Any:
@@ -111,15 +115,18 @@ class RayRuntime:
                 "Ray was imported before nsactors could make it safe (loopback only, with a token). "
                 "Import nsactors and start the Cluster before 'import ray', or call ray.init() yourself first",
             )
-        with _environment(environment):
-            ray.init(
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=show_logs,
-                logging_level="INFO" if show_logs else "ERROR",
-                _temp_dir=self._folder,
-                runtime_env=None,
-            )
+
+        def start() -> None:
+            with _environment(environment):
+                ray.init(
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=show_logs,
+                    logging_level="INFO" if show_logs else "ERROR",
+                    _temp_dir=self._folder,
+                )
+
+        self._starter = _LastingThread(start)
         self._embedded = True
         if not show_logs:
             _silence_raylet(ray)
@@ -137,6 +144,32 @@ class RayRuntime:
             self._ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _LastingThread:
+    """Runs a function in a thread that lives on until it is ended.
+
+    Ray's servers die with the *thread* that started them (``PR_SET_PDEATHSIG``): started from a thread of a pool,
+    they went when the pool did, and took the user's process with them a minute later.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._over = threading.Event()
+        self._done: Future[None] = Future()
+        threading.Thread(target=self._run, args=(function,), name="nsactors-ray", daemon=True).start()
+        self._done.result()
+
+    def end(self) -> None:
+        self._over.set()
+
+    def _run(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as error:
+            self._done.set_exception(error)
+        else:
+            self._done.set_result(None)
+            self._over.wait()
 
 
 ray_runtime = RayRuntime()

@@ -63,7 +63,7 @@ def cluster(backend: str) -> Iterator[Cluster]:
 
 @pytest.fixture
 def transport(cluster: Cluster) -> Any:
-    """The transport's end at a client."""
+    """What tests may ask of the transport: its name and its capabilities."""
     with cluster.connect_client_sync() as client:
         return client.session.transport
 
@@ -82,12 +82,12 @@ def _needed_capabilities(request: pytest.FixtureRequest, transport: Any) -> None
 
 
 @pytest.fixture
-def connect(transport: Any) -> Iterator[Callable[..., Client]]:
+def connect(cluster: Cluster) -> Iterator[Callable[..., Client]]:
     """Makes more clients of the cluster; they are closed at the end."""
     clients: list[Client] = []
 
     def connect(name: str | None = None, report: Callable[[str], object] = lambda text: None) -> Client:
-        clients.append(Client(transport, name, report=report))
+        clients.append(cluster.connect_client_sync(name, report))
         return clients[-1]
 
     yield connect

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from nsactors import Client
+from nsactors import Client, Cluster
 from tests.gates import TIMEOUT_S, Gate
 
 
@@ -93,8 +92,8 @@ def test_a_result_that_was_cancelled_is_not_reported(connect: Callable[..., Clie
 
 
 def test_a_failure_is_told_on_stderr_unless_somebody_else_takes_it(
-    transport: Any, capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Client(transport) as client:
+    with cluster.connect_client_sync() as client:
         assert client[0].execute("1/0").wait(TIMEOUT_S)
     assert "ZeroDivisionError" in capsys.readouterr().err

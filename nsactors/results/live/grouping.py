@@ -47,8 +47,9 @@ class _Waiting(NamedTuple):
 class _Engine:
     """What one engine has printed and what of it waits to be shown."""
 
-    def __init__(self, engine_id: int) -> None:
+    def __init__(self, engine_id: int, having: Counter[Hashable]) -> None:
         self.id = engine_id
+        self._having = having  # shared: how many engines have a key among what waits
         self.editors = {stream: LineEditor() for stream in _STREAMS}
         self.waiting: deque[_Waiting] = deque()
         self.keys: Counter[Hashable] = Counter()
@@ -57,12 +58,16 @@ class _Engine:
     def put(self, piece: Piece, key: Hashable, now: float) -> None:
         self.waiting.append(_Waiting(piece, key, now))
         self.keys[key] += 1
+        self._having[key] += self.keys[key] == 1
 
     def pop(self) -> Piece:
         piece, key, _ = self.waiting.popleft()
         self.keys[key] -= 1
         if not self.keys[key]:
             del self.keys[key]
+            self._having[key] -= 1
+            if not self._having[key]:
+                del self._having[key]
         return piece
 
 
@@ -84,7 +89,8 @@ class Merger:
     """
 
     def __init__(self, engine_ids: Iterable[int], hold_s: float = HOLD_S, limit: int = LINES_SHOWN) -> None:
-        self._engines = {engine_id: _Engine(engine_id) for engine_id in engine_ids}
+        self._having: Counter[Hashable] = Counter()
+        self._engines = {engine_id: _Engine(engine_id, self._having) for engine_id in engine_ids}
         self._hold_s = hold_s
         self._limit = limit
         self._lines_shown = 0
@@ -147,6 +153,17 @@ class Merger:
         self._past_limit += len(engines)
         self._last.extend(Shown((engine_id,), piece) for engine_id in engines)
 
+    def _drop_lines(self) -> None:
+        """The limit is reached: of what waits, only displays and results are still to be shown."""
+        for engine in self._engines.values():
+            for _ in range(len(engine.waiting)):
+                waiting = engine.waiting[0]
+                engine.pop()
+                if isinstance(waiting.piece, TextLine):
+                    self._pass_limit([engine.id], waiting.piece)
+                else:
+                    engine.put(*waiting)
+
     def _finish_lines(self, engine: _Engine, now: float) -> None:
         for stream in _STREAMS:
             if line := engine.editors[stream].take():
@@ -157,12 +174,11 @@ class Merger:
         while (key := self._choose(now)) is not None:
             engines = [i for i, e in self._engines.items() if e.waiting and e.waiting[0].key == key]
             pieces = [self._engines[i].pop() for i in engines]
-            if isinstance(pieces[0], TextLine):
-                if self._lines_shown >= self._limit:
-                    self._pass_limit(engines, pieces[0])
-                    continue
-                self._lines_shown += 1
             shown.append(Shown(tuple(engines), _common(pieces)))
+            if isinstance(pieces[0], TextLine):
+                self._lines_shown += 1
+                if self._lines_shown == self._limit:
+                    self._drop_lines()
         return shown
 
     def _choose(self, now: float | None) -> Hashable | None:
@@ -173,14 +189,12 @@ class Merger:
         quiet = any(not engine.waiting and not engine.ended for engine in self._engines.values())
         if not quiet and all(head.key == heads[0].key for head in heads):
             return heads[0].key
-        ripe = sorted((h for h in heads if now is None or now - h.since >= self._hold_s), key=lambda head: head.since)
+        ripe = [head for head in heads if now is None or now - head.since >= self._hold_s]
         if not ripe:
             return None
         # Better one that nobody else will come to: the others may yet be joined by those who are behind.
-        return next((head.key for head in [*ripe, *heads] if not self._is_behind(head.key)), ripe[0].key)
-
-    def _is_behind(self, key: Hashable) -> bool:
-        return any(key in e.keys and e.waiting[0].key != key for e in self._engines.values())
+        first = Counter(head.key for head in heads)
+        return next((head.key for head in [*ripe, *heads] if self._having[head.key] == first[head.key]), ripe[0].key)
 
 
 def arrange(outputs: Sequence[tuple[int, Sequence[OutputChunk]]], groupby: str) -> list[Shown]:

@@ -9,7 +9,9 @@ __all__ = ["LINE_LIMIT", "LineEditor"]
 LINE_LIMIT = 20_000
 """Characters of one line that are kept."""
 
-_TOKENS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^\[\]]|[\n\r\b]|[^\x1b\n\r\b]+")
+_TOKENS = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^\[\]\x1b]|[\n\r\b]|[^\x1b\n\r\b]+"
+)
 _CONTROL = re.compile(r"[\x1b\r\b]")
 _INCOMPLETE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*|\][^\x07\x1b]*)?$")
 

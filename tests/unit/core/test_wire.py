@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from nsactors.core.messages import Push, Request, RequestId
 from nsactors.core.payload import Payload, pack, unpack
-from nsactors.core.wire import INLINE_LIMIT_BYTES, decode, encode, seal
+from nsactors.core.wire import INLINE_LIMIT_BYTES, decode_request, encode, seal
 
 REQUEST = Request(RequestId("ann", 1), Push())
 
 
 def there_and_back(payload: Payload | None) -> tuple[Any, Payload | None]:
     sealed = seal(payload)
-    return decode(encode(REQUEST, sealed), sealed.buffers, sealed.refs)
+    return decode_request(encode(REQUEST, sealed), sealed.buffers, sealed.refs)
 
 
 def test_a_message_without_payload_is_its_header() -> None:

@@ -1,0 +1,171 @@
+"""IPython at a terminal, typed into through a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.gates import TIMEOUT_S
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|\r")
+
+
+class Prompt:
+    """An IPython session; ``run`` types a line and gives back what appeared before the next prompt."""
+
+    def __init__(self, folder: Path) -> None:
+        own = {
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "IPYTHONDIR": str(folder / "ipython"),
+            "TERM": "xterm",
+            "NO_COLOR": "1",
+        }
+        self.child = pexpect.spawn(
+            sys.executable,
+            ["-m", "IPython", "--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=nocolor"],
+            cwd=folder,
+            env={**os.environ, **own},
+            encoding="utf-8",
+            timeout=TIMEOUT_S,
+            dimensions=(40, 80),
+            echo=False,
+        )
+        self.until_prompt()
+
+    def run(self, line: str) -> str:
+        """Type a line."""
+        self.child.sendline(line)
+        return self.until_prompt()
+
+    def until_prompt(self) -> str:
+        self.child.expect(r"In \[\d+\]: ")
+        return _ESCAPES.sub("", self.child.before or "").strip()
+
+    def wait_for(self, text: str) -> None:
+        """Return when ``text`` is on the screen."""
+        self.child.expect_exact(text)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.child.sendintr()
+
+
+@pytest.fixture(scope="module")
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prompt]:
+    """A session in which ``%px`` has started engines by itself."""
+    prompt = Prompt(tmp_path_factory.mktemp("prompt"))
+    try:
+        prompt.run("%load_ext nsactors")
+        assert "No cluster yet: starting" in prompt.run("%px first = 'ran'")
+        prompt.run("%px import time, os; n = 2")
+        yield prompt
+        prompt.child.sendline("exit")
+        prompt.child.expect(pexpect.EOF)
+    finally:
+        prompt.child.close(force=True)
+
+
+def test_the_cell_that_started_the_cluster_has_run_first(prompt: Prompt) -> None:
+    assert "'ran'" in prompt.run("%pn 0 first")
+
+
+def test_the_engines_have_a_name_here(prompt: Prompt) -> None:
+    assert "0" in prompt.run("rc.ids")
+
+
+def test_a_line_is_labelled_by_its_engine(prompt: Prompt) -> None:
+    assert prompt.run("%pn 0 print('hello')") == "[0] hello"
+
+
+def test_control_c_interrupts_a_cell_and_keeps_names(prompt: Prompt) -> None:
+    prompt.child.sendline("%pn 0 kept = 5; print('sleeping'); time.sleep(60)")
+    prompt.wait_for("[0] sleeping")
+    prompt.interrupt()
+    assert "KeyboardInterrupt" in prompt.until_prompt()
+    assert prompt.run("%pn 0 print(kept)") == "[0] 5"
+
+
+def test_control_c_interrupts_a_shell_command(prompt: Prompt) -> None:
+    prompt.child.sendline("%pn 0 !echo started; sleep 100")
+    prompt.wait_for("[0] started")
+    prompt.interrupt()
+    assert "KeyboardInterrupt" in prompt.until_prompt()
+    assert prompt.run("%pn 0 print(n)") == "[0] 2"
+
+
+def test_output_of_work_that_nobody_waits_for_comes_at_the_prompt(prompt: Prompt) -> None:
+    prompt.run("ar = %px --noblock --targets 0 print('later')")
+    assert "True" in prompt.run("ar.wait()")
+    prompt.child.sendline("")
+    prompt.child.expect(r"In \[\d+\]: ")
+    assert prompt.run("ar.get().stdout").endswith("'later\\n'")
+
+
+def test_autopx_runs_cells_on_engines(prompt: Prompt) -> None:
+    assert "enabled" in prompt.run("%autopx")
+    assert "Out[0" in prompt.run("os.getpid() > 0")
+    assert "disabled" in prompt.run("%autopx")
+    assert "NameError" in prompt.run("kept")
+
+
+def test_a_name_is_explained_by_its_engine(prompt: Prompt) -> None:
+    prompt.run("%px thing = {'a': 1}")
+    assert "dict" in prompt.run("%px thing?")
+
+
+def test_numbered_results_come_from_the_engines_history(prompt: Prompt) -> None:
+    assert "first = 'ran'" in prompt.run("%result 1")
+    assert "IndexError: engine 0 has run no cell 999" in prompt.run("%result 999")
+
+
+def test_a_figure_is_saved_and_named(prompt: Prompt) -> None:
+    prompt.run("%pn 0 import matplotlib.pyplot as plt; f = plt.figure(figsize=(1, 1)); p = plt.plot([1, 2])")
+    assert "nsactors-figures/figure-001-engine-0.png" in prompt.run("!ls nsactors-figures/*")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("%px", "UsageError: %px runs a line of code"),
+        ("%pn 0", "UsageError: %pn names engines and code"),
+        ("%pn two x", "UsageError: %pn: engines are named as"),
+        ("%px --targts 0 x", "UsageError: %px has no option --targts"),
+        ("%pxconfig now", "UsageError: %pxconfig takes options"),
+        ("%px --targets 99 x", "NoSuchEngine"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(prompt: Prompt, line: str, message: str) -> None:
+    assert message in prompt.run(line)
+
+
+def test_views_get_magics_of_their_own(prompt: Prompt) -> None:
+    prompt.run("rc[:1].activate('_one')")
+    assert prompt.run("%px_one print('mine')") == "[0] mine"
+
+
+def test_an_edited_module_reaches_the_engines_with_the_next_cell(prompt: Prompt) -> None:
+    prompt.run("f = open('mine.py', 'w'); f.write('value = 1'); f.close(); import sys; sys.path.insert(0, '')")
+    prompt.run("import mine")
+    assert "on" in prompt.run("%pxreload")
+    prompt.run("f = open('mine.py', 'w'); f.write('value = 22'); f.close()")
+    assert prompt.run("%px import mine; print(mine.value)").endswith("] 22")
+
+
+def test_a_flood_is_cut_and_said_to_be(prompt: Prompt) -> None:
+    said = prompt.run("%pn 0 for i in range(100_000): print('line', i)")
+    assert "lines left out here" in said
+    assert said.endswith("[0] line 99999")
+    assert prompt.run("%pn 0 print('alive')") == "[0] alive"
+
+
+def test_names_of_engines_are_completed(prompt: Prompt) -> None:
+    prompt.run("%px only_there = 1")
+    assert "only_there" in prompt.run("get_ipython().complete('only_th', '%px only_th', 11)")

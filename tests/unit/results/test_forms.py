@@ -1,0 +1,85 @@
+"""Clients and results as rich and notebooks show them; screens that need no IPython."""
+
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nsactors import Client, Cluster
+from nsactors.core.messages import Display, ExecuteResult
+from nsactors.results.live.grouping import Shown, TextLine
+from nsactors.results.live.notebook import document
+from nsactors.results.live.terminal import TerminalScreen
+
+
+@pytest.fixture(scope="module")
+def rc() -> Iterator[Client]:
+    with Cluster(n=2, backend="local") as client:
+        yield client
+
+
+def drawn(thing: object) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(thing)
+    return capture.get()
+
+
+def test_a_client_is_a_table_of_its_engines(rc: Client) -> None:
+    assert drawn(rc).count("idle") == 2
+    assert rc._repr_html_().count("<td>idle</td>") == 2
+
+
+def test_a_result_is_a_table_of_its_engines(rc: Client) -> None:
+    result = rc[:].execute("1 / (len('a') - 1)", block=False)
+    result.wait()
+    assert drawn(result).count("ZeroDivisionError") == 2
+    assert result._repr_html_().count("<td>ZeroDivisionError</td>") == 2
+    result.exception()
+
+
+def test_output_can_be_streamed_from_a_script(rc: Client) -> None:
+    with redirect_stdout(io.StringIO()) as printed:
+        result = rc[:].execute("print('hello')")
+        with result.stream_output():
+            result.get()
+    assert printed.getvalue().count("hello") >= 1
+
+
+def test_a_figure_is_saved_under_the_next_free_number(tmp_path: Path) -> None:
+    screen = TerminalScreen(folder=tmp_path)
+    with redirect_stdout(io.StringIO()) as printed:
+        screen.show(
+            [Shown((0,), Display({"image/svg+xml": "<svg/>"}, {})), Shown((0, 1), Display({"image/png": ""}, {}))]
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure-001-engine-0.svg", "figure-002-engine-0-1.png"]
+    assert printed.getvalue().startswith("[0] figure saved as ")
+
+
+def test_text_for_a_pipe_is_plain(tmp_path: Path) -> None:
+    with redirect_stdout(io.StringIO()) as printed:
+        TerminalScreen().show(
+            [
+                Shown((0, 1), TextLine("stdout", "[red]a\x1b[31mb\x1b[0m")),
+                Shown((2,), ExecuteResult(3, {"text/plain": "7"}, {})),
+            ]
+        )
+    assert printed.getvalue() == "[0-1] [red]ab\nOut[2:3]: 7\n"
+
+
+def test_a_document_escapes_text_and_keeps_html_and_images() -> None:
+    bundle = document(
+        [
+            Shown((0,), TextLine("stdout", "<b>")),
+            Shown((0,), Display({"text/html": "<table></table>", "text/plain": "t"}, {})),
+            Shown((1,), Display({"image/png": "AAAA", "text/plain": "<Figure>"}, {})),
+        ],
+        "running",
+    )
+    assert bundle["text/plain"] == "[0] <b>\n[0] t\n[1] <Figure>\nrunning"
+    assert "<pre>[0] &lt;b&gt;</pre>" in bundle["text/html"]
+    assert "<table></table>" in bundle["text/html"]
+    assert 'src="data:image/png;base64,AAAA"' in bundle["text/html"]
