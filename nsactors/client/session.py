@@ -139,7 +139,7 @@ class Session:
         """
         if self.closed:
             raise ClientClosed
-        if self._cut_off:
+        if self._cut_off or self.transport.stopped.is_set():
             raise ClusterStopped
 
     def require(self, capability: Capability, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -127,6 +128,7 @@ class Transport(Protocol):
     capabilities: frozenset[Capability]
     ref_types: tuple[type, ...]
     controller: ControllerProxy
+    stopped: threading.Event  # set when this process has stopped the cluster
 
     def prepare(self, payload: Payload | None) -> Any:
         """Get a payload ready to be submitted, once for any number of engines."""

@@ -150,6 +150,7 @@ class LocalTransport:
 
     def __init__(self, line: _LoopLine) -> None:
         self.controller = ControllerProxy(line)
+        self.stopped = line.stopped
         # Replies are delivered on a thread of the client: on an engine's, what a callback prints would be the engine's.
         self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import tempfile
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -127,8 +128,9 @@ class RayTransport:
     name = "ray"
     capabilities = frozenset(Capability)
 
-    def __init__(self, ray: Any, controller: Any) -> None:
+    def __init__(self, ray: Any, controller: Any, stopped: threading.Event) -> None:
         self._ray = ray
+        self.stopped = stopped
         self.ref_types: tuple[type, ...] = (ray.ObjectRef,)
         self.controller = ControllerProxy(RayLine(controller))
 
@@ -196,6 +198,7 @@ class RayBackend:
         self._show_logs = show_logs
         self._ray: Any = None
         self._controller: Any = None
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         """Start Ray if need be, and the controller."""
@@ -220,13 +223,14 @@ class RayBackend:
         """A new client's transport."""
         if self._controller is None:
             raise ClusterStopped
-        return RayTransport(self._ray, self._controller)
+        return RayTransport(self._ray, self._controller, self._stopped)
 
     def stop(self) -> None:
         """End the engines and the controller, and Ray if it was started for them."""
         controller, self._controller = self._controller, None
         if controller is None:
             return
+        self._stopped.set()
         try:
             ControllerProxy(RayLine(controller)).shut_down()
             self._ray.kill(controller)
