@@ -152,7 +152,9 @@ class OutputAssembler:
 
     def add(self, batch: OutputBatch) -> list[OutputChunk]:
         """Take a batch; the chunks that became readable, in order."""
-        if batch.chunks:
+        # Two batches may begin alike, one shipped ahead and one in the tail: the longer one has all of the other.
+        known = self._early.get(batch.start)
+        if batch.chunks and (known is None or len(batch.chunks) > len(known.chunks)):
             self._early[batch.start] = batch
         fresh: list[OutputChunk] = []
         while ready := next((b for b in self._early.values() if b.start <= len(self.chunks)), None):
