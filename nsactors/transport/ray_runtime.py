@@ -102,10 +102,10 @@ class RayRuntime:
             atexit.register(self._remove_folder)
             for name, value in {**_PRESETS, "RAY_AUTH_TOKEN_PATH": token}.items():
                 os.environ.setdefault(name, value)
+        logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of progress bars for notebooks, which nobody asked for
             self._ray = importlib.import_module("ray")
-        logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
         return self._ray
 
     def _embed(self, ray: Any, num_cpus: int, environment: dict[str, str], show_logs: bool) -> None:
