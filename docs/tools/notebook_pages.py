@@ -1,7 +1,7 @@
 """Notebooks as pages: a hook of MkDocs that turns executed notebooks into Markdown and images.
 
 It reads the outputs that a notebook was saved with, so that building the pages runs nothing and needs no cluster.
-Existing plugins were tried and load scripts from other hosts in the reader's browser, which these pages do not.
+The plugin mkdocs-jupyter was tried: its pages import Mermaid from another host, and ours load nothing from elsewhere.
 """
 
 from __future__ import annotations
