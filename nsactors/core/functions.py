@@ -275,8 +275,10 @@ def _has_private_names() -> bool:
     return all(hasattr(cloudpickle, name) for name in PRIVATE_NAMES)
 
 
-def _builtins_of(function: FunctionType) -> dict[str, Any]:
-    return function.__builtins__  # type: ignore[attr-defined, no-any-return]
+def _builtins_of(function: Any) -> dict[str, Any]:
+    # Any: type checkers differ about whether a function is known to have them.
+    names: dict[str, Any] = function.__builtins__
+    return names
 
 
 def _inner_codes(code: CodeType) -> Iterator[CodeType]:
