@@ -50,6 +50,7 @@ T = TypeVar("T")
 
 POLL_S = 20.0  # a long poll ends by itself: an abandoned one would fill the actor for good
 CLIENT_LEASE_S = 90.0
+KILL_WAIT_S = 5.0  # a killed process is gone within milliseconds
 MAILBOX_EVENTS = 20_000
 
 
@@ -126,7 +127,7 @@ class Controller:
         self._clients: dict[str, _Mailbox[Event]] = {}
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._tickets = itertools.count()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._watches: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._closed = False
 
     async def start_engines(self, count: int) -> list[int]:
@@ -136,8 +137,11 @@ class Controller:
         return [effect.engine_id for effect in effects if isinstance(effect, Launch)]
 
     async def stop_engines(self, engine_ids: Iterable[int]) -> None:
-        """End these engines, whatever they are doing."""
-        self._carry_out(self._membership.handle(EnginesDismissed(tuple(engine_ids))))
+        """End these engines, whatever they are doing; returns when their processes have gone."""
+        ids = tuple(engine_ids)
+        self._carry_out(self._membership.handle(EnginesDismissed(ids)))
+        if going := [watch for (engine_id, _), watch in self._watches.items() if engine_id in ids]:
+            await asyncio.wait(going, timeout=KILL_WAIT_S)
 
     async def restart_engines(self, engine_ids: Iterable[int]) -> None:
         """End these engines and start new processes under their ids, with empty namespaces."""
@@ -264,9 +268,7 @@ class Controller:
         spec = EngineSpec(engine_id, incarnation, self._cluster, self._environment, self._startup)
         address = self._launcher.launch(spec)
         self._addresses[engine_id, incarnation] = address
-        watch = asyncio.get_running_loop().create_task(self._watch(spec, address))
-        self._watches.add(watch)
-        watch.add_done_callback(self._watches.discard)
+        self._watches[engine_id, incarnation] = asyncio.get_running_loop().create_task(self._watch(spec, address))
 
     def _dismiss(self, engine_id: int, incarnation: int) -> None:
         address = self._addresses.get((engine_id, incarnation))
@@ -278,8 +280,8 @@ class Controller:
 
     async def _watch(self, spec: EngineSpec, address: Any) -> None:
         death = await self._launcher.watch(spec, address)
-        self._addresses.pop((spec.engine_id, spec.incarnation), None)
-        self._lines.pop((spec.engine_id, spec.incarnation), None)
+        for known in (self._addresses, self._lines, self._watches):
+            known.pop((spec.engine_id, spec.incarnation), None)
         died = EngineDied(spec.engine_id, spec.incarnation, death.reason, death.stderr_tail)
         self._carry_out(self._membership.handle(died))
 

@@ -2,61 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import pexpect
 import pytest
 
-from tests.gates import TIMEOUT_S
+from tests.notebooks.prompt import Prompt
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
-
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|\r")
-
-
-class Prompt:
-    """An IPython session; ``run`` types a line and gives back what appeared before the next prompt."""
-
-    def __init__(self, folder: Path) -> None:
-        own = {
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "IPYTHONDIR": str(folder / "ipython"),
-            "TERM": "xterm",
-            "NO_COLOR": "1",
-        }
-        self.child = pexpect.spawn(
-            sys.executable,
-            ["-m", "IPython", "--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=nocolor"],
-            cwd=folder,
-            env={**os.environ, **own},
-            encoding="utf-8",
-            timeout=TIMEOUT_S,
-            dimensions=(40, 80),
-            echo=False,
-        )
-        self.until_prompt()
-
-    def run(self, line: str) -> str:
-        """Type a line."""
-        self.child.sendline(line)
-        return self.until_prompt()
-
-    def until_prompt(self) -> str:
-        self.child.expect(r"In \[\d+\]: ")
-        return _ESCAPES.sub("", self.child.before or "").strip()
-
-    def wait_for(self, text: str) -> None:
-        """Return when ``text`` is on the screen."""
-        self.child.expect_exact(text)
-
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
-        self.child.sendintr()
-
 
 @pytest.fixture(scope="module")
 def prompt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prompt]:
@@ -67,10 +19,9 @@ def prompt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prompt]:
         assert "No cluster yet: starting" in prompt.run("%px first = 'ran'")
         prompt.run("%px import time, os; n = 2")
         yield prompt
-        prompt.child.sendline("exit")
-        prompt.child.expect(pexpect.EOF)
+        prompt.leave()
     finally:
-        prompt.child.close(force=True)
+        prompt.close()
 
 
 def test_the_cell_that_started_the_cluster_has_run_first(prompt: Prompt) -> None:
