@@ -233,7 +233,10 @@ class EngineActor:
                 if commands is None:
                     break
                 for command in commands:
-                    self._obey(command)
+                    try:
+                        self._obey(command)
+                    except Exception:  # none may end this thread: the engine would be deaf for good
+                        traceback.print_exc()
         except ConnectionLost as lost:
             # Without its controller nobody could find or stop it: an orphan on somebody's cores.
             reason = f"engine {spec.engine_id} ends: {lost}"

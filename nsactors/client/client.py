@@ -225,13 +225,15 @@ class Client:
         """
         return self._command(targets, signal.SIGINT)
 
-    def send_signal(self, number: int, targets: Targets = "all") -> list[int]:
-        """Send a signal to the processes of engines; SIGINT interrupts what they run.
+    def send_signal(self, number: int | str, targets: Targets = "all") -> list[int]:
+        """Send a signal, by number or name, to the processes of engines; SIGINT interrupts what they run.
 
         Raises:
+            ValueError: (or KeyError, for a name) if there is no such signal; nothing has been sent then.
             CapabilityError: if engines share this process.
         """
-        return self._command(targets, number)
+        known = signal.Signals[number] if isinstance(number, str) else signal.Signals(number)
+        return self._command(targets, known)
 
     def shutdown(
         self, targets: Targets = "all", restart: bool = False, hub: bool = False, block: bool | None = None

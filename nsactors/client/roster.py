@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from nsactors.core.cluster import EngineInfo
 from nsactors.errors import EngineStartError
@@ -15,9 +15,14 @@ EngineCallback = Callable[[int], object]
 
 
 class Roster:
-    """Who is there, who is on the way, who could not start; and who wants to hear of it."""
+    """Who is there, who is on the way, who could not start; and who wants to hear of it.
 
-    def __init__(self) -> None:
+    Args:
+        call: calls a function of the user's soon, on a thread where it may wait.
+    """
+
+    def __init__(self, call: Callable[[Callable[[], object]], None]) -> None:
+        self._call = call
         self.start_failures: dict[int, EngineStartError] = {}
         self._engines: dict[int, EngineInfo] = {}
         self._starting: set[int] = set()
@@ -56,7 +61,7 @@ class Roster:
             self._engines[engine.engine_id] = engine
             self._changed.notify_all()
         if news:
-            _tell(self._on_join, engine.engine_id)
+            self._tell(self._on_join, engine.engine_id)
         return news
 
     def remove(self, engine_id: int, incarnation: int) -> bool:
@@ -69,7 +74,7 @@ class Roster:
                 del self._engines[engine_id]
             self._changed.notify_all()
         if gone:
-            _tell(self._on_leave, engine_id)
+            self._tell(self._on_leave, engine_id)
         return gone
 
     def failed_to_start(self, failure: EngineStartError) -> None:
@@ -104,10 +109,6 @@ class Roster:
             self._closed = True
             self._changed.notify_all()
 
-
-def _tell(callbacks: Iterable[EngineCallback], engine_id: int) -> None:
-    for callback in list(callbacks):
-        try:
-            callback(engine_id)
-        except Exception:
-            traceback.print_exc()
+    def _tell(self, callbacks: Iterable[EngineCallback], engine_id: int) -> None:
+        for callback in list(callbacks):
+            self._call(partial(callback, engine_id))

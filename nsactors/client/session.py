@@ -12,12 +12,13 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from nsactors.client.callbacks import Callbacks
 from nsactors.client.ledger import Ledger
 from nsactors.client.outcomes import read_outcome
 from nsactors.client.roster import Roster
@@ -86,7 +87,8 @@ class Session:
         self.transport = transport
         self.name = name
         self.ledger = Ledger()
-        self.roster = Roster()
+        self._callbacks = Callbacks()
+        self.roster = Roster(self._callbacks.call)
         self.closed = False
         self._cut_off = False
         self._numbers = itertools.count()
@@ -198,6 +200,10 @@ class Session:
         """End engines, whatever they are doing, and start new processes under their ids."""
         self.transport.controller.restart_engines(engine_ids)
 
+    def call_back(self, function: Callable[[], object]) -> None:
+        """Call a function of the user's soon, on a thread where it may wait."""
+        self._callbacks.call(function)
+
     def asked(self, calls: Iterable[Call]) -> None:
         """Somebody has seen how these calls ended."""
         self.ledger.seen(calls)
@@ -227,6 +233,7 @@ class Session:
                     self._inbox.put(events)
             except ConnectionLost:
                 self._cut_off = True
+                self.roster.close()
                 return  # calls that are open hear of their engine's end from the transport
 
     def _dispatch(self) -> None:
@@ -362,3 +369,4 @@ class Session:
         self.transport.close()
         for call in self.open_calls():
             self._settle(call, None, ClientClosed())
+        self._callbacks.close()

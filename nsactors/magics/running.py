@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nsactors.client import Client
@@ -72,6 +72,9 @@ class _Signaller:
 
     def asked(self, calls: Iterable[Call]) -> None:
         self.client.session.asked(calls)
+
+    def call_back(self, function: Callable[[], object]) -> None:
+        self.client.session.call_back(function)
 
     def restart(self, engine_ids: Iterable[int]) -> None:
         self.client.session.restart(engine_ids)

@@ -209,7 +209,7 @@ class ThreadCapture:
         """
         with self._lock:
             for name, parts in self._parts.items():
-                router = getattr(sys, name)
+                router = getattr(sys, name, None) or getattr(sys, f"__{name}__")
                 if not isinstance(router, _ThreadRouter):
                     router = _ThreadRouter(router)
                     setattr(sys, name, router)
@@ -232,5 +232,5 @@ class ThreadCapture:
         with self._lock:
             for name, router in self._routers:
                 del router.listeners[self._thread]
-                if not router.listeners and getattr(sys, name) is router:
+                if not router.listeners and getattr(sys, name, None) is router:
                     setattr(sys, name, router.original)

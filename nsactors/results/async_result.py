@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -52,6 +52,15 @@ class AsyncResult(CallGroup, Future[Any]):
             call.when_settled(self._one_settled)
         self._one_settled()
 
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """As ``Future.add_done_callback``; ``fn`` may wait for other results, for it has a thread for that."""
+        if (
+            getattr(fn, "__module__", "") == "asyncio.futures"
+        ):  # it only wakes an event loop, and is not to stand behind one that waits
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(lambda done: self._owner.call_back(partial(fn, done)))
+
     def _one_settled(self, call: Call | None = None) -> None:
         with self._condition:
             self._open -= 1
@@ -82,8 +91,9 @@ class AsyncResult(CallGroup, Future[Any]):
     def _combined(self, errors: list[Exception]) -> Exception:
         if self._single:
             return errors[0]
-        many = len(self._calls)
-        return CompositeError(f"{self._label} failed on {len(errors)} of {many} engine{'s' * (many != 1)}", errors)
+        many = len({call.engine_id for call in self._calls})
+        failed = len({call.engine_id for call in self._calls if call.error in errors})
+        return CompositeError(f"{self._label} failed on {failed} of {many} engine{'s' * (many != 1)}", errors)
 
     def _value(self, values: list[Any]) -> Any:
         return values[0] if self._single else values
@@ -221,10 +231,8 @@ class AsyncResult(CallGroup, Future[Any]):
         Returns:
             False if it was done already.
         """
-        if self.cancelled():
-            return True
-        if not super().cancel():
-            return False
+        if self.cancelled() or not super().cancel():
+            return self.cancelled()
         self.set_running_or_notify_cancel()
         self._owner.abort([call for call in self._calls if not call.done], interrupt=False)
         return True
@@ -265,9 +273,6 @@ class AsyncResult(CallGroup, Future[Any]):
             self._owner.asked(self._calls)
             raise self._combined([call.error])
         return _outcome(call)
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
     def __getitem__(self, key: int | slice | str) -> Any:
         """Values by position, once they are there; what is known about the calls by name, at any time."""

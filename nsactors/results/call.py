@@ -213,6 +213,10 @@ class CallOwner(Protocol):
         """End engines, whatever they are doing, and start new processes under their ids."""
         ...
 
+    def call_back(self, function: Callable[[], object]) -> None:
+        """Call a function of the user's soon, on a thread where it may wait."""
+        ...
+
     def asked(self, calls: Iterable[Call]) -> None:
         """Somebody has seen how these calls ended; failures that nobody has seen are reported."""
         ...

@@ -74,6 +74,8 @@ class CallGroup:
     @property
     def elapsed(self) -> float:
         """Seconds since submission, until now or the last answer."""
+        if not self._calls:
+            return 0.0
         end = time.time() if not self.settled else max((c.received or 0.0) for c in self._calls)
         return end - min(call.submitted for call in self._calls)
 
@@ -92,6 +94,9 @@ class CallGroup:
         if not self.settled:
             raise TimeoutError(f"{self._label} is not done")
         return self.elapsed
+
+    def __len__(self) -> int:
+        return len(self._calls)
 
     def known(self, key: str) -> Any:
         """One entry of the metadata: of each call, or of the single one.

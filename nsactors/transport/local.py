@@ -89,6 +89,8 @@ class _EngineThread:
         try:
             while (letter := self._letters.get()) is not None:
                 self._answer(letter, self._run(engine, letter))
+        except BaseException as error:  # not the user's: whoever waits must hear that nobody will answer
+            self.end(Death(f"{type(error).__name__}: {error}"))
         finally:
             engine.close()
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from nsactors.core.messages import Apply, Execute, Reference
 from nsactors.core.targets import Targets
-from nsactors.results import AsyncMapResult, AsyncResult
+from nsactors.results import AsyncMapResult, AsyncResult, Call
 from nsactors.views.activation import activate
 from nsactors.views.data import DataView
 from nsactors.views.functions import ParallelFunction, RemoteFunction
 from nsactors.views.importing import recorded_imports
-from nsactors.views.mapping import MapPart, of_equal_length, partitioner_for
+from nsactors.views.mapping import MapPart, of_equal_length, partitioner_for, work_for
 
 __all__ = ["DirectView"]
 
@@ -173,6 +173,7 @@ class DirectView(DataView):
             block=block,
             dist=dist,
             ordered=ordered,
+            in_pieces=dist == "b",
         )
 
     def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
@@ -241,18 +242,20 @@ class DirectView(DataView):
         block: bool | None = None,
         dist: str = "b",
         ordered: bool = True,
+        in_pieces: bool = False,
     ) -> Any:
         partitioner = partitioner_for(dist)
-        ids = self._resolve(None)
-        parts = zip(*(partitioner.split(seq, len(ids)) for seq in of_equal_length(sequences)), strict=True)
-        work = [(i, part) for i, part in zip(ids, parts, strict=True) if len(part[0])]
-        payloads = [self._pack((function, part, {}), f"the call of {label}") for _, part in work]
+        work = work_for(self._resolve(None), of_equal_length(sequences), partitioner, in_pieces=in_pieces)
+        payloads = [self._pack((function, piece.parts, {}), f"the call of {label}") for piece in work]
         session = self.client.session
-        calls = [
-            session.submit([i], Apply(label), p, self._flags.timeout)[0]
-            for (i, _), p in zip(work, payloads, strict=True)
-        ]
-        result = AsyncMapResult(session, calls, label=label, partitioner=partitioner, ordered=ordered)
+        calls: list[Call | None] = [None] * len(work)
+        # Every engine gets its first piece before any gets its second.
+        for index in sorted(range(len(work)), key=lambda index: work[index].turn):
+            (calls[index],) = session.submit(
+                [work[index].engine_id], Apply(label), payloads[index], self._flags.timeout
+            )
+        made = [call for call in calls if call is not None]
+        result = AsyncMapResult(session, made, label=label, partitioner=partitioner, ordered=ordered)
         return self._finish(result, block)
 
 

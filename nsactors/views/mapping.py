@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nsactors.core.partition import Block, Partitioner, RoundRobin
 
-__all__ = ["MapPart", "of_equal_length", "partitioner_for"]
+__all__ = ["MapPart", "Piece", "of_equal_length", "partitioner_for", "work_for"]
+
+PIECES = 4  # of an engine's share of a map: enough to overlap computing and transfer
+PIECE_ITEMS = 256  # fewer are not worth a message of their own
 
 
 class MapPart:
@@ -28,6 +32,36 @@ class MapPart:
             return self._function(*items)
         except Exception as error:
             return error
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one engine does in one go: its parts of the sequences, and the how-manieth of its pieces this is."""
+
+    engine_id: int
+    turn: int
+    parts: tuple[Any, ...]
+
+
+def work_for(
+    engine_ids: Sequence[int], sequences: Sequence[Any], partitioner: Partitioner, *, in_pieces: bool
+) -> list[Piece]:
+    """Spread sequences of equal length over engines, in their order; engines without a share get no piece.
+
+    Args:
+        engine_ids: the engines.
+        sequences: at least one.
+        partitioner: cuts each of them into one part per engine.
+        in_pieces: cut long parts again, so that results are on their way back while engines still compute.
+    """
+    shares = zip(*(partitioner.split(seq, len(engine_ids)) for seq in sequences), strict=True)
+    work = []
+    for engine_id, share in zip(engine_ids, shares, strict=True):
+        length = len(share[0])
+        count = max(1, min(PIECES, length // PIECE_ITEMS)) if in_pieces else 1
+        pieces = zip(*(Block().split(part, count) for part in share), strict=True)
+        work += [Piece(engine_id, turn, parts) for turn, parts in enumerate(pieces) if length]
+    return work
 
 
 def of_equal_length(sequences: Sequence[Any]) -> list[Any]:

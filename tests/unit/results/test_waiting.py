@@ -29,6 +29,8 @@ class Owner:
 
     def asked(self, calls: Iterable[Call]) -> None: ...
 
+    def call_back(self, function: Callable[[], object]) -> None: ...
+
 
 def waits(*outcomes: bool | type[BaseException]) -> Callable[[float | None], bool]:
     """A wait that goes through these outcomes, one at each call."""

@@ -1,0 +1,81 @@
+"""An IPython session that a test types into, through a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pexpect
+
+from tests.gates import TIMEOUT_S
+
+__all__ = ["Prompt"]
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|\r")
+
+
+class Prompt:
+    """An IPython session; ``run`` types a line and gives back what appeared before the next prompt."""
+
+    def __init__(self, folder: Path) -> None:
+        own = {
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "IPYTHONDIR": str(folder / "ipython"),
+            "TERM": "xterm",
+            "NO_COLOR": "1",
+        }
+        self.child = pexpect.spawn(
+            sys.executable,
+            ["-m", "IPython", "--simple-prompt", "--no-banner", "--no-confirm-exit", "--colors=nocolor"],
+            cwd=folder,
+            env={**os.environ, **own},
+            encoding="utf-8",
+            timeout=TIMEOUT_S,
+            dimensions=(40, 80),
+            echo=False,
+        )
+        self.until_prompt()
+
+    def run(self, line: str) -> str:
+        """Type a line."""
+        self.child.sendline(line)
+        return self.until_prompt()
+
+    def until_prompt(self) -> str:
+        self.child.expect(r"In \[\d+\]: ")
+        return _ESCAPES.sub("", self.child.before or "").strip()
+
+    def wait_for(self, text: str) -> None:
+        """Return when ``text`` is on the screen."""
+        self.child.expect_exact(text)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.child.sendintr()
+
+    def run_cell(self, *lines: str) -> str:
+        """Type a cell of several lines."""
+        self.type_cell(*lines)
+        return self.until_prompt()
+
+    def type_cell(self, *lines: str) -> None:
+        """Type a cell of several lines and do not wait for it."""
+        for line in (*lines, ""):
+            self.child.sendline(line)
+            self.child.expect_exact("...: ")
+        self.child.sendline("")
+
+    def look_on(self, seconds: float) -> None:
+        """Let time pass as somebody does who watches: what the session writes is read."""
+        self.child.expect_exact([pexpect.TIMEOUT], timeout=seconds)
+
+    def leave(self) -> None:
+        """Say ``exit`` and wait until it is gone."""
+        self.child.sendline("exit")
+        self.child.expect(pexpect.EOF)
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self.child.close(force=True)

@@ -1,0 +1,146 @@
+"""Ctrl-C at a terminal, at random moments, over everything that a cell can be doing on its engines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gates import TIMEOUT_S
+from tests.notebooks.prompt import Prompt
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+ENGINES = 2
+PRESSES_EACH = 3
+LATEST_PRESS_S = 0.4
+MEDIAN_LIMIT_S, LIMIT_S = 0.3, 1.0
+
+# `arrive` tells the test that the engine runs this cell.
+CELLS = {
+    "Python loop": ["arrive()", "while True: count += 1"],
+    "time.sleep": ["arrive()", "time.sleep(60)"],
+    "NumPy loop": ["arrive()", "while True: np.sort(numbers)"],
+    "printing": ["arrive()", "for i in range(10**9): print('line', i)"],
+    "shell": ["arrive()", "!sleep 60"],
+    "await": ["arrive()", "await asyncio.sleep(60)"],
+    "ray.get": ["arrive()", "ray.get(slow.remote())"],
+}
+SETUP = [
+    "import asyncio, pathlib, ray, time",
+    "import numpy as np",
+    "count, numbers = 0, np.random.rand(100_000)",
+    "arrive = lambda: pathlib.Path({fifo!r}).write_text('.')",
+    "slow = ray.remote(num_cpus=0)(lambda: time.sleep(60))",
+]
+
+
+class Session:
+    """A prompt with engines, and the pipe on which these tell that they run a cell."""
+
+    def __init__(self, folder: Path) -> None:
+        fifo = os.fspath(folder / "arrived")
+        os.mkfifo(fifo)
+        self._arrived = os.open(fifo, os.O_RDWR)
+        self.prompt = Prompt(folder)
+        self.prompt.run("%load_ext nsactors")
+        self.prompt.run(f"import nsactors; rc = nsactors.Cluster(n={ENGINES}).start_and_connect_sync()")
+        self.prompt.run_cell("%%px", *(line.format(fifo=fifo) for line in SETUP))
+        self._marks = 0
+
+    def start(self, *lines: str) -> None:
+        """Type a cell; returns when every engine runs it."""
+        self.prompt.type_cell("%%px", *lines)
+        for _ in range(ENGINES):
+            assert select.select([self._arrived], [], [], TIMEOUT_S)[0], "an engine has not begun to run the cell"
+            os.read(self._arrived, 1)
+
+    def press(self) -> tuple[float, str]:
+        """Press Ctrl-C; the seconds until the prompt is back, and what was said before it."""
+        began = time.perf_counter()
+        self.prompt.interrupt()
+        said = self.prompt.until_prompt()
+        return time.perf_counter() - began, said
+
+    def press_in_the_gap(self) -> float:
+        """Press Ctrl-C when there may be no cell any more; the seconds until the session obeys again."""
+        self._marks += 1
+        began = time.perf_counter()
+        self.prompt.interrupt()
+        # Whether the prompt comes once or twice depends on the moment.
+        self.prompt.child.sendline(f"print('mark', {self._marks})")
+        self.prompt.wait_for(f"mark {self._marks}\r\n")
+        seconds = time.perf_counter() - began
+        self.prompt.until_prompt()
+        return seconds
+
+    def close(self) -> None:
+        self.prompt.close()
+        os.close(self._arrived)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    session = Session(tmp_path_factory.mktemp("ctrl_c"))
+    try:
+        yield session
+        session.prompt.leave()
+    finally:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def seconds() -> list[float]:
+    """How long each press has taken."""
+    return []
+
+
+def check_all_is_well(prompt: Prompt, kept: int) -> None:
+    """The names are there, the next cell runs and the next traceback is its own."""
+    assert prompt.run("%px print('kept', kept)") == f"[0-1] kept {kept}"
+    said = prompt.run("%px {}['missing']")
+    assert "KeyError" in said
+    assert "KeyboardInterrupt" not in said
+
+
+@pytest.mark.parametrize("press", range(PRESSES_EACH))
+@pytest.mark.parametrize("doing", CELLS)
+def test_control_c_ends_a_cell_at_once(session: Session, seconds: list[float], doing: str, press: int) -> None:
+    moments = random.Random(f"{doing} {press}")
+    session.prompt.run(f"%px kept = {press}")
+    for attempt in (1, 2):
+        session.start(*CELLS[doing])
+        session.prompt.look_on(moments.uniform(0.0, LATEST_PRESS_S))
+        took, said = session.press()
+        assert "%px failed on 2 of 2 engines" in said
+        assert "KeyboardInterrupt" in said
+        check_all_is_well(session.prompt, press)
+        if took < LIMIT_S or attempt == 2:
+            break
+        logging.warning("Ctrl-C took %.2f s during %s: once more", took, doing)
+    seconds.append(took)
+    assert took < LIMIT_S
+
+
+@pytest.mark.parametrize("press", range(PRESSES_EACH))
+def test_control_c_just_after_a_cell_harms_nothing(session: Session, seconds: list[float], press: int) -> None:
+    session.prompt.run(f"%px kept = {press}")
+    session.start("arrive()")
+    session.prompt.look_on(random.Random(press).uniform(0.0, 0.05))
+    took = session.press_in_the_gap()
+    check_all_is_well(session.prompt, press)
+    seconds.append(took)
+    assert took < LIMIT_S
+
+
+def test_half_of_all_presses_are_hardly_noticed(seconds: list[float]) -> None:
+    print("Ctrl-C to prompt, seconds:", *(f"{taken:.3f}" for taken in sorted(seconds)))
+    assert len(seconds) == PRESSES_EACH * (len(CELLS) + 1)
+    assert statistics.median(seconds) < MEDIAN_LIMIT_S
