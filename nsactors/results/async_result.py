@@ -184,11 +184,7 @@ class AsyncResult(CallGroup, Future[Any]):
         return self.done()
 
     def successful(self) -> bool:
-        """Whether every engine has answered without an error.
-
-        Raises:
-            RuntimeError: if it is not done.
-        """
+        """Whether every engine has answered without an error; RuntimeError if it is not done."""
         if not self.done():
             raise RuntimeError(f"{self._label} is not done: ask ready() first")
         self._owner.asked(self._calls)
@@ -239,11 +235,7 @@ class AsyncResult(CallGroup, Future[Any]):
 
     @classmethod
     def join(cls, *results: AsyncResult) -> AsyncResult:
-        """One result of several: its values are theirs, one after the other.
-
-        Raises:
-            ValueError: without any.
-        """
+        """One result of several (at least one): its values are theirs, one after the other."""
         if not results:
             raise ValueError("join() takes at least one result")
         calls = [call for result in results for call in result._calls]
