@@ -161,7 +161,7 @@ class EngineActor:
         """Run one request and answer it, whatever happens in it."""
         started = time.time()
         with self._stream_lock:
-            verdict = self._stream.take(request.id)
+            verdict = self._stream.take(request.id, request.stops_seen)
         nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
             case Verdict.REPEATED:
@@ -195,6 +195,9 @@ class EngineActor:
             self._gate.leave()
             self._deadline = None
             self._running = None
+        if request.stops_on_error and not isinstance(outcome, Ok):
+            with self._stream_lock:
+                self._stream.stop(request.id.client)
         return self._reply(request, outcome, self._output.finish(), started, number), result
 
     def _reply(
@@ -278,7 +281,10 @@ class EngineActor:
         while not self._closed.is_set():
             self._news.urgent.wait(SHIP_IDLE_S if self._running is None else SHIP_BUSY_S)
             self._end_overdue()
-            self._ship_once()
+            try:
+                self._ship_once()
+            except Exception:  # nothing may end this thread: no output would come any more, and no time limit hold
+                traceback.print_exc()
 
     def _end_overdue(self) -> None:
         deadline = self._deadline

@@ -18,7 +18,7 @@ from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
 from nsactors.core.messages import Capability
 from nsactors.core.targets import Targets, is_single, resolve
 from nsactors.results import AsyncResult, Call
-from nsactors.transport.base import Transport
+from nsactors.transport.base import Transport, require
 
 if TYPE_CHECKING:
     from nsactors.views.direct import DirectView
@@ -293,7 +293,7 @@ class Client:
     def _command(self, targets: Targets, number: int) -> list[int]:
         session = self._session
         ids = resolve(targets, self.ids)
-        session.require(Capability.SIGNALS, "interrupt or signal an engine")
+        require(session.transport, Capability.SIGNALS, "interrupt or signal an engine")
         command = Interrupt() if number == signal.SIGINT else Signal(number)
         return session.transport.controller.command(ids, command)
 

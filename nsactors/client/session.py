@@ -12,6 +12,7 @@ import itertools
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from typing import Any
 from nsactors.client.callbacks import Callbacks
 from nsactors.client.ledger import Ledger
 from nsactors.client.outcomes import read_outcome
+from nsactors.client.overtaken import Overtaken
 from nsactors.client.roster import Roster
 from nsactors.core.cluster import (
     Abort,
@@ -34,11 +36,20 @@ from nsactors.core.cluster import (
     Interrupt,
     OutputEvent,
 )
-from nsactors.core.messages import Capability, Execute, Operation, OutputBatch, Reply, Request, RequestId
+from nsactors.core.messages import (
+    Capability,
+    Execute,
+    Expired,
+    Failed,
+    Operation,
+    OutputBatch,
+    Reply,
+    Request,
+    RequestId,
+)
 from nsactors.core.payload import Payload
 from nsactors.core.stream import Outbox
 from nsactors.errors import (
-    CapabilityError,
     ClientClosed,
     ClusterStopped,
     ClusterUnreachable,
@@ -48,13 +59,13 @@ from nsactors.errors import (
     TaskAborted,
 )
 from nsactors.results import Call
-from nsactors.transport.base import EngineGone, Transport
+from nsactors.transport.base import EngineGone, Transport, require
 
 __all__ = ["Session"]
 
 WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
 ABORT_WAIT_S = 0.5  # an engine that does not answer for so long is held by C code, and so is its queue
-OUTPUT_GRACE_S = 2.0  # for routed output that a reply has overtaken
+PUSH_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +106,9 @@ class Session:
         self._lock = threading.RLock()
         self._outboxes: dict[int, Outbox[_Letter]] = {}
         self._open: dict[RequestId, Call] = {}
+        self._stops_seen: Counter[EngineInfo] = Counter()
         self._known: weakref.WeakValueDictionary[RequestId, Call] = weakref.WeakValueDictionary()
-        self._overtaking: dict[RequestId, tuple[Call, float]] = {}
+        self._overtaken = Overtaken()
         self._inbox: SimpleQueue[_Letter | _Loss | ClusterState | list[Event] | None] = SimpleQueue()
         self._take_state(transport.controller.attach(name))
         self._threads = [
@@ -112,6 +124,7 @@ class Session:
         operation: Operation,
         payload: Payload | None = None,
         limit_s: float | None = None,
+        stops_on_error: bool = False,
     ) -> list[Call]:
         """Send one operation to several engines; its payload is serialised and stored once.
 
@@ -120,6 +133,7 @@ class Session:
             operation: what each of them is to do.
             payload: what goes with it.
             limit_s: seconds after which it is interrupted.
+            stops_on_error: if it fails on an engine, what this client has queued behind it there is not run.
 
         Raises:
             ClientClosed: if this session has been closed.
@@ -127,36 +141,26 @@ class Session:
         """
         self.check()
         if limit_s is not None:
-            self.require(Capability.SIGNALS, "interrupt a call at its time limit")
+            require(self.transport, Capability.SIGNALS, "interrupt a call at its time limit")
         prepared = self.transport.prepare(payload)
         with self._lock:
-            return [self._submit(engine_id, operation, prepared, limit_s) for engine_id in engine_ids]
+            return [self._submit(i, operation, prepared, limit_s, stops_on_error) for i in engine_ids]
 
     def check(self) -> None:
-        """See that this conversation can go on.
-
-        Raises:
-            ClientClosed: if this session has been closed.
-            ClusterStopped: if the cluster has.
-        """
+        """See that this conversation can go on; ClientClosed or ClusterStopped if it cannot."""
         if self.closed:
             raise ClientClosed
         if self._cut_off or self.transport.stopped.is_set():
             raise ClusterStopped
 
-    def require(self, capability: Capability, what: str) -> None:
-        """See that the transport can do something.
-
-        Raises:
-            CapabilityError: if it cannot.
-        """
-        if capability not in self.transport.capabilities:
-            raise CapabilityError(what, self.transport.name, "use Cluster(backend='ray') for that")
-
-    def _submit(self, engine_id: int, operation: Operation, prepared: Any, limit_s: float | None) -> Call:
-        request = Request(RequestId(self.name, next(self._numbers)), operation, limit_s)
-        call = Call(request.id, engine_id, request.label, isinstance(operation, Execute))
+    def _submit(
+        self, engine_id: int, operation: Operation, prepared: Any, limit_s: float | None, stops_on_error: bool
+    ) -> Call:
         engine = self.roster.get(engine_id)
+        stops_seen = 0 if engine is None else self._stops_seen.get(engine, 0)
+        number = RequestId(self.name, next(self._numbers))
+        request = Request(number, operation, limit_s, stops_on_error, stops_seen)
+        call = Call(request.id, engine_id, request.label, isinstance(operation, Execute))
         if engine is None:  # it left between the look-up of targets and now
             self._settle(call, None, EngineLost(engine_id, request.label, "it left before the request was sent"))
             return call
@@ -239,9 +243,12 @@ class Session:
     def _dispatch(self) -> None:
         while True:
             try:
-                item = self._inbox.get(timeout=self._until_next_deadline())
+                item = self._inbox.get(timeout=self._overtaken.seconds_left)
             except Empty:
-                self._end_overdue()
+                with self._lock:
+                    overdue = self._overtaken.take_overdue()
+                for call in overdue:
+                    self._settle(call, call.value, call.error)
                 continue
             match item:
                 case None:
@@ -267,6 +274,8 @@ class Session:
             self._inbox.put(following)  # the transport's own thread is not to wait for the transport
         try:
             reply, payload = self.transport.open(letter.engine, content)
+            if letter.request.stops_on_error and isinstance(reply.outcome, Failed | Expired):
+                self._stops_seen[letter.engine] += 1
             self._take_reply(letter.call, reply, payload)
         except EngineGone as gone:
             self._inbox.put(_Loss(letter, gone))
@@ -280,7 +289,7 @@ class Session:
             call.output.finish(reply.tail)
             complete = call.output.complete
             if not complete:
-                self._overtaking[call.request_id] = (call, time.monotonic() + OUTPUT_GRACE_S)
+                self._overtaken.add(call)
                 self._inbox.put([])  # the dispatcher has a deadline to look after now
         call.output_arrived()
         if complete:
@@ -305,7 +314,7 @@ class Session:
             return
         with self._lock:
             call.output.add(batch)
-            overtaken = call.output.complete and self._overtaking.pop(batch.request, None) is not None
+            overtaken = call.output.complete and self._overtaken.remove(call)
         call.output_arrived()
         if overtaken:
             self._settle(call, call.value, call.error)
@@ -339,25 +348,18 @@ class Session:
             self._open.pop(call.request_id, None)
         if error is not None:
             call.error = error
-            if not isinstance(error, TaskAborted):  # what was taken back on purpose is no news
+            if not isinstance(error, TaskAborted | ClientClosed):  # what was given up on purpose is no news
                 self.ledger.failed(call)
         call.settle(value, error)
 
-    def _until_next_deadline(self) -> float | None:
-        if not self._overtaking:
-            return None
-        return max(0.0, min(deadline for _, deadline in self._overtaking.values()) - time.monotonic())
-
-    def _end_overdue(self) -> None:
-        now = time.monotonic()
-        for request_id in [r for r, (_, deadline) in self._overtaking.items() if deadline <= now]:
-            call, _ = self._overtaking.pop(request_id)
-            self._settle(call, call.value, call.error)
-
     def close(self) -> None:
-        """End the conversation: engines go on, calls that are open here fail with ``ClientClosed``."""
+        """End the conversation: engines go on, calls that are open here fail with ``ClientClosed``.
+
+        A push that has just been sent gets a moment to arrive: ``view["a"] = 1`` may be a script's last line.
+        """
         if self.closed:
             return
+        self._wait_for_pushes()
         self.closed = True
         with contextlib.suppress(ConnectionLost):  # there may be nobody left to say goodbye to
             self.transport.controller.detach(self.name)
@@ -370,3 +372,13 @@ class Session:
         for call in self.open_calls():
             self._settle(call, None, ClientClosed())
         self._callbacks.close()
+
+    def _wait_for_pushes(self) -> None:
+        pushes = [call for call in self.open_calls() if call.label == "push"]
+        arrived = threading.Semaphore(0)
+        for call in pushes:
+            call.when_settled(lambda call: arrived.release())
+        deadline = time.monotonic() + PUSH_GRACE_S
+        for _ in pushes:
+            if not arrived.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from nsactors.client import Client
 from nsactors.cluster.resources import available_cores, thread_environment
-from nsactors.errors import ClusterStopped, EngineStartError
+from nsactors.errors import ClusterStopped
 from nsactors.transport.base import Backend
 
 __all__ = ["Cluster", "EngineStartWarning"]
@@ -107,11 +107,11 @@ class Cluster:
             EngineStartError: if none of them can start.
             TimeoutError: if they are not there after two minutes.
         """
-        self.start_cluster_sync()
-        client = self._running()
         try:
+            self.start_cluster_sync()
+            client = self._running()
             client.wait_for_engines(n, timeout=START_TIMEOUT_S)
-        except (EngineStartError, TimeoutError):
+        except BaseException:  # Ctrl-C too: nobody would stop what has been started so far
             self.stop_cluster_sync()
             raise
         for failure in client.session.roster.start_failures.values():
@@ -138,10 +138,12 @@ class Cluster:
         client, self._client = self._client, None
         if backend is None:
             return
-        atexit.unregister(self.stop_cluster_sync)
-        if client is not None:
-            client.close()
-        backend.stop()
+        try:
+            if client is not None:
+                client.close()
+        finally:
+            backend.stop()
+            atexit.unregister(self.stop_cluster_sync)
 
     async def start_cluster(self) -> Self:
         """As :meth:`start_cluster_sync`, without blocking the event loop."""

@@ -93,11 +93,21 @@ Operation = Execute | Apply | Push | Pull | Reset
 
 
 class Request(NamedTuple):
-    """An operation with its place in its client's stream, and how many seconds it may run."""
+    """An operation with its place in its client's stream.
+
+    Attributes:
+        id: who sent it, and its number.
+        operation: what is to be done.
+        limit_s: seconds after which it is interrupted.
+        stops_on_error: if it fails, what its client had queued behind it is not run.
+        stops_seen: how many such failures on this engine the client knew of when it sent this.
+    """
 
     id: RequestId
     operation: Operation
     limit_s: float | None = None
+    stops_on_error: bool = False
+    stops_seen: int = 0
 
     @property
     def label(self) -> str:

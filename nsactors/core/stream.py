@@ -32,16 +32,28 @@ class InstructionStream:
     def __init__(self) -> None:
         self._last_seq: dict[str, int] = {}
         self._aborted: set[RequestId] = set()
+        self._stops: dict[str, int] = {}
 
-    def take(self, request: RequestId) -> Verdict:
-        """Decide about a request whose turn has come."""
+    def take(self, request: RequestId, stops_seen: int = 0) -> Verdict:
+        """Decide about a request whose turn has come.
+
+        Args:
+            request: its id.
+            stops_seen: how many of its client's stops the client knew of when it sent this.
+        """
         if request.seq <= self._last_seq.get(request.client, -1):
             return Verdict.REPEATED
         self._last_seq[request.client] = request.seq
         if request in self._aborted:
             self._aborted.discard(request)
             return Verdict.ABORTED
+        if stops_seen < self._stops.get(request.client, 0):
+            return Verdict.ABORTED
         return Verdict.RUN
+
+    def stop(self, client: str) -> None:
+        """A request failed that nothing was to run after: take back what its client sent before it knows."""
+        self._stops[client] = self._stops.get(client, 0) + 1
 
     def abort(self, requests: Iterable[RequestId]) -> None:
         """Take requests back; those whose turn has come already are left alone."""

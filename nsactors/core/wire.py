@@ -47,8 +47,8 @@ def encode(message: Request | Reply, sealed: Sealed) -> bytes:
     """The header of a message that comes with this payload."""
     # Plain tuples: each class that a pickle names is looked up at the other end, which takes as long as all the rest.
     match message:
-        case Request(id, operation, limit_s):
-            flat: tuple[Any, ...] = (*id, operation, limit_s)
+        case Request(id):
+            flat: tuple[Any, ...] = (*id, *message[1:])
         case Reply(request, engine_id, incarnation, outcome, tail, started, completed, count):
             unless_ok = None if isinstance(outcome, Ok) else outcome
             flat = (*request, engine_id, incarnation, unless_ok, tail.start, tail.chunks, started, completed, count)
@@ -59,8 +59,8 @@ def decode_request(
     header: bytes, buffers: tuple[Any, ...] = (), refs: tuple[object, ...] = ()
 ) -> tuple[Request, Payload | None]:
     """A request and its payload."""
-    (client, seq, operation, limit_s), inline = pickle.loads(header)
-    return Request(RequestId(client, seq), operation, limit_s), _payload(inline, buffers, refs)
+    (client, seq, *fields), inline = pickle.loads(header)
+    return Request(RequestId(client, seq), *fields), _payload(inline, buffers, refs)
 
 
 def decode_reply(

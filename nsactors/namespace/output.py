@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from typing import Protocol
 
 from nsactors.core.messages import OutputBatch, OutputChunk, RequestId, StreamText
 from nsactors.core.output import OutputLog
+from nsactors.errors import SerializationError
 from nsactors.namespace.gate import protected
 
 __all__ = ["Capture", "Output"]
@@ -61,7 +63,15 @@ class Output:
 
     @protected
     def show(self, chunk: OutputChunk) -> None:
-        """Add a display, after the text that was written before it."""
+        """Add a display, after the text that was written before it.
+
+        Raises:
+            SerializationError: if a part of it cannot be sent; a MIME bundle holds text, bytes and JSON.
+        """
+        try:
+            pickle.dumps(chunk)
+        except Exception as error:
+            raise SerializationError("the display", f"{type(error).__name__}: {error}") from None
         with self._lock:
             self._drain()
             if self._log is not None:

@@ -258,9 +258,12 @@ class AsyncResult(CallGroup, Future[Any]):
             yield self._one(call)
 
     def _one(self, call: Call) -> Any:
-        with self._condition:
-            self._parts_awaited = True
-            self._condition.wait_for(lambda: call.done)
+        def wait(timeout_s: float | None) -> bool:
+            with self._condition:
+                self._parts_awaited = True
+                return self._condition.wait_for(lambda: call.done, timeout_s)
+
+        wait_or_interrupt(wait, self._calls, self._owner, None)
         if call.error is not None and not self._return_exceptions:
             self._owner.asked(self._calls)
             raise self._combined([call.error])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from nsactors.core.partition import Block, Partitioner
 from nsactors.results.async_result import AsyncResult
 from nsactors.results.call import Call, CallOwner
+from nsactors.results.waiting import wait_or_interrupt
 
 __all__ = ["AsyncMapResult"]
 
@@ -55,8 +56,20 @@ class AsyncMapResult(AsyncResult):
             yield from [part] if isinstance(part, Exception) else part
 
     def _as_they_come(self) -> Iterator[Any]:
-        pending: set[Future[Any]] = set(self.split())
-        while pending:
-            done, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
-            for part in done:
-                yield from part.result()
+        settled: SimpleQueue[Call] = SimpleQueue()
+        for call in self._calls:
+            call.when_settled(settled.put)
+        for _ in self._calls:
+            part = self._one(self._next(settled))
+            yield from [part] if isinstance(part, Exception) else part
+
+    def _next(self, settled: SimpleQueue[Call]) -> Call:
+        arrived: list[Call] = []
+
+        def wait(timeout_s: float | None) -> bool:
+            with contextlib.suppress(Empty):
+                arrived.append(settled.get(timeout=timeout_s))
+            return bool(arrived)
+
+        wait_or_interrupt(wait, self._calls, self._owner, None)
+        return arrived[0]

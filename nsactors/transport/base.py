@@ -19,8 +19,9 @@ from nsactors.core.cluster import (
 )
 from nsactors.core.messages import Capability, Reply, Request
 from nsactors.core.payload import Payload
+from nsactors.errors import CapabilityError
 
-__all__ = ["Backend", "ControllerLine", "ControllerProxy", "EngineGone", "Transport", "tail_of"]
+__all__ = ["Backend", "ControllerLine", "ControllerProxy", "EngineGone", "Transport", "require", "tail_of"]
 
 CALL_TIMEOUT_S = 30.0
 POLL_TIMEOUT_S = 60.0  # above the controller's own limit of a long poll
@@ -165,6 +166,16 @@ class Backend(Protocol):
     def stop(self) -> None:
         """End the controller and whatever was started with it."""
         ...
+
+
+def require(transport: Transport, capability: Capability, what: str) -> None:
+    """See that a transport can do something.
+
+    Raises:
+        CapabilityError: if it cannot.
+    """
+    if capability not in transport.capabilities:
+        raise CapabilityError(what, transport.name, "use Cluster(backend='ray') for that")
 
 
 def tail_of(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ from nsactors.core.messages import Capability, Reply, Request
 from nsactors.core.payload import Payload
 from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, seal
 from nsactors.engine_actor import EngineActor
-from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost
+from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, ProtocolError
 from nsactors.namespace.host import ProcessHost
 from nsactors.transport.base import ControllerProxy, EngineGone, tail_of
 from nsactors.transport.ray_runtime import ray_runtime
@@ -65,22 +66,35 @@ class RayController(Controller):
 
 
 class RayLine:
-    """Calls the controller actor."""
+    """Calls the controller actor.
 
-    def __init__(self, controller: Any) -> None:
+    Args:
+        controller: its handle.
+        stopped: set when this process has stopped the cluster. A call afterwards would make Ray start another one.
+    """
+
+    def __init__(self, controller: Any, stopped: threading.Event | None = None) -> None:
         self._controller = controller
+        self._stopped = stopped or threading.Event()
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call a method of the controller; see ``ControllerLine``."""
         import ray
 
+        if self._stopped.is_set():
+            raise ClusterStopped
         try:
             return ray.get(getattr(self._controller, method).remote(*args), timeout=timeout_s)
         except ray.exceptions.GetTimeoutError:
             raise ClusterUnreachable("the controller", f"no answer to {method} in {timeout_s:g} s") from None
         except ray.exceptions.RayActorError:
             raise ClusterStopped from None
-        except ray.exceptions.RaySystemError as error:
-            raise ClusterUnreachable("the controller", str(error)) from error
+        except Exception as error:
+            if self._stopped.is_set():
+                raise ClusterStopped from error  # Ray went while this was under way, and has many words for that
+            if isinstance(error, ray.exceptions.RaySystemError):
+                raise ClusterUnreachable("the controller", str(error)) from error
+            raise
 
 
 class _RayLauncher:
@@ -132,7 +146,7 @@ class RayTransport:
         self._ray = ray
         self.stopped = stopped
         self.ref_types: tuple[type, ...] = (ray.ObjectRef,)
-        self.controller = ControllerProxy(RayLine(controller))
+        self.controller = ControllerProxy(RayLine(controller, stopped))
 
     def prepare(self, payload: Payload | None) -> tuple[Sealed, tuple[Any, ...]]:
         """Seal a payload; a large one goes into the object store, once for all engines."""
@@ -162,6 +176,8 @@ class RayTransport:
         except self._ray.exceptions.RayActorError as error:
             death = _death(error, engine.output_path)
             raise EngineGone(death.reason, death.stderr_tail) from None
+        except self._ray.exceptions.RayTaskError as error:
+            raise ProtocolError(f"engine {engine.engine_id} could not answer: {error.cause}") from error
         if isinstance(value, bytes):
             return decode_reply(value)
         header, buffers, refs = value
@@ -232,11 +248,10 @@ class RayBackend:
             return
         self._stopped.set()
         try:
-            ControllerProxy(RayLine(controller)).shut_down()
-            self._ray.kill(controller)
-        except ConnectionLost:
-            pass  # it has ended already, and its engines with it
+            with contextlib.suppress(ConnectionLost):  # gone already, or too busy to answer: it is killed below
+                ControllerProxy(RayLine(controller)).shut_down()
         finally:
+            self._ray.kill(controller)
             ray_runtime.release()
 
 

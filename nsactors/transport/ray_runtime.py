@@ -20,19 +20,20 @@ import contextlib
 import importlib
 import logging
 import os
-import secrets
-import shutil
+import signal
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from nsactors.errors import ClusterUnreachable
+from nsactors.transport.private_folder import PrivateFolder
 
 __all__ = ["RayRuntime", "ray_runtime"]
+
+JOIN_S = 20.0
 
 _PRESETS = {
     "RAY_AUTH_MODE": "token",
@@ -53,7 +54,7 @@ class RayRuntime:
         self._lock = threading.Lock()
         self._users = 0
         self._embedded = False
-        self._folder: str | None = None
+        self._folder: PrivateFolder | None = None
         self._ray: Any = None
         self._starter: _LastingThread | None = None
 
@@ -71,6 +72,8 @@ class RayRuntime:
         """
         with self._lock:
             ray = self._import_ray()
+            if self._starter is not None:
+                self._starter.join()  # an earlier start that was interrupted
             if not ray.is_initialized():
                 address = address or os.environ.get("RAY_ADDRESS")
                 if address is None:
@@ -85,22 +88,17 @@ class RayRuntime:
         with self._lock:
             self._users -= 1
             if self._users == 0 and self._embedded:
-                self._embedded = False
-                self._ray.shutdown()
-                if self._starter is not None:
-                    self._starter.end()
-                self._clean()
+                self._stop_embedded()
+                if self._folder is not None:
+                    self._folder.empty()
 
     def _import_ray(self) -> Any:
         if self._ray is not None:
             return self._ray
         if "ray" not in sys.modules and not os.environ.get("RAY_ADDRESS"):
-            self._folder = tempfile.mkdtemp(prefix="nsa-")  # short: socket paths are limited to 107 bytes
-            token = os.path.join(self._folder, "token")
-            with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
-            atexit.register(self._remove_folder)
-            for name, value in {**_PRESETS, "RAY_AUTH_TOKEN_PATH": token}.items():
+            self._folder = PrivateFolder()
+            atexit.register(self._end)
+            for name, value in {**_PRESETS, "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
                 os.environ.setdefault(name, value)
         logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -116,6 +114,8 @@ class RayRuntime:
                 "Import nsactors and start the Cluster before 'import ray', or call ray.init() yourself first",
             )
 
+        folder = self._folder.path
+
         def start() -> None:
             with _environment(environment):
                 ray.init(
@@ -123,27 +123,43 @@ class RayRuntime:
                     include_dashboard=False,
                     log_to_driver=show_logs,
                     logging_level="INFO" if show_logs else "ERROR",
-                    _temp_dir=self._folder,
+                    _temp_dir=folder,
                 )
 
-        self._starter = _LastingThread(start)
+        # Before the wait: Ctrl-C may end it, and what was begun must be ended all the same.
         self._embedded = True
+        self._starter = _LastingThread(start)
+        try:
+            self._starter.wait()
+        except Exception:
+            self._embedded = False
+            raise
+        _exit_on_sigterm()  # after Ray, whose own handler prints the stack of its C++ code and leaves everything behind
         if not show_logs:
             _silence_raylet(ray)
 
-    def _clean(self) -> None:
-        # The token stays: Ray keeps it for as long as this process lives, and a next cluster uses it again.
-        if self._folder is not None:
-            for name in os.listdir(self._folder):
-                if name != "token":
-                    path = os.path.join(self._folder, name)
-                    os.unlink(path) if os.path.islink(path) else shutil.rmtree(path, ignore_errors=True)
+    def _stop_embedded(self) -> None:
+        if self._embedded and self._starter is not None:
+            self._embedded = False
+            self._starter.join()
+            if self._ray.is_initialized():
+                self._ray.shutdown()
+            self._starter.end()
 
-    def _remove_folder(self) -> None:
-        if self._ray is not None and self._embedded:
-            self._ray.shutdown()
+    def _end(self) -> None:
+        self._stop_embedded()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
+
+
+def _exit_on_sigterm() -> None:
+    """Let SIGTERM end this process as ``sys.exit`` does, so that Ray and its files go too.
+
+    A handler of the user's stays.
+    """
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class _LastingThread:
@@ -157,9 +173,17 @@ class _LastingThread:
         self._over = threading.Event()
         self._done: Future[None] = Future()
         threading.Thread(target=self._run, args=(function,), name="nsactors-ray", daemon=True).start()
+
+    def wait(self) -> None:
+        """Wait until the function has returned; what it raised is raised here."""
         self._done.result()
 
+    def join(self) -> None:
+        """Wait until the function has ended, for a while and however it did."""
+        wait([self._done], timeout=JOIN_S)
+
     def end(self) -> None:
+        """Let the thread go."""
         self._over.set()
 
     def _run(self, function: Callable[[], None]) -> None:

@@ -113,7 +113,7 @@ class DataView(View):
         parts = partitioner_for(dist, axis).split(seq, len(ids))
         values = [part[0] if flatten and len(part) == 1 else part for part in parts]
         payloads = [self._pack({key: value}, f"{key!r}") for value in values]
-        calls = [self.client.session.submit([i], Push(), p)[0] for i, p in zip(ids, payloads, strict=True)]
+        calls = [self._send([i], Push(), p)[0] for i, p in zip(ids, payloads, strict=True)]
         return self._finish(AsyncResult(self.client.session, calls, label="scatter"), block)
 
     def gather(

@@ -58,9 +58,8 @@ class DirectView(DataView):
         """
         if not isinstance(code, str):
             raise TypeError(f"code is text, not {type(code).__name__}: to call a function use apply()")
-        limit_s = self._flags.timeout if timeout is None else timeout
-        ids = self._resolve(targets)
-        calls = self.client.session.submit(ids, Execute(code, silent, store_history=not silent), limit_s=limit_s)
+        operation = Execute(code, silent, store_history=not silent)
+        calls = self._send(self._resolve(targets), operation, timeout=timeout)
         result = AsyncResult(
             self.client.session,
             calls,
@@ -251,9 +250,7 @@ class DirectView(DataView):
         calls: list[Call | None] = [None] * len(work)
         # Every engine gets its first piece before any gets its second.
         for index in sorted(range(len(work)), key=lambda index: work[index].turn):
-            (calls[index],) = session.submit(
-                [work[index].engine_id], Apply(label), payloads[index], self._flags.timeout
-            )
+            (calls[index],) = self._send([work[index].engine_id], Apply(label), payloads[index])
         made = [call for call in calls if call is not None]
         result = AsyncMapResult(session, made, label=label, partitioner=partitioner, ordered=ordered)
         return self._finish(result, block)

@@ -20,6 +20,8 @@ class Flags:
         block: whether calls wait for their result and return it.
         label: what this view's calls are called in the history, in place of their function's name.
         timeout: seconds after which a call is interrupted and fails with ``TimeLimitExceeded``; None: never.
+        stop_on_error: a call that fails on an engine takes what this client has queued behind it there with it: that is
+            not run, and its results are ``TaskAborted``.
         track: nothing; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
     """
 
@@ -27,6 +29,7 @@ class Flags:
     block: bool = False
     label: str | None = None
     timeout: float | None = None
+    stop_on_error: bool = False
     track: bool = False
 
     def changed(self, **changes: Any) -> Self:

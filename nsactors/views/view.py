@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from nsactors.core.messages import Operation
-from nsactors.core.payload import pack
+from nsactors.core.payload import Payload, pack
 from nsactors.core.targets import Targets, is_single, resolve
+from nsactors.errors import TargetError
 from nsactors.results import AsyncResult, Call
 from nsactors.views.flags import Flags
 
@@ -77,10 +78,41 @@ class View:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.targets}>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """At IPython's prompt: the engines and what they do."""
+        from nsactors.client.forms import engines_in_words
+
+        printer.text(f"<{type(self).__name__}: {engines_in_words(self.client.session, self._engines_now())}>")
+
+    def __rich__(self) -> Any:
+        """A table of the engines."""
+        from nsactors.client.forms import engine_table
+
+        return engine_table(self.client.session, type(self).__name__, self._engines_now())
+
+    def _repr_html_(self) -> str:
+        from nsactors.client.forms import table_as_html
+
+        return table_as_html(self.__rich__())
+
+    def _engines_now(self) -> list[int]:
+        """The engines to show: none, where the targets are not there any more."""
+        try:
+            return self._resolve(None)
+        except TargetError:
+            return []
+
     def _submit(self, targets: Targets, operation: Operation, value: Any = None, what: str = "") -> list[Call]:
         ids = self._resolve(targets)
         payload = self._pack(value, what) if what else None
-        return self.client.session.submit(ids, operation, payload, self._flags.timeout)
+        return self._send(ids, operation, payload)
+
+    def _send(
+        self, ids: list[int], operation: Operation, payload: Payload | None = None, timeout: float | None = None
+    ) -> list[Call]:
+        """Submit an operation as this view's flags say."""
+        limit_s = self._flags.timeout if timeout is None else timeout
+        return self.client.session.submit(ids, operation, payload, limit_s, self._flags.stop_on_error)
 
     def _pack(self, value: Any, what: str) -> Any:
         return pack(value, what=what, ref_types=self.client.session.transport.ref_types)

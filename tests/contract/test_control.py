@@ -298,3 +298,46 @@ def test_engines_that_cannot_be_interrupted_say_so(rc: Client) -> None:
     else:
         with pytest.raises(CapabilityError, match="backend='ray'"):
             rc.interrupt()
+
+
+def test_a_failing_call_takes_what_was_queued_behind_it_along_if_asked_to(rc: Client, gate: Gate) -> None:
+    engine = rc[0].set_flags(stop_on_error=True)
+    running = engine.apply_async(gate.pass_through)
+    gate.wait_arrived()
+    failing, queued = engine.execute("1/0"), engine.execute("came_after = True")
+    others = rc[1].execute("elsewhere = True")
+    gate.open()
+    running.get(TIMEOUT_S)
+    with pytest.raises(ZeroDivisionError):
+        failing.get(TIMEOUT_S)
+    with pytest.raises(TaskAborted):
+        queued.get(TIMEOUT_S)
+    others.get(TIMEOUT_S)
+    # What is sent by somebody who knows of the failure runs.
+    with pytest.raises(NameError):
+        engine.get("came_after")
+
+
+def test_a_failing_call_leaves_what_other_clients_have_queued(
+    rc: Client, connect: Callable[..., Client], gate: Gate
+) -> None:
+    engine = rc[0].set_flags(stop_on_error=True)
+    running = engine.apply_async(gate.pass_through)
+    gate.wait_arrived()
+    failing, other = engine.execute("1/0"), connect()[0].execute("mine = 1")
+    gate.open()
+    running.get(TIMEOUT_S)
+    assert isinstance(failing.exception(TIMEOUT_S), ZeroDivisionError)
+    assert other.exception(TIMEOUT_S) is None
+
+
+def test_a_failing_call_leaves_what_is_queued_behind_it_unless_asked_to(rc: Client, gate: Gate) -> None:
+    engine = rc[0]
+    running = engine.apply_async(gate.pass_through)
+    gate.wait_arrived()
+    failing, queued = engine.execute("1/0"), engine.execute("came_after = True")
+    gate.open()
+    running.get(TIMEOUT_S)
+    assert isinstance(failing.exception(TIMEOUT_S), ZeroDivisionError)
+    queued.get(TIMEOUT_S)
+    assert engine["came_after"]

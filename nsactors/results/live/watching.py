@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -20,6 +22,9 @@ from nsactors.results.live.terminal import TerminalScreen
 __all__ = ["LiveOutput", "open_screen"]
 
 REDRAW_S = 0.1
+
+_Arrival = tuple[int, list[OutputChunk] | None]
+"""What an engine printed, or (None) that it has answered."""
 
 
 class LiveOutput:
@@ -58,9 +63,10 @@ class LiveOutput:
         self._clock = clock
         self._began = clock()
         self._merger = Merger([call.engine_id for call in calls])
-        self._arrivals: SimpleQueue[tuple[int, list[OutputChunk] | None]] = SimpleQueue()
+        self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
         self._running = len(self._calls)
         self._over = False
+        self._interrupted = False
         for call in self._calls:
             call.watch_output(lambda call, chunks: self._arrivals.put((call.engine_id, chunks)))
             call.when_settled(lambda call: self._arrivals.put((call.engine_id, None)))
@@ -73,15 +79,16 @@ class LiveOutput:
         """
         deadline = None if timeout_s is None else self._clock() + timeout_s
         try:
-            while self._running and not self._stopped.is_set():
-                left = REDRAW_S if deadline is None else min(REDRAW_S, deadline - self._clock())
-                if left <= 0:
-                    return False
-                self._pump(left)
+            with self._interrupts_between_steps():
+                while self._running and not self._stopped.is_set():
+                    left = REDRAW_S if deadline is None else min(REDRAW_S, deadline - self._clock())
+                    if left <= 0:
+                        return False
+                    self._pump(left)
+                self._finish()
         except KeyboardInterrupt:
             self.screen.close()
             raise
-        self._finish()
         return True
 
     def follow(self) -> threading.Thread:
@@ -94,21 +101,56 @@ class LiveOutput:
         """Show what is there and no more."""
         self._stopped.set()
 
+    @contextmanager
+    def _interrupts_between_steps(self) -> Iterator[None]:
+        """Let Ctrl-C raise KeyboardInterrupt only between two steps.
+
+        Raised anywhere, it was lost in one flood of six: Python ignores what is raised in callbacks of weak
+        references, and drawing runs many.
+        """
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        if not on_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        self._interrupted = False
+        signal.signal(signal.SIGINT, self._on_sigint)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._raise_interrupt()
+
+    def _on_sigint(self, *_: object) -> None:
+        if self._interrupted:  # a step hangs, as where the terminal takes no more text
+            raise KeyboardInterrupt
+        self._interrupted = True
+        self._arrivals.put(None)  # ends the wait for arrivals
+
+    def _raise_interrupt(self) -> None:
+        interrupted, self._interrupted = self._interrupted, False
+        if interrupted:
+            raise KeyboardInterrupt
+
     def _pump(self, timeout_s: float) -> None:
         due = self._merger.next_due()
         if due is not None:
             timeout_s = min(timeout_s, max(0.0, due - self._clock()))
         try:
-            self._take(*self._arrivals.get(timeout=timeout_s))
-            while True:
-                self._take(*self._arrivals.get_nowait())
+            self._take(self._arrivals.get(timeout=timeout_s))
+            # As many as there are now: in a flood there is always one more.
+            for _ in range(self._arrivals.qsize()):
+                self._take(self._arrivals.get_nowait())
         except Empty:
             pass
+        self._raise_interrupt()
         if self._groupby is None:
             self.screen.show(self._merger.due(self._clock()))
         self.screen.status({} if self._groupby else self._merger.statuses, self._progress())
 
-    def _take(self, engine_id: int, chunks: list[OutputChunk] | None) -> None:
+    def _take(self, arrival: _Arrival | None) -> None:
+        if arrival is None:
+            return
+        engine_id, chunks = arrival
         if chunks is None:
             self._running -= 1
             self._merger.end(engine_id, self._clock())

@@ -1,0 +1,42 @@
+"""Calls whose reply has come before some of their output."""
+
+from __future__ import annotations
+
+import time
+
+from nsactors.core.messages import RequestId
+from nsactors.results import Call
+
+__all__ = ["Overtaken"]
+
+OUTPUT_GRACE_S = 2.0
+
+
+class Overtaken:
+    """Calls that wait for routed output which their reply has overtaken; for a while, and not for ever."""
+
+    def __init__(self) -> None:
+        self._calls: dict[RequestId, tuple[Call, float]] = {}
+
+    def add(self, call: Call) -> None:
+        """This call's reply is here, and not all of its output."""
+        self._calls[call.request_id] = (call, time.monotonic() + OUTPUT_GRACE_S)
+
+    def remove(self, call: Call) -> bool:
+        """This call's output is complete; whether it was waited for."""
+        return self._calls.pop(call.request_id, None) is not None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the next call has waited long enough; None if none waits."""
+        if not self._calls:
+            return None
+        return max(0.0, min(deadline for _, deadline in self._calls.values()) - time.monotonic())
+
+    def take_overdue(self) -> list[Call]:
+        """Calls that have waited long enough."""
+        now = time.monotonic()
+        overdue = [call for call, deadline in self._calls.values() if deadline <= now]
+        for call in overdue:
+            del self._calls[call.request_id]
+        return overdue
