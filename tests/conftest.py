@@ -1,6 +1,7 @@
 """What every test shares: hypothesis profiles, and proof that the session left no process behind."""
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -11,6 +12,16 @@ from hypothesis import settings
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-ray", action="store_true", help="make Ray impossible to import, as where it is missing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--without-ray"):
+        sys.modules["ray"] = None  # type: ignore[assignment]
+
 
 SESSION_MARK = "NSACTORS_TEST_SESSION"
 GRACE_S = 10.0

@@ -40,7 +40,7 @@ def engines_in_words(session: Session, engine_ids: Iterable[int]) -> str:
     groups: dict[str, list[int]] = {}
     for engine_id in engine_ids:
         groups.setdefault(_state(session, engine_id), []).append(engine_id)
-    return ", ".join(f"{engine_ranges(ids)} {state}" for state, ids in groups.items())
+    return ", ".join(f"{engine_ranges(ids)} {state}" for state, ids in groups.items()) or "no engines"
 
 
 def table_as_html(table: Any) -> str:

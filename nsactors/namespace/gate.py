@@ -45,14 +45,15 @@ def user_traceback(error: BaseException) -> TracebackType | None:
         at = at.tb_next
     below = None if at is None else at.tb_next
     if isinstance(error, KeyboardInterrupt):
-        _cut_handler(below)
+        _cut_machinery(below)
     return below
 
 
-def _cut_handler(at: TracebackType | None) -> None:
-    """Take our signal handler off the end of a traceback: the user was where it struck."""
+def _cut_machinery(at: TracebackType | None) -> None:
+    """Take our signal handler, and what of ours it struck, off the end of a traceback: the user was above."""
     while at is not None:
-        if at.tb_next is not None and at.tb_next.tb_frame.f_code is InterruptGate._on_sigint.__code__:
+        below = at.tb_next
+        if below is not None and below.tb_frame.f_code.co_filename.startswith(_PACKAGE):
             at.tb_next = None
         at = at.tb_next
 

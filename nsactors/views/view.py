@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nsactors.core.messages import Operation
 from nsactors.core.payload import Payload, pack
 from nsactors.core.targets import Targets, is_single, resolve
-from nsactors.errors import TargetError
+from nsactors.errors import NsactorsError
 from nsactors.results import AsyncResult, Call
 from nsactors.views.flags import Flags
 
@@ -96,10 +96,10 @@ class View:
         return table_as_html(self.__rich__())
 
     def _engines_now(self) -> list[int]:
-        """The engines to show: none, where the targets are not there any more."""
+        """The engines to show: none, where there is no cluster any more, or the targets have left it."""
         try:
             return self._resolve(None)
-        except TargetError:
+        except NsactorsError:
             return []
 
     def _submit(self, targets: Targets, operation: Operation, value: Any = None, what: str = "") -> list[Call]:

@@ -10,6 +10,7 @@ from tests.notebooks.prompt import Prompt
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
+
 @pytest.fixture(scope="module")
 def prompt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prompt]:
     """A session in which ``%px`` has started engines by itself."""
@@ -120,3 +121,22 @@ def test_a_flood_is_cut_and_said_to_be(prompt: Prompt) -> None:
 def test_names_of_engines_are_completed(prompt: Prompt) -> None:
     prompt.run("%px only_there = 1")
     assert "only_there" in prompt.run("get_ipython().complete('only_th', '%px only_th', 11)")
+
+
+def test_a_view_shows_its_engines_and_what_they_do(prompt: Prompt) -> None:
+    assert "<DirectView: engine 0 idle>" in prompt.run("rc[:1]")
+
+
+def test_a_cell_runs_here_too_if_asked(prompt: Prompt) -> None:
+    prompt.run_cell("%%px --local --targets 0", "both = 6 * 7")
+    assert prompt.run("print(both)") == "42"
+    assert prompt.run("%pn 0 print(both)") == "[0] 42"
+
+
+def test_control_c_sends_another_signal_if_asked(prompt: Prompt) -> None:
+    prompt.run("%px import signal, threading; told = threading.Event()")
+    prompt.run("%px before = signal.signal(signal.SIGUSR1, lambda *_: told.set())")
+    prompt.child.sendline("%px --targets 0 --signal-on-interrupt SIGUSR1 print('waiting'); print(told.wait(20))")
+    prompt.wait_for("[0] waiting")
+    prompt.interrupt()
+    assert prompt.until_prompt() == "[0] True"

@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from IPython.lib.pretty import pretty
 from rich.console import Console
 
 from nsactors import Client, Cluster
@@ -13,12 +14,19 @@ from nsactors.core.messages import Display, ExecuteResult
 from nsactors.results.live.grouping import Shown, TextLine
 from nsactors.results.live.notebook import document
 from nsactors.results.live.terminal import TerminalScreen
+from tests.gates import Gate, open_gate
 
 
 @pytest.fixture(scope="module")
 def rc() -> Iterator[Client]:
     with Cluster(n=2, backend="local") as client:
         yield client
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with open_gate(tmp_path / "gate") as gate:
+        yield gate
 
 
 def drawn(thing: object) -> str:
@@ -31,6 +39,26 @@ def drawn(thing: object) -> str:
 def test_a_client_is_a_table_of_its_engines(rc: Client) -> None:
     assert drawn(rc).count("idle") == 2
     assert rc._repr_html_().count("<td>idle</td>") == 2
+
+
+def test_a_view_is_a_table_of_its_engines_alone(rc: Client) -> None:
+    assert drawn(rc[1]).count("idle") == 1
+    assert rc[1]._repr_html_().count("<td>idle</td>") == 1
+
+
+def test_a_view_tells_at_the_prompt_what_its_engines_do(rc: Client, gate: Gate) -> None:
+    result = rc[0].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    assert pretty(rc[:]) == "<DirectView: engine 0 busy (1 call open), engine 1 idle>"
+    gate.open()
+    result.get()
+    assert pretty(rc[:]) == "<DirectView: engines 0-1 idle>"
+
+
+def test_a_view_of_a_stopped_cluster_has_no_engines() -> None:
+    with Cluster(n=1, backend="local") as client:
+        view = client[:]
+    assert pretty(view) == "<DirectView: no engines>"
 
 
 def test_a_result_is_a_table_of_its_engines(rc: Client) -> None:
