@@ -14,6 +14,7 @@
     │   ├── ClientClosed
     │   ├── ClusterStopped
     │   └── ClusterUnreachable
+    ├── RayImportedFirst         also RuntimeError
     ├── EngineError
     │   ├── EngineLost
     │   └── EngineStartError
@@ -49,6 +50,7 @@ __all__ = [
     "NoSuchEngine",
     "NsactorsError",
     "ProtocolError",
+    "RayImportedFirst",
     "SerializationError",
     "TargetError",
     "TaskAborted",
@@ -203,6 +205,16 @@ class ClusterUnreachable(ConnectionLost):
         )
         self.address = address
         self.reason = reason
+
+
+class RayImportedFirst(NsactorsError, RuntimeError):
+    """A new Ray was to be started in a process that has imported Ray with settings of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Ray was imported before nsactors could make it safe: bound to this machine alone, with a token. "
+            "Start the Cluster before 'import ray', or call ray.init() yourself first"
+        )
 
 
 class EngineError(NsactorsError):

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from nsactors.errors import ClusterUnreachable
+from nsactors.errors import ClusterUnreachable, RayImportedFirst
 from nsactors.transport.private_folder import PrivateFolder
 
 __all__ = ["RayRuntime", "ray_runtime"]
@@ -108,11 +108,7 @@ class RayRuntime:
 
     def _embed(self, ray: Any, num_cpus: int, environment: dict[str, str], show_logs: bool) -> None:
         if self._folder is None:
-            raise ClusterUnreachable(
-                "a new Ray in this process",
-                "Ray was imported before nsactors could make it safe (loopback only, with a token). "
-                "Import nsactors and start the Cluster before 'import ray', or call ray.init() yourself first",
-            )
+            raise RayImportedFirst
 
         folder = self._folder.path
 

@@ -53,6 +53,7 @@ class _Engine:
         self.editors = {stream: LineEditor() for stream in _STREAMS}
         self.waiting: deque[_Waiting] = deque()
         self.keys: Counter[Hashable] = Counter()
+        self.clears_next = False  # asked to be cleared when the next output comes
         self.ended = False
 
     def put(self, piece: Piece, key: Hashable, now: float) -> None:
@@ -69,6 +70,14 @@ class _Engine:
             if not self._having[key]:
                 del self._having[key]
         return piece
+
+    def forget(self) -> None:
+        """Drop what waits and what is unfinished."""
+        self.clears_next = False
+        for editor in self.editors.values():
+            editor.take()
+        while self.waiting:
+            self.pop()
 
 
 class Merger:
@@ -101,10 +110,15 @@ class Merger:
         """An engine has printed or displayed something."""
         engine = self._engines[engine_id]
         for chunk in chunks:
+            if isinstance(chunk, ClearOutput) and chunk.wait:
+                engine.clears_next = True
+                continue
+            if isinstance(chunk, ClearOutput) or engine.clears_next:
+                self._clear(engine, now)
             if isinstance(chunk, StreamText):
                 for line in engine.editors[chunk.name].feed(chunk.text):
                     self._put_line(engine, chunk.name, line, now)
-            else:
+            elif not isinstance(chunk, ClearOutput):
                 self._finish_lines(engine, now)
                 engine.put(chunk, _key(engine_id, chunk), now)
 
@@ -142,6 +156,12 @@ class Merger:
                 if line := engine.editors[stream].unfinished:
                     found[engine_id] = line
         return found
+
+    def _clear(self, engine: _Engine, now: float) -> None:
+        """What was not shown yet never is; the screen is told to remove what was."""
+        engine.forget()
+        cleared = ClearOutput(wait=False)
+        engine.put(cleared, _key(engine.id, cleared), now)
 
     def _put_line(self, engine: _Engine, stream: str, text: str, now: float) -> None:
         # An engine alone may fill the whole screen; what comes after that cannot be shown in any case.
@@ -205,6 +225,7 @@ def arrange(outputs: Sequence[tuple[int, Sequence[OutputChunk]]], groupby: str) 
         groupby: ``"engine"``, one after the other; ``"type"``, all stdout, all stderr, all displays, all results;
             ``"order"``, the same but first displays of all engines before second ones.
     """
+    outputs = [(engine_id, _kept(chunks)) for engine_id, chunks in outputs]
     if groupby == "engine":
         return [shown for engine_id, chunks in outputs for shown in _merged([(engine_id, chunks)])]
     shown = []
@@ -224,6 +245,15 @@ def arrange(outputs: Sequence[tuple[int, Sequence[OutputChunk]]], groupby: str) 
 def engine_label(engines: Iterable[int]) -> str:
     """Engines in brackets: ``[0-3, 7]``."""
     return f"[{engine_ranges(engines).partition(' ')[2]}]"
+
+
+def _kept(chunks: Sequence[OutputChunk]) -> Sequence[OutputChunk]:
+    """What is left of output at its end: nothing from before it was cleared."""
+    for position in range(len(chunks) - 1, -1, -1):
+        match chunks[position]:
+            case ClearOutput(wait) if not wait or position + 1 < len(chunks):
+                return chunks[position + 1 :]
+    return chunks
 
 
 def _merged(outputs: Sequence[tuple[int, Sequence[OutputChunk]]]) -> list[Shown]:

@@ -10,10 +10,10 @@ LINE_LIMIT = 20_000
 """Characters of one line that are kept."""
 
 _TOKENS = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^\[\]\x1b]|[\n\r\b]|[^\x1b\n\r\b]+"
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[^\[\]\x1b\n\r\b]|[\n\r\b]|[^\x1b\n\r\b]+"
 )
 _CONTROL = re.compile(r"[\x1b\r\b]")
-_INCOMPLETE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*|\][^\x07\x1b]*)?$")
+_INCOMPLETE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*|\][^\x07\x1b\n]*)?\Z")
 
 
 class LineEditor:

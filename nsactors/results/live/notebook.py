@@ -102,7 +102,7 @@ class CellArea:
         for one in shown:
             match one.piece:
                 case ClearOutput():
-                    self._shown = [kept for kept in self._shown if kept.engines != one.engines]
+                    self._shown = [left for kept in self._shown if (left := _without(kept, one.engines)).engines]
                 case Display(_, _, transient, True) if transient:
                     self._shown = [one if _updates(one, kept) else kept for kept in self._shown]
                 case _:
@@ -233,6 +233,11 @@ def _status_text(lines: Mapping[int, str], progress: Progress | None) -> str:
 
 def _pre(text: str) -> str:
     return f"<pre>{html.escape(text)}</pre>"
+
+
+def _without(shown: Shown, engines: Sequence[int]) -> Shown:
+    """What is left when ``engines`` take back what they gave."""
+    return shown._replace(engines=tuple(engine_id for engine_id in shown.engines if engine_id not in engines))
 
 
 def _updates(new: Shown, old: Shown) -> bool:

@@ -41,11 +41,11 @@ class TerminalScreen:
 
     def show(self, shown: Sequence[Shown]) -> None:
         """Print."""
-        if not shown:
+        lines = [line for one in shown for line in self._lines(one)]
+        if not lines:
             return
         from rich.text import Text
 
-        lines = [line for one in shown for line in self._lines(one)]
         self._console().print(Text("\n").join(lines), soft_wrap=True)
 
     def status(self, lines: Mapping[int, str], progress: Progress | None) -> None:
@@ -102,7 +102,7 @@ class TerminalScreen:
                     return figures
                 return [_labelled(label, line, "") for line in _plain(data).splitlines()]
             case ClearOutput():
-                return []
+                return []  # what is printed stays, as without engines
 
     def _rich(self, engines: Sequence[int], data: Mapping[str, Any]) -> list[Text]:
         mime = next((mime for mime in _SUFFIXES if mime in data), None)

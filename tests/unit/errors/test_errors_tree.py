@@ -21,6 +21,7 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.SerializationError("name 'sock'", "cannot pickle 'socket' object"),
     errors.ClientClosed(),
     errors.ClusterStopped(),
+    errors.RayImportedFirst(),
     errors.ClusterUnreachable("127.0.0.1:6379", "connection refused"),
     errors.EngineLost(2, "apply(crash)", "killed by signal 9 (SIGKILL)", "Fatal error\nlast words"),
     errors.EngineStartError(3, "the start-up code failed", "ImportError: no module"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.core.messages import Display, ExecuteResult, StreamText
+from nsactors.core.messages import ClearOutput, Display, ExecuteResult, StreamText
 from nsactors.results.live.grouping import LAST_LINES, Merger, Shown, TextLine, arrange, engine_label
 
 
@@ -147,3 +147,24 @@ def test_finished_output_can_be_arranged(groupby: str, kinds: list[str]) -> None
 
 def test_engines_are_named_in_ranges() -> None:
     assert engine_label([7, 0, 1, 2]) == "[0-2, 7]"
+
+
+def test_what_is_cleared_before_it_was_shown_never_is() -> None:
+    merger = Merger([0, 1])
+    merger.add(0, [*printed("old\nunfinished"), ClearOutput(wait=False), *printed("new\n")], now=0.0)
+    merger.add(1, printed("old\n"), now=0.0)
+    assert sorted(shown_lines(merger.rest())) == [((0,), "new"), ((1,), "old")]
+
+
+def test_clearing_can_wait_for_the_next_output() -> None:
+    merger = Merger([0])
+    merger.add(0, [*printed("old\n"), ClearOutput(wait=True)], now=0.0)
+    assert shown_lines(merger.due(now=0.0)) == [((0,), "old")]
+    merger.add(0, printed("new\n"), now=1.0)
+    assert [one.piece for one in merger.rest()] == [ClearOutput(wait=False), TextLine("stdout", "new")]
+
+
+@pytest.mark.parametrize("groupby", ["engine", "order", "type"])
+def test_what_was_cleared_is_not_shown_at_the_end(groupby: str) -> None:
+    chunks = [*printed("old\n"), ClearOutput(wait=True), *printed("new\n"), ClearOutput(wait=True)]
+    assert shown_lines(arrange([(0, chunks)], groupby)) == [((0,), "new")]

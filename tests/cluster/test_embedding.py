@@ -1,0 +1,116 @@
+"""How a cluster lives with Ray in one process, and what it leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(120)]
+
+LIMIT_S = 60
+
+
+def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def test_two_clusters_share_the_process_and_one_may_end_first() -> None:
+    done = run("""
+from nsactors import Cluster
+first, second = Cluster(n=1), Cluster(n=1)
+one, two = first.start_and_connect_sync(), second.start_and_connect_sync()
+one["x"], two["x"] = 1, 2
+print(one["x"], two["x"])
+first.stop_cluster_sync()
+print(two["x"])
+second.stop_cluster_sync()
+with Cluster(n=1) as rc:
+    print(rc.ids)
+""")
+    assert (done.stdout, done.stderr) == ("[1] [2]\n[2]\n[0]\n", "")
+
+
+def test_ray_imported_with_other_settings_is_refused_at_once() -> None:
+    done = run("""
+import ray
+from nsactors import Cluster
+Cluster(n=1).start_and_connect_sync()
+""")
+    assert "RayImportedFirst: Ray was imported before" in done.stderr
+
+
+def test_a_ray_that_the_user_has_started_is_used_and_left_running(tmp_path: Path) -> None:
+    folder = Path(os.path.realpath(tmp_path)).anchor + f"tmp/nsat-{os.getpid()}"  # short: sockets live in it
+    try:
+        done = run(
+            f"""
+import ray
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir={folder!r}, logging_level="ERROR")
+from nsactors import Cluster
+with Cluster(n=1) as rc:
+    print(rc[0].apply_sync(abs, -1))
+print(ray.is_initialized(), ray.util.list_named_actors(all_namespaces=True))
+""",
+            RAY_AUTH_TOKEN_PATH=str(_token(tmp_path)),
+        )
+        assert done.stdout == "1\nTrue []\n"
+    finally:
+        subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def _token(folder: Path) -> Path:
+    token = folder / "token"
+    token.write_text("ab" * 32)
+    return token
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_script_and_all_that_it_started(number: signal.Signals, tmp_path: Path) -> None:
+    program = """
+import threading
+from nsactors import Cluster
+with Cluster(n=1) as rc:
+    print(rc[0].apply_sync(__import__("os").getpid), flush=True)
+    threading.Event().wait(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": "/tmp"},
+    )
+    assert process.stdout is not None
+    engine = int(process.stdout.readline())
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert "***" not in errors  # no stack of Ray's C++ code
+    assert not list(Path("/tmp").glob(f"nsa-{process.pid}-*"))
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{engine}").exists():
+        assert time.monotonic() < deadline, "the engine outlived its cluster"
+
+
+def test_what_a_script_pushed_last_arrives_and_what_failed_unseen_is_told() -> None:
+    done = run("""
+from nsactors import Cluster
+cluster = Cluster(n=1)
+rc = cluster.start_and_connect_sync()
+rc[0].execute("1/0")
+rc[:]["a"] = 1
+""")
+    assert "1 call failed, and nobody has asked for the result" in done.stderr
+    assert "ZeroDivisionError: division by zero" in done.stderr
+    assert "ClientClosed" not in done.stderr
