@@ -58,6 +58,10 @@ __all__ = ["ControllerPort", "EngineActor"]
 SHIP_BUSY_S = 0.05
 SHIP_IDLE_S = 0.1
 SOURCE_PREVIEW_CHARS = 200
+READ_ONLY_HINT = (
+    "Arrays arrive as read-only views of shared memory: push(..., copy=True) or view.set_flags(copy=True) gives ones "
+    "that can be written to, and so does array.copy() here"
+)
 
 
 class ControllerPort(Protocol):
@@ -210,6 +214,8 @@ class EngineActor:
         return Reply(request.id, spec.engine_id, spec.incarnation, outcome, tail, started, completed, count)
 
     def _failure(self, error: BaseException, request: Request) -> Failure:
+        if isinstance(error, ValueError) and "read-only" in str(error):
+            error.add_note(READ_ONLY_HINT)
         return Failure.capture(
             error.with_traceback(user_traceback(error)),
             engine_id=self._spec.engine_id,

@@ -30,7 +30,7 @@ def read_outcome(call: Call, outcome: Outcome, payload: Payload | None) -> tuple
 
 def _unpacked(call: Call, payload: Payload) -> tuple[Any, Exception | None]:
     try:
-        return unpack(payload), None
+        return unpack(payload, copy=call.copies), None
     except Exception as error:  # whatever a class of the user's does when it is rebuilt
         error.add_note(f"The result of {call.label} on engine {call.engine_id} cannot be unpickled here.")
         return None, error

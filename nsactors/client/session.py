@@ -58,7 +58,7 @@ from nsactors.errors import (
     EngineStartError,
     TaskAborted,
 )
-from nsactors.results import Call
+from nsactors.results import Call, Terms
 from nsactors.transport.base import EngineGone, Transport, require
 
 __all__ = ["Session"]
@@ -66,6 +66,7 @@ __all__ = ["Session"]
 WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
 ABORT_WAIT_S = 0.5  # an engine that does not answer for so long is held by C code, and so is its queue
 PUSH_GRACE_S = 1.0
+_USUAL_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,7 @@ class Session:
         engine_ids: Sequence[int],
         operation: Operation,
         payload: Payload | None = None,
-        limit_s: float | None = None,
-        stops_on_error: bool = False,
+        terms: Terms = _USUAL_TERMS,
     ) -> list[Call]:
         """Send one operation to several engines; its payload is serialised and stored once.
 
@@ -132,19 +132,18 @@ class Session:
             engine_ids: the engines.
             operation: what each of them is to do.
             payload: what goes with it.
-            limit_s: seconds after which it is interrupted.
-            stops_on_error: if it fails on an engine, what this client has queued behind it there is not run.
+            terms: how long it may take, and the like.
 
         Raises:
             ClientClosed: if this session has been closed.
             CapabilityError: if there is a limit and engines cannot be interrupted.
         """
         self.check()
-        if limit_s is not None:
+        if terms.limit_s is not None:
             require(self.transport, Capability.SIGNALS, "interrupt a call at its time limit")
         prepared = self.transport.prepare(payload)
         with self._lock:
-            return [self._submit(i, operation, prepared, limit_s, stops_on_error) for i in engine_ids]
+            return [self._submit(i, operation, prepared, terms) for i in engine_ids]
 
     def check(self) -> None:
         """See that this conversation can go on; ClientClosed or ClusterStopped if it cannot."""
@@ -153,14 +152,12 @@ class Session:
         if self._cut_off or self.transport.stopped.is_set():
             raise ClusterStopped
 
-    def _submit(
-        self, engine_id: int, operation: Operation, prepared: Any, limit_s: float | None, stops_on_error: bool
-    ) -> Call:
+    def _submit(self, engine_id: int, operation: Operation, prepared: Any, terms: Terms) -> Call:
         engine = self.roster.get(engine_id)
         stops_seen = 0 if engine is None else self._stops_seen.get(engine, 0)
         number = RequestId(self.name, next(self._numbers))
-        request = Request(number, operation, limit_s, stops_on_error, stops_seen)
-        call = Call(request.id, engine_id, request.label, isinstance(operation, Execute))
+        request = Request(number, operation, terms.limit_s, terms.stops_on_error, stops_seen)
+        call = Call(request.id, engine_id, request.label, isinstance(operation, Execute), terms.copies)
         if engine is None:  # it left between the look-up of targets and now
             self._settle(call, None, EngineLost(engine_id, request.label, "it left before the request was sent"))
             return call

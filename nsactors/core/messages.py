@@ -72,10 +72,13 @@ class Apply(NamedTuple):
     """Call the payload's ``(function, args, kwargs)``; ``label`` is what people see, e.g. ``map(simulate)``."""
 
     label: str
+    copy: bool = False  # give the function arrays that it can write to
 
 
 class Push(NamedTuple):
     """Bind the payload's ``{name: value}`` in the namespace."""
+
+    copy: bool = False  # bind arrays that can be written to
 
 
 class Pull(NamedTuple):
@@ -115,7 +118,7 @@ class Request(NamedTuple):
         match self.operation:
             case Execute():
                 return "execute"
-            case Apply(label):
+            case Apply(label, _):
                 return label
             case Push():
                 return "push"

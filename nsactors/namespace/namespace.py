@@ -49,12 +49,12 @@ class Namespace:
             case Execute(code, silent, store_history):
                 self._shell.run_cell(code, silent=silent, store_history=store_history)
                 return None
-            case Apply():
+            case Apply(_, copy):
                 with keeping_builtins(self.names):
-                    function, args, kwargs = self._load(payload, stays=False)
+                    function, args, kwargs = self._load(payload, stays=False, copy=copy)
                     return run_user_code(function, *args, **kwargs)
-            case Push():
-                self.names.update(self._load(payload, stays=True))
+            case Push(copy):
+                self.names.update(self._load(payload, stays=True, copy=copy))
                 return None
             case Pull(expressions, single):
                 values = [self._evaluate(expression) for expression in expressions]
@@ -73,10 +73,10 @@ class Namespace:
         shell = self._made_shell
         return shell.inspect(name, detail) if shell else describe(self.names, name, detail)
 
-    def _load(self, payload: Payload | None, *, stays: bool) -> Any:
+    def _load(self, payload: Payload | None, *, stays: bool, copy: bool) -> Any:
         assert payload is not None, "this operation comes with a payload"
         # Unpickling runs code of the user's classes.
-        return run_user_code(partial(unpack, scope=self.names, stays=stays), payload)
+        return run_user_code(partial(unpack, scope=self.names, stays=stays, copy=copy), payload)
 
     def _evaluate(self, expression: str) -> Any:
         # A plain name is by far the most common: no compilation, and no builtins (a pulled "id" is a mistake).

@@ -1,7 +1,7 @@
 """What comes back from engines: results that are futures, their output and timing."""
 
 from nsactors.results.async_result import AsyncResult
-from nsactors.results.call import Call, CallOwner, ExecuteReply, Metadata
+from nsactors.results.call import Call, CallOwner, ExecuteReply, Metadata, Terms
 from nsactors.results.map_result import AsyncMapResult
 
-__all__ = ["AsyncMapResult", "AsyncResult", "Call", "CallOwner", "ExecuteReply", "Metadata"]
+__all__ = ["AsyncMapResult", "AsyncResult", "Call", "CallOwner", "ExecuteReply", "Metadata", "Terms"]

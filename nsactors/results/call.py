@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from nsactors.core.messages import Display, ExecuteResult, OutputChunk, RequestId, StreamText
 from nsactors.core.output import OutputAssembler
 
-__all__ = ["Call", "CallOwner", "ExecuteReply", "Metadata"]
+__all__ = ["Call", "CallOwner", "ExecuteReply", "Metadata", "Terms"]
 
 
 OutputListener = Callable[["Call", list[OutputChunk]], None]
@@ -43,6 +43,7 @@ class Call:
     engine_id: int
     label: str
     executes: bool
+    copies: bool = False
     submitted: float = field(default_factory=time.time)
     started: float | None = None
     completed: float | None = None
@@ -108,6 +109,21 @@ class Call:
     def status(self) -> str:
         """``pending``, ``ok`` or ``error``."""
         return "pending" if not self.done else "ok" if self.error is None else "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How calls are to be carried out.
+
+    Attributes:
+        limit_s: seconds after which a call is interrupted.
+        stops_on_error: if it fails on an engine, what its client has queued behind it there is not run.
+        copies: arrays in its result are copies that can be written to.
+    """
+
+    limit_s: float | None = None
+    stops_on_error: bool = False
+    copies: bool = False
 
 
 class Metadata(dict[str, Any]):

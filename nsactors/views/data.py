@@ -25,6 +25,7 @@ class DataView(View):
         targets: Targets = None,
         block: bool | None = None,
         track: bool | None = None,
+        copy: bool | None = None,
     ) -> Any:
         """Bind names on each engine; the values are serialised once.
 
@@ -33,6 +34,7 @@ class DataView(View):
             targets: in place of the view's own.
             block: wait until they are bound.
             track: not used; kept for scripts written for ipyparallel.
+            copy: bind arrays that can be written to, in place of read-only views of one copy a machine.
 
         Raises:
             TypeError: if ``ns`` is no dictionary.
@@ -43,7 +45,9 @@ class DataView(View):
             raise TypeError(f"push() takes a dictionary of names and values, not {type(ns).__name__}")
         for name in ns:
             _check_name(name)
-        return self._result(self._submit(targets, Push(), dict(ns), "the values"), "push", targets, block)
+        return self._result(
+            self._submit(targets, Push(self._copies(copy)), dict(ns), "the values"), "push", targets, block
+        )
 
     def update(self, ns: Mapping[str, Any]) -> Any:
         """As :meth:`push`."""
@@ -89,6 +93,7 @@ class DataView(View):
         track: bool | None = None,
         *,
         axis: int = 0,
+        copy: bool | None = None,
     ) -> Any:
         """Split ``seq`` and bind one part per engine, in the order of the targets.
 
@@ -103,6 +108,7 @@ class DataView(View):
             block: wait until the parts are bound.
             track: not used; kept for scripts written for ipyparallel.
             axis: the axis of an array to split along.
+            copy: as for :meth:`push`.
 
         Raises:
             InvalidName: if ``key`` is no name.
@@ -112,8 +118,9 @@ class DataView(View):
         ids = self._resolve(targets)
         parts = partitioner_for(dist, axis).split(seq, len(ids))
         values = [part[0] if flatten and len(part) == 1 else part for part in parts]
+        push = Push(self._copies(copy))
         payloads = [self._pack({key: value}, f"{key!r}") for value in values]
-        calls = [self._send([i], Push(), p)[0] for i, p in zip(ids, payloads, strict=True)]
+        calls = [self._send([i], push, p)[0] for i, p in zip(ids, payloads, strict=True)]
         return self._finish(AsyncResult(self.client.session, calls, label="scatter"), block)
 
     def gather(

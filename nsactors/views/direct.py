@@ -229,7 +229,9 @@ class DirectView(DataView):
         if not callable(function) and not isinstance(function, Reference):
             raise TypeError(f"apply() calls a function, not {function!r}")
         label = self._flags.label or f"apply({_name(function)})"
-        calls = self._submit(None, Apply(label), (function, args, kwargs), f"the call of {_name(function)}")
+        calls = self._submit(
+            None, Apply(label, self._flags.copy), (function, args, kwargs), f"the call of {_name(function)}"
+        )
         return self._result(calls, label, None, block)
 
     def _map_parts(
@@ -250,7 +252,7 @@ class DirectView(DataView):
         calls: list[Call | None] = [None] * len(work)
         # Every engine gets its first piece before any gets its second.
         for index in sorted(range(len(work)), key=lambda index: work[index].turn):
-            (calls[index],) = self._send([work[index].engine_id], Apply(label), payloads[index])
+            (calls[index],) = self._send([work[index].engine_id], Apply(label, self._flags.copy), payloads[index])
         made = [call for call in calls if call is not None]
         result = AsyncMapResult(session, made, label=label, partitioner=partitioner, ordered=ordered)
         return self._finish(result, block)

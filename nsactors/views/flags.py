@@ -19,6 +19,8 @@ class Flags:
         targets: the engines: an id, a list of ids, or ``"all"``.
         block: whether calls wait for their result and return it.
         label: what this view's calls are called in the history, in place of their function's name.
+        copy: arrays arrive as copies that can be written to, on engines and at the client; otherwise they are read-only
+            views of shared memory, one copy for all engines of a machine.
         timeout: seconds after which a call is interrupted and fails with ``TimeLimitExceeded``; None: never.
         stop_on_error: a call that fails on an engine takes what this client has queued behind it there with it: that is
             not run, and its results are ``TaskAborted``.
@@ -28,6 +30,7 @@ class Flags:
     targets: Targets = "all"
     block: bool = False
     label: str | None = None
+    copy: bool = False
     timeout: float | None = None
     stop_on_error: bool = False
     track: bool = False

@@ -10,7 +10,7 @@ from nsactors.core.messages import Operation
 from nsactors.core.payload import Payload, pack
 from nsactors.core.targets import Targets, is_single, resolve
 from nsactors.errors import NsactorsError
-from nsactors.results import AsyncResult, Call
+from nsactors.results import AsyncResult, Call, Terms
 from nsactors.views.flags import Flags
 
 if TYPE_CHECKING:
@@ -111,8 +111,9 @@ class View:
         self, ids: list[int], operation: Operation, payload: Payload | None = None, timeout: float | None = None
     ) -> list[Call]:
         """Submit an operation as this view's flags say."""
-        limit_s = self._flags.timeout if timeout is None else timeout
-        return self.client.session.submit(ids, operation, payload, limit_s, self._flags.stop_on_error)
+        flags = self._flags
+        terms = Terms(flags.timeout if timeout is None else timeout, flags.stop_on_error, flags.copy)
+        return self.client.session.submit(ids, operation, payload, terms)
 
     def _pack(self, value: Any, what: str) -> Any:
         return pack(value, what=what, ref_types=self.client.session.transport.ref_types)
@@ -123,6 +124,9 @@ class View:
 
     def _finish(self, result: AsyncResult, block: bool | None) -> Any:
         return result.get() if self._blocks(block) else result
+
+    def _copies(self, copy: bool | None) -> bool:
+        return self._flags.copy if copy is None else copy
 
     def _blocks(self, block: bool | None) -> bool:
         return self.block if block is None else block

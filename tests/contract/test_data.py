@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nsactors import Client, DirectView, Reference
-from nsactors.errors import InvalidName, SerializationError
+from nsactors.errors import CompositeError, InvalidName, SerializationError
 
 BUILTINS = [
     None,
@@ -292,3 +292,32 @@ def test_a_reference_to_a_function_can_be_called(dv: DirectView) -> None:
 def test_a_reference_to_a_missing_name_raises_name_error(rc: Client) -> None:
     with pytest.raises(NameError, match="nowhere"):
         rc[0].apply_sync(abs, Reference("nowhere"))
+
+
+def test_a_pushed_array_can_be_made_writable(dv: DirectView) -> None:
+    dv.push({"a": np.arange(4)}, copy=True)
+    dv.execute("a[0] = 9")
+    assert [part[0] for part in dv["a"]] == [9] * len(dv)
+
+
+def test_writing_to_an_array_that_arrived_says_how_to_get_a_writable_one(dv: DirectView) -> None:
+    dv.push({"a": np.arange(4)})
+    with pytest.raises(CompositeError) as failure:
+        dv.execute("a[0] = 9")
+    assert all("copy=True" in "".join(error.__notes__) for error in failure.value.exceptions)
+
+
+def test_a_view_can_ask_for_writable_arrays_both_ways(dv: DirectView) -> None:
+    def first_doubled(array: Any) -> Any:
+        array[0] = array[0] * 2
+        return array
+
+    with dv.temp_flags(copy=True):
+        for array in dv.apply(first_doubled, np.arange(1, 50_000)):
+            assert array[0] == 2
+            array[0] = 5
+
+
+def test_a_large_array_is_read_only_on_arrival_at_the_client_too(dv: DirectView) -> None:
+    for array in dv.apply(np.arange, 50_000):
+        assert not array.flags.writeable

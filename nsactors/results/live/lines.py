@@ -41,7 +41,7 @@ class LineEditor:
 
     def feed(self, text: str) -> list[str]:
         """Take text; the lines that it finished."""
-        if not self._cells and not self._incomplete and not _CONTROL.search(text):
+        if not self._cells and not self._style and not self._incomplete and not _CONTROL.search(text):
             # The common case, by far: whole lines without any control character.
             *lines, rest = text.split("\n")
             self._write(rest)
@@ -72,7 +72,7 @@ class LineEditor:
         self._cursor += len(cells)
 
     def _obey(self, sequence: str) -> None:
-        if sequence.endswith("m"):
+        if sequence.startswith("\x1b[") and sequence.endswith("m"):
             self._style += sequence
         elif sequence in ("\x1b[K", "\x1b[0K"):
             del self._cells[self._cursor :]

@@ -1,7 +1,7 @@
 """Text as a terminal shows it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nsactors.results.live.lines import LINE_LIMIT, LineEditor
@@ -27,12 +27,15 @@ def edited(*texts: str) -> tuple[list[str], str]:
         ("\x1b[31mred\x1b[0m\n", ["\x1b[31mred\x1b[0m"], ""),
         ("\x1b[1Aup\n", ["up"], ""),
         ("\x1b]0;title\x07x\n", ["x"], ""),
+        ("a\x1b\nb\n", ["a", "b"], ""),
     ],
 )
 def test_control_characters_do_what_they_do_in_a_terminal(text: str, lines: list[str], unfinished: str) -> None:
     assert edited(text) == (lines, unfinished)
 
 
+@example("\x1b[31mred\n", 5)
+@example("a\x1b\nb", 3)
 @given(st.text(st.sampled_from("ab\n\r\b\x1b[K2m"), max_size=60), st.integers(0, 60))
 def test_it_does_not_matter_how_text_is_cut_into_pieces(text: str, cut: int) -> None:
     assert edited(text) == edited(text[:cut], text[cut:])
