@@ -85,12 +85,8 @@ class _Mailbox(Generic[T]):
     items: deque[T] = field(default_factory=deque)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     last_seen: float = 0.0
-    dropped: int = 0
 
     def put(self, item: T) -> None:
-        if len(self.items) >= MAILBOX_EVENTS:
-            self.items.popleft()
-            self.dropped += 1
         self.items.append(item)
         self.arrived.set()
 
@@ -163,9 +159,7 @@ class Controller:
     async def report(self, engine_id: int, incarnation: int, report: Report) -> None:
         """Output and news from an engine."""
         for batch in report.output:
-            mailbox = self._clients.get(batch.request.client)
-            if mailbox is not None:
-                mailbox.put(OutputEvent(batch))
+            self._post(batch.request.client, OutputEvent(batch))
         for entry in report.history:
             self._history.record(entry)
         for answer in report.answers:
@@ -261,8 +255,18 @@ class Controller:
                 case Announce(event):
                     if isinstance(event, EngineLeft):
                         self._history.engine_lost(event.engine_id, time.time())
-                    for mailbox in self._clients.values():
-                        mailbox.put(event)
+                    for client in list(self._clients):
+                        self._post(client, event)
+
+    def _post(self, client: str, event: Event) -> None:
+        mailbox = self._clients.get(client)
+        if mailbox is None:
+            return
+        if len(mailbox.items) < MAILBOX_EVENTS and mailbox.last_seen > time.monotonic() - CLIENT_LEASE_S:
+            mailbox.put(event)
+        else:
+            # It is away, or far behind. If it comes back it attaches anew and is told how things stand.
+            del self._clients[client]
 
     def _launch(self, engine_id: int, incarnation: int) -> None:
         spec = EngineSpec(engine_id, incarnation, self._cluster, self._environment, self._startup)

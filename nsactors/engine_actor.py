@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 import traceback
 from collections import deque
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from nsactors.core.cluster import (
     Abort,
@@ -30,7 +30,6 @@ from nsactors.core.cluster import (
     Question,
     Report,
     Signal,
-    Stack,
 )
 from nsactors.core.messages import (
     Aborted,
@@ -47,7 +46,7 @@ from nsactors.core.messages import (
 )
 from nsactors.core.payload import Payload, pack
 from nsactors.core.stream import InstructionStream, Verdict
-from nsactors.errors import ConnectionLost, Failure
+from nsactors.errors import ClusterUnreachable, ConnectionLost, Failure
 from nsactors.namespace import Namespace
 from nsactors.namespace.gate import CellLoop, InterruptGate, is_user_frame, user_traceback
 from nsactors.namespace.host import Host
@@ -55,6 +54,9 @@ from nsactors.namespace.output import Output
 
 __all__ = ["ControllerPort", "EngineActor"]
 
+T = TypeVar("T")
+
+ORPHAN_AFTER_S = 900.0
 SHIP_BUSY_S = 0.05
 SHIP_IDLE_S = 0.1
 SOURCE_PREVIEW_CHARS = 200
@@ -164,8 +166,12 @@ class EngineActor:
     def handle(self, request: Request, payload: Payload | None) -> tuple[Reply, Payload | None]:
         """Run one request and answer it, whatever happens in it."""
         started = time.time()
+        # One step: whoever is told that an abort came too late may be sure that an interrupt does not come too early.
         with self._stream_lock:
             verdict = self._stream.take(request.id, request.stops_seen)
+            if verdict is Verdict.RUN:
+                self._gate.enter(request.id)
+                self._running = (request, started)
         nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
             case Verdict.REPEATED:
@@ -179,8 +185,6 @@ class EngineActor:
         if late := self._output.begin(request.id):
             self._news.add(late)
         number = self._namespace.execution_count
-        self._running = (request, started)
-        self._gate.enter(request.id)
         if request.limit_s is not None:
             self._deadline = (request.id, time.monotonic() + request.limit_s)
         outcome: Outcome
@@ -234,11 +238,11 @@ class EngineActor:
         )
         reason = f"engine {spec.engine_id} was asked to end"
         try:
-            if not self._port.register(info):
+            if not self._patiently(self._port.register, info):
                 return self._host.exit("nobody wants this engine any more")
             self._host.warm_up()
             while not self._closed.is_set():
-                commands = self._port.poll(spec.engine_id, spec.incarnation)
+                commands = self._patiently(self._port.poll, spec.engine_id, spec.incarnation)
                 if commands is None:
                     break
                 for command in commands:
@@ -251,6 +255,16 @@ class EngineActor:
             reason = f"engine {spec.engine_id} ends: {lost}"
         self._closed.set()
         self._host.exit(reason)
+
+    def _patiently(self, call: Callable[..., T], *args: Any) -> T:
+        """Call the controller, again and again while it is silent: it may be busy, or its machine asleep."""
+        give_up = time.monotonic() + ORPHAN_AFTER_S
+        while True:
+            try:
+                return call(*args)
+            except ClusterUnreachable:
+                if time.monotonic() > give_up:
+                    raise
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -274,14 +288,8 @@ class EngineActor:
                     return Answer(ticket, self._namespace.complete(code, cursor))
                 case Inspect(name, detail):
                     return Answer(ticket, self._namespace.inspect(name, detail))
-                case Stack():
-                    return Answer(ticket, self._stack())
         except Exception as error:
             return Answer(ticket, None, f"{type(error).__name__}: {error}")
-
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        return "".join(traceback.format_stack(frame)) if self._running is not None else ""
 
     def _ship(self) -> None:
         while not self._closed.is_set():

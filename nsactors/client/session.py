@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 import weakref
@@ -46,6 +47,7 @@ from nsactors.core.messages import (
     Reply,
     Request,
     RequestId,
+    StreamText,
 )
 from nsactors.core.payload import Payload
 from nsactors.core.stream import Outbox
@@ -80,6 +82,13 @@ class _Letter:
 
 
 @dataclass(frozen=True, slots=True)
+class _Room:
+    """An engine has answered while others waited to be sent: the transport's own thread is not to do that."""
+
+    engine_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Loss:
     """A letter whose engine is gone."""
 
@@ -103,6 +112,7 @@ class Session:
         self.roster = Roster(self._callbacks.call)
         self.closed = False
         self._cut_off = False
+        self._process = os.getpid()
         self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._outboxes: dict[int, Outbox[_Letter]] = {}
@@ -110,7 +120,7 @@ class Session:
         self._stops_seen: Counter[EngineInfo] = Counter()
         self._known: weakref.WeakValueDictionary[RequestId, Call] = weakref.WeakValueDictionary()
         self._overtaken = Overtaken()
-        self._inbox: SimpleQueue[_Letter | _Loss | ClusterState | list[Event] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[_Room | _Loss | ClusterState | list[Event] | None] = SimpleQueue()
         self._take_state(transport.controller.attach(name))
         self._threads = [
             threading.Thread(target=loop, name=f"nsactors-{loop.__name__}", daemon=True)
@@ -167,6 +177,13 @@ class Session:
             self._send(letter)
         return call
 
+    def _send_waiting(self, engine_id: int) -> None:
+        # Chosen and sent under one lock, or a newer request would go first and this one be refused as a repeated one.
+        with self._lock:
+            outbox = self._outboxes.get(engine_id)
+            while outbox is not None and (letter := outbox.next()):
+                self._send(letter)
+
     def _send(self, letter: _Letter) -> None:
         try:
             self.transport.submit(letter.engine, letter.request, letter.prepared, partial(self._deliver, letter))
@@ -215,14 +232,8 @@ class Session:
             return [c for c in self._open.values() if engine_ids is None or c.engine_id in engine_ids]
 
     def _withdraw(self, requests: set[RequestId]) -> list[_Letter]:
-        withdrawn = []
-        for outbox in self._outboxes.values():
-            waiting = outbox.drain()
-            withdrawn += [letter for letter in waiting if letter.request.id in requests]
-            for letter in waiting:
-                if letter.request.id not in requests:
-                    outbox.offer(letter)
-        return withdrawn
+        outboxes = self._outboxes.values()
+        return [letter for box in outboxes for letter in box.take_back(lambda item: item.request.id in requests)]
 
     def _read_events(self) -> None:
         while not self.closed:
@@ -232,6 +243,8 @@ class Session:
                     self._inbox.put(self.transport.controller.attach(self.name))
                 elif events:
                     self._inbox.put(events)
+            except ClusterUnreachable:
+                continue  # silent, not gone: a busy machine, or one that slept
             except ConnectionLost:
                 self._cut_off = True
                 self.roster.close()
@@ -245,13 +258,14 @@ class Session:
                 with self._lock:
                     overdue = self._overtaken.take_overdue()
                 for call in overdue:
+                    call.output.chunks.append(StreamText("stderr", "[nsactors: output was lost on its way]\n"))
                     self._settle(call, call.value, call.error)
                 continue
             match item:
                 case None:
                     return
-                case _Letter():
-                    self._send(item)
+                case _Room(engine_id):
+                    self._send_waiting(engine_id)
                 case _Loss(letter, gone):
                     self._remove_engine(letter.engine.engine_id, letter.engine.incarnation, gone.reason)
                     call = letter.call
@@ -266,9 +280,8 @@ class Session:
         """Take what came back for a letter, on a thread of the transport: one thread less on the way to who waits."""
         with self._lock:
             outbox = self._outboxes.get(letter.engine.engine_id)
-            following = outbox.settle() if outbox is not None else None
-        if following is not None:
-            self._inbox.put(following)  # the transport's own thread is not to wait for the transport
+            if outbox is not None and outbox.settle():
+                self._inbox.put(_Room(letter.engine.engine_id))
         try:
             reply, payload = self.transport.open(letter.engine, content)
             if letter.request.stops_on_error and isinstance(reply.outcome, Failed | Expired):
@@ -354,7 +367,7 @@ class Session:
 
         A push that has just been sent gets a moment to arrive: ``view["a"] = 1`` may be a script's last line.
         """
-        if self.closed:
+        if self.closed or os.getpid() != self._process:  # a forked child has no conversation of its own to end
             return
         self._wait_for_pushes()
         self.closed = True

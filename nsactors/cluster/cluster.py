@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import operator
 import os
 import warnings
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Cluster:
         startup: str = "",
         show_logs: bool = False,
     ) -> None:
-        if n is not None and n < 0:
+        if n is not None and _count(n) < 0:
             raise ValueError(f"n is how many engines to start, 0 or more, not {n!r}")
         if backend not in ("ray", "local"):
             raise ValueError(f"backend is 'ray' or 'local', not {backend!r}")
@@ -68,6 +69,7 @@ class Cluster:
         self._startup = startup
         self._environment = thread_environment(self._cores, self.n, os.environ)
         self._backend: Backend | None = None
+        self._process = os.getpid()
         self._client: Client | None = None
 
     def start_cluster_sync(self) -> Self:
@@ -90,6 +92,7 @@ class Cluster:
             ClusterStopped: if the cluster does not run.
         """
         client = self._running()
+        _count(n)
         ids = client.session.transport.controller.start_engines(n)
         client.session.roster.expect(ids)
         return ids
@@ -136,7 +139,7 @@ class Cluster:
         """End engines and controller, and Ray if this cluster started it. What nobody asked for is reported."""
         backend, self._backend = self._backend, None
         client, self._client = self._client, None
-        if backend is None:
+        if backend is None or os.getpid() != self._process:  # a forked child's cluster is its parent's
             return
         try:
             if client is not None:
@@ -193,3 +196,9 @@ class Cluster:
         from nsactors.transport.local import LocalBackend
 
         return LocalBackend(self._environment, self._startup)
+
+
+def _count(n: object) -> int:
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"n is how many engines to start, a whole number, not {n!r}")
+    return operator.index(n)

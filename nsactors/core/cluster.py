@@ -32,7 +32,6 @@ __all__ = [
     "Question",
     "Report",
     "Signal",
-    "Stack",
 ]
 
 
@@ -76,12 +75,7 @@ class Inspect:
     detail: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Where is the running code now?"""
-
-
-Question = Abort | Complete | Inspect | Stack
+Question = Abort | Complete | Inspect
 
 
 @dataclass(frozen=True, slots=True)

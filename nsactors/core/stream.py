@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from nsactors.core.messages import RequestId
@@ -81,12 +81,23 @@ class Outbox(Generic[T]):
         self._in_flight += 1
         return item
 
-    def settle(self) -> T | None:
-        """One item in flight has been answered: the next to send, if any."""
-        if not self._waiting:
-            self._in_flight -= 1
+    def settle(self) -> bool:
+        """One item in flight has been answered; whether others wait for its place (see :meth:`next`)."""
+        self._in_flight -= 1
+        return bool(self._waiting)
+
+    def next(self) -> T | None:
+        """The next waiting item that may be sent now, if any. Until it is taken, nothing overtakes it."""
+        if not self._waiting or self._in_flight >= self._window:
             return None
+        self._in_flight += 1
         return self._waiting.popleft()
+
+    def take_back(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Give up those that wait and are unwanted; the others keep their order."""
+        taken = [item for item in self._waiting if unwanted(item)]
+        self._waiting = deque(item for item in self._waiting if not unwanted(item))
+        return taken
 
     def drain(self) -> list[T]:
         """Give up everything that waits; what is in flight stays counted."""

@@ -14,6 +14,7 @@ import os
 import sys
 import termios
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -199,7 +200,7 @@ class ThreadCapture:
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._parts: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        self._routers: list[tuple[str, _ThreadRouter]] = []
+        self._routers: list[tuple[str, weakref.ref[_ThreadRouter]]] = []  # replaced ones go with whoever replaced them
         self.begin()
 
     def begin(self) -> None:
@@ -209,13 +210,14 @@ class ThreadCapture:
         """
         with self._lock:
             for name, parts in self._parts.items():
-                router = getattr(sys, name, None) or getattr(sys, f"__{name}__")
+                router: Any = getattr(sys, name, None) or getattr(sys, f"__{name}__")
                 if not isinstance(router, _ThreadRouter):
                     router = _ThreadRouter(router)
                     setattr(sys, name, router)
                 if router.listeners.get(self._thread) is not parts:
                     router.listeners[self._thread] = parts
-                    self._routers.append((name, router))
+                    self._routers = [(n, known) for n, known in self._routers if known() is not None]
+                    self._routers.append((name, weakref.ref(router)))
 
     def read(self) -> list[StreamText]:
         """What the thread has printed since the last call."""
@@ -230,7 +232,10 @@ class ThreadCapture:
     def close(self) -> None:
         """Stop listening; the last one puts the streams back."""
         with self._lock:
-            for name, router in self._routers:
+            for name, known in self._routers:
+                if (router := known()) is None:
+                    continue
+                original = router.original
                 del router.listeners[self._thread]
                 if not router.listeners and getattr(sys, name, None) is router:
-                    setattr(sys, name, router.original)
+                    setattr(sys, name, original)

@@ -147,11 +147,7 @@ class AsyncResult(CallGroup, Future[Any]):
     r = property(get, doc="The result; waits for it.")
 
     def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
-        """The results by engine id; ``timeout`` and errors as for :meth:`get`.
-
-        Raises:
-            ValueError: if an engine answered more than once (a joined result).
-        """
+        """The results by engine id, as :meth:`get`; ValueError if an engine answered more than once."""
         values = self.get(timeout)
         ids = [call.engine_id for call in self._calls]
         if len(set(ids)) != len(ids):
@@ -245,7 +241,11 @@ class AsyncResult(CallGroup, Future[Any]):
         """One result per engine, for ``concurrent.futures.wait`` and the like."""
         if len(self._calls) == 1:
             return (self,)
-        return tuple(AsyncResult(self._owner, [call], label=self._label, single=True) for call in self._calls)
+        tolerant = self._return_exceptions
+        return tuple(
+            AsyncResult(self._owner, [call], label=self._label, single=True, return_exceptions=tolerant)
+            for call in self._calls
+        )
 
     def __iter__(self) -> Iterator[Any]:
         """The values, each as soon as it and those before it are there; a single one cannot be iterated over."""

@@ -42,10 +42,10 @@ def wait_or_interrupt(
     try:
         return wait(None if timeout_s is None or timeout_s < 0 else timeout_s)
     except KeyboardInterrupt:
-        running = _running(calls)
-        if not owner.interrupt(running):
+        # In this order: what is not withdrawn when abort returns has begun, and so can be interrupted.
+        owner.abort(_running(calls), interrupt=False)
+        if not owner.interrupt(_running(calls)):
             raise
-        owner.abort(running, interrupt=False)
     return _wait_for_stop(wait, calls, owner, ask or _terminal())
 
 
@@ -68,14 +68,20 @@ def _wait_for_stop(wait: Wait, calls: Sequence[Call], owner: CallOwner, ask: Ask
                     continue
             case "k":
                 owner.restart({call.engine_id for call in _running(calls)})
-                return wait(GRACE_S)
+                if wait(GRACE_S):
+                    return True
+                raise _left_running(calls)
             case _:
-                interrupted = KeyboardInterrupt()
-                interrupted.add_note(
-                    f"left running: {_engines(calls)}. rc.interrupt() tries again; "
-                    "rc.shutdown(ids, restart=True) ends them and starts new ones"
-                )
-                raise interrupted
+                raise _left_running(calls)
+
+
+def _left_running(calls: Sequence[Call]) -> KeyboardInterrupt:
+    interrupted = KeyboardInterrupt()
+    interrupted.add_note(
+        f"left running: {_engines(calls)}. rc.interrupt() tries again; "
+        "rc.shutdown(ids, restart=True) ends them and starts new ones"
+    )
+    return interrupted
 
 
 def _choice(ask: Ask | None, calls: Sequence[Call]) -> str:

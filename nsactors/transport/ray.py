@@ -102,6 +102,7 @@ class _RayLauncher:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+        self._never: Any = None
 
     def launch(self, spec: EngineSpec) -> Any:
         import ray
@@ -122,9 +123,10 @@ class _RayLauncher:
     async def watch(self, spec: EngineSpec, address: Any) -> Death:
         import ray
 
-        controller = ray.get_runtime_context().current_actor
+        # One for all engines: each call that does not return holds a place of the controller's.
+        self._never = self._never or ray.get_runtime_context().current_actor.never.remote()
         try:
-            await address.watch.remote(controller.never.remote())
+            await address.watch.remote(self._never)
         except Exception as error:
             folder, name = _output_place(spec.cluster, spec.engine_id, spec.incarnation)
             return _death(error, os.path.join(folder, name))

@@ -53,6 +53,7 @@ class RayRuntime:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
+        self._process = os.getpid()
         self._embedded = False
         self._folder: PrivateFolder | None = None
         self._ray: Any = None
@@ -71,11 +72,11 @@ class RayRuntime:
             ClusterUnreachable: if the cluster at ``address`` does not take us.
         """
         with self._lock:
-            ray = self._import_ray()
+            address = address or os.environ.get("RAY_ADDRESS")
+            ray = self._import_ray(embeds=address is None)
             if self._starter is not None:
                 self._starter.join()  # an earlier start that was interrupted
             if not ray.is_initialized():
-                address = address or os.environ.get("RAY_ADDRESS")
                 if address is None:
                     self._embed(ray, num_cpus, environment, show_logs)
                 else:
@@ -92,10 +93,10 @@ class RayRuntime:
                 if self._folder is not None:
                     self._folder.empty()
 
-    def _import_ray(self) -> Any:
+    def _import_ray(self, *, embeds: bool) -> Any:
         if self._ray is not None:
             return self._ray
-        if "ray" not in sys.modules and not os.environ.get("RAY_ADDRESS"):
+        if "ray" not in sys.modules and embeds:
             self._folder = PrivateFolder()
             atexit.register(self._end)
             for name, value in {**_PRESETS, "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
@@ -143,6 +144,8 @@ class RayRuntime:
             self._starter.end()
 
     def _end(self) -> None:
+        if os.getpid() != self._process:  # a forked child: Ray and its files are its parent's
+            return
         self._stop_embedded()
         if self._folder is not None:
             self._folder.remove()

@@ -173,6 +173,7 @@ class DirectView(DataView):
             dist=dist,
             ordered=ordered,
             in_pieces=dist == "b",
+            return_exceptions=return_exceptions,
         )
 
     def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
@@ -244,6 +245,7 @@ class DirectView(DataView):
         dist: str = "b",
         ordered: bool = True,
         in_pieces: bool = False,
+        return_exceptions: bool = False,
     ) -> Any:
         partitioner = partitioner_for(dist)
         work = work_for(self._resolve(None), of_equal_length(sequences), partitioner, in_pieces=in_pieces)
@@ -254,7 +256,14 @@ class DirectView(DataView):
         for index in sorted(range(len(work)), key=lambda index: work[index].turn):
             (calls[index],) = self._send([work[index].engine_id], Apply(label, self._flags.copy), payloads[index])
         made = [call for call in calls if call is not None]
-        result = AsyncMapResult(session, made, label=label, partitioner=partitioner, ordered=ordered)
+        result = AsyncMapResult(
+            session,
+            made,
+            label=label,
+            partitioner=partitioner,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
         return self._finish(result, block)
 
 

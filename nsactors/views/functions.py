@@ -25,8 +25,7 @@ class RemoteFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``view.apply(function, *args, **kwargs)``."""
-        with self._view.temp_flags(**self._flags):
-            return self._view.apply(self._function, *args, **kwargs)
+        return self._view.with_flags(**self._flags).apply(self._function, *args, **kwargs)
 
 
 class ParallelFunction:
@@ -48,10 +47,8 @@ class ParallelFunction:
 
     def __call__(self, *sequences: Any) -> Any:
         """Call the function once per engine, with the engine's parts of the sequences."""
-        with self._view.temp_flags(**self._flags):
-            return self._view.call_on_parts(self._function, sequences, dist=self._dist)
+        return self._view.with_flags(**self._flags).call_on_parts(self._function, sequences, dist=self._dist)
 
     def map(self, *sequences: Any) -> Any:
         """``view.map(function, *sequences)``: call the function once per item."""
-        with self._view.temp_flags(**self._flags):
-            return self._view.map(self._function, *sequences, dist=self._dist)
+        return self._view.with_flags(**self._flags).map(self._function, *sequences, dist=self._dist)

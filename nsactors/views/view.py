@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from nsactors.core.messages import Operation
@@ -61,6 +62,10 @@ class View:
         resolve(changed.targets, self.client.ids)
         self._flags = changed
         return self
+
+    def with_flags(self, **flags: Any) -> Self:
+        """Another view of the same engines, with some flags changed; errors as for :meth:`set_flags`."""
+        return type(self)(self.client, self.targets).set_flags(**{**asdict(self._flags), **flags})
 
     @contextmanager
     def temp_flags(self, **flags: Any) -> Iterator[Self]:

@@ -13,7 +13,7 @@ _TOKENS = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[^\[\]\x1b\n\r\b]|[\n\r\b]|[^\x1b\n\r\b]+"
 )
 _CONTROL = re.compile(r"[\x1b\r\b]")
-_INCOMPLETE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*|\][^\x07\x1b\n]*)?\Z")
+_INCOMPLETE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*|\][^\x07\x1b\n]*\x1b?)?\Z")
 
 
 class LineEditor:

@@ -67,13 +67,36 @@ def test_what_fits_into_the_window_is_sent_at_once(outbox: Outbox[str]) -> None:
 def test_an_answer_lets_the_next_go(outbox: Outbox[str]) -> None:
     for item in "abcd":
         outbox.offer(item)
-    assert [outbox.settle() for _ in range(4)] == ["c", "d", None, None]
+    assert outbox.next() is None
+    assert [(outbox.settle(), outbox.next()) for _ in range(4)] == [
+        (True, "c"),
+        (True, "d"),
+        (False, None),
+        (False, None),
+    ]
+
+
+def test_nothing_overtakes_what_waits_when_there_is_room_again(outbox: Outbox[str]) -> None:
+    for item in "abc":
+        outbox.offer(item)
+    outbox.settle()
+    assert outbox.offer("d") is None
+    assert outbox.next() == "c"
+
+
+def test_some_of_what_waits_can_be_taken_back(outbox: Outbox[str]) -> None:
+    for item in "abcde":
+        outbox.offer(item)
+    assert outbox.take_back(lambda item: item == "d") == ["d"]
+    outbox.settle()
+    outbox.settle()
+    assert [outbox.next(), outbox.next(), outbox.next()] == ["c", "e", None]
 
 
 def test_what_waits_can_be_given_up(outbox: Outbox[str]) -> None:
     for item in "abcd":
         outbox.offer(item)
-    assert (outbox.drain(), outbox.settle(), len(outbox)) == (["c", "d"], None, 1)
+    assert (outbox.drain(), outbox.settle(), len(outbox)) == (["c", "d"], False, 1)
 
 
 def test_a_window_holds_at_least_one() -> None:
@@ -91,8 +114,9 @@ def test_all_are_sent_once_in_order_and_no_more_than_the_window_at_a_time(window
             going = outbox.offer(offered)
             offered += 1
         elif answered < len(sent):
-            going = outbox.settle()
+            outbox.settle()
             answered += 1
+            going = outbox.next()
         else:
             continue
         sent += [] if going is None else [going]

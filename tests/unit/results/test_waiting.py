@@ -65,7 +65,7 @@ def test_without_ctrl_c_nothing_is_done_to_the_engines(calls: list[Call]) -> Non
 def test_ctrl_c_interrupts_only_the_engines_that_have_not_answered(calls: list[Call]) -> None:
     owner = Owner()
     assert wait_or_interrupt(waits(KeyboardInterrupt, True), calls, owner, None, never)
-    assert owner.did == [("interrupt", [1, 2]), ("abort", [1, 2])]
+    assert owner.did == [("abort", [1, 2]), ("interrupt", [1, 2])]
 
 
 def test_engines_that_cannot_be_interrupted_let_ctrl_c_through(calls: list[Call]) -> None:
