@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import functools
 import io
 import itertools
@@ -12,6 +13,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from nsactors.core.functions import FunctionPickler, Rebuilder
@@ -96,21 +98,30 @@ class _Pickler(FunctionPickler):
     def __init__(
         self, file: io.BytesIO, buffers: list[memoryview], refs: list[object], ref_types: tuple[type, ...]
     ) -> None:
-        # A flat table: cloudpickle's is a ChainMap, searched in Python, and 2.5 times as slow for many small
-        # objects. No persistent_id: asked about every object, a list of ints takes 3.3 times as long.
-        table: dict[type, Any] = {}
-        for part in reversed(FunctionPickler.dispatch_table.maps):
-            table.update(part)
+        # No persistent_id: asked about every object, a list of ints takes 3.3 times as long.
+        table = dict(_reducers(len(copyreg.dispatch_table), "numpy" in sys.modules))
 
         def set_aside(ref: object) -> tuple[Any, ...]:
             refs.append(ref)
             return _reference, (len(refs) - 1,)
 
         table.update(dict.fromkeys(ref_types, set_aside))
-        if numpy := sys.modules.get("numpy"):
-            table[numpy.ndarray] = _reduce_array
         self.dispatch_table = table
         super().__init__(file, lambda buffer: buffers.append(buffer.raw()))
+
+
+@lru_cache(maxsize=2)
+def _reducers(registered: int, has_numpy: bool) -> dict[type, Any]:
+    """How to reduce what pickle does not know; made anew when a reducer has been registered, or NumPy imported.
+
+    A flat table: cloudpickle's is a ChainMap, searched in Python, and 2.5 times as slow for many small objects.
+    """
+    table: dict[type, Any] = {}
+    for part in reversed(FunctionPickler.dispatch_table.maps):
+        table.update(part)
+    if has_numpy:
+        table[sys.modules["numpy"].ndarray] = _reduce_array
+    return table
 
 
 class _Unpickler(pickle.Unpickler):
