@@ -13,19 +13,18 @@ NUMBER = {"number": 12_345}
 ARGUMENTS = (1, "two")
 
 
-def noop(number: int, text: str) -> int:
-    """Does nothing."""
+# As a user types them at a prompt: functions of ``__main__``, which travel by value.
+_TYPED = """
+def noop(number, text):
     return number
 
 
-def power(x: int) -> int:
-    """A little arithmetic with large numbers."""
+def power(x):
     return x**10
-
-
-# As if defined at a prompt or in a notebook: it travels by value, as most functions of interactive users do.
-for _function in (noop, power):
-    _function.__module__ = "__main__"
+"""
+_main: dict[str, Any] = {"__name__": "__main__"}
+exec(_TYPED, _main)
+noop, power = _main["noop"], _main["power"]
 
 
 def large_array() -> Any:

@@ -54,6 +54,7 @@ _SHIPPED = "__shipped__"  # in a layer: the names that it lays over the builtins
 _RECORD = "__nsactors__"  # in a namespace: what it was given
 _STORE_GLOBAL = opcode.opmap["STORE_GLOBAL"]
 _ABSENT = object()
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), None)
 
 
 @contextmanager
@@ -248,7 +249,8 @@ class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if obj.__module__ == cloudpickle.__name__:
                 return NotImplemented
             if _stands_alone(obj):
-                return _plain_function, (marshal.dumps(obj.__code__), obj.__name__, obj.__qualname__, obj.__doc__)
+                extras = (obj.__qualname__, obj.__doc__, obj.__defaults__, obj.__annotations__)
+                return _plain_function, (marshal.dumps(obj.__code__), obj.__name__, extras)
         reduced = super().reducer_override(obj)
         if reduced is NotImplemented or not _has_private_names():
             return reduced
@@ -294,8 +296,9 @@ def _stands_alone(function: FunctionType) -> bool:
     return (
         function.__module__ == "__main__"
         and names.get("__name__") == "__main__"
-        and not (function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__)
-        and not function.__annotations__
+        and not (function.__closure__ or function.__kwdefaults__ or function.__dict__)
+        and all(type(value) in _PLAIN for value in function.__defaults__ or ())
+        and all(type(hint) is str or hint in _PLAIN for hint in function.__annotations__.values())
         and names.keys().isdisjoint(code.co_names)
         and not any(isinstance(constant, CodeType) for constant in code.co_consts)
         and _SHIPPED not in _builtins_of(function)
@@ -303,12 +306,15 @@ def _stands_alone(function: FunctionType) -> bool:
 
 
 def _plain_function(
-    code: bytes, name: str, qualname: str, doc: str | None, scope: dict[str, Any] | None = None
+    code: bytes,
+    name: str,
+    extras: tuple[str, str | None, tuple[Any, ...] | None, dict[str, Any]],
+    scope: dict[str, Any] | None = None,
 ) -> FunctionType:
     """A function that stood alone, as one of ``scope``, or of an empty ``__main__``."""
     names = {"__name__": "__main__", "__builtins__": builtins} if scope is None else scope
     function = FunctionType(marshal.loads(code), names, name)
-    function.__qualname__, function.__doc__ = qualname, doc
+    function.__qualname__, function.__doc__, function.__defaults__, function.__annotations__ = extras
     return function
 
 

@@ -510,7 +510,7 @@ def test_the_private_names_of_cloudpickle_are_where_they_were() -> None:
     assert [name for name in PRIVATE_NAMES if not hasattr(cloudpickle.cloudpickle, name)] == []
     assert callable(cloudpickle.Pickler._function_reduce)
     assert cloudpickle.Pickler.dispatch_table.maps
-    assert b"_function_setstate" in pack(made_by_client("def f(x=1): pass")).data
+    assert b"_function_setstate" in pack(made_by_client("def f(x=[]): pass")).data
 
 
 def test_with_another_cloudpickle_functions_load_as_it_makes_them(
@@ -570,7 +570,11 @@ def test_a_partial_of_a_recursive_function_runs(engine: Names) -> None:
 
 def test_a_function_that_stands_alone_takes_a_fraction_of_the_bytes_and_behaves_the_same() -> None:
     names: dict[str, Any] = {"__name__": "__main__", "helper": len}
-    exec("def alone(x):\n    'doc'\n    global seen\n    seen = x\n    return x + offset\n", names)
+    exec(
+        "def alone(x: int, y: 'anything' = 0) -> None:\n    'doc'\n"
+        "    global seen\n    seen = x\n    return x + offset\n",
+        names,
+    )
     exec("def helped(x):\n    return helper(x)\n", names)
     small, large = pack(names["alone"]), pack(names["helped"])
     assert small.nbytes < large.nbytes
@@ -580,5 +584,6 @@ def test_a_function_that_stands_alone_takes_a_fraction_of_the_bytes_and_behaves_
     assert scope["seen"] == 1
     assert (arrived.__name__, arrived.__qualname__, arrived.__doc__) == ("alone", "alone", "doc")
     assert arrived.__module__ == "__main__"
+    assert (arrived.__defaults__, arrived.__annotations__) == ((0,), {"x": int, "y": "anything", "return": None})
     # Sent home again, by an engine that has a name which the function uses.
     assert unpack(pack(arrived))(2) == 12
