@@ -25,6 +25,7 @@ class Roster:
         self._call = call
         self.start_failures: dict[int, EngineStartError] = {}
         self._engines: dict[int, EngineInfo] = {}
+        self._ids: tuple[int, ...] = ()  # in order; every call of a view asks for them
         self._starting: set[int] = set()
         self._changed = threading.Condition()
         self._closed = False
@@ -34,8 +35,7 @@ class Roster:
     @property
     def ids(self) -> list[int]:
         """Ids of the engines that take requests, in order."""
-        with self._changed:
-            return sorted(self._engines)
+        return list(self._ids)
 
     @property
     def starting(self) -> list[int]:
@@ -59,6 +59,7 @@ class Roster:
             self._starting.discard(engine.engine_id)
             news = self._engines.get(engine.engine_id) != engine
             self._engines[engine.engine_id] = engine
+            self._ids = tuple(sorted(self._engines))
             self._changed.notify_all()
         if news:
             self._tell(self._on_join, engine.engine_id)
@@ -72,6 +73,7 @@ class Roster:
             gone = engine is not None and engine.incarnation == incarnation
             if gone:
                 del self._engines[engine_id]
+                self._ids = tuple(sorted(self._engines))
             self._changed.notify_all()
         if gone:
             self._tell(self._on_leave, engine_id)

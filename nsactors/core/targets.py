@@ -33,6 +33,8 @@ def resolve(targets: Targets, ids: Sequence[int]) -> list[int]:
         NoEngines: if there are none, or ``targets`` selects none of them.
         NoSuchEngine: if there is no engine with such an id or position.
     """
+    if type(targets) is int and targets >= 0 and targets in ids:  # by far the most common
+        return [targets]
     wanted = _parse(targets)
     if not ids:
         raise NoEngines

@@ -108,7 +108,7 @@ def _open_browser(folder: Path) -> Iterator[Any]:
     options.binary_location = CHROMIUM or ""
     for flag in [*_BROWSER_FLAGS, f"--user-data-dir={folder / 'browser'}"]:
         options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=Service(CHROMIUM_DRIVER))
+    browser = webdriver.Chrome(options=options, service=Service(CHROMIUM_DRIVER, env=_environment(folder)))
     try:
         yield browser
     finally:
@@ -131,7 +131,7 @@ def _command(port: int, folder: Path) -> list[str]:
 
 def _environment(folder: Path) -> dict[str, str]:
     own = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "RUNTIME", "DATA")}
-    own |= {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    own |= {"HOME": str(folder), "IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(Path(__file__).parents[2])}
     return {**os.environ, **own}
 
 
