@@ -171,7 +171,7 @@ class Session:
         if engine is None:  # it left between the look-up of targets and now
             self._settle(call, None, EngineLost(engine_id, request.label, "it left before the request was sent"))
             return call
-        self._open[request.id] = self._known[request.id] = call
+        self._open[request.id] = call
         letter = self._outboxes[engine_id].offer(_Letter(call, engine, request, prepared))
         if letter is not None:
             self._send(letter)
@@ -229,7 +229,8 @@ class Session:
     def open_calls(self, engine_ids: Iterable[int] | None = None) -> list[Call]:
         """Calls that have not been answered, in order of submission."""
         with self._lock:
-            return [c for c in self._open.values() if engine_ids is None or c.engine_id in engine_ids]
+            calls = [c for c in self._open.values() if not c.done]
+        return [c for c in calls if engine_ids is None or c.engine_id in engine_ids]
 
     def _withdraw(self, requests: set[RequestId]) -> list[_Letter]:
         outboxes = self._outboxes.values()
@@ -319,7 +320,7 @@ class Session:
                 self.roster.failed_to_start(EngineStartError(engine_id, reason, stderr_tail))
 
     def _take_output(self, batch: OutputBatch) -> None:
-        call = self._known.get(batch.request)
+        call = self._open.get(batch.request) or self._known.get(batch.request)
         if call is None:
             return
         with self._lock:
@@ -354,13 +355,15 @@ class Session:
             self._settle(letter.call, None, EngineLost(engine_id, letter.call.label, reason))
 
     def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
-        with self._lock:
-            self._open.pop(call.request_id, None)
         if error is not None:
             call.error = error
             if not isinstance(error, TaskAborted | ClientClosed):  # what was given up on purpose is no news
                 self.ledger.failed(call)
         call.settle(value, error)
+        # After somebody who waits has been told. What comes late is still the call's, for as long as anybody holds it.
+        with self._lock:
+            self._known[call.request_id] = call
+            self._open.pop(call.request_id, None)
 
     def close(self) -> None:
         """End the conversation: engines go on, calls that are open here fail with ``ClientClosed``.
