@@ -57,6 +57,7 @@ __all__ = ["ControllerPort", "EngineActor"]
 T = TypeVar("T")
 
 ORPHAN_AFTER_S = 900.0
+RETRY_S = 0.5
 SHIP_BUSY_S = 0.05
 SHIP_IDLE_S = 0.1
 SOURCE_PREVIEW_CHARS = 200
@@ -265,6 +266,7 @@ class EngineActor:
             except ClusterUnreachable:
                 if time.monotonic() > give_up:
                     raise
+                self._closed.wait(RETRY_S)
 
     def _obey(self, command: Command) -> None:
         match command:

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from nsactors.client.callbacks import Callbacks
+from nsactors.client.draining import wait_for_calls
 from nsactors.client.ledger import Ledger
 from nsactors.client.outcomes import read_outcome
 from nsactors.client.overtaken import Overtaken
@@ -68,6 +68,7 @@ __all__ = ["Session"]
 WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
 ABORT_WAIT_S = 0.5  # an engine that does not answer for so long is held by C code, and so is its queue
 PUSH_GRACE_S = 1.0
+RETRY_S = 0.5
 _USUAL_TERMS = Terms()
 
 
@@ -79,6 +80,7 @@ class _Letter:
     engine: EngineInfo
     request: Request
     prepared: Any
+    outbox: Outbox[_Letter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Session:
         self.roster = Roster(self._callbacks.call)
         self.closed = False
         self._cut_off = False
+        self._leaving = threading.Event()
         self._process = os.getpid()
         self._numbers = itertools.count()
         self._lock = threading.RLock()
@@ -172,7 +175,8 @@ class Session:
             self._settle(call, None, EngineLost(engine_id, request.label, "it left before the request was sent"))
             return call
         self._open[request.id] = call
-        letter = self._outboxes[engine_id].offer(_Letter(call, engine, request, prepared))
+        outbox = self._outboxes[engine_id]
+        letter = outbox.offer(_Letter(call, engine, request, prepared, outbox))
         if letter is not None:
             self._send(letter)
         return call
@@ -245,7 +249,7 @@ class Session:
                 elif events:
                     self._inbox.put(events)
             except ClusterUnreachable:
-                continue  # silent, not gone: a busy machine, or one that slept
+                self._leaving.wait(RETRY_S)  # silent, not gone: a busy machine, or one that slept
             except ConnectionLost:
                 self._cut_off = True
                 self.roster.close()
@@ -280,8 +284,8 @@ class Session:
     def _deliver(self, letter: _Letter, content: Any) -> None:
         """Take what came back for a letter, on a thread of the transport: one thread less on the way to who waits."""
         with self._lock:
-            outbox = self._outboxes.get(letter.engine.engine_id)
-            if outbox is not None and outbox.settle():
+            # The letter's own outbox: by now the id may belong to a restarted engine with a window of its own.
+            if letter.outbox.settle():
                 self._inbox.put(_Room(letter.engine.engine_id))
         try:
             reply, payload = self.transport.open(letter.engine, content)
@@ -355,6 +359,8 @@ class Session:
             self._settle(letter.call, None, EngineLost(engine_id, letter.call.label, reason))
 
     def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
+        if call.done:  # its engine's end is heard of in several ways
+            return
         if error is not None:
             call.error = error
             if not isinstance(error, TaskAborted | ClientClosed):  # what was given up on purpose is no news
@@ -372,8 +378,9 @@ class Session:
         """
         if self.closed or os.getpid() != self._process:  # a forked child has no conversation of its own to end
             return
-        self._wait_for_pushes()
+        wait_for_calls([call for call in self.open_calls() if call.label == "push"], PUSH_GRACE_S)
         self.closed = True
+        self._leaving.set()
         with contextlib.suppress(ConnectionLost):  # there may be nobody left to say goodbye to
             self.transport.controller.detach(self.name)
         self.roster.close()
@@ -385,13 +392,3 @@ class Session:
         for call in self.open_calls():
             self._settle(call, None, ClientClosed())
         self._callbacks.close()
-
-    def _wait_for_pushes(self) -> None:
-        pushes = [call for call in self.open_calls() if call.label == "push"]
-        arrived = threading.Semaphore(0)
-        for call in pushes:
-            call.when_settled(lambda call: arrived.release())
-        deadline = time.monotonic() + PUSH_GRACE_S
-        for _ in pushes:
-            if not arrived.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                return

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nsactors import Client
+from nsactors import Client, DirectView
 from nsactors.core.messages import Capability
 from nsactors.errors import CapabilityError, CompositeError, NoSuchEngine, RemoteError, TaskAborted
 from tests.gates import TIMEOUT_S, Gate, wait_until
@@ -341,3 +341,29 @@ def test_a_failing_call_leaves_what_is_queued_behind_it_unless_asked_to(rc: Clie
     assert isinstance(failing.exception(TIMEOUT_S), ZeroDivisionError)
     queued.get(TIMEOUT_S)
     assert engine["came_after"]
+
+
+def test_an_engine_that_was_restarted_takes_more_calls_than_a_send_window_holds(rc: Client, victim: DirectView) -> None:
+    before = [victim.apply_async(abs, -1) for _ in range(50)]
+    back = threading.Event()
+    rc.on_join(lambda engine_id: back.set() if engine_id == victim.targets else None)
+    rc.shutdown(victim.targets, restart=True)
+    assert back.wait(TIMEOUT_S)
+    wait_until(lambda: all(result.done() for result in before))
+    after = [victim.apply_async(abs, -n) for n in range(1_200)]
+    assert [result.get(TIMEOUT_S) for result in after] == list(range(1_200))
+
+
+def test_what_a_lost_engine_held_is_told_once(
+    connect: Callable[..., Client], victim: DirectView, end_engine: Callable[[int], None]
+) -> None:
+    told: list[str] = []
+    client = connect(report=told.append)
+    engine_id = victim.targets
+    wait_until(lambda: engine_id in client.ids)
+    calls = [client[engine_id].apply_async(abs, -1) for _ in range(3)]
+    end_engine(engine_id)
+    for call in calls:
+        call.exception(TIMEOUT_S)
+    client.close()
+    assert told == []
