@@ -8,7 +8,7 @@ export IPYTHONDIR := $(CURDIR)/$(VENV)/var/ipython
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/var/matplotlib
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench growth layers docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/nsactors demo
@@ -23,8 +23,15 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Options go into ARGS: make bench ARGS="--n 1,4,16,64".
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+growth: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+layers: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.layers $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

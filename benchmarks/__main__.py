@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -14,14 +15,15 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.operations import OPERATIONS, Operation, find
-from benchmarks.process import SystemFailed, SystemProcess, import_seconds
-from benchmarks.report import as_json, draw, rows
-from benchmarks.rounds import Cell, Results, measure_in_rounds
+from benchmarks.process import Beside, SystemFailed, SystemProcess, import_turn
+from benchmarks.report import as_json, draw, draw_cpu, draw_growth
+from benchmarks.rounds import Cell, Driver, Results, measure_in_rounds
 from benchmarks.stats import turn_order
 from benchmarks.systems import SYSTEMS, is_installed
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, QUICK_ROUNDS = 20, 4
+STARTED_REPEATEDLY = 8  # engines
 _IMPORTED_BY = ("nsactors", "ray", "ipyparallel", "dask")
 
 
@@ -41,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(failure), markup=False)
         status = 1
     if results.turns:
-        Console(width=None if sys.stdout.isatty() else 200).print(draw(rows(results)))
+        _show(results, Console(width=None if sys.stdout.isatty() else 220))
         path = _save(results, options, load_average)
         console.print(f"Every timing is in {path}.")
+        _plot(results, path, console)
     return status
 
 
@@ -51,7 +54,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
     parser.add_argument("--rounds", type=int, help="how many rounds")
-    parser.add_argument("--n", type=_counts, default=(1, 4), help="numbers of engines, such as 1,4")
+    parser.add_argument("--n", type=_counts, default=(1, 4), help="numbers of engines, such as 1,4,16,64")
     parser.add_argument(
         "--only", action="append", default=[], metavar="OPERATION", help=", ".join(o.name for o in OPERATIONS)
     )
@@ -80,15 +83,20 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _measure(options: argparse.Namespace, results: Results, console: Console) -> None:
-    systems = [name for name in options.systems if is_installed(name)]
-    for name in set(options.systems) - set(systems):
-        console.print(f"{SYSTEMS[name].title} is left out: {SYSTEMS[name].library} is not installed.")
+    systems = []
+    for name in options.systems:
+        if not is_installed(name):
+            console.print(f"{SYSTEMS[name].title} is left out: {SYSTEMS[name].library} is not installed.")
+        elif SYSTEMS[name].beside in ("", *options.systems):
+            systems.append(name)
     cold = {operation.name: operation for operation in options.operations if operation.cold}
     warm = [operation for operation in options.operations if not operation.cold]
     engines = max(options.n)
     if "import" in cold:
         _measure_imports(systems, cold["import"].rounds(options.rounds), results, console)
     starts = cold["start"].rounds(options.rounds) if "start" in cold else 0
+    if engines > STARTED_REPEATEDLY and warm:
+        starts = min(starts, 1)  # a minute each
     # The processes that stay for the other operations give the last sample.
     _measure_starts(systems, engines, starts - bool(warm), results, console)
     if warm:
@@ -100,15 +108,19 @@ def _measure_imports(systems: list[str], rounds: int, results: Results, console:
     for number in range(rounds if importing else 0):
         console.print(f"import, round {number + 1} of {rounds}")
         for name in turn_order(importing, number):
-            results.add(Cell("import", 0, name), [import_seconds(SYSTEMS[name].library)])
+            results.add(Cell("import", 0, name), import_turn(SYSTEMS[name].library))
 
 
 def _measure_starts(systems: list[str], engines: int, rounds: int, results: Results, console: Console) -> None:
     for number in range(rounds):
         console.print(f"start, round {number + 1} of {rounds}")
-        for name in turn_order([name for name in systems if name != "serial"], number):
+        for name in turn_order([name for name in systems if _starts(name)], number):
             with contextlib.closing(SystemProcess(name, engines)) as process:
-                results.add(Cell("start", engines, name), [process.start_seconds])
+                results.add(Cell("start", engines, name), process.start)
+
+
+def _starts(name: str) -> bool:
+    return name != "serial" and not SYSTEMS[name].beside
 
 
 def _measure_warm(
@@ -122,12 +134,16 @@ def _measure_warm(
 ) -> None:
     engines = max(options.n)
     with contextlib.ExitStack() as stack:
-        drivers = {}
-        for name in systems:
+        processes: dict[str, SystemProcess] = {}
+        for name in (name for name in systems if not SYSTEMS[name].beside):
             console.print(f"starting {SYSTEMS[name].title}")
-            drivers[name] = stack.enter_context(contextlib.closing(SystemProcess(name, engines)))
-            if note_starts and name != "serial":
-                results.add(Cell("start", engines, name), [drivers[name].start_seconds])
+            processes[name] = stack.enter_context(contextlib.closing(SystemProcess(name, engines)))
+            if note_starts and _starts(name):
+                results.add(Cell("start", engines, name), processes[name].start)
+        drivers: dict[str, Driver] = {
+            name: Beside(name, processes[host]) if (host := SYSTEMS[name].beside) else processes[name]
+            for name in systems
+        }
         measure_in_rounds(
             drivers,
             operations,
@@ -136,6 +152,25 @@ def _measure_warm(
             results,
             lambda number: console.print(f"round {number + 1} of {options.rounds}"),
         )
+
+
+def _show(results: Results, console: Console) -> None:
+    for table in (draw(results), draw_cpu(results), draw_growth(results)):
+        if table.row_count:
+            console.print(table)
+
+
+def _plot(results: Results, path: Path, console: Console) -> None:
+    if len({cell.engines for cell in results.turns if cell.engines}) <= 2:
+        return  # two points make no curve
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print("There is no picture: matplotlib is not installed.")
+        return
+    from benchmarks.plot import plot
+
+    for suffix in (".svg", ".png"):
+        plot(results, path.with_suffix(suffix))
+    console.print(f"Cost against the number of engines is drawn in {path.with_suffix('.svg')}.")
 
 
 def _save(results: Results, options: argparse.Namespace, load_average: tuple[float, float, float]) -> Path:

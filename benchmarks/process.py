@@ -9,18 +9,20 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection, Pipe
+from collections.abc import Iterator
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-__all__ = ["SystemFailed", "SystemProcess", "import_seconds"]
+from benchmarks.turns import Turn
+
+__all__ = ["Beside", "SystemFailed", "SystemProcess", "import_turn"]
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "NSACTORS_BENCHMARK"  # inherited by everything a system starts, also by what has become an orphan
-PATIENCE_S = 60.0
+PATIENCE_S, PATIENCE_PER_ENGINE_S = 60.0, 5.0
 GRACE_S = 20.0
 
 
@@ -41,6 +43,7 @@ class SystemProcess:
 
     def __init__(self, name: str, engines: int) -> None:
         self.name = name
+        self._patience_s = PATIENCE_S + PATIENCE_PER_ENGINE_S * engines
         self._folder = Path(tempfile.mkdtemp(prefix="nsb-"))
         self._mark = uuid.uuid4().hex
         self._pipe, theirs = Pipe()
@@ -57,20 +60,20 @@ class SystemProcess:
             )
         theirs.close()
         try:
-            self.start_seconds: float = _receive(self._pipe, self._describe)
+            self.start: Turn = self._receive()
         except BaseException:
             self.close()
             raise
 
-    def measure(self, operation: str, engines: int, runs: int) -> list[float] | None:
-        """Seconds that each run of an operation took; None if the system has no such operation.
+    def measure(self, operation: str, engines: int, runs: int, system: str | None = None) -> Turn | None:
+        """Run an operation so many times, of this system or of one beside it; None if it has no such operation.
 
         Raises:
             SystemFailed: if it fails.
         """
-        self._pipe.send((operation, engines, runs))
-        seconds: list[float] | None = _receive(self._pipe, self._describe)
-        return seconds
+        self._pipe.send((system or self.name, operation, engines, runs))
+        turn: Turn | None = self._receive()
+        return turn
 
     def close(self) -> None:
         """End the system and all its processes, and remove its files."""
@@ -85,6 +88,14 @@ class SystemProcess:
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _receive(self) -> Any:
+        try:
+            if self._pipe.poll(self._patience_s):
+                return self._pipe.recv()
+        except EOFError:
+            pass
+        raise SystemFailed(self._describe())
+
     def _describe(self) -> str:
         text = (self._folder / "log").read_text(errors="replace")
         return f"{self.name} failed or did not answer in time; the end of its log:\n" + "\n".join(
@@ -92,13 +103,34 @@ class SystemProcess:
         )
 
 
-def import_seconds(library: str) -> float:
-    """Seconds that ``import library`` takes in a fresh process."""
-    code = f"import time; began = time.perf_counter(); import {library}; print(time.perf_counter() - began)"
+class Beside:
+    """A system that uses the engines of another, in the same process."""
+
+    def __init__(self, name: str, process: SystemProcess) -> None:
+        self._name = name
+        self._process = process
+
+    def measure(self, operation: str, engines: int, runs: int) -> Turn | None:
+        """As :meth:`SystemProcess.measure`."""
+        return self._process.measure(operation, engines, runs, self._name)
+
+
+_IMPORT = """
+import time
+began, cpu = time.perf_counter(), time.process_time()
+import {}
+print(time.perf_counter() - began, time.process_time() - cpu)
+"""
+
+
+def import_turn(library: str) -> Turn:
+    """What ``import library`` takes in a fresh process."""
     with tempfile.TemporaryDirectory(prefix="nsb-") as folder:
-        command = [sys.executable, "-c", code]
+        command = [sys.executable, "-c", _IMPORT.format(library)]
         environment = _environment(Path(folder), "import")
-        return float(subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True).stdout)
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True)
+    seconds, cpu_s = map(float, done.stdout.split())
+    return Turn([seconds], cpu_s)
 
 
 def _environment(folder: Path, mark: str) -> dict[str, str]:
@@ -112,15 +144,6 @@ def _environment(folder: Path, mark: str) -> dict[str, str]:
         "DASK_TEMPORARY_DIRECTORY": home,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
-
-
-def _receive(pipe: Connection, describe: Callable[[], str]) -> Any:
-    try:
-        if pipe.poll(PATIENCE_S):
-            return pipe.recv()
-    except EOFError:
-        pass
-    raise SystemFailed(describe())
 
 
 def _marked(mark: str) -> Iterator[psutil.Process]:

@@ -1,11 +1,11 @@
-"""Results as a table for people and as JSON for comparisons later."""
+"""Results as tables for people and as JSON for comparisons later."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,13 +13,42 @@ from rich.table import Table
 
 from benchmarks.operations import OPERATIONS
 from benchmarks.rounds import Cell, Results
-from benchmarks.stats import Summary, paired_ratio, summarise
+from benchmarks.stats import Summary, paired_ratios, summarise
 from benchmarks.systems import SYSTEMS
+from benchmarks.turns import Turn
 
-__all__ = ["RATIOS", "Row", "as_json", "draw", "format_ratio", "format_seconds", "rows"]
+__all__ = [
+    "RATIOS",
+    "Row",
+    "as_json",
+    "client_cpu",
+    "draw",
+    "draw_cpu",
+    "draw_growth",
+    "format_ratio",
+    "format_seconds",
+    "from_json",
+    "growth",
+    "rows",
+    "wall",
+]
 
-RATIOS = (("nsactors", "ray"), ("ipyparallel", "nsactors"), ("dask", "nsactors"))
+RATIOS = (("nsactors", "ray"), ("broadcast", "nsactors"), ("ipyparallel", "nsactors"), ("dask", "nsactors"))
+GROWTH_FROM = 4  # engines
 _DISTRIBUTIONS = ("nsactors", "ray", "ipyparallel", "distributed", "ipython", "numpy")
+_TITLES = {operation.name: operation.title for operation in OPERATIONS}
+
+Measure = Callable[[Turn], Sequence[float]]
+
+
+def wall(turn: Turn) -> Sequence[float]:
+    """Seconds that each run took."""
+    return turn.seconds
+
+
+def client_cpu(turn: Turn) -> Sequence[float]:
+    """CPU seconds of the driving process per run."""
+    return [turn.cpu_s]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,50 +58,98 @@ class Row:
     operation: str
     engines: int
     summaries: dict[str, Summary]
-    ratios: dict[tuple[str, str], float]
+    ratios: dict[tuple[str, str], Summary]
 
 
-def rows(results: Results) -> list[Row]:
+def rows(results: Results, measure: Measure = wall) -> list[Row]:
     """The lines of the table, in the order of ``OPERATIONS``."""
-    order = {operation.name: k for k, operation in enumerate(OPERATIONS)}
+    order = list(_TITLES)
     lines = {(cell.operation, cell.engines) for cell in results.turns}
-    return [_row(results, *line) for line in sorted(lines, key=lambda line: (order[line[0]], line[1]))]
+    return [_row(results, measure, *line) for line in sorted(lines, key=lambda line: (order.index(line[0]), line[1]))]
 
 
-def _row(results: Results, operation: str, engines: int) -> Row:
-    turns = {name: results.turns.get(Cell(operation, engines, name)) for name in SYSTEMS}
-    measured = {name: found for name, found in turns.items() if found}
+def _row(results: Results, measure: Measure, operation: str, engines: int) -> Row:
+    turns = {name: _measured(results, measure, Cell(operation, engines, name)) for name in SYSTEMS}
+    present = {name: found for name, found in turns.items() if found}
     return Row(
         operation,
         engines,
-        {name: summarise(results.all_of(Cell(operation, engines, name))) for name in measured},
+        {name: _summary(found) for name, found in present.items()},
         {
-            (above, below): paired_ratio(measured[above], measured[below])
+            (above, below): summarise(paired_ratios(present[above], present[below]))
             for above, below in RATIOS
-            if above in measured and below in measured
+            if above in present and below in present
         },
     )
 
 
-def draw(lines: Sequence[Row]) -> Table:
-    """The table: medians with quartiles, and ratios."""
+def growth(results: Results, measure: Measure = wall) -> list[tuple[str, int, dict[str, Summary]]]:
+    """Operation, engines, and by system how many times as much each engine costs as where there are four of them."""
+    found = []
+    for row in rows(results, measure):
+        if row.engines <= GROWTH_FROM:
+            continue
+        summaries = {}
+        for name in row.summaries:
+            few = _measured(results, measure, Cell(row.operation, GROWTH_FROM, name))
+            many = _measured(results, measure, Cell(row.operation, row.engines, name))
+            if few:
+                share = GROWTH_FROM / row.engines
+                summaries[name] = summarise([ratio * share for ratio in paired_ratios(many, few)])
+        if summaries:
+            found.append((row.operation, row.engines, summaries))
+    return found
+
+
+def draw(results: Results) -> Table:
+    """The table of times: medians with quartiles, and ratios."""
+    return _draw(rows(results), "time: median (quartiles)", lambda row: 1)
+
+
+def draw_cpu(results: Results) -> Table:
+    """The table of what the driving process spends for each engine."""
+    lines = [row for row in rows(results, client_cpu) if row.operation not in _COLD]
+    return _draw(lines, "CPU time of the client for each engine: median (quartiles)", lambda row: row.engines)
+
+
+_COLD = {operation.name for operation in OPERATIONS if operation.cold}
+
+
+def _draw(lines: Sequence[Row], title: str, share: Callable[[Row], int]) -> Table:
     present = [name for name in SYSTEMS if any(name in line.summaries for line in lines)]
     ratios = [pair for pair in RATIOS if any(pair in line.ratios for line in lines)]
-    titles = {operation.name: operation.title for operation in OPERATIONS}
-    table = Table(title="median (quartiles)", title_justify="left")
-    table.add_column("operation", min_width=20)
-    table.add_column("engines", justify="right")
-    for name in present:
-        table.add_column(SYSTEMS[name].title, justify="right")
+    table = _table(title, present)
     for above, below in ratios:
         table.add_column(f"{SYSTEMS[above].title}\n/ {SYSTEMS[below].title}", justify="right", style="bold")
     for line in lines:
         table.add_row(
-            titles[line.operation],
+            _TITLES[line.operation],
             str(line.engines or ""),
-            *(_format_summary(line.summaries.get(name)) for name in present),
-            *(format_ratio(line.ratios.get(pair)) for pair in ratios),
+            *(_format_summary(line.summaries.get(name), share(line)) for name in present),
+            *(_format_ratios(line.ratios.get(pair)) for pair in ratios),
         )
+    return table
+
+
+def draw_growth(results: Results) -> Table:
+    """The table of how the cost of an engine grows with their number; without lines if there were never more."""
+    lines = [(line, "time") for line in growth(results)] + [(line, "CPU") for line in growth(results, client_cpu)]
+    present = [name for name in SYSTEMS if any(name in line[2] for line, _ in lines)]
+    table = _table(f"cost of each engine, in times that of one of {GROWTH_FROM}: median (quartiles)", present)
+    table.add_column("of")
+    for (operation, engines, summaries), what in lines:
+        table.add_row(
+            _TITLES[operation], str(engines), *(_format_ratios(summaries.get(name)) for name in present), what
+        )
+    return table
+
+
+def _table(title: str, systems: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("operation", min_width=20)
+    table.add_column("engines", justify="right")
+    for name in systems:
+        table.add_column(SYSTEMS[name].title, justify="right")
     return table
 
 
@@ -101,20 +178,51 @@ def as_json(results: Results, options: dict[str, Any], load_average: Iterable[fl
             "versions": {name: _version(name) for name in _DISTRIBUTIONS},
         },
         "results": [
-            {**asdict(cell), "summary": asdict(summarise(results.all_of(cell))), "turns": turns}
+            {
+                **asdict(cell),
+                "summary": asdict(_summary([turn.seconds for turn in turns])),
+                "turns": [turn._asdict() for turn in turns],
+            }
             for cell, turns in sorted(results.turns.items())
         ],
     }
 
 
-def _format_summary(summary: Summary | None) -> str:
+def from_json(document: Mapping[str, Any]) -> Results:
+    """The results in what :func:`as_json` gave."""
+    return Results(
+        {
+            Cell(entry["operation"], entry["engines"], entry["system"]): [Turn(**turn) for turn in entry["turns"]]
+            for entry in document["results"]
+        }
+    )
+
+
+def _measured(results: Results, measure: Measure, cell: Cell) -> list[Sequence[float]]:
+    return [measure(turn) for turn in results.turns.get(cell, [])]
+
+
+def _summary(turns: Iterable[Sequence[float]]) -> Summary:
+    return summarise([number for turn in turns for number in turn])
+
+
+def _format_summary(summary: Summary | None, share: int = 1) -> str:
     if summary is None:
         return ""
+    return _with_spread(summary, lambda seconds: format_seconds(seconds / share))
+
+
+def _format_ratios(ratios: Summary | None) -> str:
+    return "" if ratios is None else _with_spread(ratios, format_ratio)
+
+
+def _with_spread(summary: Summary, form: Callable[[float], str]) -> str:
     if summary.count == 1:
-        return format_seconds(summary.median)
-    spread = (summary.lower_quartile, summary.upper_quartile)
-    lower, upper = (format_seconds(second).replace(" ", "\N{NO-BREAK SPACE}") for second in spread)
-    return f"{format_seconds(summary.median)}\n[dim]{lower} – {upper}[/dim]"
+        return form(summary.median)
+    lower, upper = (
+        form(n).replace(" ", "\N{NO-BREAK SPACE}") for n in (summary.lower_quartile, summary.upper_quartile)
+    )
+    return f"{form(summary.median)}\n[dim not bold]{lower} – {upper}[/]"
 
 
 def _three_digits(number: float) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from benchmarks.operations import Operation
 from benchmarks.stats import turn_order
+from benchmarks.turns import Turn
 
 __all__ = ["Cell", "Driver", "Results", "measure_in_rounds"]
 
@@ -15,14 +16,14 @@ __all__ = ["Cell", "Driver", "Results", "measure_in_rounds"]
 class Driver(Protocol):
     """A started system, here or in another process."""
 
-    def measure(self, operation: str, engines: int, runs: int) -> list[float] | None:
-        """Seconds that each run of an operation took; None if the system has no such operation."""
+    def measure(self, operation: str, engines: int, runs: int) -> Turn | None:
+        """Run an operation so many times; None if the system has no such operation."""
         ...
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """What one list of timings belongs to; ``engines`` is 0 where their number does not matter."""
+    """What a list of turns belongs to; ``engines`` is 0 where their number does not matter."""
 
     operation: str
     engines: int
@@ -31,17 +32,13 @@ class Cell:
 
 @dataclass(slots=True)
 class Results:
-    """Timings in seconds: for each cell one list a round."""
+    """What was measured: for each cell one turn a round."""
 
-    turns: dict[Cell, list[list[float]]] = field(default_factory=dict)
+    turns: dict[Cell, list[Turn]] = field(default_factory=dict)
 
-    def add(self, cell: Cell, seconds: list[float]) -> None:
+    def add(self, cell: Cell, turn: Turn) -> None:
         """Add what one turn gave."""
-        self.turns.setdefault(cell, []).append(seconds)
-
-    def all_of(self, cell: Cell) -> list[float]:
-        """Every timing of a cell, whatever the round."""
-        return [second for turn in self.turns.get(cell, []) for second in turn]
+        self.turns.setdefault(cell, []).append(turn)
 
 
 def measure_in_rounds(
@@ -58,6 +55,6 @@ def measure_in_rounds(
         for operation in (o for o in operations if number < o.rounds(rounds)):
             for engines in operation.engine_counts(engine_counts):
                 for name in turn_order(list(drivers), number):
-                    seconds = drivers[name].measure(operation.name, engines, operation.burst)
-                    if seconds is not None:
-                        results.add(Cell(operation.name, engines, name), seconds)
+                    turn = drivers[name].measure(operation.name, engines, operation.burst)
+                    if turn is not None:
+                        results.add(Cell(operation.name, engines, name), turn)

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Summary", "paired_ratio", "summarise", "turn_order"]
+__all__ = ["Summary", "paired_ratios", "summarise", "turn_order"]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The middle of some timings and their spread, in seconds: half of them lie between the quartiles."""
+    """The middle of some numbers and their spread: half of them lie between the quartiles."""
 
     median: float
     lower_quartile: float
@@ -19,22 +19,21 @@ class Summary:
     count: int
 
 
-def summarise(seconds: Sequence[float]) -> Summary:
-    """The summary of at least one timing."""
-    if len(seconds) == 1:
-        return Summary(seconds[0], seconds[0], seconds[0], 1)
-    lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive")
-    return Summary(median, lower, upper, len(seconds))
+def summarise(numbers: Sequence[float]) -> Summary:
+    """The summary of at least one number."""
+    if len(numbers) == 1:
+        return Summary(numbers[0], numbers[0], numbers[0], 1)
+    lower, median, upper = statistics.quantiles(numbers, n=4, method="inclusive")
+    return Summary(median, lower, upper, len(numbers))
 
 
-def paired_ratio(above: Sequence[Sequence[float]], below: Sequence[Sequence[float]]) -> float:
-    """How many times as long ``above`` takes as ``below``; each holds the timings of one turn per round.
+def paired_ratios(above: Sequence[Sequence[float]], below: Sequence[Sequence[float]]) -> list[float]:
+    """How many times as much ``above`` takes as ``below``, round by round; each holds the numbers of one turn a round.
 
     Both turns of a round ran within moments of each other, so what else the machine did weighs on both. The median of
     the rounds' ratios therefore holds still where the ratio of two medians drifts with the load.
     """
-    rounds = min(len(above), len(below))
-    return statistics.median(statistics.median(above[k]) / statistics.median(below[k]) for k in range(rounds))
+    return [statistics.median(a) / statistics.median(b) for a, b in zip(above, below, strict=False)]
 
 
 def turn_order(systems: Sequence[str], round_number: int) -> list[str]:

@@ -5,47 +5,33 @@ import time
 _BEGAN = time.perf_counter()  # before anything else is imported: what follows belongs to a system's start
 
 import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
 from multiprocessing.connection import Connection  # noqa: E402
 
-from benchmarks.systems import System, make  # noqa: E402
+from benchmarks.systems import make  # noqa: E402
+from benchmarks.turns import Turn, take_turn  # noqa: E402
 
-WARM_UP_RUNS = 3
 
+def main(pipe: Connection, name: str, engines: int) -> None:
+    """Start the system and say how long it took, as a turn; then serve orders until None comes, or nobody is there.
 
-def main(pipe: Connection, system: System, engines: int) -> None:
-    """Start the system and say how long it took; then serve orders until None comes, or until nobody is there.
-
-    An order is ``(operation, engines, runs)``, as for :func:`measure`.
+    An order is ``(system, operation, engines, runs)``; the system is this one, or one that lives beside it. The answer
+    is a turn, or None if the system has no such operation.
     """
-    system.start(engines)
+    systems = {name: make(name)}
+    systems[name].start(engines)
     try:
-        pipe.send(time.perf_counter() - _BEGAN)
+        pipe.send(Turn([time.perf_counter() - _BEGAN], time.process_time()))
         while (order := pipe.recv()) is not None:
-            pipe.send(measure(system, *order))
+            who, operation, count, runs = order
+            if who not in systems:
+                systems[who] = make(who, systems[name])
+            run = systems[who].prepare(operation, count)
+            pipe.send(None if run is None else take_turn(run, runs))
     except (EOFError, BrokenPipeError):
         pass  # whoever started this has gone: end the system too
     finally:
-        system.close()
-
-
-def measure(system: System, operation: str, engines: int, runs: int) -> list[float] | None:
-    """Seconds that each run of an operation took; None if the system has no such operation."""
-    run = system.prepare(operation, engines)
-    if run is None:
-        return None
-    for _ in range(min(WARM_UP_RUNS, runs)):
-        run()
-    return [_timed(run) for _ in range(runs)]
-
-
-def _timed(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    value = run()
-    seconds = time.perf_counter() - began
-    del value  # outside the clock: letting go of a million numbers takes a while too
-    return seconds
+        systems[name].close()
 
 
 if __name__ == "__main__":
-    main(Connection(int(sys.argv[1])), make(sys.argv[2]), int(sys.argv[3]))
+    main(Connection(int(sys.argv[1])), sys.argv[2], int(sys.argv[3]))

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from nsactors.client import Client
     from nsactors.cluster import Cluster
     from nsactors.core.messages import Reference
+    from nsactors.core.remote_value import RemoteValue
     from nsactors.errors import CompositeError, NsactorsError, RemoteError
     from nsactors.results import AsyncMapResult, AsyncResult
+    from nsactors.views.broadcast import BroadcastView
     from nsactors.views.direct import DirectView
 
 __version__ = "0.1.0"
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncMapResult",
     "AsyncResult",
+    "BroadcastView",
     "Client",
     "Cluster",
     "CompositeError",
@@ -43,6 +46,7 @@ __all__ = [
     "NsactorsError",
     "Reference",
     "RemoteError",
+    "RemoteValue",
     "__version__",
     "error",
     "errors",
@@ -52,6 +56,7 @@ __all__ = [
 _HOMES = {
     "AsyncMapResult": "nsactors.results",
     "AsyncResult": "nsactors.results",
+    "BroadcastView": "nsactors.views.broadcast",
     "Client": "nsactors.client",
     "Cluster": "nsactors.cluster",
     "CompositeError": "nsactors.errors",
@@ -59,6 +64,7 @@ _HOMES = {
     "NsactorsError": "nsactors.errors",
     "Reference": "nsactors.core.messages",
     "RemoteError": "nsactors.errors",
+    "RemoteValue": "nsactors.core.remote_value",
 }
 _MODULES = {"error": "nsactors.errors", "errors": "nsactors.errors"}
 

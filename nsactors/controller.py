@@ -28,6 +28,7 @@ from nsactors.core.cluster import (
     HistoryEntry,
     OutputEvent,
     Question,
+    Recovery,
     Report,
 )
 from nsactors.core.history import History
@@ -128,7 +129,7 @@ class Controller:
 
     async def start_engines(self, count: int) -> list[int]:
         """Start ``count`` engines; their ids. They are announced to clients as they register."""
-        effects = self._membership.handle(EnginesWanted(count))
+        effects = self._membership.handle(EnginesWanted(count, Recovery.NONE))
         self._carry_out(effects)
         return [effect.engine_id for effect in effects if isinstance(effect, Launch)]
 
@@ -248,8 +249,8 @@ class Controller:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Launch(engine_id, incarnation):
-                    self._launch(engine_id, incarnation)
+                case Launch():
+                    self._launch(effect)
                 case Dismiss(engine_id, incarnation):
                     self._dismiss(engine_id, incarnation)
                 case Announce(event):
@@ -268,8 +269,14 @@ class Controller:
             # It is away, or far behind. If it comes back it attaches anew and is told how things stand.
             del self._clients[client]
 
-    def _launch(self, engine_id: int, incarnation: int) -> None:
-        spec = EngineSpec(engine_id, incarnation, self._cluster, self._environment, self._startup)
+    def _launch(self, launch: Launch) -> None:
+        engine_id, incarnation, recovery, recovers = (
+            launch.engine_id,
+            launch.incarnation,
+            launch.recovery,
+            launch.recovers,
+        )
+        spec = EngineSpec(engine_id, incarnation, self._cluster, self._environment, self._startup, recovery, recovers)
         address = self._launcher.launch(spec)
         self._addresses[engine_id, incarnation] = address
         self._watches[engine_id, incarnation] = asyncio.get_running_loop().create_task(self._watch(spec, address))

@@ -27,10 +27,12 @@ from nsactors.core.cluster import (
     HistoryEntry,
     Inspect,
     Interrupt,
+    Measure,
     Question,
     Report,
     Signal,
 )
+from nsactors.core.memory import EngineMemory
 from nsactors.core.messages import (
     Aborted,
     Execute,
@@ -45,11 +47,13 @@ from nsactors.core.messages import (
     RequestId,
 )
 from nsactors.core.payload import Payload, pack
+from nsactors.core.remote_value import ObjectStore, RemoteValue
 from nsactors.core.stream import InstructionStream, Verdict
 from nsactors.errors import ClusterUnreachable, ConnectionLost, Failure
 from nsactors.namespace import Namespace
 from nsactors.namespace.gate import CellLoop, InterruptGate, is_user_frame, user_traceback
 from nsactors.namespace.host import Host
+from nsactors.namespace.memory import namespace_memory
 from nsactors.namespace.output import Output
 
 __all__ = ["ControllerPort", "EngineActor"]
@@ -130,21 +134,21 @@ class EngineActor:
         spec: who this engine is.
         port: the line to the controller.
         host: the process or thread it lives in.
-        ref_types: classes of object-store references, which travel beside payloads and not in them.
+        store: where it keeps values that are pulled as references.
     """
 
-    def __init__(self, spec: EngineSpec, port: ControllerPort, host: Host, ref_types: tuple[type, ...] = ()) -> None:
+    def __init__(self, spec: EngineSpec, port: ControllerPort, host: Host, store: ObjectStore) -> None:
         self._spec = spec
         self._port = port
         self._host = host
-        self._ref_types = ref_types
+        self._store = store
         self._stream = InstructionStream()
         self._stream_lock = threading.Lock()
         self._cell_loop = CellLoop()
         self._gate = InterruptGate(self._cell_loop)
         whole = f"{host.output_path}.stdout and .stderr on {socket.gethostname()}" if host.output_path else ""
         self._output = Output(spec.engine_id, host.open_capture(), whole)
-        self._namespace = Namespace(host.fresh_names(), self._make_shell)
+        self._namespace = Namespace(host.fresh_names(), self._make_shell, self._keep)
         self._running: tuple[Request, float] | None = None
         self._closed = threading.Event()
         self._news = _News()
@@ -193,7 +197,7 @@ class EngineActor:
         try:
             value = self._namespace.run(request.operation, payload)
             if value is not None:
-                result = pack(value, what="the result", ref_types=self._ref_types)
+                result = pack(value, what="the result", ref_types=self._store.ref_types)
             outcome = Ok()
         except BaseException as error:
             if self._expired == request.id and request.limit_s is not None and isinstance(error, KeyboardInterrupt):
@@ -208,6 +212,13 @@ class EngineActor:
             with self._stream_lock:
                 self._stream.stop(request.id.client)
         return self._reply(request, outcome, self._output.finish(), started, number), result
+
+    def _keep(self, name: str, value: Any) -> RemoteValue:
+        assert self._running is not None, "values are kept for a request"
+        payload = pack(value, what=repr(name), ref_types=self._store.ref_types)
+        call = self._running[0].label
+        type_name = _qualified_name(type(value))
+        return RemoteValue(self._store.put(payload), name, self._spec.engine_id, call, type_name, payload.nbytes)
 
     def _reply(
         self, request: Request, outcome: Outcome, tail: OutputBatch, started: float, number: int | None = None
@@ -290,6 +301,9 @@ class EngineActor:
                     return Answer(ticket, self._namespace.complete(code, cursor))
                 case Inspect(name, detail):
                     return Answer(ticket, self._namespace.inspect(name, detail))
+                case Measure(top):
+                    held = namespace_memory(self._namespace.names, top)
+                    return Answer(ticket, EngineMemory(held, self._host.memory(), self._store.memory()))
         except Exception as error:
             return Answer(ticket, None, f"{type(error).__name__}: {error}")
 
@@ -326,6 +340,10 @@ class EngineActor:
             return  # the command thread sees it too and ends the engine; the output is in the reply's tail
         if batch:
             self._output.acknowledge(batch)
+
+
+def _qualified_name(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _entry(request: Request, engine_id: int, started: float) -> HistoryEntry:

@@ -31,15 +31,19 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SystemEntry:
-    """Where a system's class is, and what it needs."""
+    """Where a system's class is, what it needs, and the system whose engines and process it uses, if any."""
 
     title: str
     library: str
     location: str
+    beside: str = ""
 
 
 SYSTEMS = {
     "nsactors": SystemEntry("nsactors", "nsactors", "benchmarks.systems.ns:Nsactors"),
+    "broadcast": SystemEntry(
+        "nsactors broadcast", "nsactors", "benchmarks.systems.ns:NsactorsBroadcast", beside="nsactors"
+    ),
     "ray": SystemEntry("bare Ray", "ray", "benchmarks.systems.bare_ray:BareRay"),
     "ipyparallel": SystemEntry("ipyparallel", "ipyparallel", "benchmarks.systems.ipp:Ipyparallel"),
     "dask": SystemEntry("Dask", "distributed", "benchmarks.systems.dask:Dask"),
@@ -53,7 +57,8 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(SYSTEMS[name].library) is not None
 
 
-def make(name: str) -> System:
-    """A system that has not been started."""
+def make(name: str, beside: System | None = None) -> System:
+    """A system that has not been started, or one that uses the engines of another."""
     module, _, class_name = SYSTEMS[name].location.partition(":")
-    return cast(System, getattr(importlib.import_module(module), class_name)())
+    system_class = getattr(importlib.import_module(module), class_name)
+    return cast(System, system_class() if beside is None else system_class(beside))

@@ -6,6 +6,7 @@ Ray actors called with bytes and answering with bytes, as many as nsactors sends
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -54,17 +55,25 @@ class Engine:
 
 
 class BareRay:
-    """Ray with the settings that nsactors gives it, and one actor to an engine."""
+    """Ray as ``ray.init`` starts it, with the settings that nsactors gives it, and one actor to an engine."""
 
     def start(self, engines: int) -> None:
-        from nsactors.cluster.resources import available_cores, thread_environment
-        from nsactors.transport.ray_runtime import ray_runtime
+        from nsactors.transport.private_folder import PrivateFolder
+        from nsactors.transport.ray_runtime import PRESETS
 
-        cores = available_cores()
-        self._runtime = ray_runtime
-        self._ray: Any = ray_runtime.acquire(
-            num_cpus=cores, address=None, environment=thread_environment(cores, engines, {}), show_logs=False
+        self._folder = PrivateFolder()
+        os.environ.update(PRESETS, RAY_AUTH_TOKEN_PATH=self._folder.token_path)
+
+        import ray
+
+        ray.init(
+            num_cpus=len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=self._folder.path,
         )
+        self._ray: Any = ray
         actor_class = self._ray.remote(Engine).options(num_cpus=0)
         self._actors = [actor_class.remote() for _ in range(engines)]
         self._ray.get([actor.call.remote(b"") for actor in self._actors])
@@ -123,7 +132,8 @@ class BareRay:
         return [number for part in parts for number in pickle.loads(part)]
 
     def close(self) -> None:
-        self._runtime.release()
+        self._ray.shutdown()
+        self._folder.remove()
 
 
 def message_sizes(operation: str) -> tuple[int, int]:

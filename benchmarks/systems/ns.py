@@ -1,4 +1,4 @@
-"""nsactors, with engines as Ray actors or as threads of one process."""
+"""nsactors, with engines as Ray actors or as threads of one process, called directly or by broadcast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.systems.views import prepare_on_view
 from benchmarks.workload import ARGUMENTS, noop
 
-__all__ = ["Nsactors", "NsactorsLocal"]
+__all__ = ["Nsactors", "NsactorsBroadcast", "NsactorsLocal"]
 
 
 class Nsactors:
@@ -20,12 +20,12 @@ class Nsactors:
         from nsactors import Cluster
 
         self._cluster = Cluster(n=engines, backend=self.backend)
-        self._client: Any = self._cluster.start_and_connect_sync()
-        self._client[:].apply_sync(noop, *ARGUMENTS)
+        self.client: Any = self._cluster.start_and_connect_sync()
+        self.client[:].apply_sync(noop, *ARGUMENTS)
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
-        ids = self._client.ids[:engines]
-        return prepare_on_view(self._client[ids[0] if engines == 1 else ids], operation, engines)
+        ids = self.client.ids[:engines]
+        return prepare_on_view(self.client[ids[0] if engines == 1 else ids], operation, engines)
 
     def close(self) -> None:
         self._cluster.stop_cluster_sync()
@@ -35,3 +35,26 @@ class NsactorsLocal(Nsactors):
     """nsactors with ``backend="local"``."""
 
     backend = "local"
+
+
+class NsactorsBroadcast:
+    """Calls that relays pass on, to engines that another system has started.
+
+    Args:
+        host: whose engines they are.
+    """
+
+    def __init__(self, host: Nsactors) -> None:
+        self._host = host
+
+    def start(self, engines: int) -> None:
+        """There is nothing to start."""
+
+    def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
+        if engines == 1 or operation not in ("apply", "push", "execute"):
+            return None  # it would go the direct way
+        client = self._host.client
+        return prepare_on_view(client.broadcast_view(client.ids[:engines]), operation, engines)
+
+    def close(self) -> None:
+        """There is nothing to end."""

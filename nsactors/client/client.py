@@ -7,13 +7,16 @@ import signal
 import sys
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from nsactors.client.everywhere import Everywhere
 from nsactors.client.forms import engine_table, table_as_html
+from nsactors.client.memory import ClusterMemory, ask_memory
 from nsactors.client.prompt import join_prompt
 from nsactors.client.session import Session
+from nsactors.core.carried import CarriedData
 from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
 from nsactors.core.messages import Capability
 from nsactors.core.targets import Targets, is_single, resolve
@@ -21,12 +24,13 @@ from nsactors.results import AsyncResult, Call
 from nsactors.transport.base import Transport, require
 
 if TYPE_CHECKING:
+    from nsactors.views.broadcast import BroadcastView
     from nsactors.views.direct import DirectView
 
 __all__ = ["Client"]
 
 
-class Client:
+class Client(Everywhere):
     """The engines of a cluster, from one program.
 
     Indexing gives views: ``rc[0]`` one engine, ``rc[:]`` those there are now, ``rc[[2, 0]]`` two of them in this order;
@@ -49,6 +53,7 @@ class Client:
         self.block = False
         # Engines number a client's requests by its name: whoever comes back under the same name is another client.
         self._session = Session(transport, f"{name or getpass.getuser()}-{uuid.uuid4().hex[:12]}")
+        self.carried_data = CarriedData(transport.ref_types)
         self._report = report or _tell
         self._end_prompt_reports = join_prompt(self._session.ledger)
         # Also at interpreter exit: a script that ends without close() must not swallow a failure.
@@ -123,43 +128,18 @@ class Client:
         chosen = resolve(targets, self.ids)
         return DirectView(self, chosen[0] if is_single(targets) else chosen, **flags)
 
-    def __getitem__(self, key: Any) -> Any:
-        """A view of engines; or, for a name, its values on all engines."""
-        if isinstance(key, str) and key != "all":
-            return self.direct_view("all").pull(key, block=True)
-        return self.direct_view(key)
+    def broadcast_view(self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any) -> BroadcastView:
+        """A view that calls many engines through a tree of relays; otherwise as :meth:`direct_view`.
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        """Bind a name on all engines."""
-        if not isinstance(name, str):
-            raise TypeError(f"rc[...] = value binds a name on all engines: give it as text, not {name!r}")
-        self.push_all({name: value})
+        Args:
+            targets: the engines.
+            is_coalescing: not used; kept for scripts written for ipyparallel.
+            flags: of the view.
+        """
+        from nsactors.views.broadcast import BroadcastView
 
-    def push_all(self, names: dict[str, Any]) -> None:
-        """Bind names on all engines; returns when it is done."""
-        self.direct_view("all").push(names, block=True)
-
-    def pull_all(self, names: str | Sequence[str]) -> list[Any]:
-        """The values of a name (or of several) on all engines."""
-        values: list[Any] = self.direct_view("all").pull(names, block=True)
-        return values
-
-    def scatter_all(self, name: str, seq: Any, **options: Any) -> None:
-        """Split ``seq`` over all engines under ``name``; options as for ``DirectView.scatter``."""
-        self.direct_view("all").scatter(name, seq, block=True, **options)
-
-    def gather_all(self, name: str, **options: Any) -> Any:
-        """Join the parts that all engines hold under ``name``; options as for ``DirectView.gather``."""
-        return self.direct_view("all").gather(name, block=True, **options)
-
-    def map_all(self, function: Callable[..., Any], *sequences: Any) -> list[Any]:
-        """``list(map(function, *sequences))``, computed by all engines."""
-        return self.direct_view("all").map_sync(function, *sequences)
-
-    def execute_all(self, code: str) -> AsyncResult:
-        """Run a cell on all engines; returns when it is done."""
-        result: AsyncResult = self.direct_view("all").execute(code, silent=False, block=True)
-        return result
+        view = self.direct_view(targets, **flags)
+        return BroadcastView(self, view.targets, **flags)
 
     def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
         """What each engine has to do.
@@ -189,6 +169,13 @@ class Client:
             }
         return status
 
+    def memory(self, targets: Targets = "all", *, top: int = 10) -> ClusterMemory:
+        """What engines hold, by name and size (the ``top`` largest names), and how full their object stores are.
+
+        Engines answer at once, however busy they are, unless C code holds their interpreter.
+        """
+        return ask_memory(self._session.transport.controller, resolve(targets, self.ids), top)
+
     def history(
         self, *, client: str | None = None, engine: int | None = None, last: int | None = None
     ) -> list[HistoryEntry]:
@@ -198,10 +185,6 @@ class Client:
         """
         self._check_open()
         return self._session.transport.controller.history(client, engine, last)
-
-    def clear(self, targets: Targets = "all", block: bool | None = None) -> Any:
-        """Empty the namespaces of engines."""
-        return self.direct_view("all").clear(targets=targets, block=block)
 
     def abort(self, jobs: Any = None, targets: Targets = "all", block: bool | None = None) -> None:
         """Take back calls of this client that have not started.

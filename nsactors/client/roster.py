@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from nsactors.core.cluster import EngineInfo
+from nsactors.core.cluster import EngineInfo, EngineLeft
 from nsactors.errors import EngineStartError
 
 __all__ = ["Roster"]
@@ -27,6 +27,7 @@ class Roster:
         self._engines: dict[int, EngineInfo] = {}
         self._ids: tuple[int, ...] = ()  # in order; every call of a view asks for them
         self._starting: set[int] = set()
+        self._away: set[int] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._on_join: list[EngineCallback] = []
@@ -34,7 +35,7 @@ class Roster:
 
     @property
     def ids(self) -> list[int]:
-        """Ids of the engines that take requests, in order."""
+        """Ids of the engines that take requests, in order; those that are being brought back among them."""
         return list(self._ids)
 
     @property
@@ -42,6 +43,12 @@ class Roster:
         """Ids of engines that have been asked for and are not there yet."""
         with self._changed:
             return sorted(self._starting)
+
+    @property
+    def away(self) -> list[int]:
+        """Ids of engines that have died and are being brought back."""
+        with self._changed:
+            return sorted(self._away)
 
     def get(self, engine_id: int) -> EngineInfo | None:
         """Where an engine lives; None if it is not there."""
@@ -59,25 +66,31 @@ class Roster:
             self._starting.discard(engine.engine_id)
             news = self._engines.get(engine.engine_id) != engine
             self._engines[engine.engine_id] = engine
+            self._away.discard(engine.engine_id)
             self._ids = tuple(sorted(self._engines))
             self._changed.notify_all()
         if news:
             self._tell(self._on_join, engine.engine_id)
         return news
 
-    def remove(self, engine_id: int, incarnation: int) -> bool:
-        """An incarnation of an engine is gone; False if it was not the one that is known."""
+    def leave(self, left: EngineLeft) -> None:
+        """An incarnation of an engine is gone; nothing happens if it is not the one that is known."""
+        engine_id = left.engine_id
         with self._changed:
             self._starting.discard(engine_id)
             engine = self._engines.get(engine_id)
-            gone = engine is not None and engine.incarnation == incarnation
-            if gone:
+            if engine is None or engine.incarnation != left.incarnation:
+                return
+            was_there = engine_id not in self._away
+            if left.returns:
+                self._away.add(engine_id)
+            else:
+                self._away.discard(engine_id)
                 del self._engines[engine_id]
                 self._ids = tuple(sorted(self._engines))
             self._changed.notify_all()
-        if gone:
+        if was_there:
             self._tell(self._on_leave, engine_id)
-        return gone
 
     def failed_to_start(self, failure: EngineStartError) -> None:
         """An engine that was on the way will not come."""
@@ -91,11 +104,11 @@ class Roster:
 
         def over() -> bool:
             failed = bool(self.start_failures) and not self._starting
-            return self._closed or failed or len(self._engines) >= count
+            return self._closed or failed or len(self._engines) - len(self._away) >= count
 
         with self._changed:
             self._changed.wait_for(over, timeout_s)
-            return len(self._engines) >= count
+            return len(self._engines) - len(self._away) >= count
 
     def on_join(self, callback: EngineCallback) -> None:
         """Call ``callback(engine_id)`` for every engine that joins."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from nsactors.client import Client
-from nsactors.cluster.resources import available_cores, thread_environment
+from nsactors.cluster.resources import available_cores, store_bytes, thread_environment
 from nsactors.errors import ClusterStopped
 from nsactors.transport.base import Backend
 
@@ -38,6 +38,9 @@ class Cluster:
             to this machine.
         startup: a cell that every engine runs before anything else.
         show_logs: let Ray's own messages through.
+        object_store_memory: the size of the object store of a Ray of our own, in bytes or as text such as ``"2GB"``;
+            the default is what Ray thinks fit, about a third of the machine's memory. The first cluster of a process
+            sets it.
 
     Example:
         >>> with Cluster(n=4) as rc:
@@ -45,7 +48,7 @@ class Cluster:
         [4711, 4712, 4713, 4714]
 
     Raises:
-        ValueError: if ``n`` is negative or there is no such backend.
+        ValueError: if ``n`` is negative, there is no such backend, or no object store of this size.
         ClusterUnreachable: (on start) if the Ray cluster does not take us.
     """
 
@@ -57,6 +60,7 @@ class Cluster:
         address: str | None = None,
         startup: str = "",
         show_logs: bool = False,
+        object_store_memory: int | str | None = None,
     ) -> None:
         if n is not None and _count(n) < 0:
             raise ValueError(f"n is how many engines to start, 0 or more, not {n!r}")
@@ -65,7 +69,11 @@ class Cluster:
         self._cores = available_cores()
         self.n = self._cores if n is None else n
         self._make_backend = {"ray": self._ray_backend, "local": self._local_backend}[backend]
-        self._options: dict[str, Any] = {"address": address, "show_logs": show_logs}
+        self._options: dict[str, Any] = {
+            "address": address,
+            "show_logs": show_logs,
+            "store_bytes": store_bytes(object_store_memory, address or os.environ.get("RAY_ADDRESS")),
+        }
         self._startup = startup
         self._environment = thread_environment(self._cores, self.n, os.environ)
         self._backend: Backend | None = None

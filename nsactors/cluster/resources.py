@@ -7,7 +7,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["available_cores", "thread_environment"]
+from nsactors.errors import bytes_from_words, bytes_in_words
+
+__all__ = ["available_cores", "store_bytes", "thread_environment"]
+
+SMALLEST_STORE_BYTES = 75 * 1024 * 1024  # Ray refuses less
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -51,3 +55,23 @@ def thread_environment(cores: int, engines: int, environment: Mapping[str, str])
     """
     share = str(max(1, cores // max(1, engines)))
     return {name: environment.get(name, share) for name in _THREAD_VARIABLES}
+
+
+def store_bytes(amount: int | str | None, address: str | None) -> int | None:
+    """The size of the object store that somebody wants; None if they did not say.
+
+    Args:
+        amount: a number of bytes, or text such as ``"2GB"``.
+        address: an existing Ray cluster, which has its store already.
+
+    Raises:
+        ValueError: if that is no amount, less than Ray takes, or there is an address.
+    """
+    if amount is None:
+        return None
+    nbytes = bytes_from_words(amount)
+    if address is not None:
+        raise ValueError(f"the Ray cluster at {address} has its object store: leave out object_store_memory={amount!r}")
+    if nbytes < SMALLEST_STORE_BYTES:
+        raise ValueError(f"an object store has at least {bytes_in_words(SMALLEST_STORE_BYTES)}, not {amount!r}")
+    return nbytes

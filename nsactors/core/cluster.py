@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nsactors.core.messages import OutputBatch, RequestId
+from nsactors.core.recovery import RecoveryReport
 
 __all__ = [
     "Abort",
@@ -28,8 +30,10 @@ __all__ = [
     "HistoryEntry",
     "Inspect",
     "Interrupt",
+    "Measure",
     "OutputEvent",
     "Question",
+    "Recovery",
     "Report",
     "Signal",
 ]
@@ -75,7 +79,14 @@ class Inspect:
     detail: int = 0
 
 
-Question = Abort | Complete | Inspect
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What memory does the engine hold? By name, the ``top`` largest names."""
+
+    top: int
+
+
+Question = Abort | Complete | Inspect | Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +118,30 @@ class Report:
     answers: tuple[Answer, ...] = ()
 
 
+class Recovery(enum.StrEnum):
+    """What becomes of an engine that dies."""
+
+    NONE = "none"
+    """It is gone."""
+    RESTART = "restart"
+    """A new process takes its id, with an empty namespace."""
+    REPLAY = "replay"
+    """A new process takes its id, and its namespace is made again from its journal."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """What a new engine is told about itself.
 
-    ``environment`` is set before the engine imports anything numerical; ``startup`` is a cell that it runs first.
+    Attributes:
+        engine_id: its id.
+        incarnation: which process of that id it is.
+        cluster: the cluster's name.
+        environment: set before the engine imports anything numerical.
+        startup: a cell that it runs first.
+        recovery: what becomes of it if it dies.
+        recovers: the incarnation whose namespace it makes again before it takes requests.
+        ships_journal: before a request is answered, its journal is on another machine than the engine's.
     """
 
     engine_id: int
@@ -119,11 +149,25 @@ class EngineSpec:
     cluster: str
     environment: dict[str, str] = field(default_factory=dict)
     startup: str = ""
+    recovery: Recovery = Recovery.RESTART
+    recovers: int | None = None
+    ships_journal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """Where one incarnation of an engine lives. ``address`` is the transport's own handle."""
+    """Where one incarnation of an engine lives.
+
+    Attributes:
+        engine_id: its id.
+        incarnation: which process of that id it is.
+        pid: its process.
+        host: the machine's name.
+        address: the transport's own handle.
+        output_path: of the files with what it prints.
+        recovery: what becomes of it if it dies.
+        recovered: what became of the namespace of the incarnation before it; None for an engine without one.
+    """
 
     engine_id: int
     incarnation: int
@@ -131,6 +175,8 @@ class EngineInfo:
     host: str
     address: Any = field(compare=False, repr=False)
     output_path: str | None = None
+    recovery: Recovery = Recovery.NONE
+    recovered: RecoveryReport | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +195,23 @@ class EngineJoined:
 
 @dataclass(frozen=True, slots=True)
 class EngineLeft:
-    """An engine has gone; ``expected`` when somebody asked it to."""
+    """An engine has gone.
+
+    Attributes:
+        engine_id: its id.
+        incarnation: the one that is gone.
+        reason: why, for people.
+        expected: somebody asked it to.
+        returns: a new process takes its place.
+        replays: and makes its namespace again; what it had not answered is to be sent again.
+    """
 
     engine_id: int
     incarnation: int
     reason: str
     expected: bool
+    returns: bool = False
+    replays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +248,16 @@ class HistoryEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """What a client learns when it attaches."""
+    """What a client learns when it attaches.
+
+    Attributes:
+        cluster: the cluster's name.
+        engines: those that take requests.
+        starting: ids of new ones that have been asked for.
+        recovering: those that are being brought back, as they were when they died.
+    """
 
     cluster: str
     engines: tuple[EngineInfo, ...]
     starting: tuple[int, ...]
+    recovering: tuple[EngineInfo, ...] = ()

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nsactors.core.cluster import EngineFailedToStart, EngineInfo, EngineJoined, EngineLeft, EngineStarting
+from nsactors.core.cluster import (
+    EngineFailedToStart,
+    EngineInfo,
+    EngineJoined,
+    EngineLeft,
+    EngineStarting,
+    Recovery,
+)
 
 __all__ = [
     "Announce",
@@ -26,11 +33,15 @@ __all__ = [
 ]
 
 
+MAX_ATTEMPTS = 3  # to bring an engine back: what kills it at its start will not stop doing so
+
+
 @dataclass(frozen=True, slots=True)
 class EnginesWanted:
-    """Start ``count`` more engines."""
+    """Start ``count`` more engines; ``recovery`` is what becomes of them if they die."""
 
     count: int
+    recovery: Recovery = Recovery.RESTART
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +70,10 @@ class EnginesDismissed:
 
 @dataclass(frozen=True, slots=True)
 class EnginesRestarted:
-    """Somebody asked for new processes under these ids."""
+    """Somebody asked for new processes under these ids; with ``recovers``, as if the old ones had died."""
 
     engine_ids: tuple[int, ...]
+    recovers: bool = False
 
 
 MemberEvent = EnginesWanted | EngineRegistered | EngineDied | EnginesDismissed | EnginesRestarted
@@ -69,10 +81,15 @@ MemberEvent = EnginesWanted | EngineRegistered | EngineDied | EnginesDismissed |
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start the process of this incarnation and watch it."""
+    """Start the process of this incarnation and watch it.
+
+    ``recovers`` is the incarnation whose namespace it is to make again; None if it begins with an empty one.
+    """
 
     engine_id: int
     incarnation: int
+    recovery: Recovery
+    recovers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +112,24 @@ Effect = Launch | Dismiss | Announce
 
 @dataclass(slots=True)
 class _Member:
+    """One engine.
+
+    Attributes:
+        incarnation: the one that counts.
+        recovery: what becomes of it if it dies.
+        info: None until it has registered.
+        former: the last incarnation that had registered, and whose place this one takes.
+        journal_of: the incarnation that wrote the journal of its namespace; None if there is none to be had.
+        attempts: how many processes in a row have died before they registered.
+        dismissed: it was asked to end.
+    """
+
     incarnation: int
-    info: EngineInfo | None = None  # None until it has registered
+    recovery: Recovery
+    info: EngineInfo | None = None
+    former: EngineInfo | None = None
+    journal_of: int | None = None
+    attempts: int = 0
     dismissed: bool = False
 
 
@@ -114,8 +147,13 @@ class Membership:
 
     @property
     def starting(self) -> list[int]:
-        """Ids of engines whose process has been asked for and has not registered yet."""
-        return [i for i, m in sorted(self._members.items()) if m.info is None and not m.dismissed]
+        """Ids of new engines whose process has been asked for and has not registered yet."""
+        return [i for i, m in sorted(self._members.items()) if not (m.info or m.former or m.dismissed)]
+
+    @property
+    def recovering(self) -> list[EngineInfo]:
+        """The engines that have died and are being brought back, as they were."""
+        return [m.former for _, m in sorted(self._members.items()) if m.former and not (m.info or m.dismissed)]
 
     def is_current(self, engine_id: int, incarnation: int) -> bool:
         """Whether this incarnation is the one that counts."""
@@ -125,54 +163,82 @@ class Membership:
     def handle(self, event: MemberEvent) -> list[Effect]:
         """Take one event; the effects are to be carried out in order."""
         match event:
-            case EnginesWanted(count):
-                return [effect for _ in range(count) for effect in self._launch()]
+            case EnginesWanted(count, recovery):
+                return [effect for _ in range(count) for effect in self._launch(recovery)]
             case EngineRegistered(engine):
                 return self._registered(engine)
             case EngineDied():
                 return self._died(event)
             case EnginesDismissed(engine_ids):
                 return [effect for engine_id in engine_ids for effect in self._dismissed(engine_id)]
-            case EnginesRestarted(engine_ids):
-                return [effect for engine_id in engine_ids for effect in self._restarted(engine_id)]
+            case EnginesRestarted(engine_ids, recovers):
+                return [effect for engine_id in engine_ids for effect in self._restarted(engine_id, recovers)]
 
-    def _restarted(self, engine_id: int) -> list[Effect]:
+    def _restarted(self, engine_id: int, recovers: bool) -> list[Effect]:
         member = self._members.get(engine_id)
         if member is None or member.dismissed:
             return []
-        old, new = member.incarnation, member.incarnation + 1
-        self._members[engine_id] = _Member(new)
-        left = EngineLeft(engine_id, old, "it was asked to restart", expected=True)
-        return [Announce(left), Dismiss(engine_id, old), Announce(EngineStarting(engine_id)), Launch(engine_id, new)]
+        old = member.incarnation
+        if not recovers:
+            member.journal_of = None
+        brought_back = self._bring_back(engine_id, member, "it was asked to restart", expected=True, recovers=recovers)
+        return [Dismiss(engine_id, old), *brought_back]
 
-    def _launch(self) -> list[Effect]:
+    def _bring_back(
+        self, engine_id: int, member: _Member, reason: str, *, expected: bool, recovers: bool = True
+    ) -> list[Effect]:
+        """Let a new process take the place of one that is gone."""
+        announcements: list[Effect] = []
+        if member.info is not None:
+            replays = recovers and member.recovery is Recovery.REPLAY
+            left = EngineLeft(engine_id, member.incarnation, reason, expected=expected, returns=True, replays=replays)
+            announcements = [Announce(left)]
+            member.former, member.info = member.info, None
+            member.journal_of = member.incarnation if replays else None
+        member.incarnation += 1
+        return [*announcements, Launch(engine_id, member.incarnation, member.recovery, member.journal_of)]
+
+    def _launch(self, recovery: Recovery) -> list[Effect]:
         engine_id, self._next_id = self._next_id, self._next_id + 1
-        self._members[engine_id] = _Member(incarnation=0)
-        return [Announce(EngineStarting(engine_id)), Launch(engine_id, 0)]
+        self._members[engine_id] = _Member(0, recovery)
+        return [Announce(EngineStarting(engine_id)), Launch(engine_id, 0, recovery)]
 
     def _registered(self, engine: EngineInfo) -> list[Effect]:
         member = self._members.get(engine.engine_id)
         # Strays are ended: an engine nobody counts would burn somebody's cores unseen.
         if member is None or member.incarnation != engine.incarnation or member.dismissed:
             return [Dismiss(engine.engine_id, engine.incarnation)]
-        member.info = engine
+        member.info, member.former, member.attempts = engine, None, 0
         return [Announce(EngineJoined(engine))]
 
     def _died(self, event: EngineDied) -> list[Effect]:
         if not self.is_current(event.engine_id, event.incarnation):
             return []
-        member = self._members.pop(event.engine_id)
-        if member.info is None and not member.dismissed:
-            failed = EngineFailedToStart(event.engine_id, event.incarnation, event.reason, event.stderr_tail)
-            return [Announce(failed)]
+        engine_id, member = event.engine_id, self._members[event.engine_id]
         if member.dismissed:
+            del self._members[engine_id]
             return []  # announced when it was dismissed
-        return [Announce(EngineLeft(event.engine_id, event.incarnation, event.reason, expected=False))]
+        if member.info is None:
+            member.attempts += 1
+            if member.former is not None and member.attempts < MAX_ATTEMPTS:
+                return self._bring_back(engine_id, member, event.reason, expected=False)
+        elif member.recovery is not Recovery.NONE:
+            return self._bring_back(engine_id, member, event.reason, expected=False)
+        del self._members[engine_id]
+        if member.info is not None:
+            return [Announce(EngineLeft(engine_id, event.incarnation, event.reason, expected=False))]
+        if member.former is not None:
+            reason = f"it died, and could not be brought back in {MAX_ATTEMPTS} attempts: {event.reason}"
+            return [Announce(EngineLeft(engine_id, member.former.incarnation, reason, expected=False))]
+        failed = EngineFailedToStart(engine_id, event.incarnation, event.reason, event.stderr_tail)
+        return [Announce(failed)]
 
     def _dismissed(self, engine_id: int) -> list[Effect]:
         member = self._members.get(engine_id)
         if member is None or member.dismissed:
             return []
         member.dismissed = True
-        left = EngineLeft(engine_id, member.incarnation, "it was asked to shut down", expected=True)
+        known = member.former or member.info
+        incarnation = member.incarnation if known is None else known.incarnation
+        left = EngineLeft(engine_id, incarnation, "it was asked to shut down", expected=True)
         return [Announce(left), Dismiss(engine_id, member.incarnation)]

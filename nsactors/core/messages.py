@@ -22,6 +22,7 @@ __all__ = [
     "ExecuteResult",
     "Expired",
     "Failed",
+    "Instruction",
     "Ok",
     "Operation",
     "Outcome",
@@ -86,6 +87,7 @@ class Pull(NamedTuple):
 
     expressions: tuple[str, ...]
     single: bool
+    as_ref: bool = False  # keep the values and give a RemoteValue for each
 
 
 class Reset(NamedTuple):
@@ -93,6 +95,27 @@ class Reset(NamedTuple):
 
 
 Operation = Execute | Apply | Push | Pull | Reset
+
+
+class Instruction(NamedTuple):
+    """What a request says, whichever engine it goes to.
+
+    Attributes:
+        client: who sends it.
+        operation: what is to be done.
+        limit_s: seconds after which it is interrupted.
+        stops_on_error: if it fails, what its client had queued behind it is not run.
+    """
+
+    client: str
+    operation: Operation
+    limit_s: float | None = None
+    stops_on_error: bool = False
+
+    @property
+    def label(self) -> str:
+        """What people call it, e.g. ``apply(simulate)``."""
+        return _label(self.operation)
 
 
 class Request(NamedTuple):
@@ -114,18 +137,22 @@ class Request(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What people call this request, e.g. ``apply(simulate)``."""
-        match self.operation:
-            case Execute():
-                return "execute"
-            case Apply(label, _):
-                return label
-            case Push():
-                return "push"
-            case Pull(expressions):
-                return f"pull({', '.join(expressions)})"
-            case Reset():
-                return "clear"
+        """What people call it, e.g. ``apply(simulate)``."""
+        return _label(self.operation)
+
+
+def _label(operation: Operation) -> str:
+    match operation:
+        case Apply(label, _):
+            return label
+        case Execute():
+            return "execute"
+        case Push():
+            return "push"
+        case Pull(expressions):
+            return f"pull({', '.join(expressions)})"
+        case Reset():
+            return "clear"
 
 
 class Reference:

@@ -61,25 +61,29 @@ class InstructionStream:
 
 
 class Outbox(Generic[T]):
-    """At most ``window`` items in flight; the rest wait here, first in first out."""
+    """At most ``window`` items in flight; the rest wait here, first in first out.
+
+    Items may take different *lanes*, ways that keep order each for itself and not among one another. So all that is in
+    flight is on one lane; what takes another waits until they have been answered.
+    """
 
     def __init__(self, window: int) -> None:
         if window < 1:
             raise ValueError(f"a send window holds at least one item, not {window}")
         self._window = window
         self._in_flight = 0
-        self._waiting: deque[T] = deque()
+        self._lane: object = None
+        self._waiting: deque[tuple[T, object]] = deque()
 
     def __len__(self) -> int:
         return self._in_flight + len(self._waiting)
 
-    def offer(self, item: T) -> T | None:
+    def offer(self, item: T, lane: object = None) -> T | None:
         """The item, if it may be sent now; otherwise None, and it waits."""
-        if self._waiting or self._in_flight >= self._window:
-            self._waiting.append(item)
+        if self._waiting or not self._has_room(lane):
+            self._waiting.append((item, lane))
             return None
-        self._in_flight += 1
-        return item
+        return self._let_go(item, lane)
 
     def settle(self) -> bool:
         """One item in flight has been answered; whether others wait for its place (see :meth:`next`)."""
@@ -88,19 +92,26 @@ class Outbox(Generic[T]):
 
     def next(self) -> T | None:
         """The next waiting item that may be sent now, if any. Until it is taken, nothing overtakes it."""
-        if not self._waiting or self._in_flight >= self._window:
+        if not self._waiting or not self._has_room(self._waiting[0][1]):
             return None
-        self._in_flight += 1
-        return self._waiting.popleft()
+        return self._let_go(*self._waiting.popleft())
 
     def take_back(self, unwanted: Callable[[T], bool]) -> list[T]:
         """Give up those that wait and are unwanted; the others keep their order."""
-        taken = [item for item in self._waiting if unwanted(item)]
-        self._waiting = deque(item for item in self._waiting if not unwanted(item))
+        taken = [item for item, _ in self._waiting if unwanted(item)]
+        self._waiting = deque(entry for entry in self._waiting if not unwanted(entry[0]))
         return taken
 
     def drain(self) -> list[T]:
         """Give up everything that waits; what is in flight stays counted."""
-        waiting = list(self._waiting)
+        waiting = [item for item, _ in self._waiting]
         self._waiting.clear()
         return waiting
+
+    def _has_room(self, lane: object) -> bool:
+        return not self._in_flight or (self._in_flight < self._window and lane == self._lane)
+
+    def _let_go(self, item: T, lane: object) -> T:
+        self._lane = lane
+        self._in_flight += 1
+        return item

@@ -8,21 +8,36 @@ copy, and once for any number of engines.
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+import struct
 from types import EllipsisType
-from typing import Any
+from typing import Any, NamedTuple
 
-from nsactors.core.messages import Ok, OutputBatch, Reply, Request, RequestId
+from nsactors.core.messages import (
+    Apply,
+    Execute,
+    Instruction,
+    Ok,
+    OutputBatch,
+    Pull,
+    Push,
+    Reply,
+    Request,
+    RequestId,
+    Reset,
+)
 from nsactors.core.payload import Payload
 
-__all__ = ["INLINE_LIMIT_BYTES", "Sealed", "decode_reply", "decode_request", "encode", "seal"]
+__all__ = ["INLINE_LIMIT_BYTES", "Sealed", "decode_reply", "decode_request", "encode", "encode_body", "seal", "stamp"]
 
 # Ray keeps values up to 100 kB out of its object store; a reference as an argument costs 1 ms more than inline bytes.
 INLINE_LIMIT_BYTES = 64 * 1024
 
+_STAMP = struct.Struct("<QI")  # the part of a request that differs from engine to engine
+_OPERATIONS = (Execute, Apply, Push, Pull, Reset)
+_CODES = {kind: code for code, kind in enumerate(_OPERATIONS)}
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+
+class Sealed(NamedTuple):
     """A payload ready to travel.
 
     ``inline`` in the header, or ``buffers`` and ``refs`` beside it (``inline`` is ``...``).
@@ -33,34 +48,54 @@ class Sealed:
     refs: tuple[object, ...] = ()
 
 
+_NOTHING = Sealed()
+
+
 def seal(payload: Payload | None) -> Sealed:
     """Decide how a payload travels."""
     if payload is None:
-        return Sealed()
+        return _NOTHING
     if payload.refs or (len(payload.data) if not payload.buffers else payload.nbytes) > INLINE_LIMIT_BYTES:
         return Sealed(..., (payload.data, *payload.buffers), payload.refs)
     # bytes, not bytearrays: what arrives is read-only whatever its size.
-    return Sealed((payload.data, tuple(bytes(b) for b in payload.buffers)))
+    return Sealed((payload.data, tuple(bytes(b) for b in payload.buffers) if payload.buffers else ()))
+
+
+# Plain tuples and numbers: each class that a pickle names is looked up at the other end, which takes as long as all
+# the rest.
+
+
+def encode_body(instruction: Instruction, sealed: Sealed) -> bytes:
+    """What a request says to every engine it goes to: encoded once, to be stamped for each of them."""
+    client, operation, limit_s, stops_on_error = instruction
+    fields = (client, _CODES[type(operation)], tuple(operation), limit_s, stops_on_error, sealed.inline)
+    return pickle.dumps(fields, protocol=5)
+
+
+def stamp(seq: int, stops_seen: int, body: bytes) -> bytes:
+    """The header of a request to one engine."""
+    return _STAMP.pack(seq, stops_seen) + body
 
 
 def encode(message: Request | Reply, sealed: Sealed) -> bytes:
     """The header of a message that comes with this payload."""
-    # Plain tuples: each class that a pickle names is looked up at the other end, which takes as long as all the rest.
     match message:
-        case Request(id):
-            flat: tuple[Any, ...] = (*id, *message[1:])
-        case Reply(request, engine_id, incarnation, outcome, tail, started, completed, count):
-            unless_ok = None if isinstance(outcome, Ok) else outcome
-            flat = (*request, engine_id, incarnation, unless_ok, tail.start, tail.chunks, started, completed, count)
-    return pickle.dumps((flat, sealed.inline), protocol=5)
+        case Request((client, seq), operation, limit_s, stops_on_error, stops_seen):
+            return stamp(seq, stops_seen, encode_body(Instruction(client, operation, limit_s, stops_on_error), sealed))
+        case Reply((client, seq), engine_id, incarnation, outcome, tail, started, completed, count):
+            unless_ok = None if type(outcome) is Ok else outcome
+            flat = (client, seq, engine_id, incarnation, unless_ok, tail.start, tail.chunks, started, completed, count)
+            return pickle.dumps((flat, sealed.inline), protocol=5)
 
 
 def decode_request(
     header: bytes, buffers: tuple[Any, ...] = (), refs: tuple[object, ...] = ()
 ) -> tuple[Request, Payload | None]:
     """A request and its payload."""
-    (client, seq, *fields), inline = pickle.loads(header)
-    return Request(RequestId(client, seq), *fields), _payload(inline, buffers, refs)
+    seq, stops_seen = _STAMP.unpack_from(header)
+    client, code, fields, limit_s, stops_on_error, inline = pickle.loads(memoryview(header)[_STAMP.size :])
+    request = Request(RequestId(client, seq), _OPERATIONS[code](*fields), limit_s, stops_on_error, stops_seen)
+    return request, _payload(inline, buffers, refs)
 
 
 def decode_reply(

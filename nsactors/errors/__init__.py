@@ -4,6 +4,7 @@
 * ``failure`` describes, as a value, what user code raised on an engine; ``frames`` its traceback.
 * ``remote`` makes of it the exception raised at a client; ``anatomy`` does so without running user code.
 * ``composite`` holds the failures of many engines; ``grouping`` tells equal ones once.
+* ``warnings`` holds the warnings, for what works and costs more than it need.
 * ``text`` and ``drawing`` show them, as Python does and with rich.
 
 This is the leftmost layer: it imports nothing else of nsactors, and neither Ray nor IPython.
@@ -15,6 +16,7 @@ from nsactors.errors.failure import Failure
 from nsactors.errors.frames import FrameSummary
 from nsactors.errors.grouping import FailureGroup, engine_ranges, group_failures
 from nsactors.errors.remote import RemoteError
+from nsactors.errors.sizes import bytes_from_words, bytes_in_words
 from nsactors.errors.tree import (
     CapabilityError,
     ClientClosed,
@@ -30,6 +32,7 @@ from nsactors.errors.tree import (
     NoEngines,
     NoSuchEngine,
     NsactorsError,
+    ObjectLost,
     ProtocolError,
     RayImportedFirst,
     SerializationError,
@@ -38,6 +41,7 @@ from nsactors.errors.tree import (
     TimeLimitExceeded,
     UnknownFlag,
 )
+from nsactors.errors.warnings import LargeCaptureWarning, NsactorsWarning, SpillWarning, warn_caller
 
 __all__ = [
     "CapabilityError",
@@ -55,19 +59,26 @@ __all__ = [
     "FrameSummary",
     "InvalidName",
     "InvalidTarget",
+    "LargeCaptureWarning",
     "NoEngines",
     "NoSuchEngine",
     "NsactorsError",
+    "NsactorsWarning",
+    "ObjectLost",
     "ProtocolError",
     "RayImportedFirst",
     "RemoteError",
     "SerializationError",
+    "SpillWarning",
     "TargetError",
     "TaskAborted",
     "TimeLimitExceeded",
     "UnknownFlag",
+    "bytes_from_words",
+    "bytes_in_words",
     "draw",
     "engine_ranges",
     "group_failures",
     "render_text",
+    "warn_caller",
 ]

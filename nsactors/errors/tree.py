@@ -17,7 +17,8 @@
     ├── RayImportedFirst         also RuntimeError
     ├── EngineError
     │   ├── EngineLost
-    │   └── EngineStartError
+    │   ├── EngineStartError
+    │   └── ObjectLost
     ├── TaskAborted
     ├── TimeLimitExceeded        also TimeoutError
     ├── CapabilityError
@@ -49,6 +50,7 @@ __all__ = [
     "NoEngines",
     "NoSuchEngine",
     "NsactorsError",
+    "ObjectLost",
     "ProtocolError",
     "RayImportedFirst",
     "SerializationError",
@@ -262,6 +264,27 @@ class EngineStartError(EngineError):
         self.engine_id = engine_id
         self.reason = reason
         self.stderr_tail = stderr_tail
+
+
+class ObjectLost(EngineError):
+    """A value that an engine held went with it.
+
+    Args:
+        name: the name or expression whose value it was.
+        holder: the engine that held it.
+        held_since: the call that made it hold it, such as ``"pull(a)"``.
+        reason: what happened to it.
+    """
+
+    def __init__(self, name: str, holder: int, held_since: str, reason: str) -> None:
+        super().__init__(
+            f"the value of {name!r} that engine {holder} held since {held_since} is lost: {reason}. "
+            "Make it anew and pull it again"
+        )
+        self.name = name
+        self.holder = holder
+        self.held_since = held_since
+        self.reason = reason
 
 
 class TaskAborted(NsactorsError):

@@ -93,16 +93,17 @@ class FileCapture:
         self._unbuffer_c_stdout()
         faulthandler.enable(file=2, all_threads=False)
 
-    def begin(self) -> None:
-        """The descriptors are this process's own: nothing to take back."""
-
-    def read(self) -> list[StreamText]:
-        """What has been written since the last call, stream by stream."""
-        self._flush_c()
+    def begin(self) -> list[StreamText]:
+        """What has been written since the last read; the descriptors are this process's own: nothing to take back."""
         with self._read_lock:
             self._read_files()
             read, self._pending = self._pending, []
             return read
+
+    def read(self) -> list[StreamText]:
+        """What has been written since the last call, stream by stream."""
+        self._flush_c()
+        return self.begin()
 
     def close(self) -> None:
         """Give the descriptors back to whom they belonged."""
@@ -201,13 +202,16 @@ class ThreadCapture:
         self._thread = threading.get_ident()
         self._parts: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._routers: list[tuple[str, weakref.ref[_ThreadRouter]]] = []  # replaced ones go with whoever replaced them
-        self.begin()
+        self._take_streams()
 
-    def begin(self) -> None:
-        """Take the streams back from whoever replaced them since.
+    def begin(self) -> list[StreamText]:
+        """What has been printed since the last read; the streams are taken back from whoever replaced them since."""
+        read = self.read()
+        self._take_streams()
+        return read
 
-        Pytest does so for every test, ``redirect_stdout`` too.
-        """
+    def _take_streams(self) -> None:
+        # Pytest replaces them for every test, ``redirect_stdout`` too.
         with self._lock:
             for name, parts in self._parts.items():
                 router: Any = getattr(sys, name, None) or getattr(sys, f"__{name}__")

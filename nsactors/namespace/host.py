@@ -10,8 +10,10 @@ import sys
 import types
 from typing import Any, NoReturn, Protocol
 
+from nsactors.core.memory import ProcessMemory
 from nsactors.namespace.capture import FileCapture, ThreadCapture, leave_terminal, refuse_input
 from nsactors.namespace.gate import CellLoop, InterruptGate
+from nsactors.namespace.memory import process_memory
 from nsactors.namespace.output import Capture, Output
 from nsactors.namespace.plain_shell import PlainShell, fresh_names
 from nsactors.namespace.shell import Shell
@@ -46,6 +48,10 @@ class Host(Protocol):
 
     def signal(self, number: int) -> None:
         """Send a signal to this engine alone."""
+        ...
+
+    def memory(self) -> ProcessMemory | None:
+        """What this engine's process takes, if it has one of its own and the system tells."""
         ...
 
     def exit(self, reason: str) -> None:
@@ -104,6 +110,10 @@ class ProcessHost:
         """Signal this process."""
         os.kill(os.getpid(), number)
 
+    def memory(self) -> ProcessMemory | None:
+        """What this process takes."""
+        return process_memory()
+
     def exit(self, reason: str) -> NoReturn:
         """End this process; the reason is its last line."""
         print(reason, file=sys.stderr)
@@ -137,6 +147,9 @@ class ThreadHost:
     def signal(self, number: int) -> None:
         """Signal this process."""
         raise NotImplementedError("an in-process engine has no process of its own to signal")
+
+    def memory(self) -> None:
+        """The process is its client's."""
 
     def exit(self, reason: str) -> None:
         """The thread ends when its transport stops feeding it."""

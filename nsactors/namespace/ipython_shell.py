@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from IPython.core.compilerop import CachingCompiler
@@ -18,6 +18,7 @@ from traitlets import Any as AnyTrait
 from traitlets.config import Config
 
 from nsactors.core.messages import ClearOutput, Display, ExecuteResult
+from nsactors.namespace.cell_sources import CellSources
 from nsactors.namespace.gate import CellLoop, run_user_code
 from nsactors.namespace.output import Output
 from nsactors.namespace.shell import Completions
@@ -34,6 +35,20 @@ class _CellCompiler(CachingCompiler):
         super().__init__()
         self._last_number = 0
         self._taken = 0
+        self._sources = CellSources()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compile a part of a cell."""
+        code = super().__call__(*args, **kwargs)
+        if isinstance(code, CodeType):
+            self._sources.compiled(code)
+        return code
+
+    def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
+        """Keep the source of a cell that is about to be compiled; its file name."""
+        name = super().cache(transformed_code, number, raw_code)
+        self._filename_map.pop(self._sources.begin(name), None)
+        return name
 
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
         # Silent cells do not count upwards: two of them in a row have one number and different source.

@@ -9,6 +9,7 @@ from typing import Any
 from nsactors.core.functions import keeping_builtins
 from nsactors.core.messages import Apply, Execute, Operation, Pull, Push, Reset
 from nsactors.core.payload import Payload, unpack
+from nsactors.core.remote_value import RemoteValue
 from nsactors.namespace.gate import run_user_code
 from nsactors.namespace.plain_shell import complete_names, describe
 from nsactors.namespace.shell import Completions, Shell
@@ -25,11 +26,18 @@ class Namespace:
         names: the dictionary user code runs in.
         make_shell: makes the shell when the first cell arrives; most of what it costs is importing IPython, which calls
             and data do not need.
+        keep: puts aside the value of a name or expression that is pulled as a reference.
     """
 
-    def __init__(self, names: dict[str, Any], make_shell: Callable[[dict[str, Any]], Shell]) -> None:
+    def __init__(
+        self,
+        names: dict[str, Any],
+        make_shell: Callable[[dict[str, Any]], Shell],
+        keep: Callable[[str, Any], RemoteValue],
+    ) -> None:
         self.names = names
         self._make_shell = make_shell
+        self._keep = keep
         self._made_shell: Shell | None = None
 
     @property
@@ -56,8 +64,10 @@ class Namespace:
             case Push(copy):
                 self.names.update(self._load(payload, stays=True, copy=copy))
                 return None
-            case Pull(expressions, single):
+            case Pull(expressions, single, as_ref):
                 values = [self._evaluate(expression) for expression in expressions]
+                if as_ref:
+                    values = [self._keep(*item) for item in zip(expressions, values, strict=True)]
                 return values[0] if single else values
             case Reset():
                 self._shell.reset()

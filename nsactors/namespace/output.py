@@ -17,8 +17,8 @@ __all__ = ["Capture", "Output"]
 class Capture(Protocol):
     """Where a namespace's text is caught: file descriptors of a process, or one thread's ``sys.stdout``."""
 
-    def begin(self) -> None:
-        """A request is about to run: see that the capture is in place."""
+    def begin(self) -> list[StreamText]:
+        """A request is about to run: see that the capture is in place; what has been written since the last read."""
         ...
 
     def read(self) -> list[StreamText]:
@@ -46,8 +46,8 @@ class Output:
     def begin(self, request: RequestId) -> OutputBatch | None:
         """Output belongs to ``request`` from now on; what came late for the one before is returned."""
         with self._lock:
-            late = self._take()
-            self._capture.begin()
+            self._append(self._capture.begin())
+            late = self._log.take() if self._log is not None and self._log.has_untaken else None
             self._log = OutputLog(request, self._engine_id, self._whole)
             return late
 
@@ -99,6 +99,9 @@ class Output:
         return self._log.take()
 
     def _drain(self) -> None:
-        for text in self._capture.read():
-            if self._log is not None:
+        self._append(self._capture.read())
+
+    def _append(self, texts: list[StreamText]) -> None:
+        if texts and self._log is not None:
+            for text in texts:
                 self._log.append(text)

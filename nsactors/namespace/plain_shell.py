@@ -18,6 +18,7 @@ from types import CodeType
 from typing import Any
 
 from nsactors.core.messages import ExecuteResult
+from nsactors.namespace.cell_sources import CellSources
 from nsactors.namespace.gate import CellLoop, run_user_code
 from nsactors.namespace.output import Output
 from nsactors.namespace.shell import Completions
@@ -37,6 +38,7 @@ class PlainShell:
         self._output = output
         self._cell_loop = cell_loop
         self._cell_numbers = itertools.count(1)
+        self._sources = CellSources()
         names.update(In=[""], Out={})
 
     def reset(self) -> None:
@@ -58,6 +60,7 @@ class PlainShell:
 
     def _run(self, code: str, *, show: bool) -> None:
         filename = f"<engine {self._engine_id}, cell {next(self._cell_numbers)}>"
+        self._sources.begin(filename)
         linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         tree = self._parse(code, filename)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
@@ -78,6 +81,7 @@ class PlainShell:
             raise
 
     def _evaluate(self, code: CodeType) -> Any:
+        self._sources.compiled(code)
         value = run_user_code(eval, code, self.names)
         if code.co_flags & inspect.CO_COROUTINE:
             value = self._cell_loop.run(self._cell_loop.user_code(value))

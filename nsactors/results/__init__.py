@@ -2,6 +2,18 @@
 
 from nsactors.results.async_result import AsyncResult
 from nsactors.results.call import Call, CallOwner, ExecuteReply, Metadata, Terms
-from nsactors.results.map_result import AsyncMapResult
+from nsactors.results.map_result import AsyncMapResult, next_settled
+from nsactors.results.taking import result_of, value_of
 
-__all__ = ["AsyncMapResult", "AsyncResult", "Call", "CallOwner", "ExecuteReply", "Metadata", "Terms"]
+__all__ = [
+    "AsyncMapResult",
+    "AsyncResult",
+    "Call",
+    "CallOwner",
+    "ExecuteReply",
+    "Metadata",
+    "Terms",
+    "next_settled",
+    "result_of",
+    "value_of",
+]

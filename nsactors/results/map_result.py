@@ -12,7 +12,7 @@ from nsactors.results.async_result import AsyncResult
 from nsactors.results.call import Call, CallOwner
 from nsactors.results.waiting import wait_or_interrupt
 
-__all__ = ["AsyncMapResult"]
+__all__ = ["AsyncMapResult", "next_settled"]
 
 
 class AsyncMapResult(AsyncResult):
@@ -60,16 +60,18 @@ class AsyncMapResult(AsyncResult):
         for call in self._calls:
             call.when_settled(settled.put)
         for _ in self._calls:
-            part = self._one(self._next(settled))
+            part = self._one(next_settled(settled, self._calls, self._owner))
             yield from [part] if isinstance(part, Exception) else part
 
-    def _next(self, settled: SimpleQueue[Call]) -> Call:
-        arrived: list[Call] = []
 
-        def wait(timeout_s: float | None) -> bool:
-            with contextlib.suppress(Empty):
-                arrived.append(settled.get(timeout=timeout_s))
-            return bool(arrived)
+def next_settled(settled: SimpleQueue[Call], calls: Sequence[Call], owner: CallOwner) -> Call:
+    """Wait for a call to be put into ``settled``; Ctrl-C meanwhile stops ``calls``."""
+    arrived: list[Call] = []
 
-        wait_or_interrupt(wait, self._calls, self._owner, None)
-        return arrived[0]
+    def wait(timeout_s: float | None) -> bool:
+        with contextlib.suppress(Empty):
+            arrived.append(settled.get(timeout=timeout_s))
+        return bool(arrived)
+
+    wait_or_interrupt(wait, calls, owner, None)
+    return arrived[0]

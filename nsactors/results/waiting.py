@@ -8,8 +8,9 @@ from typing import Any
 
 from nsactors.errors import engine_ranges
 from nsactors.results.call import Call, CallOwner
+from nsactors.results.transfers import wait_showing
 
-__all__ = ["wait_or_interrupt"]
+__all__ = ["interrupt_and_wait", "wait_or_interrupt"]
 
 QUICK_STOP_S = 0.5  # an engine that stops within this needs no words
 GRACE_S = 5.0
@@ -40,12 +41,17 @@ def wait_or_interrupt(
         KeyboardInterrupt: if engines cannot be interrupted, or were left running.
     """
     try:
-        return wait(None if timeout_s is None or timeout_s < 0 else timeout_s)
+        return wait_showing(wait, calls, None if timeout_s is None or timeout_s < 0 else timeout_s)
     except KeyboardInterrupt:
-        # In this order: what is not withdrawn when abort returns has begun, and so can be interrupted.
-        owner.abort(_running(calls), interrupt=False)
-        if not owner.interrupt(_running(calls)):
-            raise
+        return interrupt_and_wait(wait, calls, owner, ask)
+
+
+def interrupt_and_wait(wait: Wait, calls: Sequence[Call], owner: CallOwner, ask: Ask | None = None) -> bool:
+    """What follows Ctrl-C; see :func:`wait_or_interrupt`."""
+    # In this order: what is not withdrawn when abort returns has begun, and so can be interrupted.
+    owner.abort(_running(calls), interrupt=False)
+    if not owner.interrupt(_running(calls)):
+        raise KeyboardInterrupt
     return _wait_for_stop(wait, calls, owner, ask or _terminal())
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from nsactors.core.cluster import (
     Answer,
@@ -17,11 +17,21 @@ from nsactors.core.cluster import (
     Question,
     Report,
 )
-from nsactors.core.messages import Capability, Reply, Request
+from nsactors.core.messages import Capability, Instruction, Reply
 from nsactors.core.payload import Payload
 from nsactors.errors import CapabilityError
 
-__all__ = ["Backend", "ControllerLine", "ControllerProxy", "EngineGone", "Transport", "require", "tail_of"]
+__all__ = [
+    "Addressed",
+    "Backend",
+    "ControllerLine",
+    "ControllerProxy",
+    "EngineGone",
+    "Relays",
+    "Transport",
+    "require",
+    "tail_of",
+]
 
 CALL_TIMEOUT_S = 30.0
 POLL_TIMEOUT_S = 60.0  # above the controller's own limit of a long poll
@@ -122,6 +132,22 @@ class ControllerProxy:
         self.line.call("shut_down", timeout_s=CALL_TIMEOUT_S)
 
 
+class Addressed(NamedTuple):
+    """To whom a request goes: the engine, its number there, and how many stops its client knew of."""
+
+    engine: EngineInfo
+    seq: int
+    stops_seen: int
+
+
+class Relays(Protocol):
+    """A tree to many engines, through which one client's requests reach each of them in order."""
+
+    def send(self, requests: Sequence[Addressed], prepared: Any) -> Sequence[Any]:
+        """Send the same request to several engines; what stands for each answer until it is here."""
+        ...
+
+
 class Transport(Protocol):
     """One client's way to the engines and the controller of a cluster."""
 
@@ -131,16 +157,32 @@ class Transport(Protocol):
     controller: ControllerProxy
     stopped: threading.Event  # set when this process has stopped the cluster
 
-    def prepare(self, payload: Payload | None) -> Any:
-        """Get a payload ready to be submitted, once for any number of engines."""
+    @property
+    def relays(self) -> Relays | None:
+        """A tree to many engines; None where each request is best sent by itself."""
         ...
 
-    def submit(self, engine: EngineInfo, request: Request, prepared: Any, on_reply: Callable[[Any], None]) -> None:
-        """Send a request; ``on_reply`` is called once, from any thread, with something for :meth:`open`."""
+    def prepare(self, instruction: Instruction, payload: Payload | None) -> Any:
+        """Get a request ready to be sent, once for any number of engines."""
+        ...
+
+    def send(self, request: Addressed, prepared: Any) -> Any:
+        """Send a request to one engine; what stands for its answer until it is here."""
+        ...
+
+    def when_answered(self, pending: Any, listener: Callable[[Any], None]) -> None:
+        """Call ``listener`` once, on a thread of the transport, with something for :meth:`open`."""
+        ...
+
+    def take(self, pending: Sequence[Any], timeout_s: float) -> list[Any] | None:
+        """Wait for answers; something for :meth:`open` for each, None if they are not all here in time.
+
+        Then, and if this raises, :meth:`when_answered` still brings each of them.
+        """
         ...
 
     def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
-        """Decode what ``on_reply`` was given.
+        """Decode an answer.
 
         Raises:
             EngineGone: if the engine died before it answered.

@@ -9,20 +9,22 @@ import asyncio
 import concurrent.futures
 import itertools
 import threading
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from nsactors.controller import Controller, Death
 from nsactors.core.cluster import EngineInfo, EngineSpec
-from nsactors.core.messages import Capability, Reply, Request
+from nsactors.core.messages import Capability, Instruction, Reply
 from nsactors.core.payload import Payload
-from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, seal
+from nsactors.core.remote_value import ObjectGone
+from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, encode_body, seal, stamp
 from nsactors.engine_actor import EngineActor
 from nsactors.errors import ClusterStopped, ClusterUnreachable
 from nsactors.namespace.host import ThreadHost
-from nsactors.transport.base import ControllerProxy, EngineGone
+from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
 
 __all__ = ["LocalBackend"]
 
@@ -36,7 +38,7 @@ class _Letter:
 
     header: bytes
     sealed: Sealed
-    on_reply: Callable[[Any], None]
+    answer: Future[Any] = field(default_factory=Future)
 
 
 class _EngineThread:
@@ -48,17 +50,17 @@ class _EngineThread:
         self._letters: SimpleQueue[_Letter | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._open: dict[int, _Letter] = {}
-        self._death: Death | None = None
+        self.death: Death | None = None
         self.died: asyncio.Future[Death] = line.loop.create_future()
         threading.Thread(target=self._serve, name=f"engine-{spec.engine_id}", daemon=True).start()
 
     def post(self, letter: _Letter) -> None:
         with self._lock:
-            if self._death is None:
+            if self.death is None:
                 self._open[id(letter)] = letter
                 self._letters.put(letter)
                 return
-        letter.on_reply(EngineGone(self._death.reason, self._death.stderr_tail))
+        letter.answer.set_result(EngineGone(self.death.reason, self.death.stderr_tail))
 
     def end(self, death: Death) -> None:
         """Take no more requests and fail those that are open.
@@ -66,14 +68,14 @@ class _EngineThread:
         What is running cannot be stopped; its result is dropped.
         """
         with self._lock:
-            if self._death is not None:
+            if self.death is not None:
                 return
-            self._death = death
+            self.death = death
             abandoned = list(self._open.values())
             self._open.clear()
         self._letters.put(None)
         for letter in abandoned:
-            letter.on_reply(EngineGone(death.reason, death.stderr_tail))
+            letter.answer.set_result(EngineGone(death.reason, death.stderr_tail))
         self._line.loop.call_soon_threadsafe(self._announce, death)
 
     def _announce(self, death: Death) -> None:
@@ -83,7 +85,7 @@ class _EngineThread:
     def _serve(self) -> None:
         host = ThreadHost()
         try:
-            engine = EngineActor(self._spec, ControllerProxy(self._line), host)
+            engine = EngineActor(self._spec, ControllerProxy(self._line), host, _LocalStore(self))
         except BaseException as error:
             return self.end(Death(f"{type(error).__name__}: {error}"))
         try:
@@ -104,7 +106,35 @@ class _EngineThread:
         with self._lock:
             wanted = self._open.pop(id(letter), None) is not None
         if wanted:
-            letter.on_reply(reply)
+            letter.answer.set_result(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalObject:
+    """A payload that an engine holds; it travels as itself."""
+
+    engine: _EngineThread
+    payload: Payload
+
+    def load(self) -> Payload:
+        if self.engine.death is not None:
+            raise ObjectGone(self.engine.death.reason)
+        return self.payload
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalStore:
+    """What an engine has put aside."""
+
+    engine: _EngineThread
+    ref_types: tuple[type, ...] = (_LocalObject,)
+
+    def put(self, payload: Payload) -> _LocalObject:
+        data, buffers, refs = payload.data, payload.buffers, payload.refs
+        return _LocalObject(self.engine, Payload(data, tuple(bytes(b) for b in buffers), refs))
+
+    def memory(self) -> None:
+        """It is this process's own memory."""
 
 
 @dataclass(slots=True)
@@ -148,24 +178,36 @@ class LocalTransport:
 
     name = "local"
     capabilities: frozenset[Capability] = frozenset()
-    ref_types: tuple[type, ...] = ()
+    ref_types: tuple[type, ...] = (_LocalObject,)
+    relays = None
 
     def __init__(self, line: _LoopLine) -> None:
         self.controller = ControllerProxy(line)
         self.stopped = line.stopped
-        # Replies are delivered on a thread of the client: on an engine's, what a callback prints would be the engine's.
         self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
-    def prepare(self, payload: Payload | None) -> Sealed:
-        """Copy a payload: what the caller changes afterwards must not change what was sent."""
-        return _copied(seal(payload))
+    def prepare(self, instruction: Instruction, payload: Payload | None) -> tuple[bytes, Sealed]:
+        """Encode a request and copy its payload: what the caller changes afterwards must not change what was sent."""
+        sealed = _copied(seal(payload))
+        return encode_body(instruction, sealed), sealed
 
-    def submit(self, engine: EngineInfo, request: Request, prepared: Sealed, on_reply: Callable[[Any], None]) -> None:
+    def send(self, request: Addressed, prepared: tuple[bytes, Sealed]) -> Future[Any]:
         """Post a request to the engine's thread."""
-        engine.address.post(
-            _Letter(encode(request, prepared), prepared, lambda reply: self._replies.put((on_reply, reply)))
-        )
+        body, sealed = prepared
+        letter = _Letter(stamp(request.seq, request.stops_seen, body), sealed)
+        request.engine.address.post(letter)
+        return letter.answer
+
+    def when_answered(self, pending: Future[Any], listener: Callable[[Any], None]) -> None:
+        """Wait on a thread of the client's: on an engine's, what a callback prints would be the engine's."""
+        pending.add_done_callback(lambda answer: self._replies.put((listener, answer.result())))
+
+    def take(self, pending: Sequence[Future[Any]], timeout_s: float) -> list[Any] | None:
+        """Wait here."""
+        if wait(pending, timeout_s).not_done:
+            return None
+        return [answer.result() for answer in pending]
 
     def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
         """Decode a reply."""
@@ -180,8 +222,8 @@ class LocalTransport:
 
     def _deliver(self) -> None:
         while (delivery := self._replies.get()) is not None:
-            on_reply, reply = delivery
-            on_reply(reply)
+            listener, reply = delivery
+            listener(reply)
 
 
 class LocalBackend:
@@ -235,4 +277,4 @@ async def _cancel_others() -> None:
 
 
 def _copied(sealed: Sealed) -> Sealed:
-    return replace(sealed, buffers=tuple(bytes(b) for b in sealed.buffers))
+    return sealed._replace(buffers=tuple(bytes(b) for b in sealed.buffers))

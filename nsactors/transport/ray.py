@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nsactors.controller import Controller, Death
 from nsactors.core.cluster import EngineInfo, EngineSpec
-from nsactors.core.messages import Capability, Reply, Request
+from nsactors.core.messages import Capability, Instruction, Reply, StreamText
 from nsactors.core.payload import Payload
-from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, seal
+from nsactors.core.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
 from nsactors.engine_actor import EngineActor
-from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, ProtocolError
+from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, ProtocolError, warn_caller
 from nsactors.namespace.host import ProcessHost
-from nsactors.transport.base import ControllerProxy, EngineGone, tail_of
+from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
+from nsactors.transport.ray_death import death_of
+from nsactors.transport.ray_memory import SpillCheck
+from nsactors.transport.ray_nodes import EnginePlaces, head_place
+from nsactors.transport.ray_relays import Promise, RayRelays
 from nsactors.transport.ray_runtime import ray_runtime
+from nsactors.transport.ray_store import RayStore, as_array
 
 __all__ = ["RayBackend"]
 
@@ -35,20 +39,25 @@ class RayEngine:
     """
 
     def __init__(self, spec: EngineSpec, controller: Any) -> None:
-        import ray
-
         os.environ.update(spec.environment)
         host = ProcessHost(*_output_place(spec.cluster, spec.engine_id, spec.incarnation))
-        self._engine = EngineActor(spec, ControllerProxy(RayLine(controller)), host, (ray.ObjectRef,))
+        self._engine = EngineActor(spec, ControllerProxy(RayLine(controller)), host, RayStore())
+        self._spills = SpillCheck()
 
-    def handle(self, header: bytes, buffers: tuple[Any, ...] = (), refs: tuple[Any, ...] = ()) -> Any:
-        """Run one request; ``buffers`` and ``refs`` are there if its payload is large."""
+    def handle(self, header: bytes) -> Any:
+        """Run one request."""
+        return self.handle_large(header)
+
+    def handle_large(self, header: bytes, buffers: tuple[Any, ...] = (), refs: tuple[Any, ...] = ()) -> Any:
+        """Run one request with a large payload beside it."""
         request, payload = decode_request(header, buffers, refs)
         reply, result = self._engine.handle(request, payload)
         sealed = seal(result)
         if not sealed.buffers:
             return encode(reply, sealed)
-        return encode(reply, sealed), [_as_array(b) for b in sealed.buffers], list(sealed.refs)
+        if warning := self._spills.before_put(sealed.buffers):
+            reply = _with_remark(reply, f"{type(warning).__name__}: {warning}\n")
+        return encode(reply, sealed), [as_array(b) for b in sealed.buffers], list(sealed.refs)
 
     def watch(self, never: Any) -> None:
         """Parked by the controller on an argument that never resolves: it fails the moment this process dies."""
@@ -102,6 +111,7 @@ class _RayLauncher:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+        self._places = EnginePlaces()
         self._never: Any = None
 
     def launch(self, spec: EngineSpec) -> Any:
@@ -113,9 +123,11 @@ class _RayLauncher:
                 name=f"engine-{spec.engine_id}.{spec.incarnation}",
                 namespace=self._namespace,
                 lifetime="detached",
+                scheduling_strategy=self._places.take(spec),
                 num_cpus=0,
                 max_restarts=0,
                 max_task_retries=0,
+                enable_task_events=False,  # for Ray's dashboard: its GCS keeps 3 kB a call, up to 300 MB
             )
             .remote(spec, ray.get_runtime_context().current_actor)
         )
@@ -129,7 +141,9 @@ class _RayLauncher:
             await address.watch.remote(self._never)
         except Exception as error:
             folder, name = _output_place(spec.cluster, spec.engine_id, spec.incarnation)
-            return _death(error, os.path.join(folder, name))
+            return Death(*death_of(error, os.path.join(folder, name)))
+        finally:
+            self._places.leave(spec)
         raise AssertionError("the parked call ended while its engine lives")
 
     def kill(self, address: Any) -> None:
@@ -149,44 +163,62 @@ class RayTransport:
         self.stopped = stopped
         self.ref_types: tuple[type, ...] = (ray.ObjectRef,)
         self.controller = ControllerProxy(RayLine(controller, stopped))
+        self.relays = RayRelays(ray, stopped)
+        self._spills = SpillCheck()
 
-    def prepare(self, payload: Payload | None) -> tuple[Sealed, tuple[Any, ...]]:
-        """Seal a payload; a large one goes into the object store, once for all engines."""
+    def prepare(self, instruction: Instruction, payload: Payload | None) -> tuple[bytes, Any]:
+        """Encode a request; a large payload goes into the object store, once for all engines."""
         sealed = seal(payload)
+        body = encode_body(instruction, sealed)
         if not sealed.buffers:
-            return sealed, ()
+            return body, None
+        if warning := self._spills.before_put(sealed.buffers):
+            warn_caller(warning)
         # References stay nested in a list: as an argument of its own, one that is pending would hold up the engine's
         # queue.
-        return sealed, (self._ray.put([_as_array(b) for b in sealed.buffers]), list(sealed.refs))
+        return body, (self._ray.put([as_array(b) for b in sealed.buffers]), list(sealed.refs))
 
-    def submit(
-        self,
-        engine: EngineInfo,
-        request: Request,
-        prepared: tuple[Sealed, tuple[Any, ...]],
-        on_reply: Callable[[Any], None],
-    ) -> None:
+    def send(self, request: Addressed, prepared: tuple[bytes, Any]) -> Any:
         """Call the engine's actor."""
-        sealed, arguments = prepared
-        reply = engine.address.handle.remote(encode(request, sealed), *arguments)
-        reply.future().add_done_callback(on_reply)
+        engine, seq, stops_seen = request
+        body, large = prepared
+        header = stamp(seq, stops_seen, body)
+        if large is None:
+            return engine.address.handle.remote(header)
+        return engine.address.handle_large.remote(header, *large)
+
+    def when_answered(self, pending: Any, listener: Callable[[Any], None]) -> None:
+        """Wait on a thread of Ray's."""
+        if isinstance(pending, Promise):
+            return pending.when_kept(listener)
+        pending.future().add_done_callback(lambda answer: listener(answer.exception() or answer.result()))
+
+    def take(self, pending: Sequence[Any], timeout_s: float) -> list[Any] | None:
+        """Wait here: no thread has to be woken."""
+        try:
+            answers: list[Any] = self._ray.get(pending, timeout=timeout_s)
+        except Exception:  # too slow, or one of them has failed: each says so by itself
+            return None
+        return answers
 
     def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
         """Decode a reply."""
-        try:
-            value = delivered.result()
-        except self._ray.exceptions.RayActorError as error:
-            death = _death(error, engine.output_path)
-            raise EngineGone(death.reason, death.stderr_tail) from None
-        except self._ray.exceptions.RayTaskError as error:
-            raise ProtocolError(f"engine {engine.engine_id} could not answer: {error.cause}") from error
-        if isinstance(value, bytes):
-            return decode_reply(value)
-        header, buffers, refs = value
-        return decode_reply(header, tuple(buffers), tuple(refs))
+        match delivered:
+            case bytes():
+                return decode_reply(delivered)
+            case [header, buffers, refs]:
+                return decode_reply(header, tuple(buffers), tuple(refs))
+            case self._ray.exceptions.RayActorError():
+                raise EngineGone(*death_of(delivered, engine.output_path))
+            case self._ray.exceptions.RayTaskError():
+                raise ProtocolError(f"engine {engine.engine_id} could not answer: {delivered.cause}") from delivered
+            case _:
+                raise delivered
 
     def close(self) -> None:
-        """Nothing is held: replies belong to their calls."""
+        """End the relays; replies belong to their calls."""
+        if not self.stopped.is_set():
+            self.relays.close()
 
 
 class RayBackend:
@@ -198,6 +230,7 @@ class RayBackend:
         address: an existing Ray cluster.
         startup: a cell that every engine runs first.
         show_logs: let Ray's own lines through.
+        store_bytes: the size of an embedded Ray's object store; None: as Ray thinks fit.
     """
 
     def __init__(
@@ -208,12 +241,14 @@ class RayBackend:
         address: str | None = None,
         startup: str = "",
         show_logs: bool = False,
+        store_bytes: int | None = None,
     ) -> None:
         self._num_cpus = num_cpus
         self._environment = environment
         self._address = address
         self._startup = startup
         self._show_logs = show_logs
+        self._store_bytes = store_bytes
         self._ray: Any = None
         self._controller: Any = None
         self._stopped = threading.Event()
@@ -225,6 +260,7 @@ class RayBackend:
             address=self._address,
             environment=self._environment,
             show_logs=self._show_logs,
+            store_bytes=self._store_bytes,
         )
         cluster = secrets.token_hex(4)
         namespace = f"nsactors-{cluster}"
@@ -232,8 +268,10 @@ class RayBackend:
             name="controller",
             namespace=namespace,
             lifetime="detached",
+            scheduling_strategy=head_place(),
             num_cpus=0,
             max_concurrency=MAX_CONCURRENCY,
+            enable_task_events=False,  # as for engines
         )
         self._controller = actor_class.remote(cluster, namespace, self._environment, self._startup)
 
@@ -257,12 +295,10 @@ class RayBackend:
             ray_runtime.release()
 
 
-def _as_array(buffer: Any) -> Any:
-    """A buffer in the form that Ray keeps out of band: one copy into the store, none out of it."""
-    import numpy as np
-
-    view = memoryview(buffer)
-    return np.frombuffer(view, np.uint8) if view.nbytes else np.empty(0, np.uint8)
+def _with_remark(reply: Reply, text: str) -> Reply:
+    """A reply whose output ends with a line on stderr."""
+    tail = reply.tail
+    return reply._replace(tail=tail._replace(chunks=(*tail.chunks, StreamText("stderr", text))))
 
 
 def _output_place(cluster: str, engine_id: int, incarnation: int) -> tuple[str, str]:
@@ -270,28 +306,3 @@ def _output_place(cluster: str, engine_id: int, incarnation: int) -> tuple[str, 
     log = os.readlink(f"/proc/{os.getpid()}/fd/1") if os.path.exists("/proc/self/fd/1") else ""
     folder = os.path.dirname(log) if log.endswith(".out") else tempfile.gettempdir()
     return os.path.join(folder, f"nsactors-{cluster}"), f"engine-{engine_id}.{incarnation}"
-
-
-def _death(error: BaseException, output_path: str | None) -> Death:
-    """What Ray says of a dead actor, in words for people."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    tail = tail_of(f"{output_path}.stderr") if output_path else ""
-    if "creation task" in text:
-        lines = text.strip().splitlines()
-        return Death(lines[-1].strip(), text.strip())
-    if fatal := re.search(r"^Fatal Python error: (.+)$", tail, re.MULTILINE):
-        return Death(f"it crashed: {fatal.group(1)}", _user_part(tail[fatal.start() :]))
-    if "ray.kill" in text:
-        return Death("it was killed by ray.kill", tail)
-    if "node" in text and "died" in text and "worker process" not in text:
-        return Death("its node died", tail)
-    if "memory" in text and "OutOfMemory" in type(error).__name__:
-        return Death("it was killed because the machine ran out of memory", tail)
-    return Death("its process ended unexpectedly (killed, or os._exit was called)", tail)
-
-
-def _user_part(crash: str) -> str:
-    """Of the interpreter's last report, the lines down to where our own machinery called the user's code."""
-    lines = crash.splitlines()
-    machinery = next((i for i, line in enumerate(lines) if "nsactors/namespace/" in line), len(lines))
-    return "\n".join(lines[:machinery])

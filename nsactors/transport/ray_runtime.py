@@ -29,13 +29,15 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from nsactors.errors import ClusterUnreachable, RayImportedFirst
+from nsactors.transport.lean_start import lean_start
 from nsactors.transport.private_folder import PrivateFolder
+from nsactors.transport.ray_script import SELDOM_USED, imported_on_use
 
-__all__ = ["RayRuntime", "ray_runtime"]
+__all__ = ["PRESETS", "RayRuntime", "ray_runtime"]
 
 JOIN_S = 20.0
 
-_PRESETS = {
+PRESETS = {
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: binds everything to 127.0.0.1
     "RAY_worker_niceness": "0",
@@ -59,7 +61,15 @@ class RayRuntime:
         self._ray: Any = None
         self._starter: _LastingThread | None = None
 
-    def acquire(self, *, num_cpus: int, address: str | None, environment: dict[str, str], show_logs: bool) -> Any:
+    def acquire(
+        self,
+        *,
+        num_cpus: int,
+        address: str | None,
+        environment: dict[str, str],
+        show_logs: bool,
+        store_bytes: int | None = None,
+    ) -> Any:
         """The ``ray`` module, connected; starts an embedded cluster if there is none to connect to.
 
         Args:
@@ -67,6 +77,7 @@ class RayRuntime:
             address: an existing Ray cluster; None takes ``RAY_ADDRESS``, or embeds one.
             environment: what the workers of an embedded Ray find in their environment.
             show_logs: let Ray's own lines through.
+            store_bytes: the size of an embedded Ray's object store; None: as Ray thinks fit.
 
         Raises:
             ClusterUnreachable: if the cluster at ``address`` does not take us.
@@ -78,7 +89,7 @@ class RayRuntime:
                 self._starter.join()  # an earlier start that was interrupted
             if not ray.is_initialized():
                 if address is None:
-                    self._embed(ray, num_cpus, environment, show_logs)
+                    self._embed(ray, num_cpus, environment, show_logs, store_bytes)
                 else:
                     _connect(ray, address, show_logs)
             self._users += 1
@@ -99,24 +110,29 @@ class RayRuntime:
         if "ray" not in sys.modules and embeds:
             self._folder = PrivateFolder()
             atexit.register(self._end)
-            for name, value in {**_PRESETS, "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
+            for name, value in {**PRESETS, "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
                 os.environ.setdefault(name, value)
         logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of progress bars for notebooks, which nobody asked for
-            self._ray = importlib.import_module("ray")
+            with imported_on_use(*SELDOM_USED):
+                self._ray = importlib.import_module("ray")
         return self._ray
 
-    def _embed(self, ray: Any, num_cpus: int, environment: dict[str, str], show_logs: bool) -> None:
+    def _embed(
+        self, ray: Any, num_cpus: int, environment: dict[str, str], show_logs: bool, store_bytes: int | None
+    ) -> None:
         if self._folder is None:
             raise RayImportedFirst
 
         folder = self._folder.path
 
         def start() -> None:
-            with _environment(environment):
+            # Whoever wants to see Ray's own lines gets all the processes that write and carry them.
+            with _environment(environment), contextlib.nullcontext() if show_logs else lean_start(ray):
                 ray.init(
                     num_cpus=num_cpus,
+                    object_store_memory=store_bytes,
                     include_dashboard=False,
                     log_to_driver=show_logs,
                     logging_level="INFO" if show_logs else "ERROR",

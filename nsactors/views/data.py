@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from nsactors.core.messages import Pull, Push, Reset
 from nsactors.core.targets import Targets
 from nsactors.errors import InvalidName
 from nsactors.results import AsyncMapResult, AsyncResult
+from nsactors.results.transfers import showing_transfer
 from nsactors.views.mapping import partitioner_for
 from nsactors.views.view import View
 
 __all__ = ["DataView"]
+
+LARGE_BYTES = 20_000_000  # less is stored in no time
 
 
 class DataView(View):
@@ -45,21 +49,30 @@ class DataView(View):
             raise TypeError(f"push() takes a dictionary of names and values, not {type(ns).__name__}")
         for name in ns:
             _check_name(name)
-        return self._result(
-            self._submit(targets, Push(self._copies(copy)), dict(ns), "the values"), "push", targets, block
-        )
+        payload = self._pack(dict(ns), "the values")
+        with self._shown("push", payload.nbytes, block):
+            return self._ask(targets, Push(self._copies(copy)), "push", block, payload)
 
     def update(self, ns: Mapping[str, Any]) -> Any:
         """As :meth:`push`."""
         return self.push(ns)
 
-    def pull(self, names: str | Sequence[str], targets: Targets = None, block: bool | None = None) -> Any:
+    def pull(
+        self,
+        names: str | Sequence[str],
+        targets: Targets = None,
+        block: bool | None = None,
+        *,
+        as_ref: bool = False,
+    ) -> Any:
         """The values of names, or of expressions, on each engine.
 
         Args:
             names: one name, or several, which give a list for each engine.
             targets: in place of the view's own.
             block: wait for the values.
+            as_ref: leave each value on its engine, and give a :class:`RemoteValue` in its place, which can be pushed to
+                other engines or passed to calls there.
 
         Raises:
             InvalidName: if a name is no expression; nothing has been sent then.
@@ -69,8 +82,7 @@ class DataView(View):
         expressions = (names,) if isinstance(names, str) else tuple(names)
         for expression in expressions:
             _check_expression(expression)
-        calls = self._submit(targets, Pull(expressions, single))
-        return self._result(calls, f"pull({', '.join(expressions)})", targets, block)
+        return self._ask(targets, Pull(expressions, single, as_ref), f"pull({', '.join(expressions)})", block)
 
     def get(self, names: str | Sequence[str]) -> Any:
         """As :meth:`pull`; waits for the values."""
@@ -120,8 +132,9 @@ class DataView(View):
         values = [part[0] if flatten and len(part) == 1 else part for part in parts]
         push = Push(self._copies(copy))
         payloads = [self._pack({key: value}, f"{key!r}") for value in values]
-        calls = [self._send([i], push, p)[0] for i, p in zip(ids, payloads, strict=True)]
-        return self._finish(AsyncResult(self.client.session, calls, label="scatter"), block)
+        with self._shown("scatter", sum(payload.nbytes for payload in payloads), block):
+            calls = [self._send([i], push, p)[0] for i, p in zip(ids, payloads, strict=True)]
+            return self._finish(AsyncResult(self.client.session, calls, label="scatter"), block)
 
     def gather(
         self, key: str, dist: str = "b", targets: Targets = None, block: bool | None = None, *, axis: int = 0
@@ -129,14 +142,20 @@ class DataView(View):
         """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options."""
         _check_expression(key)
         partitioner = partitioner_for(dist, axis)
-        calls = self._submit(targets, Pull((key,), single=True))
+        calls = self._send(self._resolve(targets), Pull((key,), single=True))
         return self._finish(
             AsyncMapResult(self.client.session, calls, label=f"gather({key})", partitioner=partitioner), block
         )
 
+    def _shown(self, label: str, nbytes: int, block: bool | None) -> AbstractContextManager[None]:
+        """Shows a large transfer that the caller waits for."""
+        if nbytes < LARGE_BYTES or not self._blocks(block):
+            return nullcontext()
+        return showing_transfer(label, nbytes)
+
     def clear(self, targets: Targets = None, block: bool | None = None) -> Any:
         """Empty the namespaces."""
-        return self._result(self._submit(targets, Reset()), "clear", targets, block)
+        return self._ask(targets, Reset(), "clear", block)
 
 
 def _check_name(name: Any) -> None:

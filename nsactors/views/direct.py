@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nsactors.client.memory import ClusterMemory
 from nsactors.core.messages import Apply, Execute, Reference
+from nsactors.core.payload import pack_call
+from nsactors.core.remote_value import RemoteValue
 from nsactors.core.targets import Targets
-from nsactors.results import AsyncMapResult, AsyncResult, Call
+from nsactors.results import AsyncResult, result_of
 from nsactors.views.activation import activate
-from nsactors.views.data import DataView
 from nsactors.views.functions import ParallelFunction, RemoteFunction
 from nsactors.views.importing import recorded_imports
-from nsactors.views.mapping import MapPart, of_equal_length, partitioner_for, work_for
+from nsactors.views.mapping import name_of, partitioner_for
+from nsactors.views.maps import MapView
 
 __all__ = ["DirectView"]
 
 
-class DirectView(DataView):
+class DirectView(MapView):
     """Some engines of a cluster. What is asked of the view happens on each of them.
 
     A view of one engine, given by its id, gives values; any other gives lists, in the order of its targets. Calls
@@ -59,16 +62,10 @@ class DirectView(DataView):
         if not isinstance(code, str):
             raise TypeError(f"code is text, not {type(code).__name__}: to call a function use apply()")
         operation = Execute(code, silent, store_history=not silent)
-        calls = self._send(self._resolve(targets), operation, timeout=timeout)
-        result = AsyncResult(
-            self.client.session,
-            calls,
-            label=label or self._flags.label or "execute",
-            single=self._single(targets),
-        )
-        if self._blocks(block):
-            result.get()
-        return result
+        ids, single, session = self._resolve(targets), self._single(targets), self.client.session
+        blocks, label = self._blocks(block), label or self._flags.label or "execute"
+        calls = self._send(ids, operation, timeout=timeout, awaited=blocks)
+        return (result_of if blocks else AsyncResult)(session, calls, label=label, single=single)
 
     def run(
         self,
@@ -84,7 +81,7 @@ class DirectView(DataView):
         """Call ``function(*args, **kwargs)`` on each engine; every keyword goes to the function.
 
         Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference`
-        anywhere in the arguments is replaced by what it names on the engine.
+        anywhere in the arguments is replaced by what it names on the engine, a :class:`RemoteValue` by its value.
 
         Returns:
             An :class:`AsyncResult`, or the value if the view blocks.
@@ -138,62 +135,6 @@ class DirectView(DataView):
                 print(f"{statement}   # also on {len(self)} engine{'s' * (len(self) != 1)}")
             self.execute(statement, block=True)
 
-    def map(
-        self,
-        function: Callable[..., Any],
-        *sequences: Iterable[Any],
-        block: bool | None = None,
-        dist: str = "b",
-        ordered: bool = True,
-        return_exceptions: bool = False,
-        label: str | None = None,
-    ) -> Any:
-        """``list(map(function, *sequences))``, one part of the sequences per engine. Stops at the shortest.
-
-        Args:
-            function: called with one item of each sequence.
-            sequences: at least one; ranges and arrays are split without being unrolled.
-            block: wait for the list.
-            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn.
-            ordered: whether iterating over the result gives the items in order, or as they come.
-            return_exceptions: put exceptions into the list in place of the items they prevented.
-            label: in place of ``map(function)`` in the history.
-
-        Raises:
-            TypeError: without sequences.
-            SerializationError: if function or items cannot be pickled; nothing has been sent then.
-        """
-        if not sequences:
-            raise TypeError("map() needs at least one sequence")
-        return self._map_parts(
-            MapPart(function, return_exceptions),
-            sequences,
-            label or f"map({_name(function)})",
-            block=block,
-            dist=dist,
-            ordered=ordered,
-            in_pieces=dist == "b",
-            return_exceptions=return_exceptions,
-        )
-
-    def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
-        """As :meth:`map`, at once."""
-        result: AsyncMapResult = self.map(function, *sequences, block=False, **options)
-        return result
-
-    def map_sync(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> list[Any]:
-        """As :meth:`map`; waits for the list."""
-        values: list[Any] = self.map(function, *sequences, block=True, **options)
-        return values
-
-    def imap(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> Iterator[Any]:
-        """As :meth:`map`; gives the items as they come."""
-        return iter(self.map_async(function, *sequences, **options))
-
-    def call_on_parts(self, function: Callable[..., Any], sequences: Sequence[Any], *, dist: str = "b") -> Any:
-        """Call ``function`` once per engine with the engine's parts of ``sequences``; the results are joined."""
-        return self._map_parts(function, sequences, f"parallel({_name(function)})", dist=dist)
-
     def activate(self, suffix: str = "") -> None:
         """Let ``%px<suffix>``, ``%autopx<suffix>`` and the other magics run on this view.
 
@@ -218,6 +159,10 @@ class DirectView(DataView):
         """What each engine has to do; see ``Client.queue_status``."""
         return self.client.queue_status(self._resolve(targets), verbose)
 
+    def memory(self, targets: Targets = None, *, top: int = 10) -> ClusterMemory:
+        """What the engines hold; see ``Client.memory``."""
+        return self.client.memory(self._resolve(targets), top=top)
+
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
         """Wait for results; see ``Client.wait``."""
         return self.client.wait(jobs, timeout)
@@ -227,47 +172,15 @@ class DirectView(DataView):
         self.client.shutdown(self._resolve(targets))
 
     def _call(self, function: Callable[..., Any] | Reference, args: Any, kwargs: dict[str, Any], block: bool) -> Any:
-        if not callable(function) and not isinstance(function, Reference):
+        if not callable(function) and not isinstance(function, Reference | RemoteValue):
             raise TypeError(f"apply() calls a function, not {function!r}")
-        label = self._flags.label or f"apply({_name(function)})"
-        calls = self._submit(
-            None, Apply(label, self._flags.copy), (function, args, kwargs), f"the call of {_name(function)}"
+        label = self._flags.label or f"apply({name_of(function)})"
+        payload = pack_call(
+            function,
+            args,
+            kwargs,
+            what=f"the call of {name_of(function)}",
+            ref_types=self.client.session.transport.ref_types,
         )
-        return self._result(calls, label, None, block)
-
-    def _map_parts(
-        self,
-        function: Callable[..., Any],
-        sequences: Sequence[Any],
-        label: str,
-        *,
-        block: bool | None = None,
-        dist: str = "b",
-        ordered: bool = True,
-        in_pieces: bool = False,
-        return_exceptions: bool = False,
-    ) -> Any:
-        partitioner = partitioner_for(dist)
-        work = work_for(self._resolve(None), of_equal_length(sequences), partitioner, in_pieces=in_pieces)
-        payloads = [self._pack((function, piece.parts, {}), f"the call of {label}") for piece in work]
-        session = self.client.session
-        calls: list[Call | None] = [None] * len(work)
-        # Every engine gets its first piece before any gets its second.
-        for index in sorted(range(len(work)), key=lambda index: work[index].turn):
-            (calls[index],) = self._send([work[index].engine_id], Apply(label, self._flags.copy), payloads[index])
-        made = [call for call in calls if call is not None]
-        result = AsyncMapResult(
-            session,
-            made,
-            label=label,
-            partitioner=partitioner,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-        )
-        return self._finish(result, block)
-
-
-def _name(function: Any) -> str:
-    if isinstance(function, Reference):
-        return function.name
-    return getattr(function, "__name__", None) or type(function).__name__
+        self._warn_of_data(payload, function, args, kwargs)
+        return self._ask(None, Apply(label, self._flags.copy), label, block, payload)

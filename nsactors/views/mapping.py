@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nsactors.core.messages import Reference
 from nsactors.core.partition import Block, Partitioner, RoundRobin
+from nsactors.core.remote_value import RemoteValue
 
-__all__ = ["MapPart", "Piece", "of_equal_length", "partitioner_for", "work_for"]
+__all__ = ["MapPart", "Piece", "name_of", "of_equal_length", "partitioner_for", "work_for"]
 
 PIECES = 4  # of an engine's share of a map: enough to overlap computing and transfer
 PIECE_ITEMS = 256  # fewer are not worth a message of their own
@@ -19,17 +21,20 @@ class MapPart:
     """``function`` mapped over an engine's parts."""
 
     def __init__(self, function: Callable[..., Any], return_exceptions: bool) -> None:
-        self._function = function
+        self.function = function
         self._return_exceptions = return_exceptions
 
     def __call__(self, *parts: Iterable[Any]) -> list[Any]:
         """Map over one part of each sequence."""
-        function = self._tolerant if self._return_exceptions else self._function
-        return list(map(function, *parts))
+        return list(self.results(*parts))
+
+    def results(self, *parts: Iterable[Any]) -> Iterator[Any]:
+        """The same, one after the other."""
+        return map(self._tolerant if self._return_exceptions else self.function, *parts)
 
     def _tolerant(self, *items: Any) -> Any:
         try:
-            return self._function(*items)
+            return self.function(*items)
         except Exception as error:
             return error
 
@@ -89,3 +94,10 @@ def partitioner_for(dist: str, axis: int = 0) -> Partitioner:
             return RoundRobin(axis)
         case _:
             raise ValueError(f"dist is 'b' (contiguous parts) or 'r' (dealt out in turn), not {dist!r}")
+
+
+def name_of(function: Any) -> str:
+    """What people call a function, a reference to one, or another object that can be called."""
+    if isinstance(function, Reference | RemoteValue):
+        return function.name
+    return getattr(function, "__name__", None) or type(function).__name__

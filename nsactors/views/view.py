@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from nsactors.core.messages import Operation
 from nsactors.core.payload import Payload, pack
 from nsactors.core.targets import Targets, is_single, resolve
-from nsactors.errors import NsactorsError
-from nsactors.results import AsyncResult, Call, Terms
+from nsactors.errors import NsactorsError, warn_caller
+from nsactors.results import AsyncResult, Call, Terms, value_of
 from nsactors.views.flags import Flags
 
 if TYPE_CHECKING:
@@ -107,25 +107,37 @@ class View:
         except NsactorsError:
             return []
 
-    def _submit(self, targets: Targets, operation: Operation, value: Any = None, what: str = "") -> list[Call]:
-        ids = self._resolve(targets)
-        payload = self._pack(value, what) if what else None
-        return self._send(ids, operation, payload)
+    def _ask(
+        self, targets: Targets, operation: Operation, label: str, block: bool | None, payload: Payload | None = None
+    ) -> Any:
+        """Submit an operation: its result, or its value if the caller waits for it."""
+        ids, single, session = self._resolve(targets), self._single(targets), self.client.session
+        if self._blocks(block):
+            calls = self._send(ids, operation, payload, awaited=True)
+            return value_of(session, calls, label=label, single=single)
+        return AsyncResult(session, self._send(ids, operation, payload), label=label, single=single)
 
     def _send(
-        self, ids: list[int], operation: Operation, payload: Payload | None = None, timeout: float | None = None
+        self,
+        ids: list[int],
+        operation: Operation,
+        payload: Payload | None = None,
+        timeout: float | None = None,
+        *,
+        awaited: bool = False,
+        relayed: bool = False,
     ) -> list[Call]:
         """Submit an operation as this view's flags say."""
         flags = self._flags
         terms = Terms(flags.timeout if timeout is None else timeout, flags.stop_on_error, flags.copy)
-        return self.client.session.submit(ids, operation, payload, terms)
+        return self.client.session.submit(ids, operation, payload, terms, awaited=awaited, relayed=relayed)
 
     def _pack(self, value: Any, what: str) -> Any:
         return pack(value, what=what, ref_types=self.client.session.transport.ref_types)
 
-    def _result(self, calls: list[Call], label: str, targets: Targets, block: bool | None) -> Any:
-        result = AsyncResult(self.client.session, calls, label=label, single=self._single(targets))
-        return self._finish(result, block)
+    def _warn_of_data(self, payload: Payload, function: Any, args: Any = (), kwargs: Any = None) -> None:
+        for warning in self.client.carried_data.notice(payload, function, args, kwargs):
+            warn_caller(warning)
 
     def _finish(self, result: AsyncResult, block: bool | None) -> Any:
         return result.get() if self._blocks(block) else result

@@ -10,7 +10,7 @@ import pytest
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = ["README.md", "docs/tutorials/first-cluster.md"]
+PAGES = ["README.md", "docs/tutorials/first-cluster.md", "docs/how-to/move-data.md", "docs/how-to/memory.md"]
 LIMIT_S = 90
 
 

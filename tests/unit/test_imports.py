@@ -15,6 +15,7 @@ IMPORT_BUDGET_S = 0.15
 PUBLIC_NAMES = {
     "AsyncMapResult",
     "AsyncResult",
+    "BroadcastView",
     "Client",
     "Cluster",
     "CompositeError",
@@ -22,6 +23,7 @@ PUBLIC_NAMES = {
     "NsactorsError",
     "Reference",
     "RemoteError",
+    "RemoteValue",
     "__version__",
     "error",
     "errors",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-__all__ = ["FIGURES", "TerminalScreen", "save_figure"]
+__all__ = ["FIGURES", "TerminalScreen", "progress_bar", "save_figure"]
 
 FIGURES = Path("nsactors-figures")
 _SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
@@ -66,7 +66,7 @@ class TerminalScreen:
         if len(drawn) > room:
             drawn[room:] = [f"... and {len(drawn) - room} more"]
         if progress is not None:
-            drawn.append(_bar(progress))
+            drawn.append(progress_bar(progress))
         self._live.update(Group(*drawn), refresh=True)
 
     def notice(self, text: str) -> None:
@@ -153,7 +153,8 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _bar(progress: Progress) -> Any:
+def progress_bar(progress: Progress) -> Any:
+    """How far a call is, as rich draws it."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 

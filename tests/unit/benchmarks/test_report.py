@@ -4,42 +4,93 @@ import json
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from benchmarks.report import as_json, draw, format_ratio, format_seconds, rows
+from benchmarks.report import (
+    as_json,
+    client_cpu,
+    draw,
+    draw_cpu,
+    draw_growth,
+    format_ratio,
+    format_seconds,
+    from_json,
+    growth,
+    rows,
+    wall,
+)
 from benchmarks.rounds import Cell, Results
+from benchmarks.turns import Turn
 
 
 @pytest.fixture
 def results() -> Results:
     return Results(
         {
-            Cell("pull", 4, "nsactors"): [[0.003], [0.004]],
-            Cell("apply", 4, "nsactors"): [[0.003, 0.003], [0.006, 0.006]],
-            Cell("apply", 4, "ray"): [[0.002, 0.002], [0.004, 0.004]],
-            Cell("apply", 1, "dask"): [[0.001], [0.001]],
+            Cell("pull", 4, "nsactors"): [Turn([0.003], 0.001), Turn([0.004], 0.001)],
+            Cell("apply", 4, "nsactors"): [Turn([0.003, 0.003], 0.002), Turn([0.006, 0.006], 0.004)],
+            Cell("apply", 4, "ray"): [Turn([0.002, 0.002], 0.001), Turn([0.004, 0.004], 0.001)],
+            Cell("apply", 1, "dask"): [Turn([0.001], 0.001), Turn([0.001], 0.001)],
+            Cell("apply", 16, "nsactors"): [Turn([0.024], 0.016), Turn([0.036], 0.016)],
         }
     )
 
 
+def printed(table: Table) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
 def test_lines_come_in_the_order_of_operations_and_then_of_engines(results: Results) -> None:
-    assert [(row.operation, row.engines) for row in rows(results)] == [("apply", 1), ("apply", 4), ("pull", 4)]
+    lines = [("apply", 1), ("apply", 4), ("apply", 16), ("pull", 4)]
+    assert [(row.operation, row.engines) for row in rows(results)] == lines
 
 
 def test_a_line_has_the_ratios_of_systems_that_were_both_measured(results: Results) -> None:
-    assert [row.ratios for row in rows(results)] == [{}, {("nsactors", "ray"): pytest.approx(1.5)}, {}]
+    assert [list(row.ratios) for row in rows(results)] == [[], [("nsactors", "ray")], [], []]
+
+
+def test_a_ratio_has_a_median_over_the_rounds_and_their_spread(results: Results) -> None:
+    time, cpu = (rows(results, measure)[1].ratios["nsactors", "ray"] for measure in (wall, client_cpu))
+    assert (time.lower_quartile, time.median, time.upper_quartile) == pytest.approx((1.5, 1.5, 1.5))
+    assert (cpu.lower_quartile, cpu.median, cpu.upper_quartile) == pytest.approx((2.5, 3.0, 3.5))
+
+
+def test_growth_is_what_an_engine_costs_among_many_over_what_it_costs_among_four(results: Results) -> None:
+    ((operation, engines, by_system),) = growth(results)
+    assert (operation, engines, list(by_system)) == ("apply", 16, ["nsactors"])
+    assert by_system["nsactors"].median == pytest.approx((24 / 16 / (3 / 4) + 36 / 16 / (6 / 4)) / 2)
+
+
+def test_without_many_engines_there_is_no_growth_to_draw(results: Results) -> None:
+    del results.turns[Cell("apply", 16, "nsactors")]
+    assert draw_growth(results).row_count == 0
+
+
+def test_growth_is_drawn_for_time_and_for_cpu(results: Results) -> None:
+    text = printed(draw_growth(results))
+    assert "1.75" in text
+    assert [word for word in text.split() if word in ("time", "CPU")] == ["time", "CPU"]
 
 
 def test_the_table_shows_medians_quartiles_and_ratios(results: Results) -> None:
-    console = Console(width=200)
-    with console.capture() as captured:
-        console.print(draw(rows(results)))
-    text = captured.get()
+    text = printed(draw(results))
     assert all(part in text for part in ("nsactors", "bare Ray", "Dask", "4.50 ms", "1.50", "3.00\N{NO-BREAK SPACE}ms"))
 
 
 def test_systems_that_were_not_measured_have_no_column(results: Results) -> None:
-    headers = [str(column.header) for column in draw(rows(results)).columns]
+    headers = [str(column.header) for column in draw(results).columns]
     assert not any("ipyparallel" in header for header in headers)
+
+
+def test_the_cpu_of_the_client_is_shown_for_each_engine(results: Results) -> None:
+    assert "750 µs" in printed(draw_cpu(results))
+
+
+def test_results_can_be_read_from_their_file(results: Results) -> None:
+    assert from_json(json.loads(json.dumps(as_json(results, {}, ())))) == results
 
 
 def test_the_file_holds_every_timing_and_where_it_was_taken(results: Results) -> None:
@@ -47,7 +98,7 @@ def test_the_file_holds_every_timing_and_where_it_was_taken(results: Results) ->
     assert document["options"] == {"rounds": 2}
     assert document["machine"]["load_average"] == [0.5, 0.4, 0.3]
     (entry,) = (r for r in document["results"] if (r["operation"], r["system"]) == ("pull", "nsactors"))
-    assert entry["turns"] == [[0.003], [0.004]]
+    assert entry["turns"] == [{"seconds": [0.003], "cpu_s": 0.001}, {"seconds": [0.004], "cpu_s": 0.001}]
     assert entry["summary"]["median"] == pytest.approx(0.0035)
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from benchmarks.operations import OPERATIONS, Operation, find
 from benchmarks.rounds import Cell, Results, measure_in_rounds
+from benchmarks.turns import Turn
 
-QUICK = Operation("quick", "something small", burst=3, share=1.0, all_engines=False)
-SLOW = Operation("slow", "something large", share=0.25)
+QUICK = Operation("quick", "something small", burst=3, share=1.0, most_engines=1_000)
+SLOW = Operation("slow", "something large", share=0.25, most_engines=8)
 
 
 @dataclass
@@ -19,9 +20,9 @@ class FakeDriver:
     diary: list[tuple[str, str, int]]
     lacks: frozenset[str] = field(default_factory=frozenset)
 
-    def measure(self, operation: str, engines: int, runs: int) -> list[float] | None:
+    def measure(self, operation: str, engines: int, runs: int) -> Turn | None:
         self.diary.append((self.name, operation, engines))
-        return None if operation in self.lacks else [1.0] * runs
+        return None if operation in self.lacks else Turn([1.0] * runs, 0.5)
 
 
 @pytest.fixture
@@ -41,16 +42,19 @@ def test_every_system_has_its_turn_before_the_next_number_of_engines(diary: list
     assert diary == [("a", "quick", 1), ("b", "quick", 1), ("a", "quick", 4), ("b", "quick", 4)]
 
 
-def test_a_long_operation_takes_part_in_fewer_rounds_and_on_all_engines(diary: list[tuple[str, str, int]]) -> None:
-    measure_in_rounds({"a": FakeDriver("a", diary)}, [QUICK, SLOW], (1, 4), 8, Results())
-    assert [engines for _, operation, engines in diary if operation == "slow"] == [4, 4]
+def test_a_long_operation_takes_part_in_fewer_rounds_and_not_on_many_engines(diary: list[tuple[str, str, int]]) -> None:
+    measure_in_rounds({"a": FakeDriver("a", diary)}, [QUICK, SLOW], (1, 4, 64), 8, Results())
+    assert [engines for _, operation, engines in diary if operation == "slow"] == [1, 4, 1, 4]
 
 
-def test_timings_are_kept_turn_by_turn(diary: list[tuple[str, str, int]]) -> None:
+def test_an_operation_runs_on_the_fewest_engines_where_all_numbers_are_too_many_for_it() -> None:
+    assert SLOW.engine_counts((16, 64)) == (16,)
+
+
+def test_turns_are_kept(diary: list[tuple[str, str, int]]) -> None:
     results = Results()
     measure_in_rounds({"a": FakeDriver("a", diary)}, [QUICK], (1,), 2, results)
-    assert results.turns == {Cell("quick", 1, "a"): [[1.0] * 3, [1.0] * 3]}
-    assert results.all_of(Cell("quick", 1, "a")) == [1.0] * 6
+    assert results.turns == {Cell("quick", 1, "a"): [Turn([1.0] * 3, 0.5), Turn([1.0] * 3, 0.5)]}
 
 
 def test_a_system_that_lacks_an_operation_has_no_timings_of_it(diary: list[tuple[str, str, int]]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nsactors.cluster.resources import available_cores, thread_environment
+from nsactors.cluster.resources import available_cores, store_bytes, thread_environment
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +43,21 @@ def test_what_the_user_has_set_is_passed_on() -> None:
     environment = thread_environment(8, 2, {"OMP_NUM_THREADS": "7", "HOME": "/home/ann"})
     assert (environment["OMP_NUM_THREADS"], environment["OPENBLAS_NUM_THREADS"]) == ("7", "4")
     assert "HOME" not in environment
+
+
+def test_the_size_of_the_object_store_may_be_text() -> None:
+    assert store_bytes("2GB", None) == 2_000_000_000
+    assert store_bytes(None, "host:6379") is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "address", "message"),
+    [
+        ("much", None, "no amount of memory"),
+        ("10MB", None, "at least 79 MB"),
+        ("2GB", "host:6379", "the Ray cluster at host:6379 has its object store"),
+    ],
+)
+def test_an_object_store_that_cannot_be_is_refused(amount: str, address: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        store_bytes(amount, address)

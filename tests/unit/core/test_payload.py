@@ -100,6 +100,15 @@ def test_arrays_are_read_only_unless_a_copy_is_asked_for(name: str) -> None:
     assert there_and_back(ARRAYS[name], copy=True).flags.writeable
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_copy_can_be_written_to_also_of_what_was_read_only(order: Any) -> None:
+    array = np.ones((2, 3), order=order)
+    array.flags.writeable = False
+    back = there_and_back({"a": array}, copy=True)["a"]
+    assert back.flags.writeable
+    np.testing.assert_array_equal(back, array)
+
+
 @pytest.mark.parametrize("array", [np.array([1, None, "a"], object), np.array([[], None], object)])
 def test_arrays_of_objects_come_back(array: Any) -> None:
     back = there_and_back(array)

@@ -124,3 +124,38 @@ def test_all_are_sent_once_in_order_and_no_more_than_the_window_at_a_time(window
         assert len(outbox) == offered - answered
     assert sent == list(range(len(sent)))
     assert len(sent) - answered == min(window, offered - answered)
+
+
+def test_what_takes_another_lane_waits_until_all_in_flight_are_answered() -> None:
+    outbox: Outbox[str] = Outbox(window=4)
+    assert [outbox.offer("a", "direct"), outbox.offer("b", "direct"), outbox.offer("c", "relay")] == ["a", "b", None]
+    assert (outbox.settle(), outbox.next()) == (True, None)
+    assert (outbox.settle(), outbox.next()) == (True, "c")
+
+
+def test_nothing_overtakes_what_waits_for_its_lane(outbox: Outbox[str]) -> None:
+    outbox.offer("a", "direct")
+    outbox.offer("b", "relay")
+    assert outbox.offer("c", "direct") is None
+    outbox.settle()
+    assert (outbox.next(), outbox.next()) == ("b", None)
+
+
+@given(st.lists(st.sampled_from(["direct", "relay", None]), max_size=60))
+def test_all_in_flight_are_on_one_lane_and_leave_in_order(events: list[str | None]) -> None:
+    outbox: Outbox[tuple[int, str]] = Outbox(window=3)
+    sent: list[tuple[int, str]] = []
+    offered = answered = 0
+    for lane in events:
+        if lane is not None:
+            going = outbox.offer((offered, lane), lane)
+            offered += 1
+        elif answered < len(sent):
+            outbox.settle()
+            answered += 1
+            going = outbox.next()
+        else:
+            continue
+        sent += [] if going is None else [going]
+        assert len({lane for _, lane in sent[answered:]}) <= 1
+    assert [number for number, _ in sent] == list(range(len(sent)))

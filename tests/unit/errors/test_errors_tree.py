@@ -25,6 +25,7 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.ClusterUnreachable("127.0.0.1:6379", "connection refused"),
     errors.EngineLost(2, "apply(crash)", "killed by signal 9 (SIGKILL)", "Fatal error\nlast words"),
     errors.EngineStartError(3, "the start-up code failed", "ImportError: no module"),
+    errors.ObjectLost("a", 2, "pull(a)", "its process ended"),
     errors.TaskAborted(1, "apply(f)"),
     errors.TimeLimitExceeded(1, "apply(f)", 2.5),
     errors.CapabilityError("interrupt an engine", "local", "use Cluster(backend='ray')"),

@@ -1,0 +1,391 @@
+"""A client's requests on their way to engines, and their answers on the way back.
+
+Callers send; the transport's own thread, or a caller who waits, settles calls as their replies come in: the way to
+somebody who waits has one thread less. What may take longer than a reply should is left to the session's dispatcher.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from nsactors.client.outcomes import read_outcome
+from nsactors.client.overtaken import Overtaken
+from nsactors.core.cluster import EngineInfo, EngineLeft
+from nsactors.core.messages import (
+    Execute,
+    Expired,
+    Failed,
+    Instruction,
+    Operation,
+    OutputBatch,
+    Refused,
+    Reply,
+    RequestId,
+    StreamText,
+)
+from nsactors.core.payload import Payload
+from nsactors.core.stream import Outbox
+from nsactors.errors import ClusterUnreachable, EngineLost
+from nsactors.results import Call, Terms
+from nsactors.transport.base import Addressed, EngineGone, Transport
+
+__all__ = ["Post"]
+
+WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
+RECENT = 1_000  # calls that late output may still belong to
+TAKE_S = 0.05  # who waits takes quick answers by itself, and is woken for others
+
+Settle = Callable[[Call, Any, Exception | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """The way to one engine, through all its incarnations.
+
+    Attributes:
+        engine: the incarnation that takes requests, or did so last.
+        outbox: what is on its way there.
+        away: it has died, and its next incarnation is not here yet.
+        replays: that one will have its namespace, so what it had not answered is sent again.
+    """
+
+    engine: EngineInfo
+    outbox: Outbox[_Letter]
+    away: bool = False
+    replays: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Letter:
+    """A request to one engine.
+
+    Attributes:
+        call: what its sender sees of it.
+        line: the way it takes.
+        stops_seen: how many stops of that engine its client knew of.
+        prepared: what it says, ready to be sent.
+        stops_on_error: whether its failure is such a stop.
+        relayed: whether it goes by way of a relay.
+        engine: the incarnation it goes to; None as long as there is none.
+        pending: what the transport gave for it when it was sent.
+        again: it had been sent to an incarnation that is gone.
+    """
+
+    call: Call
+    line: _Line
+    stops_seen: int
+    prepared: Any
+    stops_on_error: bool
+    relayed: bool
+    engine: EngineInfo | None = None
+    pending: Any = None
+    again: bool = False
+
+
+class Post:
+    """Numbers requests, keeps a window of them in flight to each engine, and settles each exactly once.
+
+    Args:
+        transport: the way to the engines.
+        client: the name that the requests bear.
+        settle: called with every call that has ended; it ends the call.
+        later: runs a function soon, on another thread.
+        lost: called when the transport says that an engine is gone.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        client: str,
+        *,
+        settle: Settle,
+        later: Callable[[Callable[[], object]], object],
+        lost: Callable[[EngineInfo, EngineGone], object],
+    ) -> None:
+        self._transport = transport
+        self._client = client
+        self._settle = settle
+        self._later = later
+        self._lost = lost
+        self._numbers = itertools.count()
+        self._lock = threading.RLock()
+        self._lines: dict[int, _Line] = {}
+        self._open: dict[RequestId, _Letter] = {}
+        self._recent: dict[RequestId, weakref.ref[Call]] = {}
+        self._stops_seen: Counter[EngineInfo] = Counter()
+        self._overtaken = Overtaken()
+
+    def submit(
+        self,
+        engine_ids: Sequence[int],
+        operation: Operation,
+        payload: Payload | None,
+        terms: Terms,
+        *,
+        awaited: bool,
+        relayed: bool,
+    ) -> list[Call]:
+        """Send one operation to several engines; it is encoded and stored once.
+
+        Args:
+            engine_ids: the engines.
+            operation: what each of them is to do.
+            payload: what goes with it.
+            terms: how long it may take, and the like.
+            awaited: the caller goes on to :meth:`take`.
+            relayed: by way of relays, if the transport has any.
+        """
+        instruction = Instruction(self._client, operation, terms.limit_s, terms.stops_on_error)
+        prepared = self._transport.prepare(instruction, payload)
+        label, executes = instruction.label, isinstance(operation, Execute)
+        relayed = relayed and self._transport.relays is not None
+        calls, strangers, leaving = [], [], []
+        # Numbered and sent under one lock, or a newer request would go first and this one be refused as a repeated one.
+        with self._lock:
+            for engine_id in engine_ids:
+                number = RequestId(self._client, next(self._numbers))
+                call = Call(number, engine_id, label, executes, terms.copies)
+                calls.append(call)
+                line = self._lines.get(engine_id)
+                if line is None:
+                    strangers.append(call)
+                    continue
+                stops_seen = self._stops_seen.get(line.engine, 0)
+                letter = self._open[number] = _Letter(call, line, stops_seen, prepared, terms.stops_on_error, relayed)
+                if not line.away and self._offer(letter):
+                    leaving.append(letter)
+            self._send(leaving)
+            if not awaited or relayed:
+                self._listen(leaving)
+        for call in strangers:  # they left between the look-up of targets and now
+            self._end(call, None, EngineLost(call.engine_id, label, "it left before the request was sent"))
+        return calls
+
+    def take(self, calls: Sequence[Call]) -> bool:
+        """Wait a moment for the answers of calls that were submitted to be awaited; whether they are all here.
+
+        If they are not, they come by themselves from now on.
+
+        Raises:
+            KeyboardInterrupt: as any wait; they come by themselves then too.
+        """
+        letters = [self._open.get(call.request_id) for call in calls]
+        sent = [letter for letter in letters if letter is not None and letter.pending is not None]
+        delivered = None
+        if len(sent) == len(calls):
+            try:
+                delivered = self._transport.take([letter.pending for letter in sent], TAKE_S)
+            except BaseException:
+                self._listen(sent)
+                raise
+        if delivered is None:
+            self._listen(sent)
+            return False
+        for letter, content in zip(sent, delivered, strict=True):
+            self._deliver(letter, letter.line.outbox, content)
+        return all(call.done for call in calls)
+
+    def withdraw(self, calls: Iterable[Call]) -> list[Call]:
+        """Those of ``calls`` that have not been sent; they will not be."""
+        requests = {call.request_id for call in calls}
+        with self._lock:
+            withdrawn = [
+                letter.call
+                for line in self._lines.values()
+                for letter in line.outbox.take_back(lambda letter: letter.call.request_id in requests)
+            ]
+            held = [self._open[request] for request in requests if request in self._open]
+            return withdrawn + [letter.call for letter in held if letter.engine is None]
+
+    def open_calls(self) -> list[Call]:
+        """Calls that have not been answered, in order of submission."""
+        with self._lock:
+            return [letter.call for letter in self._open.values() if not letter.call.done]
+
+    def add_engine(self, engine: EngineInfo) -> None:
+        """An engine takes requests; what was held for it is sent."""
+        with self._lock:
+            line = self._lines.get(engine.engine_id)
+            if line is None:
+                self._lines[engine.engine_id] = _Line(engine, Outbox(WINDOW))
+                return
+            if line.engine == engine:
+                return
+            held = [letter for letter in self._letters_of(line) if line.replays or letter.engine is None]
+            line.engine, line.outbox, line.away = engine, Outbox(WINDOW), False
+            for letter in held:
+                letter.again = letter.engine is not None
+                letter.pending = None
+                if self._offer(letter):
+                    self._send([letter])
+                    self._listen([letter])
+
+    def engine_left(self, left: EngineLeft) -> list[Call]:
+        """An engine takes no requests, for good or for a while; the calls that nobody will answer.
+
+        Those that were sent and are not to be repeated fail by themselves, when the transport says so.
+        """
+        with self._lock:
+            line = self._lines.get(left.engine_id)
+            if line is None or line.engine.incarnation != left.incarnation:
+                return []
+            was_away, line.away, line.replays = line.away, left.returns, left.replays
+            if left.returns and left.replays:
+                return []
+            if not left.returns:
+                del self._lines[left.engine_id]
+            unanswered = line.outbox.drain()
+            if was_away:  # what was sent has been waiting for the next incarnation
+                unanswered = [letter for letter in self._letters_of(line) if letter.engine or not left.returns]
+            return [letter.call for letter in unanswered]
+
+    def take_output(self, batch: OutputBatch) -> None:
+        """Output that came by way of the controller, before its call's reply or after it."""
+        call = self._find(batch.request)
+        if call is None:
+            return
+        with self._lock:
+            call.output.add(batch)
+            overtaken = call.output.complete and self._overtaken.remove(call)
+        call.output_arrived()
+        if overtaken:
+            self._end(call, call.value, call.error)
+
+    @property
+    def seconds_to_overdue(self) -> float | None:
+        """Until :meth:`settle_overdue` has something to do; None if nothing is awaited."""
+        return self._overtaken.seconds_left
+
+    def settle_overdue(self) -> None:
+        """End the calls whose output has not followed their reply."""
+        with self._lock:
+            overdue = self._overtaken.take_overdue()
+        for call in overdue:
+            call.output.chunks.append(StreamText("stderr", "[nsactors: output was lost on its way]\n"))
+            self._end(call, call.value, call.error)
+
+    def _find(self, request: RequestId) -> Call | None:
+        letter = self._open.get(request)
+        if letter is not None:
+            return letter.call
+        recent = self._recent.get(request)
+        return None if recent is None else recent()
+
+    def _letters_of(self, line: _Line) -> list[_Letter]:
+        """What has not been answered of what was sent this way, in order."""
+        return [letter for letter in self._open.values() if letter.line is line and not letter.call.done]
+
+    def _offer(self, letter: _Letter) -> bool:
+        letter.engine = letter.line.engine
+        return letter.line.outbox.offer(letter, letter.relayed) is not None
+
+    def _send(self, letters: Sequence[_Letter]) -> None:
+        """Send letters that say the same and go the same way."""
+        try:
+            if letters and letters[0].relayed and self._transport.relays is not None:
+                addresses = [_address(letter) for letter in letters]
+                answers = self._transport.relays.send(addresses, letters[0].prepared)
+                for letter, answer in zip(letters, answers, strict=True):
+                    letter.pending = answer
+            else:
+                for letter in letters:
+                    letter.pending = self._transport.send(_address(letter), letter.prepared)
+        except Exception as error:
+            # It may be their turn long after the caller has gone on: the calls themselves must say what became of them.
+            failure = ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
+            for letter in letters:
+                if letter.pending is None:
+                    self._end(letter.call, None, failure)
+
+    def _listen(self, letters: Iterable[_Letter]) -> None:
+        for letter in letters:
+            if letter.pending is not None:
+                deliver = partial(self._deliver, letter, letter.line.outbox)
+                self._transport.when_answered(letter.pending, deliver)
+
+    def _send_waiting(self, outbox: Outbox[_Letter]) -> None:
+        with self._lock:
+            while letter := outbox.next():
+                self._send([letter])
+                self._listen([letter])
+
+    def _deliver(self, letter: _Letter, outbox: Outbox[_Letter], content: Any) -> None:
+        """Take what came back for a letter from the incarnation that had this outbox."""
+        engine = letter.engine
+        assert engine is not None, "what has been answered has been sent"
+        try:
+            reply, payload = self._transport.open(engine, content)
+        except EngineGone as gone:
+            if outbox is letter.line.outbox:
+                self._later(partial(self._take_loss, letter, engine, gone))
+        except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
+            self._make_room(outbox)
+            self._end(letter.call, None, error)
+        else:
+            self._take_reply(letter, engine, outbox, reply, payload)
+
+    def _make_room(self, outbox: Outbox[_Letter]) -> None:
+        # The outbox it was sent from: by now the engine may have been brought back, and have another.
+        with self._lock:
+            if outbox.settle():
+                self._later(partial(self._send_waiting, outbox))
+
+    def _take_reply(
+        self, letter: _Letter, engine: EngineInfo, outbox: Outbox[_Letter], reply: Reply, payload: Payload | None
+    ) -> None:
+        call = letter.call
+        letter.pending = None
+        call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
+        value, error = read_outcome(call, reply.outcome, payload)
+        if letter.again and isinstance(reply.outcome, Refused):
+            error = EngineLost(call.engine_id, call.label, "it had begun before, and is not repeated")
+        with self._lock:
+            self._make_room(outbox)
+            if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
+                self._stops_seen[engine] += 1
+            call.output.finish(reply.tail)
+            complete = call.output.complete
+            if not complete:
+                call.value, call.error = value, error
+                self._overtaken.add(call)
+                self._later(_look_at_the_clock)
+        call.output_arrived()
+        if complete:
+            self._end(call, value, error)
+
+    def _take_loss(self, letter: _Letter, engine: EngineInfo, gone: EngineGone) -> None:
+        self._lost(engine, gone)
+        line, call = letter.line, letter.call
+        with self._lock:
+            waits = line.replays and (line.away or line.engine != engine)
+        if not waits:
+            self._end(call, None, EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail))
+
+    def _end(self, call: Call, value: Any, error: Exception | None) -> None:
+        self._settle(call, value, error)
+        # After somebody who waits has been told. What comes late is still the call's, for as long as anybody holds it.
+        with self._lock:
+            if self._open.pop(call.request_id, None) is not None:
+                self._recent[call.request_id] = weakref.ref(call)
+                if len(self._recent) > RECENT:
+                    del self._recent[next(iter(self._recent))]
+
+    def settle(self, call: Call, error: Exception) -> None:
+        """End a call that will not be answered, or whose answer nobody waits for any more."""
+        self._end(call, None, error)
+
+
+def _address(letter: _Letter) -> Addressed:
+    assert letter.engine is not None, "a letter is offered before it is sent"
+    return Addressed(letter.engine, letter.call.request_id.seq, letter.stops_seen)
+
+
+def _look_at_the_clock() -> None:
+    """The dispatcher has a deadline to look after now."""

@@ -1,0 +1,47 @@
+"""Why an actor of Ray died, in words for people."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from nsactors.transport.base import tail_of
+
+__all__ = ["Ending", "death_of"]
+
+
+class Ending(NamedTuple):
+    """How a process ended, and the last lines it wrote to stderr."""
+
+    reason: str
+    stderr_tail: str = ""
+
+
+def death_of(error: BaseException, output_path: str | None) -> Ending:
+    """What Ray says of a dead actor, in words for people.
+
+    Args:
+        error: what a call to it raised.
+        output_path: of its output files, if they are known.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    tail = tail_of(f"{output_path}.stderr") if output_path else ""
+    if "creation task" in text:
+        lines = text.strip().splitlines()
+        return Ending(lines[-1].strip(), text.strip())
+    if fatal := re.search(r"^Fatal Python error: (.+)$", tail, re.MULTILINE):
+        return Ending(f"it crashed: {fatal.group(1)}", _user_part(tail[fatal.start() :]))
+    if "ray.kill" in text:
+        return Ending("it was killed by ray.kill", tail)
+    if "node" in text and "died" in text and "worker process" not in text:
+        return Ending("its node died", tail)
+    if "memory" in text and "OutOfMemory" in type(error).__name__:
+        return Ending("it was killed because the machine ran out of memory", tail)
+    return Ending("its process ended unexpectedly (killed, or os._exit was called)", tail)
+
+
+def _user_part(crash: str) -> str:
+    """Of the interpreter's last report, the lines down to where our own machinery called the user's code."""
+    lines = crash.splitlines()
+    machinery = next((i for i, line in enumerate(lines) if "nsactors/namespace/" in line), len(lines))
+    return "\n".join(lines[:machinery])

@@ -1,0 +1,118 @@
+"""A cluster over several hosts: engines are spread, data goes where it is wanted, and what happens to hosts is seen."""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.hosts import DriverFailed, Host, Hosts
+from tests.cluster.machines import MachineProcess
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
+
+LOST_WITHIN_S = 3.0
+
+SPREAD = """
+import socket
+from nsactors import Cluster
+with Cluster(n=6) as rc:
+    rc[:].execute("import socket; place = socket.gethostname()", block=True)
+    print(*rc["place"])
+"""
+
+# Says which engines are on the last host, who is lost, and when told to go on, who is left and answers.
+WATCH = """
+import socket
+from nsactors import Cluster
+with Cluster(n=6) as rc:
+    places = rc[:].apply_sync(socket.gethostname)
+    rc.on_leave(lambda engine_id: print("lost", engine_id, flush=True))
+    print(*(i for i, place in zip(rc.ids, places) if place == "host-2"), flush=True)
+    input()
+    print(*rc[:].apply_sync(socket.gethostname))
+"""
+
+PUSH = """
+import socket
+import numpy as np
+from nsactors import Cluster
+with Cluster(n=6) as rc:
+    rc[:]["values"] = np.arange(10_000_000)
+    print(*rc[:].apply_sync(lambda: int(values.sum())))
+"""
+
+
+def read_line(process: MachineProcess) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def titles(host: Host) -> list[str]:
+    return [Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0") for pid in host.processes()]
+
+
+def test_engines_are_spread_evenly_over_the_hosts(hosts: Hosts) -> None:
+    assert Counter(hosts.head.run(SPREAD).split()) == {"host-0": 2, "host-1": 2, "host-2": 2}
+
+
+def test_the_controller_is_on_the_head_wherever_the_client_is(hosts: Hosts) -> None:
+    with hosts[1].popen(
+        "from nsactors import Cluster\nwith Cluster(n=3) as rc:\n    print(rc.ids, flush=True)\n    input()"
+    ) as driver:
+        assert read_line(driver) == "[0, 1, 2]"
+        assert [sum("RayController" in title for title in titles(host)) for host in hosts] == [1, 0, 0]
+        driver.communicate("\n")
+
+
+def test_an_array_pushed_to_all_engines_goes_to_each_host_once(hosts: Hosts) -> None:
+    size = 80_000_000
+    before = [host.bytes_received() for host in hosts]
+    assert hosts.head.run(PUSH).split() == [str(10_000_000 * 9_999_999 // 2)] * 6
+    received = [host.bytes_received() - start for host, start in zip(hosts, before, strict=True)]
+    assert received[0] < 0.1 * size
+    assert all(size <= count < 1.1 * size for count in received[1:])
+
+
+@pytest.mark.parametrize("happens", [Host.kill, Host.freeze, Host.cut_off])
+def test_engines_of_a_host_that_is_gone_are_reported_lost_and_the_others_go_on(
+    hosts: Hosts, happens: Callable[[Host], None]
+) -> None:
+    with hosts.head.popen(WATCH) as driver:
+        doomed = read_line(driver).split()
+        assert len(doomed) == 2
+        began = time.monotonic()
+        happens(hosts[2])
+        assert {read_line(driver) for _ in doomed} == {f"lost {engine_id}" for engine_id in doomed}
+        assert time.monotonic() - began < LOST_WITHIN_S
+        left, _ = driver.communicate("\n")
+    assert Counter(left.split()) == {"host-0": 2, "host-1": 2}
+
+
+def test_a_host_that_was_killed_takes_engines_again_when_it_is_back(hosts: Hosts) -> None:
+    hosts[1].kill()
+    hosts.repair()
+    assert Counter(hosts.head.run(SPREAD).split())["host-1"] == 2
+
+
+def test_a_program_that_fails_is_reported_with_all_that_it_wrote(hosts: Hosts) -> None:
+    with pytest.raises(
+        DriverFailed, match=r"host-1 ended with status 1\n--- stdout\nso far\n\n--- stderr\n[^$]*ZeroDivisionError"
+    ):
+        hosts[1].run("print('so far'); 1/0")
+
+
+def test_a_program_that_hangs_is_ended_and_what_it_wrote_is_reported(hosts: Hosts) -> None:
+    with pytest.raises(DriverFailed, match=r"did not end within 2 s\n--- stdout\nso far"):
+        hosts[1].run("import threading; print('so far', flush=True); threading.Event().wait()", timeout_s=2)
+
+
+def test_folders_of_runs_that_were_killed_are_removed(hosts: Hosts) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    leftover = Path(f"/tmp/nsahosts-{ended.pid}-test")
+    leftover.mkdir()
+    Hosts(0).close()
+    assert not leftover.exists()

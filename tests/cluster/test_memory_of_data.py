@@ -1,0 +1,56 @@
+"""One copy of large data a machine, however many engines have it."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nsactors import Client, Cluster, Reference
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(120)]
+
+DATA_BYTES = 200_000_000
+
+
+@pytest.fixture(scope="module")
+def rc() -> Iterator[Client]:
+    with Cluster(n=4) as client:
+        client[:].push({"data": np.arange(100_000)}, block=True)  # imports NumPy there
+        yield client
+
+
+def test_a_push_to_four_engines_adds_one_copy_to_what_the_machine_holds(rc: Client) -> None:
+    data = np.arange(DATA_BYTES // 8)
+    total = int(data.sum())
+    before = _held_bytes()
+    rc[:].push({"data": data}, block=True)
+    assert rc[:].apply_sync(lambda array: int(array.sum()), Reference("data")) == [total] * 4
+    assert _held_bytes() - before < 1.1 * DATA_BYTES
+
+
+def _held_bytes() -> int:
+    """Memory of this process and those below it; pages that several of them share count once."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, _, rest = status.read_text().rpartition(")")
+        except OSError:  # it has ended
+            continue
+        children[int(rest.split()[1])].append(int(status.parent.name))
+    family = [os.getpid()]
+    for process in family:
+        family += children[process]
+    return sum(map(_proportional_bytes, family))
+
+
+def _proportional_bytes(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

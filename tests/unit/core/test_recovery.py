@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pickle
+
+from nsactors.core.journal import Entry, Journal, Snapshot, State
+from nsactors.core.messages import Execute, RequestId
+from nsactors.core.recovery import RecoveryReport, recover
+
+
+def entry(code: str, state: State = State.COMPLETED, error: str = "", *bound: str) -> Entry:
+    return Entry(RequestId("ann", 1), Execute(code), None, state, error, bound)
+
+
+class Recovery:
+    """A namespace that notes what is done to it; cells are ``name`` or ``name!Error``."""
+
+    def __init__(self, unrestorable: dict[str, str] | None = None) -> None:
+        self.steps: list[str] = []
+        self.in_history: list[str] = []
+        self.names: set[str] = set()
+        self._unrestorable = unrestorable or {}
+
+    def of(self, journal: Journal) -> RecoveryReport:
+        return recover(3, journal, restore=self._restore, run=self._run, names=self.names)
+
+    def _restore(self, snapshot: Snapshot) -> dict[str, str]:
+        self.steps.append("restore")
+        return self._unrestorable
+
+    def _run(self, entry: Entry) -> str:
+        assert isinstance(entry.operation, Execute)
+        name, _, error = entry.operation.code.partition("!")
+        self.steps.append(name)
+        if entry.operation.store_history:
+            self.in_history.append(name)
+        self.names.add(name)
+        return error
+
+
+def test_entries_are_replayed_in_order() -> None:
+    recovery = Recovery()
+    report = recovery.of(Journal(None, (), (entry("a"), entry("b"))))
+    assert recovery.steps == ["a", "b"]
+    assert report == RecoveryReport(3, replayed=2)
+    assert report.is_complete
+
+
+def test_the_snapshot_is_restored_again_after_what_was_kept_for_it() -> None:
+    recovery = Recovery()
+    journal = Journal(Snapshot(modules={"np": "numpy"}, left_out={"f": "no"}), (entry("f"),), (entry("a"),))
+    report = recovery.of(journal)
+    assert recovery.steps == ["restore", "f", "restore", "a"]
+    assert recovery.in_history == ["a"], "the snapshot has the others"
+    assert (report.restored, report.remade, report.replayed) == (("np",), ("f",), 1)
+    assert not report.is_complete
+
+
+def test_a_snapshot_without_gaps_is_restored_once() -> None:
+    recovery = Recovery()
+    recovery.of(Journal(Snapshot(), (), ()))
+    assert recovery.steps == ["restore"]
+
+
+def test_what_must_not_be_repeated_is_said_and_not_run() -> None:
+    states = [state for state in State if not state.is_replayed]
+    recovery = Recovery()
+    report = recovery.of(Journal(None, (), tuple(entry(state.name, state) for state in states)))
+    assert recovery.steps == []
+    assert [reason for _, _, reason in report.not_replayed] == [state.reason for state in states]
+
+
+def test_a_request_that_fails_as_it_did_is_no_divergence() -> None:
+    report = Recovery().of(Journal(None, (), (entry("a!KeyError", State.FAILED, "KeyError"),)))
+    assert (report.replayed, report.diverged) == (1, ())
+
+
+def test_a_request_that_ends_otherwise_is_reported_and_the_next_one_runs() -> None:
+    recovery = Recovery()
+    report = recovery.of(Journal(None, (), (entry("a!KeyError"), entry("b", State.FAILED, "OSError"), entry("c"))))
+    assert recovery.steps == ["a", "b", "c"]
+    assert [str(divergence) for divergence in report.diverged] == [
+        "execute: a!KeyError: completed then, raised KeyError now",
+        "execute: b: raised OSError then, completed now",
+    ]
+
+
+def test_names_that_nobody_could_make_are_lost_with_their_reason() -> None:
+    report = Recovery({"x": "broken"}).of(Journal(Snapshot(modules={"x": "x"}, left_out={"f": "cannot pickle"})))
+    assert report.lost == (("f", "cannot pickle"), ("x", "broken"))
+    assert report.restored == ()
+
+
+def test_a_name_that_a_later_request_bound_or_removed_is_neither_lost_nor_as_it_was_at_first() -> None:
+    snapshot = Snapshot(left_out={"f": "no", "g": "no"})
+    later = entry("x", State.COMPLETED, "", "f", "g")
+    report = Recovery().of(Journal(snapshot, (entry("g"),), (later,)))
+    assert (report.lost, report.remade) == ((), ())
+
+
+def test_the_report_reads_well_and_travels() -> None:
+    report = RecoveryReport(
+        3, ("a", "b"), ("f",), 1, lost=(("s", "cannot pickle 'socket'"),), shipped_only=True, not_replayed=()
+    )
+    assert str(report).splitlines() == [
+        "engine 3 is recovered: 2 names restored from the snapshot, 1 name made anew, 1 request replayed",
+        "  its machine is gone: what was not yet shipped to the journal's keeper is missing",
+        "  made anew, as they were at first: f",
+        "  lost: s (cannot pickle 'socket')",
+    ]
+    assert pickle.loads(pickle.dumps(report)) == report
+
+
+def test_long_lists_are_cut_in_the_text() -> None:
+    report = RecoveryReport(0, lost=tuple((f"n{i}", "why") for i in range(12)))
+    assert str(report).endswith("n9 (why); and 2 more")
+
+
+def test_nothing_to_recover_is_said() -> None:
+    assert str(RecoveryReport(0)) == "engine 0 is recovered: its namespace was empty"

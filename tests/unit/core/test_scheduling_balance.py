@@ -1,0 +1,298 @@
+"""How well the scheduler balances: engines, latencies and durations simulated in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsactors.core.scheduling import (
+    Alarm,
+    Backlog,
+    Deliver,
+    Dispatch,
+    Engine,
+    EngineAdded,
+    EngineRemoved,
+    Event,
+    GiveUp,
+    Policy,
+    Ran,
+    Replied,
+    Scheduler,
+    Span,
+    Status,
+    Submitted,
+    TakeBack,
+    TakenBack,
+    Task,
+    TaskId,
+    Tick,
+)
+
+MESSAGE_S = 0.001  # from the scheduler to an engine, and back
+CONTROL_S = 0.01  # the same out of band, while the engine is busy
+MAP = "map"
+
+
+@dataclass
+class SimulatedEngine:
+    """Runs batches in order, one item at a time, as an engine does."""
+
+    engine_id: int
+    waiting: deque[tuple[Dispatch, Backlog]] = field(default_factory=deque)
+    backlogs: dict[int, Backlog] = field(default_factory=dict)
+    results: list[Ran] = field(default_factory=list)
+    begun_at: float | None = None  # when it began the batch it runs
+    alive: bool = True
+
+
+class Simulation:
+    """A scheduler, engines, and the time between them.
+
+    Args:
+        durations: seconds for each item, by task and number.
+        engines: how many there are at the start.
+    """
+
+    def __init__(self, durations: Callable[[TaskId, int], float], engines: int, policy: Policy | None = None) -> None:
+        self.now = 0.0
+        self.scheduler = Scheduler(policy)
+        self.engines: dict[int, SimulatedEngine] = {}
+        self.ran: list[tuple[TaskId, int]] = []
+        self.delivered: list[tuple[TaskId, int]] = []
+        self.given_up: list[Span] = []
+        self.messages = 0
+        self.on_begin: Callable[[int, Span], None] = lambda engine_id, span: None
+        self._durations = durations
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        for engine_id in range(engines):
+            self.add_engine(engine_id)
+
+    def add_engine(self, engine_id: int) -> None:
+        self.engines[engine_id] = SimulatedEngine(engine_id)
+        self._tell(EngineAdded(Engine(engine_id), self.now))
+
+    def kill_engine(self, engine_id: int) -> None:
+        self.engines.pop(engine_id).alive = False
+        self._tell(EngineRemoved(engine_id, self.now))
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (time, next(self._order), action))
+
+    def run(self, *tasks: Task) -> float:
+        """Submit tasks and run until nothing is left to happen. Returns the time of the last result."""
+        self._tell(Submitted(tasks, self.now))
+        end = self.now
+        wanted = sum(task.size for task in tasks) + len(self.delivered)
+        while self._agenda:
+            self.now, _, action = heapq.heappop(self._agenda)
+            action()
+            if len(self.delivered) < wanted:
+                end = self.now
+        return end
+
+    def _tell(self, event: Event) -> None:
+        for effect in self.scheduler.handle(event):
+            match effect:
+                case Dispatch():
+                    self.messages += 1
+                    engine = self.engines[effect.engine_id]
+                    engine.backlogs[effect.batch_id] = backlog = Backlog(effect.spans)
+                    self._later(MESSAGE_S, lambda e=engine, d=effect, b=backlog: self._arrive(e, d, b))
+                case TakeBack():
+                    self.messages += 1
+                    engine = self.engines[effect.engine_id]
+                    self._later(CONTROL_S, lambda e=engine, t=effect: self._give_back(e, t))
+                case Alarm(at):
+                    self.at(at, lambda: self._tell(Tick(self.now)))
+                case Deliver(_, results):
+                    self.delivered += [(r.task_id, i) for r in results for i in range(r.start, r.stop)]
+                case GiveUp(span):
+                    self.given_up.append(span)
+                case _:
+                    pass
+
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay, action)
+
+    def _arrive(self, engine: SimulatedEngine, dispatch: Dispatch, backlog: Backlog) -> None:
+        engine.waiting.append((dispatch, backlog))
+        if len(engine.waiting) == 1:
+            self._go_on(engine)
+
+    def _go_on(self, engine: SimulatedEngine) -> None:
+        if not engine.alive or not engine.waiting:
+            return
+        dispatch, backlog = engine.waiting[0]
+        if engine.begun_at is None:
+            engine.begun_at = self.now
+        span = backlog.begin() if self.now - engine.begun_at < dispatch.budget_s else None
+        if span is None:
+            engine.waiting.popleft()
+            del engine.backlogs[dispatch.batch_id]
+            results, engine.results, engine.begun_at = tuple(engine.results), [], None
+            self._later(MESSAGE_S, lambda: self._tell(Replied(dispatch.batch_id, results, self.now)))
+            self._go_on(engine)
+            return
+        self.on_begin(engine.engine_id, span)
+        seconds = self._durations(span.task_id, span.start)
+        self._later(seconds, lambda: self._ended(engine, span, seconds))
+
+    def _ended(self, engine: SimulatedEngine, span: Span, seconds: float) -> None:
+        if engine.alive:
+            self.ran.append((span.task_id, span.start))
+            engine.results.append(Ran(*span, Status.OK, seconds))
+            self._go_on(engine)
+
+    def _give_back(self, engine: SimulatedEngine, take_back: TakeBack) -> None:
+        backlog = engine.backlogs.get(take_back.batch_id)
+        if engine.alive and backlog is not None:
+            spans = backlog.take_back(take_back.spans)
+            self._later(CONTROL_S, lambda: self._tell(TakenBack(take_back.batch_id, spans, self.now)))
+
+
+def simulate_map(durations: Sequence[float], engines: int, **options: int) -> tuple[float, Simulation]:
+    """The makespan of one map with these durations."""
+    simulation = Simulation(lambda _, index: durations[index], engines)
+    makespan = simulation.run(Task(MAP, size=len(durations), **options))
+    assert sorted(simulation.delivered) == sorted(simulation.ran) == [(MAP, i) for i in range(len(durations))]
+    return makespan, simulation
+
+
+def greedy(durations: Sequence[float], engines: int) -> float:
+    """The makespan when each item goes to the first engine that is free, without any latency."""
+    free = [0.0] * engines
+    for seconds in durations:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def uneven(seed: int, count: int) -> list[float]:
+    source = random.Random(seed)
+    return [source.uniform(0.01, 1.0) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("as_one_map", [True, False])
+def test_uneven_tasks_are_balanced_as_well_as_by_a_greedy_schedule(seed: int, as_one_map: bool) -> None:
+    durations, n = uneven(seed, 128), 16
+    if as_one_map:
+        makespan, _ = simulate_map(durations, n)
+    else:
+        makespan = Simulation(lambda task_id, _: durations[task_id], n).run(*(Task(i) for i in range(128)))
+    ideal = sum(durations) / n
+    assert ideal / makespan > ideal / greedy(durations, n) - 0.03
+
+
+PATTERNS = {
+    "long tasks come last": [0.0001] * 5000 + [0.1] * 50,
+    "very long tasks come last": [1e-6] * 5000 + [1.0] * 64,
+    "many long tasks come last": [0.001] * 900 + [0.1] * 100,
+    "one long task comes last": [1e-5] * 5000 + [2.0],
+    "one long task comes first": [2.0] + [0.0001] * 5000,
+    "long tasks come first": [0.5] * 20 + [0.0001] * 5000,
+    "one task in fifty is long": [0.5 if i % 50 == 0 else 0.001 for i in range(2000)],
+    "tasks are tiny": [1e-5] * 10000,
+    "tasks are as long as a message takes": [MESSAGE_S] * 2000,
+    "tasks are long and equal": [0.2] * 500,
+}
+
+
+@pytest.mark.parametrize("engines", [2, 4, 16])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_map_with_default_chunks_never_takes_much_more_than_its_share_and_its_longest_item(
+    pattern: str, engines: int
+) -> None:
+    durations = PATTERNS[pattern]
+    makespan, _ = simulate_map(durations, engines)
+    assert makespan <= sum(durations) / engines + max(durations) + 0.1
+
+
+@settings(max_examples=40)
+@given(
+    runs=st.lists(st.tuples(st.floats(-6, 0.3), st.integers(1, 200)), min_size=1, max_size=4),
+    order=st.sampled_from(["given", "sorted", "shuffled"]),
+    engines=st.sampled_from([2, 3, 8, 16]),
+)
+def test_no_order_of_long_and_short_items_makes_a_map_much_longer(
+    runs: list[tuple[float, int]], order: str, engines: int
+) -> None:
+    durations = [10**exponent for exponent, count in runs for _ in range(count)]
+    if order == "sorted":
+        durations.sort()
+    elif order == "shuffled":
+        random.Random(0).shuffle(durations)
+    makespan, _ = simulate_map(durations, engines)
+    assert makespan <= sum(durations) / engines + max(durations) + 0.1
+
+
+def test_a_map_of_tiny_items_takes_few_messages() -> None:
+    _, simulation = simulate_map([1e-5] * 20000, 4)
+    assert simulation.messages < 60
+
+
+def test_a_chunk_size_that_is_given_is_kept() -> None:
+    sizes = set()
+    scheduler = Scheduler()
+    scheduler.handle(EngineAdded(Engine(0), 0.0))
+    effects = scheduler.handle(Submitted((Task(MAP, size=35, chunksize=10),), 0.0))
+    while dispatches := [effect for effect in effects if isinstance(effect, Dispatch)]:
+        spans = [span for dispatch in dispatches for span in dispatch.spans]
+        sizes |= {span.stop - span.start for span in spans}
+        effects = [
+            effect
+            for dispatch in dispatches
+            for effect in scheduler.handle(
+                Replied(dispatch.batch_id, tuple(Ran(*span, Status.OK, 1.0) for span in dispatch.spans), 1.0)
+            )
+        ]
+    assert sizes == {10, 5}
+
+
+def test_quick_tasks_behind_a_slow_one_run_on_engines_that_have_nothing_to_do() -> None:
+    durations = [0.001] * 100 + [60.0] + [0.001] * 100
+    simulation = Simulation(lambda _, index: durations[index], 2)
+    simulation.at(1.0, lambda: done_by_then.extend(simulation.ran))
+    done_by_then: list[tuple[TaskId, int]] = []
+    simulation.run(Task(MAP, size=len(durations)))
+    assert len(done_by_then) == 200
+
+
+def test_an_engine_that_joins_midway_takes_its_share() -> None:
+    simulation = Simulation(lambda *_: 0.1, 1)
+    simulation.at(1.0, lambda: simulation.add_engine(1))
+    makespan = simulation.run(Task(MAP, size=100))
+    assert makespan < 1.0 + 9.0 / 2 + 0.3
+
+
+def test_the_work_of_engines_that_are_lost_midway_is_done_by_the_others() -> None:
+    simulation = Simulation(lambda *_: 0.01, 4)
+    for time, engine_id in [(0.5, 0), (1.0, 1), (1.5, 2)]:
+        simulation.at(time, lambda engine_id=engine_id: simulation.kill_engine(engine_id))
+    simulation.run(Task(MAP, size=500), *(Task(i) for i in range(100)))
+    assert sorted(simulation.delivered, key=str) == sorted(
+        [*((MAP, i) for i in range(500)), *((i, 0) for i in range(100))], key=str
+    )
+
+
+def test_a_task_that_kills_its_engines_is_given_up_and_no_other() -> None:
+    simulation = Simulation(lambda *_: 0.0001, 4)
+    guilty = 777
+
+    def die_of_it(engine_id: int) -> None:
+        simulation.kill_engine(engine_id)
+        simulation.add_engine(engine_id)
+
+    simulation.on_begin = lambda engine_id, span: die_of_it(engine_id) if span.start == guilty else None
+    simulation.run(Task(MAP, size=2000))
+    assert sorted(simulation.delivered) == [(MAP, i) for i in range(2000) if i != guilty]
+    assert [(span.start, span.stop) for span in simulation.given_up] == [(guilty, guilty + 1)]

@@ -1,0 +1,389 @@
+"""What holds of the scheduler whatever happens: a world of engines that may do anything an engine can do."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from nsactors.core.scheduling import (
+    AbortRequested,
+    Alarm,
+    Backlog,
+    Deliver,
+    Dependency,
+    Dispatch,
+    Effect,
+    Engine,
+    EngineAdded,
+    EngineRemoved,
+    Event,
+    GiveUp,
+    Interrupt,
+    Needs,
+    Policy,
+    Ran,
+    Replied,
+    Retry,
+    Scheduler,
+    Span,
+    Status,
+    Submitted,
+    TakeBack,
+    TakenBack,
+    Task,
+    TaskId,
+    Tick,
+    Why,
+)
+
+Item = tuple[TaskId, int]
+
+MAX_LOSSES = 2
+ENGINE_IDS = st.integers(0, 3)
+NEEDS = st.builds(
+    Needs.of,
+    targets=st.none() | st.frozensets(ENGINE_IDS, min_size=1),
+    resources=st.none() | st.just({"GPU": 1}),
+)
+STATUSES = st.sampled_from([Status.OK, Status.OK, Status.FAILED, Status.UNMET])
+
+
+def items_of(*spans: Span) -> list[Item]:
+    return [(task_id, index) for task_id, start, stop in spans for index in range(start, stop)]
+
+
+@dataclass
+class Flight:
+    """A batch as its engine sees it, and ``held``: what the scheduler knows it to hold."""
+
+    dispatch: Dispatch
+    backlog: Backlog
+    held: set[Item]
+    asked: set[Item] = field(default_factory=set)
+    running: Span | None = None
+    results: list[Ran] = field(default_factory=list)
+    replied: bool = False
+
+
+@dataclass
+class Process:
+    """An engine's process."""
+
+    engine: Engine
+    flights: dict[int, Flight] = field(default_factory=dict)
+
+    @property
+    def current(self) -> Flight | None:
+        return next((flight for flight in self.flights.values() if not flight.replied), None)
+
+
+class World(RuleBasedStateMachine):
+    """Engines join, run, fail, give back and die in any order; messages from them arrive in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(Policy(patience_s=0.0, max_losses=MAX_LOSSES))
+        self.now = 0.0
+        self.tasks: dict[TaskId, Task] = {}
+        self.submitted: dict[TaskId, float] = {}
+        self.aborted: set[TaskId] = set()
+        self.ended: dict[Item, bool] = {}
+        self.origins: dict[Item, int] = {}  # the process that gave the result, by id()
+        self.processes: dict[int, Process] = {}
+        self.graveyard: list[Process] = []  # kept, so that no id() is used again
+        self.failed_on: dict[Item, set[int]] = defaultdict(set)
+        self.failures: dict[Item, int] = defaultdict(int)
+        self.refused_on: dict[Item, set[int]] = defaultdict(set)
+        self.losses: dict[Item, int] = defaultdict(int)
+        self.orders: list[TakeBack] = []
+        self.mail: list[Event] = []
+
+    # What happens.
+
+    @rule(engine_id=ENGINE_IDS, gpu=st.booleans())
+    def an_engine_joins(self, engine_id: int, gpu: bool) -> None:
+        self.bury(engine_id)
+        self.processes[engine_id] = Process(Engine(engine_id, {"GPU": int(gpu)}))
+        self.tell(EngineAdded(self.processes[engine_id].engine, self.now))
+
+    @rule(engine_id=ENGINE_IDS, returns=st.booleans())
+    def an_engine_is_lost(self, engine_id: int, returns: bool) -> None:
+        self.bury(engine_id)
+        self.tell(EngineRemoved(engine_id, self.now, returns))
+
+    @rule(
+        size=st.sampled_from([0, 1, 1, 1, 5, 40]),
+        needs=NEEDS,
+        retries=st.integers(0, 2),
+        timeout_s=st.none() | st.integers(1, 5),
+        chunksize=st.sampled_from([None, None, 3]),
+        data=st.data(),
+    )
+    def a_task_is_submitted(
+        self,
+        size: int,
+        needs: Needs,
+        retries: int,
+        timeout_s: int | None,
+        chunksize: int | None,
+        data: st.DataObject,
+    ) -> None:
+        dependencies = st.none()
+        if self.tasks:
+            task_ids = st.frozensets(st.sampled_from(sorted(self.tasks)), max_size=3)
+            counted = st.sampled_from([(True, False), (False, True), (True, True)])
+            dependencies |= st.builds(
+                lambda ids, every, c: Dependency(ids, every, *c), task_ids, st.booleans(), counted
+            )
+        after, follow = data.draw(dependencies), data.draw(dependencies)
+        kind, priority = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 1))
+        task = Task(len(self.tasks), size, kind, needs, after, follow, retries, timeout_s, priority, chunksize)
+        self.tasks[task.task_id] = task
+        self.submitted[task.task_id] = self.now
+        self.tell(Submitted((task,), self.now))
+
+    @precondition(lambda self: any(p.current for p in self.processes.values()))
+    @rule(data=st.data(), status=STATUSES, seconds=st.sampled_from([1e-5, 1e-3, 1.0]))
+    def an_engine_begins_or_ends_an_item(self, data: st.DataObject, status: Status, seconds: float) -> None:
+        busy = [process for process in self.processes.values() if process.current]
+        self.step(data.draw(st.sampled_from(busy)), status, seconds)
+
+    @precondition(lambda self: any(p.current and not p.current.running for p in self.processes.values()))
+    @rule(data=st.data())
+    def an_engine_replies_before_it_is_through(self, data: st.DataObject) -> None:
+        free = [p for p in self.processes.values() if p.current and not p.current.running]
+        self.reply(data.draw(st.sampled_from(free)))
+
+    @precondition(lambda self: self.orders)
+    @rule(data=st.data())
+    def an_engine_gives_back(self, data: st.DataObject) -> None:
+        self.give_back(self.orders.pop(data.draw(st.integers(0, len(self.orders) - 1))))
+
+    @precondition(lambda self: self.mail)
+    @rule(data=st.data())
+    def a_message_arrives(self, data: st.DataObject) -> None:
+        self.receive(self.mail.pop(data.draw(st.integers(0, len(self.mail) - 1))))
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def a_task_is_aborted(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(sorted(self.tasks)))
+        self.aborted.add(task_id)
+        self.tell(AbortRequested(frozenset({task_id}), self.now))
+
+    @rule(seconds=st.integers(1, 3))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+        self.tell(Tick(self.now))
+
+    # What must hold.
+
+    def check(self, effect: Effect) -> None:
+        match effect:
+            case Dispatch(engine_id, batch_id, spans):
+                process = self.processes[engine_id]  # never one that was lost
+                items = items_of(*spans)
+                assert len(set(items)) == len(items) > 0
+                for item in items:
+                    self.check_may_run(item, process)
+                process.flights[batch_id] = Flight(effect, Backlog(spans), set(items))
+            case TakeBack(engine_id, batch_id, spans):
+                flight = self.processes[engine_id].flights[batch_id]
+                flight.asked.update(items_of(*spans))
+                self.orders.append(effect)
+            case Interrupt(engine_id, batch_id):
+                assert batch_id in self.processes[engine_id].flights
+            case Deliver(engine_id, results):
+                for ran in results:
+                    for item in items_of(Span(*ran[:3])):
+                        self.end(item, ok=ran.status is Status.OK)
+                        self.origins[item] = id(self.processes[engine_id])
+                    assert ran.status is not Status.UNMET or ran.task_id in self.aborted
+            case GiveUp(span, why, reason):
+                assert reason
+                for item in items_of(span):
+                    assert self.holder(item) is None
+                    self.end(item, ok=False)
+                    self.check_is_hopeless(item, why)
+            case Retry() | Alarm():
+                pass
+
+    def check_may_run(self, item: Item, process: Process) -> None:
+        assert item not in self.ended
+        assert self.holder(item) is None, "it never runs on two engines at a time"
+        assert self.is_due(self.tasks[item[0]]), "its dependencies are honoured"
+        assert process in self.eligible(item)
+        if id(process) in self.failed_on[item]:
+            assert all(id(p) in self.failed_on[item] for p in self.eligible(item)), "others have not tried it yet"
+        assert self.failures[item] <= self.tasks[item[0]].retries, "retries are bounded"
+
+    def check_is_hopeless(self, item: Item, why: Why) -> None:
+        task = self.tasks[item[0]]
+        match why:
+            case Why.ABORTED:
+                assert task.task_id in self.aborted
+            case Why.TIMED_OUT:
+                assert task.timeout_s is not None
+                assert self.now >= self.submitted[task.task_id] + task.timeout_s
+            case Why.ENGINES_LOST:
+                assert self.losses[item] > MAX_LOSSES
+            case Why.IMPOSSIBLE:
+                assert not (self.is_due(task) and self.eligible(item))
+
+    def end(self, item: Item, *, ok: bool) -> None:
+        assert item not in self.ended, "each item ends once"
+        self.ended[item] = ok
+
+    @invariant()
+    def no_engine_is_idle_while_it_could_begin_something(self) -> None:
+        idle = [process for process in self.processes.values() if not process.flights]
+        if not idle:
+            return
+        for task in self.tasks.values():
+            for item in items_of(Span(task.task_id, 0, task.size)):
+                if item not in self.ended and self.holder(item) is None and self.is_due(task):
+                    assert not any(process in self.best(item) for process in idle), f"{item} waits"
+        if self.orders or any(isinstance(event, TakenBack) for event in self.mail):
+            return
+        for process in self.processes.values():
+            for number, flight in enumerate(process.flights.values()):
+                begun = items_of(*flight.dispatch.spans)[:1] if number == 0 else []
+                for item in flight.held - flight.asked - set(begun):
+                    assert not any(other in self.best(item) for other in idle), f"{item} is trapped"
+
+    def teardown(self) -> None:
+        """Every task ends once all engines are there and do their work."""
+        for engine_id in range(4):
+            self.an_engine_joins(engine_id, gpu=True)
+        while self.mail or self.orders or any(p.current for p in self.processes.values()):
+            while self.orders:
+                self.give_back(self.orders.pop())
+            while self.mail:
+                self.receive(self.mail.pop())
+            for process in self.processes.values():
+                if process.current:
+                    self.step(process, Status.OK, 0.001)
+            self.no_engine_is_idle_while_it_could_begin_something()
+        everything = [item for task in self.tasks.values() for item in items_of(Span(task.task_id, 0, task.size))]
+        assert sorted(self.ended) == sorted(everything)
+        assert (self.scheduler.tasks(), self.scheduler.unassigned) == ([], 0)
+
+    # The engines' part.
+
+    def step(self, process: Process, status: Status, seconds: float) -> None:
+        flight = process.current
+        assert flight is not None
+        if flight.running is None:
+            flight.running = flight.backlog.begin()
+            if flight.running is None:
+                self.reply(process)
+        else:
+            flight.results.append(Ran(*flight.running, status, seconds, value=id(process)))
+            flight.running = None
+
+    def reply(self, process: Process) -> None:
+        flight = process.current
+        assert flight is not None
+        flight.replied = True
+        self.mail.append(Replied(flight.dispatch.batch_id, tuple(flight.results), self.now))
+
+    def give_back(self, order: TakeBack) -> None:
+        flight = self.flight(order.batch_id)
+        if flight is not None and not flight.replied:
+            self.mail.append(TakenBack(order.batch_id, flight.backlog.take_back(order.spans), self.now))
+
+    def receive(self, event: Event) -> None:
+        match event:
+            case Replied(batch_id, results):
+                self.arrive(batch_id, results)
+                self.tell(Replied(batch_id, results, self.now))
+            case TakenBack(batch_id, spans):
+                if (flight := self.flight(batch_id)) is not None:
+                    flight.held.difference_update(items_of(*spans))
+                self.tell(TakenBack(batch_id, spans, self.now))
+
+    def arrive(self, batch_id: int, results: tuple[Ran, ...]) -> None:
+        owner = next((p for p in self.processes.values() if batch_id in p.flights), None)
+        if owner is None:
+            return  # a late reply from a lost engine
+        del owner.flights[batch_id]
+        for ran in results:
+            item = (ran.task_id, ran.start)
+            if ran.status is Status.FAILED:
+                self.failed_on[item].add(id(owner))
+                self.failures[item] += 1
+            elif ran.status is Status.UNMET:
+                self.refused_on[item].add(id(owner))
+
+    def bury(self, engine_id: int) -> None:
+        process = self.processes.pop(engine_id, None)
+        if process is None:
+            return
+        self.graveyard.append(process)
+        held = [flight.held for flight in process.flights.values() if flight.held]
+        for item in held[0] if held else ():
+            self.losses[item] += 1
+        self.orders = [order for order in self.orders if order.batch_id not in process.flights]
+
+    def tell(self, event: Event) -> None:
+        for effect in self.scheduler.handle(event):
+            self.check(effect)
+
+    # What can be known of it all.
+
+    def flight(self, batch_id: int) -> Flight | None:
+        return next((p.flights[batch_id] for p in self.processes.values() if batch_id in p.flights), None)
+
+    def holder(self, item: Item) -> Process | None:
+        for process in self.processes.values():
+            if any(item in flight.held for flight in process.flights.values()):
+                return process
+        return None
+
+    def outcome(self, task_id: TaskId) -> bool | None:
+        """Whether a task has succeeded; None if it has not ended."""
+        ends = [self.ended.get(item) for item in items_of(Span(task_id, 0, self.tasks[task_id].size))]
+        return None if None in ends else all(ends)
+
+    def counts(self, dependency: Dependency, task_id: TaskId) -> bool:
+        return {True: dependency.success, False: dependency.failure, None: False}[self.outcome(task_id)]
+
+    def is_met(self, dependency: Dependency | None) -> bool:
+        if dependency is None or not dependency.task_ids:
+            return True
+        return (all if dependency.all else any)(self.counts(dependency, task_id) for task_id in dependency.task_ids)
+
+    def is_due(self, task: Task) -> bool:
+        return self.is_met(task.after) and self.is_met(task.follow)
+
+    def homes(self, dependency: Dependency) -> set[int]:
+        places = [
+            {self.origins[item] for item in items_of(Span(i, 0, self.tasks[i].size)) if item in self.origins}
+            for i in dependency.task_ids
+            if self.counts(dependency, i)
+        ]
+        return set.intersection(*places) if dependency.all else set.union(*places)
+
+    def eligible(self, item: Item) -> list[Process]:
+        task = self.tasks[item[0]]
+        homes = self.homes(task.follow) if task.follow is not None and task.follow.task_ids else None
+        return [
+            process
+            for process in self.processes.values()
+            if task.needs.met_by(process.engine)
+            and id(process) not in self.refused_on[item]
+            and (homes is None or id(process) in homes)
+        ]
+
+    def best(self, item: Item) -> list[Process]:
+        """Those that have not tried it, if there are any."""
+        eligible = self.eligible(item)
+        return [process for process in eligible if id(process) not in self.failed_on[item]] or eligible
+
+
+World.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestWorld = World.TestCase
