@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(failure), markup=False)
         status = 1
     if results.turns:
-        _show(results, Console(width=None if sys.stdout.isatty() else 220))
+        _show(results, Console(width=None if sys.stdout.isatty() else 280))
         path = _save(results, options, load_average)
         console.print(f"Every timing is in {path}.")
         _plot(results, path, console)

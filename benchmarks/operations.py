@@ -20,7 +20,8 @@ class Operation:
         title: how it is called in tables.
         burst: how often it runs in one turn; each run is timed on its own.
         share: the part of the rounds it takes part in; what takes long needs fewer.
-        most_engines: on how many it runs at most; 100 MB to each of 64 engines is more than a machine holds.
+        most_engines: on how many it runs at most, None for any number; 100 MB to each of 64 is more than a machine
+            holds.
         cold: whether each sample takes a fresh process.
     """
 
@@ -28,7 +29,7 @@ class Operation:
     title: str
     burst: int = 1
     share: float = 0.25
-    most_engines: int = 16
+    most_engines: int | None = 16
     cold: bool = False
 
     def rounds(self, rounds: int) -> int:
@@ -37,14 +38,13 @@ class Operation:
 
     def engine_counts(self, counts: tuple[int, ...]) -> tuple[int, ...]:
         """On how many engines it runs, of the numbers asked for; at least on the smallest of them."""
+        if self.most_engines is None:
+            return counts
         return tuple(n for n in counts if n <= self.most_engines) or (min(counts),)
 
 
-_ANY = 1_000_000
-
-
 def _small(name: str, title: str) -> Operation:
-    return Operation(name, title, burst=20, share=1.0, most_engines=_ANY)
+    return Operation(name, title, burst=20, share=1.0, most_engines=None)
 
 
 OPERATIONS = (
@@ -56,7 +56,7 @@ OPERATIONS = (
     Operation("scatter", "scatter 100 MB"),
     Operation("gather", "gather 100 MB"),
     Operation("map", "map x**10 over a million numbers"),
-    Operation("pipelined", "2,000 calls without waiting", most_engines=_ANY),
+    Operation("pipelined", "2,000 calls without waiting", most_engines=None),
     Operation("start", "start, to the first result", share=0.15, cold=True),
     Operation("import", "import the library", cold=True),
 )

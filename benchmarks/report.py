@@ -107,12 +107,10 @@ def draw(results: Results) -> Table:
 
 
 def draw_cpu(results: Results) -> Table:
-    """The table of what the driving process spends for each engine."""
-    lines = [row for row in rows(results, client_cpu) if row.operation not in _COLD]
+    """The table of what the driving process spends for each engine, in calls that are not about data."""
+    calls = {operation.name for operation in OPERATIONS if operation.most_engines is None}
+    lines = [row for row in rows(results, client_cpu) if row.operation in calls]
     return _draw(lines, "CPU time of the client for each engine: median (quartiles)", lambda row: row.engines)
-
-
-_COLD = {operation.name for operation in OPERATIONS if operation.cold}
 
 
 def _draw(lines: Sequence[Row], title: str, share: Callable[[Row], int]) -> Table:

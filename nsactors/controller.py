@@ -23,12 +23,12 @@ from nsactors.core.cluster import (
     Command,
     EngineInfo,
     EngineLeft,
+    EngineOptions,
     EngineSpec,
     Event,
     HistoryEntry,
     OutputEvent,
     Question,
-    Recovery,
     Report,
 )
 from nsactors.core.history import History
@@ -127,9 +127,9 @@ class Controller:
         self._watches: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._closed = False
 
-    async def start_engines(self, count: int) -> list[int]:
+    async def start_engines(self, count: int, options: EngineOptions) -> list[int]:
         """Start ``count`` engines; their ids. They are announced to clients as they register."""
-        effects = self._membership.handle(EnginesWanted(count, Recovery.NONE))
+        effects = self._membership.handle(EnginesWanted(count, options))
         self._carry_out(effects)
         return [effect.engine_id for effect in effects if isinstance(effect, Launch)]
 
@@ -270,13 +270,11 @@ class Controller:
             del self._clients[client]
 
     def _launch(self, launch: Launch) -> None:
-        engine_id, incarnation, recovery, recovers = (
-            launch.engine_id,
-            launch.incarnation,
-            launch.recovery,
-            launch.recovers,
+        engine_id, incarnation = launch.engine_id, launch.incarnation
+        environment = {**self._environment, **launch.options.environment}
+        spec = EngineSpec(
+            engine_id, incarnation, self._cluster, environment, self._startup, launch.options, launch.recovers
         )
-        spec = EngineSpec(engine_id, incarnation, self._cluster, self._environment, self._startup, recovery, recovers)
         address = self._launcher.launch(spec)
         self._addresses[engine_id, incarnation] = address
         self._watches[engine_id, incarnation] = asyncio.get_running_loop().create_task(self._watch(spec, address))

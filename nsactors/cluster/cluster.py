@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from nsactors.client import Client
+from nsactors.cluster.options import engine_options
 from nsactors.cluster.resources import available_cores, store_bytes, thread_environment
+from nsactors.core.cluster import EngineOptions
 from nsactors.errors import ClusterStopped
 from nsactors.transport.base import Backend
 
@@ -38,6 +40,11 @@ class Cluster:
             to this machine.
         startup: a cell that every engine runs before anything else.
         show_logs: let Ray's own messages through.
+        recovery: what becomes of an engine that dies. ``"restart"``: a new process takes its id, with an empty
+            namespace; ``"replay"``: and its namespace is made again from a journal of what it ran; ``"none"``: it is
+            gone.
+        journal: ``"local"`` keeps that journal on the engine's machine, and copies it to another one as it goes;
+            ``"sync"`` answers a request only when it is there.
         object_store_memory: the size of the object store of a Ray of our own, in bytes or as text such as ``"2GB"``;
             the default is what Ray thinks fit, about a third of the machine's memory. The first cluster of a process
             sets it.
@@ -60,6 +67,8 @@ class Cluster:
         address: str | None = None,
         startup: str = "",
         show_logs: bool = False,
+        recovery: str = "restart",
+        journal: str = "local",
         object_store_memory: int | str | None = None,
     ) -> None:
         if n is not None and _count(n) < 0:
@@ -76,6 +85,7 @@ class Cluster:
         }
         self._startup = startup
         self._environment = thread_environment(self._cores, self.n, os.environ)
+        self._engine_options = engine_options(EngineOptions(), recovery=recovery, journal=journal)
         self._backend: Backend | None = None
         self._process = os.getpid()
         self._client: Client | None = None
@@ -93,15 +103,19 @@ class Cluster:
             self.start_engines(self.n)
         return self
 
-    def start_engines(self, n: int) -> list[int]:
+    def start_engines(self, n: int, **options: Any) -> list[int]:
         """Ask for ``n`` more engines; their ids. They join as they are ready.
+
+        Args:
+            n: how many.
+            options: in place of the cluster's own; see ``EngineOptions``.
 
         Raises:
             ClusterStopped: if the cluster does not run.
         """
         client = self._running()
         _count(n)
-        ids = client.session.transport.controller.start_engines(n)
+        ids = client.session.transport.controller.start_engines(n, engine_options(self._engine_options, **options))
         client.session.roster.expect(ids)
         return ids
 

@@ -24,6 +24,7 @@ __all__ = [
     "EngineInfo",
     "EngineJoined",
     "EngineLeft",
+    "EngineOptions",
     "EngineSpec",
     "EngineStarting",
     "Event",
@@ -130,6 +131,33 @@ class Recovery(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What an engine is asked for with; it holds for all its incarnations.
+
+    Attributes:
+        recovery: what becomes of it if it dies.
+        ships_journal: before a request is answered, its journal is on another machine than the engine's.
+        num_cpus: cores that the engine counts for; 0 takes part in no count, whatever it uses.
+        num_gpus: the same for GPUs; it sees no others.
+        memory: the same for memory, in bytes.
+        resources: the same for resources that a cluster names itself.
+        labels: of the node it is to be on, as Ray's label selectors say them.
+        node: the id or name of the node it is to be on.
+        environment: set before the engine imports anything, besides what the cluster sets.
+    """
+
+    recovery: Recovery = Recovery.RESTART
+    ships_journal: bool = False
+    num_cpus: float = 0
+    num_gpus: float = 0
+    memory: int | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    node: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """What a new engine is told about itself.
 
@@ -139,9 +167,8 @@ class EngineSpec:
         cluster: the cluster's name.
         environment: set before the engine imports anything numerical.
         startup: a cell that it runs first.
-        recovery: what becomes of it if it dies.
+        options: what it was asked for with.
         recovers: the incarnation whose namespace it makes again before it takes requests.
-        ships_journal: before a request is answered, its journal is on another machine than the engine's.
     """
 
     engine_id: int
@@ -149,9 +176,8 @@ class EngineSpec:
     cluster: str
     environment: dict[str, str] = field(default_factory=dict)
     startup: str = ""
-    recovery: Recovery = Recovery.RESTART
+    options: EngineOptions = EngineOptions()
     recovers: int | None = None
-    ships_journal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from nsactors.core.cluster import (
     EngineInfo,
     EngineJoined,
     EngineLeft,
+    EngineOptions,
     EngineStarting,
     Recovery,
 )
@@ -38,10 +39,10 @@ MAX_ATTEMPTS = 3  # to bring an engine back: what kills it at its start will not
 
 @dataclass(frozen=True, slots=True)
 class EnginesWanted:
-    """Start ``count`` more engines; ``recovery`` is what becomes of them if they die."""
+    """Start ``count`` more engines."""
 
     count: int
-    recovery: Recovery = Recovery.RESTART
+    options: EngineOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Launch:
 
     engine_id: int
     incarnation: int
-    recovery: Recovery
+    options: EngineOptions
     recovers: int | None = None
 
 
@@ -116,7 +117,7 @@ class _Member:
 
     Attributes:
         incarnation: the one that counts.
-        recovery: what becomes of it if it dies.
+        options: what it was asked for with.
         info: None until it has registered.
         former: the last incarnation that had registered, and whose place this one takes.
         journal_of: the incarnation that wrote the journal of its namespace; None if there is none to be had.
@@ -125,7 +126,7 @@ class _Member:
     """
 
     incarnation: int
-    recovery: Recovery
+    options: EngineOptions
     info: EngineInfo | None = None
     former: EngineInfo | None = None
     journal_of: int | None = None
@@ -163,8 +164,8 @@ class Membership:
     def handle(self, event: MemberEvent) -> list[Effect]:
         """Take one event; the effects are to be carried out in order."""
         match event:
-            case EnginesWanted(count, recovery):
-                return [effect for _ in range(count) for effect in self._launch(recovery)]
+            case EnginesWanted(count, options):
+                return [effect for _ in range(count) for effect in self._launch(options)]
             case EngineRegistered(engine):
                 return self._registered(engine)
             case EngineDied():
@@ -190,18 +191,18 @@ class Membership:
         """Let a new process take the place of one that is gone."""
         announcements: list[Effect] = []
         if member.info is not None:
-            replays = recovers and member.recovery is Recovery.REPLAY
+            replays = recovers and member.options.recovery is Recovery.REPLAY
             left = EngineLeft(engine_id, member.incarnation, reason, expected=expected, returns=True, replays=replays)
             announcements = [Announce(left)]
             member.former, member.info = member.info, None
             member.journal_of = member.incarnation if replays else None
         member.incarnation += 1
-        return [*announcements, Launch(engine_id, member.incarnation, member.recovery, member.journal_of)]
+        return [*announcements, Launch(engine_id, member.incarnation, member.options, member.journal_of)]
 
-    def _launch(self, recovery: Recovery) -> list[Effect]:
+    def _launch(self, options: EngineOptions) -> list[Effect]:
         engine_id, self._next_id = self._next_id, self._next_id + 1
-        self._members[engine_id] = _Member(0, recovery)
-        return [Announce(EngineStarting(engine_id)), Launch(engine_id, 0, recovery)]
+        self._members[engine_id] = _Member(0, options)
+        return [Announce(EngineStarting(engine_id)), Launch(engine_id, 0, options)]
 
     def _registered(self, engine: EngineInfo) -> list[Effect]:
         member = self._members.get(engine.engine_id)
@@ -222,7 +223,7 @@ class Membership:
             member.attempts += 1
             if member.former is not None and member.attempts < MAX_ATTEMPTS:
                 return self._bring_back(engine_id, member, event.reason, expected=False)
-        elif member.recovery is not Recovery.NONE:
+        elif member.options.recovery is not Recovery.NONE:
             return self._bring_back(engine_id, member, event.reason, expected=False)
         del self._members[engine_id]
         if member.info is not None:

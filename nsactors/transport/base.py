@@ -12,6 +12,7 @@ from nsactors.core.cluster import (
     ClusterState,
     Command,
     EngineInfo,
+    EngineOptions,
     Event,
     HistoryEntry,
     Question,
@@ -78,9 +79,9 @@ class ControllerProxy:
         """Hand over an engine's output and news."""
         self.line.call("report", engine_id, incarnation, report, timeout_s=CALL_TIMEOUT_S)
 
-    def start_engines(self, count: int) -> list[int]:
+    def start_engines(self, count: int, options: EngineOptions) -> list[int]:
         """Start engines; their ids."""
-        ids: list[int] = self.line.call("start_engines", count, timeout_s=CALL_TIMEOUT_S)
+        ids: list[int] = self.line.call("start_engines", count, options, timeout_s=CALL_TIMEOUT_S)
         return ids
 
     def stop_engines(self, engine_ids: Iterable[int]) -> None:

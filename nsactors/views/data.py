@@ -10,7 +10,7 @@ from typing import Any
 from nsactors.core.messages import Pull, Push, Reset
 from nsactors.core.targets import Targets
 from nsactors.errors import InvalidName
-from nsactors.results import AsyncMapResult, AsyncResult
+from nsactors.results import AsyncMapResult, AsyncResult, value_of
 from nsactors.results.transfers import showing_transfer
 from nsactors.views.mapping import partitioner_for
 from nsactors.views.view import View
@@ -133,8 +133,10 @@ class DataView(View):
         push = Push(self._copies(copy))
         payloads = [self._pack({key: value}, f"{key!r}") for value in values]
         with self._shown("scatter", sum(payload.nbytes for payload in payloads), block):
-            calls = [self._send([i], push, p)[0] for i, p in zip(ids, payloads, strict=True)]
-            return self._finish(AsyncResult(self.client.session, calls, label="scatter"), block)
+            session, blocks = self.client.session, self._blocks(block)
+            # Each part is on its way while the next one is copied.
+            calls = [self._send([i], push, p, awaited=blocks)[0] for i, p in zip(ids, payloads, strict=True)]
+            return (value_of if blocks else AsyncResult)(session, calls, label="scatter", single=False)
 
     def gather(
         self, key: str, dist: str = "b", targets: Targets = None, block: bool | None = None, *, axis: int = 0
@@ -142,10 +144,11 @@ class DataView(View):
         """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options."""
         _check_expression(key)
         partitioner = partitioner_for(dist, axis)
-        calls = self._send(self._resolve(targets), Pull((key,), single=True))
-        return self._finish(
-            AsyncMapResult(self.client.session, calls, label=f"gather({key})", partitioner=partitioner), block
-        )
+        session, blocks, label = self.client.session, self._blocks(block), f"gather({key})"
+        calls = self._send(self._resolve(targets), Pull((key,), single=True), awaited=blocks)
+        if blocks:
+            return partitioner.join(value_of(session, calls, label=label, single=False))
+        return AsyncMapResult(session, calls, label=label, partitioner=partitioner)
 
     def _shown(self, label: str, nbytes: int, block: bool | None) -> AbstractContextManager[None]:
         """Shows a large transfer that the caller waits for."""

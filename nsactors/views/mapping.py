@@ -26,11 +26,18 @@ class MapPart:
 
     def __call__(self, *parts: Iterable[Any]) -> list[Any]:
         """Map over one part of each sequence."""
-        return list(self.results(*parts))
+        if len(parts) > 1:
+            return list(self.results(*parts))
+        function = self._function_of_item
+        return [function(item) for item in parts[0]]  # quicker than map() for functions written in Python
 
     def results(self, *parts: Iterable[Any]) -> Iterator[Any]:
         """The same, one after the other."""
-        return map(self._tolerant if self._return_exceptions else self.function, *parts)
+        return map(self._function_of_item, *parts)
+
+    @property
+    def _function_of_item(self) -> Callable[..., Any]:
+        return self._tolerant if self._return_exceptions else self.function
 
     def _tolerant(self, *items: Any) -> Any:
         try:

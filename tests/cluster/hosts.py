@@ -165,8 +165,8 @@ class Host:
 
     def plug_in(self) -> None:
         """Switch on the machine."""
-        self._machine = Machine(self.name, self._folder)
-        self._switch.plug_in(self._machine, self._port, self.address)
+        self._machine = Machine(self.name, self._folder, self.address)
+        self._switch.plug_in(self._machine, self._port)
 
     def begin_ray(self, place: list[str]) -> None:
         """Begin to start the Ray node.

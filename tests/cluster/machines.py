@@ -20,11 +20,14 @@ CARD = "eth0"
 NAMESPACES = ("--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
 
 # The first process of a machine. Like every init it adopts orphans and reaps them; it ends when its stdin is closed.
-INIT = """
+INIT = r"""
 set -e
 hostname "$1"
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs private "$2"
+printf '127.0.0.1 localhost\n%s %s\n' "$3" "$1" > "$2/hosts"
+mount --bind "$2/hosts" /etc/hosts
+rm "$2/hosts"
 ip link set lo up
 echo up
 read
@@ -56,6 +59,18 @@ class MachineProcess(subprocess.Popen[str]):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, sig)
 
+    def read_line(self) -> str:
+        """The next line that it writes to stdout.
+
+        Raises:
+            EOFError: if there is none; the message holds what it wrote to stderr.
+        """
+        assert self.stdout is not None
+        line = self.stdout.readline()
+        if not line:
+            raise EOFError(f"the process has ended with status {self.wait()}\n{self.stderr and self.stderr.read()}")
+        return line.removesuffix("\n")
+
 
 class Machine:
     """A machine that is switched on.
@@ -63,14 +78,16 @@ class Machine:
     Args:
         name: its host name.
         folder: a folder that exists; the machine has an empty one of its own in its place, in memory.
+        address: the IPv4 address of its network card, once it is plugged in.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, address: str) -> None:
         self.name = name
+        self.address = address
         self._folder = folder
         # `unshare` is the parent of the first process, and ends with it.
         self._power = subprocess.Popen(
-            ["unshare", *NAMESPACES, "bash", "-c", INIT, "init", name, str(folder)],
+            ["unshare", *NAMESPACES, "bash", "-c", INIT, "init", name, str(folder), address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -155,24 +172,23 @@ class Switch(Machine):
     """What machines are plugged into: a machine whose network is a bridge."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__("switch", folder)
+        super().__init__("switch", folder, "127.0.1.1")
         self.ip("link add bridge type bridge", "link set bridge up")
 
-    def plug_in(self, machine: Machine, port: str, address: str) -> None:
-        """Connect a machine; all of them belong to one /24 network.
+    def plug_in(self, machine: Machine, port: str) -> None:
+        """Connect a machine; all of them belong to one /24 network, from which nothing leads out.
 
         Args:
             machine: what to connect.
             port: a name for the place where it is plugged in.
-            address: the IPv4 address of its card.
         """
         # A machine that is started anew has the card that it had: others remember its number.
-        hardware = ":".join(f"{byte:02x}" for byte in (2, 0, *map(int, address.split("."))))
+        hardware = ":".join(f"{byte:02x}" for byte in (2, 0, *map(int, machine.address.split("."))))
         self.ip(
             f"link add {port} type veth peer name {CARD} address {hardware} netns {machine.pid}",
             f"link set {port} master bridge up",
         )
-        machine.ip(f"addr add {address}/24 dev {CARD}", f"link set {CARD} up")
+        machine.ip(f"addr add {machine.address}/24 dev {CARD}", f"link set {CARD} up")
 
     def unplug(self, port: str) -> None:
         """Remove the connection and the machine's card."""

@@ -114,3 +114,59 @@ rc[:]["a"] = 1
     assert "1 call failed, and nobody has asked for the result" in done.stderr
     assert "ZeroDivisionError: division by zero" in done.stderr
     assert "ClientClosed" not in done.stderr
+
+
+def test_ray_has_every_private_name_that_a_lean_start_uses() -> None:
+    done = run("import ray; from nsactors.transport.lean_start import missing_names; print(missing_names(ray))")
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("show_logs", "servers"),
+    [
+        (False, ["RuntimeEnvAgent", "gcs_server", "raylet", "stand_in.py"]),
+        (
+            True,
+            [
+                "DashboardAgent",
+                "RuntimeEnvAgent",
+                "dashboard.py",
+                "gcs_server",
+                "log_monitor.py",
+                "monitor.py",
+                "raylet",
+            ],
+        ),
+    ],
+)
+def test_servers_run_for_those_who_want_to_see_rays_lines_and_else_only_what_engines_need(
+    show_logs: bool, servers: list[str]
+) -> None:
+    done = run(f"""
+import re
+import psutil
+from nsactors import Cluster
+with Cluster(n=1, show_logs={show_logs}):
+    lines = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
+kinds = "[a-z_]*monitor.py|dashboard.py|stand_in.py|gcs_server|raylet|DashboardAgent|RuntimeEnvAgent"
+print(sorted(re.search(kinds, line)[0] for line in lines if not re.search("ray::(RayEngine|RayController|IDLE)", line)))
+""")
+    assert f"{servers}\n" in done.stdout
+
+
+def test_tasks_actors_objects_groups_and_runtime_environments_need_no_more() -> None:
+    done = run("""
+import os
+from nsactors import Cluster
+with Cluster(n=1):
+    import ray
+    from ray.util.placement_group import placement_group
+
+    task = ray.remote(lambda value: (value, os.environ.get("GIVEN")))
+    print(ray.get(task.remote(ray.put("object"))))
+    print(ray.get(task.options(runtime_env={"env_vars": {"GIVEN": "there"}}).remote(1)))
+    counter = ray.remote(__import__("collections").Counter).remote("aab")
+    print(ray.get(counter.most_common.remote(1)))
+    print(placement_group([{"CPU": 1}]).wait(30))
+""")
+    assert done.stdout == "('object', None)\n(1, 'there')\n[('a', 2)]\nTrue\n"

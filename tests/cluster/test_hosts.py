@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.hosts import DriverFailed, Host, Hosts
-from tests.cluster.machines import MachineProcess
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -35,6 +34,13 @@ with Cluster(n=6) as rc:
     print(*rc[:].apply_sync(socket.gethostname))
 """
 
+WAIT = """
+from nsactors import Cluster
+with Cluster(n=3) as rc:
+    print(rc.ids, flush=True)
+    input()
+"""
+
 PUSH = """
 import socket
 import numpy as np
@@ -43,11 +49,6 @@ with Cluster(n=6) as rc:
     rc[:]["values"] = np.arange(10_000_000)
     print(*rc[:].apply_sync(lambda: int(values.sum())))
 """
-
-
-def read_line(process: MachineProcess) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
 
 
 def titles(host: Host) -> list[str]:
@@ -59,10 +60,8 @@ def test_engines_are_spread_evenly_over_the_hosts(hosts: Hosts) -> None:
 
 
 def test_the_controller_is_on_the_head_wherever_the_client_is(hosts: Hosts) -> None:
-    with hosts[1].popen(
-        "from nsactors import Cluster\nwith Cluster(n=3) as rc:\n    print(rc.ids, flush=True)\n    input()"
-    ) as driver:
-        assert read_line(driver) == "[0, 1, 2]"
+    with hosts[1].popen(WAIT) as driver:
+        assert driver.read_line() == "[0, 1, 2]"
         assert [sum("RayController" in title for title in titles(host)) for host in hosts] == [1, 0, 0]
         driver.communicate("\n")
 
@@ -81,11 +80,11 @@ def test_engines_of_a_host_that_is_gone_are_reported_lost_and_the_others_go_on(
     hosts: Hosts, happens: Callable[[Host], None]
 ) -> None:
     with hosts.head.popen(WATCH) as driver:
-        doomed = read_line(driver).split()
+        doomed = driver.read_line().split()
         assert len(doomed) == 2
         began = time.monotonic()
         happens(hosts[2])
-        assert {read_line(driver) for _ in doomed} == {f"lost {engine_id}" for engine_id in doomed}
+        assert {driver.read_line() for _ in doomed} == {f"lost {engine_id}" for engine_id in doomed}
         assert time.monotonic() - began < LOST_WITHIN_S
         left, _ = driver.communicate("\n")
     assert Counter(left.split()) == {"host-0": 2, "host-1": 2}

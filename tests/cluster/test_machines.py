@@ -33,9 +33,9 @@ def pair(switch: Switch, tmp_path: Path) -> Iterator[list[Machine]]:
     with contextlib.ExitStack() as at_end:
         machines = []
         for number in (1, 2):
-            machine = Machine(f"machine-{number}", tmp_path)
+            machine = Machine(f"machine-{number}", tmp_path, f"10.77.0.{number}")
             at_end.callback(machine.end)
-            switch.plug_in(machine, f"port{number}", f"10.77.0.{number}")
+            switch.plug_in(machine, f"port{number}")
             machines.append(machine)
         yield machines
 
@@ -49,8 +49,7 @@ def output(process: MachineProcess) -> str:
 
 def start_server(machine: Machine) -> MachineProcess:
     server = machine.popen(SERVE)
-    assert server.stdout is not None
-    assert server.stdout.readline() == "up\n"
+    assert server.read_line() == "up"
     return server
 
 
@@ -99,8 +98,7 @@ def test_what_goes_over_the_cable_is_counted_at_both_ends(pair: list[Machine]) -
     receive = "import socket; s = socket.create_server(('', 80)); print('up', flush=True); c, _ = s.accept()"
     send = f"import socket; socket.create_connection(('10.77.0.2', 80)).sendall(bytes({size}))"
     with pair[1].popen(["python3", "-c", f"{receive}\nwhile c.recv(1 << 20): pass"]) as receiver:
-        assert receiver.stdout is not None
-        assert receiver.stdout.readline() == "up\n"
+        assert receiver.read_line() == "up"
         output(pair[0].popen(["python3", "-c", send]))
         receiver.wait()
     received, sent = pair[1].traffic()[0], pair[0].traffic()[1]
@@ -126,9 +124,9 @@ def test_a_machine_goes_with_the_process_that_has_made_it(tmp_path: Path, frozen
     program = f"""
 from pathlib import Path
 from tests.cluster.machines import Machine
-machine = Machine("machine", Path({str(tmp_path)!r}))
+machine = Machine("machine", Path({str(tmp_path)!r}), "10.77.0.1")
 process = machine.popen(["sh", "-c", "echo begun; sleep 60"])
-process.stdout.readline()
+process.read_line()
 if {frozen}:
     machine.freeze()
 print(machine.pid, process.pid, *machine.processes(), flush=True)

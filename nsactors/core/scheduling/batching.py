@@ -60,7 +60,7 @@ class Batcher:
         Short ones may. Long ones while the queue is long too: near its end they would have to be taken back.
         """
         seconds = self._pace[lane.head.record.task.kind]
-        if seconds is None:
+        if seconds is None or lane.head.is_suspect:
             return False
         return seconds < self._policy.prefetch_below_s or self._lanes.items > _LONG_QUEUE * len(self._fleet.members)
 
@@ -85,7 +85,7 @@ class Batcher:
                 break
             if ahead and not self.may_prefetch(lane):
                 break
-            if head.is_suspect:  # alone, so that it is known what was running if this engine is lost too
+            if head.is_suspect:  # alone, so that it is known to be guilty if this engine is lost too
                 return [self._lanes.take(lane, head.stop - head.start)]
             if seconds is None:
                 return [self._lanes.take(lane, task.chunksize or 1)]

@@ -36,6 +36,11 @@ class Batch:
     asked: set[tuple[TaskId, int]] = field(default_factory=set)  # what it was asked to give back
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether an engine was lost under it: nothing is sent behind it, to be lost with it."""
+        return any(piece.is_suspect for piece in self.pieces.values())
+
+    @property
     def items(self) -> int:
         """How many items it holds."""
         return sum(piece.stop - piece.start for piece in self.pieces.values())
@@ -80,7 +85,7 @@ class Fleet:
         self.members: dict[int, Member] = {}
         self.away: set[int] = set()  # being restarted
         self.idle: dict[int, None] = {}  # with no batch; the one that has waited longest first
-        self.hungry: dict[int, None] = {}  # with one batch
+        self.hungry: dict[int, None] = {}  # with one batch that another may be sent behind
         self.batches: dict[int, Batch] = {}
         self._serial = 0
         self._batch_id = 0
@@ -127,5 +132,5 @@ class Fleet:
         self.hungry.pop(member.engine_id, None)
         if len(member.batches) == 0:
             self.idle[member.engine_id] = None
-        elif len(member.batches) == 1:
+        elif len(member.batches) == 1 and not any(batch.is_suspect for batch in member.batches.values()):
             self.hungry[member.engine_id] = None

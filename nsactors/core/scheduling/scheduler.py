@@ -231,22 +231,18 @@ class Scheduler:
         self._ledger.engines_changed()
         for batch in lost:
             self._recallable.pop(batch.batch_id, None)
-        held = [batch for batch in lost if batch.pieces]
-        for piece in held[0].pieces.values() if held else ():
-            self._lost(piece, engine_id, at)
-        for batch in held[1:]:  # not begun
             for piece in batch.pieces.values():
-                self._ledger.requeue(piece, at)
+                self._lost(piece, engine_id, at)
 
     def _lost(self, piece: Piece, engine_id: int, at: float) -> None:
-        """An engine was lost while it ran a piece, or may have been running it."""
+        """An engine was lost that held a piece. It may have been the cause, even behind others whose reply was late."""
         trial = piece.trial or Trial()
         trial = trial._replace(lost_on=(*trial.lost_on, engine_id))
         if piece.record.aborted:
             self._ledger.give_up(piece, Why.ABORTED, f"it was aborted, and engine {engine_id} was lost under it")
             return
         if len(trial.lost_on) > self._policy.max_losses:
-            reason = f"{engine_ranges(trial.lost_on)} died while running it, or what was sent along with it"
+            reason = f"{engine_ranges(trial.lost_on)} died while running it, or what was sent with it at first"
             self._ledger.give_up(piece, Why.ENGINES_LOST, reason)
             return
         step = -(-(piece.stop - piece.start) // _SUSPECT_PARTS)

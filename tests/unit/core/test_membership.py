@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.core.cluster import EngineFailedToStart, EngineInfo, EngineJoined, EngineLeft, Recovery
+from nsactors.core.cluster import EngineFailedToStart, EngineInfo, EngineJoined, EngineLeft, EngineOptions, Recovery
 from nsactors.core.membership import (
     MAX_ATTEMPTS,
     Announce,
@@ -18,6 +18,8 @@ from nsactors.core.membership import (
     MemberEvent,
     Membership,
 )
+
+OPTIONS = EngineOptions(Recovery.NONE)
 
 
 def info(engine_id: int, incarnation: int = 0) -> EngineInfo:
@@ -40,7 +42,7 @@ def members() -> Membership:
 
 def registered(count: int, recovery: Recovery) -> Membership:
     members = Membership()
-    members.handle(EnginesWanted(count, recovery))
+    members.handle(EnginesWanted(count, EngineOptions(recovery)))
     for engine_id in range(count):
         members.handle(EngineRegistered(info(engine_id)))
     return members
@@ -48,12 +50,12 @@ def registered(count: int, recovery: Recovery) -> Membership:
 
 def test_engines_that_are_wanted_are_launched_under_new_ids() -> None:
     members = Membership()
-    assert [launched(members.handle(EnginesWanted(n))) for n in (2, 0, 1)] == [[0, 1], [], [2]]
+    assert [launched(members.handle(EnginesWanted(n, OPTIONS))) for n in (2, 0, 1)] == [[0, 1], [], [2]]
 
 
 def test_an_engine_is_starting_until_it_registers() -> None:
     members = Membership()
-    members.handle(EnginesWanted(2))
+    members.handle(EnginesWanted(2, OPTIONS))
     assert events(members.handle(EngineRegistered(info(1)))) == [EngineJoined(info(1))]
     assert (members.starting, members.engines) == ([0], [info(1)])
 
@@ -65,7 +67,7 @@ def test_an_engine_that_dies_has_left_unexpectedly(members: Membership) -> None:
 
 def test_an_engine_that_dies_before_it_registers_has_failed_to_start() -> None:
     members = Membership()
-    members.handle(EnginesWanted(1))
+    members.handle(EnginesWanted(1, OPTIONS))
     died = EngineDied(0, 0, "no such module", "last lines")
     assert events(members.handle(died)) == [EngineFailedToStart(0, 0, "no such module", "last lines")]
     assert members.starting == []
@@ -90,7 +92,7 @@ def test_dismissing_twice_is_dismissing_once(members: Membership) -> None:
 
 def test_an_engine_that_was_dismissed_while_it_started_is_ended_when_it_registers() -> None:
     members = Membership()
-    members.handle(EnginesWanted(1))
+    members.handle(EnginesWanted(1, OPTIONS))
     members.handle(EnginesDismissed((0,)))
     assert members.handle(EngineRegistered(info(0))) == [Dismiss(0, 0)]
     assert (members.engines, members.starting) == ([], [])
@@ -107,14 +109,14 @@ def test_the_death_of_another_incarnation_buries_nobody(members: Membership) -> 
 
 def test_an_id_is_not_used_again_after_its_engine_has_died(members: Membership) -> None:
     members.handle(EngineDied(1, 0, "killed"))
-    assert launched(members.handle(EnginesWanted(1))) == [2]
+    assert launched(members.handle(EnginesWanted(1, OPTIONS))) == [2]
 
 
 def test_an_engine_that_dies_is_brought_back_under_its_id() -> None:
     members = registered(2, Recovery.RESTART)
     assert members.handle(EngineDied(0, 0, "killed")) == [
         Announce(EngineLeft(0, 0, "killed", expected=False, returns=True)),
-        Launch(0, 1, Recovery.RESTART, recovers=None),
+        Launch(0, 1, EngineOptions(Recovery.RESTART), recovers=None),
     ]
     assert (members.engines, members.recovering, members.starting) == ([info(1)], [info(0)], [])
 
@@ -130,14 +132,16 @@ def test_an_engine_with_a_journal_is_told_whose_namespace_to_make_again() -> Non
     members = registered(1, Recovery.REPLAY)
     assert members.handle(EngineDied(0, 0, "killed")) == [
         Announce(EngineLeft(0, 0, "killed", expected=False, returns=True, replays=True)),
-        Launch(0, 1, Recovery.REPLAY, recovers=0),
+        Launch(0, 1, EngineOptions(Recovery.REPLAY), recovers=0),
     ]
 
 
 def test_one_that_dies_while_it_recovers_is_tried_again_from_the_same_journal() -> None:
     members = registered(1, Recovery.REPLAY)
     members.handle(EngineDied(0, 0, "killed"))
-    assert members.handle(EngineDied(0, 1, "killed again")) == [Launch(0, 2, Recovery.REPLAY, recovers=0)]
+    assert members.handle(EngineDied(0, 1, "killed again")) == [
+        Launch(0, 2, EngineOptions(Recovery.REPLAY), recovers=0)
+    ]
 
 
 def test_one_that_cannot_be_brought_back_is_given_up() -> None:
@@ -164,14 +168,14 @@ def test_a_restart_begins_with_an_empty_namespace() -> None:
     assert members.handle(EnginesRestarted((0,))) == [
         Dismiss(0, 0),
         Announce(EngineLeft(0, 0, "it was asked to restart", expected=True, returns=True)),
-        Launch(0, 1, Recovery.REPLAY, recovers=None),
+        Launch(0, 1, EngineOptions(Recovery.REPLAY), recovers=None),
     ]
 
 
 def test_a_stuck_engine_is_taken_down_and_recovered() -> None:
     members = registered(1, Recovery.REPLAY)
     effects = members.handle(EnginesRestarted((0,), recovers=True))
-    assert (effects[0], effects[-1]) == (Dismiss(0, 0), Launch(0, 1, Recovery.REPLAY, recovers=0))
+    assert (effects[0], effects[-1]) == (Dismiss(0, 0), Launch(0, 1, EngineOptions(Recovery.REPLAY), recovers=0))
 
 
 def test_an_engine_that_recovers_can_be_dismissed() -> None:
@@ -232,7 +236,7 @@ def test_whatever_happens_clients_are_told_of_each_engine_in_turn(
         process = next(((i, k) for i, k in sorted(world.alive) if i == number), None)
         match what:
             case "want":
-                world.handle(EnginesWanted(number % 3, recovery))
+                world.handle(EnginesWanted(number % 3, EngineOptions(recovery)))
             case "register" if process is not None and process[0] not in world.known:
                 world.handle(EngineRegistered(info(*process)))
             case "die" if process is not None:

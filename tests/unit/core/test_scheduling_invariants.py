@@ -324,9 +324,9 @@ class World(RuleBasedStateMachine):
         if process is None:
             return
         self.graveyard.append(process)
-        held = [flight.held for flight in process.flights.values() if flight.held]
-        for item in held[0] if held else ():
-            self.losses[item] += 1
+        for flight in process.flights.values():
+            for item in flight.held:
+                self.losses[item] += 1
         self.orders = [order for order in self.orders if order.batch_id not in process.flights]
 
     def tell(self, event: Event) -> None:
