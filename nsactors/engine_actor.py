@@ -12,9 +12,8 @@ import socket
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from nsactors.core.cluster import (
     Abort,
@@ -24,14 +23,15 @@ from nsactors.core.cluster import (
     Complete,
     EngineInfo,
     EngineSpec,
-    HistoryEntry,
     Inspect,
     Interrupt,
     Measure,
     Question,
+    Recovery,
     Report,
     Signal,
 )
+from nsactors.core.journal import Entry
 from nsactors.core.memory import EngineMemory
 from nsactors.core.messages import (
     Aborted,
@@ -39,21 +39,26 @@ from nsactors.core.messages import (
     Expired,
     Failed,
     Ok,
+    Operation,
     Outcome,
     OutputBatch,
     Refused,
     Reply,
     Request,
     RequestId,
+    TakeSnapshot,
 )
 from nsactors.core.payload import Payload, pack
+from nsactors.core.recovery import RecoveryReport
 from nsactors.core.remote_value import ObjectStore, RemoteValue
 from nsactors.core.stream import InstructionStream, Verdict
-from nsactors.errors import ClusterUnreachable, ConnectionLost, Failure
+from nsactors.errors import CapabilityError, ClusterUnreachable, ConnectionLost, Failure
 from nsactors.namespace import Namespace
+from nsactors.namespace.engine_journal import EngineJournal, JournalKeeper
 from nsactors.namespace.gate import CellLoop, InterruptGate, is_user_frame, user_traceback
 from nsactors.namespace.host import Host
 from nsactors.namespace.memory import namespace_memory
+from nsactors.namespace.news import Ended, News, begun_entry
 from nsactors.namespace.output import Output
 
 __all__ = ["ControllerPort", "EngineActor"]
@@ -64,7 +69,6 @@ ORPHAN_AFTER_S = 900.0
 RETRY_S = 0.5
 SHIP_BUSY_S = 0.05
 SHIP_IDLE_S = 0.1
-SOURCE_PREVIEW_CHARS = 200
 READ_ONLY_HINT = (
     "Arrays arrive as read-only views of shared memory: push(..., copy=True) or view.set_flags(copy=True) gives ones "
     "that can be written to, and so does array.copy() here"
@@ -87,46 +91,6 @@ class ControllerPort(Protocol):
         ...
 
 
-class _Ended(NamedTuple):
-    """A request that has ended, as its main thread leaves it: cheaply."""
-
-    request: Request
-    started: float
-    completed: float
-    outcome: Outcome
-
-
-class _News:
-    """What is to be told to the controller next; filled by all of an engine's threads, emptied by one."""
-
-    def __init__(self) -> None:
-        self.urgent = threading.Event()
-        self._items: deque[OutputBatch | _Ended | HistoryEntry | Answer] = deque()
-
-    def add(self, item: OutputBatch | _Ended | HistoryEntry | Answer) -> None:
-        self._items.append(item)
-        if isinstance(item, Answer):  # somebody waits for it; the rest goes with the next round
-            self.urgent.set()
-
-    def take(self, engine_id: int) -> Report:
-        self.urgent.clear()
-        output: list[OutputBatch] = []
-        history: list[HistoryEntry] = []
-        answers: list[Answer] = []
-        while self._items:
-            match self._items.popleft():
-                case OutputBatch() as batch:
-                    output.append(batch)
-                case HistoryEntry() as entry:
-                    history.append(entry)
-                case Answer() as answer:
-                    answers.append(answer)
-                case _Ended(request, started, completed, outcome):
-                    entry = _entry(request, engine_id, started)
-                    history.append(entry._replace(completed=completed, outcome=_outcome_name(outcome)))
-        return Report(tuple(output), tuple(history), tuple(answers))
-
-
 class EngineActor:
     """One namespace, its instruction stream, and its line to the controller.
 
@@ -135,9 +99,17 @@ class EngineActor:
         port: the line to the controller.
         host: the process or thread it lives in.
         store: where it keeps values that are pulled as references.
+        keeper: where it sends its journal; None if that is on no other machine.
     """
 
-    def __init__(self, spec: EngineSpec, port: ControllerPort, host: Host, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        port: ControllerPort,
+        host: Host,
+        store: ObjectStore,
+        keeper: JournalKeeper | None = None,
+    ) -> None:
         self._spec = spec
         self._port = port
         self._host = host
@@ -151,15 +123,33 @@ class EngineActor:
         self._namespace = Namespace(host.fresh_names(), self._make_shell, self._keep)
         self._running: tuple[Request, float] | None = None
         self._closed = threading.Event()
-        self._news = _News()
+        self._news = News()
         self._deadline: tuple[RequestId, float] | None = None
         self._expired: RequestId | None = None
         self._announced: RequestId | None = None
         host.install(self._gate)
         if spec.startup:
             self._namespace.run(Execute(spec.startup, silent=True, store_history=False), None)
+        self._recovered: RecoveryReport | None = None
+        self._replayed: dict[RequestId, tuple[Reply, Payload | None]] = {}
+        self._journal = self._open_journal(keeper)
+        if self._journal is not None and spec.recovers is not None:
+            self._recover(self._journal)
         for loop in (self._follow_commands, self._ship):
             threading.Thread(target=loop, name=f"engine-{spec.engine_id}-{loop.__name__}", daemon=True).start()
+
+    def _open_journal(self, keeper: JournalKeeper | None) -> EngineJournal | None:
+        spec, host = self._spec, self._host
+        if spec.options.recovery is not Recovery.REPLAY or not host.keeps_journals:
+            return None
+        return EngineJournal(spec, self._namespace, host.journal_folder, self._store.ref_types, keeper)
+
+    def _recover(self, journal: EngineJournal) -> None:
+        """Make the namespace of the former incarnation again; what that prints has been seen before."""
+        self._output.begin(RequestId("", 0))
+        self._recovered, taken = journal.recover(self._note_replayed)
+        self._stream = InstructionStream(taken)
+        self._output.finish()
 
     def close(self) -> None:
         """Let go of the streams and end the helper threads; for hosts that outlive their engine."""
@@ -179,6 +169,8 @@ class EngineActor:
                 self._running = (request, started)
         nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
+            case Verdict.REPEATED if request.id in self._replayed:
+                return self._replayed.pop(request.id)
             case Verdict.REPEATED:
                 return self._reply(request, Refused(), nothing, started), None
             case Verdict.ABORTED:
@@ -190,12 +182,15 @@ class EngineActor:
         if late := self._output.begin(request.id):
             self._news.add(late)
         number = self._namespace.execution_count
+        journal = self._journal
+        if journal is not None:
+            self._output.note(journal.begin(request, payload))
         if request.limit_s is not None:
             self._deadline = (request.id, time.monotonic() + request.limit_s)
         outcome: Outcome
         result: Payload | None = None
         try:
-            value = self._namespace.run(request.operation, payload)
+            value = self._carry_out(request.operation, payload)
             if value is not None:
                 result = pack(value, what="the result", ref_types=self._store.ref_types)
             outcome = Ok()
@@ -211,7 +206,42 @@ class EngineActor:
         if request.stops_on_error and not isinstance(outcome, Ok):
             with self._stream_lock:
                 self._stream.stop(request.id.client)
+        if journal is not None:
+            self._output.note(journal.end(outcome))
+            if journal.ships_before_answers:
+                self._output.note(self._ship_journal(journal))
         return self._reply(request, outcome, self._output.finish(), started, number), result
+
+    def _note_replayed(self, entry: Entry, value: Any, error: BaseException | None) -> None:
+        """Keep the answer to a request that was run again: its client may not have had the first one."""
+        spec, now = self._spec, time.time()
+        result = None
+        outcome: Outcome = Ok()
+        try:
+            if error is not None:
+                raise error
+            if value is not None:
+                result = pack(value, what="the result", ref_types=self._store.ref_types)
+        except BaseException as failed:
+            outcome = Failed(self._failure(failed, Request(entry.request, entry.operation)))
+        nothing = OutputBatch(entry.request, spec.engine_id, 0, ())
+        reply = Reply(entry.request, spec.engine_id, spec.incarnation, outcome, nothing, now, now)
+        self._replayed[entry.request] = reply, result
+
+    def _carry_out(self, operation: Operation, payload: Payload | None) -> Any:
+        if not isinstance(operation, TakeSnapshot):
+            return self._namespace.run(operation, payload)
+        if self._journal is None:
+            raise CapabilityError("take a snapshot", "this engine", "start it with recovery='replay'")
+        return self._journal.snapshot().left_out
+
+    def _ship_journal(self, journal: EngineJournal) -> str:
+        """Send the journal to its keeper; what to tell who waits for that if it fails."""
+        try:
+            journal.ship()
+        except ConnectionLost as lost:
+            return f"[nsactors: the journal is not yet on another machine: {lost}]\n"
+        return ""
 
     def _keep(self, name: str, value: Any) -> RemoteValue:
         assert self._running is not None, "values are kept for a request"
@@ -224,7 +254,7 @@ class EngineActor:
         self, request: Request, outcome: Outcome, tail: OutputBatch, started: float, number: int | None = None
     ) -> Reply:
         completed = time.time()
-        self._news.add(_Ended(request, started, completed, outcome))
+        self._news.add(Ended(request, started, completed, outcome))
         spec = self._spec
         count = number if isinstance(request.operation, Execute) else None
         return Reply(request.id, spec.engine_id, spec.incarnation, outcome, tail, started, completed, count)
@@ -246,7 +276,14 @@ class EngineActor:
     def _follow_commands(self) -> None:
         spec = self._spec
         info = EngineInfo(
-            spec.engine_id, spec.incarnation, os.getpid(), socket.gethostname(), None, self._host.output_path
+            spec.engine_id,
+            spec.incarnation,
+            os.getpid(),
+            socket.gethostname(),
+            None,
+            self._host.output_path,
+            spec.options.recovery,
+            self._recovered,
         )
         reason = f"engine {spec.engine_id} was asked to end"
         try:
@@ -327,7 +364,9 @@ class EngineActor:
         running = self._running
         if running is not None and running[0].id != self._announced:
             self._announced = running[0].id
-            self._news.add(_entry(running[0], self._spec.engine_id, running[1]))
+            self._news.add(begun_entry(running[0], self._spec.engine_id, running[1]))
+        if self._journal is not None and self._journal.ships:
+            self._ship_journal(self._journal)
         batch = self._output.take()
         if batch:
             self._news.add(batch)
@@ -344,13 +383,3 @@ class EngineActor:
 
 def _qualified_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _entry(request: Request, engine_id: int, started: float) -> HistoryEntry:
-    operation = request.operation
-    source = operation.code[:SOURCE_PREVIEW_CHARS] if isinstance(operation, Execute) else request.label
-    return HistoryEntry(request.id, engine_id, request.label, source, started, None, "running")
-
-
-def _outcome_name(outcome: Outcome) -> str:
-    return outcome.failure.type_name if isinstance(outcome, Failed) else type(outcome).__name__.lower()

@@ -19,6 +19,7 @@ from nsactors.client.session import Session
 from nsactors.core.carried import CarriedData
 from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
 from nsactors.core.messages import Capability
+from nsactors.core.recovery import RecoveryReport
 from nsactors.core.targets import Targets, is_single, resolve
 from nsactors.results import AsyncResult, Call
 from nsactors.transport.base import Transport, require
@@ -231,11 +232,23 @@ class Client(Everywhere):
         """
         ids = resolve(targets, self.ids)
         if restart:
-            self._session.restart(ids)
+            self._session.restart(ids, recovers=False)
         else:
             self._session.transport.controller.stop_engines(ids)
         if hub:
             self.close()
+
+    def recover(self, targets: Targets = "all") -> None:
+        """End engines, whatever they are doing, and bring them back as if they had died: for those that are stuck.
+
+        What becomes of their namespaces is what the cluster's ``recovery`` says. What was running is not repeated.
+        """
+        self._session.restart(resolve(targets, self.ids), recovers=True)
+
+    @property
+    def recoveries(self) -> list[RecoveryReport]:
+        """What became of namespaces that were recovered since this client came, oldest first."""
+        return list(self._session.recoveries)
 
     def close(self) -> None:
         """Leave the cluster: its engines go on, and failures that nobody has asked for are told."""

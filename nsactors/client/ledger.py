@@ -1,4 +1,4 @@
-"""Failures that nobody has asked for: errors never pass silently."""
+"""Failures that nobody has asked for, and other things to tell: errors never pass silently."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ class Ledger:
         self._lock = threading.Lock()
         self._unseen: dict[RequestId, Exception] = {}
         self._left_out = 0
+        self._notices: list[str] = []
+
+    def tell(self, notice: str) -> None:
+        """Something has happened that people are to hear of."""
+        with self._lock:
+            self._notices = [*self._notices[-LIMIT:], notice]
 
     def failed(self, call: Call) -> None:
         """A call has failed."""
@@ -43,14 +49,16 @@ class Ledger:
                 self._unseen.pop(call.request_id, None)
 
     def report(self) -> str:
-        """What failed unseen since the last report, equal failures once; empty if nothing did."""
+        """What is to be told since the last report: notices, and what failed unseen, equal failures once."""
         with self._lock:
             errors, self._unseen = list(self._unseen.values()), {}
             left_out, self._left_out = self._left_out, 0
+            notices, self._notices = self._notices, []
+        lines = [f"nsactors: {notice}" for notice in notices]
         if not errors:
-            return ""
+            return "\n".join(lines)
         many = len(errors) + left_out
-        lines = [
+        lines += [
             f"nsactors: {many} call{'s' * (many != 1)} failed, and nobody has asked for the result{'s' * (many != 1)}:"
         ]
         lines += [f"  {group.summary}" for group in group_failures(errors)]

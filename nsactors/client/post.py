@@ -11,10 +11,10 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from nsactors.client.letters import Letter, Line, address_of, loss_of
 from nsactors.client.outcomes import read_outcome
 from nsactors.client.overtaken import Overtaken
 from nsactors.core.cluster import EngineInfo, EngineLeft
@@ -34,7 +34,7 @@ from nsactors.core.payload import Payload
 from nsactors.core.stream import Outbox
 from nsactors.errors import ClusterUnreachable, EngineLost
 from nsactors.results import Call, Terms
-from nsactors.transport.base import Addressed, EngineGone, Transport
+from nsactors.transport.base import EngineGone, Transport
 
 __all__ = ["Post"]
 
@@ -43,50 +43,6 @@ RECENT = 1_000  # calls that late output may still belong to
 TAKE_S = 0.05  # who waits takes quick answers by itself, and is woken for others
 
 Settle = Callable[[Call, Any, Exception | None], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """The way to one engine, through all its incarnations.
-
-    Attributes:
-        engine: the incarnation that takes requests, or did so last.
-        outbox: what is on its way there.
-        away: it has died, and its next incarnation is not here yet.
-        replays: that one will have its namespace, so what it had not answered is sent again.
-    """
-
-    engine: EngineInfo
-    outbox: Outbox[_Letter]
-    away: bool = False
-    replays: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Letter:
-    """A request to one engine.
-
-    Attributes:
-        call: what its sender sees of it.
-        line: the way it takes.
-        stops_seen: how many stops of that engine its client knew of.
-        prepared: what it says, ready to be sent.
-        stops_on_error: whether its failure is such a stop.
-        relayed: whether it goes by way of a relay.
-        engine: the incarnation it goes to; None as long as there is none.
-        pending: what the transport gave for it when it was sent.
-        again: it had been sent to an incarnation that is gone.
-    """
-
-    call: Call
-    line: _Line
-    stops_seen: int
-    prepared: Any
-    stops_on_error: bool
-    relayed: bool
-    engine: EngineInfo | None = None
-    pending: Any = None
-    again: bool = False
 
 
 class Post:
@@ -116,8 +72,8 @@ class Post:
         self._lost = lost
         self._numbers = itertools.count()
         self._lock = threading.RLock()
-        self._lines: dict[int, _Line] = {}
-        self._open: dict[RequestId, _Letter] = {}
+        self._lines: dict[int, Line] = {}
+        self._open: dict[RequestId, Letter] = {}
         self._recent: dict[RequestId, weakref.ref[Call]] = {}
         self._stops_seen: Counter[EngineInfo] = Counter()
         self._overtaken = Overtaken()
@@ -142,7 +98,7 @@ class Post:
             awaited: the caller goes on to :meth:`take`.
             relayed: by way of relays, if the transport has any.
         """
-        instruction = Instruction(self._client, operation, terms.limit_s, terms.stops_on_error)
+        instruction = Instruction(self._client, operation, terms.limit_s, terms.stops_on_error, terms.journalled)
         prepared = self._transport.prepare(instruction, payload)
         label, executes = instruction.label, isinstance(operation, Execute)
         relayed = relayed and self._transport.relays is not None
@@ -158,7 +114,7 @@ class Post:
                     strangers.append(call)
                     continue
                 stops_seen = self._stops_seen.get(line.engine, 0)
-                letter = self._open[number] = _Letter(call, line, stops_seen, prepared, terms.stops_on_error, relayed)
+                letter = self._open[number] = Letter(call, line, stops_seen, prepared, terms.stops_on_error, relayed)
                 if not line.away and self._offer(letter):
                     leaving.append(letter)
             self._send(leaving)
@@ -214,7 +170,7 @@ class Post:
         with self._lock:
             line = self._lines.get(engine.engine_id)
             if line is None:
-                self._lines[engine.engine_id] = _Line(engine, Outbox(WINDOW))
+                self._lines[engine.engine_id] = Line(engine, Outbox(WINDOW))
                 return
             if line.engine == engine:
                 return
@@ -278,25 +234,25 @@ class Post:
         recent = self._recent.get(request)
         return None if recent is None else recent()
 
-    def _letters_of(self, line: _Line) -> list[_Letter]:
+    def _letters_of(self, line: Line) -> list[Letter]:
         """What has not been answered of what was sent this way, in order."""
         return [letter for letter in self._open.values() if letter.line is line and not letter.call.done]
 
-    def _offer(self, letter: _Letter) -> bool:
+    def _offer(self, letter: Letter) -> bool:
         letter.engine = letter.line.engine
         return letter.line.outbox.offer(letter, letter.relayed) is not None
 
-    def _send(self, letters: Sequence[_Letter]) -> None:
+    def _send(self, letters: Sequence[Letter]) -> None:
         """Send letters that say the same and go the same way."""
         try:
             if letters and letters[0].relayed and self._transport.relays is not None:
-                addresses = [_address(letter) for letter in letters]
+                addresses = [address_of(letter) for letter in letters]
                 answers = self._transport.relays.send(addresses, letters[0].prepared)
                 for letter, answer in zip(letters, answers, strict=True):
                     letter.pending = answer
             else:
                 for letter in letters:
-                    letter.pending = self._transport.send(_address(letter), letter.prepared)
+                    letter.pending = self._transport.send(address_of(letter), letter.prepared)
         except Exception as error:
             # It may be their turn long after the caller has gone on: the calls themselves must say what became of them.
             failure = ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
@@ -304,19 +260,19 @@ class Post:
                 if letter.pending is None:
                     self._end(letter.call, None, failure)
 
-    def _listen(self, letters: Iterable[_Letter]) -> None:
+    def _listen(self, letters: Iterable[Letter]) -> None:
         for letter in letters:
             if letter.pending is not None:
                 deliver = partial(self._deliver, letter, letter.line.outbox)
                 self._transport.when_answered(letter.pending, deliver)
 
-    def _send_waiting(self, outbox: Outbox[_Letter]) -> None:
+    def _send_waiting(self, outbox: Outbox[Letter]) -> None:
         with self._lock:
             while letter := outbox.next():
                 self._send([letter])
                 self._listen([letter])
 
-    def _deliver(self, letter: _Letter, outbox: Outbox[_Letter], content: Any) -> None:
+    def _deliver(self, letter: Letter, outbox: Outbox[Letter], content: Any) -> None:
         """Take what came back for a letter from the incarnation that had this outbox."""
         engine = letter.engine
         assert engine is not None, "what has been answered has been sent"
@@ -331,21 +287,26 @@ class Post:
         else:
             self._take_reply(letter, engine, outbox, reply, payload)
 
-    def _make_room(self, outbox: Outbox[_Letter]) -> None:
+    def _make_room(self, outbox: Outbox[Letter]) -> None:
         # The outbox it was sent from: by now the engine may have been brought back, and have another.
         with self._lock:
             if outbox.settle():
                 self._later(partial(self._send_waiting, outbox))
 
     def _take_reply(
-        self, letter: _Letter, engine: EngineInfo, outbox: Outbox[_Letter], reply: Reply, payload: Payload | None
+        self, letter: Letter, engine: EngineInfo, outbox: Outbox[Letter], reply: Reply, payload: Payload | None
     ) -> None:
         call = letter.call
         letter.pending = None
         call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
         value, error = read_outcome(call, reply.outcome, payload)
         if letter.again and isinstance(reply.outcome, Refused):
-            error = EngineLost(call.engine_id, call.label, "it had begun before, and is not repeated")
+            error = EngineLost(
+                call.engine_id,
+                call.label,
+                "this had begun before, and is not repeated",
+                after="Its namespace has been recovered; what was lost can be sent again",
+            )
         with self._lock:
             self._make_room(outbox)
             if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
@@ -360,13 +321,13 @@ class Post:
         if complete:
             self._end(call, value, error)
 
-    def _take_loss(self, letter: _Letter, engine: EngineInfo, gone: EngineGone) -> None:
+    def _take_loss(self, letter: Letter, engine: EngineInfo, gone: EngineGone) -> None:
         self._lost(engine, gone)
         line, call = letter.line, letter.call
         with self._lock:
             waits = line.replays and (line.away or line.engine != engine)
         if not waits:
-            self._end(call, None, EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail))
+            self._end(call, None, loss_of(call, engine, gone))
 
     def _end(self, call: Call, value: Any, error: Exception | None) -> None:
         self._settle(call, value, error)
@@ -380,11 +341,6 @@ class Post:
     def settle(self, call: Call, error: Exception) -> None:
         """End a call that will not be answered, or whose answer nobody waits for any more."""
         self._end(call, None, error)
-
-
-def _address(letter: _Letter) -> Addressed:
-    assert letter.engine is not None, "a letter is offered before it is sent"
-    return Addressed(letter.engine, letter.call.request_id.seq, letter.stops_seen)
 
 
 def _look_at_the_clock() -> None:

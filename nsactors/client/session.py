@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -34,6 +35,7 @@ from nsactors.core.cluster import (
 )
 from nsactors.core.messages import Capability, Operation
 from nsactors.core.payload import Payload
+from nsactors.core.recovery import RecoveryReport
 from nsactors.errors import (
     ClientClosed,
     ClusterStopped,
@@ -66,6 +68,7 @@ class Session:
         self.transport = transport
         self.name = name
         self.ledger = Ledger()
+        self.recoveries: list[RecoveryReport] = []
         self._callbacks = Callbacks()
         self.roster = Roster(self._callbacks.call)
         self.closed = False
@@ -146,9 +149,17 @@ class Session:
         self.transport.controller.command({call.engine_id for call in calls}, Interrupt(requests))
         return True
 
-    def restart(self, engine_ids: Iterable[int]) -> None:
-        """End engines, whatever they are doing, and start new processes under their ids."""
-        self.transport.controller.restart_engines(engine_ids)
+    def restart(self, engine_ids: Iterable[int], *, recovers: bool = True) -> None:
+        """End engines, whatever they are doing, and start new processes under their ids.
+
+        With ``recovers`` their namespaces are what they would be had the engines died; otherwise empty.
+        """
+        ids = list(engine_ids)
+        engines = [engine for engine_id in ids if (engine := self.roster.get(engine_id))]
+        self.transport.controller.restart_engines(ids, recovers=recovers)
+        for engine in engines:  # what is sent from now on is for the new processes
+            left = _leave(engine, "it was asked to restart", returns=True)
+            self._take_leave(replace(left, expected=True, replays=left.replays and recovers))
 
     def call_back(self, function: Callable[[], object]) -> None:
         """Call a function of the user's soon, on a thread where it may wait."""
@@ -196,8 +207,13 @@ class Session:
                     self.roster.expect([engine_id])
                 case EngineJoined(engine):
                     self._add_engine(engine)
+                    if engine.recovered is not None:
+                        self.recoveries.append(engine.recovered)
+                        self.ledger.tell(str(engine.recovered))
                 case EngineLeft():
                     self._take_leave(event)
+                    if event.returns and not (event.expected or event.replays):
+                        self.ledger.tell(_replacement_notice(event))
                 case EngineFailedToStart(engine_id, _, reason, stderr_tail):
                     self.roster.failed_to_start(EngineStartError(engine_id, reason, stderr_tail))
 
@@ -265,3 +281,10 @@ class Session:
 def _leave(engine: EngineInfo, reason: str, *, returns: bool) -> EngineLeft:
     replays = returns and engine.recovery is Recovery.REPLAY
     return EngineLeft(engine.engine_id, engine.incarnation, reason, expected=False, returns=returns, replays=replays)
+
+
+def _replacement_notice(left: EngineLeft) -> str:
+    return (
+        f"engine {left.engine_id} died: {left.reason}. A new process takes its place, with an empty namespace; "
+        "Cluster(recovery='replay') would make that again, too"
+    )

@@ -281,9 +281,11 @@ class ClusterState:
         engines: those that take requests.
         starting: ids of new ones that have been asked for.
         recovering: those that are being brought back, as they were when they died.
+        next_id: no engine has had this id or one above it.
     """
 
     cluster: str
     engines: tuple[EngineInfo, ...]
     starting: tuple[int, ...]
     recovering: tuple[EngineInfo, ...] = ()
+    next_id: int = 0

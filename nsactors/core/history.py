@@ -3,41 +3,68 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 
 from nsactors.core.cluster import HistoryEntry
 from nsactors.core.messages import RequestId
 
-__all__ = ["History"]
+__all__ = ["HISTORY_ENTRIES", "History"]
+
+ENGINE_LOST = "engine lost"
+HISTORY_ENTRIES = 10_000
 
 
 class History:
-    """The last ``limit`` requests, and how many each engine has completed."""
+    """The last requests, and how many each engine has completed.
 
-    def __init__(self, limit: int = 10_000) -> None:
+    Args:
+        entries: what is remembered already, in order.
+        completed: by engine, how many it has completed already.
+        limit: how many requests are remembered.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[HistoryEntry] = (),
+        completed: Mapping[int, int] | None = None,
+        *,
+        limit: int = HISTORY_ENTRIES,
+    ) -> None:
         self._finished: deque[HistoryEntry] = deque(maxlen=limit)
         self._running: dict[tuple[int, RequestId], HistoryEntry] = {}
         self._completed: Counter[int] = Counter()
         self._last_ended: dict[tuple[int, str], int] = {}
+        for entry in entries:
+            self._note(entry)
+        self._completed = Counter(completed or {})
 
-    def record(self, entry: HistoryEntry) -> None:
-        """A request has started (``completed is None``) or ended."""
+    def record(self, entry: HistoryEntry) -> bool:
+        """A request has started (``completed is None``) or ended; False if that is no news."""
+        # A start is said by another thread than the one that runs it, and may come after the end; and both come twice if
+        # it was not known whether anybody had heard.
+        if entry.request.seq <= self._last_ended.get((entry.engine_id, entry.request.client), -1):
+            return False
+        self._note(entry)
+        if entry.completed is not None:
+            self._completed[entry.engine_id] += 1
+        return True
+
+    def _note(self, entry: HistoryEntry) -> None:
         key = (entry.engine_id, entry.request)
-        stream = (entry.engine_id, entry.request.client)
         if entry.completed is None:
-            # Said by another thread than the one that runs it: it may come after its end.
-            if entry.request.seq > self._last_ended.get(stream, -1):
-                self._running[key] = entry
+            self._running[key] = entry
             return
-        self._last_ended[stream] = max(entry.request.seq, self._last_ended.get(stream, -1))
         self._running.pop(key, None)
         self._finished.append(entry)
-        self._completed[entry.engine_id] += 1
+        if entry.outcome != ENGINE_LOST:  # which may be sent again
+            self._last_ended[entry.engine_id, entry.request.client] = entry.request.seq
 
-    def engine_lost(self, engine_id: int, at: float) -> None:
-        """What a lost engine was running ended with it."""
-        for key in [k for k in self._running if k[0] == engine_id]:
-            entry = self._running.pop(key)
-            self._finished.append(entry._replace(completed=at, outcome="engine lost"))
+    def engine_lost(self, engine_id: int, at: float) -> list[HistoryEntry]:
+        """What a lost engine was running ended with it; how that is remembered."""
+        running = [self._running.pop(key) for key in list(self._running) if key[0] == engine_id]
+        lost = [entry._replace(completed=at, outcome=ENGINE_LOST) for entry in running]
+        self._finished.extend(lost)
+        return lost
 
     def entries(
         self, *, client: str | None = None, engine_id: int | None = None, last: int | None = None

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from nsactors.core.messages import (
     Aborted,
-    Apply,
     Execute,
     Expired,
     Failed,
@@ -23,11 +22,10 @@ from nsactors.core.messages import (
     Operation,
     Outcome,
     Pull,
-    Push,
     Refused,
     Request,
     RequestId,
-    Reset,
+    TakeSnapshot,
 )
 from nsactors.core.payload import Payload
 
@@ -61,6 +59,7 @@ class State(enum.IntEnum):
     USED_MPI = 5
     NOT_JOURNALLED = 6
     HELD_REFERENCES = 7
+    KILLS = 8
 
     @property
     def is_replayed(self) -> bool:
@@ -83,6 +82,7 @@ _REASONS = {
     State.EXPIRED: "it ran into its time limit",
     State.USED_MPI: "it used MPI, which takes all engines at once",
     State.NOT_JOURNALLED: "it was sent as not to be repeated",
+    State.KILLS: "it ended the engine whenever it was run again",
     State.HELD_REFERENCES: "its arguments held references to an object store, which do not outlive their owner",
 }
 
@@ -253,7 +253,7 @@ def _entry(begun: Begun, ended: Ended) -> Entry:
 
 def changes_state(operation: Operation) -> bool:
     """Whether a request may change the namespace, and belongs in the journal."""
-    return not isinstance(operation, Pull)
+    return not isinstance(operation, Pull | TakeSnapshot)
 
 
 def begin(request: Request, payload: Payload | None, *, journalled: bool = True) -> Begun:
@@ -300,7 +300,7 @@ def _preview(operation: Operation) -> Operation:
     match operation:
         case Execute(code):
             return operation._replace(code=code[:_PREVIEW_CHARS])
-        case Apply() | Push() | Pull() | Reset():
+        case _:
             return operation
 
 

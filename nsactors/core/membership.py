@@ -3,11 +3,14 @@
 Ids increase and are never reused. Each start of an engine's process is an *incarnation* of its id; news of an
 incarnation that is no longer the current one is ignored, so a late message can never bring back or bury the wrong
 process.
+
+Members are values, so that they can be written down after each event and read by whoever takes over.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 from nsactors.core.cluster import (
     EngineFailedToStart,
@@ -20,7 +23,9 @@ from nsactors.core.cluster import (
 )
 
 __all__ = [
+    "Adopt",
     "Announce",
+    "ControllerRestarted",
     "Dismiss",
     "Effect",
     "EngineDied",
@@ -29,6 +34,7 @@ __all__ = [
     "EnginesRestarted",
     "EnginesWanted",
     "Launch",
+    "Member",
     "MemberEvent",
     "Membership",
 ]
@@ -39,10 +45,11 @@ MAX_ATTEMPTS = 3  # to bring an engine back: what kills it at its start will not
 
 @dataclass(frozen=True, slots=True)
 class EnginesWanted:
-    """Start ``count`` more engines."""
+    """Start ``count`` more engines. ``order`` tells this request from others: repeated, it changes nothing."""
 
     count: int
     options: EngineOptions
+    order: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +78,24 @@ class EnginesDismissed:
 
 @dataclass(frozen=True, slots=True)
 class EnginesRestarted:
-    """Somebody asked for new processes under these ids; with ``recovers``, as if the old ones had died."""
+    """Somebody asked for new processes under these ids; with ``recovers``, as if the old ones had died.
+
+    ``order`` is as in :class:`EnginesWanted`.
+    """
 
     engine_ids: tuple[int, ...]
     recovers: bool = False
+    order: str = ""
 
 
-MemberEvent = EnginesWanted | EngineRegistered | EngineDied | EnginesDismissed | EnginesRestarted
+@dataclass(frozen=True, slots=True)
+class ControllerRestarted:
+    """A new controller goes on from what the one before it wrote down, and finds these processes alive."""
+
+    alive: AbstractSet[tuple[int, int]]
+
+
+MemberEvent = EnginesWanted | EngineRegistered | EngineDied | EnginesDismissed | EnginesRestarted | ControllerRestarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +109,15 @@ class Launch:
     incarnation: int
     options: EngineOptions
     recovers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Watch the process of this incarnation, which runs already."""
+
+    engine_id: int
+    incarnation: int
+    options: EngineOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +135,11 @@ class Announce:
     event: EngineStarting | EngineJoined | EngineLeft | EngineFailedToStart
 
 
-Effect = Launch | Dismiss | Announce
+Effect = Launch | Adopt | Dismiss | Announce
 
 
-@dataclass(slots=True)
-class _Member:
+@dataclass(frozen=True, slots=True)
+class Member:
     """One engine.
 
     Attributes:
@@ -123,6 +150,7 @@ class _Member:
         journal_of: the incarnation that wrote the journal of its namespace; None if there is none to be had.
         attempts: how many processes in a row have died before they registered.
         dismissed: it was asked to end.
+        orders: the requests that asked for it, and for its last restart.
     """
 
     incarnation: int
@@ -132,61 +160,74 @@ class _Member:
     journal_of: int | None = None
     attempts: int = 0
     dismissed: bool = False
+    orders: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Membership:
-    """The engines of one cluster. ``handle`` takes what happened and says what to do."""
+    """The engines of one cluster. ``handle`` takes what happened and says what to do.
 
-    _members: dict[int, _Member] = field(default_factory=dict)
-    _next_id: int = 0
+    Attributes:
+        members: by id; all there is to know of them.
+        next_id: of the next new engine.
+    """
+
+    members: dict[int, Member] = field(default_factory=dict)
+    next_id: int = 0
 
     @property
     def engines(self) -> list[EngineInfo]:
         """The engines that take requests, by id."""
-        return [m.info for _, m in sorted(self._members.items()) if m.info is not None and not m.dismissed]
+        return [m.info for _, m in sorted(self.members.items()) if m.info is not None and not m.dismissed]
 
     @property
     def starting(self) -> list[int]:
         """Ids of new engines whose process has been asked for and has not registered yet."""
-        return [i for i, m in sorted(self._members.items()) if not (m.info or m.former or m.dismissed)]
+        return [i for i, m in sorted(self.members.items()) if not (m.info or m.former or m.dismissed)]
 
     @property
     def recovering(self) -> list[EngineInfo]:
         """The engines that have died and are being brought back, as they were."""
-        return [m.former for _, m in sorted(self._members.items()) if m.former and not (m.info or m.dismissed)]
+        return [m.former for _, m in sorted(self.members.items()) if m.former and not (m.info or m.dismissed)]
+
+    def ordered(self, order: str) -> list[int]:
+        """Ids of the engines that this request has asked for."""
+        return [i for i, m in sorted(self.members.items()) if m.orders[:1] == (order,)]
 
     def is_current(self, engine_id: int, incarnation: int) -> bool:
         """Whether this incarnation is the one that counts."""
-        member = self._members.get(engine_id)
+        member = self.members.get(engine_id)
         return member is not None and member.incarnation == incarnation
 
     def handle(self, event: MemberEvent) -> list[Effect]:
         """Take one event; the effects are to be carried out in order."""
         match event:
-            case EnginesWanted(count, options):
-                return [effect for _ in range(count) for effect in self._launch(options)]
+            case EnginesWanted(count, options, order):
+                if order and self.ordered(order):
+                    return []
+                return [effect for _ in range(count) for effect in self._launch(options, order)]
             case EngineRegistered(engine):
                 return self._registered(engine)
             case EngineDied():
                 return self._died(event)
             case EnginesDismissed(engine_ids):
                 return [effect for engine_id in engine_ids for effect in self._dismissed(engine_id)]
-            case EnginesRestarted(engine_ids, recovers):
-                return [effect for engine_id in engine_ids for effect in self._restarted(engine_id, recovers)]
+            case EnginesRestarted(engine_ids, recovers, order):
+                return [effect for engine_id in engine_ids for effect in self._restarted(engine_id, recovers, order)]
+            case ControllerRestarted(alive):
+                return self._taken_over(alive)
 
-    def _restarted(self, engine_id: int, recovers: bool) -> list[Effect]:
-        member = self._members.get(engine_id)
-        if member is None or member.dismissed:
+    def _restarted(self, engine_id: int, recovers: bool, order: str) -> list[Effect]:
+        member = self.members.get(engine_id)
+        if member is None or member.dismissed or (order and order in member.orders):
             return []
         old = member.incarnation
-        if not recovers:
-            member.journal_of = None
+        member = replace(member, journal_of=member.journal_of if recovers else None, orders=(*member.orders[:1], order))
         brought_back = self._bring_back(engine_id, member, "it was asked to restart", expected=True, recovers=recovers)
         return [Dismiss(engine_id, old), *brought_back]
 
     def _bring_back(
-        self, engine_id: int, member: _Member, reason: str, *, expected: bool, recovers: bool = True
+        self, engine_id: int, member: Member, reason: str, *, expected: bool, recovers: bool = True
     ) -> list[Effect]:
         """Let a new process take the place of one that is gone."""
         announcements: list[Effect] = []
@@ -194,38 +235,40 @@ class Membership:
             replays = recovers and member.options.recovery is Recovery.REPLAY
             left = EngineLeft(engine_id, member.incarnation, reason, expected=expected, returns=True, replays=replays)
             announcements = [Announce(left)]
-            member.former, member.info = member.info, None
-            member.journal_of = member.incarnation if replays else None
-        member.incarnation += 1
+            journal_of = member.incarnation if replays else None
+            member = replace(member, former=member.info, info=None, journal_of=journal_of)
+        member = self.members[engine_id] = replace(member, incarnation=member.incarnation + 1)
         return [*announcements, Launch(engine_id, member.incarnation, member.options, member.journal_of)]
 
-    def _launch(self, options: EngineOptions) -> list[Effect]:
-        engine_id, self._next_id = self._next_id, self._next_id + 1
-        self._members[engine_id] = _Member(0, options)
+    def _launch(self, options: EngineOptions, order: str) -> list[Effect]:
+        engine_id, self.next_id = self.next_id, self.next_id + 1
+        self.members[engine_id] = Member(0, options, orders=(order,))
         return [Announce(EngineStarting(engine_id)), Launch(engine_id, 0, options)]
 
     def _registered(self, engine: EngineInfo) -> list[Effect]:
-        member = self._members.get(engine.engine_id)
+        member = self.members.get(engine.engine_id)
         # Strays are ended: an engine nobody counts would burn somebody's cores unseen.
         if member is None or member.incarnation != engine.incarnation or member.dismissed:
             return [Dismiss(engine.engine_id, engine.incarnation)]
-        member.info, member.former, member.attempts = engine, None, 0
+        if member.info == engine:
+            return []  # it could not know that it had been heard
+        self.members[engine.engine_id] = replace(member, info=engine, former=None, attempts=0)
         return [Announce(EngineJoined(engine))]
 
     def _died(self, event: EngineDied) -> list[Effect]:
         if not self.is_current(event.engine_id, event.incarnation):
             return []
-        engine_id, member = event.engine_id, self._members[event.engine_id]
+        engine_id, member = event.engine_id, self.members[event.engine_id]
         if member.dismissed:
-            del self._members[engine_id]
+            del self.members[engine_id]
             return []  # announced when it was dismissed
         if member.info is None:
-            member.attempts += 1
+            member = replace(member, attempts=member.attempts + 1)
             if member.former is not None and member.attempts < MAX_ATTEMPTS:
                 return self._bring_back(engine_id, member, event.reason, expected=False)
         elif member.options.recovery is not Recovery.NONE:
             return self._bring_back(engine_id, member, event.reason, expected=False)
-        del self._members[engine_id]
+        del self.members[engine_id]
         if member.info is not None:
             return [Announce(EngineLeft(engine_id, event.incarnation, event.reason, expected=False))]
         if member.former is not None:
@@ -235,11 +278,27 @@ class Membership:
         return [Announce(failed)]
 
     def _dismissed(self, engine_id: int) -> list[Effect]:
-        member = self._members.get(engine_id)
+        member = self.members.get(engine_id)
         if member is None or member.dismissed:
             return []
-        member.dismissed = True
+        self.members[engine_id] = replace(member, dismissed=True)
         known = member.former or member.info
         incarnation = member.incarnation if known is None else known.incarnation
         left = EngineLeft(engine_id, incarnation, "it was asked to shut down", expected=True)
         return [Announce(left), Dismiss(engine_id, member.incarnation)]
+
+    def _taken_over(self, alive: AbstractSet[tuple[int, int]]) -> list[Effect]:
+        # What the last controller had written down it may not have done: it was killed at some moment between the two.
+        effects: list[Effect] = [Dismiss(*process) for process in sorted(alive) if not self.is_current(*process)]
+        for engine_id, member in sorted(self.members.items()):
+            process = engine_id, member.incarnation
+            if process in alive:
+                effects.append(Adopt(*process, member.options))
+                if member.dismissed:
+                    effects.append(Dismiss(*process))
+            elif member.info is None and not member.dismissed:
+                # It was never launched, or died before anybody knew of it: the same again.
+                effects.append(Launch(*process, member.options, member.journal_of))
+            else:
+                effects += self._died(EngineDied(*process, "its process ended while the controller was away"))
+        return effects

@@ -37,6 +37,7 @@ __all__ = [
     "RequestId",
     "Reset",
     "StreamText",
+    "TakeSnapshot",
 ]
 
 
@@ -94,7 +95,11 @@ class Reset(NamedTuple):
     """Empty the namespace."""
 
 
-Operation = Execute | Apply | Push | Pull | Reset
+class TakeSnapshot(NamedTuple):
+    """Write the namespace into its journal, in place of all that led there."""
+
+
+Operation = Execute | Apply | Push | Pull | Reset | TakeSnapshot
 
 
 class Instruction(NamedTuple):
@@ -105,12 +110,14 @@ class Instruction(NamedTuple):
         operation: what is to be done.
         limit_s: seconds after which it is interrupted.
         stops_on_error: if it fails, what its client had queued behind it is not run.
+        journalled: whether it is to be run again if the engine dies and its namespace is recovered.
     """
 
     client: str
     operation: Operation
     limit_s: float | None = None
     stops_on_error: bool = False
+    journalled: bool = True
 
     @property
     def label(self) -> str:
@@ -126,13 +133,15 @@ class Request(NamedTuple):
         operation: what is to be done.
         limit_s: seconds after which it is interrupted.
         stops_on_error: if it fails, what its client had queued behind it is not run.
-        stops_seen: how many such failures on this engine the client knew of when it sent this.
+        journalled: whether it is to be run again if the engine dies and its namespace is recovered.
+        stops_seen: how many failures on this engine that stop what follows the client knew of when it sent this.
     """
 
     id: RequestId
     operation: Operation
     limit_s: float | None = None
     stops_on_error: bool = False
+    journalled: bool = True
     stops_seen: int = 0
 
     @property
@@ -153,6 +162,8 @@ def _label(operation: Operation) -> str:
             return f"pull({', '.join(expressions)})"
         case Reset():
             return "clear"
+        case TakeSnapshot():
+            return "snapshot"
 
 
 class Reference:

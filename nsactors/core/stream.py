@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from nsactors.core.messages import RequestId
@@ -27,10 +27,13 @@ class InstructionStream:
 
     A client numbers its requests upwards, and they reach the engine in that order. A number that is not above the
     last one taken was delivered twice; a gap is a request that was lost on its way, and its sender has been told.
+
+    Args:
+        taken: the number of the last request of each client, where a stream goes on.
     """
 
-    def __init__(self) -> None:
-        self._last_seq: dict[str, int] = {}
+    def __init__(self, taken: Mapping[str, int] | None = None) -> None:
+        self._last_seq: dict[str, int] = dict(taken or {})
         self._aborted: set[RequestId] = set()
         self._stops: dict[str, int] = {}
 

@@ -24,6 +24,7 @@ from nsactors.core.messages import (
     Request,
     RequestId,
     Reset,
+    TakeSnapshot,
 )
 from nsactors.core.payload import Payload
 
@@ -33,7 +34,7 @@ __all__ = ["INLINE_LIMIT_BYTES", "Sealed", "decode_reply", "decode_request", "en
 INLINE_LIMIT_BYTES = 64 * 1024
 
 _STAMP = struct.Struct("<QI")  # the part of a request that differs from engine to engine
-_OPERATIONS = (Execute, Apply, Push, Pull, Reset)
+_OPERATIONS = (Execute, Apply, Push, Pull, Reset, TakeSnapshot)
 _CODES = {kind: code for code, kind in enumerate(_OPERATIONS)}
 
 
@@ -67,8 +68,8 @@ def seal(payload: Payload | None) -> Sealed:
 
 def encode_body(instruction: Instruction, sealed: Sealed) -> bytes:
     """What a request says to every engine it goes to: encoded once, to be stamped for each of them."""
-    client, operation, limit_s, stops_on_error = instruction
-    fields = (client, _CODES[type(operation)], tuple(operation), limit_s, stops_on_error, sealed.inline)
+    client, operation, *terms = instruction
+    fields = (client, _CODES[type(operation)], tuple(operation), terms, sealed.inline)
     return pickle.dumps(fields, protocol=5)
 
 
@@ -80,8 +81,9 @@ def stamp(seq: int, stops_seen: int, body: bytes) -> bytes:
 def encode(message: Request | Reply, sealed: Sealed) -> bytes:
     """The header of a message that comes with this payload."""
     match message:
-        case Request((client, seq), operation, limit_s, stops_on_error, stops_seen):
-            return stamp(seq, stops_seen, encode_body(Instruction(client, operation, limit_s, stops_on_error), sealed))
+        case Request((client, seq)):
+            body = encode_body(Instruction(client, *message[1:-1]), sealed)
+            return stamp(seq, message.stops_seen, body)
         case Reply((client, seq), engine_id, incarnation, outcome, tail, started, completed, count):
             unless_ok = None if type(outcome) is Ok else outcome
             flat = (client, seq, engine_id, incarnation, unless_ok, tail.start, tail.chunks, started, completed, count)
@@ -93,8 +95,8 @@ def decode_request(
 ) -> tuple[Request, Payload | None]:
     """A request and its payload."""
     seq, stops_seen = _STAMP.unpack_from(header)
-    client, code, fields, limit_s, stops_on_error, inline = pickle.loads(memoryview(header)[_STAMP.size :])
-    request = Request(RequestId(client, seq), _OPERATIONS[code](*fields), limit_s, stops_on_error, stops_seen)
+    client, code, fields, terms, inline = pickle.loads(memoryview(header)[_STAMP.size :])
+    request = Request._make((RequestId(client, seq), _OPERATIONS[code](*fields), *terms, stops_seen))
     return request, _payload(inline, buffers, refs)
 
 

@@ -231,15 +231,19 @@ class EngineLost(EngineError):
         call: what it was running, such as ``"apply(f)"``; empty if it was idle.
         reason: how it died, such as ``"killed by signal 9 (SIGKILL)"``.
         stderr_tail: the last lines it wrote; the message shows ten of them.
+        after: what became of its namespace, and what can be done now.
     """
 
-    def __init__(self, engine_id: int, call: str, reason: str, stderr_tail: str = "") -> None:
+    def __init__(
+        self,
+        engine_id: int,
+        call: str,
+        reason: str,
+        stderr_tail: str = "",
+        after: str = "Its namespace is gone with it; the other engines go on",
+    ) -> None:
         during = f"while running {call}" if call else "while idle"
-        super().__init__(
-            f"engine {engine_id} died {during}: {reason}\n"
-            + _last_lines(stderr_tail)
-            + "Its namespace is gone with it; the other engines go on"
-        )
+        super().__init__(f"engine {engine_id} died {during}: {reason}\n" + _last_lines(stderr_tail) + after)
         self.engine_id = engine_id
         self.call = call
         self.reason = reason

@@ -25,6 +25,7 @@ class Host(Protocol):
     """The surroundings of an engine."""
 
     output_path: str | None
+    keeps_journals: bool
 
     def fresh_names(self) -> dict[str, Any]:
         """The dictionary of a new namespace."""
@@ -36,6 +37,10 @@ class Host(Protocol):
 
     def make_shell(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> Shell:
         """The shell for cells."""
+        ...
+
+    def journal_folder(self, incarnation: int) -> str:
+        """Where an incarnation of this engine keeps its journal, if it is on this machine."""
         ...
 
     def install(self, gate: InterruptGate) -> None:
@@ -64,13 +69,17 @@ class ProcessHost:
 
     Args:
         folder: for output files and IPython's own; it belongs to the cluster and is removed with it.
-        name: unique in ``folder``.
+        name: of the engine, unique in ``folder``.
+        incarnation: of that engine.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
+    keeps_journals = True
+
+    def __init__(self, folder: str, name: str, incarnation: int) -> None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self._folder = folder
-        self.output_path: str | None = os.path.join(folder, name)
+        self._name = name
+        self.output_path: str | None = os.path.join(folder, f"{name}.{incarnation}")
 
     def fresh_names(self) -> dict[str, Any]:
         """A new ``__main__`` and its dictionary."""
@@ -94,6 +103,10 @@ class ProcessHost:
         from nsactors.namespace.ipython_shell import IPythonShell
 
         return IPythonShell(engine_id, self._module, output, cell_loop, f"{self.output_path}.ipython")
+
+    def journal_folder(self, incarnation: int) -> str:
+        """Beside the output files."""
+        return os.path.join(self._folder, f"{self._name}.{incarnation}.journal")
 
     def install(self, gate: InterruptGate) -> None:
         """Let SIGINT reach the gate."""
@@ -125,6 +138,7 @@ class ThreadHost:
     """One thread of a process that other engines, and their client, share."""
 
     output_path: str | None = None
+    keeps_journals = False
 
     def fresh_names(self) -> dict[str, Any]:
         """A dictionary called ``__main__``."""
@@ -137,6 +151,10 @@ class ThreadHost:
     def make_shell(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> Shell:
         """A shell of plain Python."""
         return PlainShell(engine_id, names, output, cell_loop)
+
+    def journal_folder(self, incarnation: int) -> str:
+        """There is none: an engine without a process of its own does not die before its client."""
+        raise NotImplementedError("an in-process engine keeps no journal")
 
     def install(self, gate: InterruptGate) -> None:
         """Signals belong to the whole process: not to this engine."""

@@ -147,6 +147,16 @@ class JournalCopy:
         """How far it goes."""
         return self._kept.position
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What there is, oldest first."""
+        return tuple(self._kept.segments)
+
+    def read_span(self, span: Span) -> Batch:
+        """A part of it."""
+        with open(_path(self._folder, span.start.segment), "rb") as file:
+            return Batch(span.start, os.pread(file.fileno(), span.nbytes, span.start.offset), span.base_bytes)
+
     def accept(self, batch: Batch) -> Position:
         """Take a batch; how far the copy goes now.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from nsactors.core.journal import Entry, Journal, Snapshot, SnapshotPolicy, begin, changes_state, end
 from nsactors.core.messages import Outcome, Request
@@ -15,6 +16,10 @@ from nsactors.namespace.namespace import Namespace
 from nsactors.namespace.snapshot import restore, take
 
 __all__ = ["JournalledNamespace"]
+
+
+def _nothing(*told: object) -> None:
+    """For who does not want to be told."""
 
 
 class JournalledNamespace:
@@ -83,7 +88,14 @@ class JournalledNamespace:
         return self._snapshot(None)
 
     def recover(
-        self, engine_id: int, journal: Journal, number_cells: Callable[[int], None], *, shipped_only: bool = False
+        self,
+        engine_id: int,
+        journal: Journal,
+        number_cells: Callable[[int], None],
+        *,
+        runs: Callable[[Entry], object] = _nothing,
+        ran: Callable[[Entry, Any, BaseException | None], object] = _nothing,
+        shipped_only: bool = False,
     ) -> RecoveryReport:
         """Make the namespace what a journal says. Its own journal then begins with a snapshot.
 
@@ -93,6 +105,8 @@ class JournalledNamespace:
             engine_id: for the report.
             journal: of the engine's former incarnation.
             number_cells: starts the shell if need be, and tells it the number of its next cell.
+            runs: told of each entry that is about to run.
+            ran: told of each that has run, its value, and what it raised.
             shipped_only: for the report: whether it is the keeper's copy.
         """
         names = self._namespace.names
@@ -102,19 +116,22 @@ class JournalledNamespace:
                 number_cells(len(snapshot.inputs))  # first: a shell that starts empties the histories
             return restore(snapshot, names)
 
+        def run(entry: Entry) -> str:
+            runs(entry)
+            try:
+                value = self._namespace.run(entry.operation, entry.payload)
+            except BaseException as error:  # whatever it raised the first time, SystemExit among it
+                ran(entry, None, error)
+                return type(error).__name__
+            ran(entry, value, None)
+            return ""
+
         report = recover(
-            engine_id, journal, restore=restore_cells_and_names, run=self._run, names=names, shipped_only=shipped_only
+            engine_id, journal, restore=restore_cells_and_names, run=run, names=names, shipped_only=shipped_only
         )
         self._bindings.changed()
         self._snapshot(journal.recovered())
         return report
-
-    def _run(self, entry: Entry) -> str:
-        try:
-            self._namespace.run(entry.operation, entry.payload)
-        except BaseException as error:  # whatever it raised the first time, SystemExit among it
-            return type(error).__name__
-        return ""
 
     def _snapshot(self, journal: Journal | None) -> Snapshot:
         began = time.monotonic()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from nsactors.core.functions import keeping_builtins
-from nsactors.core.messages import Apply, Execute, Operation, Pull, Push, Reset
+from nsactors.core.messages import Apply, Execute, Operation, Pull, Push, Reset, TakeSnapshot
 from nsactors.core.payload import Payload, unpack
 from nsactors.core.remote_value import RemoteValue
 from nsactors.namespace.gate import run_user_code
@@ -45,6 +45,10 @@ class Namespace:
         """The number the next cell will have."""
         return self._made_shell.execution_count if self._made_shell else 1
 
+    def number_cells(self, number: int) -> None:
+        """Let the next cell have this number."""
+        self._shell.execution_count = number
+
     @property
     def _shell(self) -> Shell:
         if self._made_shell is None:
@@ -72,6 +76,8 @@ class Namespace:
             case Reset():
                 self._shell.reset()
                 return None
+            case TakeSnapshot():
+                raise AssertionError("a snapshot is taken by the journal of a namespace")
 
     def complete(self, code: str, cursor: int) -> Completions:
         """Names that complete ``code`` at ``cursor``; callable from another thread while a cell runs."""

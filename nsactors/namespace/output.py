@@ -77,6 +77,11 @@ class Output:
             if self._log is not None:
                 self._log.append(chunk)
 
+    def note(self, text: str) -> None:
+        """Add a word of our own to what the request writes to stderr."""
+        if text:
+            self.show(StreamText("stderr", text))
+
     def take(self) -> OutputBatch | None:
         """What can be shipped ahead of the reply, if anything."""
         with self._lock:

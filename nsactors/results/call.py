@@ -119,11 +119,13 @@ class Terms:
         limit_s: seconds after which a call is interrupted.
         stops_on_error: if it fails on an engine, what its client has queued behind it there is not run.
         copies: arrays in its result are copies that can be written to.
+        journalled: whether a recovery of the namespace runs it again.
     """
 
     limit_s: float | None = None
     stops_on_error: bool = False
     copies: bool = False
+    journalled: bool = True
 
 
 class Metadata(dict[str, Any]):

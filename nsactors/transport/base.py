@@ -88,9 +88,9 @@ class ControllerProxy:
         """End engines."""
         self.line.call("stop_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
 
-    def restart_engines(self, engine_ids: Iterable[int]) -> None:
-        """End engines and start new processes under their ids."""
-        self.line.call("restart_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
+    def restart_engines(self, engine_ids: Iterable[int], *, recovers: bool) -> None:
+        """End engines and start new processes under their ids, with or without what they held."""
+        self.line.call("restart_engines", list(engine_ids), recovers, timeout_s=CALL_TIMEOUT_S)
 
     def attach(self, client: str) -> ClusterState:
         """A client comes."""

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import os
 import secrets
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nsactors.controller import Controller, Death
-from nsactors.core.cluster import EngineInfo, EngineSpec
+from nsactors.core.cluster import EngineInfo, EngineSpec, Recovery
 from nsactors.core.messages import Capability, Instruction, Reply, StreamText
 from nsactors.core.payload import Payload
 from nsactors.core.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
@@ -21,6 +20,8 @@ from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, 
 from nsactors.namespace.host import ProcessHost
 from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
 from nsactors.transport.ray_death import death_of
+from nsactors.transport.ray_folders import output_folder
+from nsactors.transport.ray_keeper import keeper_for, start_keeper, stop_keeper
 from nsactors.transport.ray_memory import SpillCheck
 from nsactors.transport.ray_nodes import EnginePlaces, head_place
 from nsactors.transport.ray_relays import Promise, RayRelays
@@ -38,10 +39,11 @@ class RayEngine:
     A plain synchronous actor: its methods run on the process's main thread, one after the other.
     """
 
-    def __init__(self, spec: EngineSpec, controller: Any) -> None:
+    def __init__(self, spec: EngineSpec, controller: Any, keeper: tuple[str, Any] | None) -> None:
         os.environ.update(spec.environment)
-        host = ProcessHost(*_output_place(spec.cluster, spec.engine_id, spec.incarnation))
-        self._engine = EngineActor(spec, ControllerProxy(RayLine(controller)), host, RayStore())
+        host = ProcessHost(output_folder(spec.cluster), f"engine-{spec.engine_id}", spec.incarnation)
+        line = ControllerProxy(RayLine(controller))
+        self._engine = EngineActor(spec, line, host, RayStore(), keeper_for(keeper))
         self._spills = SpillCheck()
 
     def handle(self, header: bytes) -> Any:
@@ -112,6 +114,7 @@ class _RayLauncher:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self._places = EnginePlaces()
+        self._keeper: tuple[str, Any] | None = None
         self._never: Any = None
 
     def launch(self, spec: EngineSpec) -> Any:
@@ -129,8 +132,14 @@ class _RayLauncher:
                 max_task_retries=0,
                 enable_task_events=False,  # for Ray's dashboard: its GCS keeps 3 kB a call, up to 300 MB
             )
-            .remote(spec, ray.get_runtime_context().current_actor)
+            .remote(spec, ray.get_runtime_context().current_actor, self._keeper_for(spec))
         )
+
+    def _keeper_for(self, spec: EngineSpec) -> tuple[str, Any] | None:
+        if spec.options.recovery is not Recovery.REPLAY:
+            return None
+        self._keeper = self._keeper or start_keeper(spec.cluster, self._namespace)
+        return self._keeper
 
     async def watch(self, spec: EngineSpec, address: Any) -> Death:
         import ray
@@ -140,8 +149,8 @@ class _RayLauncher:
         try:
             await address.watch.remote(self._never)
         except Exception as error:
-            folder, name = _output_place(spec.cluster, spec.engine_id, spec.incarnation)
-            return Death(*death_of(error, os.path.join(folder, name)))
+            name = f"engine-{spec.engine_id}.{spec.incarnation}"
+            return Death(*death_of(error, os.path.join(output_folder(spec.cluster), name)))
         finally:
             self._places.leave(spec)
         raise AssertionError("the parked call ended while its engine lives")
@@ -251,6 +260,7 @@ class RayBackend:
         self._store_bytes = store_bytes
         self._ray: Any = None
         self._controller: Any = None
+        self._namespace = ""
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -263,7 +273,7 @@ class RayBackend:
             store_bytes=self._store_bytes,
         )
         cluster = secrets.token_hex(4)
-        namespace = f"nsactors-{cluster}"
+        namespace = self._namespace = f"nsactors-{cluster}"
         actor_class = self._ray.remote(RayController).options(
             name="controller",
             namespace=namespace,
@@ -292,6 +302,7 @@ class RayBackend:
                 ControllerProxy(RayLine(controller)).shut_down()
         finally:
             self._ray.kill(controller)
+            stop_keeper(self._namespace)
             ray_runtime.release()
 
 
@@ -299,10 +310,3 @@ def _with_remark(reply: Reply, text: str) -> Reply:
     """A reply whose output ends with a line on stderr."""
     tail = reply.tail
     return reply._replace(tail=tail._replace(chunks=(*tail.chunks, StreamText("stderr", text))))
-
-
-def _output_place(cluster: str, engine_id: int, incarnation: int) -> tuple[str, str]:
-    """Folder and name of an engine's output files: in Ray's session folder, which goes when the cluster goes."""
-    log = os.readlink(f"/proc/{os.getpid()}/fd/1") if os.path.exists("/proc/self/fd/1") else ""
-    folder = os.path.dirname(log) if log.endswith(".out") else tempfile.gettempdir()
-    return os.path.join(folder, f"nsactors-{cluster}"), f"engine-{engine_id}.{incarnation}"

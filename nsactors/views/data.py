@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from nsactors.core.messages import Pull, Push, Reset
+from nsactors.core.messages import Pull, Push, Reset, TakeSnapshot
 from nsactors.core.targets import Targets
 from nsactors.errors import InvalidName
 from nsactors.results import AsyncMapResult, AsyncResult, value_of
@@ -155,6 +155,20 @@ class DataView(View):
         if nbytes < LARGE_BYTES or not self._blocks(block):
             return nullcontext()
         return showing_transfer(label, nbytes)
+
+    def snapshot(self, targets: Targets = None, block: bool | None = None) -> Any:
+        """Write each namespace into its engine's journal, in place of all that led there: a recovery begins with it.
+
+        Engines do so by themselves when a replay would take long.
+
+        Returns:
+            For each engine, the names that could not be pickled, with the reason. What made them is kept, to be run
+            again.
+
+        Raises:
+            CapabilityError: (through the result) on an engine that keeps no journal.
+        """
+        return self._ask(targets, TakeSnapshot(), "snapshot", block)
 
     def clear(self, targets: Targets = None, block: bool | None = None) -> Any:
         """Empty the namespaces."""

@@ -24,6 +24,7 @@ class Flags:
         timeout: seconds after which a call is interrupted and fails with ``TimeLimitExceeded``; None: never.
         stop_on_error: a call that fails on an engine takes what this client has queued behind it there with it: that is
             not run, and its results are ``TaskAborted``.
+        journal: whether a recovery of an engine's namespace runs these calls again; False for what has effects outside.
         track: nothing; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
     """
 
@@ -33,6 +34,7 @@ class Flags:
     copy: bool = False
     timeout: float | None = None
     stop_on_error: bool = False
+    journal: bool = True
     track: bool = False
 
     def changed(self, **changes: Any) -> Self:

@@ -167,13 +167,14 @@ class _Window:
         return len(self._chunks)
 
     def fill(self) -> None:
-        """Pull and send a chunk, and more while there is room and no result: the input may be slower than all else."""
+        """Pull and send chunks while there is room; from an input that is slow only until there is a result."""
+        patience = time.monotonic() + CHUNK_S
         try:
             while not self._ended and len(self) < self._limit:
                 rows = self._pull()
                 if rows:
                     self._add(rows)
-                if self._ready():
+                if time.monotonic() > patience and self._ready():
                     break
         except Exception as error:
             self._ended, self.error = True, error

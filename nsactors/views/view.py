@@ -129,7 +129,8 @@ class View:
     ) -> list[Call]:
         """Submit an operation as this view's flags say."""
         flags = self._flags
-        terms = Terms(flags.timeout if timeout is None else timeout, flags.stop_on_error, flags.copy)
+        limit_s = flags.timeout if timeout is None else timeout
+        terms = Terms(limit_s, flags.stop_on_error, flags.copy, flags.journal)
         return self.client.session.submit(ids, operation, payload, terms, awaited=awaited, relayed=relayed)
 
     def _pack(self, value: Any, what: str) -> Any:

@@ -2,6 +2,8 @@
 
 A machine lives as long as this process holds a pipe open: when it ends, however it does, the kernel ends every process
 of the machine and takes its network away. No name and no address is shared with the real machine or with another run.
+
+Processes are apart too, for what looks around among them: a Ray driver takes the first raylet that it sees for its own.
 """
 
 from __future__ import annotations

@@ -87,7 +87,9 @@ def test_engines_of_a_host_that_is_gone_are_reported_lost_and_the_others_go_on(
         assert {driver.read_line() for _ in doomed} == {f"lost {engine_id}" for engine_id in doomed}
         assert time.monotonic() - began < LOST_WITHIN_S
         left, _ = driver.communicate("\n")
-    assert Counter(left.split()) == {"host-0": 2, "host-1": 2}
+    answered = Counter(left.split())  # replacements may be among them, on the other hosts
+    assert answered >= Counter({"host-0": 2, "host-1": 2})
+    assert "host-2" not in answered
 
 
 def test_a_host_that_was_killed_takes_engines_again_when_it_is_back(hosts: Hosts) -> None:

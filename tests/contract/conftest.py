@@ -136,7 +136,7 @@ def add_engines(cluster: Cluster, rc: Client) -> Iterator[Callable[[int], list[i
     rc.on_join(lambda engine_id: joined.release())
 
     def add(count: int) -> list[int]:
-        ids = cluster.start_engines(count)
+        ids = cluster.start_engines(count, recovery="none")
         added.extend(ids)
         for _ in ids:
             assert joined.acquire(timeout=TIMEOUT_S)

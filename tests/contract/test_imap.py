@@ -15,7 +15,7 @@ import pytest
 from nsactors import Client, RemoteError
 from nsactors.errors import SerializationError
 from tests.contract.conftest import ENGINES
-from tests.gates import Gate
+from tests.gates import Gate, wait_until
 
 
 class Input:
@@ -91,6 +91,24 @@ def test_input_may_depend_on_results_that_have_been_taken(rc: Client) -> None:
     for _ in range(5):
         taken.append(next(results))
     assert taken == [1, 2, 4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_slow_input_does_not_hold_up_the_results_of_what_it_gave(
+    rc: Client, ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.views.lazy_map.CHUNK_S", 0.0)  # any input is slow
+
+    def slower_than_the_engines() -> Iterator[int]:
+        for number in range(50):
+            wait_until(lambda: not rc.session.open_calls())
+            yield number
+
+    numbers = Input(slower_than_the_engines())
+    results = rc[:].imap(abs, numbers, max_outstanding=50, ordered=ordered)
+    assert next(results) == 0
+    assert numbers.pulled < 50
+    assert len(list(results)) == 49
 
 
 def test_ordered_results_wait_for_those_before_them(rc: Client, gate: Gate) -> None:

@@ -40,10 +40,6 @@ class Pace:
         if len(self._seconds) > _MAX_KINDS:
             del self._seconds[next(iter(self._seconds))]  # the one not measured for longest
 
-    def at_least(self, kind: Hashable, seconds: float) -> None:
-        """An item that has not ended yet has taken ``seconds`` so far."""
-        self._seconds[kind] = max(seconds, self._seconds.get(kind, _SHORTEST_S))
-
 
 class Batcher:
     """Makes batches from what is ready."""

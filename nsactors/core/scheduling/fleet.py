@@ -32,8 +32,12 @@ class Batch:
     member: Member
     sent: float
     pieces: dict[tuple[TaskId, int], Piece]  # by task and first item, in order
-    head_since: float | None = None  # when the engine had nothing left to do before it
     asked: set[tuple[TaskId, int]] = field(default_factory=set)  # what it was asked to give back
+
+    @property
+    def is_head(self) -> bool:
+        """Whether the engine has nothing to do before it."""
+        return next(iter(self.member.batches)) == self.batch_id
 
     @property
     def is_suspect(self) -> bool:
@@ -72,7 +76,7 @@ class Batch:
     def not_asked(self) -> list[Piece]:
         """What the engine may not have begun and was not asked to give back."""
         unasked = (piece for key, piece in self.pieces.items() if key not in self.asked)
-        if self.head_since is None:
+        if not self.is_head:
             return list(unasked)
         begun = next(iter(self.pieces.values()), None)  # its first item has been
         return [piece for piece in unasked if piece is not begun or piece.stop - piece.start > 1]
@@ -110,20 +114,16 @@ class Fleet:
         self._batch_id += 1
         member = self.members[engine_id]
         by_start = {(piece.record.task.task_id, piece.start): piece for piece in pieces}
-        batch = Batch(self._batch_id, member, at, by_start, head_since=None if member.batches else at)
+        batch = Batch(self._batch_id, member, at, by_start)
         self.batches[batch.batch_id] = member.batches[batch.batch_id] = batch
         self._sort_in(member)
         return batch
 
-    def unload(self, batch_id: int, at: float) -> Batch | None:
+    def unload(self, batch_id: int) -> Batch | None:
         """An engine is done with a batch; None if it is not known, or its engine was lost."""
         batch = self.batches.pop(batch_id, None)
         if batch is not None:
-            batches = batch.member.batches
-            del batches[batch_id]
-            head = next(iter(batches.values()), None)
-            if head is not None and head.head_since is None:
-                head.head_since = at
+            del batch.member.batches[batch_id]
             self._sort_in(batch.member)
         return batch
 

@@ -13,6 +13,8 @@ from nsactors.core.scheduling.records import Piece, Record
 
 __all__ = ["Ledger"]
 
+_MAX_MEMO = 1000
+
 
 class Ledger:
     """Records of tasks. Each item leaves it once: by :meth:`settle` or in a :class:`GiveUp`.
@@ -203,6 +205,8 @@ class Ledger:
         task_id = record.task.task_id
         del self.records[task_id]
         end = End(record.ok, record.places)
+        if len(self._equal_ends) >= _MAX_MEMO:
+            self._equal_ends.clear()
         end = self._equal_ends.setdefault(end, end)
         if not record.forgotten:
             self._ends[task_id] = end

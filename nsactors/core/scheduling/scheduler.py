@@ -155,7 +155,7 @@ class Scheduler:
     # Results.
 
     def _replied(self, event: Replied) -> None:
-        batch = self._fleet.unload(event.batch_id, event.at)
+        batch = self._fleet.unload(event.batch_id)
         if batch is None:
             return  # its engine was lost: what it held has gone elsewhere
         self._recallable.pop(event.batch_id, None)
@@ -167,10 +167,10 @@ class Scheduler:
             piece = batch.claim(ran)
             if piece is None:
                 continue
-            items = piece.stop - piece.start
-            kind = piece.record.task.kind
-            seconds, count = measured.get(kind, (0.0, 0))
-            measured[kind] = (seconds + ran.elapsed_s, count + items)
+            if ran.status is not Status.UNMET:  # those have not really run
+                kind = piece.record.task.kind
+                seconds, count = measured.get(kind, (0.0, 0))
+                measured[kind] = (seconds + ran.elapsed_s, count + piece.stop - piece.start)
             if ran.status is Status.OK or not self._try_again(piece, ran, batch, event.at):
                 final.append(ran)
                 pieces.append(piece)
@@ -207,11 +207,6 @@ class Scheduler:
             piece = batch.give_back(span)
             if piece is not None:
                 self._ledger.requeue(piece, event.at)
-        if batch.pieces and batch.head_since is not None:
-            # What has begun has not ended: without this, what is behind a first slow task is sent out in large batches
-            # again, for its kind was quick so far.
-            kind = next(iter(batch.pieces.values())).record.task.kind
-            self._pace.at_least(kind, (event.at - batch.head_since) / batch.items)
 
     # Ends that are asked for, and engines that go.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nsactors.core.scheduling import (
     AbortRequested,
@@ -104,6 +105,11 @@ class World(RuleBasedStateMachine):
 
     # What happens.
 
+    @initialize()
+    def two_engines_are_there(self) -> None:
+        for engine_id in (0, 1):
+            self.an_engine_joins(engine_id, gpu=True)
+
     @rule(engine_id=ENGINE_IDS, gpu=st.booleans())
     def an_engine_joins(self, engine_id: int, gpu: bool) -> None:
         self.bury(engine_id)
@@ -151,6 +157,17 @@ class World(RuleBasedStateMachine):
     def an_engine_begins_or_ends_an_item(self, data: st.DataObject, status: Status, seconds: float) -> None:
         busy = [process for process in self.processes.values() if process.current]
         self.step(data.draw(st.sampled_from(busy)), status, seconds)
+
+    @precondition(lambda self: any(p.current for p in self.processes.values()))
+    @rule(data=st.data(), statuses=st.lists(STATUSES, min_size=1, max_size=4))
+    def an_engine_runs_its_batch(self, data: st.DataObject, statuses: list[Status]) -> None:
+        process = data.draw(st.sampled_from([process for process in self.processes.values() if process.current]))
+        flight = process.current
+        for status in itertools.cycle(statuses):
+            if process.current is not flight:
+                break
+            self.step(process, status, 0.001)
+        self.receive(self.mail.pop())
 
     @precondition(lambda self: any(p.current and not p.current.running for p in self.processes.values()))
     @rule(data=st.data())
@@ -385,5 +402,5 @@ class World(RuleBasedStateMachine):
         return [process for process in eligible if id(process) not in self.failed_on[item]] or eligible
 
 
-World.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+World.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestWorld = World.TestCase

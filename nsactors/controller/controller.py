@@ -140,9 +140,12 @@ class Controller:
         if going := [watch for (engine_id, _), watch in self._watches.items() if engine_id in ids]:
             await asyncio.wait(going, timeout=KILL_WAIT_S)
 
-    async def restart_engines(self, engine_ids: Iterable[int]) -> None:
-        """End these engines and start new processes under their ids, with empty namespaces."""
-        self._carry_out(self._membership.handle(EnginesRestarted(tuple(engine_ids))))
+    async def restart_engines(self, engine_ids: Iterable[int], recovers: bool) -> None:
+        """End these engines and start new processes under their ids.
+
+        Their namespaces are empty, or, with ``recovers``, what they would be had the engines died.
+        """
+        self._carry_out(self._membership.handle(EnginesRestarted(tuple(engine_ids), recovers)))
 
     async def register(self, engine: EngineInfo) -> bool:
         """An engine is up; False if it is not wanted any more."""
@@ -298,7 +301,8 @@ class Controller:
         return self._lines.setdefault((engine_id, incarnation), _Mailbox())
 
     def _state(self) -> ClusterState:
-        return ClusterState(self._cluster, tuple(self._membership.engines), tuple(self._membership.starting))
+        members = self._membership
+        return ClusterState(self._cluster, tuple(members.engines), tuple(members.starting), tuple(members.recovering))
 
     def _forget_lapsed_clients(self) -> None:
         lapsed = time.monotonic() - CLIENT_LEASE_S

@@ -1,0 +1,72 @@
+"""Requests as a client's post handles them, and the ways they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nsactors.core.cluster import EngineInfo, Recovery
+from nsactors.core.stream import Outbox
+from nsactors.errors import EngineLost
+from nsactors.results import Call
+from nsactors.transport.base import Addressed, EngineGone
+
+__all__ = ["Letter", "Line", "address_of", "loss_of"]
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The way to one engine, through all its incarnations.
+
+    Attributes:
+        engine: the incarnation that takes requests, or did so last.
+        outbox: what is on its way there.
+        away: it has died, and its next incarnation is not here yet.
+        replays: that one will have its namespace, so what it had not answered is sent again.
+    """
+
+    engine: EngineInfo
+    outbox: Outbox[Letter]
+    away: bool = False
+    replays: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """A request to one engine.
+
+    Attributes:
+        call: what its sender sees of it.
+        line: the way it takes.
+        stops_seen: how many stops of that engine its client knew of.
+        prepared: what it says, ready to be sent.
+        stops_on_error: whether its failure is such a stop.
+        relayed: whether it goes by way of a relay.
+        engine: the incarnation it goes to; None as long as there is none.
+        pending: what the transport gave for it when it was sent.
+        again: it had been sent to an incarnation that is gone.
+    """
+
+    call: Call
+    line: Line
+    stops_seen: int
+    prepared: Any
+    stops_on_error: bool
+    relayed: bool
+    engine: EngineInfo | None = None
+    pending: Any = None
+    again: bool = False
+
+
+def loss_of(call: Call, engine: EngineInfo, gone: EngineGone) -> EngineLost:
+    """What a call ends with whose engine is gone."""
+    if engine.recovery is Recovery.NONE:
+        return EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail)
+    after = "A new process takes its place, with an empty namespace; Cluster(recovery='replay') would make that again"
+    return EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail, after)
+
+
+def address_of(letter: Letter) -> Addressed:
+    """To whom a letter goes."""
+    assert letter.engine is not None, "a letter is offered before it is sent"
+    return Addressed(letter.engine, letter.call.request_id.seq, letter.stops_seen)

@@ -1,0 +1,13 @@
+"""The controller: who is in the cluster, and what it remembers.
+
+::
+
+    controller     its methods, as engines and clients call them
+    mailboxes      what waits for those that come to fetch it
+    store          what outlives its process
+"""
+
+from nsactors.controller.controller import Controller, Death, Launcher
+from nsactors.controller.store import Nowhere, SqliteStore, Store, Stored
+
+__all__ = ["Controller", "Death", "Launcher", "Nowhere", "SqliteStore", "Store", "Stored"]

@@ -1,0 +1,461 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterable
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsactors.core.scheduling import (
+    AbortRequested,
+    Alarm,
+    Backlog,
+    Deliver,
+    Dispatch,
+    Effect,
+    Engine,
+    EngineAdded,
+    EngineRemoved,
+    GiveUp,
+    Interrupt,
+    Needs,
+    Policy,
+    Ran,
+    Replied,
+    Retry,
+    Scheduler,
+    Span,
+    Status,
+    Submitted,
+    TakeBack,
+    TakenBack,
+    Task,
+    TaskId,
+    TaskInfo,
+    TaskState,
+    Tick,
+    Why,
+)
+
+E = TypeVar("E")
+
+
+def only(kind: type[E], effects: Iterable[object]) -> list[E]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def with_engines(count: int, policy: Policy | None = None) -> Scheduler:
+    scheduler = Scheduler(policy)
+    for engine_id in range(count):
+        scheduler.handle(EngineAdded(Engine(engine_id), at=0.0))
+    return scheduler
+
+
+def submit(scheduler: Scheduler, *tasks: Task, at: float = 0.0) -> list[Effect]:
+    return scheduler.handle(Submitted(tasks, at))
+
+
+def reply(
+    scheduler: Scheduler, batch: Dispatch, status: Status = Status.OK, *, each_s: float = 1.0, at: float = 1.0
+) -> list[Effect]:
+    """The engine has run all of a batch."""
+    results = tuple(Ran(*span, status, each_s * (span.stop - span.start)) for span in batch.spans)
+    return scheduler.handle(Replied(batch.batch_id, results, at))
+
+
+def sent(effects: Iterable[object]) -> list[tuple[int, TaskId]]:
+    return [(batch.engine_id, span.task_id) for batch in only(Dispatch, effects) for span in batch.spans]
+
+
+def measured(scheduler: Scheduler, each_s: float) -> None:
+    """Let one task of each engine be measured."""
+    effects = submit(scheduler, *(Task(f"probe {i}") for i in range(10)))
+    while batches := only(Dispatch, effects):
+        effects = [effect for batch in batches for effect in reply(scheduler, batch, each_s=each_s, at=0.0)]
+
+
+# To whom work goes.
+
+
+def test_each_engine_that_is_free_gets_a_task() -> None:
+    scheduler = with_engines(3)
+    assert sent(submit(scheduler, Task("a"), Task("b"))) == [(0, "a"), (1, "b")]
+    assert sent(submit(scheduler, Task("c"))) == [(2, "c")]
+
+
+def test_an_engine_that_is_done_gets_the_next_task_in_order() -> None:
+    scheduler = with_engines(1)
+    batch = only(Dispatch, submit(scheduler, Task("a"), Task("b"), Task("c")))[0]
+    assert sent(reply(scheduler, batch)) == [(0, "b")]
+
+
+def test_a_task_waits_for_an_engine_to_join() -> None:
+    scheduler = Scheduler()
+    assert submit(scheduler, Task("a")) == []
+    assert sent(scheduler.handle(EngineAdded(Engine(5), at=1.0))) == [(5, "a")]
+
+
+def test_more_urgent_tasks_go_first() -> None:
+    scheduler = Scheduler()
+    submit(scheduler, Task("a"), Task("b", priority=1), Task("c", priority=-1), Task("d", priority=1))
+    order, effects = [], scheduler.handle(EngineAdded(Engine(0), at=0.0))
+    while batches := only(Dispatch, effects):
+        order += [span.task_id for batch in batches for span in batch.spans]
+        effects = [effect for batch in batches for effect in reply(scheduler, batch)]
+    assert order == ["b", "d", "a", "c"]
+
+
+def test_a_result_is_passed_on_as_it_came() -> None:
+    scheduler = with_engines(1)
+    submit(scheduler, Task("a"))
+    ran = Ran("a", 0, 1, Status.FAILED, 0.5, value="whatever the driver likes")
+    assert scheduler.handle(Replied(1, (ran,), 1.0)) == [Deliver(0, (ran,))]
+
+
+def test_a_task_that_is_submitted_twice_runs_once() -> None:
+    scheduler = with_engines(2)
+    submit(scheduler, Task("a"))
+    assert submit(scheduler, Task("a")) == []
+
+
+@pytest.mark.parametrize(
+    ("needs", "engine_id"),
+    [
+        (Needs.of([2]), 2),
+        (Needs.of(resources={"GPU": 1}), 1),
+        (Needs.of(resources={"GPU": 1.5, "memory": 8}), 2),
+        (Needs.of(labels={"zone": "b"}), 2),
+        (Needs.of([0, 2], {"GPU": 1}, {"zone": "b"}), 2),
+    ],
+)
+def test_a_task_goes_to_an_engine_that_has_what_it_needs(needs: Needs, engine_id: int) -> None:
+    scheduler = Scheduler()
+    for engine in [
+        Engine(0, {}, {"zone": "a"}),
+        Engine(1, {"GPU": 1}, {"zone": "a"}),
+        Engine(2, {"GPU": 2, "memory": 16}, {"zone": "b"}),
+    ]:
+        scheduler.handle(EngineAdded(engine, 0.0))
+    assert sent(submit(scheduler, Task("a", needs=needs))) == [(engine_id, "a")]
+
+
+def test_a_task_that_waits_for_one_engine_does_not_hold_up_those_for_others() -> None:
+    scheduler = with_engines(2)
+    submit(scheduler, Task("long", needs=Needs.of([0])))
+    assert sent(submit(scheduler, Task("a", needs=Needs.of([0])), Task("b"))) == [(1, "b")]
+
+
+def test_a_task_whose_target_is_gone_is_given_up() -> None:
+    scheduler = with_engines(2)
+    submit(scheduler, Task("long", needs=Needs.of([0])), Task("a", needs=Needs.of([0])))
+    effects = scheduler.handle(EngineRemoved(0, at=1.0))
+    assert [(e.span.task_id, e.why, e.reason) for e in only(GiveUp, effects)] == [
+        ("a", Why.IMPOSSIBLE, "targets: engine 0 gone"),
+        ("long", Why.IMPOSSIBLE, "targets: engine 0 gone"),
+    ]
+    assert only(Retry, effects) == []
+
+
+def test_a_task_whose_target_is_restarted_waits_for_it() -> None:
+    scheduler = with_engines(2)
+    submit(scheduler, Task("a", needs=Needs.of([0])))
+    assert only(GiveUp, scheduler.handle(EngineRemoved(0, at=1.0, returns=True))) == []
+    assert sent(scheduler.handle(EngineAdded(Engine(0), at=2.0))) == [(0, "a")]
+
+
+# Batches.
+
+
+def test_tasks_of_unknown_length_go_one_by_one() -> None:
+    batches = only(Dispatch, submit(with_engines(1), Task("map", size=100)))
+    assert [batch.spans for batch in batches] == [(Span("map", 0, 1),)]
+
+
+def test_measured_tasks_go_in_batches_of_about_the_wanted_time_and_one_more_in_advance() -> None:
+    scheduler = with_engines(1, Policy(batch_s=0.0205))
+    measured(scheduler, each_s=0.001)
+    batches = only(Dispatch, submit(scheduler, *(Task(i) for i in range(1000))))
+    assert [len(batch.spans) for batch in batches] == [20, 20]
+
+
+def test_chunks_of_a_map_travel_as_one_span() -> None:
+    scheduler = with_engines(1)
+    measured(scheduler, each_s=0.001)
+    batches = only(Dispatch, submit(scheduler, Task("map", size=1000)))
+    assert [batch.spans for batch in batches] == [(Span("map", 0, 20),), (Span("map", 20, 40),)]
+
+
+def test_batches_shrink_as_the_queue_runs_out() -> None:
+    scheduler = with_engines(2, Policy(least_s=0.0))
+    measured(scheduler, each_s=1e-5)
+    sizes, batches = [], only(Dispatch, submit(scheduler, Task("map", size=100)))
+    while batches:
+        sizes += [span.stop - span.start for span in batches[0].spans]
+        batches = batches[1:] + only(Dispatch, reply(scheduler, batches[0], each_s=1e-5))
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1], sum(sizes)) == (25, 1, 100)
+
+
+def test_long_tasks_are_not_sent_in_advance_near_the_end() -> None:
+    scheduler = with_engines(2)
+    measured(scheduler, each_s=10.0)
+    assert len(sent(submit(scheduler, *(Task(i) for i in range(4))))) == 2
+
+
+def test_what_a_reply_leaves_out_goes_on_elsewhere() -> None:
+    scheduler = with_engines(1)
+    measured(scheduler, each_s=0.001)
+    batch = only(Dispatch, submit(scheduler, Task("map", size=8)))[0]
+    assert batch.spans == (Span("map", 0, 4),)
+    effects = scheduler.handle(Replied(batch.batch_id, (Ran("map", 0, 1, Status.OK, 0.5),), 1.0))
+    assert only(Dispatch, effects)[0].spans[0] == Span("map", 1, 2)
+
+
+# Failures.
+
+
+def test_a_task_that_failed_is_tried_again_on_another_engine() -> None:
+    scheduler = with_engines(2)
+    batch = only(Dispatch, submit(scheduler, Task("a", retries=1)))[0]
+    ran = Ran("a", 0, 1, Status.FAILED, 1.0)
+    effects = scheduler.handle(Replied(batch.batch_id, (ran,), 1.0))
+    assert (only(Retry, effects), sent(effects)) == ([Retry(Span("a"), 0, ran)], [(1, "a")])
+    assert only(Deliver, reply(scheduler, only(Dispatch, effects)[0], Status.FAILED)) != []
+
+
+def test_a_task_waits_for_a_busy_engine_rather_than_fail_twice_on_one() -> None:
+    scheduler = with_engines(2)
+    first, second = only(Dispatch, submit(scheduler, Task("a", retries=1), Task("b")))
+    assert sent(reply(scheduler, first, Status.FAILED)) == []
+    assert sent(reply(scheduler, second)) == [(1, "a")]
+
+
+def test_a_task_fails_twice_on_one_engine_if_there_is_no_other() -> None:
+    scheduler = with_engines(1)
+    batch = only(Dispatch, submit(scheduler, Task("a", retries=1)))[0]
+    assert sent(reply(scheduler, batch, Status.FAILED)) == [(0, "a")]
+
+
+def test_items_of_a_map_are_tried_again_alone() -> None:
+    scheduler = with_engines(1)
+    measured(scheduler, each_s=0.001)
+    batch = only(Dispatch, submit(scheduler, Task("map", size=6, retries=1)))[0]
+    results = (
+        Ran("map", 0, 1, Status.OK, 0.001),
+        Ran("map", 1, 2, Status.FAILED, 0.001),
+        Ran("map", 2, 3, Status.OK, 0.001),
+    )
+    effects = scheduler.handle(Replied(batch.batch_id, results, 1.0))
+    assert only(Deliver, effects) == [Deliver(0, (results[0], results[2]))]
+    assert only(Retry, effects) == [Retry(Span("map", 1, 2), 0, results[1])]
+
+
+def test_an_engine_that_does_not_meet_a_condition_is_passed_over_for_good() -> None:
+    scheduler = with_engines(2)
+    batch = only(Dispatch, submit(scheduler, Task("a")))[0]
+    effects = reply(scheduler, batch, Status.UNMET)
+    assert (sent(effects), only(Deliver, effects)) == ([(1, "a")], [])
+    given_up = only(GiveUp, reply(scheduler, only(Dispatch, effects)[0], Status.UNMET))
+    assert [(e.span, e.why) for e in given_up] == [(Span("a"), Why.IMPOSSIBLE)]
+
+
+# Engines that are lost.
+
+
+def test_what_a_lost_engine_held_goes_elsewhere_and_its_late_reply_is_ignored() -> None:
+    scheduler = with_engines(2)
+    batch = only(Dispatch, submit(scheduler, Task("a")))[0]
+    effects = scheduler.handle(EngineRemoved(0, at=1.0))
+    assert effects[:1] == [Retry(Span("a"), 0, None)]
+    assert sent(effects) == [(1, "a")]
+    assert reply(scheduler, batch) == []
+
+
+def test_an_engine_that_joins_again_has_lost_what_it_held() -> None:
+    scheduler = with_engines(1)
+    batch = only(Dispatch, submit(scheduler, Task("a")))[0]
+    assert sent(scheduler.handle(EngineAdded(Engine(0), at=1.0))) == [(0, "a")]
+    assert reply(scheduler, batch) == []
+
+
+def test_a_task_that_takes_too_many_engines_with_it_is_given_up() -> None:
+    scheduler = with_engines(4, Policy(max_losses=2))
+    submit(scheduler, Task("a"))
+    effects = [scheduler.handle(EngineRemoved(engine_id, at=1.0)) for engine_id in range(3)]
+    assert [(e.span, e.why) for e in only(GiveUp, effects[-1])] == [(Span("a"), Why.ENGINES_LOST)]
+    assert "engines 0-2 died" in only(GiveUp, effects[-1])[0].reason
+
+
+def test_what_an_engine_was_lost_under_is_sent_alone_and_nothing_behind_it() -> None:
+    scheduler = with_engines(2)
+    measured(scheduler, each_s=0.0001)
+    batches = only(Dispatch, submit(scheduler, *(Task(i) for i in range(40))))
+    effects = scheduler.handle(EngineRemoved(0, at=0.0))
+    suspects = {retry.span for retry in only(Retry, effects)}
+    waiting = [batch for batch in batches if batch.engine_id == 1] + only(Dispatch, effects)
+    alone = set()
+    while waiting:
+        sent_now = only(Dispatch, reply(scheduler, waiting.pop(0), each_s=0.0001, at=0.0))
+        if guilty := suspects.intersection(span for batch in sent_now for span in batch.spans):
+            assert ([len(batch.spans) for batch in sent_now], waiting) == ([1], [])
+            alone |= guilty
+        waiting += sent_now
+    assert alone == suspects != set()
+
+
+# Work that is taken back.
+
+
+@pytest.fixture
+def trapped() -> tuple[Scheduler, Dispatch, list[Effect]]:
+    """Engine 0 has begun a batch of four items at 0.0; engine 1 joins at 5.0. Its effects are the last."""
+    scheduler = with_engines(1)
+    measured(scheduler, each_s=0.001)
+    batch = only(Dispatch, submit(scheduler, Task("map", size=4, chunksize=4)))[0]
+    return scheduler, batch, scheduler.handle(EngineAdded(Engine(1), at=5.0))
+
+
+Trapped = tuple[Scheduler, Dispatch, list[Effect]]
+
+
+def test_an_engine_with_nothing_to_do_has_work_taken_back_from_another(trapped: Trapped) -> None:
+    _, batch, effects = trapped
+    assert effects == [TakeBack(0, batch.batch_id, (Span("map", 0, 4),))]
+
+
+def test_what_is_given_back_goes_to_the_engine_that_is_free(trapped: Trapped) -> None:
+    scheduler, batch, _ = trapped
+    effects = scheduler.handle(TakenBack(batch.batch_id, (Span("map", 1, 4),), 5.0))
+    assert only(Dispatch, effects)[0].spans == (Span("map", 1, 4),)
+    ran = Ran("map", 0, 1, Status.OK, 5.0)
+    assert only(Deliver, scheduler.handle(Replied(batch.batch_id, (ran,), 6.0))) == [Deliver(0, (ran,))]
+
+
+def test_what_is_not_given_back_stays_where_it_is(trapped: Trapped) -> None:
+    scheduler, batch, _ = trapped
+    assert scheduler.handle(TakenBack(batch.batch_id, (), 5.0)) == []
+    assert scheduler.handle(Tick(10.0)) == []
+
+
+def test_a_reply_that_overtakes_the_answer_counts(trapped: Trapped) -> None:
+    scheduler, batch, _ = trapped
+    effects = scheduler.handle(Replied(batch.batch_id, (Ran("map", 0, 1, Status.OK, 5.0),), 5.0))
+    assert only(Dispatch, effects)[0].spans == (Span("map", 1, 4),)
+    assert scheduler.handle(TakenBack(batch.batch_id, (Span("map", 1, 4),), 5.0)) == []
+
+
+def test_results_of_what_was_given_back_are_refused(trapped: Trapped) -> None:
+    scheduler, batch, _ = trapped
+    scheduler.handle(TakenBack(batch.batch_id, (Span("map", 1, 4),), 5.0))
+    results = (Ran("map", 0, 1, Status.OK, 5.0), Ran("map", 1, 4, Status.OK, 0.1))
+    assert only(Deliver, scheduler.handle(Replied(batch.batch_id, results, 6.0))) == [Deliver(0, results[:1])]
+
+
+def test_a_batch_is_left_alone_while_it_is_young() -> None:
+    scheduler = with_engines(1, Policy(patience_s=0.5))
+    measured(scheduler, each_s=0.001)
+    submit(scheduler, Task("map", size=4, chunksize=4), at=10.0)
+    assert scheduler.handle(EngineAdded(Engine(1), at=10.1)) == [Alarm(10.5)]
+    assert len(only(TakeBack, scheduler.handle(Tick(10.5)))) == 1
+
+
+# Ends that are asked for.
+
+
+def test_a_task_that_no_engine_has_is_aborted_at_once() -> None:
+    scheduler = with_engines(1)
+    submit(scheduler, Task("long"), Task("a"), Task("map", size=10), Task("b"))
+    effects = scheduler.handle(AbortRequested(frozenset({"a", "map"}), 1.0))
+    assert [(e.span, e.why) for e in only(GiveUp, effects)] == [
+        (Span("a"), Why.ABORTED),
+        (Span("map", 0, 10), Why.ABORTED),
+    ]
+    assert scheduler.unassigned == 1
+
+
+def test_a_task_at_an_engine_is_taken_back_or_interrupted_and_ends_when_the_engine_says_so() -> None:
+    scheduler = with_engines(1)
+    batch = only(Dispatch, submit(scheduler, Task("a", retries=3)))[0]
+    spans = (Span("a"),)
+    effects = scheduler.handle(AbortRequested(frozenset({"a"}), 1.0))
+    assert effects == [TakeBack(0, batch.batch_id, spans), Interrupt(0, batch.batch_id, spans)]
+    interrupted = Ran("a", 0, 1, Status.FAILED, 1.0)
+    assert scheduler.handle(Replied(batch.batch_id, (interrupted,), 2.0)) == [Deliver(0, (interrupted,))]
+
+
+def test_an_aborted_task_that_is_given_back_has_ended() -> None:
+    scheduler = with_engines(2)
+    batch = only(Dispatch, submit(scheduler, Task("a")))[0]
+    scheduler.handle(AbortRequested(frozenset({"a"}), 1.0))
+    effects = scheduler.handle(TakenBack(batch.batch_id, (Span("a"),), 1.0))
+    assert ([e.why for e in only(GiveUp, effects)], sent(effects)) == ([Why.ABORTED], [])
+
+
+def test_an_aborted_task_is_not_run_again_when_its_engine_is_lost() -> None:
+    scheduler = with_engines(2)
+    submit(scheduler, Task("a"))
+    scheduler.handle(AbortRequested(frozenset({"a"}), 1.0))
+    effects = scheduler.handle(EngineRemoved(0, at=2.0))
+    assert ([e.why for e in only(GiveUp, effects)], sent(effects)) == ([Why.ABORTED], [])
+
+
+def test_a_task_that_no_engine_takes_in_time_is_given_up_when_the_alarm_goes_off() -> None:
+    scheduler = with_engines(1)
+    submit(scheduler, Task("long"))
+    assert submit(scheduler, Task("a", timeout_s=2.0), at=1.0) == [Alarm(3.0)]
+    assert only(GiveUp, scheduler.handle(Tick(2.9))) == []
+    effects = scheduler.handle(Tick(3.0))
+    assert [(e.span, e.why) for e in only(GiveUp, effects)] == [(Span("a"), Why.TIMED_OUT)]
+
+
+def test_a_task_that_was_taken_in_time_may_run_for_longer() -> None:
+    scheduler = with_engines(1)
+    batch = only(Dispatch, submit(scheduler, Task("a", timeout_s=2.0)))[0]
+    assert only(GiveUp, scheduler.handle(Tick(3.0))) == []
+    assert only(Deliver, reply(scheduler, batch, at=4.0)) != []
+
+
+# What can be asked.
+
+
+def test_tasks_are_listed_with_their_state() -> None:
+    scheduler = with_engines(1)
+    submit(scheduler, Task("a"), Task("map", size=3), Task("b", needs=Needs.of(resources={"GPU": 1})))
+    assert scheduler.tasks() == [
+        TaskInfo("a", TaskState.ASSIGNED, 1, (0,)),
+        TaskInfo("map", TaskState.READY, 3, ()),
+        TaskInfo("b", TaskState.STRANDED, 1, ()),
+    ]
+    assert (scheduler.unassigned, scheduler.assigned(0), scheduler.assigned(7)) == (4, 1, 0)
+
+
+def test_a_map_costs_no_memory_for_its_items_and_a_call_less_than_a_kilobyte() -> None:
+    scheduler = Scheduler()
+    tracemalloc.start()
+    submit(scheduler, Task("map", size=1_000_000))
+    for_map, _ = tracemalloc.get_traced_memory()
+    submit(scheduler, *(Task(i) for i in range(1000)))
+    for_all, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert for_map < 10_000
+    assert (for_all - for_map) / 1000 < 1000
+
+
+# The engine's side.
+
+
+@given(st.lists(st.integers(1, 5), max_size=6), st.lists(st.integers(0, 4), max_size=20))
+def test_each_item_of_a_backlog_is_begun_or_given_back(sizes: list[int], steps: list[int]) -> None:
+    spans = [Span(number, 0, size) for number, size in enumerate(sizes)]
+    backlog, out = Backlog(spans), []
+    for step in steps:
+        begun = backlog.begin(step) if step else None
+        out += [begun] if begun else []
+        if not step:
+            out += backlog.take_back(spans[::2])
+    while begun := backlog.begin():
+        out.append(begun)
+    items = [(span.task_id, index) for span in out for index in range(span.start, span.stop)]
+    assert sorted(items) == [(number, index) for number, size in enumerate(sizes) for index in range(size)]
