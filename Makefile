@@ -8,7 +8,7 @@ export IPYTHONDIR := $(CURDIR)/$(VENV)/var/ipython
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/var/matplotlib
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench growth layers docs clean
+.PHONY: demo test check chaos bench growth layers docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/nsactors demo
@@ -23,7 +23,11 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# Options go into ARGS: make bench ARGS="--n 1,4,16,64".
+# Options go into ARGS: make chaos ARGS="--kills 200", or "--minutes 10 --soak".
+chaos: $(VENV)/.installed-test
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+# As above: make bench ARGS="--n 1,4,16,64".
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 

@@ -33,7 +33,13 @@ __all__ = [
     "wall",
 ]
 
-RATIOS = (("nsactors", "ray"), ("broadcast", "nsactors"), ("ipyparallel", "nsactors"), ("dask", "nsactors"))
+RATIOS = (
+    ("nsactors", "ray"),
+    ("nsactors", "serial"),
+    ("broadcast", "nsactors"),
+    ("ipyparallel", "nsactors"),
+    ("dask", "nsactors"),
+)
 GROWTH_FROM = 4  # engines
 _DISTRIBUTIONS = ("nsactors", "ray", "ipyparallel", "distributed", "ipython", "numpy")
 _TITLES = {operation.name: operation.title for operation in OPERATIONS}

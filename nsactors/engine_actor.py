@@ -17,18 +17,25 @@ from typing import Any, Protocol, TypeVar
 
 from nsactors.core.cluster import (
     Abort,
+    Accept,
     Answer,
     Ask,
+    Collect,
     Command,
     Complete,
     EngineInfo,
     EngineSpec,
+    GiveBack,
     Inspect,
     Interrupt,
+    InterruptTasks,
     Measure,
+    Presence,
     Question,
+    Receipt,
     Recovery,
     Report,
+    Rest,
     Signal,
 )
 from nsactors.core.journal import Entry
@@ -39,27 +46,31 @@ from nsactors.core.messages import (
     Expired,
     Failed,
     Ok,
-    Operation,
     Outcome,
     OutputBatch,
     Refused,
     Reply,
     Request,
     RequestId,
+    Reset,
+    RunTasks,
     TakeSnapshot,
 )
 from nsactors.core.payload import Payload, pack
 from nsactors.core.recovery import RecoveryReport
 from nsactors.core.remote_value import ObjectStore, RemoteValue
 from nsactors.core.stream import InstructionStream, Verdict
-from nsactors.errors import CapabilityError, ClusterUnreachable, ConnectionLost, Failure
+from nsactors.errors import CapabilityError, ClusterUnreachable, ConnectionLost
 from nsactors.namespace import Namespace
+from nsactors.namespace.answering import Answers
 from nsactors.namespace.engine_journal import EngineJournal, JournalKeeper
-from nsactors.namespace.gate import CellLoop, InterruptGate, is_user_frame, user_traceback
+from nsactors.namespace.failures import capture_failure
+from nsactors.namespace.gate import CellLoop, InterruptGate
 from nsactors.namespace.host import Host
 from nsactors.namespace.memory import namespace_memory
 from nsactors.namespace.news import Ended, News, begun_entry
 from nsactors.namespace.output import Output
+from nsactors.namespace.tasks import TaskRunner
 
 __all__ = ["ControllerPort", "EngineActor"]
 
@@ -69,10 +80,7 @@ ORPHAN_AFTER_S = 900.0
 RETRY_S = 0.5
 SHIP_BUSY_S = 0.05
 SHIP_IDLE_S = 0.1
-READ_ONLY_HINT = (
-    "Arrays arrive as read-only views of shared memory: push(..., copy=True) or view.set_flags(copy=True) gives ones "
-    "that can be written to, and so does array.copy() here"
-)
+ENDINGS_EVERY = 5
 
 
 class ControllerPort(Protocol):
@@ -86,7 +94,7 @@ class ControllerPort(Protocol):
         """Wait for commands; an empty list after a while without any, None when this engine is to end."""
         ...
 
-    def report(self, engine_id: int, incarnation: int, report: Report) -> None:
+    def report(self, engine_id: int, incarnation: int, report: Report) -> Receipt:
         """Hand over output and news; returns when the controller has them."""
         ...
 
@@ -99,7 +107,7 @@ class EngineActor:
         port: the line to the controller.
         host: the process or thread it lives in.
         store: where it keeps values that are pulled as references.
-        keeper: where it sends its journal; None if that is on no other machine.
+        keeper: of journals, if there is one.
     """
 
     def __init__(
@@ -120,18 +128,22 @@ class EngineActor:
         self._gate = InterruptGate(self._cell_loop)
         whole = f"{host.output_path}.stdout and .stderr on {socket.gethostname()}" if host.output_path else ""
         self._output = Output(spec.engine_id, host.open_capture(), whole)
+        self.answers = Answers(store, self._output)
         self._namespace = Namespace(host.fresh_names(), self._make_shell, self._keep)
+        self._tasks = TaskRunner(spec.engine_id, self._namespace.names, self._gate, self._output, store.ref_types)
         self._running: tuple[Request, float] | None = None
+        self._rests_since = time.monotonic()
         self._closed = threading.Event()
         self._news = News()
+        self._reported_to: int | None = None
         self._deadline: tuple[RequestId, float] | None = None
         self._expired: RequestId | None = None
         self._announced: RequestId | None = None
+        self._round = 0
         host.install(self._gate)
         if spec.startup:
             self._namespace.run(Execute(spec.startup, silent=True, store_history=False), None)
         self._recovered: RecoveryReport | None = None
-        self._replayed: dict[RequestId, tuple[Reply, Payload | None]] = {}
         self._journal = self._open_journal(keeper)
         if self._journal is not None and spec.recovers is not None:
             self._recover(self._journal)
@@ -164,15 +176,15 @@ class EngineActor:
         # One step: whoever is told that an abort came too late may be sure that an interrupt does not come too early.
         with self._stream_lock:
             verdict = self._stream.take(request.id, request.stops_seen)
+            self.answers.begin(request.id)
             if verdict is Verdict.RUN:
                 self._gate.enter(request.id)
                 self._running = (request, started)
         nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
-            case Verdict.REPEATED if request.id in self._replayed:
-                return self._replayed.pop(request.id)
             case Verdict.REPEATED:
-                return self._reply(request, Refused(), nothing, started), None
+                known = self.answers.again(request.id)
+                return known or (self._reply(request, Refused(), nothing, started), None)
             case Verdict.ABORTED:
                 return self._reply(request, Aborted(), nothing, started), None
             case Verdict.RUN:
@@ -190,7 +202,7 @@ class EngineActor:
         outcome: Outcome
         result: Payload | None = None
         try:
-            value = self._carry_out(request.operation, payload)
+            value = self._carry_out(request, payload)
             if value is not None:
                 result = pack(value, what="the result", ref_types=self._store.ref_types)
             outcome = Ok()
@@ -198,10 +210,11 @@ class EngineActor:
             if self._expired == request.id and request.limit_s is not None and isinstance(error, KeyboardInterrupt):
                 outcome = Expired(request.limit_s)
             else:
-                outcome = Failed(self._failure(error, request))
+                outcome = Failed(capture_failure(error, self._spec.engine_id, request.label))
         finally:
             self._gate.leave()
             self._deadline = None
+            self._rests_since = time.monotonic()
             self._running = None
         if request.stops_on_error and not isinstance(outcome, Ok):
             with self._stream_lock:
@@ -223,12 +236,17 @@ class EngineActor:
             if value is not None:
                 result = pack(value, what="the result", ref_types=self._store.ref_types)
         except BaseException as failed:
-            outcome = Failed(self._failure(failed, Request(entry.request, entry.operation)))
+            outcome = Failed(capture_failure(failed, spec.engine_id, Request(entry.request, entry.operation).label))
         nothing = OutputBatch(entry.request, spec.engine_id, 0, ())
         reply = Reply(entry.request, spec.engine_id, spec.incarnation, outcome, nothing, now, now)
-        self._replayed[entry.request] = reply, result
+        self.answers.keep_replayed(reply, result)
 
-    def _carry_out(self, operation: Operation, payload: Payload | None) -> Any:
+    def _carry_out(self, request: Request, payload: Payload | None) -> Any:
+        operation = request.operation
+        if isinstance(operation, RunTasks):
+            return self._tasks.run(request.id.client, operation, payload)
+        if isinstance(operation, Reset):
+            self._tasks.forget_functions()
         if not isinstance(operation, TakeSnapshot):
             return self._namespace.run(operation, payload)
         if self._journal is None:
@@ -258,17 +276,6 @@ class EngineActor:
         spec = self._spec
         count = number if isinstance(request.operation, Execute) else None
         return Reply(request.id, spec.engine_id, spec.incarnation, outcome, tail, started, completed, count)
-
-    def _failure(self, error: BaseException, request: Request) -> Failure:
-        if isinstance(error, ValueError) and "read-only" in str(error):
-            error.add_note(READ_ONLY_HINT)
-        return Failure.capture(
-            error.with_traceback(user_traceback(error)),
-            engine_id=self._spec.engine_id,
-            call=request.label,
-            dumps=lambda value: pack(value, what="the exception", ref_types=()).data,
-            is_user_frame=is_user_frame,
-        )
 
     def _make_shell(self, names: dict[str, Any]) -> Any:
         return self._host.make_shell(self._spec.engine_id, names, self._output, self._cell_loop)
@@ -321,9 +328,13 @@ class EngineActor:
             case Interrupt(requests):
                 running = self._running
                 if running is not None and (requests is None or running[0].id in requests):
-                    self._gate.interrupt(running[0].id)
+                    self._gate.interrupt(self._tasks.current or running[0].id)
+            case InterruptTasks(client, spans):
+                self._tasks.interrupt(client, spans)
             case Signal(number):
                 self._host.signal(number)
+            case Presence(client, here):
+                self.answers.note_presence(client, here=here)
             case Ask(ticket, question):
                 self._news.add(self._answer(ticket, question))
 
@@ -334,13 +345,24 @@ class EngineActor:
                     with self._stream_lock:
                         self._stream.abort(requests)
                     return Answer(ticket, None)
+                case Accept(client, upto):
+                    return Answer(ticket, self.answers.accept(client, upto))
+                case Collect(requests):
+                    wanted = requests.get(self._spec.engine_id, ())
+                    with self._stream_lock:
+                        passed = {request for request, _ in wanted if self._stream.has_passed(request)}
+                    return Answer(ticket, self.answers.collect(wanted, passed))
                 case Complete(code, cursor):
                     return Answer(ticket, self._namespace.complete(code, cursor))
+                case GiveBack(batches):
+                    return Answer(ticket, self._tasks.give_back(batches))
                 case Inspect(name, detail):
                     return Answer(ticket, self._namespace.inspect(name, detail))
                 case Measure(top):
                     held = namespace_memory(self._namespace.names, top)
                     return Answer(ticket, EngineMemory(held, self._host.memory(), self._store.memory()))
+                case Rest():
+                    return Answer(ticket, 0.0 if self._running else time.monotonic() - self._rests_since)
         except Exception as error:
             return Answer(ticket, None, f"{type(error).__name__}: {error}")
 
@@ -348,6 +370,7 @@ class EngineActor:
         while not self._closed.is_set():
             self._news.urgent.wait(SHIP_IDLE_S if self._running is None else SHIP_BUSY_S)
             self._end_overdue()
+            self._tasks.end_overdue()
             try:
                 self._ship_once()
             except Exception:  # nothing may end this thread: no output would come any more, and no time limit hold
@@ -361,8 +384,12 @@ class EngineActor:
             self._gate.interrupt(deadline[0])
 
     def _ship_once(self) -> None:
+        # Endings of short requests can wait for a while: a report takes the controller as long as a call.
+        self._round += 1
+        due = self._round % ENDINGS_EVERY == 0 or self._news.urgent.is_set()
         running = self._running
-        if running is not None and running[0].id != self._announced:
+        if running is not None and running[0].id != self._announced and time.time() - running[1] > SHIP_BUSY_S:
+            due = True
             self._announced = running[0].id
             self._news.add(begun_entry(running[0], self._spec.engine_id, running[1]))
         if self._journal is not None and self._journal.ships:
@@ -370,14 +397,19 @@ class EngineActor:
         batch = self._output.take()
         if batch:
             self._news.add(batch)
+        elif not due:
+            return
         report = self._news.take(self._spec.engine_id)
         if report == Report():
             return
         try:
-            self._port.report(self._spec.engine_id, self._spec.incarnation, report)
+            receipt = self._port.report(self._spec.engine_id, self._spec.incarnation, report)
         except ConnectionLost:
             return  # the command thread sees it too and ends the engine; the output is in the reply's tail
-        if batch:
+        before, self._reported_to = self._reported_to, receipt.controller
+        if before not in (None, receipt.controller):
+            self._output.take_again()  # what that one had not delivered went with it
+        elif batch and receipt.delivered:
             self._output.acknowledge(batch)
 
 

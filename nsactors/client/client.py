@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import signal
 import sys
 import uuid
@@ -16,13 +17,16 @@ from nsactors.client.forms import engine_table, table_as_html
 from nsactors.client.memory import ClusterMemory, ask_memory
 from nsactors.client.prompt import join_prompt
 from nsactors.client.session import Session
+from nsactors.client.shared_work import SharedWork
 from nsactors.core.carried import CarriedData
-from nsactors.core.cluster import HistoryEntry, Interrupt, Signal
+from nsactors.core.cluster import Interrupt, Signal
 from nsactors.core.messages import Capability
 from nsactors.core.recovery import RecoveryReport
 from nsactors.core.targets import Targets, is_single, resolve
+from nsactors.errors import EngineStartWarning, warn_caller
 from nsactors.results import AsyncResult, Call
 from nsactors.transport.base import Transport, require
+from nsactors.transport.connection import ConnectionInfo
 
 if TYPE_CHECKING:
     from nsactors.views.broadcast import BroadcastView
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 
-class Client(Everywhere):
+class Client(Everywhere, SharedWork):
     """The engines of a cluster, from one program.
 
     Indexing gives views: ``rc[0]`` one engine, ``rc[:]`` those there are now, ``rc[[2, 0]]`` two of them in this order;
@@ -60,6 +64,25 @@ class Client(Everywhere):
         # Also at interpreter exit: a script that ends without close() must not swallow a failure.
         self._finalizer = weakref.finalize(self, _close, self._session, self._end_prompt_reports, self._report)
 
+    @classmethod
+    def connect(cls, info: ConnectionInfo | str | os.PathLike[str], name: str | None = None, **options: Any) -> Self:
+        """A client of a cluster that another process has started.
+
+        Args:
+            info: what ``Cluster.connection_info()`` gives there, or the path of a file that it has been saved in.
+            name: what others see in the history.
+            options: as for ``Client``.
+
+        Raises:
+            ClusterUnreachable: if there is no such cluster any more, or this process is connected to another Ray.
+            RayImportedFirst: if this process has imported Ray, with settings of its own.
+        """
+        from nsactors.transport.ray_joining import connect
+
+        if not isinstance(info, ConnectionInfo):
+            info = ConnectionInfo.load(info)
+        return cls(connect(info), name, **options)
+
     @property
     def name(self) -> str:
         """What others see in the history."""
@@ -83,7 +106,10 @@ class Client(Everywhere):
         return (self.direct_view(engine_id) for engine_id in self.ids)
 
     def wait_for_engines(self, n: int | None = None, timeout: float | None = -1) -> None:
-        """Wait until ``n`` engines take requests; without ``n``, until all that were asked for do or have failed to.
+        """Wait until ``n`` engines take requests; without ``n``, until all that were asked for do or cannot.
+
+        Engines that cannot start, or find no place in the cluster, are told by an ``EngineStartWarning`` if those that
+        are there are enough.
 
         Args:
             n: how many; more than this may come.
@@ -91,20 +117,22 @@ class Client(Everywhere):
 
         Raises:
             TimeoutError: if they are not there in time.
-            EngineStartError: if so many have failed to start that ``n`` cannot be reached.
+            EngineStartError: if so many cannot start that ``n``, or any, cannot be reached: why, and for one without a
+                place what it asks for and what there is.
         """
         self._check_open()
         roster = self._session.roster
         wanted = len(roster.ids) + len(roster.starting) if n is None else n
         enough = roster.wait_for(wanted, None if timeout is None or timeout < 0 else timeout)
-        if enough and (roster.ids or not roster.start_failures):
-            return
-        self._check_open()
-        here = f"{len(roster.ids)} of {wanted} engines are there"
-        if roster.starting or not roster.start_failures:
-            raise TimeoutError(f"{here} after {timeout:g} s")
-        if n is not None or not roster.ids:
-            raise next(iter(roster.start_failures.values()))
+        problems = {**roster.start_failures, **roster.waiting}
+        if not enough:
+            self._check_open()
+            if {*roster.starting, *roster.away} - problems.keys() or not problems:
+                raise TimeoutError(f"{len(roster.ids)} of {wanted} engines are there after {timeout:g} s")
+        if problems and (not roster.ids or not (enough or n is None)):
+            raise next(iter(problems.values()))
+        for problem in roster.take_problems():
+            warn_caller(EngineStartWarning(problem))
 
     def on_join(self, callback: Callable[[int], object]) -> None:
         """Call ``callback(engine_id)`` whenever an engine joins; what it raises is printed."""
@@ -177,16 +205,6 @@ class Client(Everywhere):
         """
         return ask_memory(self._session.transport.controller, resolve(targets, self.ids), top)
 
-    def history(
-        self, *, client: str | None = None, engine: int | None = None, last: int | None = None
-    ) -> list[HistoryEntry]:
-        """Who ran what, where, when, with which outcome; of all clients unless one is named.
-
-        Engines report in rounds of a tenth of a second: what ended this moment comes with the next.
-        """
-        self._check_open()
-        return self._session.transport.controller.history(client, engine, last)
-
     def abort(self, jobs: Any = None, targets: Targets = "all", block: bool | None = None) -> None:
         """Take back calls of this client that have not started.
 
@@ -248,7 +266,9 @@ class Client(Everywhere):
     @property
     def recoveries(self) -> list[RecoveryReport]:
         """What became of namespaces that were recovered since this client came, oldest first."""
-        return list(self._session.recoveries)
+        reports = list(self._session.recoveries)
+        self._session.ledger.heard(map(str, reports))
+        return reports
 
     def close(self) -> None:
         """Leave the cluster: its engines go on, and failures that nobody has asked for are told."""

@@ -57,7 +57,7 @@ def table_as_html(table: Any) -> str:
 
 def _state(session: Session, engine_id: int) -> str:
     if engine_id in session.roster.starting:
-        return "starting"
+        return "waits for a place" if engine_id in session.roster.waiting else "starting"
     if session.closed or session.roster.get(engine_id) is None:
         return "gone"
     waiting = len(session.open_calls({engine_id}))

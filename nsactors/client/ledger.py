@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nsactors.core.messages import RequestId
-from nsactors.errors import group_failures
+from nsactors.errors import EngineLost, group_failures
 
 if TYPE_CHECKING:
     from nsactors.results import Call
@@ -25,11 +25,30 @@ class Ledger:
         self._unseen: dict[RequestId, Exception] = {}
         self._left_out = 0
         self._notices: list[str] = []
+        self._deaths: dict[int, str] = {}
+        self._deaths_seen: set[int] = set()
+
+    def engine_died(self, engine_id: int, notice: str) -> None:
+        """An engine has died, which people are to hear of, unless a call of theirs has told them."""
+        with self._lock:
+            if engine_id not in self._deaths_seen:
+                self._deaths[engine_id] = notice
+
+    def engine_joined(self, engine_id: int) -> None:
+        """An engine is there, or there again: if it dies, that is news."""
+        with self._lock:
+            self._deaths_seen.discard(engine_id)
 
     def tell(self, notice: str) -> None:
         """Something has happened that people are to hear of."""
         with self._lock:
             self._notices = [*self._notices[-LIMIT:], notice]
+
+    def heard(self, notices: Iterable[str]) -> None:
+        """Somebody has looked for this news themselves."""
+        known = set(notices)
+        with self._lock:
+            self._notices = [notice for notice in self._notices if notice not in known]
 
     def failed(self, call: Call) -> None:
         """A call has failed."""
@@ -46,14 +65,17 @@ class Ledger:
             return
         with self._lock:
             for call in calls:
-                self._unseen.pop(call.request_id, None)
+                if isinstance(self._unseen.pop(call.request_id, None), EngineLost):
+                    self._deaths.pop(call.engine_id, None)
+                    self._deaths_seen.add(call.engine_id)
 
     def report(self) -> str:
         """What is to be told since the last report: notices, and what failed unseen, equal failures once."""
         with self._lock:
             errors, self._unseen = list(self._unseen.values()), {}
             left_out, self._left_out = self._left_out, 0
-            notices, self._notices = self._notices, []
+            notices = [*self._deaths.values(), *self._notices]
+            self._deaths, self._notices = {}, []
         lines = [f"nsactors: {notice}" for notice in notices]
         if not errors:
             return "\n".join(lines)

@@ -42,6 +42,7 @@ class Letter:
         prepared: what it says, ready to be sent.
         stops_on_error: whether its failure is such a stop.
         relayed: whether it goes by way of a relay.
+        carries_tasks: whether it dies with the incarnation it is sent to, for its content goes elsewhere then.
         engine: the incarnation it goes to; None as long as there is none.
         pending: what the transport gave for it when it was sent.
         again: it had been sent to an incarnation that is gone.
@@ -53,6 +54,7 @@ class Letter:
     prepared: Any
     stops_on_error: bool
     relayed: bool
+    carries_tasks: bool = False
     engine: EngineInfo | None = None
     pending: Any = None
     again: bool = False

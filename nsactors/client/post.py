@@ -40,6 +40,7 @@ __all__ = ["Post"]
 
 WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
 RECENT = 1_000  # calls that late output may still belong to
+LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
 TAKE_S = 0.05  # who waits takes quick answers by itself, and is woken for others
 
 Settle = Callable[[Call, Any, Exception | None], None]
@@ -110,11 +111,13 @@ class Post:
                 call = Call(number, engine_id, label, executes, terms.copies)
                 calls.append(call)
                 line = self._lines.get(engine_id)
-                if line is None:
+                if line is None or (line.away and terms.carries_tasks):
                     strangers.append(call)
                     continue
                 stops_seen = self._stops_seen.get(line.engine, 0)
-                letter = self._open[number] = Letter(call, line, stops_seen, prepared, terms.stops_on_error, relayed)
+                letter = self._open[number] = Letter(
+                    call, line, stops_seen, prepared, terms.stops_on_error, relayed, terms.carries_tasks
+                )
                 if not line.away and self._offer(letter):
                     leaving.append(letter)
             self._send(leaving)
@@ -161,9 +164,21 @@ class Post:
             return withdrawn + [letter.call for letter in held if letter.engine is None]
 
     def open_calls(self) -> list[Call]:
-        """Calls that have not been answered, in order of submission."""
+        """Calls that have not been answered, in order of submission; without those that carry tasks."""
         with self._lock:
-            return [letter.call for letter in self._open.values() if not letter.call.done]
+            return [i.call for i in self._open.values() if not (i.call.done or i.carries_tasks)]
+
+    def sent_calls(self) -> list[Call]:
+        """Calls that are at their engines or on their way there."""
+        with self._lock:
+            letters = [letter for letter in self._open.values() if letter.pending is not None]
+            return [letter.call for letter in letters if not letter.call.done]
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether calls wait here: for the send window of their engine, or for an engine that is being brought back."""
+        with self._lock:
+            return any(letter.pending is None and not letter.call.done for letter in self._open.values())
 
     def add_engine(self, engine: EngineInfo) -> None:
         """An engine takes requests; what was held for it is sent."""
@@ -193,18 +208,19 @@ class Post:
             if line is None or line.engine.incarnation != left.incarnation:
                 return []
             was_away, line.away, line.replays = line.away, left.returns, left.replays
+            carriers = [letter.call for letter in self._letters_of(line) if letter.carries_tasks]
             if left.returns and left.replays:
-                return []
+                return carriers
             if not left.returns:
                 del self._lines[left.engine_id]
             unanswered = line.outbox.drain()
             if was_away:  # what was sent has been waiting for the next incarnation
                 unanswered = [letter for letter in self._letters_of(line) if letter.engine or not left.returns]
-            return [letter.call for letter in unanswered]
+            return carriers + [letter.call for letter in unanswered if not letter.carries_tasks]
 
     def take_output(self, batch: OutputBatch) -> None:
         """Output that came by way of the controller, before its call's reply or after it."""
-        call = self._find(batch.request)
+        call = self.find(batch.request)
         if call is None:
             return
         with self._lock:
@@ -227,7 +243,8 @@ class Post:
             call.output.chunks.append(StreamText("stderr", "[nsactors: output was lost on its way]\n"))
             self._end(call, call.value, call.error)
 
-    def _find(self, request: RequestId) -> Call | None:
+    def find(self, request: RequestId) -> Call | None:
+        """The call with this number, if it is open, or somebody still holds it."""
         letter = self._open.get(request)
         if letter is not None:
             return letter.call
@@ -263,7 +280,7 @@ class Post:
     def _listen(self, letters: Iterable[Letter]) -> None:
         for letter in letters:
             if letter.pending is not None:
-                deliver = partial(self._deliver, letter, letter.line.outbox)
+                deliver = partial(self._deliver, letter, letter.line.outbox, lingers=False)
                 self._transport.when_answered(letter.pending, deliver)
 
     def _send_waiting(self, outbox: Outbox[Letter]) -> None:
@@ -272,20 +289,26 @@ class Post:
                 self._send([letter])
                 self._listen([letter])
 
-    def _deliver(self, letter: Letter, outbox: Outbox[Letter], content: Any) -> None:
-        """Take what came back for a letter from the incarnation that had this outbox."""
+    def _deliver(self, letter: Letter, outbox: Outbox[Letter], content: Any, *, lingers: bool = True) -> None:
+        """Take what came back for a letter from the incarnation that had this outbox.
+
+        With ``lingers`` this thread may spend milliseconds on it; the transport's own has further answers to bring.
+        """
         engine = letter.engine
         assert engine is not None, "what has been answered has been sent"
         try:
             reply, payload = self._transport.open(engine, content)
         except EngineGone as gone:
-            if outbox is letter.line.outbox:
+            if outbox is letter.line.outbox or engine is not letter.line.engine:  # else it has been sent again
                 self._later(partial(self._take_loss, letter, engine, gone))
         except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
             self._make_room(outbox)
             self._end(letter.call, None, error)
         else:
-            self._take_reply(letter, engine, outbox, reply, payload)
+            if lingers or payload is None or len(payload.data) < LARGE_BYTES:
+                self._take_reply(letter, engine, outbox, reply, payload)
+            else:
+                self._later(partial(self._take_reply, letter, engine, outbox, reply, payload))
 
     def _make_room(self, outbox: Outbox[Letter]) -> None:
         # The outbox it was sent from: by now the engine may have been brought back, and have another.

@@ -5,13 +5,30 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Protocol
 
 from nsactors.core.cluster import EngineInfo, EngineLeft
 from nsactors.errors import EngineStartError
 
-__all__ = ["Roster"]
+__all__ = ["Roster", "Watcher"]
 
 EngineCallback = Callable[[int], object]
+
+
+class Watcher(Protocol):
+    """Somebody who must hear of engines at once, and in order; called under a lock, so it only takes notes."""
+
+    def engine_joined(self, engine: EngineInfo) -> None:
+        """An engine takes requests, or another process does under its id."""
+        ...
+
+    def engine_left(self, left: EngineLeft) -> None:
+        """An engine takes none; this may be said again, with another prospect of its return."""
+        ...
+
+    def cut_off(self) -> None:
+        """Nothing more will be heard."""
+        ...
 
 
 class Roster:
@@ -28,14 +45,22 @@ class Roster:
         self._ids: tuple[int, ...] = ()  # in order; every call of a view asks for them
         self._starting: set[int] = set()
         self._away: set[int] = set()
+        self._leaving: set[int] = set()
+        self._waiting: dict[int, EngineStartError] = {}
         self._changed = threading.Condition()
         self._closed = False
+        self._watchers = 0
+        self._told: set[int] = set()
         self._on_join: list[EngineCallback] = []
         self._on_leave: list[EngineCallback] = []
+        self._told_at_once: list[Watcher] = []
 
     @property
     def ids(self) -> list[int]:
-        """Ids of the engines that take requests, in order; those that are being brought back among them."""
+        """Ids of the engines that take requests, in order; those that are being brought back among them.
+
+        Engines that are about to leave are not.
+        """
         return list(self._ids)
 
     @property
@@ -49,6 +74,31 @@ class Roster:
         """Ids of engines that have died and are being brought back."""
         with self._changed:
             return sorted(self._away)
+
+    @property
+    def waiting(self) -> dict[int, EngineStartError]:
+        """The engines that have no place, and why; by id."""
+        with self._changed:
+            return dict(self._waiting)
+
+    @property
+    def known(self) -> dict[int, EngineInfo]:
+        """All engines that have joined and not gone, by id."""
+        with self._changed:
+            return dict(self._engines)
+
+    def take_problems(self) -> list[EngineStartError]:
+        """Why engines could not start or have no place, each once."""
+        with self._changed:
+            problems = {**self.start_failures, **self._waiting}
+            new = [problem for engine_id, problem in sorted(problems.items()) if engine_id not in self._told]
+            self._told.update(problems)
+            return new
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for engines, and so will hear of those that do not come."""
+        return self._watchers > 0
 
     def get(self, engine_id: int) -> EngineInfo | None:
         """Where an engine lives; None if it is not there."""
@@ -64,20 +114,37 @@ class Roster:
         """An engine is there; False if that was known."""
         with self._changed:
             self._starting.discard(engine.engine_id)
+            self._waiting.pop(engine.engine_id, None)
             news = self._engines.get(engine.engine_id) != engine
             self._engines[engine.engine_id] = engine
             self._away.discard(engine.engine_id)
-            self._ids = tuple(sorted(self._engines))
+            self._list_ids()
             self._changed.notify_all()
+            for watcher in self._told_at_once if news else ():
+                watcher.engine_joined(engine)
         if news:
             self._tell(self._on_join, engine.engine_id)
         return news
+
+    def hold_up(self, obstacle: EngineStartError) -> None:
+        """An engine that was asked for has no place."""
+        with self._changed:
+            self._waiting[obstacle.engine_id] = obstacle
+            self._changed.notify_all()
+
+    def retire(self, engine_ids: Iterable[int]) -> None:
+        """These engines finish what they have to do, and take no more."""
+        with self._changed:
+            self._leaving.update(self._engines.keys() & set(engine_ids))
+            self._list_ids()
 
     def leave(self, left: EngineLeft) -> None:
         """An incarnation of an engine is gone; nothing happens if it is not the one that is known."""
         engine_id = left.engine_id
         with self._changed:
             self._starting.discard(engine_id)
+            self._waiting.pop(engine_id, None)
+            self._changed.notify_all()
             engine = self._engines.get(engine_id)
             if engine is None or engine.incarnation != left.incarnation:
                 return
@@ -86,9 +153,11 @@ class Roster:
                 self._away.add(engine_id)
             else:
                 self._away.discard(engine_id)
+                self._leaving.discard(engine_id)
                 del self._engines[engine_id]
-                self._ids = tuple(sorted(self._engines))
-            self._changed.notify_all()
+                self._list_ids()
+            for watcher in self._told_at_once:
+                watcher.engine_left(left)
         if was_there:
             self._tell(self._on_leave, engine_id)
 
@@ -96,19 +165,38 @@ class Roster:
         """An engine that was on the way will not come."""
         with self._changed:
             self._starting.discard(failure.engine_id)
+            self._waiting.pop(failure.engine_id, None)
             self.start_failures[failure.engine_id] = failure
             self._changed.notify_all()
 
     def wait_for(self, count: int, timeout_s: float | None) -> bool:
-        """Wait until ``count`` engines are there; whether they are. Ends early if the last on the way has failed."""
+        """Wait until ``count`` engines are there; whether they are.
+
+        Ends early if some on the way have failed or have no place, and no others are on the way.
+        """
+
+        def enough() -> bool:
+            return len(self._ids) - len(self._away) >= count
 
         def over() -> bool:
-            failed = bool(self.start_failures) and not self._starting
-            return self._closed or failed or len(self._engines) - len(self._away) >= count
+            on_the_way = (self._starting | self._away) - self._waiting.keys()
+            return self._closed or enough() or (bool(self.start_failures or self._waiting) and not on_the_way)
 
         with self._changed:
-            self._changed.wait_for(over, timeout_s)
-            return len(self._engines) - len(self._away) >= count
+            self._watchers += 1
+            try:
+                self._changed.wait_for(over, timeout_s)
+            finally:
+                self._watchers -= 1
+            return enough()
+
+    def wait_until_gone(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
+        """Wait until none of these engines is there or on the way; whether it is so."""
+        ids = set(engine_ids)
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._closed or not ids & (self._engines.keys() | self._starting), timeout_s
+            )
 
     def on_join(self, callback: EngineCallback) -> None:
         """Call ``callback(engine_id)`` for every engine that joins."""
@@ -118,11 +206,25 @@ class Roster:
         """Call ``callback(engine_id)`` for every engine that leaves."""
         self._on_leave.append(callback)
 
+    def watch(self, watcher: Watcher) -> None:
+        """Tell ``watcher`` of every engine that is there, and from now on of all that happens."""
+        with self._changed:
+            self._told_at_once.append(watcher)
+            for engine_id, engine in self._engines.items():
+                watcher.engine_joined(engine)
+                if engine_id in self._away:
+                    watcher.engine_left(EngineLeft(engine_id, engine.incarnation, "", expected=False, returns=True))
+
     def close(self) -> None:
         """Nothing more will be heard: end every wait."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            for watcher in self._told_at_once:
+                watcher.cut_off()
+
+    def _list_ids(self) -> None:
+        self._ids = tuple(sorted(self._engines.keys() - self._leaving))
 
     def _tell(self, callbacks: Iterable[EngineCallback], engine_id: int) -> None:
         for callback in list(callbacks):

@@ -15,20 +15,27 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from nsactors.client.announcing import Announcer
 from nsactors.client.callbacks import Callbacks
+from nsactors.client.catching_up import leave_of, missed_events
+from nsactors.client.collecting import Collector
 from nsactors.client.draining import wait_for_calls
 from nsactors.client.ledger import Ledger
 from nsactors.client.post import Post
 from nsactors.client.roster import Roster
+from nsactors.client.tasks import Farm
 from nsactors.core.cluster import (
     Abort,
     ClusterState,
     EngineFailedToStart,
     EngineInfo,
     EngineJoined,
+    EngineLeaving,
     EngineLeft,
     EngineStarting,
+    EngineWaiting,
     Event,
+    HistoryEntry,
     Interrupt,
     OutputEvent,
     Recovery,
@@ -73,17 +80,30 @@ class Session:
         self.roster = Roster(self._callbacks.call)
         self.closed = False
         self._cut_off = False
-        self._leaving = threading.Event()
+        self.leaving = threading.Event()
         self._process = os.getpid()
+        self._farm: Farm | None = None
+        self._farm_lock = threading.Lock()
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._post = Post(transport, name, settle=self._settle, later=self._inbox.put, lost=self._lose_engine)
-        self._take_state(transport.controller.attach(name))
+        self._take_state(self._attach())
+        self.collector = Collector(transport.controller, self.roster, self._settle)
+        self.announcer = Announcer(self._post, transport.controller, name)
         self._threads = [
             threading.Thread(target=loop, name=f"nsactors-{loop.__name__}", daemon=True)
             for loop in (self._read_events, self._dispatch)
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def farm(self) -> Farm:
+        """Where this client's tasks find their engines."""
+        with self._farm_lock:
+            if self._farm is None:
+                self.check()
+                self._farm = Farm(self)
+            return self._farm
 
     def submit(
         self,
@@ -112,7 +132,9 @@ class Session:
         self.check()
         if terms.limit_s is not None:
             require(self.transport, Capability.SIGNALS, "interrupt a call at its time limit")
-        return self._post.submit(engine_ids, operation, payload, terms, awaited=awaited, relayed=relayed)
+        calls = self._post.submit(engine_ids, operation, payload, terms, awaited=awaited, relayed=relayed)
+        self.announcer.stir()
+        return calls
 
     def take(self, calls: Sequence[Call]) -> bool:
         """Wait a moment for the answers of calls that were submitted to be awaited; whether they are all here.
@@ -158,8 +180,18 @@ class Session:
         engines = [engine for engine_id in ids if (engine := self.roster.get(engine_id))]
         self.transport.controller.restart_engines(ids, recovers=recovers)
         for engine in engines:  # what is sent from now on is for the new processes
-            left = _leave(engine, "it was asked to restart", returns=True)
+            left = leave_of(engine, "it was asked to restart", returns=True)
             self._take_leave(replace(left, expected=True, replays=left.replays and recovers))
+
+    def retire(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
+        """Let engines finish what they have been asked to do, and then end them; whether they have gone in time.
+
+        This client asks nothing more of them, except by ids that it has looked up before.
+        """
+        ids = list(engine_ids)
+        self.transport.controller.retire_engines(ids)
+        self.roster.retire(ids)
+        return self.roster.wait_until_gone(ids, timeout_s)
 
     def call_back(self, function: Callable[[], object]) -> None:
         """Call a function of the user's soon, on a thread where it may wait."""
@@ -169,20 +201,32 @@ class Session:
         """Somebody has seen how these calls ended."""
         self.ledger.seen(calls)
 
+    def calls_for(self, entries: Sequence[HistoryEntry]) -> list[Call]:
+        """The calls that these requests are: one's own, or calls that end as those of other clients do."""
+        own = {entry.request: self._post.find(entry.request) for entry in entries}
+        others = self.collector.add(entry for entry in entries if own[entry.request] is None)
+        found = {call.request_id: call for call in (*own.values(), *others) if call is not None}
+        return [found[entry.request] for entry in entries]
+
     def open_calls(self, engine_ids: Iterable[int] | None = None) -> list[Call]:
         """Calls that have not been answered, in order of submission."""
         return [c for c in self._post.open_calls() if engine_ids is None or c.engine_id in engine_ids]
+
+    def _attach(self) -> ClusterState:
+        state = self.transport.controller.attach(self.name)
+        self.transport.stand_by(self.name)
+        return state
 
     def _read_events(self) -> None:
         while not self.closed:
             try:
                 events = self.transport.controller.events(self.name)
                 if events is None and not self.closed:
-                    self._inbox.put(partial(self._take_state, self.transport.controller.attach(self.name)))
+                    self._inbox.put(partial(self._take_state, self._attach()))
                 elif events:
                     self._inbox.put(partial(self._take_events, events))
             except ClusterUnreachable:
-                self._leaving.wait(RETRY_S)  # silent, not gone: a busy machine, or one that slept
+                self.leaving.wait(RETRY_S)  # silent, not gone: a busy machine, or one that slept
             except ConnectionLost:
                 self._cut_off = True
                 self.roster.close()
@@ -206,32 +250,34 @@ class Session:
                 case EngineStarting(engine_id):
                     self.roster.expect([engine_id])
                 case EngineJoined(engine):
+                    came_back = self.roster.get(engine.engine_id) is not None
                     self._add_engine(engine)
-                    if engine.recovered is not None:
+                    if came_back and engine.recovered is not None:
                         self.recoveries.append(engine.recovered)
                         self.ledger.tell(str(engine.recovered))
                 case EngineLeft():
                     self._take_leave(event)
                     if event.returns and not (event.expected or event.replays):
-                        self.ledger.tell(_replacement_notice(event))
+                        self.ledger.engine_died(event.engine_id, _replacement_notice(event))
                 case EngineFailedToStart(engine_id, _, reason, stderr_tail):
-                    self.roster.failed_to_start(EngineStartError(engine_id, reason, stderr_tail))
+                    failure = EngineStartError(engine_id, reason, stderr_tail)
+                    self._tell_unless_awaited(failure)
+                    self.roster.failed_to_start(failure)
+                case EngineWaiting(engine_id, _, reason):
+                    obstacle = EngineStartError(engine_id, f"it has no place yet: {reason}")
+                    self._tell_unless_awaited(obstacle)
+                    self.roster.hold_up(obstacle)
+                case EngineLeaving(engine_id):
+                    self.roster.retire([engine_id])
+
+    def _tell_unless_awaited(self, problem: EngineStartError) -> None:
+        if not self.roster.is_awaited:
+            self.ledger.tell(str(problem))
 
     def _take_state(self, state: ClusterState) -> None:
         """Catch up with a cluster that was not listened to for a while."""
-        there = {engine.engine_id: engine for engine in (*state.recovering, *state.engines)}
-        away = {engine.engine_id for engine in state.recovering}
-        for engine_id in self.roster.ids:
-            known = self.roster.get(engine_id)
-            now = there.get(engine_id)
-            if known is not None and (now is None or now.incarnation != known.incarnation or engine_id in away):
-                reason = "it left while this client was away"
-                self._take_leave(_leave(known, reason, returns=now is not None))
-        self.roster.expect(state.starting)
-        for engine in there.values():
-            self._add_engine(engine)
-            if engine.engine_id in away:
-                self._take_leave(_leave(engine, "it died before this client came", returns=True))
+        roster = self.roster
+        self._take_events(missed_events(roster.known, roster.away, roster.starting, state))
 
     def _add_engine(self, engine: EngineInfo) -> None:
         self._post.add_engine(engine)
@@ -239,7 +285,7 @@ class Session:
 
     def _lose_engine(self, engine: EngineInfo, gone: EngineGone) -> None:
         # The controller will say more, and may not be there to say it.
-        self._take_leave(_leave(engine, gone.reason, returns=engine.recovery is not Recovery.NONE))
+        self._take_leave(leave_of(engine, gone.reason, returns=engine.recovery is not Recovery.NONE))
 
     def _take_leave(self, left: EngineLeft) -> None:
         for call in self._post.engine_left(left):
@@ -263,24 +309,23 @@ class Session:
         if self.closed or os.getpid() != self._process:  # a forked child has no conversation of its own to end
             return
         wait_for_calls([call for call in self.open_calls() if call.label == "push"], PUSH_GRACE_S)
+        self.announcer.close()
         self.closed = True
-        self._leaving.set()
+        self.leaving.set()
         with contextlib.suppress(ConnectionLost):  # there may be nobody left to say goodbye to
             self.transport.controller.detach(self.name)
+        if self._farm is not None:
+            self._farm.close()
         self.roster.close()
         self._inbox.put(None)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(5.0)
         self.transport.close()
+        self.collector.close()
         for call in self.open_calls():
             self._post.settle(call, ClientClosed())
         self._callbacks.close()
-
-
-def _leave(engine: EngineInfo, reason: str, *, returns: bool) -> EngineLeft:
-    replays = returns and engine.recovery is Recovery.REPLAY
-    return EngineLeft(engine.engine_id, engine.incarnation, reason, expected=False, returns=returns, replays=replays)
 
 
 def _replacement_notice(left: EngineLeft) -> str:

@@ -4,50 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import operator
 import os
-import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from nsactors.client import Client
-from nsactors.cluster.options import engine_options
+from nsactors.cluster.options import EngineKeywords, engine_options
 from nsactors.cluster.resources import available_cores, store_bytes, thread_environment
+from nsactors.cluster.scaling import Scaling, whole_number
 from nsactors.core.cluster import EngineOptions
-from nsactors.errors import ClusterStopped
+from nsactors.errors import ClusterStopped, EngineStartWarning
 from nsactors.transport.base import Backend
+from nsactors.transport.connection import ConnectionInfo
 
 __all__ = ["Cluster", "EngineStartWarning"]
 
 START_TIMEOUT_S = 120.0
 
 
-class EngineStartWarning(UserWarning):
-    """Some engines could not be started; the rest are usable."""
+# What may have been meant by a keyword that is none.
+_OPTIONS = ("n", "backend", "address", "startup", "show_logs", "object_store_memory")
 
 
-class Cluster:
+class Cluster(Scaling):
     """A controller and ``n`` engines.
 
     Args:
         n: how many engines; the default is one for each core that this process may use.
         backend: ``"ray"`` makes each engine a process; ``"local"`` makes it a thread of this process, which starts at
-        once,
-            needs no Ray, and runs in a debugger.
+            once, needs no Ray, and runs in a debugger.
         address: an existing Ray cluster to start the engines on; the default is ``RAY_ADDRESS``, or a Ray of our own,
-        bound
-            to this machine.
+            bound to this machine.
         startup: a cell that every engine runs before anything else.
         show_logs: let Ray's own messages through.
-        recovery: what becomes of an engine that dies. ``"restart"``: a new process takes its id, with an empty
-            namespace; ``"replay"``: and its namespace is made again from a journal of what it ran; ``"none"``: it is
-            gone.
-        journal: ``"local"`` keeps that journal on the engine's machine, and copies it to another one as it goes;
-            ``"sync"`` answers a request only when it is there.
         object_store_memory: the size of the object store of a Ray of our own, in bytes or as text such as ``"2GB"``;
             the default is what Ray thinks fit, about a third of the machine's memory. The first cluster of a process
             sets it.
+        options: what each engine is asked for with, unless :meth:`start_engines` says otherwise: ``recovery``,
+            ``journal``, ``on``, ``num_cpus``, ``num_gpus``, ``memory``, ``resources`` and ``environment``; see
+            :class:`EngineKeywords`.
 
     Example:
         >>> with Cluster(n=4) as rc:
@@ -55,7 +51,10 @@ class Cluster:
         [4711, 4712, 4713, 4714]
 
     Raises:
-        ValueError: if ``n`` is negative, there is no such backend, or no object store of this size.
+        ValueError: if ``n`` is negative, there is no such backend, no object store of this size, or an option that
+            cannot be.
+        UnknownOption: if there is no such option.
+        CapabilityError: if ``backend="local"`` does not have it.
         ClusterUnreachable: (on start) if the Ray cluster does not take us.
     """
 
@@ -67,12 +66,11 @@ class Cluster:
         address: str | None = None,
         startup: str = "",
         show_logs: bool = False,
-        recovery: str = "restart",
-        journal: str = "local",
         object_store_memory: int | str | None = None,
+        **options: Unpack[EngineKeywords],
     ) -> None:
-        if n is not None and _count(n) < 0:
-            raise ValueError(f"n is how many engines to start, 0 or more, not {n!r}")
+        if n is not None:
+            whole_number(n)
         if backend not in ("ray", "local"):
             raise ValueError(f"backend is 'ray' or 'local', not {backend!r}")
         self._cores = available_cores()
@@ -85,7 +83,8 @@ class Cluster:
         }
         self._startup = startup
         self._environment = thread_environment(self._cores, self.n, os.environ)
-        self._engine_options = engine_options(EngineOptions(), recovery=recovery, journal=journal)
+        self._in_threads = backend == "local"
+        self._engine_options = engine_options(EngineOptions(), options, in_threads=self._in_threads, others=_OPTIONS)
         self._backend: Backend | None = None
         self._process = os.getpid()
         self._client: Client | None = None
@@ -103,33 +102,17 @@ class Cluster:
             self.start_engines(self.n)
         return self
 
-    def start_engines(self, n: int, **options: Any) -> list[int]:
-        """Ask for ``n`` more engines; their ids. They join as they are ready.
-
-        Args:
-            n: how many.
-            options: in place of the cluster's own; see ``EngineOptions``.
-
-        Raises:
-            ClusterStopped: if the cluster does not run.
-        """
-        client = self._running()
-        _count(n)
-        ids = client.session.transport.controller.start_engines(n, engine_options(self._engine_options, **options))
-        client.session.roster.expect(ids)
-        return ids
-
     def start_and_connect_sync(self, n: int | None = None) -> Client:
         """Start, wait for the engines, and return a client.
 
-        Engines that cannot start are told by an ``EngineStartWarning``, with the last lines of their stderr; the
-        others are usable.
+        Engines that cannot start, or find no place, are told by an ``EngineStartWarning``, with the last lines of their
+        stderr or with what they ask for and what there is; the others are usable.
 
         Args:
             n: how many engines to wait for; the default is all.
 
         Raises:
-            EngineStartError: if none of them can start.
+            EngineStartError: if none of them can.
             TimeoutError: if they are not there after two minutes.
         """
         try:
@@ -139,8 +122,6 @@ class Cluster:
         except BaseException:  # Ctrl-C too: nobody would stop what has been started so far
             self.stop_cluster_sync()
             raise
-        for failure in client.session.roster.start_failures.values():
-            warnings.warn(str(failure), EngineStartWarning, stacklevel=2)
         return client
 
     def connect_client_sync(self, name: str | None = None, report: Callable[[str], object] | None = None) -> Client:
@@ -156,6 +137,17 @@ class Cluster:
         if self._backend is None:
             raise ClusterStopped
         return Client(self._backend.connect(), name, report=report)
+
+    def connection_info(self) -> ConnectionInfo:
+        """What another process of this user needs for ``Client.connect``; ``.save(path)`` puts it into a private file.
+
+        Raises:
+            ClusterStopped: if the cluster does not run.
+            CapabilityError: if its engines are threads of this process.
+        """
+        if self._backend is None:
+            raise ClusterStopped
+        return self._backend.connection_info()
 
     def stop_cluster_sync(self) -> None:
         """End engines and controller, and Ray if this cluster started it. What nobody asked for is reported."""
@@ -218,9 +210,3 @@ class Cluster:
         from nsactors.transport.local import LocalBackend
 
         return LocalBackend(self._environment, self._startup)
-
-
-def _count(n: object) -> int:
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n is how many engines to start, a whole number, not {n!r}")
-    return operator.index(n)

@@ -7,7 +7,7 @@
     store          what outlives its process
 """
 
-from nsactors.controller.controller import Controller, Death, Launcher
+from nsactors.controller.controller import CannotStart, Controller, Death, Launcher
 from nsactors.controller.store import Nowhere, SqliteStore, Store, Stored
 
-__all__ = ["Controller", "Death", "Launcher", "Nowhere", "SqliteStore", "Store", "Stored"]
+__all__ = ["CannotStart", "Controller", "Death", "Launcher", "Nowhere", "SqliteStore", "Store", "Stored"]

@@ -3,19 +3,23 @@
 It knows who is in the cluster, watches over them, carries commands to engines and output to clients, and remembers
 who ran what. It is never in the path of requests and data: a slow controller slows nobody. Its methods are coroutines
 of one event loop; nothing in them blocks.
+
+Its process may be killed at any moment. What changes in the membership is written down before anything is done about
+it; whoever takes over finds out which processes are alive, and does what is left to be done. Callers repeat calls that
+were not answered, so each of them may come twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+from nsactors.controller.mailboxes import ClientMailboxes, Mailbox
+from nsactors.controller.store import Nowhere, Store
 from nsactors.core.cluster import (
     Answer,
     Ask,
@@ -28,46 +32,68 @@ from nsactors.core.cluster import (
     Event,
     HistoryEntry,
     OutputEvent,
+    Presence,
     Question,
+    Receipt,
     Report,
+    Rest,
 )
 from nsactors.core.history import History
 from nsactors.core.membership import (
+    Adopt,
     Announce,
+    ControllerRestarted,
     Dismiss,
+    Drain,
     Effect,
     EngineDied,
+    EngineHeldUp,
     EngineRegistered,
     EnginesDismissed,
     EnginesRestarted,
+    EnginesRetired,
     EnginesWanted,
     Launch,
+    MemberEvent,
     Membership,
 )
 
-__all__ = ["Controller", "Death", "Launcher"]
-
-T = TypeVar("T")
+__all__ = ["CannotStart", "Controller", "Death", "Launcher"]
 
 POLL_S = 20.0  # a long poll ends by itself: an abandoned one would fill the actor for good
-CLIENT_LEASE_S = 90.0
 KILL_WAIT_S = 5.0  # a killed process is gone within milliseconds
-MAILBOX_EVENTS = 20_000
+REST_S = 0.5  # without anything to do: long enough for what was on its way to an engine when clients heard of its end
+REST_ANSWER_S = 2.0
+
+Process = tuple[int, int]  # an engine's id and incarnation
+
+
+class CannotStart(Exception):
+    """An engine cannot be started as it was asked for; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How an engine's process ended, and the last lines it wrote to stderr."""
+    """How an engine's process ended, and the last lines it wrote to stderr; ``displaced`` if its node is gone."""
 
     reason: str
     stderr_tail: str = ""
+    displaced: bool = False
 
 
 class Launcher(Protocol):
     """Starts and ends the processes of engines."""
 
     def launch(self, spec: EngineSpec) -> Any:
-        """Start an engine; its address."""
+        """Start an engine; its address.
+
+        Raises:
+            CannotStart: if it never can, as it was asked for.
+        """
+        ...
+
+    def obstacles(self, spec: EngineSpec, address: Any) -> AsyncIterator[str]:
+        """What keeps an engine from being started, as often as that changes; ends when it is, or when it is dead."""
         ...
 
     async def watch(self, spec: EngineSpec, address: Any) -> Death:
@@ -78,28 +104,16 @@ class Launcher(Protocol):
         """End an engine whatever it is doing."""
         ...
 
+    def take_over(self, hosts: Mapping[Process, str]) -> Mapping[Process, Any]:
+        """Go on from where another process has left off.
 
-@dataclass(slots=True)
-class _Mailbox(Generic[T]):
-    """Items for one party that comes to fetch them."""
+        Args:
+            hosts: the machines where engines are, or were before they died.
 
-    items: deque[T] = field(default_factory=deque)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    last_seen: float = 0.0
-
-    def put(self, item: T) -> None:
-        self.items.append(item)
-        self.arrived.set()
-
-    async def take(self, timeout_s: float) -> list[T]:
-        """Everything there is; waits for the first item."""
-        if not self.items:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.arrived.wait(), timeout_s)
-        self.arrived.clear()
-        taken = list(self.items)
-        self.items.clear()
-        return taken
+        Returns:
+            The addresses of all engines of the cluster whose processes are alive.
+        """
+        ...
 
 
 class Controller:
@@ -110,48 +124,79 @@ class Controller:
         launcher: starts and ends engines.
         environment: set in every engine before it imports anything numerical.
         startup: a cell that every engine runs first.
+        store: what an earlier process of this controller wrote down, and where this one does.
     """
 
-    def __init__(self, cluster: str, launcher: Launcher, environment: dict[str, str], startup: str = "") -> None:
+    def __init__(
+        self,
+        cluster: str,
+        launcher: Launcher,
+        environment: dict[str, str],
+        startup: str = "",
+        store: Store | None = None,
+    ) -> None:
         self._cluster = cluster
         self._launcher = launcher
         self._environment = environment
         self._startup = startup
-        self._membership = Membership()
-        self._history = History()
-        self._addresses: dict[tuple[int, int], Any] = {}
-        self._lines: dict[tuple[int, int], _Mailbox[Command]] = {}
-        self._clients: dict[str, _Mailbox[Event]] = {}
+        self._store = store or Nowhere()
+        self._addresses: dict[Process, Any] = {}
+        self._lines: dict[Process, Mailbox[Command]] = {}
         self._answers: dict[int, asyncio.Future[Answer]] = {}
-        self._tickets = itertools.count()
-        self._watches: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._began = time.time_ns()  # later than any earlier one of this controller
+        self._tickets = itertools.count(self._began)  # no answer to an earlier process is one to this
+        self._watches: dict[Process, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        stored = self._store.load()
+        self._history = History(stored.history, stored.completed)
+        self._clients = ClientMailboxes(returning=stored.next_id > 0)
+        self._membership = Membership(dict(stored.members), stored.next_id)
+        if stored.next_id > 0:
+            self._take_over()
 
-    async def start_engines(self, count: int, options: EngineOptions) -> list[int]:
-        """Start ``count`` engines; their ids. They are announced to clients as they register."""
-        effects = self._membership.handle(EnginesWanted(count, options))
-        self._carry_out(effects)
-        return [effect.engine_id for effect in effects if isinstance(effect, Launch)]
+    def _take_over(self) -> None:
+        members = self._membership.members
+        known = [engine for member in members.values() for engine in (member.info, member.former) if engine is not None]
+        alive = self._launcher.take_over({_process(engine): engine.host for engine in known})
+        for engine_id, member in members.items():
+            if member.info is not None:
+                info = replace(member.info, address=alive.get(_process(member.info)))
+                members[engine_id] = replace(member, info=info)
+        self._addresses.update(alive)
+        self._handle(ControllerRestarted(alive.keys()))
+
+    async def start_engines(self, count: int, options: EngineOptions, order: str) -> list[int]:
+        """Start ``count`` engines; their ids. They are announced to clients as they register.
+
+        ``order`` is unique for this request: repeated, it starts nothing.
+        """
+        self._handle(EnginesWanted(count, options, order))
+        return self._membership.ordered(order)
 
     async def stop_engines(self, engine_ids: Iterable[int]) -> None:
         """End these engines, whatever they are doing; returns when their processes have gone."""
         ids = tuple(engine_ids)
-        self._carry_out(self._membership.handle(EnginesDismissed(ids)))
+        self._handle(EnginesDismissed(ids))
         if going := [watch for (engine_id, _), watch in self._watches.items() if engine_id in ids]:
             await asyncio.wait(going, timeout=KILL_WAIT_S)
 
-    async def restart_engines(self, engine_ids: Iterable[int], recovers: bool) -> None:
+    async def retire_engines(self, engine_ids: Iterable[int]) -> None:
+        """Let these engines finish what they have to do, and then end them; returns at once."""
+        self._handle(EnginesRetired(tuple(engine_ids)))
+
+    async def restart_engines(self, engine_ids: Iterable[int], recovers: bool, order: str) -> None:
         """End these engines and start new processes under their ids.
 
-        Their namespaces are empty, or, with ``recovers``, what they would be had the engines died.
+        Their namespaces are empty, or, with ``recovers``, what they would be had the engines died. ``order`` is as in
+        :meth:`start_engines`.
         """
-        self._carry_out(self._membership.handle(EnginesRestarted(tuple(engine_ids), recovers)))
+        self._handle(EnginesRestarted(tuple(engine_ids), recovers, order))
 
     async def register(self, engine: EngineInfo) -> bool:
         """An engine is up; False if it is not wanted any more."""
-        address = self._addresses.get((engine.engine_id, engine.incarnation))
         wanted = self._membership.is_current(engine.engine_id, engine.incarnation)
-        self._carry_out(self._membership.handle(EngineRegistered(replace(engine, address=address))))
+        self._handle(EngineRegistered(replace(engine, address=self._addresses.get(_process(engine)))))
         return wanted
 
     async def poll(self, engine_id: int, incarnation: int) -> list[Command] | None:
@@ -160,38 +205,44 @@ class Controller:
             return None
         return await self._line(engine_id, incarnation).take(POLL_S)
 
-    async def report(self, engine_id: int, incarnation: int, report: Report) -> None:
-        """Output and news from an engine."""
+    async def report(self, engine_id: int, incarnation: int, report: Report) -> Receipt:
+        """Output and news from an engine. When this returns, the news outlive this process."""
         for batch in report.output:
-            self._post(batch.request.client, OutputEvent(batch))
-        for entry in report.history:
-            self._history.record(entry)
+            self._clients.post(batch.request.client, OutputEvent(batch))
         for answer in report.answers:
             waiting = self._answers.get(answer.ticket)
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer)
+        await self.announce(report.history)
+        delivered = await self._clients.received({batch.request.client for batch in report.output})
+        return Receipt(self._began, delivered)
+
+    async def announce(self, entries: Iterable[HistoryEntry]) -> None:
+        """Requests that wait at their engines, have begun or ended. When this returns that outlives this process."""
+        if news := [entry for entry in entries if self._history.record(entry)]:
+            await self._store.record(news)
 
     async def attach(self, client: str) -> ClusterState:
-        """A client has come: what there is, and from now on it hears what happens."""
-        self._forget_lapsed_clients()
-        self._clients[client] = _Mailbox(last_seen=time.monotonic())
+        """A client has come, or come back: what there is, and from now on it hears what happens."""
+        self._clients.attach(client)
+        await self._note_presence(client, here=True)
         return self._state()
 
     async def detach(self, client: str) -> None:
-        """A client leaves; its pending poll ends."""
-        mailbox = self._clients.pop(client, None)
-        if mailbox is not None:
-            mailbox.arrived.set()
+        """A client has left; its pending poll ends, and engines keep for others what it would have got."""
+        self._clients.detach(client)
+        await self._note_presence(client, here=False)
+
+    async def _note_presence(self, client: str, *, here: bool) -> None:
+        await self.command([engine.engine_id for engine in self._membership.engines], Presence(client, here))
+
+    async def clients(self) -> list[str]:
+        """Who is attached."""
+        return self._clients.names
 
     async def events(self, client: str) -> list[Event] | None:
         """What happened since the last call; None for a client that is not attached."""
-        mailbox = self._clients.get(client)
-        if mailbox is None:
-            return None
-        mailbox.last_seen = time.monotonic()
-        events = await mailbox.take(POLL_S)
-        mailbox.last_seen = time.monotonic()
-        return events if events or client in self._clients else None
+        return await self._clients.take(client, POLL_S)
 
     async def state(self) -> ClusterState:
         """Who is there now."""
@@ -243,44 +294,59 @@ class Controller:
     async def shut_down(self) -> None:
         """End every engine and release every client."""
         self._closed = True
-        everyone = [e.engine_id for e in self._membership.engines] + self._membership.starting
-        await self.stop_engines(everyone)
-        for arrived in [m.arrived for m in self._lines.values()] + [m.arrived for m in self._clients.values()]:
-            arrived.set()
-        self._clients.clear()
+        await self.stop_engines(list(self._membership.members))
+        for line in self._lines.values():
+            line.wake()
+        self._clients.close()
+        store, self._store = self._store, Nowhere()
+        store.remove()
+
+    def _handle(self, event: MemberEvent) -> None:
+        effects = self._membership.handle(event)
+        self._store.save(self._membership)
+        self._carry_out(effects)
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Launch():
-                    self._launch(effect)
+                case Launch(engine_id, incarnation, options, recovers):
+                    self._launch(self._spec(engine_id, incarnation, options, recovers))
+                case Adopt(engine_id, incarnation, options):
+                    self._watch(self._spec(engine_id, incarnation, options))
                 case Dismiss(engine_id, incarnation):
                     self._dismiss(engine_id, incarnation)
+                case Drain(engine_id, incarnation):
+                    self._go_on(self._drain(engine_id, incarnation))
                 case Announce(event):
                     if isinstance(event, EngineLeft):
-                        self._history.engine_lost(event.engine_id, time.time())
-                    for client in list(self._clients):
-                        self._post(client, event)
+                        self._record_loss(event.engine_id)
+                    self._clients.announce(event)
 
-    def _post(self, client: str, event: Event) -> None:
-        mailbox = self._clients.get(client)
-        if mailbox is None:
-            return
-        if len(mailbox.items) < MAILBOX_EVENTS and mailbox.last_seen > time.monotonic() - CLIENT_LEASE_S:
-            mailbox.put(event)
+    def _record_loss(self, engine_id: int) -> None:
+        if lost := self._history.engine_lost(engine_id, time.time()):
+            self._go_on(self._store.record(lost))
+
+    def _spec(
+        self, engine_id: int, incarnation: int, options: EngineOptions, recovers: int | None = None
+    ) -> EngineSpec:
+        environment = {**self._environment, **options.environment}
+        return EngineSpec(engine_id, incarnation, self._cluster, environment, self._startup, options, recovers)
+
+    def _launch(self, spec: EngineSpec) -> None:
+        try:
+            self._addresses[spec.engine_id, spec.incarnation] = self._launcher.launch(spec)
+        except Exception as error:
+            reason = str(error) if isinstance(error, CannotStart) else f"{type(error).__name__}: {error}"
+            failed = EngineDied(spec.engine_id, spec.incarnation, reason)
+            asyncio.get_running_loop().call_soon(self._handle, failed)  # after what is being done now
         else:
-            # It is away, or far behind. If it comes back it attaches anew and is told how things stand.
-            del self._clients[client]
+            self._watch(spec)
 
-    def _launch(self, launch: Launch) -> None:
-        engine_id, incarnation = launch.engine_id, launch.incarnation
-        environment = {**self._environment, **launch.options.environment}
-        spec = EngineSpec(
-            engine_id, incarnation, self._cluster, environment, self._startup, launch.options, launch.recovers
-        )
-        address = self._launcher.launch(spec)
-        self._addresses[engine_id, incarnation] = address
-        self._watches[engine_id, incarnation] = asyncio.get_running_loop().create_task(self._watch(spec, address))
+    def _watch(self, spec: EngineSpec) -> None:
+        process = spec.engine_id, spec.incarnation
+        watching = self._wait_for_death(spec, self._addresses[process])
+        self._watches[process] = asyncio.get_running_loop().create_task(watching)
+        self._go_on(self._see_to_place(spec, self._addresses[process]))
 
     def _dismiss(self, engine_id: int, incarnation: int) -> None:
         address = self._addresses.get((engine_id, incarnation))
@@ -288,23 +354,39 @@ class Controller:
             self._launcher.kill(address)
         line = self._lines.get((engine_id, incarnation))
         if line is not None:
-            line.arrived.set()
+            line.wake()
 
-    async def _watch(self, spec: EngineSpec, address: Any) -> None:
+    async def _wait_for_death(self, spec: EngineSpec, address: Any) -> None:
         death = await self._launcher.watch(spec, address)
         for known in (self._addresses, self._lines, self._watches):
             known.pop((spec.engine_id, spec.incarnation), None)
-        died = EngineDied(spec.engine_id, spec.incarnation, death.reason, death.stderr_tail)
-        self._carry_out(self._membership.handle(died))
+        died = EngineDied(spec.engine_id, spec.incarnation, death.reason, death.stderr_tail, death.displaced)
+        self._handle(died)
 
-    def _line(self, engine_id: int, incarnation: int) -> _Mailbox[Command]:
-        return self._lines.setdefault((engine_id, incarnation), _Mailbox())
+    async def _see_to_place(self, spec: EngineSpec, address: Any) -> None:
+        async for reason in self._launcher.obstacles(spec, address):
+            self._handle(EngineHeldUp(spec.engine_id, spec.incarnation, reason))
+
+    async def _drain(self, engine_id: int, incarnation: int) -> None:
+        while self._membership.is_current(engine_id, incarnation):
+            await asyncio.sleep(REST_S)
+            answer = await self._ask(engine_id, Rest(), REST_ANSWER_S)
+            if answer is not None and answer.value is not None and answer.value >= REST_S:
+                return self._handle(EnginesDismissed((engine_id,)))
+
+    def _go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # asyncio itself holds none
+        task.add_done_callback(self._tasks.discard)
+
+    def _line(self, engine_id: int, incarnation: int) -> Mailbox[Command]:
+        return self._lines.setdefault((engine_id, incarnation), Mailbox())
 
     def _state(self) -> ClusterState:
         members = self._membership
-        return ClusterState(self._cluster, tuple(members.engines), tuple(members.starting), tuple(members.recovering))
+        groups = tuple(members.engines), tuple(members.starting), tuple(members.recovering)
+        return ClusterState(self._cluster, *groups, members.next_id, tuple(members.waiting), tuple(members.leaving))
 
-    def _forget_lapsed_clients(self) -> None:
-        lapsed = time.monotonic() - CLIENT_LEASE_S
-        for client in [c for c, mailbox in self._clients.items() if mailbox.last_seen < lapsed]:
-            del self._clients[client]
+
+def _process(engine: EngineInfo) -> Process:
+    return engine.engine_id, engine.incarnation

@@ -13,13 +13,13 @@ import pickle
 import sqlite3
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from nsactors.core.cluster import HistoryEntry
-from nsactors.core.history import HISTORY_ENTRIES
+from nsactors.core.cluster import EngineInfo, HistoryEntry
+from nsactors.core.history import ENGINE_LOST, HISTORY_ENTRIES
 from nsactors.core.membership import Member, Membership
 from nsactors.core.messages import RequestId
 
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS cluster (one INTEGER PRIMARY KEY CHECK (one = 1), nex
 INSERT OR IGNORE INTO cluster VALUES (1, 0);
 """
 _ENTRY = "engine_id, client, seq, label, source, started, completed, outcome"
+_VALUES = "?, ?, ?, ?, ?, ?, ?, ?"
 _HISTORY = f"""
 CREATE TABLE IF NOT EXISTS finished (number INTEGER PRIMARY KEY AUTOINCREMENT, {_ENTRY});
 CREATE TABLE IF NOT EXISTS running ({_ENTRY}, PRIMARY KEY (engine_id, client, seq));
@@ -68,8 +69,8 @@ class Store(Protocol):
         """Write down what has changed of the members; when this returns it outlives the process."""
         ...
 
-    async def record(self, entries: Sequence[HistoryEntry], lost: Sequence[HistoryEntry] = ()) -> None:
-        """Write down requests that have begun or ended, or were lost; when this returns they outlive the process."""
+    async def record(self, entries: Iterable[HistoryEntry]) -> None:
+        """Write down requests that have begun or ended; when this returns they outlive the process."""
         ...
 
     def remove(self) -> None:
@@ -87,7 +88,7 @@ class Nowhere:
     def save(self, membership: Membership) -> None:
         """Not needed."""
 
-    async def record(self, entries: Sequence[HistoryEntry], lost: Sequence[HistoryEntry] = ()) -> None:
+    async def record(self, entries: Iterable[HistoryEntry]) -> None:
         """Not needed."""
 
     def remove(self) -> None:
@@ -151,19 +152,70 @@ class SqliteStore:
         else:
             self._written = dict(members)
 
-    async def record(self, entries: Sequence[HistoryEntry], lost: Sequence[HistoryEntry] = ()) -> None:
+    async def record(self, entries: Iterable[HistoryEntry]) -> None:
         """See ``Store``."""
         self._unwritten.extend(entries)
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._write, lost)
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._write_history)
 
-    def remove(self) -> None:
-        """See ``Store``."""
+    def close(self) -> None:
+        """Let go of the files; they stay."""
         self._writer.shutdown()
         self._members.close()
         self._history.close()
+
+    def remove(self) -> None:
+        """See ``Store``."""
+        self.close()
         for path in self._paths:
             for part in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path + part)
         with contextlib.suppress(OSError):  # somebody else has put something there
             os.rmdir(os.path.dirname(self._paths[0]))
+
+    def _write_history(self) -> None:
+        entries = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+        if not entries:
+            return  # they were written with somebody else's
+        ended = [entry for entry in entries if entry.completed is not None]
+        try:
+            with self._history:
+                self._history.execute("BEGIN")
+                self._history.executemany(f"INSERT OR REPLACE INTO running VALUES ({_VALUES})", map(_row, entries))
+                self._history.executemany(f"INSERT INTO finished ({_ENTRY}) VALUES ({_VALUES})", map(_row, ended))
+                self._history.executemany(
+                    "DELETE FROM running WHERE engine_id = ? AND client = ? AND seq = ?",
+                    [(entry.engine_id, *entry.request) for entry in ended],
+                )
+                self._history.executemany(
+                    "INSERT INTO completed VALUES (?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
+                    [(entry.engine_id,) for entry in ended if entry.outcome != ENGINE_LOST],
+                )
+                self._history.execute(
+                    "DELETE FROM finished WHERE number <= (SELECT max(number) FROM finished) - ?", (self._limit,)
+                )
+        except sqlite3.Error:
+            traceback.print_exc()  # as for members; what is not written is forgotten with this process
+
+
+def _open(path: str, tables: str) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # Used by one thread at a time, but not by the one that opens it.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.executescript(tables)
+    return connection
+
+
+def _row(entry: HistoryEntry) -> tuple[object, ...]:
+    (client, seq), engine_id, label, source, *rest = entry
+    return engine_id, client, seq, label[:TEXT_CHARS], source[:TEXT_CHARS], *rest
+
+
+def _without_addresses(member: Member) -> Member:
+    return replace(member, info=_without_address(member.info), former=_without_address(member.former))
+
+
+def _without_address(engine: EngineInfo | None) -> EngineInfo | None:
+    return None if engine is None else replace(engine, address=None)

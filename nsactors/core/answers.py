@@ -10,31 +10,18 @@ import enum
 from collections import deque
 from typing import NamedTuple
 
-from nsactors.core.messages import OutputChunk, RequestId
+from nsactors.core.messages import OutputChunk, Reply, RequestId
 from nsactors.core.payload import Payload
-from nsactors.core.remote_value import StoredObject
+from nsactors.core.remote_value import ObjectGone, StoredObject
+from nsactors.core.wire import decode_reply
 
 __all__ = ["LARGE_BYTES", "AnswerStore", "Found", "KeptAnswer", "Missing"]
 
 LIMIT_ANSWERS = 4_000
-LIMIT_BYTES = 32_000_000  # in the engine's own memory
+LIMIT_BYTES = 16_000_000  # in the engine's own memory
 LIMIT_STORED_BYTES = 1_000_000_000  # in the object store, which can put them on disk
 LIMIT_CLIENTS = 10_000
-LARGE_BYTES = 4_000_000  # of a value: up to here it is copied (0.1 ms a MB) whether or not anybody will ask for it
-
-
-class KeptAnswer(NamedTuple):
-    """One answer, as it was given.
-
-    Attributes:
-        header: the encoded reply; a small value is in it.
-        head: the output that had been delivered before it; with the reply's tail it is all of the output.
-        value: a value that is not in the header; None if there is none, or it has not been kept.
-    """
-
-    header: bytes
-    head: tuple[OutputChunk, ...] = ()
-    value: Payload | StoredObject | None = None
+LARGE_BYTES = 2_000_000  # of a value: up to here it is copied (0.1 ms a MB) whether or not anybody will ask for it
 
 
 class Missing(enum.Enum):
@@ -44,6 +31,47 @@ class Missing(enum.Enum):
     """There was one; newer ones have taken its place."""
     UNKNOWN = "unknown"
     """None has been kept."""
+    AHEAD = "ahead"
+    """Its turn has not come, and the engine is busy with another one."""
+    ABSENT = "absent"
+    """Its turn has not come, and the engine has nothing to do."""
+
+
+class KeptAnswer(NamedTuple):
+    """One answer, as it was given.
+
+    Attributes:
+        header: the encoded reply; a small value is in it.
+        head: the output that had been delivered before it; with the reply's tail it is all of the output.
+        value: a value that is not in the header; ``Missing.DROPPED`` if it was too large to be kept.
+    """
+
+    header: bytes
+    head: tuple[OutputChunk, ...] = ()
+    value: Payload | StoredObject | Missing | None = None
+
+    def reply(self) -> Reply:
+        """The reply; its tail is all the output that is here."""
+        reply, _ = decode_reply(self.header, (b"",))
+        tail = reply.tail
+        whole = tail._replace(start=tail.start - len(self.head), chunks=(*self.head, *tail.chunks))
+        return reply._replace(tail=whole)
+
+    def load(self) -> Payload | None:
+        """The value.
+
+        Raises:
+            ObjectGone: if it cannot be had any more.
+        """
+        match self.value:
+            case None:
+                return decode_reply(self.header)[1]
+            case Missing():
+                raise ObjectGone("it was too large to be kept for others while its own client was there to take it")
+            case Payload() as payload:
+                return payload
+            case stored:
+                return stored.load()
 
 
 Found = KeptAnswer | Missing

@@ -12,30 +12,41 @@ from typing import Any, NamedTuple
 
 from nsactors.core.messages import OutputBatch, RequestId
 from nsactors.core.recovery import RecoveryReport
+from nsactors.core.scheduling import Span
+from nsactors.core.tasks import BatchKey
 
 __all__ = [
     "Abort",
+    "Accept",
     "Answer",
     "Ask",
     "ClusterState",
+    "Collect",
     "Command",
     "Complete",
     "EngineFailedToStart",
     "EngineInfo",
     "EngineJoined",
+    "EngineLeaving",
     "EngineLeft",
     "EngineOptions",
     "EngineSpec",
     "EngineStarting",
+    "EngineWaiting",
     "Event",
+    "GiveBack",
     "HistoryEntry",
     "Inspect",
     "Interrupt",
+    "InterruptTasks",
     "Measure",
     "OutputEvent",
+    "Presence",
     "Question",
+    "Receipt",
     "Recovery",
     "Report",
+    "Rest",
     "Signal",
 ]
 
@@ -45,6 +56,14 @@ class Interrupt:
     """Raise KeyboardInterrupt in user code, if one of ``requests`` is running (``None``: whatever is running)."""
 
     requests: frozenset[RequestId] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptTasks:
+    """Raise KeyboardInterrupt in user code, if one of these items of a client's tasks is running."""
+
+    client: str
+    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +106,46 @@ class Measure:
     top: int
 
 
-Question = Abort | Complete | Inspect | Measure
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """What became of these requests? Of each it is said how many chunks of its output are known already.
+
+    Answered with a dictionary: of each request its ``KeptAnswer``, its output so far (an ``OutputBatch``) or why there
+    is nothing (``Missing``); a ``StoredObject`` with one of these, if it is large. What is left out comes if it is
+    asked for again.
+    """
+
+    requests: dict[int, tuple[tuple[RequestId, int], ...]]  # by engine
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Keep what is answered to this client's requests up to number ``upto``, however large: it may go any moment.
+
+    Answered with a new ``StoredObject``: to load it, its client's process calls the engine's by the way that its
+    requests have gone, and is answered when they have arrived.
+    """
+
+    client: str
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """For how many seconds has the engine had nothing to do? 0 while it runs something."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Which of these spans of batches, or tails of them, have not begun? They will not then.
+
+    Answered with a dictionary of what is given back, by batch. A batch that has not come yet is given back whole.
+    """
+
+    batches: tuple[tuple[BatchKey, tuple[Span, ...]], ...]
+
+
+Question = Abort | Accept | Collect | Complete | GiveBack | Inspect | Measure | Rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +156,15 @@ class Ask:
     question: Question
 
 
-Command = Interrupt | Signal | Ask
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A client has gone, and nobody takes its replies; or it has come back."""
+
+    client: str
+    here: bool
+
+
+Command = Interrupt | InterruptTasks | Signal | Presence | Ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +183,19 @@ class Report:
     output: tuple[OutputBatch, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What becomes of a report.
+
+    Attributes:
+        controller: which process of the controller has it; what an earlier one had and has not delivered is lost.
+        delivered: its output, and all before it, has reached its clients, or nobody waits for it.
+    """
+
+    controller: int
+    delivered: bool
 
 
 class Recovery(enum.StrEnum):
@@ -142,7 +221,7 @@ class EngineOptions:
         memory: the same for memory, in bytes.
         resources: the same for resources that a cluster names itself.
         labels: of the node it is to be on, as Ray's label selectors say them.
-        node: the id or name of the node it is to be on.
+        node: the name, the address or the id of the node it is to be on.
         environment: set before the engine imports anything, besides what the cluster sets.
     """
 
@@ -213,6 +292,22 @@ class EngineStarting:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineWaiting:
+    """An engine that has been asked for has no place: what it asks for and what there is. It starts when it has one."""
+
+    engine_id: int
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLeaving:
+    """An engine finishes what it has to do and then goes: no more is to be asked of it."""
+
+    engine_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineJoined:
     """An engine has registered and takes requests."""
 
@@ -257,7 +352,9 @@ class OutputEvent:
     batch: OutputBatch
 
 
-Event = EngineStarting | EngineJoined | EngineLeft | EngineFailedToStart | OutputEvent
+Event = (
+    EngineStarting | EngineWaiting | EngineJoined | EngineLeaving | EngineLeft | EngineFailedToStart | OutputEvent
+)
 
 
 class HistoryEntry(NamedTuple):
@@ -282,6 +379,8 @@ class ClusterState:
         starting: ids of new ones that have been asked for.
         recovering: those that are being brought back, as they were when they died.
         next_id: no engine has had this id or one above it.
+        waiting: those of the starting and the recovering ones that have no place, with the reason.
+        leaving: ids of engines that finish what they have to do and then go.
     """
 
     cluster: str
@@ -289,3 +388,5 @@ class ClusterState:
     starting: tuple[int, ...]
     recovering: tuple[EngineInfo, ...] = ()
     next_id: int = 0
+    waiting: tuple[EngineWaiting, ...] = ()
+    leaving: tuple[int, ...] = ()

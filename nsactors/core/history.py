@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from nsactors.core.cluster import HistoryEntry
 from nsactors.core.messages import RequestId
 
-__all__ = ["HISTORY_ENTRIES", "History"]
+__all__ = ["ENGINE_LOST", "HISTORY_ENTRIES", "QUEUED", "History"]
 
 ENGINE_LOST = "engine lost"
+QUEUED = "queued"
 HISTORY_ENTRIES = 10_000
 
 
@@ -32,6 +33,8 @@ class History:
     ) -> None:
         self._finished: deque[HistoryEntry] = deque(maxlen=limit)
         self._running: dict[tuple[int, RequestId], HistoryEntry] = {}
+        self._queued: dict[tuple[int, RequestId], HistoryEntry] = {}
+        self._limit = limit
         self._completed: Counter[int] = Counter()
         self._last_ended: dict[tuple[int, str], int] = {}
         for entry in entries:
@@ -39,10 +42,12 @@ class History:
         self._completed = Counter(completed or {})
 
     def record(self, entry: HistoryEntry) -> bool:
-        """A request has started (``completed is None``) or ended; False if that is no news."""
-        # A start is said by another thread than the one that runs it, and may come after the end; and both come twice if
-        # it was not known whether anybody had heard.
+        """A request waits for its turn, has started (``completed is None``) or ended; False if that is no news."""
+        # A start is said by another thread than the one that runs it, and may come after the end; and both are said
+        # again if it was not known whether anybody had heard.
         if entry.request.seq <= self._last_ended.get((entry.engine_id, entry.request.client), -1):
+            return False
+        if entry.outcome == QUEUED and (entry.engine_id, entry.request) in self._running:
             return False
         self._note(entry)
         if entry.completed is not None:
@@ -51,6 +56,12 @@ class History:
 
     def _note(self, entry: HistoryEntry) -> None:
         key = (entry.engine_id, entry.request)
+        if entry.outcome == QUEUED:
+            self._queued[key] = entry
+            if len(self._queued) > self._limit:
+                del self._queued[next(iter(self._queued))]
+            return
+        self._queued.pop(key, None)
         if entry.completed is None:
             self._running[key] = entry
             return
@@ -60,21 +71,23 @@ class History:
             self._last_ended[entry.engine_id, entry.request.client] = entry.request.seq
 
     def engine_lost(self, engine_id: int, at: float) -> list[HistoryEntry]:
-        """What a lost engine was running ended with it; how that is remembered."""
-        running = [self._running.pop(key) for key in list(self._running) if key[0] == engine_id]
-        lost = [entry._replace(completed=at, outcome=ENGINE_LOST) for entry in running]
+        """What a lost engine was running ended with it, and what waited there; how that is remembered."""
+        open_there = [
+            known.pop(key) for known in (self._running, self._queued) for key in list(known) if key[0] == engine_id
+        ]
+        lost = [entry._replace(completed=at, outcome=ENGINE_LOST) for entry in open_there]
         self._finished.extend(lost)
         return lost
 
     def entries(
         self, *, client: str | None = None, engine_id: int | None = None, last: int | None = None
     ) -> list[HistoryEntry]:
-        """Finished requests in order of their end, then the running ones; the ``last`` ones if given."""
+        """Finished requests in order of their end, the running ones, those that wait; the ``last`` ones if given."""
         # Engines report in rounds of their own, so what arrives is nearly in order.
         finished = sorted(self._finished, key=lambda entry: entry.completed or 0.0)
         chosen = [
             entry
-            for entry in [*finished, *self._running.values()]
+            for entry in [*finished, *self._running.values(), *self._queued.values()]
             if (client is None or client in (entry.request.client, entry.request.client.rpartition("-")[0]))
             and (engine_id is None or entry.engine_id == engine_id)
         ]

@@ -25,6 +25,7 @@ from nsactors.core.messages import (
     Refused,
     Request,
     RequestId,
+    RunTasks,
     TakeSnapshot,
 )
 from nsactors.core.payload import Payload
@@ -252,8 +253,12 @@ def _entry(begun: Begun, ended: Ended) -> Entry:
 
 
 def changes_state(operation: Operation) -> bool:
-    """Whether a request may change the namespace, and belongs in the journal."""
-    return not isinstance(operation, Pull | TakeSnapshot)
+    """Whether a request may change the namespace, and belongs in the journal.
+
+    Tasks do not: they may run anywhere, so they cannot count on what others leave behind, and go elsewhere if their
+    engine dies.
+    """
+    return not isinstance(operation, Pull | TakeSnapshot | RunTasks)
 
 
 def begin(request: Request, payload: Payload | None, *, journalled: bool = True) -> Begun:

@@ -16,9 +16,11 @@ from nsactors.core.cluster import (
     EngineFailedToStart,
     EngineInfo,
     EngineJoined,
+    EngineLeaving,
     EngineLeft,
     EngineOptions,
     EngineStarting,
+    EngineWaiting,
     Recovery,
 )
 
@@ -27,11 +29,14 @@ __all__ = [
     "Announce",
     "ControllerRestarted",
     "Dismiss",
+    "Drain",
     "Effect",
     "EngineDied",
+    "EngineHeldUp",
     "EngineRegistered",
     "EnginesDismissed",
     "EnginesRestarted",
+    "EnginesRetired",
     "EnginesWanted",
     "Launch",
     "Member",
@@ -60,18 +65,35 @@ class EngineRegistered:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineHeldUp:
+    """An engine's process cannot be started as things stand; it will be when they change."""
+
+    engine_id: int
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineDied:
-    """An engine's process is gone, or never came up."""
+    """An engine's process is gone, or never came up; ``displaced`` if that is for the node it was to be on."""
 
     engine_id: int
     incarnation: int
     reason: str
     stderr_tail: str = ""
+    displaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EnginesDismissed:
     """Somebody asked these engines to end."""
+
+    engine_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnginesRetired:
+    """Somebody asked these engines to finish what they have to do and then end."""
 
     engine_ids: tuple[int, ...]
 
@@ -95,7 +117,16 @@ class ControllerRestarted:
     alive: AbstractSet[tuple[int, int]]
 
 
-MemberEvent = EnginesWanted | EngineRegistered | EngineDied | EnginesDismissed | EnginesRestarted | ControllerRestarted
+MemberEvent = (
+    EnginesWanted
+    | EngineRegistered
+    | EngineHeldUp
+    | EngineDied
+    | EnginesDismissed
+    | EnginesRetired
+    | EnginesRestarted
+    | ControllerRestarted
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +160,21 @@ class Dismiss:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """See when this incarnation has nothing to do any more, and say that it is to be dismissed."""
+
+    engine_id: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Tell every client."""
 
-    event: EngineStarting | EngineJoined | EngineLeft | EngineFailedToStart
+    event: EngineStarting | EngineWaiting | EngineJoined | EngineLeaving | EngineLeft | EngineFailedToStart
 
 
-Effect = Launch | Adopt | Dismiss | Announce
+Effect = Launch | Adopt | Dismiss | Drain | Announce
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +188,8 @@ class Member:
         former: the last incarnation that had registered, and whose place this one takes.
         journal_of: the incarnation that wrote the journal of its namespace; None if there is none to be had.
         attempts: how many processes in a row have died before they registered.
+        held_up: why its process cannot be started; empty if it can.
+        leaving: it was asked to end when it has nothing to do any more.
         dismissed: it was asked to end.
         orders: the requests that asked for it, and for its last restart.
     """
@@ -159,6 +200,8 @@ class Member:
     former: EngineInfo | None = None
     journal_of: int | None = None
     attempts: int = 0
+    held_up: str = ""
+    leaving: bool = False
     dismissed: bool = False
     orders: tuple[str, ...] = ()
 
@@ -190,6 +233,17 @@ class Membership:
         """The engines that have died and are being brought back, as they were."""
         return [m.former for _, m in sorted(self.members.items()) if m.former and not (m.info or m.dismissed)]
 
+    @property
+    def waiting(self) -> list[EngineWaiting]:
+        """The engines that are starting or being brought back and have no place."""
+        held_up = [(i, m) for i, m in sorted(self.members.items()) if m.held_up and not m.dismissed]
+        return [EngineWaiting(engine_id, member.incarnation, member.held_up) for engine_id, member in held_up]
+
+    @property
+    def leaving(self) -> list[int]:
+        """Ids of the engines that finish what they have to do and then go."""
+        return [i for i, m in sorted(self.members.items()) if m.leaving and not m.dismissed]
+
     def ordered(self, order: str) -> list[int]:
         """Ids of the engines that this request has asked for."""
         return [i for i, m in sorted(self.members.items()) if m.orders[:1] == (order,)]
@@ -208,10 +262,14 @@ class Membership:
                 return [effect for _ in range(count) for effect in self._launch(options, order)]
             case EngineRegistered(engine):
                 return self._registered(engine)
+            case EngineHeldUp(engine_id, incarnation, reason):
+                return self._held_up(engine_id, incarnation, reason)
             case EngineDied():
                 return self._died(event)
             case EnginesDismissed(engine_ids):
                 return [effect for engine_id in engine_ids for effect in self._dismissed(engine_id)]
+            case EnginesRetired(engine_ids):
+                return [effect for engine_id in engine_ids for effect in self._retired(engine_id)]
             case EnginesRestarted(engine_ids, recovers, order):
                 return [effect for engine_id in engine_ids for effect in self._restarted(engine_id, recovers, order)]
             case ControllerRestarted(alive):
@@ -219,7 +277,7 @@ class Membership:
 
     def _restarted(self, engine_id: int, recovers: bool, order: str) -> list[Effect]:
         member = self.members.get(engine_id)
-        if member is None or member.dismissed or (order and order in member.orders):
+        if member is None or member.leaving or member.dismissed or (order and order in member.orders):
             return []
         old = member.incarnation
         member = replace(member, journal_of=member.journal_of if recovers else None, orders=(*member.orders[:1], order))
@@ -237,7 +295,7 @@ class Membership:
             announcements = [Announce(left)]
             journal_of = member.incarnation if replays else None
             member = replace(member, former=member.info, info=None, journal_of=journal_of)
-        member = self.members[engine_id] = replace(member, incarnation=member.incarnation + 1)
+        member = self.members[engine_id] = replace(member, incarnation=member.incarnation + 1, held_up="")
         return [*announcements, Launch(engine_id, member.incarnation, member.options, member.journal_of)]
 
     def _launch(self, options: EngineOptions, order: str) -> list[Effect]:
@@ -252,8 +310,15 @@ class Membership:
             return [Dismiss(engine.engine_id, engine.incarnation)]
         if member.info == engine:
             return []  # it could not know that it had been heard
-        self.members[engine.engine_id] = replace(member, info=engine, former=None, attempts=0)
+        self.members[engine.engine_id] = replace(member, info=engine, former=None, attempts=0, held_up="")
         return [Announce(EngineJoined(engine))]
+
+    def _held_up(self, engine_id: int, incarnation: int, reason: str) -> list[Effect]:
+        member = self.members.get(engine_id)
+        if member is None or member.incarnation != incarnation or member.info or member.dismissed:
+            return []
+        self.members[engine_id] = replace(member, held_up=reason)
+        return [Announce(EngineWaiting(engine_id, incarnation, reason))]
 
     def _died(self, event: EngineDied) -> list[Effect]:
         if not self.is_current(event.engine_id, event.incarnation):
@@ -264,9 +329,9 @@ class Membership:
             return []  # announced when it was dismissed
         if member.info is None:
             member = replace(member, attempts=member.attempts + 1)
-            if member.former is not None and member.attempts < MAX_ATTEMPTS:
+            if (member.former is not None or event.displaced) and member.attempts < MAX_ATTEMPTS:
                 return self._bring_back(engine_id, member, event.reason, expected=False)
-        elif member.options.recovery is not Recovery.NONE:
+        elif member.options.recovery is not Recovery.NONE and not member.leaving:
             return self._bring_back(engine_id, member, event.reason, expected=False)
         del self.members[engine_id]
         if member.info is not None:
@@ -287,6 +352,15 @@ class Membership:
         left = EngineLeft(engine_id, incarnation, "it was asked to shut down", expected=True)
         return [Announce(left), Dismiss(engine_id, member.incarnation)]
 
+    def _retired(self, engine_id: int) -> list[Effect]:
+        member = self.members.get(engine_id)
+        if member is None or member.leaving or member.dismissed:
+            return []
+        if member.info is None:
+            return self._dismissed(engine_id)
+        self.members[engine_id] = replace(member, leaving=True)
+        return [Announce(EngineLeaving(engine_id)), Drain(engine_id, member.incarnation)]
+
     def _taken_over(self, alive: AbstractSet[tuple[int, int]]) -> list[Effect]:
         # What the last controller had written down it may not have done: it was killed at some moment between the two.
         effects: list[Effect] = [Dismiss(*process) for process in sorted(alive) if not self.is_current(*process)]
@@ -296,6 +370,8 @@ class Membership:
                 effects.append(Adopt(*process, member.options))
                 if member.dismissed:
                     effects.append(Dismiss(*process))
+                elif member.leaving:
+                    effects.append(Drain(*process))
             elif member.info is None and not member.dismissed:
                 # It was never launched, or died before anybody knew of it: the same again.
                 effects.append(Launch(*process, member.options, member.journal_of))

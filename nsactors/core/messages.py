@@ -36,6 +36,7 @@ __all__ = [
     "Request",
     "RequestId",
     "Reset",
+    "RunTasks",
     "StreamText",
     "TakeSnapshot",
 ]
@@ -99,7 +100,21 @@ class TakeSnapshot(NamedTuple):
     """Write the namespace into its journal, in place of all that led there."""
 
 
-Operation = Execute | Apply | Push | Pull | Reset | TakeSnapshot
+class RunTasks(NamedTuple):
+    """Run a batch of tasks, one item after the other; the payload holds them as ``core.tasks`` writes them.
+
+    Attributes:
+        label: what people see, e.g. ``12 tasks of map(simulate)``.
+        number: of the batch; those that one client sends to an engine go up.
+        budget_s: after so many seconds no more of its items is begun.
+    """
+
+    label: str
+    number: int
+    budget_s: float
+
+
+Operation = Execute | Apply | Push | Pull | Reset | TakeSnapshot | RunTasks
 
 
 class Instruction(NamedTuple):
@@ -152,7 +167,7 @@ class Request(NamedTuple):
 
 def _label(operation: Operation) -> str:
     match operation:
-        case Apply(label, _):
+        case Apply(label) | RunTasks(label):
             return label
         case Execute():
             return "execute"

@@ -6,7 +6,7 @@ from collections import deque
 
 from nsactors.core.messages import Display, ExecuteResult, OutputBatch, OutputChunk, RequestId, StreamText
 
-__all__ = ["OutputAssembler", "OutputLog"]
+__all__ = ["OutputAssembler", "OutputLog", "size_bytes"]
 
 
 LIMIT_BYTES = 2_000_000  # of one request on one engine, shown as it comes
@@ -46,7 +46,9 @@ class _Flood:
         return chunks
 
 
-def _size_bytes(chunk: OutputChunk) -> int:
+def size_bytes(chunk: OutputChunk) -> int:
+    """About what a chunk takes up."""
+    """What a chunk takes, but for a few bytes."""
     match chunk:
         case StreamText(_, text):
             return len(text)
@@ -59,7 +61,7 @@ def _size_bytes(chunk: OutputChunk) -> int:
 class OutputLog:
     """The engine's side: what was written, what is on its way, what has been acknowledged.
 
-    ``take`` hands out what nobody has yet; ``acknowledge`` says that a batch is safe with the controller; ``tail`` is
+    ``take`` hands out what nobody has yet; ``acknowledge`` says that a batch is safe with the client; ``tail`` is
     everything that is not, and goes into the reply. A batch that was taken but not acknowledged is in both: the
     receiver drops what it has by position.
     """
@@ -74,6 +76,9 @@ class OutputLog:
         self._chunks: list[OutputChunk] = []  # from position _acknowledged on
         self._acknowledged = 0
         self._taken = 0
+        self._shown = 0
+        self._delivered: list[OutputChunk] = []
+        self._answered = False
 
     @property
     def has_untaken(self) -> bool:
@@ -82,7 +87,7 @@ class OutputLog:
 
     def append(self, chunk: OutputChunk) -> None:
         """Add a chunk; text of one stream is joined until it has been taken. Past the limit only the end is kept."""
-        size = _size_bytes(chunk)
+        size = size_bytes(chunk)
         if isinstance(chunk, StreamText):
             kept = chunk._replace(text=chunk.text[: self._room_bytes])
             self._room_bytes -= len(kept.text)
@@ -99,7 +104,8 @@ class OutputLog:
         if isinstance(chunk, StreamText):
             if not chunk.text:
                 return
-            last = self._chunks[-1] if self.has_untaken else None
+            grows = self._acknowledged + len(self._chunks) > max(self._taken, self._shown)
+            last = self._chunks[-1] if grows else None
             if isinstance(last, StreamText) and last.name == chunk.name:
                 self._chunks[-1] = StreamText(last.name, last.text + chunk.text)
                 return
@@ -116,11 +122,33 @@ class OutputLog:
         return batch
 
     def acknowledge(self, batch: OutputBatch) -> None:
-        """The controller has this batch."""
+        """The client has this batch, and all before it."""
         upto = batch.start + len(batch.chunks)
         if upto > self._acknowledged:
+            if not self._answered:
+                self._delivered += self._chunks[: upto - self._acknowledged]
             del self._chunks[: upto - self._acknowledged]
             self._acknowledged = upto
+
+    @property
+    def delivered(self) -> tuple[OutputChunk, ...]:
+        """What had been acknowledged before the reply: with the tail, it is the whole output."""
+        return tuple(self._delivered)
+
+    def since(self, position: int) -> OutputBatch:
+        """The output from ``position`` on, for somebody who watches; without the tail, once that has been given."""
+        there = self._delivered if self._answered else [*self._delivered, *self._chunks]
+        self._shown = max(self._shown, len(there))
+        return OutputBatch(self.request, self._engine_id, position, tuple(there[position:]))
+
+    def mark(self) -> int:
+        """How many chunks there are; what is written from now on begins another one."""
+        self._shown = max(self._shown, self._acknowledged + len(self._chunks))
+        return self._acknowledged + len(self._chunks)
+
+    def take_again(self) -> None:
+        """What has been handed out and not acknowledged may be lost: hand it out again."""
+        self._taken = self._acknowledged
 
     def tail(self) -> OutputBatch:
         """Everything not acknowledged, and the end of a flood; from now on it counts as handed out and safe."""
@@ -128,6 +156,7 @@ class OutputLog:
             for chunk in self._flood.drain(self._whole):
                 self._append(chunk)
         batch = self._batch_from(self._acknowledged)
+        self._answered = True
         self._acknowledged = self._taken = self._acknowledged + len(self._chunks)
         self._chunks = []
         return batch

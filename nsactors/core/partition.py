@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Block", "Partitioner", "RoundRobin"]
+__all__ = ["Block", "Partitioner", "RoundRobin", "cut"]
 
 
 class Partitioner(Protocol):
@@ -55,7 +55,7 @@ class Block:
         seq, axis = _prepare(seq, self.axis, n)
         size, extra = divmod(_length(seq, axis), n)
         ends = itertools.accumulate([size + (i < extra) for i in range(n)], initial=0)
-        return [_cut(seq, slice(start, stop), axis) for start, stop in itertools.pairwise(ends)]
+        return [cut(seq, slice(start, stop), axis) for start, stop in itertools.pairwise(ends)]
 
     def join(self, parts: Sequence[Any]) -> Any:
         """Put ``parts`` one after the other, as a sequence of their type.
@@ -83,7 +83,7 @@ class RoundRobin:
     def split(self, seq: Any, n: int) -> list[Any]:
         """Deal ``seq`` out to ``n`` parts; arguments and errors are those of :meth:`Block.split`."""
         seq, axis = _prepare(seq, self.axis, n)
-        return [_cut(seq, slice(i, None, n), axis) for i in range(n)]
+        return [cut(seq, slice(i, None, n), axis) for i in range(n)]
 
     def join(self, parts: Sequence[Any]) -> Any:
         """Interleave ``parts``; the result's type is that of :meth:`Block.join`."""
@@ -135,7 +135,8 @@ def _length(seq: Any, axis: int) -> int:
     return int(seq.shape[axis]) if _is_array(seq) or _is_frame(seq) else len(seq)
 
 
-def _cut(seq: Any, piece: slice, axis: int) -> Any:
+def cut(seq: Any, piece: slice, axis: int = 0) -> Any:
+    """A piece of a sequence, by position; a view of an array."""
     if _is_array(seq):
         return seq[(slice(None),) * axis + (piece,)]
     if _is_frame(seq):

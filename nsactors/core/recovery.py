@@ -49,6 +49,7 @@ class RecoveryReport:
         lost: names that could not be had back, with the reason.
         shipped_only: the journal comes from its keeper, since the engine's machine is gone: what had not been shipped
             when it went is missing.
+        took_s: how long all of that took, in seconds.
     """
 
     engine_id: int
@@ -59,6 +60,7 @@ class RecoveryReport:
     diverged: tuple[Divergence, ...] = ()
     lost: tuple[tuple[str, str], ...] = ()
     shipped_only: bool = False
+    took_s: float = 0.0
 
     @property
     def is_complete(self) -> bool:

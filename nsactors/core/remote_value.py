@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from nsactors.errors.sizes import bytes_in_words
 from nsactors.errors.tree import ObjectLost
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class RemoteValue:
     Attributes:
         stored: where it is.
         name: the name or expression that was pulled.
-        engine_id: the engine that holds it.
+        engine_id: the engine that holds it; None for what a client has stored.
         call: the call that made it, e.g. ``pull(a)``.
         type_name: the class of the value.
         nbytes: its size when it is pickled, arrays included.
@@ -67,7 +68,7 @@ class RemoteValue:
     Example:
         >>> a = rc[0].pull("a", as_ref=True, block=True)
         >>> a
-        <RemoteValue 'a' on engine 0: numpy.ndarray, 80.0 MB>
+        <RemoteValue 'a' on engine 0: numpy.ndarray, 80 MB>
         >>> rc[1:].push({"b": a}, block=True)
         >>> rc[1].apply_sync(lambda array: array.sum(), a)
         10000000.0
@@ -75,7 +76,7 @@ class RemoteValue:
 
     stored: StoredObject
     name: str
-    engine_id: int
+    engine_id: int | None
     call: str
     type_name: str
     nbytes: int
@@ -101,7 +102,8 @@ class RemoteValue:
             raise ObjectLost(self.name, self.engine_id, self.call, str(gone)) from None
 
     def __repr__(self) -> str:
-        return f"<RemoteValue {self.name!r} on engine {self.engine_id}: {self.type_name}, {_size(self.nbytes)}>"
+        where = "here" if self.engine_id is None else f"on engine {self.engine_id}"
+        return f"<RemoteValue {self.name!r} {where}: {self.type_name}, {bytes_in_words(self.nbytes)}>"
 
     def __reduce__(self) -> NoReturn:
         # In a pickle of anybody else's the store would not see that the object is still wanted, and drop it.
@@ -109,12 +111,3 @@ class RemoteValue:
             "a RemoteValue is pickled only as part of a call: give it to push(), apply() or map() of a view, "
             "or take its value with get()"
         )
-
-
-def _size(nbytes: int) -> str:
-    size = float(nbytes)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

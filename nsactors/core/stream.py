@@ -54,6 +54,10 @@ class InstructionStream:
             return Verdict.ABORTED
         return Verdict.RUN
 
+    def has_passed(self, request: RequestId) -> bool:
+        """Whether this request's turn has come, or that of a later one of its client."""
+        return request.seq <= self._last_seq.get(request.client, -1)
+
     def stop(self, client: str) -> None:
         """A request failed that nothing was to run after: take back what its client sent before it knows."""
         self._stops[client] = self._stops.get(client, 0) + 1

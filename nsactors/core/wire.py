@@ -24,6 +24,7 @@ from nsactors.core.messages import (
     Request,
     RequestId,
     Reset,
+    RunTasks,
     TakeSnapshot,
 )
 from nsactors.core.payload import Payload
@@ -34,7 +35,7 @@ __all__ = ["INLINE_LIMIT_BYTES", "Sealed", "decode_reply", "decode_request", "en
 INLINE_LIMIT_BYTES = 64 * 1024
 
 _STAMP = struct.Struct("<QI")  # the part of a request that differs from engine to engine
-_OPERATIONS = (Execute, Apply, Push, Pull, Reset, TakeSnapshot)
+_OPERATIONS = (Execute, Apply, Push, Pull, Reset, TakeSnapshot, RunTasks)
 _CODES = {kind: code for code, kind in enumerate(_OPERATIONS)}
 
 

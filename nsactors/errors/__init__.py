@@ -17,6 +17,7 @@ from nsactors.errors.frames import FrameSummary
 from nsactors.errors.grouping import FailureGroup, engine_ranges, group_failures
 from nsactors.errors.remote import RemoteError
 from nsactors.errors.sizes import bytes_from_words, bytes_in_words
+from nsactors.errors.tasks import ImpossibleDependency, InvalidDependency, TaskLost, TaskTimeout, UnmetDependency
 from nsactors.errors.tree import (
     CapabilityError,
     ClientClosed,
@@ -35,13 +36,22 @@ from nsactors.errors.tree import (
     ObjectLost,
     ProtocolError,
     RayImportedFirst,
+    ResultUnavailable,
     SerializationError,
+    StoreFull,
     TargetError,
     TaskAborted,
     TimeLimitExceeded,
     UnknownFlag,
+    UnknownOption,
 )
-from nsactors.errors.warnings import LargeCaptureWarning, NsactorsWarning, SpillWarning, warn_caller
+from nsactors.errors.warnings import (
+    EngineStartWarning,
+    LargeCaptureWarning,
+    NsactorsWarning,
+    SpillWarning,
+    warn_caller,
+)
 
 __all__ = [
     "CapabilityError",
@@ -54,9 +64,12 @@ __all__ = [
     "EngineError",
     "EngineLost",
     "EngineStartError",
+    "EngineStartWarning",
     "Failure",
     "FailureGroup",
     "FrameSummary",
+    "ImpossibleDependency",
+    "InvalidDependency",
     "InvalidName",
     "InvalidTarget",
     "LargeCaptureWarning",
@@ -68,12 +81,18 @@ __all__ = [
     "ProtocolError",
     "RayImportedFirst",
     "RemoteError",
+    "ResultUnavailable",
     "SerializationError",
     "SpillWarning",
+    "StoreFull",
     "TargetError",
     "TaskAborted",
+    "TaskLost",
+    "TaskTimeout",
     "TimeLimitExceeded",
     "UnknownFlag",
+    "UnknownOption",
+    "UnmetDependency",
     "bytes_from_words",
     "bytes_in_words",
     "draw",

@@ -8,12 +8,14 @@
     │   ├── NoSuchEngine         also IndexError
     │   └── InvalidTarget        also TypeError
     ├── UnknownFlag              also KeyError
+    ├── UnknownOption            also TypeError
     ├── InvalidName              also ValueError
     ├── SerializationError       also TypeError
     ├── ConnectionLost           also ConnectionError
     │   ├── ClientClosed
     │   ├── ClusterStopped
     │   └── ClusterUnreachable
+    ├── StoreFull
     ├── RayImportedFirst         also RuntimeError
     ├── EngineError
     │   ├── EngineLost
@@ -21,6 +23,7 @@
     │   └── ObjectLost
     ├── TaskAborted
     ├── TimeLimitExceeded        also TimeoutError
+    ├── ResultUnavailable        also LookupError
     ├── CapabilityError
     ├── ProtocolError
     │   └── DuplicateRequest
@@ -34,6 +37,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nsactors.errors.ranges import engine_ranges
+from nsactors.errors.wording import last_lines, short_repr, unknown_keyword
 
 __all__ = [
     "CapabilityError",
@@ -53,14 +57,15 @@ __all__ = [
     "ObjectLost",
     "ProtocolError",
     "RayImportedFirst",
+    "ResultUnavailable",
     "SerializationError",
+    "StoreFull",
     "TargetError",
     "TaskAborted",
     "TimeLimitExceeded",
     "UnknownFlag",
+    "UnknownOption",
 ]
-
-_TAIL_LINES = 10
 
 
 class NsactorsError(Exception):
@@ -121,7 +126,7 @@ class InvalidTarget(TargetError, TypeError):
     """
 
     def __init__(self, target: object) -> None:
-        self.target = _short_repr(target)
+        self.target = short_repr(target)
         super().__init__(f"{self.target} cannot be a target: give an int, a list of ints, a slice, or 'all'")
 
 
@@ -134,13 +139,18 @@ class UnknownFlag(NsactorsError, KeyError):
     """
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        import difflib
-
         self.name = name
         self.known = tuple(known)
-        close = difflib.get_close_matches(name, self.known, n=1)
-        guess = f"did you mean {close[0]!r}? " if close else ""
-        super().__init__(f"unknown flag {name!r}: {guess}the flags are {', '.join(sorted(self.known))}")
+        super().__init__(unknown_keyword("flag", name, self.known))
+
+
+class UnknownOption(NsactorsError, TypeError):
+    """A keyword that a cluster does not know; arguments as for :class:`UnknownFlag`."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        super().__init__(unknown_keyword("option", name, self.known))
 
 
 class InvalidName(NsactorsError, ValueError):
@@ -151,9 +161,9 @@ class InvalidName(NsactorsError, ValueError):
     """
 
     def __init__(self, name: object) -> None:
-        self.name = name if isinstance(name, str) else _short_repr(name)
+        self.name = name if isinstance(name, str) else short_repr(name)
         super().__init__(
-            f"{_short_repr(name)} is not a name in a namespace: bind to an identifier such as 'x'; "
+            f"{short_repr(name)} is not a name in a namespace: bind to an identifier such as 'x'; "
             "what is read may also be an expression such as 'x.shape' or 'x[0]'"
         )
 
@@ -173,6 +183,17 @@ class SerializationError(NsactorsError, TypeError):
         )
         self.what = what
         self.reason = reason
+
+
+class StoreFull(NsactorsError):
+    """A value, ``what``, has no room in a machine's object store, nor on the disk that takes what that cannot hold."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"there is no room for {what}: the object store is full, and so is the disk that it overflows to. "
+            "Delete what is not needed (rc.memory() shows what is held), or make room on that disk"
+        )
+        self.what = what
 
 
 class ConnectionLost(NsactorsError, ConnectionError):
@@ -243,7 +264,7 @@ class EngineLost(EngineError):
         after: str = "Its namespace is gone with it; the other engines go on",
     ) -> None:
         during = f"while running {call}" if call else "while idle"
-        super().__init__(f"engine {engine_id} died {during}: {reason}\n" + _last_lines(stderr_tail) + after)
+        super().__init__(f"engine {engine_id} died {during}: {reason}\n" + last_lines(stderr_tail) + after)
         self.engine_id = engine_id
         self.call = call
         self.reason = reason
@@ -262,7 +283,7 @@ class EngineStartError(EngineError):
     def __init__(self, engine_id: int, reason: str, stderr_tail: str = "") -> None:
         super().__init__(
             f"engine {engine_id} did not start: {reason}\n"
-            + _last_lines(stderr_tail)
+            + last_lines(stderr_tail)
             + "The other engines go on. Remove the cause and add an engine, or ask for fewer"
         )
         self.engine_id = engine_id
@@ -275,14 +296,15 @@ class ObjectLost(EngineError):
 
     Args:
         name: the name or expression whose value it was.
-        holder: the engine that held it.
+        holder: the engine that held it; None for a client.
         held_since: the call that made it hold it, such as ``"pull(a)"``.
         reason: what happened to it.
     """
 
-    def __init__(self, name: str, holder: int, held_since: str, reason: str) -> None:
+    def __init__(self, name: str, holder: int | None, held_since: str, reason: str) -> None:
+        whose = "a client" if holder is None else f"engine {holder}"
         super().__init__(
-            f"the value of {name!r} that engine {holder} held since {held_since} is lost: {reason}. "
+            f"the value of {name!r} that {whose} held since {held_since} is lost: {reason}. "
             "Make it anew and pull it again"
         )
         self.name = name
@@ -295,12 +317,13 @@ class TaskAborted(NsactorsError):
     """A request was withdrawn before it ran.
 
     Args:
-        engine_id: the engine whose queue held it.
+        engine_id: the engine whose queue held it; None for a task that no engine ran.
         call: the request, such as ``"apply(f)"``.
     """
 
-    def __init__(self, engine_id: int, call: str) -> None:
-        super().__init__(f"{call} was aborted before engine {engine_id} ran it: submit it again if you still want it")
+    def __init__(self, engine_id: int | None, call: str) -> None:
+        ran = "it ran" if engine_id is None else f"engine {engine_id} ran it"
+        super().__init__(f"{call} was aborted before {ran}: submit it again if you still want it")
         self.engine_id = engine_id
         self.call = call
 
@@ -322,6 +345,20 @@ class TimeLimitExceeded(NsactorsError, TimeoutError):
         self.engine_id = engine_id
         self.call = call
         self.limit_s = limit_s
+
+
+class ResultUnavailable(NsactorsError, LookupError):
+    """The result of a request cannot be had any more, or never could.
+
+    Args:
+        request: what was asked for, such as ``"ann-4f2a:17"``.
+        reason: why.
+    """
+
+    def __init__(self, request: str, reason: str) -> None:
+        super().__init__(f"the result of {request} cannot be had: {reason}. history() says what is known")
+        self.request = request
+        self.reason = reason
 
 
 class CapabilityError(NsactorsError):
@@ -359,14 +396,3 @@ class DuplicateRequest(ProtocolError):
         )
         self.engine_id = engine_id
         self.request_id = request_id
-
-
-def _last_lines(text: str) -> str:
-    lines = text.rstrip().splitlines()[-_TAIL_LINES:]
-    return "".join(["Last lines it wrote:\n", *(f"    {line}\n" for line in lines)]) if lines else ""
-
-
-def _short_repr(value: object) -> str:
-    import reprlib
-
-    return reprlib.repr(value)

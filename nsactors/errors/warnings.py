@@ -1,8 +1,9 @@
-"""The warnings of nsactors: what works, and costs more memory or time than it need.
+"""The warnings of nsactors: what works in part, or costs more memory or time than it need.
 
 ::
 
     NsactorsWarning              also UserWarning
+    ├── EngineStartWarning
     ├── LargeCaptureWarning
     └── SpillWarning
 
@@ -16,12 +17,27 @@ import warnings
 from types import FrameType
 
 from nsactors.errors.sizes import bytes_in_words
+from nsactors.errors.tree import EngineStartError
 
-__all__ = ["LargeCaptureWarning", "NsactorsWarning", "SpillWarning", "warn_caller"]
+__all__ = ["EngineStartWarning", "LargeCaptureWarning", "NsactorsWarning", "SpillWarning", "warn_caller"]
 
 
 class NsactorsWarning(UserWarning):
     """Base of every warning that nsactors gives."""
+
+
+class EngineStartWarning(NsactorsWarning):
+    """An engine that could not be started, or has no place to be; the others are usable.
+
+    Args:
+        problem: why.
+    """
+
+    def __init__(self, problem: EngineStartError) -> None:
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class LargeCaptureWarning(NsactorsWarning):

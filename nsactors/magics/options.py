@@ -36,6 +36,7 @@ class Options:
         stream: show output as it comes.
         verbose: say for each cell where it runs.
         timeout_s: seconds after which the cell is interrupted.
+        journal: whether a recovery of an engine's namespace runs the cell again.
     """
 
     targets: Targets = None
@@ -48,6 +49,7 @@ class Options:
     stream: bool | None = None
     verbose: bool | None = None
     timeout_s: float | None = None
+    journal: bool = True
 
     def over(self, defaults: Self) -> Self:
         """These options, and those of ``defaults`` where none was given."""
@@ -137,6 +139,8 @@ CONFIG: dict[str, _Option] = {
     "--progress-after": _Option("progress_after_s", reads=_parse_seconds, argument="SECONDS"),
     "--signal-on-interrupt": _Option("signal_on_interrupt", reads=_parse_signal, argument="NAME"),
     "--timeout": _Option("timeout_s", reads=_parse_seconds, argument="SECONDS"),
+    "--journal": _Option("journal", True),
+    "--no-journal": _Option("journal", False),
 }
 """What ``%pxconfig`` takes."""
 

@@ -105,6 +105,7 @@ class ParallelMagics:
             --local                   run it here too
             -o, --out NAME            keep the result under a name
             --timeout SECONDS         interrupt it after so long
+            --no-journal              do not run it again when a namespace is recovered
             --stream, --no-stream     show output as it comes (the default), or all at the end
             --group-outputs HOW       all at the end, by engine, order or type; -e and -r for the first two
             --progress-after SECONDS  until a progress bar is shown; -1 for none

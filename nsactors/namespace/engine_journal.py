@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,7 +30,12 @@ Answered = Callable[[Entry, Any, BaseException | None], object]
 
 
 class JournalKeeper(Protocol):
-    """Has copies of journals on another machine. Every call raises ``ConnectionLost`` if it cannot be reached."""
+    """Has copies of journals, for when machines are lost. Calls raise ``ConnectionLost`` if it cannot be reached."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is on another machine than the engine that asks."""
+        ...
 
     def accept(self, engine_id: int, incarnation: int, batch: Batch) -> Position:
         """Take a part of a journal; how far the copy goes now."""
@@ -56,7 +62,7 @@ class EngineJournal:
         namespace: its names, as they are when it starts.
         folder_of: where an incarnation of this engine keeps its journal, if it is on this machine.
         ref_types: classes of references to an object store.
-        keeper: on another machine; None if there is no other.
+        keeper: of all journals of the cluster, if there is one.
 
     Raises:
         OSError: if the journal cannot be written.
@@ -85,6 +91,7 @@ class EngineJournal:
         Args:
             answered: told of each request that was run again, its value, and what it raised.
         """
+        began = time.monotonic()
         former = self._spec.recovers
         assert former is not None, "there is a journal to recover from"
         folder = self._folder_of(former)
@@ -100,13 +107,13 @@ class EngineJournal:
             self._namespace.number_cells,
             runs=attempts.note,
             ran=answered,
-            shipped_only=shipped_only,
+            shipped_only=shipped_only and not self._spec.options.ships_journal,
         )
         self._release()
         shutil.rmtree(folder)  # this incarnation's journal begins with a snapshot of all that
-        if self._keeper is not None and self.ship():
+        if self._keeper is not None and (self.ship() or shipped_only):
             self._keeper.forget(self._spec.engine_id, former)
-        return report, journal.taken
+        return replace(report, took_s=time.monotonic() - began), journal.taken
 
     def begin(self, request: Request, payload: Payload | None) -> str:
         """Write down a request that is about to run; what to tell its sender if that fails."""
@@ -129,13 +136,13 @@ class EngineJournal:
 
     @property
     def ships(self) -> bool:
-        """Whether there is a keeper to send it to."""
-        return self._keeper is not None
+        """Whether there is another machine to send it to."""
+        return self._keeper is not None and self._keeper.is_elsewhere
 
     @property
     def ships_before_answers(self) -> bool:
         """Whether a request is answered only when its journal is with the keeper."""
-        return self._keeper is not None and self._spec.options.ships_journal and not self._stopped
+        return self.ships and self._spec.options.ships_journal and not self._stopped
 
     def ship(self) -> bool:
         """Send the keeper what it has not; whether it has everything that there was when this began.
@@ -143,7 +150,7 @@ class EngineJournal:
         Raises:
             ConnectionLost: if it cannot be reached.
         """
-        if self._keeper is None:
+        if self._keeper is None or not self._keeper.is_elsewhere:
             return False
         file = self._journalled.file
         with self._shipping:
@@ -165,7 +172,7 @@ class EngineJournal:
             copy.accept(self._keeper.read(engine_id, incarnation, span))
 
     def _release(self) -> None:
-        if self._keeper is None:
+        if not self.ships:
             self._journalled.file.release(self._journalled.file.position)
 
     def _write(self, write: Callable[[], object]) -> str:

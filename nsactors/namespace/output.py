@@ -82,13 +82,37 @@ class Output:
         if text:
             self.show(StreamText("stderr", text))
 
+    def delivered(self) -> tuple[OutputChunk, ...]:
+        """What has been acknowledged of the output of the request that has ended, and is not in its reply."""
+        with self._lock:
+            return () if self._log is None else self._log.delivered
+
+    def since(self, request: RequestId, position: int) -> OutputBatch | None:
+        """The output of the request that is running, from ``position`` on; None if another one is."""
+        with self._lock:
+            if self._log is None or self._log.request != request:
+                return None
+            return self._log.since(position)
+
+    def mark(self) -> int:
+        """How many chunks the request that runs has written; what it writes from now on begins another one."""
+        with self._lock:
+            self._drain()
+            return 0 if self._log is None else self._log.mark()
+
     def take(self) -> OutputBatch | None:
         """What can be shipped ahead of the reply, if anything."""
         with self._lock:
             return self._take()
 
+    def take_again(self) -> None:
+        """Ship again what has not been acknowledged."""
+        with self._lock:
+            if self._log is not None:
+                self._log.take_again()
+
     def acknowledge(self, batch: OutputBatch) -> None:
-        """The controller has this batch."""
+        """The client has this batch, and all before it."""
         with self._lock:
             if self._log is not None and self._log.request == batch.request:
                 self._log.acknowledge(batch)

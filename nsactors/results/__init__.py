@@ -1,17 +1,22 @@
 """What comes back from engines: results that are futures, their output and timing."""
 
 from nsactors.results.async_result import AsyncResult
-from nsactors.results.call import Call, CallOwner, ExecuteReply, Metadata, Terms
+from nsactors.results.call import NOWHERE, Call, CallOwner, ExecuteReply, Metadata, Terms
 from nsactors.results.map_result import AsyncMapResult, next_settled
 from nsactors.results.taking import result_of, value_of
+from nsactors.results.task_calls import MapCall, MapPiece, TaskCall
 
 __all__ = [
+    "NOWHERE",
     "AsyncMapResult",
     "AsyncResult",
     "Call",
     "CallOwner",
     "ExecuteReply",
+    "MapCall",
+    "MapPiece",
     "Metadata",
+    "TaskCall",
     "Terms",
     "next_settled",
     "result_of",

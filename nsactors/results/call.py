@@ -13,10 +13,13 @@ from typing import Any, Protocol
 from nsactors.core.messages import Display, ExecuteResult, OutputChunk, RequestId, StreamText
 from nsactors.core.output import OutputAssembler
 
-__all__ = ["Call", "CallOwner", "ExecuteReply", "Metadata", "Terms"]
+__all__ = ["NOWHERE", "Call", "CallOwner", "ExecuteReply", "Metadata", "Terms"]
 
 
 OutputListener = Callable[["Call", list[OutputChunk]], None]
+
+NOWHERE = -1
+"""In place of an engine's id."""
 
 _WATCH_LOCK = threading.Lock()  # watchers are few and quick: one lock is enough for all calls
 
@@ -37,7 +40,10 @@ class _Watcher:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
-    """A request from its submission to its reply: settled once, when value or error and all output are here."""
+    """A request from its submission to its reply: settled once, when value or error and all output are here.
+
+    A task has no engine until it is sent to one (``engine_id`` is :data:`NOWHERE`), and ``tried_on`` others before.
+    """
 
     request_id: RequestId
     engine_id: int
@@ -52,6 +58,7 @@ class Call:
     value: Any = None
     error: Exception | None = None
     done: bool = False
+    tried_on: tuple[int, ...] = ()
     output: OutputAssembler = field(default_factory=OutputAssembler)
     _listeners: list[Callable[[Call], None]] = field(default_factory=list)
     _watchers: list[_Watcher] = field(default_factory=list)
@@ -120,19 +127,23 @@ class Terms:
         stops_on_error: if it fails on an engine, what its client has queued behind it there is not run.
         copies: arrays in its result are copies that can be written to.
         journalled: whether a recovery of the namespace runs it again.
+        carries_tasks: it is a batch of tasks, which are somebody else's calls: it is not among those of the user's that
+            are open, and is never held for an engine that is being brought back, for its tasks go elsewhere.
     """
 
     limit_s: float | None = None
     stops_on_error: bool = False
     copies: bool = False
     journalled: bool = True
+    carries_tasks: bool = False
 
 
 class Metadata(dict[str, Any]):
     """What is known about a call: a dictionary whose keys are attributes too.
 
     Keys are those of ipyparallel: ``msg_id submitted started completed received engine_id status execution_count
-    execute_result stdout stderr outputs error label``. Times are aware datetimes; ``started`` and ``completed`` are
+    execute_result stdout stderr outputs error label``; and ``tried_on``, the engines that a task failed on or that were
+    lost under it. Times are aware datetimes; ``started`` and ``completed`` are
     read from the engine's clock.
     """
 
@@ -145,7 +156,7 @@ class Metadata(dict[str, Any]):
             started=_when(call.started),
             completed=_when(call.completed),
             received=_when(call.received),
-            engine_id=call.engine_id,
+            engine_id=None if call.engine_id == NOWHERE else call.engine_id,
             status=call.status,
             execution_count=call.execution_count,
             execute_result=call.execute_result,
@@ -154,6 +165,7 @@ class Metadata(dict[str, Any]):
             outputs=call.displays,
             error=call.error,
             label=call.label,
+            tried_on=call.tried_on,
         )
 
     def __getattr__(self, name: str) -> Any:

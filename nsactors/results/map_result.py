@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -25,6 +26,8 @@ class AsyncMapResult(AsyncResult):
         partitioner: joins the parts.
         ordered: whether iterating gives the items in order, or part by part as they come.
         return_exceptions: put exceptions into the sequence in place of the parts they prevented.
+        lengths: of contiguous parts that are lists, where they are known: each is put into its place as it comes, while
+            engines still compute.
     """
 
     def __init__(
@@ -36,12 +39,21 @@ class AsyncMapResult(AsyncResult):
         partitioner: Partitioner,
         ordered: bool = True,
         return_exceptions: bool = False,
+        lengths: Sequence[int] | None = None,
     ) -> None:
         self._partitioner = partitioner
         self._ordered = ordered
+        self._assembly = None if lengths is None or len(calls) < 2 else _Assembly(calls, lengths)
         super().__init__(owner, calls, label=label, return_exceptions=return_exceptions)
 
+    def _one_settled(self, call: Call | None = None) -> None:
+        if call is not None and self._assembly is not None and not self._assembly.place(call):
+            self._assembly = None
+        super()._one_settled(call)
+
     def _value(self, values: list[Any]) -> Any:
+        if self._assembly is not None:
+            return self._assembly.items
         return self._partitioner.join([[v] if isinstance(v, Exception) else v for v in values])
 
     def _iterate(self) -> Iterator[Any]:
@@ -62,6 +74,23 @@ class AsyncMapResult(AsyncResult):
         for _ in self._calls:
             part = self._one(next_settled(settled, self._calls, self._owner))
             yield from [part] if isinstance(part, Exception) else part
+
+
+class _Assembly:
+    """A list whose parts come in any order."""
+
+    def __init__(self, calls: Sequence[Call], lengths: Sequence[int]) -> None:
+        ends = list(itertools.accumulate(lengths, initial=0))
+        self._places = dict(zip((call.request_id for call in calls), itertools.pairwise(ends), strict=True))
+        self.items: list[Any] = [None] * ends[-1]
+
+    def place(self, call: Call) -> bool:
+        """Put a call's part into its place; False if it is not what was expected."""
+        start, stop = self._places[call.request_id]
+        if call.error is not None or type(call.value) is not list or len(call.value) != stop - start:
+            return False
+        self.items[start:stop] = call.value
+        return True
 
 
 def next_settled(settled: SimpleQueue[Call], calls: Sequence[Call], owner: CallOwner) -> Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -16,11 +17,14 @@ from nsactors.core.cluster import (
     Event,
     HistoryEntry,
     Question,
+    Receipt,
     Report,
 )
 from nsactors.core.messages import Capability, Instruction, Reply
 from nsactors.core.payload import Payload
+from nsactors.core.remote_value import StoredObject
 from nsactors.errors import CapabilityError
+from nsactors.transport.connection import ConnectionInfo
 
 __all__ = [
     "Addressed",
@@ -52,7 +56,7 @@ class ControllerLine(Protocol):
     """Calls a method of the controller and waits for its result."""
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
-        """Call a method.
+        """Call a method. It is called again if the controller has died meanwhile, and is being brought back.
 
         Raises:
             ConnectionLost: if the controller is gone or does not answer in time.
@@ -75,27 +79,41 @@ class ControllerProxy:
         commands: list[Command] | None = self.line.call("poll", engine_id, incarnation, timeout_s=POLL_TIMEOUT_S)
         return commands
 
-    def report(self, engine_id: int, incarnation: int, report: Report) -> None:
+    def report(self, engine_id: int, incarnation: int, report: Report) -> Receipt:
         """Hand over an engine's output and news."""
-        self.line.call("report", engine_id, incarnation, report, timeout_s=CALL_TIMEOUT_S)
+        receipt: Receipt = self.line.call("report", engine_id, incarnation, report, timeout_s=CALL_TIMEOUT_S)
+        return receipt
 
     def start_engines(self, count: int, options: EngineOptions) -> list[int]:
         """Start engines; their ids."""
-        ids: list[int] = self.line.call("start_engines", count, options, timeout_s=CALL_TIMEOUT_S)
+        ids: list[int] = self.line.call("start_engines", count, options, uuid.uuid4().hex, timeout_s=CALL_TIMEOUT_S)
         return ids
 
     def stop_engines(self, engine_ids: Iterable[int]) -> None:
         """End engines."""
         self.line.call("stop_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
 
+    def retire_engines(self, engine_ids: Iterable[int]) -> None:
+        """Let engines finish what they have to do, and then end them; returns at once."""
+        self.line.call("retire_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
+
     def restart_engines(self, engine_ids: Iterable[int], *, recovers: bool) -> None:
         """End engines and start new processes under their ids, with or without what they held."""
-        self.line.call("restart_engines", list(engine_ids), recovers, timeout_s=CALL_TIMEOUT_S)
+        self.line.call("restart_engines", list(engine_ids), recovers, uuid.uuid4().hex, timeout_s=CALL_TIMEOUT_S)
 
     def attach(self, client: str) -> ClusterState:
         """A client comes."""
         state: ClusterState = self.line.call("attach", client, timeout_s=CALL_TIMEOUT_S)
         return state
+
+    def clients(self) -> list[str]:
+        """Who is attached."""
+        names: list[str] = self.line.call("clients", timeout_s=CALL_TIMEOUT_S)
+        return names
+
+    def announce(self, entries: Sequence[HistoryEntry]) -> None:
+        """Say which requests wait at their engines."""
+        self.line.call("announce", list(entries), timeout_s=CALL_TIMEOUT_S)
 
     def detach(self, client: str) -> None:
         """A client leaves."""
@@ -163,8 +181,16 @@ class Transport(Protocol):
         """A tree to many engines; None where each request is best sent by itself."""
         ...
 
+    def stand_by(self, client: str) -> None:
+        """See that the controller notices at once, and not when its lease ends, if this client's process dies."""
+        ...
+
     def prepare(self, instruction: Instruction, payload: Payload | None) -> Any:
         """Get a request ready to be sent, once for any number of engines."""
+        ...
+
+    def keep(self, payload: Payload) -> StoredObject:
+        """Store a payload for several requests to refer to."""
         ...
 
     def send(self, request: Addressed, prepared: Any) -> Any:
@@ -204,6 +230,10 @@ class Backend(Protocol):
 
     def connect(self) -> Transport:
         """A new client's transport."""
+        ...
+
+    def connection_info(self) -> ConnectionInfo:
+        """How another process reaches this cluster; CapabilityError if none can."""
         ...
 
     def stop(self) -> None:

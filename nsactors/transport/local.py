@@ -9,7 +9,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -22,9 +22,10 @@ from nsactors.core.payload import Payload
 from nsactors.core.remote_value import ObjectGone
 from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, encode_body, seal, stamp
 from nsactors.engine_actor import EngineActor
-from nsactors.errors import ClusterStopped, ClusterUnreachable
+from nsactors.errors import CapabilityError, ClusterStopped, ClusterUnreachable
 from nsactors.namespace.host import ThreadHost
 from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
+from nsactors.transport.connection import ConnectionInfo
 
 __all__ = ["LocalBackend"]
 
@@ -100,7 +101,9 @@ class _EngineThread:
         request, payload = decode_request(letter.header, letter.sealed.buffers, letter.sealed.refs)
         reply, result = engine.handle(request, payload)
         sealed = _copied(seal(result))
-        return encode(reply, sealed), sealed
+        header = encode(reply, sealed)
+        engine.answers.keep(reply, header, result, sealed)
+        return header, sealed
 
     def _answer(self, letter: _Letter, reply: Any) -> None:
         with self._lock:
@@ -111,13 +114,13 @@ class _EngineThread:
 
 @dataclass(frozen=True, slots=True)
 class _LocalObject:
-    """A payload that an engine holds; it travels as itself."""
+    """A payload that an engine holds, or a client; it travels as itself."""
 
-    engine: _EngineThread
+    engine: _EngineThread | None
     payload: Payload
 
     def load(self) -> Payload:
-        if self.engine.death is not None:
+        if self.engine is not None and self.engine.death is not None:
             raise ObjectGone(self.engine.death.reason)
         return self.payload
 
@@ -130,8 +133,7 @@ class _LocalStore:
     ref_types: tuple[type, ...] = (_LocalObject,)
 
     def put(self, payload: Payload) -> _LocalObject:
-        data, buffers, refs = payload.data, payload.buffers, payload.refs
-        return _LocalObject(self.engine, Payload(data, tuple(bytes(b) for b in buffers), refs))
+        return _LocalObject(self.engine, _detached(payload))
 
     def memory(self) -> None:
         """It is this process's own memory."""
@@ -166,11 +168,20 @@ class _ThreadLauncher:
     def launch(self, spec: EngineSpec) -> _EngineThread:
         return _EngineThread(spec, self.line)
 
+    async def obstacles(self, spec: EngineSpec, address: _EngineThread) -> AsyncIterator[str]:
+        none: tuple[str, ...] = ()  # a thread can always be started
+        for obstacle in none:
+            yield obstacle
+
     async def watch(self, spec: EngineSpec, address: _EngineThread) -> Death:
         return await address.died
 
     def kill(self, address: _EngineThread) -> None:
         address.end(Death("it was asked to shut down"))
+
+    def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], _EngineThread]:
+        """Nobody is left: the controller and the engines are one process."""
+        return {}
 
 
 class LocalTransport:
@@ -187,10 +198,17 @@ class LocalTransport:
         self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
+    def stand_by(self, client: str) -> None:
+        """The controller dies with it."""
+
     def prepare(self, instruction: Instruction, payload: Payload | None) -> tuple[bytes, Sealed]:
         """Encode a request and copy its payload: what the caller changes afterwards must not change what was sent."""
         sealed = _copied(seal(payload))
         return encode_body(instruction, sealed), sealed
+
+    def keep(self, payload: Payload) -> _LocalObject:
+        """Copy a payload."""
+        return _LocalObject(None, _detached(payload))
 
     def send(self, request: Addressed, prepared: tuple[bytes, Sealed]) -> Future[Any]:
         """Post a request to the engine's thread."""
@@ -253,6 +271,10 @@ class LocalBackend:
             raise ClusterStopped
         return LocalTransport(self._line)
 
+    def connection_info(self) -> ConnectionInfo:
+        """There is no way here from another process."""
+        raise CapabilityError("be reached from another process", "local", "use Cluster(backend='ray') for that")
+
     def stop(self) -> None:
         """End engines and controller. An engine that is busy ends when its code does."""
         line, self._line = self._line, None
@@ -274,6 +296,11 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+def _detached(payload: Payload) -> Payload:
+    """A payload whose buffers are nobody else's."""
+    return payload._replace(buffers=tuple(bytes(b) for b in payload.buffers))
 
 
 def _copied(sealed: Sealed) -> Sealed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -17,7 +18,8 @@ _TOKEN = "token"
 class PrivateFolder:
     """A new folder that only its owner can read, with a fresh token in it.
 
-    Its name holds the process's id: what a process that was killed has left is removed by the next one.
+    Its name holds the process's id, and the process a lock on the token: what one that was killed has left is removed
+    by the next one. The id alone would not do: containers may share this folder, and do not see each other's processes.
     """
 
     def __init__(self) -> None:
@@ -25,8 +27,9 @@ class PrivateFolder:
         # Short: the paths of sockets in it are limited to 107 bytes.
         self.path = tempfile.mkdtemp(prefix=f"nsa-{os.getpid()}-")
         self.token_path = os.path.join(self.path, _TOKEN)
-        with open(os.open(self.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+        self._lock = os.open(self.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.write(self._lock, secrets.token_hex(32).encode())
 
     def empty(self) -> None:
         """Remove all but the token: Ray keeps it for as long as the process lives, and a next cluster uses it again."""
@@ -43,7 +46,17 @@ def _sweep(parent: Path) -> None:
     for folder in parent.glob("nsa-*-*"):
         match = re.fullmatch(r"nsa-(\d+)-\w+", folder.name)
         if match and not Path(f"/proc/{match[1]}").exists() and Path("/proc/self").exists() and _is_mine(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_unlocked(folder)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    try:
+        with open(folder / _TOKEN, "rb") as token:
+            fcntl.flock(token, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if token.read(1):  # else its owner has just made it, and is about to lock it
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return  # locked: its owner lives, seen from elsewhere; or somebody else has just removed it
 
 
 def _is_mine(folder: Path) -> bool:

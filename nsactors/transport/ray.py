@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from nsactors.controller import Controller, Death
+from nsactors.controller import Controller, Death, SqliteStore
 from nsactors.core.cluster import EngineInfo, EngineSpec, Recovery
 from nsactors.core.messages import Capability, Instruction, Reply, StreamText
 from nsactors.core.payload import Payload
+from nsactors.core.remote_value import StoredObject
 from nsactors.core.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
 from nsactors.engine_actor import EngineActor
-from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, ProtocolError, warn_caller
+from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, ProtocolError, StoreFull, warn_caller
 from nsactors.namespace.host import ProcessHost
 from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
-from nsactors.transport.ray_death import death_of
+from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.ray_death import NODE_DIED, death_of
 from nsactors.transport.ray_folders import output_folder
 from nsactors.transport.ray_keeper import keeper_for, start_keeper, stop_keeper
 from nsactors.transport.ray_memory import SpillCheck
 from nsactors.transport.ray_nodes import EnginePlaces, head_place
+from nsactors.transport.ray_presence import Presences
 from nsactors.transport.ray_relays import Promise, RayRelays
 from nsactors.transport.ray_runtime import ray_runtime
-from nsactors.transport.ray_store import RayStore, as_array
+from nsactors.transport.ray_store import RayStore, as_array, is_full, put
 
-__all__ = ["RayBackend"]
+__all__ = ["RayBackend", "RayTransport"]
 
+PAUSES_S = (0.02, 0.1, 0.2, 0.4)  # between calls to a controller that is being brought back
+PARK_AGAIN_S = 0.1
 MAX_CONCURRENCY = 10_000  # long polls of every engine and client, and the calls beside them
 
 
@@ -55,11 +63,11 @@ class RayEngine:
         request, payload = decode_request(header, buffers, refs)
         reply, result = self._engine.handle(request, payload)
         sealed = seal(result)
-        if not sealed.buffers:
-            return encode(reply, sealed)
-        if warning := self._spills.before_put(sealed.buffers):
+        if sealed.buffers and (warning := self._spills.before_put(sealed.buffers)):
             reply = _with_remark(reply, f"{type(warning).__name__}: {warning}\n")
-        return encode(reply, sealed), [as_array(b) for b in sealed.buffers], list(sealed.refs)
+        answer = encode(reply, sealed)
+        self._engine.answers.keep(reply, answer, result, sealed)
+        return (answer, [as_array(b) for b in sealed.buffers], list(sealed.refs)) if sealed.buffers else answer
 
     def watch(self, never: Any) -> None:
         """Parked by the controller on an argument that never resolves: it fails the moment this process dies."""
@@ -69,7 +77,24 @@ class RayController(Controller):
     """The actor class of the controller."""
 
     def __init__(self, cluster: str, namespace: str, environment: dict[str, str], startup: str) -> None:
-        super().__init__(cluster, _RayLauncher(namespace), environment, startup)
+        # Ray calls this again, with the same arguments, in the process that takes the place of one that died.
+        store = SqliteStore(os.path.join(output_folder(cluster), "controller"))
+        super().__init__(cluster, _RayLauncher(namespace), environment, startup, store)
+        self._presences = Presences()
+
+    async def presence(self, client: str) -> None:
+        """Called by a client, and does not return while that is there."""
+        await self._presences.last(client)
+
+    async def stand_by(self, client: str, presence: Sequence[Any]) -> None:
+        """Watch over the process of the client whose reference to its :meth:`presence` this is."""
+        if await self._presences.died(presence):
+            await self.detach(client)
+
+    async def detach(self, client: str) -> None:
+        """A client has left, or its process has died; see ``Controller``."""
+        self._presences.end(client)
+        await super().detach(client)
 
     async def never(self) -> None:
         """Does not return: what parked calls wait for."""
@@ -92,12 +117,27 @@ class RayLine:
         """Call a method of the controller; see ``ControllerLine``."""
         import ray
 
-        if self._stopped.is_set():
-            raise ClusterStopped
+        give_up = time.monotonic() + timeout_s
+        for pause_s in itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1])):
+            if self._stopped.is_set():
+                raise ClusterStopped
+            try:
+                return self._call_once(method, args, max(0.0, give_up - time.monotonic()))
+            except ray.exceptions.GetTimeoutError:
+                break
+            except ray.exceptions.ActorUnavailableError:  # it died, and is being brought back
+                if time.monotonic() + pause_s > give_up:
+                    break
+                self._stopped.wait(pause_s)
+        raise ClusterUnreachable("the controller", f"no answer to {method} in {timeout_s:g} s")
+
+    def _call_once(self, method: str, args: tuple[Any, ...], timeout_s: float) -> Any:
+        import ray
+
         try:
             return ray.get(getattr(self._controller, method).remote(*args), timeout=timeout_s)
-        except ray.exceptions.GetTimeoutError:
-            raise ClusterUnreachable("the controller", f"no answer to {method} in {timeout_s:g} s") from None
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError):
+            raise
         except ray.exceptions.RayActorError:
             raise ClusterStopped from None
         except Exception as error:
@@ -126,8 +166,7 @@ class _RayLauncher:
                 name=f"engine-{spec.engine_id}.{spec.incarnation}",
                 namespace=self._namespace,
                 lifetime="detached",
-                scheduling_strategy=self._places.take(spec),
-                num_cpus=0,
+                **self._places.take(spec),
                 max_restarts=0,
                 max_task_retries=0,
                 enable_task_events=False,  # for Ray's dashboard: its GCS keeps 3 kB a call, up to 300 MB
@@ -141,24 +180,53 @@ class _RayLauncher:
         self._keeper = self._keeper or start_keeper(spec.cluster, self._namespace)
         return self._keeper
 
-    async def watch(self, spec: EngineSpec, address: Any) -> Death:
-        import ray
+    def obstacles(self, spec: EngineSpec, address: Any) -> AsyncIterator[str]:
+        return self._places.obstacles(spec, address)
 
-        # One for all engines: each call that does not return holds a place of the controller's.
-        self._never = self._never or ray.get_runtime_context().current_actor.never.remote()
+    async def watch(self, spec: EngineSpec, address: Any) -> Death:
         try:
-            await address.watch.remote(self._never)
+            await self._park(address)
         except Exception as error:
             name = f"engine-{spec.engine_id}.{spec.incarnation}"
-            return Death(*death_of(error, os.path.join(output_folder(spec.cluster), name)))
+            path = os.path.join(output_folder(spec.cluster), name)
+            ending = death_of(error, path, self._places.host_of(spec))
+            return Death(*ending, displaced=ending.reason == NODE_DIED)
         finally:
             self._places.leave(spec)
         raise AssertionError("the parked call ended while its engine lives")
+
+    async def _park(self, address: Any) -> None:
+        import ray
+
+        while True:
+            # One for all engines: each call that does not return holds a place of the controller's. Ray repeats it: of
+            # a controller that has just been brought back it does not know at once that it can be called.
+            controller = ray.get_runtime_context().current_actor
+            self._never = self._never or controller.never.options(max_task_retries=-1).remote()
+            try:
+                return await address.watch.remote(self._never)
+            except (ray.exceptions.RayTaskError, ray.exceptions.ActorUnavailableError):
+                # It is the argument that has failed, or the way to the engine. Taken for a death, this would bring a
+                # second process beside one that lives.
+                self._never = None
+                await asyncio.sleep(PARK_AGAIN_S)
 
     def kill(self, address: Any) -> None:
         import ray
 
         ray.kill(address)
+
+    def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], Any]:
+        import ray
+
+        found = {}
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            named = re.fullmatch(r"engine-(\d+)\.(\d+)", actor["name"] if actor["namespace"] == self._namespace else "")
+            if named:
+                with contextlib.suppress(ValueError):  # it has ended since
+                    found[int(named[1]), int(named[2])] = ray.get_actor(actor["name"], self._namespace)
+        self._places.restore(hosts, found)
+        return found
 
 
 class RayTransport:
@@ -169,11 +237,16 @@ class RayTransport:
 
     def __init__(self, ray: Any, controller: Any, stopped: threading.Event) -> None:
         self._ray = ray
+        self._controller = controller
         self.stopped = stopped
         self.ref_types: tuple[type, ...] = (ray.ObjectRef,)
         self.controller = ControllerProxy(RayLine(controller, stopped))
         self.relays = RayRelays(ray, stopped)
         self._spills = SpillCheck()
+
+    def stand_by(self, client: str) -> None:
+        """Hand the controller something that fails when this process dies."""
+        self._controller.stand_by.remote(client, [self._controller.presence.remote(client)])
 
     def prepare(self, instruction: Instruction, payload: Payload | None) -> tuple[bytes, Any]:
         """Encode a request; a large payload goes into the object store, once for all engines."""
@@ -185,7 +258,15 @@ class RayTransport:
             warn_caller(warning)
         # References stay nested in a list: as an argument of its own, one that is pending would hold up the engine's
         # queue.
-        return body, (self._ray.put([as_array(b) for b in sealed.buffers]), list(sealed.refs))
+        arrays = [as_array(b) for b in sealed.buffers]
+        stored = put(arrays, "what was to be sent", sum(array.nbytes for array in arrays))
+        return body, (stored, list(sealed.refs)) if sealed.refs else (stored,)
+
+    def keep(self, payload: Payload) -> StoredObject:
+        """Put a payload into the object store."""
+        if warning := self._spills.before_put((payload.data, *payload.buffers)):
+            warn_caller(warning)
+        return RayStore().put(payload)
 
     def send(self, request: Addressed, prepared: tuple[bytes, Any]) -> Any:
         """Call the engine's actor."""
@@ -218,7 +299,9 @@ class RayTransport:
             case [header, buffers, refs]:
                 return decode_reply(header, tuple(buffers), tuple(refs))
             case self._ray.exceptions.RayActorError():
-                raise EngineGone(*death_of(delivered, engine.output_path))
+                raise EngineGone(*death_of(delivered, engine.output_path, engine.host))
+            case self._ray.exceptions.RayTaskError(cause=cause) if is_full(cause):
+                raise StoreFull(f"what engine {engine.engine_id} was to answer")
             case self._ray.exceptions.RayTaskError():
                 raise ProtocolError(f"engine {engine.engine_id} could not answer: {delivered.cause}") from delivered
             case _:
@@ -280,6 +363,7 @@ class RayBackend:
             lifetime="detached",
             scheduling_strategy=head_place(),
             num_cpus=0,
+            max_restarts=-1,
             max_concurrency=MAX_CONCURRENCY,
             enable_task_events=False,  # as for engines
         )
@@ -290,6 +374,14 @@ class RayBackend:
         if self._controller is None:
             raise ClusterStopped
         return RayTransport(self._ray, self._controller, self._stopped)
+
+    def connection_info(self) -> ConnectionInfo:
+        """How another process reaches this cluster."""
+        if self._controller is None:
+            raise ClusterStopped
+        return ConnectionInfo(
+            self._ray.get_runtime_context().gcs_address, self._namespace, ray_runtime.settings_for_others()
+        )
 
     def stop(self) -> None:
         """End the engines and the controller, and Ray if it was started for them."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import NamedTuple
 
 from nsactors.transport.base import tail_of
 
-__all__ = ["Ending", "death_of"]
+__all__ = ["NODE_DIED", "Ending", "death_of"]
+
+NODE_DIED = "its node died"
 
 
 class Ending(NamedTuple):
@@ -17,27 +20,33 @@ class Ending(NamedTuple):
     stderr_tail: str = ""
 
 
-def death_of(error: BaseException, output_path: str | None) -> Ending:
+def death_of(error: BaseException, output_path: str | None, host: str = "") -> Ending:
     """What Ray says of a dead actor, in words for people.
 
     Args:
         error: what a call to it raised.
         output_path: of its output files, if they are known.
+        host: the machine where they are, if that is known: another one's cannot be read here.
     """
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     tail = tail_of(f"{output_path}.stderr") if output_path else ""
     if "creation task" in text:
         lines = text.strip().splitlines()
         return Ending(lines[-1].strip(), text.strip())
+    there = f"; what it wrote last is in {output_path}.stderr on {host}" if _is_elsewhere(host) and not tail else ""
     if fatal := re.search(r"^Fatal Python error: (.+)$", tail, re.MULTILINE):
         return Ending(f"it crashed: {fatal.group(1)}", _user_part(tail[fatal.start() :]))
     if "ray.kill" in text:
         return Ending("it was killed by ray.kill", tail)
-    if "node" in text and "died" in text and "worker process" not in text:
-        return Ending("its node died", tail)
+    if "not schedulable" in text or ("node" in text and "died" in text and "worker process" not in text):
+        return Ending(NODE_DIED, tail)
     if "memory" in text and "OutOfMemory" in type(error).__name__:
-        return Ending("it was killed because the machine ran out of memory", tail)
-    return Ending("its process ended unexpectedly (killed, or os._exit was called)", tail)
+        return Ending(f"it was killed because the machine ran out of memory{there}", tail)
+    return Ending(f"its process ended unexpectedly (killed, or os._exit was called){there}", tail)
+
+
+def _is_elsewhere(host: str) -> bool:
+    return host not in ("", socket.gethostname())
 
 
 def _user_part(crash: str) -> str:

@@ -57,9 +57,15 @@ class RayKeeper:
 
 @dataclass(frozen=True, slots=True)
 class RayKeeperLine:
-    """The keeper as engines call it."""
+    """The keeper as engines call it.
+
+    Attributes:
+        actor: its handle.
+        is_elsewhere: see ``JournalKeeper``.
+    """
 
     actor: Any
+    is_elsewhere: bool
 
     def accept(self, engine_id: int, incarnation: int, batch: Batch) -> Position:
         """See ``JournalKeeper``."""
@@ -122,7 +128,7 @@ def stop_keeper(namespace: str) -> None:
 
 
 def keeper_for(keeper: tuple[str, Any] | None) -> RayKeeperLine | None:
-    """The way to the keeper, for an engine on another machine than its.
+    """The way to the keeper from this process.
 
     Args:
         keeper: the keeper's node and actor; None if there is none.
@@ -132,4 +138,4 @@ def keeper_for(keeper: tuple[str, Any] | None) -> RayKeeperLine | None:
     if keeper is None:
         return None
     node, actor = keeper
-    return None if node == ray.get_runtime_context().get_node_id() else RayKeeperLine(actor)
+    return RayKeeperLine(actor, is_elsewhere=node != ray.get_runtime_context().get_node_id())

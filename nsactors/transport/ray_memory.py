@@ -12,7 +12,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nsactors.core.memory import StoreMemory
@@ -21,6 +22,7 @@ from nsactors.errors import SpillWarning
 
 __all__ = ["SpillCheck", "store_memory"]
 
+ASK_EVERY_S = 1.0
 CHECKED_BYTES = 4_000_000  # a smaller object takes hardly longer to be stored than the question
 
 
@@ -41,16 +43,31 @@ def store_memory() -> StoreMemory | None:
 
 
 class SpillCheck:
-    """Tells when an object is too large for what is free of this node's store: once each time that it fills up."""
+    """Tells when an object is too large for what is free of this node's store: once each time that it fills up.
 
-    def __init__(self) -> None:
+    The store is asked again when a good part of what was free has been used since, or a while has passed: the question
+    takes as long as storing a megabyte.
+
+    Args:
+        clock: seconds that pass evenly.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._told = False
+        self._room = 0  # that may be used before the store is asked again
+        self._ask_after = 0.0
 
     def before_put(self, buffers: Sequence[Buffer]) -> SpillWarning | None:
         """What is to be said of an object with these buffers before it is stored."""
         nbytes = sum(memoryview(buffer).nbytes for buffer in buffers)
-        if nbytes < CHECKED_BYTES or (store := store_memory()) is None:
+        if nbytes < CHECKED_BYTES:
             return None
+        self._room -= nbytes
+        now = self._clock()
+        if (self._room >= 0 and now < self._ask_after) or (store := store_memory()) is None:
+            return None
+        self._room, self._ask_after = store.free // 4, now + ASK_EVERY_S
         fits = nbytes <= store.free
         told, self._told = self._told, not fits
         return None if fits or told else SpillWarning(nbytes, store.free, store.capacity)

@@ -31,6 +31,7 @@ class _Engine(NamedTuple):
 
     address: Any
     output_path: str | None
+    host: str
 
 
 class RayRelay:
@@ -86,16 +87,16 @@ class RayRelay:
             reply = engine.address.handle.remote(header)
         else:
             reply = engine.address.handle_large.remote(header, *large)
-        return asyncio.ensure_future(_answer(reply, engine.output_path))
+        return asyncio.ensure_future(_answer(reply, engine))
 
 
-async def _answer(reply: Any, output_path: str | None) -> Any:
+async def _answer(reply: Any, engine: _Engine) -> Any:
     import ray
 
     try:
         return await reply
     except ray.exceptions.RayActorError as error:
-        return EngineGone(*death_of(error, output_path))
+        return EngineGone(*death_of(error, engine.output_path, engine.host))
     except Exception as error:  # for the client to raise
         return ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
 
@@ -147,7 +148,7 @@ class _Line:
             key = engine.engine_id, engine.incarnation
             if key not in self.engines:
                 self.engines.add(key)
-                newcomers[key] = _Engine(engine.address, engine.output_path)
+                newcomers[key] = _Engine(engine.address, engine.output_path, engine.host)
             addressed.append((key, seq, stops_seen))
         promises = [Promise(self._lock) for _ in requests]
         turn, self._turn = self._turn, self._turn + 1

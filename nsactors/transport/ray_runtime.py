@@ -24,7 +24,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -47,6 +47,8 @@ PRESETS = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # errors reach people through their results
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a future default, and a warning line without it
 }
+
+_ACCESS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 
 
 class RayRuntime:
@@ -94,6 +96,32 @@ class RayRuntime:
                     _connect(ray, address, show_logs)
             self._users += 1
             return ray
+
+    def join(self, address: str, settings: Mapping[str, str]) -> Any:
+        """The ``ray`` module, connected to a cluster that another process has started.
+
+        Args:
+            address: of that cluster.
+            settings: what :meth:`settings_for_others` says there.
+
+        Raises:
+            ClusterUnreachable: if it does not take us, or this process is connected to another cluster.
+            RayImportedFirst: if Ray has been imported, with other settings.
+        """
+        if "ray" not in sys.modules:
+            os.environ.update(settings)
+        elif any(os.environ.get(name) != settings[name] for name in _ACCESS if name in settings):
+            raise RayImportedFirst
+        ray = self.acquire(num_cpus=0, address=address, environment={}, show_logs=False)
+        here = ray.get_runtime_context().gcs_address
+        if here != address:
+            raise ClusterUnreachable(address, f"this process is connected to the Ray at {here}, and can be to one only")
+        return ray
+
+    @staticmethod
+    def settings_for_others() -> dict[str, str]:
+        """What Ray is to find in the environment of a process that joins this cluster; no secret is among it."""
+        return {name: os.environ[name] for name in (*PRESETS, *_ACCESS) if name in os.environ}
 
     def release(self) -> None:
         """One user less; the last one stops an embedded Ray."""

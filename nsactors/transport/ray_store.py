@@ -8,9 +8,10 @@ from typing import Any
 from nsactors.core.memory import StoreMemory
 from nsactors.core.payload import Payload
 from nsactors.core.remote_value import ObjectGone
+from nsactors.errors import StoreFull, bytes_in_words
 from nsactors.transport.ray_memory import store_memory
 
-__all__ = ["RayObject", "RayStore", "as_array"]
+__all__ = ["RayObject", "RayStore", "as_array", "is_full", "put"]
 
 _STOPPED = "the cluster has stopped"
 
@@ -52,15 +53,36 @@ class RayStore:
 
     def put(self, payload: Payload) -> RayObject:
         """Keep a payload; see ``ObjectStore``."""
-        import ray
-
         arrays = [as_array(buffer) for buffer in (payload.data, *payload.buffers)]
         # One level down: Ray does not store a reference itself, but sees those in a list.
-        return RayObject(ray.put([arrays, list(payload.refs)]))
+        return RayObject(put([arrays, list(payload.refs)], "the value", payload.nbytes))
 
     def memory(self) -> StoreMemory | None:
         """This node's store; see ``ObjectStore``."""
         return store_memory()
+
+
+def put(value: Any, what: str, nbytes: int) -> Any:
+    """Store a value; Ray's reference to it.
+
+    Raises:
+        StoreFull: if there is no room; ``what`` and ``nbytes`` say for what.
+    """
+    import ray
+
+    try:
+        return ray.put(value)
+    except Exception as error:
+        if is_full(error):
+            raise StoreFull(f"{what} ({bytes_in_words(nbytes)})") from None
+        raise
+
+
+def is_full(error: object) -> bool:
+    """Whether this is how Ray says that neither the object store nor its disk has room."""
+    import ray
+
+    return isinstance(error, ray.exceptions.ObjectStoreFullError | ray.exceptions.OutOfDiskError)
 
 
 def as_array(buffer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a view can be set to."""
+"""What views can be set to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,29 @@ from typing import Any, Self
 from nsactors.core.targets import Targets
 from nsactors.errors import UnknownFlag
 
-__all__ = ["Flags"]
+__all__ = ["Flags", "TaskFlags"]
+
+
+class _Changeable:
+    """A dataclass of flags, which have names that people know."""
+
+    __slots__ = ()
+
+    def changed(self, **changes: Any) -> Self:
+        """These flags with some changed.
+
+        Raises:
+            UnknownFlag: if one does not exist; nothing is changed then.
+        """
+        known = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        for name in changes:
+            if name not in known:
+                raise UnknownFlag(name, known)
+        return replace(self, **changes)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)
-class Flags:
+class Flags(_Changeable):
     """The flags of a view.
 
     Attributes:
@@ -37,14 +55,35 @@ class Flags:
     journal: bool = True
     track: bool = False
 
-    def changed(self, **changes: Any) -> Self:
-        """These flags with some changed.
 
-        Raises:
-            UnknownFlag: if one does not exist; nothing is changed then.
-        """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UnknownFlag(name, known)
-        return replace(self, **changes)
+@dataclass(frozen=True, slots=True)
+class TaskFlags(_Changeable):
+    """The flags of a load-balanced view.
+
+    Attributes:
+        targets: the engines that its tasks may run on: a list of ids, or ``"all"``: those that there are at any time.
+        block: whether calls wait for their result and return it.
+        label: what its tasks are called, in place of their function's name.
+        copy: as for other views.
+        after: tasks that must have ended before: a result, a ``msg_id``, a list of these, or a ``Dependency``.
+        follow: tasks on one of whose engines it must run, after they have ended; in the same forms.
+        retries: how often a task that failed is tried again, on other engines as long as there are any.
+        timeout: seconds from its submission within which a task must get to an engine, or it fails with
+            ``TaskTimeout``.
+        time_limit: seconds after which a task that runs is interrupted, and fails with ``TimeLimitExceeded``; of a map,
+            an item.
+        priority: tasks of higher priority go first; those of equal priority in the order of submission.
+        track: nothing; kept for scripts written for ipyparallel.
+    """
+
+    targets: Targets = "all"
+    block: bool = False
+    label: str | None = None
+    copy: bool = False
+    after: Any = None
+    follow: Any = None
+    retries: int = 0
+    timeout: float | None = None
+    time_limit: float | None = None
+    priority: float = 0
+    track: bool = False

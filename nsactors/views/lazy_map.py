@@ -65,7 +65,7 @@ class MapChunk:
 def lazy_map(
     owner: CallOwner,
     send: Send,
-    engine_ids: Sequence[int],
+    engine_ids: Callable[[], Sequence[int]],
     iterables: Sequence[Iterable[Any]],
     *,
     ordered: bool,
@@ -78,7 +78,7 @@ def lazy_map(
     Args:
         owner: who makes the calls.
         send: calls a :class:`MapChunk` on an engine with the chunk's items of each iterable.
-        engine_ids: each chunk goes to the one that has the fewest.
+        engine_ids: the engines that there are now; each chunk goes to the one that has the fewest.
         iterables: at least one.
         ordered: give results in the order of the items, or as they come.
         chunksize: items in a chunk; None for what can be pulled and computed within :data:`CHUNK_S`.
@@ -94,9 +94,8 @@ def lazy_map(
     for name, number in (("chunksize", chunksize), ("max_outstanding", max_outstanding)):
         if number is not None and number < 1:
             raise ValueError(f"{name} is at least 1, not {number}")
-    limit = max_outstanding or CHUNKS_PER_ENGINE * len(engine_ids)
     rows = zip(*iterables, strict=False)
-    window = _Window(owner, send, engine_ids, rows, ChunkSize(chunksize), limit, ordered)
+    window = _Window(owner, send, engine_ids, rows, ChunkSize(chunksize), max_outstanding, ordered)
     window.fill()
     if window.error and not len(window):
         raise window.error
@@ -145,10 +144,10 @@ class _Window:
         self,
         owner: CallOwner,
         send: Send,
-        engine_ids: Sequence[int],
+        engine_ids: Callable[[], Sequence[int]],
         rows: Iterator[tuple[Any, ...]],
         size: ChunkSize,
-        limit: int,
+        limit: int | None,
         ordered: bool,
     ) -> None:
         self._owner = owner
@@ -170,7 +169,7 @@ class _Window:
         """Pull and send chunks while there is room; from an input that is slow only until there is a result."""
         patience = time.monotonic() + CHUNK_S
         try:
-            while not self._ended and len(self) < self._limit:
+            while not self._ended and self._has_room():
                 rows = self._pull()
                 if rows:
                     self._add(rows)
@@ -214,11 +213,14 @@ class _Window:
 
     def _add(self, rows: list[tuple[Any, ...]]) -> None:
         busy = Counter(chunk.call.engine_id for chunk in self._chunks.values() if not chunk.call.done)
-        engine_id = min(self._engine_ids, key=busy.__getitem__)
+        engine_id = min(self._engine_ids(), key=busy.__getitem__)
         call = self._send(engine_id, tuple(zip(*rows, strict=True)))
         self._chunks[call.request_id] = _Chunk(call, len(rows))
         if not self._ordered:
             call.when_settled(self._settled.put)
+
+    def _has_room(self) -> bool:
+        return len(self) < (self._limit or CHUNKS_PER_ENGINE * len(self._engine_ids()))
 
     def _ready(self) -> bool:
         if not self._ordered:

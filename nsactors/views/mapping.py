@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsactors.core.messages import Reference
-from nsactors.core.partition import Block, Partitioner, RoundRobin
+from nsactors.core.partition import Block, Partitioner, RoundRobin, cut
 from nsactors.core.remote_value import RemoteValue
 
 __all__ = ["MapPart", "Piece", "name_of", "of_equal_length", "partitioner_for", "work_for"]
 
-PIECES = 4  # of an engine's share of a map: enough to overlap computing and transfer
+# In these proportions is an engine's share of a map cut: one is on its way while the next is computed, and the last is
+# smaller, for it is unpacked when nothing is left to compute. Each costs 2 ms.
+PIECES = (2, 1)
 PIECE_ITEMS = 256  # fewer are not worth a message of their own
 
 
@@ -70,10 +72,19 @@ def work_for(
     work = []
     for engine_id, share in zip(engine_ids, shares, strict=True):
         length = len(share[0])
-        count = max(1, min(PIECES, length // PIECE_ITEMS)) if in_pieces else 1
-        pieces = zip(*(Block().split(part, count) for part in share), strict=True)
-        work += [Piece(engine_id, turn, parts) for turn, parts in enumerate(pieces) if length]
+        cuts = _cuts(length) if in_pieces else [slice(0, length)]
+        work += [
+            Piece(engine_id, turn, tuple(cut(part, at) for part in share)) for turn, at in enumerate(cuts) if length
+        ]
     return work
+
+
+def _cuts(length: int) -> list[slice]:
+    """Where an engine's share is cut."""
+    if length < len(PIECES) * PIECE_ITEMS:
+        return [slice(0, length)]
+    ends = [length * part // sum(PIECES) for part in itertools.accumulate(PIECES, initial=0)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
 
 def of_equal_length(sequences: Sequence[Any]) -> list[Any]:

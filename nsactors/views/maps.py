@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from nsactors.core.messages import Apply
+from nsactors.core.partition import Block
+from nsactors.core.remote_value import RemoteValue
+from nsactors.core.wire import INLINE_LIMIT_BYTES
 from nsactors.results import AsyncMapResult, Call
 from nsactors.views.data import DataView
 from nsactors.views.lazy_map import MapChunk, lazy_map
@@ -44,10 +47,11 @@ class MapView(DataView):
         """
         if not sequences:
             raise TypeError("map() needs at least one sequence")
+        label = label or f"map({name_of(function)})"
         return self._map_parts(
-            MapPart(function, return_exceptions),
+            MapPart(self._stored_if_large(function, label), return_exceptions),
             sequences,
-            label or f"map({name_of(function)})",
+            label,
             block=block,
             dist=dist,
             ordered=ordered,
@@ -77,7 +81,8 @@ class MapView(DataView):
     ) -> Iterator[Any]:
         """``map(function, *iterables)``, a few chunks ahead of who takes the results; the input may never end.
 
-        It begins at once. Input is pulled, in the caller's thread, only as results are taken. Closing the iterator, or
+        It begins at once. Input is pulled, in the caller's thread, only as results are taken. If the view's targets are
+        ``"all"``, engines that join meanwhile get their share. Closing the iterator, or
         leaving the loop over it, takes back what has not begun.
 
         Args:
@@ -96,17 +101,16 @@ class MapView(DataView):
             SerializationError: if function or items cannot be pickled; at the call if nothing has been sent.
         """
         label = label or f"map({name_of(function)})"
-        part = MapPart(function, return_exceptions)
+        part = MapPart(self._stored_if_large(function, label), return_exceptions)
 
         def send(engine_id: int, columns: tuple[Sequence[Any], ...]) -> Call:
             payload = self._pack((MapChunk(part, engine_id, label), columns, {}), f"the call of {label}")
-            self._warn_of_data(payload, function)
             return self._send([engine_id], Apply(label, self._flags.copy), payload)[0]
 
         return lazy_map(
             self.client.session,
             send,
-            self._resolve(None),
+            self._engines_for_chunks(),
             iterables,
             ordered=ordered,
             chunksize=chunksize,
@@ -114,9 +118,31 @@ class MapView(DataView):
             return_exceptions=return_exceptions,
         )
 
+    def _engines_for_chunks(self) -> Callable[[], list[int]]:
+        """Those of the view that are there when a chunk is to go: newcomers get their share, and who leaves no more."""
+        first = self._resolve(None)
+        if self.targets == "all":
+            return lambda: self._resolve(None)
+
+        def those_left() -> list[int]:
+            ids = set(self.client.ids)
+            return [engine_id for engine_id in first if engine_id in ids] or first  # if none is, a call says so
+
+        return those_left
+
     def call_on_parts(self, function: Callable[..., Any], sequences: Sequence[Any], *, dist: str = "b") -> Any:
         """Call ``function`` once per engine with the engine's parts of ``sequences``; the results are joined."""
-        return self._map_parts(function, sequences, f"parallel({name_of(function)})", dist=dist)
+        label = f"parallel({name_of(function)})"
+        return self._map_parts(self._stored_if_large(function, label), sequences, label, dist=dist)
+
+    def _stored_if_large(self, function: Callable[..., Any], label: str) -> Any:
+        """The function, or a reference to it in place of one that carries much: it is needed for every part."""
+        payload = self._pack(function, f"the call of {label}")
+        if payload.nbytes <= INLINE_LIMIT_BYTES:
+            return function
+        self._warn_of_data(payload, function)
+        stored = self.client.session.transport.keep(payload)
+        return RemoteValue(stored, name_of(function), None, label, type(function).__name__, payload.nbytes)
 
     def _map_parts(
         self,
@@ -133,8 +159,6 @@ class MapView(DataView):
         partitioner = partitioner_for(dist)
         work = work_for(self._resolve(None), of_equal_length(sequences), partitioner, in_pieces=in_pieces)
         payloads = [self._pack((function, piece.parts, {}), f"the call of {label}") for piece in work]
-        if payloads:  # the sequences are there to be sent; what is large by accident is in the function
-            self._warn_of_data(payloads[0], function.function if isinstance(function, MapPart) else function)
         session = self.client.session
         calls: list[Call | None] = [None] * len(work)
         # Every engine gets its first piece before any gets its second.
@@ -148,5 +172,6 @@ class MapView(DataView):
             partitioner=partitioner,
             ordered=ordered,
             return_exceptions=return_exceptions,
+            lengths=[len(piece.parts[0]) for piece in work] if isinstance(partitioner, Block) else None,
         )
         return self._finish(result, block)

@@ -10,7 +10,14 @@ import pytest
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = ["README.md", "docs/tutorials/first-cluster.md", "docs/how-to/move-data.md", "docs/how-to/memory.md"]
+PAGES = [
+    "README.md",
+    "docs/tutorials/first-cluster.md",
+    "docs/how-to/move-data.md",
+    "docs/how-to/memory.md",
+    "docs/how-to/recover.md",
+    "docs/how-to/come-back-for-results.md",
+]
 LIMIT_S = 90
 
 

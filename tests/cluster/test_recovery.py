@@ -13,6 +13,8 @@ import pytest
 
 from nsactors import Client, Cluster, DirectView, Reference
 from nsactors.errors import EngineLost, RemoteError
+from nsactors.magics.options import CELL, parse
+from nsactors.magics.running import submit
 from tests.gates import TIMEOUT_S, Gate, open_gate, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -238,3 +240,11 @@ def test_another_client_sees_the_recovered_namespace(cluster: Cluster, engine: D
     kill(engine)
     with cluster.connect_client_sync() as other:
         assert other[engine.targets].pull("a", block=True) == 5
+
+
+def test_a_cell_of_a_notebook_can_be_sent_as_not_to_be_repeated(engine: DirectView) -> None:
+    engine.execute("count = 0", block=True)
+    options, _ = parse("--no-journal", CELL, "%%px")
+    submit(engine, "count += 1", options).get(TIMEOUT_S)
+    kill(engine)
+    assert engine.pull("count", block=True) == 0

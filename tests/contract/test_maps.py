@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from nsactors import AsyncMapResult, Client, CompositeError, DirectView
+from nsactors.core.payload import Payload
+from nsactors.core.remote_value import StoredObject
 from tests.gates import TIMEOUT_S, Gate
 
 
@@ -107,3 +109,28 @@ def test_a_map_can_put_exceptions_in_place_of_the_items_they_prevented(dv: Direc
 
 def test_a_map_has_its_function_in_its_label(rc: Client) -> None:
     assert rc[:].map_async(abs, [1]).label == ["map(abs)"]
+
+
+def test_what_a_function_carries_is_stored_once_for_all_parts(
+    rc: Client, from_main: Callable[[str], SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = from_main("table = list(range(100_000))\ndef look_up(i): return table[i]")
+    transport = rc.session.transport
+    stored: list[int] = []
+    sent: list[int] = []
+    keep, prepare = transport.keep, transport.prepare
+
+    def counted_keep(payload: Payload) -> StoredObject:
+        stored.append(payload.nbytes)
+        return keep(payload)
+
+    def counted_prepare(instruction: Any, payload: Payload) -> Any:
+        sent.append(payload.nbytes)
+        return prepare(instruction, payload)
+
+    monkeypatch.setattr(transport, "keep", counted_keep)
+    monkeypatch.setattr(transport, "prepare", counted_prepare)
+    view: DirectView = rc[:]
+    assert view.map_sync(names.look_up, range(10_000)) == list(range(10_000))
+    assert list(view.imap(names.look_up, range(100))) == list(range(100))
+    assert (len(stored), min(stored) > 200_000, max(sent) < 50_000) == (2, True, True)

@@ -9,7 +9,7 @@ import pytest
 from nsactors.client.ledger import LIMIT, Ledger
 from nsactors.client.prompt import join_prompt
 from nsactors.core.messages import RequestId
-from nsactors.errors import TaskAborted
+from nsactors.errors import EngineLost, TaskAborted
 from nsactors.results import Call
 
 
@@ -125,3 +125,43 @@ def test_reports_at_prompts_can_be_ended(ledger: Ledger, prompt: Events) -> None
 def test_without_a_prompt_nothing_is_registered(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     join_prompt(ledger)()
+
+
+def test_news_is_told_once_and_not_to_who_has_looked_for_it(ledger: Ledger) -> None:
+    ledger.tell("engine 0 is recovered")
+    ledger.tell("engine 1 is recovered")
+    ledger.heard(["engine 0 is recovered"])
+    assert ledger.report() == "nsactors: engine 1 is recovered"
+    assert ledger.report() == ""
+
+
+def lost(engine_id: int) -> Call:
+    call = Call(RequestId("ann", engine_id), engine_id, "execute", executes=True)
+    call.error = EngineLost(engine_id, "execute", "it crashed")
+    return call
+
+
+def test_a_death_that_a_call_has_told_of_is_no_news(ledger: Ledger) -> None:
+    call = lost(0)
+    ledger.failed(call)
+    ledger.engine_died(0, "engine 0 died")
+    ledger.seen([call])
+    assert ledger.report() == ""
+
+
+def test_nor_is_it_if_the_call_was_first(ledger: Ledger) -> None:
+    call = lost(0)
+    ledger.failed(call)
+    ledger.seen([call])
+    ledger.engine_died(0, "engine 0 died")
+    ledger.engine_died(1, "engine 1 died")
+    assert ledger.report() == "nsactors: engine 1 died"
+
+
+def test_the_next_death_of_an_engine_is_news_again(ledger: Ledger) -> None:
+    call = lost(0)
+    ledger.failed(call)
+    ledger.seen([call])
+    ledger.engine_joined(0)
+    ledger.engine_died(0, "engine 0 died")
+    assert ledger.report() == "nsactors: engine 0 died"

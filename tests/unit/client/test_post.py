@@ -291,6 +291,15 @@ def test_without_its_namespace_what_was_sent_before_fails_and_what_came_after_ru
     assert not after.done
 
 
+def test_a_loss_that_is_heard_of_after_the_engine_is_back_is_one_all_the_same(desk: Desk) -> None:
+    (before,) = desk.submit(0)
+    desk.post.engine_left(left(returns=True))
+    desk.post.add_engine(engine(0, incarnation=1))
+    desk.transport.answer(0, EngineGone("it crashed"))
+    desk.run_later()
+    assert isinstance(before.error, EngineLost)
+
+
 def test_what_waits_for_the_return_can_be_withdrawn(desk: Desk) -> None:
     desk.post.engine_left(left(returns=True))
     calls = desk.submit(0)

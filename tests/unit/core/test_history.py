@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nsactors.core.cluster import HistoryEntry
-from nsactors.core.history import History
+from nsactors.core.history import ENGINE_LOST, QUEUED, History
 from nsactors.core.messages import RequestId
 
 
@@ -72,3 +72,41 @@ def test_only_the_last_requests_are_remembered_and_all_are_counted() -> None:
     for seq in range(5):
         history.record(entry(seq, completed=float(seq)))
     assert ([e.request.seq for e in history.entries()], history.completed(0)) == ([3, 4], 5)
+
+
+def queued(seq: int, *, engine_id: int = 0) -> HistoryEntry:
+    return entry(seq, engine_id=engine_id)._replace(outcome=QUEUED)
+
+
+def test_a_request_that_waits_comes_last_until_it_begins() -> None:
+    history = History()
+    assert history.record(queued(1))
+    assert history.record(queued(2))
+    assert history.record(entry(1))
+    assert [(e.request.seq, e.outcome) for e in history.entries()] == [(1, "running"), (2, QUEUED)]
+    assert history.record(entry(2, completed=3.0))
+    assert [(e.request.seq, e.outcome) for e in history.entries()] == [(2, "ok"), (1, "running")]
+
+
+def test_it_is_no_news_that_a_request_waits_which_has_begun_or_ended() -> None:
+    history = History()
+    history.record(entry(1, completed=1.0))
+    history.record(entry(2))
+    assert not history.record(queued(1))
+    assert not history.record(queued(2))
+    assert [e.outcome for e in history.entries()] == ["ok", "running"]
+
+
+def test_what_waits_for_an_engine_is_lost_with_it() -> None:
+    history = History()
+    history.record(queued(1))
+    history.record(queued(2, engine_id=1))
+    assert [e.request.seq for e in history.engine_lost(0, 5.0)] == [1]
+    assert [(e.request.seq, e.outcome) for e in history.entries()] == [(1, ENGINE_LOST), (2, QUEUED)]
+
+
+def test_of_too_many_requests_that_wait_the_newest_are_remembered() -> None:
+    history = History(limit=2)
+    for seq in range(4):
+        history.record(queued(seq))
+    assert [e.request.seq for e in history.entries()] == [2, 3]

@@ -146,3 +146,24 @@ def test_any_interleaving_of_batches_and_tail_gives_the_output_exactly(
     assert assembler.complete
     assert assembler.chunks == fresh
     assert whole(assembler.chunks) == whole([c for c in written if not (isinstance(c, StreamText) and not c.text)])
+
+
+def test_text_that_somebody_has_been_shown_is_not_added_to() -> None:
+    log = OutputLog(REQUEST, 0)
+    log.append(out("a"))
+    assert log.since(0).chunks == (out("a"),)
+    log.append(out("b"))
+    assert log.since(1).chunks == (out("b"),)
+    assert log.take().chunks == (out("a"), out("b"))
+
+
+def test_what_was_delivered_before_the_reply_and_its_tail_are_the_whole_output() -> None:
+    log = OutputLog(REQUEST, 0)
+    log.append(out("early"))
+    log.acknowledge(log.take())
+    log.append(out("late"))
+    tail = log.tail()
+    log.append(out("too late"))
+    log.acknowledge(log.take())
+    assert (*log.delivered, *tail.chunks) == (out("early"), out("late"))
+    assert log.since(0).chunks == (out("early"),)

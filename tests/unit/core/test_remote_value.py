@@ -80,7 +80,7 @@ def test_the_error_of_a_lost_one_names_it() -> None:
 
 @pytest.mark.parametrize(
     ("nbytes", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (3 * 10**12, "3000.0 GB")],
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (3 * 10**12, "3.0 TB")],
 )
 def test_its_repr_tells_its_size(nbytes: int, text: str) -> None:
     assert repr(held([], nbytes)) == f"<RemoteValue 'a' on engine 2: list, {text}>"

@@ -17,8 +17,10 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.NoSuchEngine(engine_id=7, ids=[0, 1, 2, 3]),
     errors.InvalidTarget(1.5),
     errors.UnknownFlag("blok", ["block", "track", "targets"]),
+    errors.UnknownOption("num_gpu", ["num_cpus", "num_gpus"]),
     errors.InvalidName("1x"),
     errors.SerializationError("name 'sock'", "cannot pickle 'socket' object"),
+    errors.StoreFull("what was sent (80 MB)"),
     errors.ClientClosed(),
     errors.ClusterStopped(),
     errors.RayImportedFirst(),
@@ -28,6 +30,7 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.ObjectLost("a", 2, "pull(a)", "its process ended"),
     errors.TaskAborted(1, "apply(f)"),
     errors.TimeLimitExceeded(1, "apply(f)", 2.5),
+    errors.ResultUnavailable("ann-4f2a:17", "newer ones have taken its place"),
     errors.CapabilityError("interrupt an engine", "local", "use Cluster(backend='ray')"),
     errors.DuplicateRequest(0, "client-1:17"),
 ]

@@ -61,6 +61,7 @@ def test_every_slice_can_be_written(chosen: slice) -> None:
         ("--no-stream", "stream", False),
         ("--verbose", "verbose", True),
         ("--timeout 2.5", "timeout_s", 2.5),
+        ("--no-journal", "journal", False),
     ],
 )
 def test_an_option_sets_its_field_alone(line: str, field: str, value: Any) -> None:

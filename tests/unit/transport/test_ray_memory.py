@@ -1,5 +1,6 @@
 """What Ray's logs say of the object store, and when a put is told to go to disk."""
 
+import itertools
 import logging
 import threading
 
@@ -37,11 +38,28 @@ def test_what_does_not_fit_is_told_with_what_is_free(used: list[int]) -> None:
 
 
 def test_a_full_store_is_told_once_and_again_when_it_has_been_emptied(used: list[int]) -> None:
-    check = SpillCheck()
+    check = SpillCheck(clock=itertools.count(step=10).__next__)
     told = []
     for used[0] in (90, 95, 10, 95):
         told.append(check.before_put(megabytes(20)) is not None)
     assert told == [True, False, False, True]
+
+
+def test_a_burst_of_puts_asks_once_while_there_is_plenty_of_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def store_memory() -> StoreMemory:
+        asked.append(len(asked))
+        return StoreMemory("host", "node", 1000 * MB, 0, 0)
+
+    monkeypatch.setattr(ray_memory, "store_memory", store_memory)
+    check = SpillCheck(clock=lambda: 0.0)
+    for _ in range(10):
+        check.before_put(megabytes(25))
+    assert len(asked) == 1
+    check.before_put(megabytes(25))
+    check.before_put(megabytes(25))
+    assert len(asked) == 2
 
 
 def test_a_small_put_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

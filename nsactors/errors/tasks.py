@@ -1,0 +1,76 @@
+"""The errors of tasks: why one has no result."""
+
+from __future__ import annotations
+
+from nsactors.errors.tree import EngineError, NsactorsError
+
+__all__ = ["ImpossibleDependency", "InvalidDependency", "TaskLost", "TaskTimeout", "UnmetDependency"]
+
+
+class UnmetDependency(NsactorsError):
+    """This engine does not meet a condition of a task, which goes to another one; raise it to say so.
+
+    Args:
+        condition: what is not met, such as ``"import numpy"``.
+    """
+
+    def __init__(self, condition: str = "") -> None:
+        super().__init__(f"not met on this engine: {condition}" if condition else "not met on this engine")
+        self.condition = condition
+
+
+class ImpossibleDependency(NsactorsError):
+    """The conditions of a task can never be met; it has not run.
+
+    Args:
+        call: the task, such as ``"apply(f)"``.
+        reason: what cannot be.
+    """
+
+    def __init__(self, call: str, reason: str) -> None:
+        super().__init__(f"{call} can never run: {reason}")
+        self.call = call
+        self.reason = reason
+
+
+class InvalidDependency(NsactorsError, TypeError):
+    """Something that a task cannot depend on; nothing has been sent.
+
+    Args:
+        dependency: its short form.
+    """
+
+    def __init__(self, dependency: str) -> None:
+        super().__init__(
+            f"a task cannot depend on {dependency}: "
+            "give results of load-balanced views of this client, or their msg_ids"
+        )
+        self.dependency = dependency
+
+
+class TaskTimeout(NsactorsError, TimeoutError):
+    """A task did not get to an engine in time; it has not run.
+
+    Args:
+        call: the task, such as ``"apply(f)"``.
+        reason: how long it has waited.
+    """
+
+    def __init__(self, call: str, reason: str) -> None:
+        super().__init__(f"{call} was given up: {reason}")
+        self.call = call
+        self.reason = reason
+
+
+class TaskLost(EngineError):
+    """Engines died while they ran a task, one after the other, so that it was given up.
+
+    Args:
+        call: the task, such as ``"apply(f)"``.
+        reason: which engines.
+    """
+
+    def __init__(self, call: str, reason: str) -> None:
+        super().__init__(f"{call} was given up: {reason}. Run it with apply() on an engine of its own to see why")
+        self.call = call
+        self.reason = reason

@@ -1,0 +1,61 @@
+"""Whether anything is lost when engines die under load: ``python -m tests.chaos``.
+
+Clients execute, push, call, map and pull, and keep books of it; faults strike the cluster meanwhile. Now and then, and
+in the end, what the engines hold is compared with the books.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from tests.chaos.report import draw, overgrown
+from tests.chaos.run import Plan, carry_out
+
+__all__ = ["main"]
+
+WARM_UP_S = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a run and draw its figures; 1 if there is something to complain of."""
+    options = _parse(arguments)
+    seconds = options.minutes * 60 if options.minutes else None
+    if seconds is None and options.kills is None:
+        seconds = 180.0
+    warm_up_s = min(WARM_UP_S, (seconds or WARM_UP_S) / 4)
+    plan = Plan(
+        seed=options.seed,
+        engines=options.engines,
+        authors=options.clients,
+        seconds=seconds,
+        kills=options.kills,
+        pause_s=options.pause,
+        soaks=options.soak,
+    )
+    figures = carry_out(plan)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(draw(figures, warm_up_s))
+    grown = overgrown(figures, warm_up_s)
+    for one in grown:
+        console.print(f"[red]{one.what} has grown by {one.share:.1%}")
+    return 1 if figures.tally.complaints or grown else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=0, help="of what is chosen; when it happens is left to chance")
+    parser.add_argument("--minutes", type=float, help="how long (default: 3, unless --kills is given)")
+    parser.add_argument("--kills", type=int, help="end after so many faults")
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two faults, on average")
+    parser.add_argument("--engines", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=3)
+    parser.add_argument("--soak", action="store_true", help="see whether processes grow")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

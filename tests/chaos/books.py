@@ -1,0 +1,86 @@
+"""What a client has asked for, set against what engines hold in the end."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+__all__ = ["Book", "Effect", "Fate", "Holding"]
+
+
+class Fate(enum.Enum):
+    """What a client knows of something that it asked for."""
+
+    ASKED = "nobody has said what became of it"
+    KEPT = "it was acknowledged"
+    LOST = "it was said to be lost"
+
+
+class Effect(NamedTuple):
+    """What a request does: it adds a number to an engine's ledger, or binds a name to it there."""
+
+    engine_id: int
+    number: int
+    is_named: bool = False
+
+    def __str__(self) -> str:
+        return f"{'name' if self.is_named else 'note'} {self.number} on engine {self.engine_id}"
+
+
+class Holding(NamedTuple):
+    """What an engine holds of a client: the notes in its ledger, in order, and the numbers that names are bound to."""
+
+    notes: Sequence[int]
+    names: Sequence[int]
+
+
+class Book:
+    """One client's effects. Their numbers go up in the order in which it asked for them."""
+
+    def __init__(self) -> None:
+        self._fates: dict[Effect, Fate] = {}
+
+    def __len__(self) -> int:
+        return len(self._fates)
+
+    def ask(self, effect: Effect) -> None:
+        """An effect has been asked for."""
+        self._fates[effect] = Fate.ASKED
+
+    def end(self, effect: Effect, fate: Fate) -> None:
+        """What became of it."""
+        self._fates[effect] = fate
+
+    def fate(self, effect: Effect) -> Fate:
+        """What is known of it."""
+        return self._fates[effect]
+
+    def close(self) -> None:
+        """Begin a new page: engines hold nothing any more of what has been entered so far."""
+        self._fates.clear()
+
+    def errors(self, holdings: Mapping[int, Holding]) -> Iterator[str]:
+        """Where what engines hold is not what it must be; nothing if the books balance.
+
+        What was acknowledged is there once; what was said to be lost, at most once; nothing else is there; and each
+        engine has run things in the order in which they were asked for.
+        """
+        found = Counter(_effects(holdings))
+        yield from (f"{effect}: was not asked for, and is there" for effect in found.keys() - self._fates.keys())
+        yield from (f"{effect}: is there {count} times" for effect, count in found.items() if count > 1)
+        for effect, fate in self._fates.items():
+            if fate is Fate.ASKED or (fate is Fate.KEPT and effect not in found):
+                yield f"{effect}: {fate.value}, and is{'' if effect in found else ' not'} there"
+        for engine_id, (notes, _) in holdings.items():
+            for earlier, later in pairwise(notes):
+                if later < earlier:
+                    yield f"note {later} on engine {engine_id}: came after {earlier}"
+
+
+def _effects(holdings: Mapping[int, Holding]) -> Iterable[Effect]:
+    for engine_id, (notes, names) in holdings.items():
+        yield from (Effect(engine_id, number) for number in notes)
+        yield from (Effect(engine_id, number, is_named=True) for number in names)

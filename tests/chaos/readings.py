@@ -1,0 +1,110 @@
+"""How large the processes of a cluster are, and whether they grow."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+__all__ = ["GROWTH_LIMIT", "OURS", "Growth", "Reading", "Size", "growth", "read"]
+
+GROWTH_LIMIT = 0.05
+OURS = ("client", "controller", "engine")  # Ray's own are shown, and not judged
+_TITLES = {
+    "ray::RayController": "controller",
+    "ray::RayEngine": "engine",
+    "ray::RayKeeper": "keeper",
+    "ray::IDLE": "Ray's spare workers",
+}
+_NAMES = {"raylet": "Ray's raylet", "gcs_server": "Ray's gcs_server"}
+
+
+class Size(NamedTuple):
+    """How many processes of a kind there are; file descriptors and memory of their own in bytes, of one on average."""
+
+    processes: int
+    files: float
+    memory: float
+
+
+class Reading(NamedTuple):
+    """The sizes of all kinds of processes, so many seconds after the beginning."""
+
+    at_s: float
+    sizes: Mapping[str, Size]
+
+
+class Growth(NamedTuple):
+    """What one quantity was after the warm-up and in the end: the median of several readings each."""
+
+    what: str
+    before: float
+    after: float
+
+    @property
+    def share(self) -> float:
+        """By how much it has grown."""
+        return self.after / self.before - 1 if self.before else 0.0
+
+
+def read(at_s: float) -> Reading:
+    """The sizes of this process and of all that it has started."""
+    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            found[_kind(process)].append((process.num_fds(), _own_bytes(process.pid)))
+        except (psutil.Error, OSError, IndexError):  # it has just ended
+            continue
+    return Reading(at_s, {kind: _size(list(values)) for kind, values in sorted(found.items())})
+
+
+def growth(readings: Sequence[Reading], warm_up_s: float) -> list[Growth]:
+    """How each quantity has grown from the first third of the time after the warm-up to the last one.
+
+    Each is a median over its third: engines come and go meanwhile, and memory goes up and down.
+    """
+    warm = [reading for reading in readings if reading.at_s >= warm_up_s]
+    third = len(warm) // 3
+    if not third:
+        return []
+    first, last = warm[:third], warm[-third:]
+    grown = [Growth("processes in all", _median(map(_count, first)), _median(map(_count, last)))]
+    for kind in sorted({kind for reading in warm for kind in reading.sizes}):
+        for what in Size._fields[1:]:
+            before, after = (
+                _median(getattr(reading.sizes[kind], what) for reading in part if kind in reading.sizes)
+                for part in (first, last)
+            )
+            grown.append(Growth(f"{kind}: {what}", before, after))
+    return grown
+
+
+def _kind(process: psutil.Process) -> str:
+    if process.pid == psutil.Process().pid:
+        return "client"
+    title = " ".join(process.cmdline())
+    kinds = [kind for start, kind in _TITLES.items() if title.startswith(start)]
+    return kinds[0] if kinds else _NAMES.get(process.name(), "Ray's agents")
+
+
+def _size(values: Sequence[tuple[int, int]]) -> Size:
+    files, memory = (statistics.fmean(column) for column in zip(*values, strict=True))
+    return Size(len(values), files, memory)
+
+
+def _count(reading: Reading) -> int:
+    return sum(size.processes for size in reading.sizes.values())
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median([*values] or [0.0])
+
+
+def _own_bytes(pid: int) -> int:
+    """Memory that is neither shared nor backed by a file; what the object store holds is not in it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))

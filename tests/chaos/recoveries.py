@@ -1,0 +1,64 @@
+"""How long it takes until an engine that was struck is back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple
+
+from nsactors import Client
+
+__all__ = ["Recoveries", "Recovery"]
+
+
+class Recovery(NamedTuple):
+    """From the blow until a client heard that the engine takes requests; ``replay_s`` of it went into its namespace."""
+
+    total_s: float
+    replay_s: float
+    replayed: int
+
+    @property
+    def beyond_s(self) -> float:
+        """What it took apart from the namespace."""
+        return self.total_s - self.replay_s
+
+
+class Recoveries:
+    """A watch for each engine.
+
+    Args:
+        rc: hears when engines join.
+    """
+
+    def __init__(self, rc: Client) -> None:
+        self.done: list[Recovery] = []
+        self._rc = rc
+        self._struck: dict[int, float] = {}
+        self._changed = threading.Condition()
+        rc.on_join(self._end)
+
+    @property
+    def awaited(self) -> set[int]:
+        """Engines that have been struck and are not back."""
+        return set(self._struck)
+
+    def begin(self, engine_id: int) -> None:
+        """An engine is struck now."""
+        self._struck[engine_id] = time.monotonic()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until all are back; whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._struck, timeout_s)
+
+    def _end(self, engine_id: int) -> None:
+        now = time.monotonic()
+        began = self._struck.get(engine_id)
+        engine = self._rc.session.roster.get(engine_id)
+        if began is None or engine is None or engine.recovered is None:
+            return
+        self.done.append(Recovery(now - began, engine.recovered.took_s, engine.recovered.replayed))
+        with self._changed:
+            del self._struck[engine_id]
+            self._changed.notify_all()

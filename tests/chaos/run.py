@@ -1,0 +1,173 @@
+"""A run: authors at work on a cluster, faults that strike it, and what is to be said of it in the end."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from nsactors import Cluster
+from tests.chaos.author import PREPARATION, Author
+from tests.chaos.faults import CrashingCell, Fault, KillEngine, KillNewcomer, RecoverEngine, Scene
+from tests.chaos.readings import Reading, read
+from tests.chaos.recoveries import Recoveries, Recovery
+from tests.chaos.tally import Tally
+
+__all__ = ["FAULTS", "Figures", "Plan", "carry_out"]
+
+BACK_LIMIT_S = 120.0
+SETTLING_S = 10.0
+BARE_EVERY = 5  # faults
+READING_EVERY_S = 5.0
+FAULTS: Mapping[Fault, int] = {KillEngine(): 16, RecoverEngine(): 2, CrashingCell(): 1, KillNewcomer(): 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen. The run ends after so many seconds or faults, whichever comes first.
+
+    Attributes:
+        seed: of all that is chosen. When it meets what, is left to chance.
+        engines: how many.
+        authors: how many clients.
+        seconds: how long; None: as long as it takes.
+        kills: how many faults; None: as many as there is time for.
+        pause_s: between two faults, on average.
+        soaks: the sizes of processes are read meanwhile.
+        faults: what happens, and how often in comparison.
+    """
+
+    seed: int = 0
+    engines: int = 4
+    authors: int = 3
+    seconds: float | None = None
+    kills: int | None = None
+    pause_s: float = 1.0
+    soaks: bool = False
+    faults: Mapping[Fault, int] = field(default_factory=lambda: FAULTS)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What has happened."""
+
+    tally: Tally = field(default_factory=Tally)
+    faults: Counter[str] = field(default_factory=Counter)
+    recoveries: Sequence[Recovery] = ()
+    bare_starts: list[float] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    took_s: float = 0.0
+
+
+def carry_out(plan: Plan) -> Figures:
+    """Start a cluster, and let it all happen."""
+    figures = Figures()
+    began = time.monotonic()
+    with _complaining(figures.tally), ExitStack() as clients:
+        cluster = Cluster(n=plan.engines, recovery="replay")
+        clients.callback(cluster.stop_cluster_sync)
+        rc = cluster.start_and_connect_sync()
+        rc[:].execute(PREPARATION, block=True)
+        scene = Scene(rc, random.Random(f"{plan.seed} faults"), Recoveries(rc))
+        authors = [
+            Author(
+                f"a{k}",
+                clients.enter_context(cluster.connect_client_sync(f"a{k}", report=_nothing)),
+                random.Random(f"{plan.seed} author {k}"),
+                figures.tally,
+            )
+            for k in range(plan.authors)
+        ]
+        over = threading.Event()
+        threads = [threading.Thread(target=author.work, args=[over]) for author in authors]
+        for thread in threads:
+            thread.start()
+        try:
+            _strike(plan, scene, figures, over)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        figures.recoveries = scene.recoveries.done
+        _look_back(plan, scene, figures)
+        rc.session.ledger.report()  # it has been seen, and need not be printed when the cluster stops
+    figures.took_s = time.monotonic() - began
+    return figures
+
+
+def _strike(plan: Plan, scene: Scene, figures: Figures, over: threading.Event) -> None:
+    """One fault after the other."""
+    began = time.monotonic()
+    next_reading = began
+    end = None if plan.seconds is None else began + plan.seconds
+    kinds, weights = list(plan.faults), list(plan.faults.values())
+    while (end is None or time.monotonic() < end) and (plan.kills is None or figures.faults.total() < plan.kills):
+        if over.wait(scene.chance.uniform(0, 2 * plan.pause_s)):
+            return
+        (fault,) = scene.chance.choices(kinds, weights)
+        if fault.strike(scene):
+            figures.faults[type(fault).__name__] += 1
+            if figures.faults.total() % BARE_EVERY == 0:
+                figures.bare_starts.append(_bare_start())
+        if plan.soaks and time.monotonic() >= next_reading:
+            figures.readings.append(read(time.monotonic() - began))
+            next_reading = time.monotonic() + READING_EVERY_S
+
+
+def _look_back(plan: Plan, scene: Scene, figures: Figures) -> None:
+    """When everything has been answered."""
+    tally = figures.tally
+    if not scene.recoveries.wait(BACK_LIMIT_S):
+        tally.complain(f"engines {sorted(scene.recoveries.awaited)} are not back after {BACK_LIMIT_S:g} s")
+    if scene.rc.ids != list(range(plan.engines)):
+        tally.complain(f"of {plan.engines} engines there are {scene.rc.ids}")
+    if tally.outcomes["EngineLost"] > figures.faults.total():
+        tally.complain("more requests were lost than engines: not only what was running when its engine died")
+    for report in scene.rc.recoveries:
+        if report.diverged or report.lost or report.shipped_only:
+            tally.complain(str(report))
+    pause, deadline = threading.Event(), time.monotonic() + SETTLING_S
+    while running := [entry for entry in scene.rc.history() if entry.completed is None]:
+        if time.monotonic() > deadline:
+            tally.complain(f"the history says that these are running: {running}")
+            break
+        pause.wait(0.1)
+    times = Counter((entry.engine_id, entry.request) for entry in scene.rc.history())
+    for key, count in times.items():
+        if count > 1:
+            tally.complain(f"the history has {key} {count} times")
+
+
+def _nothing(text: str) -> None:
+    """For what clients tell when they are closed: that engines were recovered."""
+
+
+def _bare_start() -> float:
+    """How long Ray takes to start an actor that does nothing, until it has answered."""
+    import ray
+
+    class Bare:
+        def answer(self) -> None:
+            pass
+
+    began = time.monotonic()
+    actor = ray.remote(Bare).options(num_cpus=0, enable_task_events=False).remote()
+    ray.get(actor.answer.remote())
+    took_s = time.monotonic() - began
+    ray.kill(actor)
+    return took_s
+
+
+@contextmanager
+def _complaining(tally: Tally) -> Iterator[None]:
+    """What ends any thread is a complaint."""
+    before = threading.excepthook
+    threading.excepthook = lambda args: tally.complain(f"{args.thread} was ended by {args.exc_value!r}")
+    try:
+        yield
+    finally:
+        threading.excepthook = before

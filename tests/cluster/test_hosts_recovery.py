@@ -1,0 +1,107 @@
+"""Hosts that are lost while their engines work: namespaces come back on those that are left."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.hosts import Host, Hosts
+from tests.gates import wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(240)]
+
+LOST_WITHIN_S = 3.0
+
+# Keeps the engine of the last host busy until it is told to stop, and then says what has become of all that it asked.
+WORK = """
+import json, socket, sys, threading
+from nsactors import Cluster
+from nsactors.errors import EngineLost
+
+with Cluster(n=3, recovery="replay", journal=sys.argv[1]) as rc:
+    places = rc[:].apply_sync(socket.gethostname)
+    doomed = places.index("host-2")
+    view = rc[doomed]
+    view.execute("ledger = []", block=True)
+    answered, lost, over = [], [], threading.Event()
+    back = threading.Event()
+    rc.on_leave(lambda engine_id: print("lost", engine_id == doomed, flush=True))
+    rc.on_join(lambda engine_id: print("back", engine_id == doomed, flush=True))
+
+    def work():
+        number = 0
+        while not over.is_set():
+            try:
+                view.execute(f"ledger.append({number})", block=True)
+                answered.append(number)
+            except EngineLost:
+                lost.append(number)
+            number += 1
+            if number == 500:
+                print("at work", flush=True)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    input()
+    over.set()
+    worker.join()
+    (report,) = rc.recoveries
+    print(json.dumps({
+        "ledger": view.pull("ledger", block=True),
+        "answered": answered,
+        "lost": lost,
+        "place": view.apply_sync(socket.gethostname),
+        "ids": rc.ids,
+        "shipped_only": report.shipped_only,
+        "report": str(report),
+    }), flush=True)
+    input()
+    print(json.dumps([view.pull("len(ledger)", block=True), rc.ids]))
+"""
+
+
+def engines_on(host: Host) -> list[int]:
+    titles = ((pid, Path(f"/proc/{pid}/cmdline")) for pid in host.processes())
+    return [pid for pid, path in titles if path.exists() and path.read_text().startswith("ray::RayEngine")]
+
+
+@pytest.mark.parametrize("journal", ["sync", "local"])
+@pytest.mark.parametrize("happens", [Host.kill, Host.freeze, Host.cut_off])
+def test_the_namespace_of_an_engine_whose_host_is_gone_comes_back_on_another(
+    hosts: Hosts, happens: Callable[[Host], None], journal: str
+) -> None:
+    with hosts.head.popen(WORK, journal) as driver:
+        assert driver.read_line() == "at work"
+        began = time.monotonic()
+        happens(hosts[2])
+        assert driver.read_line() == "lost True"
+        lost_s = time.monotonic() - began
+        assert driver.read_line() == "back True"
+        back_s = time.monotonic() - began
+        print(f"{happens.__name__}, {journal}: lost after {lost_s:.2f} s, back after {back_s:.2f} s")
+        assert driver.stdin is not None
+        driver.stdin.write("\n")
+        driver.stdin.flush()
+        told: dict[str, Any] = json.loads(driver.read_line())
+        print(told["report"], "missing:", sorted(set(told["answered"]) - set(told["ledger"])))
+        if happens is not Host.kill:
+            (Host.thaw if happens is Host.freeze else Host.reconnect)(hosts[2])
+            wait_until(lambda: not engines_on(hosts[2]))
+        end, _ = driver.communicate("\n")
+    ledger, answered = told["ledger"], told["answered"]
+    missing = sorted(set(answered) - set(ledger))
+    assert ledger == sorted(set(ledger))
+    assert len(told["lost"]) <= 1
+    assert set(ledger) <= {*answered, *told["lost"]}
+    # What was not shipped is the last that was answered before the host was gone, and people are told.
+    assert not (missing and journal == "sync")
+    assert not missing or (missing[0] > 0 and answered[answered.index(missing[0]) :][: len(missing)] == missing)
+    assert told["shipped_only"] == (journal == "local")
+    assert told["place"] != "host-2"
+    assert lost_s < LOST_WITHIN_S
+    assert json.loads(end) == [len(ledger), told["ids"]]
