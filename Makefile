@@ -23,11 +23,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# Options go into ARGS: make chaos ARGS="--kills 200", or "--minutes 10 --soak".
+# Options go into ARGS: make bench ARGS="--n 1,4,16,64", make chaos ARGS="--minutes 10 --soak".
 chaos: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# As above: make bench ARGS="--n 1,4,16,64".
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 

@@ -115,8 +115,20 @@ def _measure_starts(systems: list[str], engines: int, rounds: int, results: Resu
     for number in range(rounds):
         console.print(f"start, round {number + 1} of {rounds}")
         for name in turn_order([name for name in systems if _starts(name)], number):
-            with contextlib.closing(SystemProcess(name, engines)) as process:
-                results.add(Cell("start", engines, name), process.start)
+            try:
+                with contextlib.closing(SystemProcess(name, engines)) as process:
+                    results.add(Cell("start", engines, name), process.start)
+            except SystemFailed as failure:  # a busy machine: the other systems' timings stand
+                console.print(str(failure), markup=False)
+
+
+def _start(name: str, engines: int, console: Console) -> SystemProcess:
+    """A system that stays; one that does not come up on a busy machine gets another chance."""
+    try:
+        return SystemProcess(name, engines)
+    except SystemFailed as failure:
+        console.print(str(failure), "Once more.", markup=False)
+        return SystemProcess(name, engines)
 
 
 def _starts(name: str) -> bool:
@@ -137,7 +149,7 @@ def _measure_warm(
         processes: dict[str, SystemProcess] = {}
         for name in (name for name in systems if not SYSTEMS[name].beside):
             console.print(f"starting {SYSTEMS[name].title}")
-            processes[name] = stack.enter_context(contextlib.closing(SystemProcess(name, engines)))
+            processes[name] = stack.enter_context(contextlib.closing(_start(name, engines, console)))
             if note_starts and _starts(name):
                 results.add(Cell("start", engines, name), processes[name].start)
         drivers: dict[str, Driver] = {

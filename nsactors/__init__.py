@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from nsactors import errors as error
     from nsactors.client import Client
     from nsactors.cluster import Cluster
+    from nsactors.core.depending import depend, require
     from nsactors.core.messages import Reference
     from nsactors.core.remote_value import RemoteValue
-    from nsactors.errors import CompositeError, NsactorsError, RemoteError
+    from nsactors.errors import CompositeError, NsactorsError, RemoteError, UnmetDependency
     from nsactors.results import AsyncMapResult, AsyncResult
     from nsactors.views.broadcast import BroadcastView
+    from nsactors.views.dependencies import Dependency
     from nsactors.views.direct import DirectView
+    from nsactors.views.load_balanced import LoadBalancedView
 
 __version__ = "0.1.0"
 
@@ -42,14 +45,19 @@ __all__ = [
     "Client",
     "Cluster",
     "CompositeError",
+    "Dependency",
     "DirectView",
+    "LoadBalancedView",
     "NsactorsError",
     "Reference",
     "RemoteError",
     "RemoteValue",
+    "UnmetDependency",
     "__version__",
+    "depend",
     "error",
     "errors",
+    "require",
 ]
 
 # Public name -> the module that defines it. `error` is the name ipyparallel users know.
@@ -60,11 +68,16 @@ _HOMES = {
     "Client": "nsactors.client",
     "Cluster": "nsactors.cluster",
     "CompositeError": "nsactors.errors",
+    "Dependency": "nsactors.views.dependencies",
     "DirectView": "nsactors.views.direct",
+    "LoadBalancedView": "nsactors.views.load_balanced",
     "NsactorsError": "nsactors.errors",
     "Reference": "nsactors.core.messages",
     "RemoteError": "nsactors.errors",
     "RemoteValue": "nsactors.core.remote_value",
+    "UnmetDependency": "nsactors.errors",
+    "depend": "nsactors.core.depending",
+    "require": "nsactors.core.depending",
 }
 _MODULES = {"error": "nsactors.errors", "errors": "nsactors.errors"}
 

@@ -16,30 +16,19 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from nsactors.core.cluster import (
-    Abort,
-    Accept,
-    Answer,
     Ask,
-    Collect,
     Command,
-    Complete,
     EngineInfo,
     EngineSpec,
-    GiveBack,
-    Inspect,
     Interrupt,
     InterruptTasks,
-    Measure,
     Presence,
-    Question,
     Receipt,
     Recovery,
     Report,
-    Rest,
     Signal,
 )
 from nsactors.core.journal import Entry
-from nsactors.core.memory import EngineMemory
 from nsactors.core.messages import (
     Aborted,
     Execute,
@@ -67,9 +56,9 @@ from nsactors.namespace.engine_journal import EngineJournal, JournalKeeper
 from nsactors.namespace.failures import capture_failure
 from nsactors.namespace.gate import CellLoop, InterruptGate
 from nsactors.namespace.host import Host
-from nsactors.namespace.memory import namespace_memory
 from nsactors.namespace.news import Ended, News, begun_entry
 from nsactors.namespace.output import Output
+from nsactors.namespace.questions import Questions
 from nsactors.namespace.tasks import TaskRunner
 
 __all__ = ["ControllerPort", "EngineActor"]
@@ -147,6 +136,17 @@ class EngineActor:
         self._journal = self._open_journal(keeper)
         if self._journal is not None and spec.recovers is not None:
             self._recover(self._journal)
+        self._questions = Questions(
+            spec.engine_id,
+            self._stream,
+            self._stream_lock,
+            self._namespace,
+            self._tasks,
+            self.answers,
+            host,
+            store,
+            self._rests_s,
+        )
         for loop in (self._follow_commands, self._ship):
             threading.Thread(target=loop, name=f"engine-{spec.engine_id}-{loop.__name__}", daemon=True).start()
 
@@ -336,35 +336,10 @@ class EngineActor:
             case Presence(client, here):
                 self.answers.note_presence(client, here=here)
             case Ask(ticket, question):
-                self._news.add(self._answer(ticket, question))
+                self._news.add(self._questions.answer(ticket, question))
 
-    def _answer(self, ticket: int, question: Question) -> Answer:
-        try:
-            match question:
-                case Abort(requests):
-                    with self._stream_lock:
-                        self._stream.abort(requests)
-                    return Answer(ticket, None)
-                case Accept(client, upto):
-                    return Answer(ticket, self.answers.accept(client, upto))
-                case Collect(requests):
-                    wanted = requests.get(self._spec.engine_id, ())
-                    with self._stream_lock:
-                        passed = {request for request, _ in wanted if self._stream.has_passed(request)}
-                    return Answer(ticket, self.answers.collect(wanted, passed))
-                case Complete(code, cursor):
-                    return Answer(ticket, self._namespace.complete(code, cursor))
-                case GiveBack(batches):
-                    return Answer(ticket, self._tasks.give_back(batches))
-                case Inspect(name, detail):
-                    return Answer(ticket, self._namespace.inspect(name, detail))
-                case Measure(top):
-                    held = namespace_memory(self._namespace.names, top)
-                    return Answer(ticket, EngineMemory(held, self._host.memory(), self._store.memory()))
-                case Rest():
-                    return Answer(ticket, 0.0 if self._running else time.monotonic() - self._rests_since)
-        except Exception as error:
-            return Answer(ticket, None, f"{type(error).__name__}: {error}")
+    def _rests_s(self) -> float:
+        return 0.0 if self._running else time.monotonic() - self._rests_since
 
     def _ship(self) -> None:
         while not self._closed.is_set():

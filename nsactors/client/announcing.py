@@ -12,6 +12,7 @@ from nsactors.client.post import Post
 from nsactors.core.cluster import Accept, HistoryEntry
 from nsactors.core.history import QUEUED
 from nsactors.core.messages import RequestId
+from nsactors.core.remote_value import ObjectGone
 from nsactors.errors import ConnectionLost, engine_ranges
 from nsactors.results import Call
 from nsactors.transport.base import ControllerProxy
@@ -20,6 +21,7 @@ __all__ = ["Announcer"]
 
 AFTER_S = 0.25  # what is answered within this need not be announced
 AT_A_TIME = 250  # a thousand a second: more would take the controller's time for calls that are soon over
+ANNOUNCE_S = 30.0
 LOOK_S = 0.02
 LEAVING_S = 0.5
 
@@ -56,22 +58,29 @@ class Announcer:
             ConnectionLost: if the cluster is gone.
         """
         deadline = time.monotonic() + timeout_s
-        while self._post.holds_back and time.monotonic() < deadline:
+        while self._holds_back() and time.monotonic() < deadline:
             self._closed.wait(LOOK_S)
-        calls = self._post.sent_calls()
+        calls = self._sent_calls()
         if calls:
-            self._announce(calls)
-            upto = max(call.request_id.seq for call in calls)
-            asked = {call.engine_id for call in calls}
-            left_s = max(0.0, deadline - time.monotonic())
-            answers = self._controller.ask(asked, Accept(self._client, upto), left_s)
-            for answer in answers.values():
-                answer.value.load()
-            silent = {call.engine_id for call in calls if call.engine_id not in answers and not call.done}
+            self._announce(calls, timeout_s=timeout_s)
+            accepted = self._ask_to_accept(calls, max(0.0, deadline - time.monotonic()))
+            silent = {call.engine_id for call in calls if call.engine_id not in accepted and not call.done}
             if silent:
                 raise TimeoutError(f"{engine_ranges(silent)} did not say that what was sent has arrived")
-        if self._post.holds_back:
+        if self._holds_back():
             raise TimeoutError(f"not everything could be sent within {timeout_s:g} s: engines have too much to do")
+
+    def _ask_to_accept(self, calls: Sequence[Call], timeout_s: float) -> set[int]:
+        """The engines at which these calls have arrived."""
+        upto = max(call.request_id.seq for call in calls)
+        answers = self._controller.ask({call.engine_id for call in calls}, Accept(self._client, upto), timeout_s)
+        accepted = set()
+        for engine_id, answer in answers.items():
+            if answer.error is None:
+                with contextlib.suppress(ObjectGone):  # the engine has died since
+                    answer.value.load()
+                    accepted.add(engine_id)
+        return accepted
 
     def close(self) -> None:
         """Make safe what is open, and announce no more from now on."""
@@ -80,25 +89,39 @@ class Announcer:
         self._closed.set()
         self._stirred.set()
 
+    def _sent_calls(self) -> list[Call]:
+        return [letter.call for letter in self._post.open_letters() if letter.pending is not None]
+
+    def _holds_back(self) -> bool:
+        """Whether calls wait here: for the send window of their engine, or for an engine that is being brought back."""
+        return any(letter.pending is None for letter in self._post.open_letters())
+
     def _run(self) -> None:
         while True:
             self._stirred.wait()
             if self._closed.wait(AFTER_S):
                 return
             self._stirred.clear()
-            calls = self._post.sent_calls()
+            calls = self._sent_calls()
             with contextlib.suppress(ConnectionLost):  # it is said with the next
-                self._announce(calls, time.time() - AFTER_S, AT_A_TIME)
+                self._announce(calls, sent_before=time.time() - AFTER_S, at_most=AT_A_TIME)
             if len(calls) > len(self._announced):
                 self._stirred.set()
 
-    def _announce(self, calls: Sequence[Call], sent_before: float = math.inf, at_most: int | None = None) -> None:
+    def _announce(
+        self,
+        calls: Sequence[Call],
+        *,
+        sent_before: float = math.inf,
+        at_most: int | None = None,
+        timeout_s: float = ANNOUNCE_S,
+    ) -> None:
         """Announce those of all ``calls`` that are open which have not been yet."""
         with self._lock:
             self._announced &= {call.request_id for call in calls}
             news = [c for c in calls if c.submitted < sent_before and c.request_id not in self._announced][:at_most]
             if news:
-                self._controller.announce([_entry(call) for call in news])
+                self._controller.announce([_entry(call) for call in news], timeout_s)
                 self._announced.update(call.request_id for call in news)
 
 

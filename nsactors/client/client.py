@@ -18,6 +18,7 @@ from nsactors.client.memory import ClusterMemory, ask_memory
 from nsactors.client.prompt import join_prompt
 from nsactors.client.session import Session
 from nsactors.client.shared_work import SharedWork
+from nsactors.client.task_work import TaskWork
 from nsactors.core.carried import CarriedData
 from nsactors.core.cluster import Interrupt, Signal
 from nsactors.core.messages import Capability
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 
-class Client(Everywhere, SharedWork):
+class Client(Everywhere, SharedWork, TaskWork):
     """The engines of a cluster, from one program.
 
     Indexing gives views: ``rc[0]`` one engine, ``rc[:]`` those there are now, ``rc[[2, 0]]`` two of them in this order;
@@ -109,7 +110,7 @@ class Client(Everywhere, SharedWork):
         """Wait until ``n`` engines take requests; without ``n``, until all that were asked for do or cannot.
 
         Engines that cannot start, or find no place in the cluster, are told by an ``EngineStartWarning`` if those that
-        are there are enough.
+        are there are enough. For a place is waited only if there is a time limit.
 
         Args:
             n: how many; more than this may come.
@@ -120,10 +121,15 @@ class Client(Everywhere, SharedWork):
             EngineStartError: if so many cannot start that ``n``, or any, cannot be reached: why, and for one without a
                 place what it asks for and what there is.
         """
+        limited = timeout is not None and timeout >= 0
+        self.expect_engines(n, timeout if limited else None, patient=limited)
+
+    def expect_engines(self, n: int | None, timeout: float | None, *, patient: bool) -> None:
+        """As :meth:`wait_for_engines`; ``patient`` says whether to wait for engines to find a place."""
         self._check_open()
         roster = self._session.roster
         wanted = len(roster.ids) + len(roster.starting) if n is None else n
-        enough = roster.wait_for(wanted, None if timeout is None or timeout < 0 else timeout)
+        enough = roster.wait_for(wanted, timeout, patient=patient)
         problems = {**roster.start_failures, **roster.waiting}
         if not enough:
             self._check_open()
@@ -170,34 +176,6 @@ class Client(Everywhere, SharedWork):
         view = self.direct_view(targets, **flags)
         return BroadcastView(self, view.targets, **flags)
 
-    def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
-        """What each engine has to do.
-
-        Answers at once, however busy the engines are: it is put together from what this client and the controller know.
-
-        Args:
-            targets: the engines to tell of.
-            verbose: give lists of calls in place of numbers.
-
-        Returns:
-            For each id ``queue`` (calls of this client that are not answered), ``completed`` (calls of all clients),
-            ``tasks`` (always none: they belong to load-balanced views) and ``running`` (what it runs, as far as it has
-            said); and under ``"unassigned"`` the number of tasks without an engine.
-        """
-        ids = resolve(targets, self.ids)
-        running = self._session.transport.controller.running()
-        status: dict[Any, Any] = {"unassigned": 0}
-        for engine_id in ids:
-            mine = [call.label for call in self._session.open_calls({engine_id})]
-            completed, entries = running.get(engine_id, (0, []))
-            status[engine_id] = {
-                "queue": mine if verbose else len(mine),
-                "completed": completed,
-                "tasks": [] if verbose else 0,
-                "running": entries[-1].source if entries else None,
-            }
-        return status
-
     def memory(self, targets: Targets = "all", *, top: int = 10) -> ClusterMemory:
         """What engines hold, by name and size (the ``top`` largest names), and how full their object stores are.
 
@@ -206,7 +184,7 @@ class Client(Everywhere, SharedWork):
         return ask_memory(self._session.transport.controller, resolve(targets, self.ids), top)
 
     def abort(self, jobs: Any = None, targets: Targets = "all", block: bool | None = None) -> None:
-        """Take back calls of this client that have not started.
+        """Take back calls and tasks of this client that have not started.
 
         Args:
             jobs: results or message ids; None: all.
@@ -214,7 +192,9 @@ class Client(Everywhere, SharedWork):
             block: not used; kept for scripts written for ipyparallel.
         """
         ids = resolve(targets, self.ids)
-        self._session.abort(_among(self._session.open_calls(ids), jobs), interrupt=False)
+        everywhere = isinstance(targets, str) and targets == "all"
+        tasks = [call for call in self._session.open_tasks() if everywhere or call.engine_id in ids]
+        self._session.abort(_among([*self._session.open_calls(ids), *tasks], jobs), interrupt=False)
 
     def interrupt(self, targets: Targets = "all") -> list[int]:
         """Raise KeyboardInterrupt in whatever engines run; their namespaces stay.
@@ -298,7 +278,7 @@ class Client(Everywhere, SharedWork):
             jobs: results or message ids.
             timeout: seconds; None or negative: as long as it takes.
         """
-        calls = _among(self._session.open_calls(), jobs)
+        calls = _among([*self._session.open_calls(), *self._session.open_tasks()], jobs)
         return bool(AsyncResult(self._session, calls, label="wait").wait(timeout))
 
     @property

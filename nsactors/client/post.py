@@ -168,17 +168,10 @@ class Post:
         with self._lock:
             return [i.call for i in self._open.values() if not (i.call.done or i.carries_tasks)]
 
-    def sent_calls(self) -> list[Call]:
-        """Calls that are at their engines or on their way there."""
+    def open_letters(self) -> list[Letter]:
+        """Requests that have not been answered, sent or not, in order of submission."""
         with self._lock:
-            letters = [letter for letter in self._open.values() if letter.pending is not None]
-            return [letter.call for letter in letters if not letter.call.done]
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether calls wait here: for the send window of their engine, or for an engine that is being brought back."""
-        with self._lock:
-            return any(letter.pending is None and not letter.call.done for letter in self._open.values())
+            return [letter for letter in self._open.values() if not letter.call.done]
 
     def add_engine(self, engine: EngineInfo) -> None:
         """An engine takes requests; what was held for it is sent."""

@@ -169,17 +169,19 @@ class Roster:
             self.start_failures[failure.engine_id] = failure
             self._changed.notify_all()
 
-    def wait_for(self, count: int, timeout_s: float | None) -> bool:
+    def wait_for(self, count: int, timeout_s: float | None, *, patient: bool) -> bool:
         """Wait until ``count`` engines are there; whether they are.
 
-        Ends early if some on the way have failed or have no place, and no others are on the way.
+        Ends early if some have failed and no others are on the way. Those without a place are, to the patient.
         """
 
         def enough() -> bool:
             return len(self._ids) - len(self._away) >= count
 
         def over() -> bool:
-            on_the_way = (self._starting | self._away) - self._waiting.keys()
+            on_the_way = self._starting | self._away
+            if not patient:
+                on_the_way -= self._waiting.keys()
             return self._closed or enough() or (bool(self.start_failures or self._waiting) and not on_the_way)
 
         with self._changed:

@@ -52,7 +52,7 @@ from nsactors.errors import (
     EngineStartError,
     TaskAborted,
 )
-from nsactors.results import Call, Terms
+from nsactors.results import Call, TaskCall, Terms
 from nsactors.transport.base import EngineGone, Transport, require
 
 __all__ = ["Session"]
@@ -153,6 +153,9 @@ class Session:
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Take back what has not started; with ``interrupt``, stop what has."""
         calls = [call for call in calls if not call.done]
+        if tasks := [call for call in calls if isinstance(call, TaskCall)]:
+            self.farm.abort(tasks, interrupt=interrupt)
+        calls = [call for call in calls if not isinstance(call, TaskCall)]
         for call in self._post.withdraw(calls):
             self._post.settle(call, TaskAborted(call.engine_id, call.label))
         sent = [call for call in calls if not call.done]
@@ -212,6 +215,14 @@ class Session:
         """Calls that have not been answered, in order of submission."""
         return [c for c in self._post.open_calls() if engine_ids is None or c.engine_id in engine_ids]
 
+    def open_tasks(self) -> list[TaskCall]:
+        """Tasks that have not ended, in order of submission."""
+        return [] if self._farm is None else self._farm.open_calls()
+
+    def assigned_tasks(self) -> tuple[int, dict[int, int]]:
+        """How many items of tasks wait for an engine, and how many each engine has."""
+        return (0, {}) if self._farm is None else self._farm.assigned()
+
     def _attach(self) -> ClusterState:
         state = self.transport.controller.attach(self.name)
         self.transport.stand_by(self.name)
@@ -264,7 +275,8 @@ class Session:
                     self._tell_unless_awaited(failure)
                     self.roster.failed_to_start(failure)
                 case EngineWaiting(engine_id, _, reason):
-                    obstacle = EngineStartError(engine_id, f"it has no place yet: {reason}")
+                    after = f"It starts when it has one; cluster.stop_engines({engine_id}) takes it back"
+                    obstacle = EngineStartError(engine_id, f"it has no place yet: {reason}", after=after)
                     self._tell_unless_awaited(obstacle)
                     self.roster.hold_up(obstacle)
                 case EngineLeaving(engine_id):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from nsactors.client.tasks import TaskStatus
 from nsactors.core.targets import Targets, resolve
+from nsactors.results import Call
 
 if TYPE_CHECKING:
     from nsactors.client.session import Session
@@ -54,3 +56,36 @@ class TaskWork(ABC):
     def tasks(self) -> list[TaskStatus]:
         """The tasks of this client that have not ended, in the order of submission."""
         return self.session.farm.statuses()
+
+    def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
+        """What each engine has to do.
+
+        Answers at once, however busy the engines are: it is put together from what this client and the controller know.
+
+        Args:
+            targets: the engines to tell of.
+            verbose: give lists of calls in place of numbers.
+
+        Returns:
+            For each id ``queue`` (calls of this client that are not answered), ``completed`` (calls of all clients),
+            ``tasks`` (of load-balanced views, counted in items) and ``running`` (what it runs, as far as it has said);
+            and under ``"unassigned"`` the number of tasks without an engine.
+        """
+        ids = resolve(targets, self.ids)
+        running = self.session.transport.controller.running()
+        unassigned, assigned = self.session.assigned_tasks()
+        status: dict[Any, Any] = {"unassigned": unassigned}
+        for engine_id in ids:
+            mine = [call.label for call in self.session.open_calls({engine_id})]
+            completed, entries = running.get(engine_id, (0, []))
+            status[engine_id] = {
+                "queue": mine if verbose else len(mine),
+                "completed": completed,
+                "tasks": _labels(self.session.open_tasks(), engine_id) if verbose else assigned.get(engine_id, 0),
+                "running": entries[-1].source if entries else None,
+            }
+        return status
+
+
+def _labels(tasks: Iterable[Call], engine_id: int) -> list[str]:
+    return [call.label for call in tasks if call.engine_id == engine_id]

@@ -37,7 +37,7 @@ class Cluster(Scaling):
         address: an existing Ray cluster to start the engines on; the default is ``RAY_ADDRESS``, or a Ray of our own,
             bound to this machine.
         startup: a cell that every engine runs before anything else.
-        show_logs: let Ray's own messages through.
+        show_logs: let Ray's own messages through; an embedded Ray then starts all its servers, which takes longer.
         object_store_memory: the size of the object store of a Ray of our own, in bytes or as text such as ``"2GB"``;
             the default is what Ray thinks fit, about a third of the machine's memory. The first cluster of a process
             sets it.
@@ -118,7 +118,7 @@ class Cluster(Scaling):
         try:
             self.start_cluster_sync()
             client = self._running()
-            client.wait_for_engines(n, timeout=START_TIMEOUT_S)
+            client.expect_engines(n, START_TIMEOUT_S, patient=False)
         except BaseException:  # Ctrl-C too: nobody would stop what has been started so far
             self.stop_cluster_sync()
             raise

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Coroutine, Iterable
+from dataclasses import replace
+from typing import Any
 
+from nsactors.controller.launching import CannotStart, Launcher, Process
 from nsactors.controller.mailboxes import ClientMailboxes, Mailbox
 from nsactors.controller.store import Nowhere, Store
 from nsactors.core.cluster import (
@@ -58,62 +59,13 @@ from nsactors.core.membership import (
     Membership,
 )
 
-__all__ = ["CannotStart", "Controller", "Death", "Launcher"]
+__all__ = ["Controller"]
 
 POLL_S = 20.0  # a long poll ends by itself: an abandoned one would fill the actor for good
+RETURN_S = 30.0  # within it the clients of a controller that was killed attach to the next one
 KILL_WAIT_S = 5.0  # a killed process is gone within milliseconds
 REST_S = 0.5  # without anything to do: long enough for what was on its way to an engine when clients heard of its end
 REST_ANSWER_S = 2.0
-
-Process = tuple[int, int]  # an engine's id and incarnation
-
-
-class CannotStart(Exception):
-    """An engine cannot be started as it was asked for; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How an engine's process ended, and the last lines it wrote to stderr; ``displaced`` if its node is gone."""
-
-    reason: str
-    stderr_tail: str = ""
-    displaced: bool = False
-
-
-class Launcher(Protocol):
-    """Starts and ends the processes of engines."""
-
-    def launch(self, spec: EngineSpec) -> Any:
-        """Start an engine; its address.
-
-        Raises:
-            CannotStart: if it never can, as it was asked for.
-        """
-        ...
-
-    def obstacles(self, spec: EngineSpec, address: Any) -> AsyncIterator[str]:
-        """What keeps an engine from being started, as often as that changes; ends when it is, or when it is dead."""
-        ...
-
-    async def watch(self, spec: EngineSpec, address: Any) -> Death:
-        """Wait until the engine at this address is dead."""
-        ...
-
-    def kill(self, address: Any) -> None:
-        """End an engine whatever it is doing."""
-        ...
-
-    def take_over(self, hosts: Mapping[Process, str]) -> Mapping[Process, Any]:
-        """Go on from where another process has left off.
-
-        Args:
-            hosts: the machines where engines are, or were before they died.
-
-        Returns:
-            The addresses of all engines of the cluster whose processes are alive.
-        """
-        ...
 
 
 class Controller:
@@ -150,9 +102,9 @@ class Controller:
         self._closed = False
         stored = self._store.load()
         self._history = History(stored.history, stored.completed)
-        self._clients = ClientMailboxes(returning=stored.next_id > 0)
+        self._clients = ClientMailboxes(stored.clients)
         self._membership = Membership(dict(stored.members), stored.next_id)
-        if stored.next_id > 0:
+        if stored.clients or stored.next_id > 0:
             self._take_over()
 
     def _take_over(self) -> None:
@@ -165,6 +117,12 @@ class Controller:
                 members[engine_id] = replace(member, info=info)
         self._addresses.update(alive)
         self._handle(ControllerRestarted(alive.keys()))
+        self._go_on(self._await_clients())
+
+    async def _await_clients(self) -> None:
+        await asyncio.sleep(RETURN_S)
+        for client in self._clients.expected:
+            await self.detach(client)
 
     async def start_engines(self, count: int, options: EngineOptions, order: str) -> list[int]:
         """Start ``count`` engines; their ids. They are announced to clients as they register.
@@ -225,12 +183,14 @@ class Controller:
     async def attach(self, client: str) -> ClusterState:
         """A client has come, or come back: what there is, and from now on it hears what happens."""
         self._clients.attach(client)
+        self._store.note_client(client, here=True)
         await self._note_presence(client, here=True)
         return self._state()
 
     async def detach(self, client: str) -> None:
         """A client has left; its pending poll ends, and engines keep for others what it would have got."""
         self._clients.detach(client)
+        self._store.note_client(client, here=False)
         await self._note_presence(client, here=False)
 
     async def _note_presence(self, client: str, *, here: bool) -> None:

@@ -20,7 +20,6 @@ CLIENT_LEASE_S = 90.0
 MAILBOX_EVENTS = 20_000
 MAILBOX_BYTES = 100_000_000
 DELIVERY_S = 0.2
-RETURN_S = 30.0
 
 
 class Mailbox(Generic[T]):
@@ -119,12 +118,17 @@ class ClientMailboxes:
     """The events of all clients.
 
     Args:
-        returning: clients of a controller before this one will attach again; output that comes for them before is kept.
+        returning: clients of a controller before this one, which will attach again; output that comes for them before
+            they do is kept.
     """
 
-    def __init__(self, *, returning: bool) -> None:
-        self._boxes: dict[str, _ClientMailbox] = {}
-        self._keep_until = time.monotonic() + RETURN_S if returning else 0.0
+    def __init__(self, returning: Iterable[str] = ()) -> None:
+        self._boxes = {client: _ClientMailbox(attached=False) for client in returning}
+
+    @property
+    def expected(self) -> list[str]:
+        """The clients that have not attached again."""
+        return [client for client, box in self._boxes.items() if not box.attached]
 
     @property
     def names(self) -> list[str]:
@@ -165,9 +169,7 @@ class ClientMailboxes:
         """Tell one client, if it is there or expected back."""
         box = self._boxes.get(client)
         if box is None:
-            if time.monotonic() > self._keep_until:
-                return
-            box = self._boxes[client] = _ClientMailbox(attached=False)
+            return
         if box.takes_more:
             box.put(event)
         else:

@@ -29,6 +29,7 @@ TEXT_CHARS = 1_000  # of a label or a source; with the number of entries it boun
 
 _MEMBERS = """
 CREATE TABLE IF NOT EXISTS members (engine_id INTEGER PRIMARY KEY, member BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS clients (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS cluster (one INTEGER PRIMARY KEY CHECK (one = 1), next_id INTEGER NOT NULL);
 INSERT OR IGNORE INTO cluster VALUES (1, 0);
 """
@@ -48,12 +49,14 @@ class Stored:
     Attributes:
         members: of the cluster, by id.
         next_id: of its next new engine.
+        clients: that were attached.
         history: finished requests in order, then the running ones.
         completed: by engine, how many requests it has completed.
     """
 
     members: Mapping[int, Member] = field(default_factory=dict)
     next_id: int = 0
+    clients: Sequence[str] = ()
     history: Sequence[HistoryEntry] = ()
     completed: Mapping[int, int] = field(default_factory=dict)
 
@@ -67,6 +70,10 @@ class Store(Protocol):
 
     def save(self, membership: Membership) -> None:
         """Write down what has changed of the members; when this returns it outlives the process."""
+        ...
+
+    def note_client(self, client: str, *, here: bool) -> None:
+        """A client has attached or left; when this returns that outlives the process."""
         ...
 
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
@@ -88,6 +95,9 @@ class Nowhere:
     def save(self, membership: Membership) -> None:
         """Not needed."""
 
+    def note_client(self, client: str, *, here: bool) -> None:
+        """Not needed."""
+
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
         """Not needed."""
 
@@ -98,8 +108,8 @@ class Nowhere:
 class SqliteStore:
     """Two databases in a folder that only its owner can read.
 
-    Members are written by the caller, in about 0.1 ms; the history by a thread, as much at a time as has come. Two
-    files, for SQLite lets one writer at a time into each.
+    Members and clients are written by the caller, in less than 0.1 ms; the history by a thread, as much at a time as
+    has come. Two files, for SQLite lets one writer at a time into each.
 
     Args:
         folder: where they are; it is made if need be.
@@ -122,13 +132,14 @@ class SqliteStore:
         rows = self._members.execute("SELECT engine_id, member FROM members ORDER BY engine_id")
         self._written = {engine_id: pickle.loads(member) for engine_id, member in rows}
         (next_id,) = self._members.execute("SELECT next_id FROM cluster").fetchone()
+        clients = [name for (name,) in self._members.execute("SELECT name FROM clients")]
         history = [
             HistoryEntry(RequestId(client, seq), engine_id, *rest)
             for table, order in (("finished", "number"), ("running", "rowid"))
             for engine_id, client, seq, *rest in self._history.execute(f"SELECT {_ENTRY} FROM {table} ORDER BY {order}")
         ]
         completed = dict(self._history.execute("SELECT engine_id, requests FROM completed").fetchall())
-        return Stored(dict(self._written), next_id, history, completed)
+        return Stored(dict(self._written), next_id, clients, history, completed)
 
     def save(self, membership: Membership) -> None:
         """See ``Store``. What cannot be written now is tried again with the next change."""
@@ -151,6 +162,14 @@ class SqliteStore:
             traceback.print_exc()
         else:
             self._written = dict(members)
+
+    def note_client(self, client: str, *, here: bool) -> None:
+        """See ``Store``."""
+        statement = "INSERT OR IGNORE INTO clients VALUES (?)" if here else "DELETE FROM clients WHERE name = ?"
+        try:
+            self._members.execute(statement, (client,))
+        except sqlite3.Error:
+            traceback.print_exc()  # as above
 
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
         """See ``Store``."""

@@ -147,7 +147,8 @@ class OutputLog:
         return self._acknowledged + len(self._chunks)
 
     def take_again(self) -> None:
-        """What has been handed out and not acknowledged may be lost: hand it out again."""
+        """What has been handed out and not acknowledged may be lost: hand it out again, as it was."""
+        self._shown = max(self._shown, self._taken)
         self._taken = self._acknowledged
 
     def tail(self) -> OutputBatch:

@@ -91,21 +91,25 @@ def shortage(nodes: Sequence[Node], options: EngineOptions, free: Mapping[str, M
         options: what the engine was asked for with.
         free: by node id, what nobody uses.
 
+    Returns:
+        The reason, for an engine that asks for anything.
+
     Example:
         >>> shortage([Node("1", ("vm",), {"CPU": 2})], EngineOptions(num_gpus=1), {})
         'it asks for 1 GPU, and no node has that: vm has 0 GPU'
     """
+    here = [node for node in nodes if options.node in (None, *node.names)]
+    if not here:
+        return f"there is no node {options.node}: there are {_listed([str(node) for node in nodes])}"
     wanted = demands(options)
-    places = [f"{name} {condition}" for name, condition in options.labels.items()]
-    asked = _listed([*(_amount(name, amount) for name, amount in wanted.items()), *(f"label {p}" for p in places)])
-    if options.node is not None:
-        asked = f"{asked} on {options.node}" if asked else f"the node {options.node}"
-    taken = bool(suitable(nodes, options))
-    has = [_has(node, wanted, options.labels, free.get(node.node_id, {}) if taken else None) for node in nodes]
+    labels = [f"{name}={condition}" for name, condition in options.labels.items()]
+    asked = [_amount(name, amount) for name, amount in wanted.items()] + [f"the label {label}" for label in labels]
+    taken = bool(suitable(here, options))
+    has = [_has(node, wanted, options.labels, free.get(node.node_id, {}) if taken else None) for node in here]
     if len(has) > _NODES_SHOWN:
         has = [*has[:_NODES_SHOWN], f"and there are {len(has) - _NODES_SHOWN} more"]
     problem = "others use that" if taken else "no node has that"
-    return f"it asks for {asked}, and {problem}: {'; '.join(has) or 'there is no node'}"
+    return f"it asks for {_listed(asked)}, and {problem}: {'; '.join(has)}"
 
 
 def _holds(value: str | None, condition: str) -> bool:
@@ -123,8 +127,8 @@ def _has(node: Node, wanted: Mapping[str, float], labels: Mapping[str, str], fre
     for name in wanted:
         total = node.resources.get(name, 0)
         things.append(_amount(name, total) if free is None else f"{_amount(name, free.get(name, 0))} free of {total:g}")
-    things += [f"label {name} {node.labels.get(name, 'unset')}" for name in labels]
-    return f"{node} has {_listed(things)}" if things else str(node)
+    things += [f"{name}={node.labels[name]}" if name in node.labels else f"no {name}" for name in labels]
+    return f"{node} has {_listed(things)}"
 
 
 def _amount(name: str, amount: float) -> str:

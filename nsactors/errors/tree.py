@@ -278,14 +278,17 @@ class EngineStartError(EngineError):
         engine_id: the engine.
         reason: what went wrong.
         stderr_tail: the last lines its process wrote; the message shows ten of them.
+        after: what can be done now.
     """
 
-    def __init__(self, engine_id: int, reason: str, stderr_tail: str = "") -> None:
-        super().__init__(
-            f"engine {engine_id} did not start: {reason}\n"
-            + last_lines(stderr_tail)
-            + "The other engines go on. Remove the cause and add an engine, or ask for fewer"
-        )
+    def __init__(
+        self,
+        engine_id: int,
+        reason: str,
+        stderr_tail: str = "",
+        after: str = "The other engines go on. Remove the cause and add an engine, or ask for fewer",
+    ) -> None:
+        super().__init__(f"engine {engine_id} did not start: {reason}\n" + last_lines(stderr_tail) + after)
         self.engine_id = engine_id
         self.reason = reason
         self.stderr_tail = stderr_tail

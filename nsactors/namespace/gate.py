@@ -44,18 +44,20 @@ def user_traceback(error: BaseException) -> TracebackType | None:
     while at is not None and at.tb_frame.f_code not in (run_user_code.__code__, CellLoop.user_code.__code__):
         at = at.tb_next
     below = None if at is None else at.tb_next
-    if isinstance(error, KeyboardInterrupt):
-        _cut_machinery(below)
-    return below
+    return _without_machinery(below) if isinstance(error, KeyboardInterrupt) else below
 
 
-def _cut_machinery(at: TracebackType | None) -> None:
+def _without_machinery(first: TracebackType | None) -> TracebackType | None:
     """Take our signal handler, and what of ours it struck, off the end of a traceback: the user was above."""
+    last, at = None, first
     while at is not None:
-        below = at.tb_next
-        if below is not None and below.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-            at.tb_next = None
+        if not at.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            last = at
         at = at.tb_next
+    if last is None:
+        return None
+    last.tb_next = None
+    return first
 
 
 def is_user_frame(frame: FrameType) -> bool:

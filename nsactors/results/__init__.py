@@ -1,6 +1,7 @@
 """What comes back from engines: results that are futures, their output and timing."""
 
 from nsactors.results.async_result import AsyncResult
+from nsactors.results.balanced_map import BalancedMapResult
 from nsactors.results.call import NOWHERE, Call, CallOwner, ExecuteReply, Metadata, Terms
 from nsactors.results.map_result import AsyncMapResult, next_settled
 from nsactors.results.taking import result_of, value_of
@@ -10,6 +11,7 @@ __all__ = [
     "NOWHERE",
     "AsyncMapResult",
     "AsyncResult",
+    "BalancedMapResult",
     "Call",
     "CallOwner",
     "ExecuteReply",

@@ -306,7 +306,7 @@ class AsyncResult(CallGroup, Future[Any]):
         from nsactors.results.showing import show_outputs
 
         self._wait(-1)
-        show_outputs(self._calls, groupby, result_only=result_only)
+        show_outputs(self.calls, groupby, result_only=result_only)
 
     def __repr__(self) -> str:
         if self.cancelled():

@@ -63,7 +63,7 @@ class CallGroup:
     @property
     def metadata(self) -> Any:
         """What is known about the call to each engine; a list unless it is a single one."""
-        known = [Metadata.of(call) for call in self._calls]
+        known = [Metadata.of(call) for call in self.calls]
         return known[0] if self._single else known
 
     @property
@@ -82,7 +82,7 @@ class CallGroup:
     @property
     def serial_time(self) -> float:
         """Seconds that the engines computed, added up; so far, if it is not done."""
-        return sum(c.completed - c.started for c in self._calls if c.completed is not None and c.started is not None)
+        return sum(c.completed - c.started for c in self.calls if c.completed is not None and c.started is not None)
 
     @property
     def wall_time(self) -> float:
@@ -104,7 +104,7 @@ class CallGroup:
         Raises:
             KeyError: if there is no such entry.
         """
-        values = [Metadata.of(call)[key] for call in self._calls]
+        values = [Metadata.of(call)[key] for call in self.calls]
         return values[0] if self._single else values
 
     def __getattr__(self, name: str) -> Any:
@@ -116,12 +116,12 @@ class CallGroup:
         """A table of how far each engine is."""
         from nsactors.results.forms import result_table
 
-        return result_table(repr(self), self._calls)
+        return result_table(repr(self), self.calls)
 
     def _repr_html_(self) -> str:
         from nsactors.results.forms import result_html
 
-        return result_html(repr(self), self._calls)
+        return result_html(repr(self), self.calls)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *METADATA_KEYS})

@@ -111,9 +111,9 @@ class ControllerProxy:
         names: list[str] = self.line.call("clients", timeout_s=CALL_TIMEOUT_S)
         return names
 
-    def announce(self, entries: Sequence[HistoryEntry]) -> None:
+    def announce(self, entries: Sequence[HistoryEntry], timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Say which requests wait at their engines."""
-        self.line.call("announce", list(entries), timeout_s=CALL_TIMEOUT_S)
+        self.line.call("announce", list(entries), timeout_s=timeout_s)
 
     def detach(self, client: str) -> None:
         """A client leaves."""

@@ -30,7 +30,7 @@ from typing import Any
 
 __all__ = ["lean_raylet", "lean_start", "missing_names", "reserve_port"]
 
-REGISTRATION_S = 30.0
+REGISTRATION_S = 10.0  # after that Ray looks by itself, and says what is wrong
 LOOK_EVERY_S = 0.01
 SERVES_NOTHING = -1
 

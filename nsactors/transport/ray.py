@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,13 +18,14 @@ from nsactors.core.payload import Payload
 from nsactors.core.remote_value import StoredObject
 from nsactors.core.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
 from nsactors.engine_actor import EngineActor
-from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, ProtocolError, StoreFull, warn_caller
+from nsactors.errors import ClusterStopped, ConnectionLost, ProtocolError, StoreFull, warn_caller
 from nsactors.namespace.host import ProcessHost
 from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
 from nsactors.transport.connection import ConnectionInfo
 from nsactors.transport.ray_death import NODE_DIED, death_of
 from nsactors.transport.ray_folders import output_folder
 from nsactors.transport.ray_keeper import keeper_for, start_keeper, stop_keeper
+from nsactors.transport.ray_line import RayLine
 from nsactors.transport.ray_memory import SpillCheck
 from nsactors.transport.ray_nodes import EnginePlaces, head_place
 from nsactors.transport.ray_presence import Presences
@@ -36,7 +35,6 @@ from nsactors.transport.ray_store import RayStore, as_array, is_full, put
 
 __all__ = ["RayBackend", "RayTransport"]
 
-PAUSES_S = (0.02, 0.1, 0.2, 0.4)  # between calls to a controller that is being brought back
 PARK_AGAIN_S = 0.1
 MAX_CONCURRENCY = 10_000  # long polls of every engine and client, and the calls beside them
 
@@ -81,6 +79,12 @@ class RayController(Controller):
         store = SqliteStore(os.path.join(output_folder(cluster), "controller"))
         super().__init__(cluster, _RayLauncher(namespace), environment, startup, store)
         self._presences = Presences()
+        self._over = asyncio.Event()
+
+    async def shut_down(self) -> None:
+        """As every controller; then parked calls may end: Ray says on the terminal what it would have repeated."""
+        await super().shut_down()
+        self._over.set()
 
     async def presence(self, client: str) -> None:
         """Called by a client, and does not return while that is there."""
@@ -97,55 +101,8 @@ class RayController(Controller):
         await super().detach(client)
 
     async def never(self) -> None:
-        """Does not return: what parked calls wait for."""
-        await asyncio.Event().wait()
-
-
-class RayLine:
-    """Calls the controller actor.
-
-    Args:
-        controller: its handle.
-        stopped: set when this process has stopped the cluster. A call afterwards would make Ray start another one.
-    """
-
-    def __init__(self, controller: Any, stopped: threading.Event | None = None) -> None:
-        self._controller = controller
-        self._stopped = stopped or threading.Event()
-
-    def call(self, method: str, *args: Any, timeout_s: float) -> Any:
-        """Call a method of the controller; see ``ControllerLine``."""
-        import ray
-
-        give_up = time.monotonic() + timeout_s
-        for pause_s in itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1])):
-            if self._stopped.is_set():
-                raise ClusterStopped
-            try:
-                return self._call_once(method, args, max(0.0, give_up - time.monotonic()))
-            except ray.exceptions.GetTimeoutError:
-                break
-            except ray.exceptions.ActorUnavailableError:  # it died, and is being brought back
-                if time.monotonic() + pause_s > give_up:
-                    break
-                self._stopped.wait(pause_s)
-        raise ClusterUnreachable("the controller", f"no answer to {method} in {timeout_s:g} s")
-
-    def _call_once(self, method: str, args: tuple[Any, ...], timeout_s: float) -> Any:
-        import ray
-
-        try:
-            return ray.get(getattr(self._controller, method).remote(*args), timeout=timeout_s)
-        except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError):
-            raise
-        except ray.exceptions.RayActorError:
-            raise ClusterStopped from None
-        except Exception as error:
-            if self._stopped.is_set():
-                raise ClusterStopped from error  # Ray went while this was under way, and has many words for that
-            if isinstance(error, ray.exceptions.RaySystemError):
-                raise ClusterUnreachable("the controller", str(error)) from error
-            raise
+        """Does not return while there is a cluster: what parked calls wait for."""
+        await self._over.wait()
 
 
 class _RayLauncher:
@@ -204,7 +161,8 @@ class _RayLauncher:
             controller = ray.get_runtime_context().current_actor
             self._never = self._never or controller.never.options(max_task_retries=-1).remote()
             try:
-                return await address.watch.remote(self._never)
+                await address.watch.remote(self._never)
+                return
             except (ray.exceptions.RayTaskError, ray.exceptions.ActorUnavailableError):
                 # It is the argument that has failed, or the way to the engine. Taken for a death, this would bring a
                 # second process beside one that lives.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -21,7 +21,7 @@ __all__ = ["EngineView"]
 F = TypeVar("F", Flags, TaskFlags)
 
 
-class EngineView(ABC, Generic[F]):
+class EngineView(Generic[F]):
     """Some engines of a client, and flags that say how calls to them behave.
 
     Args:
@@ -31,16 +31,13 @@ class EngineView(ABC, Generic[F]):
 
     def __init__(self, client: Client, flags: F) -> None:
         self.client = client
-        self._flags = flags
-
-    @abstractmethod
-    def _like(self, flags: F) -> Self:
-        """Another view of this kind."""
+        self._flags: F = flags
 
     @property
     def targets(self) -> Targets:
         """The engines: an id, a list of ids, or ``"all"``."""
-        return self._flags.targets
+        targets: Targets = self._flags.targets
+        return targets
 
     @targets.setter
     def targets(self, targets: Targets) -> None:
@@ -49,7 +46,7 @@ class EngineView(ABC, Generic[F]):
     @property
     def block(self) -> bool:
         """Whether calls wait for their result and return it."""
-        return self._flags.block
+        return bool(self._flags.block)
 
     @block.setter
     def block(self, block: bool) -> None:
@@ -69,7 +66,7 @@ class EngineView(ABC, Generic[F]):
 
     def with_flags(self, **flags: Any) -> Self:
         """Another view of the same engines, with some flags changed; errors as for :meth:`set_flags`."""
-        return self._like(self._flags).set_flags(**flags)
+        return copy.copy(self).set_flags(**flags)
 
     @contextmanager
     def temp_flags(self, **flags: Any) -> Iterator[Self]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from nsactors.core.messages import Operation
 from nsactors.core.payload import Payload
@@ -28,11 +28,6 @@ class View(EngineView[Flags]):
 
     def __init__(self, client: Client, targets: Targets = "all", **flags: Any) -> None:
         super().__init__(client, Flags(targets=targets, block=client.block).changed(**flags))
-
-    def _like(self, flags: Flags) -> Self:
-        view = type(self)(self.client)
-        view._flags = flags
-        return view
 
     def _ask(
         self, targets: Targets, operation: Operation, label: str, block: bool | None, payload: Payload | None = None

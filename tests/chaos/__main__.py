@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from tests.chaos.faults import FAULTS
 from tests.chaos.report import draw, overgrown
 from tests.chaos.run import Plan, carry_out
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kills=options.kills,
         pause_s=options.pause,
         soaks=options.soak,
+        faults={kind: weight for kind, weight in FAULTS.items() if kind.__name__ in options.faults},
     )
     figures = carry_out(plan)
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -54,6 +56,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engines", type=int, default=4)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--soak", action="store_true", help="see whether processes grow")
+    names = [kind.__name__ for kind in FAULTS]
+    parser.add_argument("--faults", nargs="+", choices=names, default=names, help="what happens (default: all of it)")
     return parser.parse_args(arguments)
 
 

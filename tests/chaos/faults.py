@@ -6,22 +6,36 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
 from nsactors import Client
 from tests.chaos.recoveries import Recoveries
 
-__all__ = ["CrashingCell", "Fault", "KillEngine", "KillNewcomer", "RecoverEngine", "Scene", "engine_processes"]
+__all__ = [
+    "FAULTS",
+    "CrashingCell",
+    "Fault",
+    "KillController",
+    "KillEngine",
+    "KillNewcomer",
+    "RecoverEngine",
+    "Scene",
+    "VanishingClient",
+]
 
 NEWCOMER_S = 10.0
 NEWCOMER_AGE_S = 1.0
+CLIENT_LIMIT_S = 120.0
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +46,13 @@ class Scene:
         rc: a client of their own.
         chance: chooses whom they strike.
         recoveries: the watch that is started for an engine when it is struck.
+        connection: the file by which other processes become clients.
     """
 
     rc: Client
     chance: random.Random
     recoveries: Recoveries
+    connection: Path
 
     def engine(self) -> int | None:
         """An engine that takes requests; None if all have just been struck."""
@@ -44,15 +60,19 @@ class Scene:
         return self.chance.choice(there) if there else None
 
 
-class Fault(Protocol):
-    """Something that happens to a cluster."""
+class Fault(ABC):
+    """Something that happens to a cluster; one instance for all times that it happens in a run."""
 
+    @abstractmethod
     def strike(self, scene: Scene) -> bool:
         """Let it happen; False if there was nobody to whom it could."""
-        ...
+
+    def look_back(self, scene: Scene) -> Iterable[str]:
+        """What there is to complain of in the end."""
+        return ()
 
 
-class KillEngine:
+class KillEngine(Fault):
     """SIGKILL, at any moment."""
 
     def strike(self, scene: Scene) -> bool:
@@ -60,17 +80,17 @@ class KillEngine:
         return _kill(scene) is not None
 
 
-class KillNewcomer:
+class KillNewcomer(Fault):
     """SIGKILL, and again for the process that takes the dead one's place, perhaps before it has got that far."""
 
     def strike(self, scene: Scene) -> bool:
         """See ``Fault``."""
-        before = set(engine_processes())
+        before = set(_processes("RayEngine"))
         if scene.recoveries.awaited or (engine_id := _kill(scene)) is None:
             return False
         pause, deadline = threading.Event(), time.monotonic() + NEWCOMER_S
         while time.monotonic() < deadline:
-            for pid in set(engine_processes()) - before:
+            for pid in set(_processes("RayEngine")) - before:
                 pause.wait(scene.chance.uniform(0, NEWCOMER_AGE_S))
                 scene.recoveries.begin(engine_id)
                 with contextlib.suppress(ProcessLookupError):
@@ -80,7 +100,7 @@ class KillNewcomer:
         return True
 
 
-class CrashingCell:
+class CrashingCell(Fault):
     """A cell that ends its own process; it must not be repeated."""
 
     def strike(self, scene: Scene) -> bool:
@@ -93,7 +113,7 @@ class CrashingCell:
         return True
 
 
-class RecoverEngine:
+class RecoverEngine(Fault):
     """Somebody takes an engine down that they think is stuck."""
 
     def strike(self, scene: Scene) -> bool:
@@ -106,25 +126,93 @@ class RecoverEngine:
         return True
 
 
+class KillController(Fault):
+    """SIGKILL for the controller, which comes back with what it knew."""
+
+    def strike(self, scene: Scene) -> bool:
+        """See ``Fault``."""
+        for pid in _processes("RayController"):
+            os.kill(pid, signal.SIGKILL)
+            return True
+        return False
+
+
+# Asks all engines for notes, says which have been acknowledged, and is killed in the midst of it.
+CLIENT = """
+import itertools, os, sys, threading
+from nsactors import Client
+rc = Client.connect(sys.argv[1], sys.argv[2], report=lambda text: None)
+threading.Timer(float(sys.argv[3]), os.kill, [os.getpid(), 9]).start()
+for number in itertools.count():
+    engine_id = rc.ids[number % len(rc.ids)]
+    result = rc[engine_id].execute(f"note({sys.argv[2]!r}, {number})", block=False)
+    if number % 10 == 9:
+        result.get()
+        print(engine_id, number, flush=True)
+"""
+
+
+class VanishingClient(Fault):
+    """Another process becomes a client, and is killed while it works."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, subprocess.Popen[str]] = {}
+
+    def strike(self, scene: Scene) -> bool:
+        """See ``Fault``."""
+        name = f"v{len(self._clients)}"
+        self._clients[name] = subprocess.Popen(
+            [sys.executable, "-c", CLIENT, scene.connection, name, str(scene.chance.uniform(0, 2))],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return True
+
+    def look_back(self, scene: Scene) -> Iterator[str]:
+        """See ``Fault``."""
+        for name, client in self._clients.items():
+            printed, errors = client.communicate(timeout=CLIENT_LIMIT_S)
+            if client.returncode != -signal.SIGKILL:
+                yield f"client {name} ended with status {client.returncode}: {errors}"
+            acknowledged = {tuple(map(int, line.split())) for line in printed.splitlines()}
+            notes = scene.rc[:].pull(f"[number for author, number in ledger if author == {name!r}]", block=True)
+            found = [(engine_id, note) for engine_id, there in zip(scene.rc.ids, notes, strict=True) for note in there]
+            if missing := acknowledged - set(found):
+                yield f"client {name} was told of notes that are not there: {sorted(missing)}"
+            if len(found) > len(set(found)) or any(list(there) != sorted(there) for there in notes):
+                yield f"notes of client {name} are there twice, or not in order: {notes}"
+
+
+FAULTS: dict[type[Fault], int] = {
+    KillEngine: 16,
+    RecoverEngine: 2,
+    CrashingCell: 1,
+    KillNewcomer: 1,
+    KillController: 2,
+    VanishingClient: 1,
+}
+"""All kinds, and how often each happens in comparison."""
+
+
 def _kill(scene: Scene) -> int | None:
     engine_id = scene.engine()
     engine = None if engine_id is None else scene.rc.session.roster.get(engine_id)
-    if engine is None or not _is_engine(engine.pid):
+    if engine is None or not _is(engine.pid, "RayEngine"):
         return None
     scene.recoveries.begin(engine.engine_id)
     os.kill(engine.pid, signal.SIGKILL)
     return engine.engine_id
 
 
-def engine_processes() -> Iterator[int]:
-    """The engines among the processes that this one has started."""
-    for process in psutil.Process().children(recursive=True):
-        if _is_engine(process.pid):
-            yield process.pid
+def _processes(actor: str) -> Iterator[int]:
+    """The processes of actors of a class, among those that this one has started."""
+    return (process.pid for process in psutil.Process().children(recursive=True) if _is(process.pid, actor))
 
 
-def _is_engine(pid: int) -> bool:
+def _is(pid: int, actor: str) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::RayEngine")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"ray::{actor}".encode())
     except OSError:
         return False

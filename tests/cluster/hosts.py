@@ -177,6 +177,8 @@ class Host:
         options = {
             "node-ip-address": self.address,
             "num-cpus": 2,
+            "num-gpus": 1,  # so says Ray, which does not look
+            "labels": f"rack={self.name.replace('host', 'rack')}",
             "object-store-memory": STORE_BYTES,
             "temp-dir": self._folder,
         }

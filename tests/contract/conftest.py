@@ -129,6 +129,20 @@ def gates(rc: Client, tmp_path: Path) -> Iterator[Callable[[], Gate]]:
 
 
 @pytest.fixture
+def own_cluster(backend: str, cluster: Cluster) -> Iterator[Callable[..., Cluster]]:
+    """Makes clusters beside the shared one (which keeps Ray up); they are stopped at the end."""
+    made: list[Cluster] = []
+
+    def make(n: int = 1, **options: Any) -> Cluster:
+        made.append(Cluster(n=n, backend=backend, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop_cluster_sync()
+
+
+@pytest.fixture
 def add_engines(cluster: Cluster, rc: Client) -> Iterator[Callable[[int], list[int]]]:
     """Starts engines that the test may end; they are gone after it."""
     added: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,6 @@ from nsactors.cluster.cluster import EngineStartWarning
 from nsactors.core.messages import Capability
 from nsactors.errors import ClientClosed, ClusterStopped, ConnectionLost, EngineLost, EngineStartError, NoEngines
 from tests.gates import TIMEOUT_S, Gate, wait_until
-
-
-@pytest.fixture
-def own_cluster(backend: str, cluster: Cluster) -> Iterator[Callable[..., Cluster]]:
-    """Makes clusters beside the shared one (which keeps Ray up); they are stopped at the end."""
-    made: list[Cluster] = []
-
-    def make(n: int = 1, **options: Any) -> Cluster:
-        made.append(Cluster(n=n, backend=backend, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.stop_cluster_sync()
 
 
 def test_new_engines_make_the_ids_grow_and_take_work(rc: Client, add_engines: Callable[[int], list[int]]) -> None:

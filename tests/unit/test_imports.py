@@ -19,14 +19,19 @@ PUBLIC_NAMES = {
     "Client",
     "Cluster",
     "CompositeError",
+    "Dependency",
     "DirectView",
+    "LoadBalancedView",
     "NsactorsError",
     "Reference",
     "RemoteError",
     "RemoteValue",
+    "UnmetDependency",
     "__version__",
+    "depend",
     "error",
     "errors",
+    "require",
 }
 
 

@@ -35,7 +35,7 @@ from nsactors.core.scheduling import (
     TaskState,
 )
 from nsactors.core.tasks import Part, write_parts
-from nsactors.errors import ConnectionLost, EngineLost, TaskAborted
+from nsactors.errors import CompositeError, ConnectionLost, EngineLost, TaskAborted
 from nsactors.results import Call, MapCall, TaskCall, Terms
 
 if TYPE_CHECKING:
@@ -152,8 +152,8 @@ class Driver:
     def give_up(self, reason: Exception) -> None:
         """Fail all tasks that have not ended."""
         for call in self.calls:
-            call.error = reason
-            self._settle(call)
+            call.settle(None, reason)
+        self._jobs.clear()
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -241,11 +241,19 @@ class Driver:
         number = call.request_id.seq
         del self._jobs[number]
         self._interrupting.discard(number)
-        error = call.error
+        value, error = call.value, call.error
         if isinstance(call, MapCall):
             error = call.failure
+            value = call.values if error is None else None
         if error is not None:
             call.error = error
-            if not isinstance(error, TaskAborted | ConnectionLost):
+            if _is_news(error):
                 self._session.ledger.failed(call)
-        call.settle(call.value, error)
+        call.settle(value, error)
+
+
+def _is_news(error: Exception) -> bool:
+    """What was given up on purpose is none."""
+    if isinstance(error, CompositeError):
+        return any(map(_is_news, error.exceptions))
+    return not isinstance(error, TaskAborted | ConnectionLost)

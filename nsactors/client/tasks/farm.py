@@ -67,11 +67,19 @@ class Farm:
 
     # What others call, from any thread.
 
-    def new_call(self, label: str, *, copies: bool, size: int | None = None) -> TaskCall:
-        """A call for a task that is to be submitted; of a map, if it has a size."""
-        request = RequestId(f"{self.session.name}/tasks", next(self._numbers))
-        if size is None:
-            return TaskCall(request, NOWHERE, label, False, copies, dropped=self._dropped)
+    @property
+    def name(self) -> str:
+        """What message ids of tasks begin with."""
+        return f"{self.session.name}/tasks"
+
+    def new_call(self, label: str, *, copies: bool) -> TaskCall:
+        """A call for a task that is to be submitted."""
+        request = RequestId(self.name, self.next_number())
+        return TaskCall(request, NOWHERE, label, False, copies, dropped=self._dropped)
+
+    def new_map(self, label: str, size: int, *, copies: bool) -> MapCall:
+        """A call for a map of so many items that is to be submitted."""
+        request = RequestId(self.name, self.next_number())
         return MapCall(request, NOWHERE, label, False, copies, dropped=self._dropped, size=size, left=size)
 
     def submit(self, task: Task, job: Job, holds: object = None) -> None:

@@ -9,7 +9,7 @@ from benchmarks import tracing
 from benchmarks.layers import CLIENT, ENGINE, ORDER, Profile, as_markdown, cut
 from benchmarks.tracing import Span
 from nsactors.core import targets
-from nsactors.views import view
+from nsactors.views import engine_view
 
 RESOLVE = "nsactors.core.targets:resolve"
 
@@ -24,7 +24,7 @@ def clocked() -> Iterator[None]:
 
 @pytest.mark.usefixtures("clocked")
 def test_a_function_is_on_the_clock_wherever_it_has_been_imported() -> None:
-    assert view.resolve("all", [3, 4]) == targets.resolve(None, [3, 4]) == [3, 4]
+    assert engine_view.resolve("all", [3, 4]) == targets.resolve(None, [3, 4]) == [3, 4]
     assert [span.name for span in tracing.collect()] == [RESOLVE, RESOLVE]
 
 
@@ -50,7 +50,7 @@ def test_clocks_can_be_taken_away() -> None:
     before = targets.resolve
     tracing.install([RESOLVE])
     tracing.uninstall()
-    assert targets.resolve is view.resolve is before
+    assert targets.resolve is engine_view.resolve is before
 
 
 def test_functions_that_do_not_exist_are_named() -> None:

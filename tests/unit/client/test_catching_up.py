@@ -9,8 +9,10 @@ from nsactors.core.cluster import (
     EngineFailedToStart,
     EngineInfo,
     EngineJoined,
+    EngineLeaving,
     EngineLeft,
     EngineStarting,
+    EngineWaiting,
     Event,
     Recovery,
 )
@@ -58,6 +60,12 @@ def test_an_engine_that_was_on_the_way_and_is_nowhere_has_failed_to_start() -> N
 
 def test_an_engine_that_was_asked_for_after_this_was_said_is_still_waited_for() -> None:
     assert missed(ClusterState("c", (), (), next_id=1), starting=(1,)) == []
+
+
+def test_a_client_hears_of_engines_without_a_place_and_of_those_that_are_about_to_leave() -> None:
+    waiting = EngineWaiting(1, 0, "there is no GPU")
+    state = ClusterState("c", (engine(0),), (1,), next_id=2, waiting=(waiting,), leaving=(0,))
+    assert missed(state, known=(engine(0),), starting=(1,)) == [EngineStarting(1), waiting, EngineLeaving(0)]
 
 
 IDS = st.integers(0, 4)

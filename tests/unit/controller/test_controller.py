@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from nsactors.controller import Controller, Death, SqliteStore
+from nsactors.controller import Controller, Death, SqliteStore, controller
 from nsactors.core.cluster import (
     EngineInfo,
     EngineOptions,
     EngineSpec,
     HistoryEntry,
     OutputEvent,
+    Presence,
     Recovery,
     Report,
 )
@@ -32,23 +33,27 @@ class Processes:
     """Stands in for the processes of engines, which outlive their controller."""
 
     def __init__(self) -> None:
-        self.alive: dict[tuple[int, int], asyncio.Future[Death]] = {}
+        self.alive: set[tuple[int, int]] = set()
+        self._deaths: dict[tuple[int, int], asyncio.Future[Death]] = {}
 
     def launch(self, spec: EngineSpec) -> tuple[int, int]:
         process = spec.engine_id, spec.incarnation
-        assert process not in self.alive
-        self.alive[process] = asyncio.get_running_loop().create_future()
+        assert process not in self._deaths, "one incarnation is one process"
+        self.alive.add(process)
+        self._deaths[process] = asyncio.get_running_loop().create_future()
         return process
 
     async def watch(self, spec: EngineSpec, address: tuple[int, int]) -> Death:
-        return await asyncio.shield(self.alive[address])
+        return await asyncio.shield(self._deaths[address])
 
     async def obstacles(self, spec: EngineSpec, address: tuple[int, int]) -> AsyncIterator[str]:
         for nothing in ():
             yield nothing
 
     def kill(self, address: tuple[int, int]) -> None:
-        self.alive.pop(address).set_result(Death("killed"))
+        if address in self.alive:
+            self.alive.remove(address)
+            self._deaths[address].set_result(Death("killed"))
 
     def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], Any]:
         return {process: process for process in self.alive}
@@ -118,8 +123,9 @@ def test_it_hears_of_a_death_after_it_has_taken_over(run: Scenario) -> None:
         await world.start(1)
         world.kill_controller()
         world.processes.kill((0, 0))
-        await asyncio.sleep(0.01)
-        assert list(world.processes.alive) == [(0, 1)]
+        while not world.processes.alive:
+            await asyncio.sleep(0)
+        assert world.processes.alive == {(0, 1)}
 
     run(scenario)
 
@@ -129,7 +135,7 @@ def test_an_engine_that_died_meanwhile_is_brought_back(run: Scenario) -> None:
         await world.start(1)
         world.processes.kill((0, 0))
         world.kill_controller()
-        assert (await world.ids(), list(world.processes.alive)) == ([], [(0, 1)])
+        assert (await world.ids(), world.processes.alive) == ([], {(0, 1)})
         assert [e.incarnation for e in (await world.controller.state()).recovering] == [0]
 
     run(scenario)
@@ -140,7 +146,7 @@ def test_a_request_for_engines_that_was_not_answered_is_repeated_without_harm(ru
         first = await world.controller.start_engines(2, OPTIONS, "order")
         world.kill_controller()
         assert await world.controller.start_engines(2, OPTIONS, "order") == first
-        assert sorted(world.processes.alive) == [(0, 0), (1, 0)]
+        assert world.processes.alive == {(0, 0), (1, 0)}
 
     run(scenario)
 
@@ -192,12 +198,30 @@ def test_output_that_comes_before_its_client_waits_for_it(run: Scenario) -> None
     run(scenario)
 
 
+def test_a_client_that_does_not_come_back_has_left(run: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "RETURN_S", 0.0)
+
+    async def scenario(world: World) -> None:
+        await world.start(1)
+        for client in ("ann", "ben", "eve"):
+            await world.controller.attach(client)
+        await world.controller.detach("eve")
+        world.kill_controller()
+        await world.controller.attach("ann")
+        commands = await world.controller.poll(0, 0)
+        while commands is not None and Presence("ben", here=False) not in commands:
+            commands = [*commands, *(await world.controller.poll(0, 0) or [])]
+        assert Presence("eve", here=False) not in (commands or [])
+
+    run(scenario)
+
+
 def test_engines_of_a_cluster_that_is_stopped_are_ended_also_by_the_next_controller(run: Scenario) -> None:
     async def scenario(world: World) -> None:
         await world.start(1)
         await world.controller.start_engines(1, OPTIONS, "another")
         world.kill_controller()
         await world.controller.shut_down()
-        assert world.processes.alive == {}
+        assert world.processes.alive == set()
 
     run(scenario)

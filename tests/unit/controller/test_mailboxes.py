@@ -21,7 +21,7 @@ def output(text: str = "x") -> OutputEvent:
 @pytest.fixture
 def boxes() -> ClientMailboxes:
     """Of ann alone."""
-    boxes = ClientMailboxes(returning=False)
+    boxes = ClientMailboxes()
     boxes.attach("ann")
     return boxes
 
@@ -110,12 +110,13 @@ def test_nobody_waits_for_a_client_that_is_not_there(boxes: ClientMailboxes) -> 
 
 def test_output_for_a_client_that_will_come_back_is_kept_until_it_does() -> None:
     async def scenario() -> None:
-        boxes = ClientMailboxes(returning=True)
+        boxes = ClientMailboxes(returning=["ann"])
         boxes.post("ann", output())
         boxes.announce(EngineStarting(0))  # of which it learns when it attaches
         assert await boxes.take("ann", LONG_S) is None
         boxes.attach("ann")
         assert await boxes.take("ann", LONG_S) == [output()]
+        assert boxes.expected == []
 
     run(scenario())
 

@@ -68,7 +68,13 @@ def members(count: int = 2) -> Membership:
 
 def test_a_new_folder_holds_nothing(folder: str) -> None:
     stored = stored_in(folder)
-    assert (stored.members, stored.next_id, stored.history, stored.completed) == ({}, 0, [], {})
+    assert stored == Stored({}, 0, [], [], {})
+
+
+def test_clients_that_are_attached_are_known(folder: str, store: SqliteStore) -> None:
+    for client, here in (("ann", True), ("ben", True), ("ann", True), ("ben", False)):
+        store.note_client(client, here=here)
+    assert stored_in(folder).clients == ["ann"]
 
 
 def test_addresses_are_left_out(folder: str, store: SqliteStore) -> None:

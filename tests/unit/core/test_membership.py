@@ -10,9 +10,11 @@ from nsactors.core.membership import (
     Announce,
     Dismiss,
     EngineDied,
+    EngineHeldUp,
     EngineRegistered,
     EnginesDismissed,
     EnginesRestarted,
+    EnginesRetired,
     EnginesWanted,
     Launch,
     MemberEvent,
@@ -223,7 +225,10 @@ class World:
 
 
 HAPPENINGS = st.tuples(
-    st.sampled_from(["want", "register", "die", "dismiss", "restart", "recover", "old news"]), st.integers(0, 5)
+    st.sampled_from(
+        ["want", "register", "hold up", "lose its node", "die", "retire", "dismiss", "restart", "recover", "old news"]
+    ),
+    st.integers(0, 5),
 )
 
 
@@ -242,6 +247,13 @@ def test_whatever_happens_clients_are_told_of_each_engine_in_turn(
             case "die" if process is not None:
                 world.alive.discard(process)
                 world.handle(EngineDied(*process, "it happens"))
+            case "hold up" if process is not None:
+                world.handle(EngineHeldUp(*process, "there is no GPU"))
+            case "lose its node" if process is not None:
+                world.alive.discard(process)
+                world.handle(EngineDied(*process, "its node died", displaced=True))
+            case "retire":
+                world.handle(EnginesRetired((number,)))
             case "dismiss":
                 world.handle(EnginesDismissed((number,)))
             case "restart" | "recover":
@@ -251,3 +263,5 @@ def test_whatever_happens_clients_are_told_of_each_engine_in_turn(
         assert {e.engine_id: e.incarnation for e in world.members.engines} == world.known
         assert not {e.engine_id for e in world.members.recovering} & world.known.keys()
         assert {e.engine_id for e in world.members.recovering} <= {i for i, _ in world.alive}
+        assert {w.engine_id for w in world.members.waiting}.isdisjoint(world.known)
+        assert set(world.members.leaving) <= world.known.keys()

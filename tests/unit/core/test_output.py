@@ -81,6 +81,14 @@ def test_an_acknowledgement_that_comes_twice_counts_once(log: OutputLog) -> None
     assert log.tail().chunks == (err("b"),)
 
 
+def test_what_is_taken_again_is_what_it_was_and_what_came_since(log: OutputLog) -> None:
+    log.append(out("a"))
+    log.take()
+    log.take_again()
+    log.append(out("b"))
+    assert log.take() == OutputBatch(REQUEST, 3, 0, (out("a"), out("b")))
+
+
 def test_what_comes_after_the_tail_is_shipped_behind_it(log: OutputLog) -> None:
     log.append(out("a"))
     tail = log.tail()
@@ -107,7 +115,7 @@ actions = st.lists(
     st.one_of(
         st.builds(StreamText, st.sampled_from(["stdout", "stderr"]), st.text("ab", max_size=3)),
         st.text("xy", max_size=2).map(lambda text: Display({"text/plain": text}, {})),
-        st.sampled_from(["take", "acknowledge"]),
+        st.sampled_from(["take", "acknowledge", "take again"]),
     ),
     max_size=30,
 )
@@ -120,6 +128,7 @@ def test_any_interleaving_of_batches_and_tail_gives_the_output_exactly(
     log = OutputLog(REQUEST, engine_id=3)
     written: list[OutputChunk] = []
     shipped: list[OutputBatch] = []
+    lost: list[OutputBatch] = []
     acknowledged = 0
     for action in actions:
         if action == "take":
@@ -128,15 +137,19 @@ def test_any_interleaving_of_batches_and_tail_gives_the_output_exactly(
             if acknowledged < len(shipped):
                 log.acknowledge(shipped[acknowledged])
                 acknowledged += 1
+        elif action == "take again":
+            lost += shipped[acknowledged:]
+            del shipped[acknowledged:]
+            log.take_again()
         else:
             log.append(action)
             written.append(action)
     tail = log.tail()
 
-    # The controller routes what it has acknowledged; what it has not may be lost, may come, and may come twice.
+    # What was acknowledged has come; what was not may be lost, may come, and may come twice.
     arriving = [
         *shipped[:acknowledged],
-        *data.draw(st.lists(st.sampled_from(shipped), max_size=5) if shipped else st.just([])),
+        *data.draw(st.lists(st.sampled_from(shipped + lost), max_size=5) if shipped + lost else st.just([])),
     ]
     arriving = data.draw(st.permutations([*arriving, tail]))
     assembler = OutputAssembler()

@@ -4,9 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.core.placement import least_loaded
+from nsactors.core.cluster import EngineOptions
+from nsactors.core.placement import Node, fits, has_labels, least_loaded, shortage, suitable
 
 NODES = st.lists(st.sampled_from("abcdef"), min_size=1, unique=True)
+
+HEAD = Node("1", ("head", "10.0.0.1", "1"), {"memory": 8e9})
+SMALL = Node("2", ("small", "10.0.0.2", "2"), {"CPU": 2, "memory": 4e9}, {"zone": "a"})
+LARGE = Node("3", ("large", "10.0.0.3", "3"), {"CPU": 8, "GPU": 2, "memory": 64e9, "license": 1}, {"zone": "b"})
+ALL = [HEAD, SMALL, LARGE]
 
 
 @given(nodes=NODES, count=st.integers(0, 40))
@@ -31,3 +37,85 @@ def test_of_equally_loaded_nodes_the_first_is_taken(engines: list[str]) -> None:
 
 def test_a_node_that_has_come_back_empty_is_filled_up_first() -> None:
     assert least_loaded(["a", "b"], ["a", "a"]) == "b"
+
+
+def test_a_node_without_cpus_is_kept_free() -> None:
+    assert suitable(ALL, EngineOptions()) == [SMALL, LARGE]
+
+
+def test_where_no_node_has_cpus_all_take_engines() -> None:
+    assert suitable([HEAD], EngineOptions()) == [HEAD]
+
+
+@pytest.mark.parametrize("name", ["head", "10.0.0.1", "1"])
+def test_a_node_is_found_by_name_address_and_id_even_if_it_is_kept_free_otherwise(name: str) -> None:
+    assert suitable(ALL, EngineOptions(node=name)) == [HEAD]
+
+
+@pytest.mark.parametrize(
+    ("options", "nodes"),
+    [
+        (EngineOptions(num_cpus=2), [SMALL, LARGE]),
+        (EngineOptions(num_cpus=4), [LARGE]),
+        (EngineOptions(num_gpus=0.5), [LARGE]),
+        (EngineOptions(memory=32_000_000_000), [LARGE]),
+        (EngineOptions(resources={"license": 1}), [LARGE]),
+        (EngineOptions(num_gpus=4), []),
+        (EngineOptions(num_gpus=1, node="small"), []),
+        (EngineOptions(num_cpus=1, labels={"zone": "a"}), [SMALL]),
+        (EngineOptions(labels={"zone": "c"}), []),
+    ],
+)
+def test_an_engine_can_be_where_there_is_what_it_asks_for(options: EngineOptions, nodes: list[Node]) -> None:
+    assert suitable(ALL, options) == nodes
+
+
+@pytest.mark.parametrize(
+    ("condition", "nodes"),
+    [
+        ("a", [SMALL]),
+        ("!a", [HEAD, LARGE]),
+        ("in(a, b)", [SMALL, LARGE]),
+        ("in(b)", [LARGE]),
+        ("!in(a,b)", [HEAD]),
+    ],
+)
+def test_conditions_on_labels_mean_what_they_mean_to_ray(condition: str, nodes: list[Node]) -> None:
+    assert [node for node in ALL if has_labels(node, {"zone": condition})] == nodes
+
+
+def test_what_is_not_asked_for_need_not_be_there() -> None:
+    assert fits(EngineOptions(), {})
+    assert not fits(EngineOptions(num_cpus=1), {"CPU": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (EngineOptions(num_gpus=4), "it asks for 4 GPU, and no node has that: head has 0 GPU; small has 0 GPU; large"),
+        (EngineOptions(num_gpus=1, node="small"), "it asks for 1 GPU, and no node has that: small has 0 GPU"),
+        (EngineOptions(node="smal"), "there is no node smal: there are head, small and large"),
+        (EngineOptions(labels={"zone": "c"}), "it asks for the label zone=c, and no node has that: head has no zone; "),
+        (EngineOptions(labels={"zone": "c"}), "small has zone=a; large has zone=b"),
+        (
+            EngineOptions(num_cpus=9, memory=10**9, labels={"zone": "b"}),
+            "it asks for 9 CPU, 1.0 GB of memory and the label zone=b, and no node has that: ",
+        ),
+        (EngineOptions(num_cpus=9, memory=10**9, labels={"zone": "b"}), "large has 8 CPU, 64 GB of memory and zone=b"),
+    ],
+)
+def test_what_no_node_has_is_told_with_what_they_have(options: EngineOptions, text: str) -> None:
+    assert text in shortage(ALL, options, {})
+
+
+def test_what_others_use_is_told_with_what_they_leave() -> None:
+    assert (
+        shortage([SMALL], EngineOptions(num_cpus=2), {"2": {"CPU": 0.5}})
+        == "it asks for 2 CPU, and others use that: small has 0.5 CPU free of 2"
+    )
+
+
+def test_of_many_nodes_a_few_are_told() -> None:
+    nodes = [Node(str(number), (f"n{number}",)) for number in range(100)]
+    text = shortage(nodes, EngineOptions(num_gpus=1), {})
+    assert text.endswith("; n7 has 0 GPU; and there are 92 more")

@@ -6,11 +6,19 @@ import warnings
 
 import pytest
 
-from nsactors.errors import LargeCaptureWarning, NsactorsWarning, SpillWarning, warn_caller
+from nsactors.errors import (
+    EngineStartError,
+    EngineStartWarning,
+    LargeCaptureWarning,
+    NsactorsWarning,
+    SpillWarning,
+    warn_caller,
+)
 
 WARNINGS = [
     LargeCaptureWarning("simulate", "the global `table`", 80_000_000, "push it once"),
     SpillWarning(60_000_000, 40_000_000, 200_000_000),
+    EngineStartWarning(EngineStartError(3, "it has no place yet")),
 ]
 
 

@@ -1,0 +1,196 @@
+"""Engines come and go while work is done: it flows to newcomers, and nothing is lost with those who go (A5)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from nsactors import Client, Cluster
+from nsactors.core.messages import Capability
+from nsactors.errors import EngineLost, NoSuchEngine, RemoteError
+from tests.gates import TIMEOUT_S, Gate, wait_until
+
+AddEngines = Callable[[int], list[int]]
+
+
+@pytest.fixture
+def stop(cluster: Cluster) -> Iterator[Callable[..., Future[None]]]:
+    """Stops engines in another thread."""
+    with ThreadPoolExecutor() as pool:
+        yield lambda ids, **options: pool.submit(cluster.stop_engines, ids, **options)
+
+
+def here(item: int = 0) -> tuple[int, int]:
+    """The process and the thread that this is called in."""
+    return os.getpid(), threading.get_ident()
+
+
+def test_a_cluster_is_scaled_up_and_down(own_cluster: Callable[..., Cluster]) -> None:
+    cluster = own_cluster(1)
+    rc = cluster.start_and_connect_sync()
+    assert cluster.scale(3) == [0, 1, 2]
+    rc.wait_for_engines(3, TIMEOUT_S)
+    assert cluster.scale(2) == [0, 1]
+    assert (rc.ids, rc[:].apply_sync(abs, -1)) == ([0, 1], [1, 1])
+    assert cluster.scale(2) == [0, 1]
+
+
+def test_engines_that_have_not_joined_yet_are_counted(own_cluster: Callable[..., Cluster]) -> None:
+    cluster = own_cluster(0)
+    rc = cluster.start_and_connect_sync()
+    assert (cluster.scale(2), cluster.scale(2), cluster.scale(1)) == ([0, 1], [0, 1], [0])
+    rc.wait_for_engines(1, TIMEOUT_S)
+    assert rc.ids == [0]
+
+
+def test_scaling_has_forms_for_event_loops(own_cluster: Callable[..., Cluster]) -> None:
+    cluster = own_cluster(1)
+    rc = cluster.start_and_connect_sync()
+
+    async def scale() -> list[list[int]]:
+        steps = [await cluster.start_engines_async(1), await cluster.scale_async(3)]
+        await cluster.stop_engines_async(2)
+        rc.wait_for_engines(2, TIMEOUT_S)
+        await cluster.restart_engines_async(0)
+        return [*steps, rc.ids]
+
+    assert asyncio.run(scale()) == [[1], [0, 1, 2], [0, 1]]
+
+
+@pytest.mark.parametrize("n", [-1, 2.5, "4", True])
+def test_a_number_of_engines_that_cannot_be_is_refused(cluster: Cluster, rc: Client, n: Any) -> None:
+    for method in (cluster.scale, cluster.start_engines):
+        with pytest.raises((ValueError, TypeError), match="how many"):
+            method(n)
+    assert rc.ids == [0, 1, 2, 3]
+
+
+def test_stopping_an_engine_that_there_is_not_stops_none(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
+    (new,) = add_engines(1)
+    with pytest.raises(NoSuchEngine):
+        cluster.stop_engines([new, 10_000])
+    assert new in rc.ids
+
+
+def test_an_idle_engine_that_is_stopped_is_gone(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
+    (new,) = add_engines(1)
+    gone = []
+    rc.on_leave(gone.append)
+    cluster.stop_engines(new)
+    wait_until(lambda: gone == [new])
+    assert rc.ids == [0, 1, 2, 3]
+
+
+def test_a_busy_engine_finishes_what_it_has_been_asked_to_do(
+    rc: Client, add_engines: AddEngines, gate: Gate, stop: Callable[..., Future[None]]
+) -> None:
+    (new,) = add_engines(1)
+    running, queued = rc[new].apply_async(gate.pass_through), rc[new].apply_async(abs, -1)
+    gate.wait_arrived()
+    stopping = stop(new)
+    wait_until(lambda: new not in rc.ids)  # nobody gives it more
+    assert not stopping.done()
+    gate.open()
+    assert (running.get(TIMEOUT_S), queued.get(TIMEOUT_S)) == ("passed", 1)
+    stopping.result(TIMEOUT_S)
+
+
+def test_what_another_client_has_asked_for_is_finished_too(
+    connect: Callable[..., Client], rc: Client, add_engines: AddEngines, gate: Gate, stop: Callable[..., Future[None]]
+) -> None:
+    (new,) = add_engines(1)
+    other = connect()
+    wait_until(lambda: new in other.ids)
+    running = other[new].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    stopping = stop(new)
+    wait_until(lambda: new not in other.ids)
+    gate.open()
+    assert running.get(TIMEOUT_S) == "passed"
+    stopping.result(TIMEOUT_S)
+
+
+def test_a_busy_engine_is_ended_at_once_if_that_is_asked_for(
+    cluster: Cluster, rc: Client, add_engines: AddEngines, gate: Gate
+) -> None:
+    (new,) = add_engines(1)
+    running = rc[new].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    cluster.stop_engines(new, finish=False)
+    assert isinstance(running.exception(TIMEOUT_S), EngineLost)
+
+
+def test_a_busy_engine_has_as_long_as_it_is_given(
+    cluster: Cluster, rc: Client, add_engines: AddEngines, gate: Gate
+) -> None:
+    (new,) = add_engines(1)
+    running = rc[new].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    cluster.stop_engines(new, timeout=0.1)
+    assert isinstance(running.exception(TIMEOUT_S), EngineLost)
+
+
+def test_maps_go_on_while_engines_come_and_go(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
+    results = rc.direct_view("all").imap(abs, itertools.count(), chunksize=1)
+    taken = list(itertools.islice(results, 200))
+    new = add_engines(1)
+    taken += itertools.islice(results, 200)
+    cluster.stop_engines(new)
+    taken += itertools.islice(results, 200)
+    assert taken == list(range(600))
+
+
+def test_work_of_a_map_over_all_engines_flows_to_newcomers(rc: Client, add_engines: AddEngines) -> None:
+    places = rc.direct_view("all").imap(here, itertools.count(), chunksize=1)
+    before = {next(places) for _ in range(50)}
+    add_engines(1)
+    wait_until(lambda: not before >= {next(places)})
+    assert len(before) == 4
+
+
+def test_an_engine_of_the_view_that_goes_takes_nothing_of_a_map_with_it(
+    cluster: Cluster, rc: Client, add_engines: AddEngines
+) -> None:
+    (new,) = add_engines(1)
+    results = rc[[0, new]].imap(abs, range(300), chunksize=1)
+    assert next(results) == 0
+    cluster.stop_engines(new)
+    assert list(results) == list(range(1, 300))
+
+
+def test_calls_to_all_look_up_the_engines_each_time(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
+    everyone = rc.direct_view("all")
+    lengths = [len(everyone.apply_async(abs, -1).get(TIMEOUT_S))]
+    new = add_engines(2)
+    lengths.append(len(everyone.apply_async(abs, -1).get(TIMEOUT_S)))
+    cluster.stop_engines(new)
+    lengths.append(len(everyone.apply_async(abs, -1).get(TIMEOUT_S)))
+    assert lengths == [4, 6, 4]
+
+
+def test_restarted_engines_begin_with_empty_namespaces(own_cluster: Callable[..., Cluster]) -> None:
+    cluster = own_cluster(2)
+    rc = cluster.start_and_connect_sync()
+    rc["a"] = 1
+    cluster.restart_engines(1)
+    rc.wait_for_engines(2, TIMEOUT_S)
+    assert (rc.ids, rc[0]["a"]) == ([0, 1], 1)
+    with pytest.raises(RemoteError, match="'a' is not defined"):
+        rc[1].pull("a", block=True)
+
+
+@pytest.mark.needs(Capability.PROCESS)
+def test_engines_have_an_environment_of_their_own(cluster: Cluster, rc: Client) -> None:
+    new = cluster.start_engines(1, environment={"COLOUR": "blue"}, recovery="none")
+    try:
+        wait_until(lambda: set(new) <= set(rc.ids))
+        assert rc.direct_view("all").apply_sync(os.getenv, "COLOUR") == [None] * 4 + ["blue"]
+    finally:
+        cluster.stop_engines(new, finish=False)

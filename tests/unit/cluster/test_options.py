@@ -1,0 +1,112 @@
+"""What engines are asked for with, as people write it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from nsactors import Cluster
+from nsactors.cluster.options import engine_options, with_threads
+from nsactors.core.cluster import EngineOptions, Recovery
+from nsactors.errors import CapabilityError, UnknownOption
+
+
+def read(**options: Any) -> EngineOptions:
+    return engine_options(EngineOptions(), options, in_threads=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "read_as"),
+    [
+        ({}, EngineOptions()),
+        ({"recovery": "none"}, EngineOptions(recovery=Recovery.NONE)),
+        ({"journal": "sync"}, EngineOptions(ships_journal=True)),
+        ({"on": "gpu-box"}, EngineOptions(node="gpu-box")),
+        ({"on": {"zone": "!b"}}, EngineOptions(labels={"zone": "!b"})),
+        ({"num_cpus": 2, "num_gpus": 0.5}, EngineOptions(num_cpus=2, num_gpus=0.5)),
+        ({"memory": "2GB"}, EngineOptions(memory=2_000_000_000)),
+        ({"resources": {"license": 1}}, EngineOptions(resources={"license": 1})),
+        ({"environment": {"A": "b"}}, EngineOptions(environment={"A": "b"})),
+    ],
+)
+def test_options_are_read_as_people_write_them(options: dict[str, Any], read_as: EngineOptions) -> None:
+    assert read(**options) == read_as
+
+
+def test_what_is_not_said_stays_as_it_is() -> None:
+    usual = read(num_gpus=1, on="gpu-box")
+    assert engine_options(usual, {"on": None}, in_threads=False) == read(num_gpus=1)
+
+
+def test_a_machine_takes_the_place_of_labels() -> None:
+    assert engine_options(read(on={"zone": "b"}), {"on": "vm"}, in_threads=False) == read(on="vm")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"recovery": "retry"}, "recovery is one of 'none', 'restart', 'replay', not 'retry'"),
+        ({"journal": "both"}, "journal is 'local' or 'sync', not 'both'"),
+        ({"num_cpus": -1}, "num_cpus is 0 or more, not -1"),
+        ({"num_cpus": float("nan")}, "num_cpus is 0 or more, not nan"),
+        ({"num_gpus": 1.5}, "num_gpus is whole, or less than 1 to share a GPU, not 1.5"),
+        ({"memory": "lots"}, "'lots' is no amount of memory"),
+        ({"resources": {"GPU": 1}}, "'GPU' is no resource that a cluster names itself: use num_gpus="),
+        ({"resources": {"license": -1}}, "resource 'license' is 0 or more, not -1"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        read(**options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"on": 3}, {"on": ""}, {"on": {"zone": 1}}, {"num_cpus": "2"}, {"num_gpus": True}, {"resources": "GPU"}]
+)
+def test_what_is_of_another_type_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(options))} (is|are) "):
+        read(**options)
+
+
+def test_environment_is_text() -> None:
+    with pytest.raises(TypeError, match="all of them text"):
+        read(environment={"THREADS": 2})
+
+
+def test_an_unknown_option_is_refused_with_the_one_that_was_meant() -> None:
+    with pytest.raises(UnknownOption, match="did you mean 'num_gpus'"):
+        read(num_gpu=1)
+
+
+def test_an_unknown_option_of_a_cluster_may_have_meant_one_of_its_own() -> None:
+    with pytest.raises(UnknownOption, match="did you mean 'backend'"):
+        Cluster(n=1, bakend="local")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "options", [{"on": "vm"}, {"num_cpus": 1}, {"num_gpus": 1}, {"memory": "1GB"}, {"environment": {"A": "b"}}]
+)
+def test_engines_that_are_threads_cannot_have_what_processes_have(options: dict[str, Any]) -> None:
+    with pytest.raises(CapabilityError, match=f"{next(iter(options))}=.*threads of this process.*backend='ray'"):
+        Cluster(n=1, backend="local", **options)
+
+
+def test_engines_that_are_threads_may_be_told_that_they_get_nothing() -> None:
+    Cluster(n=1, backend="local", num_gpus=0, on=None)
+
+
+def test_engines_that_count_for_cores_get_as_many_threads() -> None:
+    assert with_threads(read(num_cpus=3), {}).environment["OMP_NUM_THREADS"] == "3"
+    assert with_threads(read(num_cpus=0.5), {}).environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_engines_that_count_for_none_share_the_machine() -> None:
+    assert with_threads(read(), {}).environment == {}
+
+
+def test_the_number_of_threads_is_the_users_if_they_say_so() -> None:
+    options = read(num_cpus=3, environment={"OMP_NUM_THREADS": "7"})
+    assert with_threads(options, {"MKL_NUM_THREADS": "5"}).environment["OMP_NUM_THREADS"] == "7"
+    assert with_threads(options, {"MKL_NUM_THREADS": "5"}).environment["MKL_NUM_THREADS"] == "5"
