@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LARGE_BYTES", "MAP_ITEMS", "OPERATIONS", "PIPELINED_CALLS", "Operation", "find"]
+__all__ = [
+    "FEW_ITEMS",
+    "LARGE_BYTES",
+    "MANY_ITEMS",
+    "MAP_ITEMS",
+    "OPERATIONS",
+    "PIPELINED_CALLS",
+    "TASKS",
+    "Operation",
+    "find",
+]
 
 LARGE_BYTES = 100_000_000
 MAP_ITEMS = 1_000_000
 PIPELINED_CALLS = 2_000
+TASKS = 4_000
+FEW_ITEMS = 1_000  # one message an item takes seconds
+MANY_ITEMS = 100_000  # one message an item takes minutes: only for those that send many in one
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,9 @@ OPERATIONS = (
     Operation("gather", "gather 100 MB"),
     Operation("map", "map x**10 over a million numbers"),
     Operation("pipelined", "2,000 calls without waiting", most_engines=None),
+    Operation("tasks", "4,000 balanced calls, without waiting"),
+    Operation("map-few", "balanced map of nothing over 1,000 items"),
+    Operation("map-many", "balanced map of nothing over 100,000 items"),
     Operation("start", "start, to the first result", share=0.15, cold=True),
     Operation("import", "import the library", cold=True),
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.operations import LARGE_BYTES
 
-__all__ = ["ARGUMENTS", "CODE", "NUMBER", "large_array", "noop", "power"]
+__all__ = ["ARGUMENTS", "CODE", "NUMBER", "idle", "large_array", "noop", "power"]
 
 CODE = "answer = 6 * 7"
 NUMBER = {"number": 12_345}
@@ -21,10 +21,14 @@ def noop(number, text):
 
 def power(x):
     return x**10
+
+
+def idle(x):
+    pass
 """
 _main: dict[str, Any] = {"__name__": "__main__"}
 exec(_TYPED, _main)
-noop, power = _main["noop"], _main["power"]
+noop, power, idle = _main["noop"], _main["power"], _main["idle"]
 
 
 def large_array() -> Any:

@@ -184,7 +184,11 @@ class EngineActor:
         match verdict:
             case Verdict.REPEATED:
                 known = self.answers.again(request.id)
-                return known or (self._reply(request, Refused(), nothing, started), None)
+                if known is None:
+                    return self._reply(request, Refused(), nothing, started), None
+                # Its end may not have been reported before this engine died.
+                self._news.add(Ended(request, started, time.time(), known[0].outcome))
+                return known
             case Verdict.ABORTED:
                 return self._reply(request, Aborted(), nothing, started), None
             case Verdict.RUN:

@@ -45,8 +45,10 @@ SYSTEMS = {
         "nsactors broadcast", "nsactors", "benchmarks.systems.ns:NsactorsBroadcast", beside="nsactors"
     ),
     "ray": SystemEntry("bare Ray", "ray", "benchmarks.systems.bare_ray:BareRay"),
+    "pool": SystemEntry("Ray's Pool", "ray", "benchmarks.systems.pools:RayPool", beside="ray"),
     "ipyparallel": SystemEntry("ipyparallel", "ipyparallel", "benchmarks.systems.ipp:Ipyparallel"),
     "dask": SystemEntry("Dask", "distributed", "benchmarks.systems.dask:Dask"),
+    "processes": SystemEntry("ProcessPoolExecutor", "concurrent.futures", "benchmarks.systems.pools:ProcessPool"),
     "local": SystemEntry("one process", "nsactors", "benchmarks.systems.ns:NsactorsLocal"),
     "serial": SystemEntry("a plain loop", "builtins", "benchmarks.systems.serial:Serial"),
 }

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations import LARGE_BYTES, MAP_ITEMS, PIPELINED_CALLS
+from benchmarks.operations import LARGE_BYTES, MAP_ITEMS, PIPELINED_CALLS, TASKS
 from benchmarks.workload import ARGUMENTS, CODE, NUMBER, large_array, noop, power
 
 __all__ = ["BareRay", "message_sizes"]
@@ -81,9 +81,9 @@ class BareRay:
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
         ray, actors = self._ray, self._actors[:engines]
         match operation:
-            case "apply" | "push" | "pull" | "pipelined":
-                calls = PIPELINED_CALLS // engines if operation == "pipelined" else 1
-                request = self._agree_on_sizes("apply" if operation == "pipelined" else operation, actors)
+            case "apply" | "push" | "pull" | "pipelined" | "tasks":
+                calls = {"pipelined": PIPELINED_CALLS // engines, "tasks": TASKS // engines}.get(operation, 1)
+                request = self._agree_on_sizes("apply" if calls > 1 else operation, actors)
                 return lambda: ray.get([actor.call.remote(request) for _ in range(calls) for actor in actors])
             case "execute":
                 request = self._agree_on_sizes(operation, actors)

@@ -8,8 +8,8 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations import MAP_ITEMS, PIPELINED_CALLS
-from benchmarks.workload import ARGUMENTS, CODE, NUMBER, large_array, noop, power
+from benchmarks.operations import FEW_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
+from benchmarks.workload import ARGUMENTS, CODE, NUMBER, idle, large_array, noop, power
 
 __all__ = ["Dask"]
 
@@ -64,6 +64,11 @@ class Dask:
                 one, two = ARGUMENTS
                 numbers = [one] * PIPELINED_CALLS
                 return lambda: client.gather(client.map(noop, numbers, text=two, pure=False, workers=workers))
+            case "tasks":
+                one, two = ARGUMENTS
+                return lambda: client.gather(client.map(noop, [one] * TASKS, text=two, pure=False, workers=workers))
+            case "map-few":  # of 100,000 items it takes two minutes
+                return lambda: client.gather(client.map(idle, range(FEW_ITEMS), pure=False, workers=workers))
             case _:
                 return None
 

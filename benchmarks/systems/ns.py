@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.systems.views import prepare_on_view
+from benchmarks.systems.views import prepare_balanced, prepare_on_view
 from benchmarks.workload import ARGUMENTS, noop
 
 __all__ = ["Nsactors", "NsactorsBroadcast", "NsactorsLocal"]
@@ -25,7 +25,8 @@ class Nsactors:
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
         ids = self.client.ids[:engines]
-        return prepare_on_view(self.client[ids[0] if engines == 1 else ids], operation, engines)
+        balanced = prepare_balanced(self.client.load_balanced_view(ids), operation)
+        return balanced or prepare_on_view(self.client[ids[0] if engines == 1 else ids], operation, engines)
 
     def close(self) -> None:
         self._cluster.stop_cluster_sync()

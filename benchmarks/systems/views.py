@@ -1,14 +1,14 @@
-"""The operations on a direct view, whose vocabulary nsactors shares with ipyparallel."""
+"""The operations on views, whose vocabulary nsactors shares with ipyparallel."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations import MAP_ITEMS, PIPELINED_CALLS
-from benchmarks.workload import ARGUMENTS, CODE, NUMBER, large_array, noop, power
+from benchmarks.operations import FEW_ITEMS, MANY_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
+from benchmarks.workload import ARGUMENTS, CODE, NUMBER, idle, large_array, noop, power
 
-__all__ = ["prepare_on_view"]
+__all__ = ["prepare_balanced", "prepare_on_view"]
 
 
 def prepare_on_view(view: Any, operation: str, engines: int) -> Callable[[], object] | None:
@@ -37,5 +37,18 @@ def prepare_on_view(view: Any, operation: str, engines: int) -> Callable[[], obj
         case "pipelined":
             calls = PIPELINED_CALLS // engines
             return lambda: [r.get() for r in [view.apply_async(noop, *ARGUMENTS) for _ in range(calls)]]
+        case _:
+            return None
+
+
+def prepare_balanced(view: Any, operation: str) -> Callable[[], object] | None:
+    """The same on a load-balanced view."""
+    match operation:
+        case "tasks":
+            return lambda: [r.get() for r in [view.apply_async(noop, *ARGUMENTS) for _ in range(TASKS)]]
+        case "map-few":
+            return lambda: view.map_sync(idle, range(FEW_ITEMS))
+        case "map-many":
+            return lambda: view.map_sync(idle, range(MANY_ITEMS))
         case _:
             return None

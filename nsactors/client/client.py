@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from nsactors.client.arriving import wait_for_engines
 from nsactors.client.everywhere import Everywhere
 from nsactors.client.forms import engine_table, table_as_html
 from nsactors.client.memory import ClusterMemory, ask_memory
@@ -24,7 +25,6 @@ from nsactors.core.cluster import Interrupt, Signal
 from nsactors.core.messages import Capability
 from nsactors.core.recovery import RecoveryReport
 from nsactors.core.targets import Targets, is_single, resolve
-from nsactors.errors import EngineStartWarning, warn_caller
 from nsactors.results import AsyncResult, Call
 from nsactors.transport.base import Transport, require
 from nsactors.transport.connection import ConnectionInfo
@@ -119,26 +119,10 @@ class Client(Everywhere, SharedWork, TaskWork):
         Raises:
             TimeoutError: if they are not there in time.
             EngineStartError: if so many cannot start that ``n``, or any, cannot be reached: why, and for one without a
-                place what it asks for and what there is.
+                place what it asks for and what there is. The newest one's, if there are several.
         """
         limited = timeout is not None and timeout >= 0
-        self.expect_engines(n, timeout if limited else None, patient=limited)
-
-    def expect_engines(self, n: int | None, timeout: float | None, *, patient: bool) -> None:
-        """As :meth:`wait_for_engines`; ``patient`` says whether to wait for engines to find a place."""
-        self._check_open()
-        roster = self._session.roster
-        wanted = len(roster.ids) + len(roster.starting) if n is None else n
-        enough = roster.wait_for(wanted, timeout, patient=patient)
-        problems = {**roster.start_failures, **roster.waiting}
-        if not enough:
-            self._check_open()
-            if {*roster.starting, *roster.away} - problems.keys() or not problems:
-                raise TimeoutError(f"{len(roster.ids)} of {wanted} engines are there after {timeout:g} s")
-        if problems and (not roster.ids or not (enough or n is None)):
-            raise next(iter(problems.values()))
-        for problem in roster.take_problems():
-            warn_caller(EngineStartWarning(problem))
+        wait_for_engines(self._session, n, timeout if limited else None, patient=limited)
 
     def on_join(self, callback: Callable[[int], object]) -> None:
         """Call ``callback(engine_id)`` whenever an engine joins; what it raises is printed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,9 @@ from nsactors.core.cluster import EngineInfo, Recovery
 from nsactors.core.stream import Outbox
 from nsactors.errors import EngineLost
 from nsactors.results import Call
-from nsactors.transport.base import Addressed, EngineGone
+from nsactors.transport.base import Addressed, EngineGone, Transport
 
-__all__ = ["Letter", "Line", "address_of", "loss_of"]
+__all__ = ["Letter", "Line", "loss_of", "not_repeated", "send_together"]
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +69,28 @@ def loss_of(call: Call, engine: EngineInfo, gone: EngineGone) -> EngineLost:
     return EngineLost(call.engine_id, call.label, gone.reason, gone.stderr_tail, after)
 
 
-def address_of(letter: Letter) -> Addressed:
+def not_repeated(call: Call) -> EngineLost:
+    """What a call ends with that was sent again to an engine which had begun it before it died."""
+    return EngineLost(
+        call.engine_id,
+        call.label,
+        "this had begun before, and is not repeated",
+        after="Its namespace has been recovered; what was lost can be sent again",
+    )
+
+
+def send_together(transport: Transport, letters: Sequence[Letter]) -> None:
+    """Send letters that say the same and go the same way; those that have been sent are pending, whatever is raised."""
+    if letters and letters[0].relayed and transport.relays is not None:
+        answers = transport.relays.send([_address_of(letter) for letter in letters], letters[0].prepared)
+        for letter, answer in zip(letters, answers, strict=True):
+            letter.pending = answer
+    else:
+        for letter in letters:
+            letter.pending = transport.send(_address_of(letter), letter.prepared)
+
+
+def _address_of(letter: Letter) -> Addressed:
     """To whom a letter goes."""
     assert letter.engine is not None, "a letter is offered before it is sent"
     return Addressed(letter.engine, letter.call.request_id.seq, letter.stops_seen)

@@ -1,15 +1,17 @@
-"""Calls whose reply has come before some of their output."""
+"""Calls whose reply has come before some of their output, which is awaited or not."""
 
 from __future__ import annotations
 
 import time
+import weakref
 
 from nsactors.core.messages import RequestId
 from nsactors.results import Call
 
-__all__ = ["Overtaken"]
+__all__ = ["Overtaken", "RecentCalls"]
 
 OUTPUT_GRACE_S = 2.0
+RECENT = 1_000
 
 
 class Overtaken:
@@ -40,3 +42,21 @@ class Overtaken:
         for call in overdue:
             del self._calls[call.request_id]
         return overdue
+
+
+class RecentCalls:
+    """The calls that ended last, as long as anybody holds them: output that comes late is still theirs."""
+
+    def __init__(self) -> None:
+        self._calls: dict[RequestId, weakref.ref[Call]] = {}
+
+    def add(self, call: Call) -> None:
+        """This call has ended."""
+        self._calls[call.request_id] = weakref.ref(call)
+        if len(self._calls) > RECENT:
+            del self._calls[next(iter(self._calls))]
+
+    def get(self, request: RequestId) -> Call | None:
+        """The call with this id, if it ended not long ago and is still held."""
+        known = self._calls.get(request)
+        return None if known is None else known()

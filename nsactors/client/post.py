@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from nsactors.client.letters import Letter, Line, address_of, loss_of
+from nsactors.client.letters import Letter, Line, loss_of, not_repeated, send_together
 from nsactors.client.outcomes import read_outcome
-from nsactors.client.overtaken import Overtaken
+from nsactors.client.overtaken import Overtaken, RecentCalls
 from nsactors.core.cluster import EngineInfo, EngineLeft
 from nsactors.core.messages import (
     Execute,
@@ -39,7 +38,6 @@ from nsactors.transport.base import EngineGone, Transport
 __all__ = ["Post"]
 
 WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
-RECENT = 1_000  # calls that late output may still belong to
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
 TAKE_S = 0.05  # who waits takes quick answers by itself, and is woken for others
 
@@ -75,7 +73,7 @@ class Post:
         self._lock = threading.RLock()
         self._lines: dict[int, Line] = {}
         self._open: dict[RequestId, Letter] = {}
-        self._recent: dict[RequestId, weakref.ref[Call]] = {}
+        self._recent = RecentCalls()
         self._stops_seen: Counter[EngineInfo] = Counter()
         self._overtaken = Overtaken()
 
@@ -239,10 +237,7 @@ class Post:
     def find(self, request: RequestId) -> Call | None:
         """The call with this number, if it is open, or somebody still holds it."""
         letter = self._open.get(request)
-        if letter is not None:
-            return letter.call
-        recent = self._recent.get(request)
-        return None if recent is None else recent()
+        return self._recent.get(request) if letter is None else letter.call
 
     def _letters_of(self, line: Line) -> list[Letter]:
         """What has not been answered of what was sent this way, in order."""
@@ -255,14 +250,7 @@ class Post:
     def _send(self, letters: Sequence[Letter]) -> None:
         """Send letters that say the same and go the same way."""
         try:
-            if letters and letters[0].relayed and self._transport.relays is not None:
-                addresses = [address_of(letter) for letter in letters]
-                answers = self._transport.relays.send(addresses, letters[0].prepared)
-                for letter, answer in zip(letters, answers, strict=True):
-                    letter.pending = answer
-            else:
-                for letter in letters:
-                    letter.pending = self._transport.send(address_of(letter), letter.prepared)
+            send_together(self._transport, letters)
         except Exception as error:
             # It may be their turn long after the caller has gone on: the calls themselves must say what became of them.
             failure = ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
@@ -317,12 +305,7 @@ class Post:
         call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
         value, error = read_outcome(call, reply.outcome, payload)
         if letter.again and isinstance(reply.outcome, Refused):
-            error = EngineLost(
-                call.engine_id,
-                call.label,
-                "this had begun before, and is not repeated",
-                after="Its namespace has been recovered; what was lost can be sent again",
-            )
+            error = not_repeated(call)
         with self._lock:
             self._make_room(outbox)
             if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
@@ -350,9 +333,7 @@ class Post:
         # After somebody who waits has been told. What comes late is still the call's, for as long as anybody holds it.
         with self._lock:
             if self._open.pop(call.request_id, None) is not None:
-                self._recent[call.request_id] = weakref.ref(call)
-                if len(self._recent) > RECENT:
-                    del self._recent[next(iter(self._recent))]
+                self._recent.add(call)
 
     def settle(self, call: Call, error: Exception) -> None:
         """End a call that will not be answered, or whose answer nobody waits for any more."""

@@ -22,6 +22,10 @@ class Watcher(Protocol):
         """An engine takes requests, or another process does under its id."""
         ...
 
+    def engine_leaving(self, engine_id: int) -> None:
+        """An engine finishes what it has, and takes no more."""
+        ...
+
     def engine_left(self, left: EngineLeft) -> None:
         """An engine takes none; this may be said again, with another prospect of its return."""
         ...
@@ -49,7 +53,7 @@ class Roster:
         self._waiting: dict[int, EngineStartError] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._watchers = 0
+        self._waiters = 0
         self._told: set[int] = set()
         self._on_join: list[EngineCallback] = []
         self._on_leave: list[EngineCallback] = []
@@ -98,7 +102,7 @@ class Roster:
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for engines, and so will hear of those that do not come."""
-        return self._watchers > 0
+        return self._waiters > 0
 
     def get(self, engine_id: int) -> EngineInfo | None:
         """Where an engine lives; None if it is not there."""
@@ -135,8 +139,12 @@ class Roster:
     def retire(self, engine_ids: Iterable[int]) -> None:
         """These engines finish what they have to do, and take no more."""
         with self._changed:
-            self._leaving.update(self._engines.keys() & set(engine_ids))
+            news = self._engines.keys() & set(engine_ids) - self._leaving
+            self._leaving |= news
             self._list_ids()
+            for watcher in self._told_at_once:
+                for engine_id in news:
+                    watcher.engine_leaving(engine_id)
 
     def leave(self, left: EngineLeft) -> None:
         """An incarnation of an engine is gone; nothing happens if it is not the one that is known."""
@@ -185,11 +193,11 @@ class Roster:
             return self._closed or enough() or (bool(self.start_failures or self._waiting) and not on_the_way)
 
         with self._changed:
-            self._watchers += 1
+            self._waiters += 1
             try:
                 self._changed.wait_for(over, timeout_s)
             finally:
-                self._watchers -= 1
+                self._waiters -= 1
             return enough()
 
     def wait_until_gone(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
@@ -216,6 +224,8 @@ class Roster:
                 watcher.engine_joined(engine)
                 if engine_id in self._away:
                     watcher.engine_left(EngineLeft(engine_id, engine.incarnation, "", expected=False, returns=True))
+                if engine_id in self._leaving:
+                    watcher.engine_leaving(engine_id)
 
     def close(self) -> None:
         """Nothing more will be heard: end every wait."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -60,6 +61,7 @@ __all__ = ["Session"]
 ABORT_WAIT_S = 0.5  # an engine that does not answer for so long is held by C code, and so is its queue
 PUSH_GRACE_S = 1.0
 RETRY_S = 0.5
+RECOVERIES = 1_000  # reports that are kept
 _USUAL_TERMS = Terms()
 
 
@@ -75,7 +77,7 @@ class Session:
         self.transport = transport
         self.name = name
         self.ledger = Ledger()
-        self.recoveries: list[RecoveryReport] = []
+        self.recoveries: deque[RecoveryReport] = deque(maxlen=RECOVERIES)
         self._callbacks = Callbacks()
         self.roster = Roster(self._callbacks.call)
         self.closed = False

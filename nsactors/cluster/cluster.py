@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from nsactors.client import Client
+from nsactors.client.arriving import wait_for_engines
 from nsactors.cluster.options import EngineKeywords, engine_options
 from nsactors.cluster.resources import available_cores, store_bytes, thread_environment
 from nsactors.cluster.scaling import Scaling, whole_number
@@ -118,7 +119,7 @@ class Cluster(Scaling):
         try:
             self.start_cluster_sync()
             client = self._running()
-            client.expect_engines(n, START_TIMEOUT_S, patient=False)
+            wait_for_engines(client.session, n, START_TIMEOUT_S, patient=False)
         except BaseException:  # Ctrl-C too: nobody would stop what has been started so far
             self.stop_cluster_sync()
             raise

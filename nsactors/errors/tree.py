@@ -34,8 +34,8 @@ Each class builds its message from its fields, says what to do next, and survive
 """
 
 from collections.abc import Iterable
-from typing import Any
 
+from nsactors.errors.base import NsactorsError
 from nsactors.errors.ranges import engine_ranges
 from nsactors.errors.wording import last_lines, short_repr, unknown_keyword
 
@@ -66,25 +66,6 @@ __all__ = [
     "UnknownFlag",
     "UnknownOption",
 ]
-
-
-class NsactorsError(Exception):
-    """Base of every exception that nsactors raises."""
-
-    def __str__(self) -> str:
-        # Past KeyError, whose own __str__ shows the repr of the message.
-        return Exception.__str__(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own way calls __init__ with args, which here hold the message and not the fields.
-        return _rebuild, (type(self), self.args, self.__dict__)
-
-
-def _rebuild(cls: type[NsactorsError], args: tuple[object, ...], fields: dict[str, object]) -> NsactorsError:
-    error = cls.__new__(cls, *args)
-    error.args = args  # OSError's __new__ leaves them to __init__
-    error.__dict__.update(fields)
-    return error
 
 
 class TargetError(NsactorsError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -13,12 +14,15 @@ from typing import Any
 from nsactors.errors import CompositeError
 from nsactors.results.call import Call, CallOwner, ExecuteReply
 from nsactors.results.call_group import CallGroup
+from nsactors.results.lean_future import LeanFuture
 from nsactors.results.waiting import wait_or_interrupt
 
 __all__ = ["AsyncResult"]
 
+_COUNTING = threading.Lock()  # held for an instant: one is enough for all results
 
-class AsyncResult(CallGroup, Future[Any]):
+
+class AsyncResult(CallGroup, LeanFuture):
     """The result of one request to each of several engines.
 
     It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has answered and all their
@@ -42,7 +46,7 @@ class AsyncResult(CallGroup, Future[Any]):
         single: bool = False,
         return_exceptions: bool = False,
     ) -> None:
-        Future.__init__(self)
+        LeanFuture.__init__(self)
         CallGroup.__init__(self, list(calls), label, single)
         self._owner = owner
         self._return_exceptions = return_exceptions
@@ -62,12 +66,12 @@ class AsyncResult(CallGroup, Future[Any]):
             super().add_done_callback(lambda done: self._owner.call_back(partial(fn, done)))
 
     def _one_settled(self, call: Call | None = None) -> None:
-        with self._condition:
+        with _COUNTING:
             self._open -= 1
             last = self._open == 0
-            # Waking somebody who waits for all of them at each answer is what costs a call to many engines most.
-            if self._parts_awaited or (call is not None and call.error is not None):
-                self._condition.notify_all()
+        # Waking somebody who waits for all of them at each answer is what costs a call to many engines most.
+        if self._parts_awaited or (call is not None and call.error is not None):
+            self.notify()
         if last:
             # A result that was cancelled meanwhile has no use for an outcome.
             with contextlib.suppress(concurrent.futures.InvalidStateError):

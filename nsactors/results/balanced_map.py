@@ -114,5 +114,4 @@ class BalancedMapResult(AsyncMapResult):
 
     def _piece_arrived(self, piece: MapPiece) -> None:
         if self._parts_awaited or piece.error is not None:
-            with self._condition:
-                self._condition.notify_all()
+            self.notify()

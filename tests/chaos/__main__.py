@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(draw(figures, warm_up_s))
     grown = overgrown(figures, warm_up_s)
     for one in grown:
-        console.print(f"[red]{one.what} has grown by {one.share:.1%}")
+        console.print(f"[red]{one.kind}: {one.what} has grown by {one.share:.1%}")
     return 1 if figures.tally.complaints or grown else 0
 
 

@@ -157,10 +157,12 @@ class VanishingClient(Fault):
 
     def __init__(self) -> None:
         self._clients: dict[str, subprocess.Popen[str]] = {}
+        self._heard: dict[str, tuple[int, str, str]] = {}
 
     def strike(self, scene: Scene) -> bool:
         """See ``Fault``."""
-        name = f"v{len(self._clients)}"
+        self._hear(wait=False)
+        name = f"v{len(self._heard) + len(self._clients)}"
         self._clients[name] = subprocess.Popen(
             [sys.executable, "-c", CLIENT, scene.connection, name, str(scene.chance.uniform(0, 2))],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -172,10 +174,10 @@ class VanishingClient(Fault):
 
     def look_back(self, scene: Scene) -> Iterator[str]:
         """See ``Fault``."""
-        for name, client in self._clients.items():
-            printed, errors = client.communicate(timeout=CLIENT_LIMIT_S)
-            if client.returncode != -signal.SIGKILL:
-                yield f"client {name} ended with status {client.returncode}: {errors}"
+        self._hear(wait=True)
+        for name, (status, printed, errors) in self._heard.items():
+            if status != -signal.SIGKILL:
+                yield f"client {name} ended with status {status}: {errors}"
             acknowledged = {tuple(map(int, line.split())) for line in printed.splitlines()}
             notes = scene.rc[:].pull(f"[number for author, number in ledger if author == {name!r}]", block=True)
             found = [(engine_id, note) for engine_id, there in zip(scene.rc.ids, notes, strict=True) for note in there]
@@ -183,6 +185,14 @@ class VanishingClient(Fault):
                 yield f"client {name} was told of notes that are not there: {sorted(missing)}"
             if len(found) > len(set(found)) or any(list(there) != sorted(there) for there in notes):
                 yield f"notes of client {name} are there twice, or not in order: {notes}"
+
+    def _hear(self, *, wait: bool) -> None:
+        """What those had to say that have ended."""
+        for name, client in list(self._clients.items()):
+            if wait or client.poll() is not None:
+                printed, errors = client.communicate(timeout=CLIENT_LIMIT_S)
+                self._heard[name] = client.returncode, printed, errors
+                del self._clients[name]
 
 
 FAULTS: dict[type[Fault], int] = {

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import psutil
 
-__all__ = ["GROWTH_LIMIT", "OURS", "Growth", "Reading", "Size", "growth", "read"]
+__all__ = ["Growth", "Reading", "Size", "growth", "read"]
 
 GROWTH_LIMIT = 0.05
-OURS = ("client", "controller", "engine")  # Ray's own are shown, and not judged
+JUDGED = ("all", "client", "controller", "engine")  # Ray's own processes are shown
 _TITLES = {
     "ray::RayController": "controller",
     "ray::RayEngine": "engine",
@@ -39,8 +39,16 @@ class Reading(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """What one quantity was after the warm-up and in the end: the median of several readings each."""
+    """What one quantity was after the warm-up and in the end: the median of several readings each.
 
+    Attributes:
+        kind: of process; or "all".
+        what: a field of :class:`Size`.
+        before: after the warm-up.
+        after: in the end.
+    """
+
+    kind: str
     what: str
     before: float
     after: float
@@ -50,6 +58,11 @@ class Growth(NamedTuple):
         """By how much it has grown."""
         return self.after / self.before - 1 if self.before else 0.0
 
+    @property
+    def is_too_much(self) -> bool:
+        """Whether it has grown by more than it may."""
+        return self.kind in JUDGED and self.share > GROWTH_LIMIT
+
 
 def read(at_s: float) -> Reading:
     """The sizes of this process and of all that it has started."""
@@ -57,7 +70,7 @@ def read(at_s: float) -> Reading:
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
             found[_kind(process)].append((process.num_fds(), _own_bytes(process.pid)))
-        except (psutil.Error, OSError, IndexError):  # it has just ended
+        except (psutil.Error, OSError):  # it has just ended
             continue
     return Reading(at_s, {kind: _size(list(values)) for kind, values in sorted(found.items())})
 
@@ -72,14 +85,14 @@ def growth(readings: Sequence[Reading], warm_up_s: float) -> list[Growth]:
     if not third:
         return []
     first, last = warm[:third], warm[-third:]
-    grown = [Growth("processes in all", _median(map(_count, first)), _median(map(_count, last)))]
+    grown = [Growth("all", "processes", _median(map(_count, first)), _median(map(_count, last)))]
     for kind in sorted({kind for reading in warm for kind in reading.sizes}):
         for what in Size._fields[1:]:
             before, after = (
                 _median(getattr(reading.sizes[kind], what) for reading in part if kind in reading.sizes)
                 for part in (first, last)
             )
-            grown.append(Growth(f"{kind}: {what}", before, after))
+            grown.append(Growth(kind, what, before, after))
     return grown
 
 
@@ -106,5 +119,7 @@ def _median(values: Iterable[float]) -> float:
 
 def _own_bytes(pid: int) -> int:
     """Memory that is neither shared nor backed by a file; what the object store holds is not in it."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)

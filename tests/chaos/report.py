@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from tests.chaos.readings import GROWTH_LIMIT, OURS, Growth, growth
+from tests.chaos.readings import Growth, growth
 from tests.chaos.run import Figures
 
 __all__ = ["draw", "overgrown"]
@@ -32,9 +32,7 @@ def draw(figures: Figures, warm_up_s: float) -> RenderableType:
 
 def overgrown(figures: Figures, warm_up_s: float) -> list[Growth]:
     """What of ours has grown by more than it may."""
-    return [
-        g for g in growth(figures.readings, warm_up_s) if g.share > GROWTH_LIMIT and g.what.startswith((*OURS, "p"))
-    ]
+    return [one for one in growth(figures.readings, warm_up_s) if one.is_too_much]
 
 
 def _counts(figures: Figures) -> Iterator[str]:
@@ -70,12 +68,13 @@ def _grown(grown: Sequence[Growth]) -> Table:
     for heading in ("", "before", "after", "growth"):
         table.add_column(heading, justify="right" if heading else "left")
     for one in grown:
-        table.add_row(one.what, _amount(one.what, one.before), _amount(one.what, one.after), f"{one.share:+.1%}")
+        amounts = (_amount(one.what, value) for value in (one.before, one.after))
+        table.add_row(f"{one.kind}: {one.what}", *amounts, f"{one.share:+.1%}")
     return table
 
 
 def _amount(what: str, value: float) -> str:
-    return f"{value / MEGABYTE:.1f} MB" if what.endswith("memory") else f"{value:.1f}"
+    return f"{value / MEGABYTE:.1f} MB" if what == "memory" else f"{value:.1f}"
 
 
 def _listed(counts: dict[str, int]) -> str:

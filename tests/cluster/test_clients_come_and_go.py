@@ -103,16 +103,16 @@ print(result.get(60) == [x * x for x in range(50)], len(result.stdout), result.s
     assert collected == "True 50 squared 0"
 
 
-def test_a_client_that_is_killed_is_missed_and_what_it_would_have_got_is_kept(
-    rc: Client, run: Run, gate: Gate, tmp_path: Path
-) -> None:
+def test_a_client_that_is_killed_is_missed_and_what_it_would_have_got_is_kept(rc: Client, run: Run, gate: Gate) -> None:
+    """Eight megabytes, and it had not called flush()."""
     rc[0].push({"pass_through": gate.pass_through}, block=True)
     name, _ = run("""
 def work():
     pass_through()
     return np.ones(1_000_000)
 rc[0].apply_async(work)
-rc.session.announcer.flush(10)
+while not rc.history(client=rc.name):
+    threading.Event().wait(0.05)
 die()
 """)
     killed = time.monotonic()

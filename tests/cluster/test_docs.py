@@ -15,6 +15,7 @@ PAGES = [
     "docs/tutorials/first-cluster.md",
     "docs/how-to/move-data.md",
     "docs/how-to/memory.md",
+    "docs/how-to/scale.md",
     "docs/how-to/recover.md",
     "docs/how-to/come-back-for-results.md",
 ]

@@ -58,7 +58,6 @@ with Cluster(n=3, recovery="replay", journal=sys.argv[1]) as rc:
         "place": view.apply_sync(socket.gethostname),
         "ids": rc.ids,
         "shipped_only": report.shipped_only,
-        "report": str(report),
     }), flush=True)
     input()
     print(json.dumps([view.pull("len(ledger)", block=True), rc.ids]))
@@ -88,13 +87,13 @@ def test_the_namespace_of_an_engine_whose_host_is_gone_comes_back_on_another(
         driver.stdin.write("\n")
         driver.stdin.flush()
         told: dict[str, Any] = json.loads(driver.read_line())
-        print(told["report"], "missing:", sorted(set(told["answered"]) - set(told["ledger"])))
         if happens is not Host.kill:
             (Host.thaw if happens is Host.freeze else Host.reconnect)(hosts[2])
             wait_until(lambda: not engines_on(hosts[2]))
         end, _ = driver.communicate("\n")
     ledger, answered = told["ledger"], told["answered"]
     missing = sorted(set(answered) - set(ledger))
+    print(f"{len(missing)} of {len(answered)} answered requests are missing")
     assert ledger == sorted(set(ledger))
     assert len(told["lost"]) <= 1
     assert set(ledger) <= {*answered, *told["lost"]}

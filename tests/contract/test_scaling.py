@@ -165,6 +165,31 @@ def test_an_engine_of_the_view_that_goes_takes_nothing_of_a_map_with_it(
     assert list(results) == list(range(1, 300))
 
 
+def test_balanced_work_goes_on_while_an_engine_finishes_and_goes(
+    cluster: Cluster, rc: Client, add_engines: AddEngines
+) -> None:
+    (new,) = add_engines(1)
+    results = rc.load_balanced_view().map(abs, range(20_000), chunksize=10, block=False)
+    cluster.stop_engines(new)
+    assert results.get(TIMEOUT_S) == list(range(20_000))
+
+
+def test_an_engine_that_is_about_to_go_gets_no_more_balanced_work(
+    rc: Client, add_engines: AddEngines, gate: Gate, stop: Callable[..., Future[None]]
+) -> None:
+    (new,) = add_engines(1)
+    lview = rc.load_balanced_view()
+    running = rc[new].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    stopping = stop(new)
+    wait_until(lambda: new not in rc.ids)
+    tasks = [lview.apply_async(abs, -1) for _ in range(20)]
+    assert [task.get(TIMEOUT_S) for task in tasks] == [1] * 20  # none waits behind the gate
+    gate.open()
+    assert running.get(TIMEOUT_S) == "passed"
+    stopping.result(TIMEOUT_S)
+
+
 def test_calls_to_all_look_up_the_engines_each_time(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
     everyone = rc.direct_view("all")
     lengths = [len(everyone.apply_async(abs, -1).get(TIMEOUT_S))]

@@ -20,7 +20,7 @@ from nsactors.client.tasks.driving import Driver, TaskStatus
 from nsactors.client.tasks.jobs import Job
 from nsactors.core.cluster import EngineInfo, EngineLeft
 from nsactors.core.messages import Capability, RequestId
-from nsactors.core.scheduling import Engine, EngineAdded, EngineRemoved, Forgotten, Submitted, Task, Tick
+from nsactors.core.scheduling import Engine, EngineAdded, EngineClosing, EngineRemoved, Forgotten, Submitted, Task, Tick
 from nsactors.errors import ClientClosed, ClusterStopped, ClusterUnreachable
 from nsactors.results import NOWHERE, Call, MapCall, TaskCall
 
@@ -124,6 +124,10 @@ class Farm:
     def engine_joined(self, engine: EngineInfo) -> None:
         """Roster: an engine takes tasks."""
         self._notes.put(partial(self._add_engine, engine.engine_id))
+
+    def engine_leaving(self, engine_id: int) -> None:
+        """Roster: an engine finishes what it has, and takes no more."""
+        self._notes.put(lambda: self._driver.tell(EngineClosing(engine_id, time.monotonic())))
 
     def engine_left(self, left: EngineLeft) -> None:
         """Roster: an engine takes none any more."""

@@ -16,6 +16,7 @@ class Member:
 
     engine: Engine
     serial: int
+    closing: bool = False  # it takes no more work
     batches: dict[int, Batch] = field(default_factory=dict)  # in the order in which it runs them
 
     @property
@@ -101,6 +102,13 @@ class Fleet:
         self.away.discard(engine.engine_id)
         self.idle[engine.engine_id] = None
 
+    def close(self, engine_id: int) -> None:
+        """An engine takes no more work, and does what it has."""
+        member = self.members.get(engine_id)
+        if member is not None:
+            member.closing = True
+            self._sort_in(member)
+
     def remove(self, engine_id: int, *, returns: bool) -> list[Batch]:
         """An engine takes no more work. Returns what it held, in its order."""
         (self.away.add if returns else self.away.discard)(engine_id)
@@ -130,6 +138,8 @@ class Fleet:
     def _sort_in(self, member: Member) -> None:
         self.idle.pop(member.engine_id, None)
         self.hungry.pop(member.engine_id, None)
+        if member.closing:
+            return
         if len(member.batches) == 0:
             self.idle[member.engine_id] = None
         elif len(member.batches) == 1 and not any(batch.is_suspect for batch in member.batches.values()):

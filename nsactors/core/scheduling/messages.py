@@ -22,6 +22,7 @@ __all__ = [
     "Effect",
     "Engine",
     "EngineAdded",
+    "EngineClosing",
     "EngineRemoved",
     "Event",
     "Forgotten",
@@ -253,6 +254,14 @@ class EngineAdded:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineClosing:
+    """An engine does what it has been sent and takes no more: it is about to go."""
+
+    engine_id: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRemoved:
     """An engine's process is gone; ``returns`` if another one is being started under its id."""
 
@@ -276,7 +285,7 @@ class Tick:
     at: float
 
 
-Event = Submitted | Replied | TakenBack | AbortRequested | EngineAdded | EngineRemoved | Forgotten | Tick
+Event = Submitted | Replied | TakenBack | AbortRequested | EngineAdded | EngineClosing | EngineRemoved | Forgotten | Tick
 
 
 # Effects: what is to be done.

@@ -18,6 +18,7 @@ from nsactors.core.scheduling.messages import (
     Dispatch,
     Effect,
     EngineAdded,
+    EngineClosing,
     EngineRemoved,
     Event,
     Forgotten,
@@ -135,6 +136,8 @@ class Scheduler:
                 lost = self._fleet.remove(engine.engine_id, returns=True)
                 self._fleet.add(engine)
                 self._engines_changed(engine.engine_id, lost, at)
+            case EngineClosing(engine_id):
+                self._fleet.close(engine_id)
             case EngineRemoved(engine_id, at, returns):
                 lost = self._fleet.remove(engine_id, returns=returns)
                 self._engines_changed(engine_id, lost, at)

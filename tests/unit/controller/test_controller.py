@@ -167,6 +167,7 @@ def test_history_that_was_reported_is_there(run: Scenario) -> None:
         await world.start(1)
         await world.controller.report(0, 0, Report(history=(ENTRY,)))
         world.kill_controller()
+        assert await world.controller.history() == [ENTRY]
         await world.controller.report(0, 0, Report(history=(ENTRY,)))  # the engine has not heard that it was taken
         assert await world.controller.history() == [ENTRY]
 

@@ -17,6 +17,7 @@ from nsactors.core.scheduling import (
     Effect,
     Engine,
     EngineAdded,
+    EngineClosing,
     EngineRemoved,
     GiveUp,
     Interrupt,
@@ -259,6 +260,24 @@ def test_an_engine_that_does_not_meet_a_condition_is_passed_over_for_good() -> N
     assert (sent(effects), only(Deliver, effects)) == ([(1, "a")], [])
     given_up = only(GiveUp, reply(scheduler, only(Dispatch, effects)[0], Status.UNMET))
     assert [(e.span, e.why) for e in given_up] == [(Span("a"), Why.IMPOSSIBLE)]
+
+
+# Engines that go.
+
+
+def test_an_engine_that_is_about_to_go_finishes_what_it_has_and_gets_no_more() -> None:
+    scheduler = with_engines(2)
+    batches = only(Dispatch, submit(scheduler, Task("a"), Task("b"), Task("c"), Task("d")))
+    closing = [scheduler.handle(EngineClosing(0, at=0.5)), reply(scheduler, batches[0])]
+    assert sent([effect for effects in closing for effect in effects]) == []
+    assert {engine_id for engine_id, _ in sent(reply(scheduler, batches[1]))} == {1}
+
+
+def test_what_only_an_engine_that_is_about_to_go_could_do_waits_for_its_end() -> None:
+    scheduler = with_engines(1)
+    scheduler.handle(EngineClosing(0, at=0.0))
+    assert sent(submit(scheduler, Task("a"))) == []
+    assert sent(scheduler.handle(EngineAdded(Engine(1), at=1.0))) == [(1, "a")]
 
 
 # Engines that are lost.

@@ -20,6 +20,7 @@ from nsactors.core.scheduling import (
     Effect,
     Engine,
     EngineAdded,
+    EngineClosing,
     EngineRemoved,
     Event,
     GiveUp,
@@ -76,6 +77,7 @@ class Process:
 
     engine: Engine
     flights: dict[int, Flight] = field(default_factory=dict)
+    closing: bool = False
 
     @property
     def current(self) -> Flight | None:
@@ -120,6 +122,12 @@ class World(RuleBasedStateMachine):
     def an_engine_is_lost(self, engine_id: int, returns: bool) -> None:
         self.bury(engine_id)
         self.tell(EngineRemoved(engine_id, self.now, returns))
+
+    @rule(engine_id=ENGINE_IDS)
+    def an_engine_is_about_to_go(self, engine_id: int) -> None:
+        if engine_id in self.processes:
+            self.processes[engine_id].closing = True
+        self.tell(EngineClosing(engine_id, self.now))
 
     @rule(
         size=st.sampled_from([0, 1, 1, 1, 5, 40]),
@@ -203,6 +211,7 @@ class World(RuleBasedStateMachine):
         match effect:
             case Dispatch(engine_id, batch_id, spans):
                 process = self.processes[engine_id]  # never one that was lost
+                assert not process.closing, "it gets no more"
                 items = items_of(*spans)
                 assert len(set(items)) == len(items) > 0
                 for item in items:
@@ -257,7 +266,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def no_engine_is_idle_while_it_could_begin_something(self) -> None:
-        idle = [process for process in self.processes.values() if not process.flights]
+        idle = [process for process in self.processes.values() if not (process.flights or process.closing)]
         if not idle:
             return
         for task in self.tasks.values():

@@ -1,0 +1,76 @@
+"""Pools of workers whose maps are balanced: of the standard library, and Ray's in its likeness."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from benchmarks.operations import FEW_ITEMS, MANY_ITEMS, TASKS
+from benchmarks.systems.bare_ray import BareRay
+
+__all__ = ["ProcessPool", "RayPool"]
+
+
+def idle(x: Any) -> None:
+    """Does nothing; importable, for these pools send functions by name."""
+
+
+class ProcessPool:
+    """``concurrent.futures.ProcessPoolExecutor``, an item a message as it comes."""
+
+    def start(self, engines: int) -> None:
+        self._pools = {engines: ProcessPoolExecutor(engines)}
+        list(self._pools[engines].map(idle, range(engines)))
+
+    def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
+        if operation not in ("tasks", "map-few", "map-many"):
+            return None
+        pool = self._pools.setdefault(engines, ProcessPoolExecutor(engines))
+        match operation:
+            case "tasks":
+                return lambda: [future.result() for future in [pool.submit(idle, 1) for _ in range(TASKS)]]
+            case "map-few":
+                return lambda: list(pool.map(idle, range(FEW_ITEMS)))
+            case _:
+                return lambda: list(pool.map(idle, range(MANY_ITEMS)))
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.shutdown()
+
+
+class RayPool:
+    """``ray.util.multiprocessing.Pool``, which cuts a map into a few parts a worker.
+
+    Args:
+        host: whose Ray it runs on.
+    """
+
+    def __init__(self, host: BareRay) -> None:
+        self._pools: dict[int, Any] = {}
+
+    def start(self, engines: int) -> None:
+        """There is nothing to start."""
+
+    def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
+        if operation not in ("tasks", "map-few", "map-many"):
+            return None
+        if engines not in self._pools:
+            from ray.util.multiprocessing import Pool
+
+            # No more workers than CPUs: it refuses to start them.
+            self._pools[engines] = Pool(min(engines, len(os.sched_getaffinity(0))))
+        pool = self._pools[engines]
+        match operation:
+            case "tasks":
+                return lambda: [result.get() for result in [pool.apply_async(idle, (1,)) for _ in range(TASKS)]]
+            case "map-few":
+                return lambda: pool.map(idle, range(FEW_ITEMS))
+            case _:
+                return lambda: pool.map(idle, range(MANY_ITEMS))
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.terminate()

@@ -1,0 +1,126 @@
+"""Tasks while engines die and come back."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsactors import Client, Cluster, Dependency
+from nsactors.errors import ImpossibleDependency, TaskLost
+from nsactors.results import AsyncResult
+from tests.gates import TIMEOUT_S, open_gate, wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(120)]
+
+TASKS = 200
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster(n=0)
+    cluster.start_and_connect_sync()
+    yield cluster
+    cluster.stop_cluster_sync()
+
+
+@pytest.fixture
+def rc(cluster: Cluster) -> Iterator[Client]:
+    with cluster.connect_client_sync(report=lambda text: None) as client:
+        yield client
+        cluster.stop_engines(client.ids)
+
+
+def start(cluster: Cluster, rc: Client, count: int, recovery: str) -> list[int]:
+    ids = cluster.start_engines(count, recovery=recovery)
+    wait_until(lambda: set(ids) <= set(rc.ids))
+    return ids
+
+
+@pytest.mark.parametrize("recovery", ["restart", "replay"])
+def test_every_task_has_one_result_though_engines_are_killed_again_and_again(
+    cluster: Cluster, rc: Client, recovery: str, tmp_path: Path
+) -> None:
+    ids = start(cluster, rc, 2, recovery)
+    lview = rc.load_balanced_view(ids)
+
+    def work(number: int) -> tuple[int, int]:
+        import os
+        import time
+
+        time.sleep(0.02)  # noqa: TID251 (long enough to be killed)
+        with open(tmp_path / f"{number}", "a") as file:
+            file.write(f"{os.getpid()}\n")
+        return number, os.getpid()
+
+    results = [lview.apply_async(work, number) for number in range(TASKS)]
+    for killed in range(1, 4):
+        wait_until(lambda: sum(result.ready() for result in results) > killed * TASKS // 5)  # noqa: B023
+        pids = {info.pid for i in ids if (info := rc.session.roster.get(i)) is not None}
+        os.kill(random.Random(killed).choice(sorted(pids)), signal.SIGKILL)
+        wait_until(lambda: pids != {i.pid for e in ids if (i := rc.session.roster.get(e)) is not None})  # noqa: B023
+    values = [result.get(TIMEOUT_S) for result in results]
+    assert [number for number, _ in values] == list(range(TASKS))
+    repeated = [result for result in results if result.tried_on]
+    assert repeated, "somebody was killed at work"
+    runs = [(tmp_path / f"{number}").read_text().split() for number in range(TASKS)]
+    assert all(len(pids) == 1 or result.tried_on for pids, result in zip(runs, results, strict=True))
+    assert all(str(pid) == pids[-1] for pids, (_, pid) in zip(runs, values, strict=True))
+
+
+def test_a_task_that_kills_every_engine_is_given_up_and_spares_the_others(cluster: Cluster, rc: Client) -> None:
+    ids = start(cluster, rc, 2, "restart")
+    lview = rc.load_balanced_view(ids)
+    deadly = lview.apply_async(os.abort)
+    others = [lview.apply_async(abs, -number) for number in range(50)]
+    with pytest.raises(TaskLost, match="abort"):
+        deadly.get(60)
+    assert [result.get(TIMEOUT_S) for result in others] == list(range(50))
+
+
+def test_order_and_place_hold_in_a_graph_of_many_tasks(cluster: Cluster, rc: Client) -> None:
+    ids = start(cluster, rc, 3, "none")
+    lview = rc.load_balanced_view(ids)
+    choices = random.Random(1)
+    results: list[AsyncResult] = []
+    after: list[list[AsyncResult]] = []
+    follows: list[AsyncResult | None] = []
+    for number in range(1000):
+        before = choices.sample(results, min(len(results), choices.randrange(3)))
+        leader = choices.choice(results) if results and choices.random() < 0.3 else None
+        with lview.temp_flags(after=Dependency(before), follow=leader):
+            results.append(lview.apply_async(abs, number))
+        after.append(before)
+        follows.append(leader)
+    assert [result.get(TIMEOUT_S) for result in results] == list(range(1000))
+    for result, before, leader in zip(results, after, follows, strict=True):
+        assert all(earlier.received <= result.received for earlier in before)
+        assert leader is None or leader.engine_id == result.engine_id
+
+
+def test_a_task_that_follows_one_whose_engine_has_died_is_impossible(cluster: Cluster, rc: Client) -> None:
+    (gone, _) = start(cluster, rc, 2, "restart")
+    lview = rc.load_balanced_view([gone])
+    leader = lview.apply_async(os.getpid)
+    pid = leader.get(TIMEOUT_S)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: (info := rc.session.roster.get(gone)) is not None and info.pid != pid)
+    with rc.load_balanced_view().temp_flags(follow=leader) as anywhere, pytest.raises(ImpossibleDependency):
+        anywhere.apply_async(os.getpid).get(TIMEOUT_S)
+
+
+def test_ctrl_c_at_a_map_stops_its_items(cluster: Cluster, rc: Client, tmp_path: Path) -> None:
+    ids = start(cluster, rc, 2, "none")
+    lview = rc.load_balanced_view(ids)
+    with open_gate(tmp_path / "gate") as gate:
+        result = lview.map_async(lambda x: gate.pass_through(), range(100), chunksize=1)
+        gate.wait_arrived(2)
+        result.abort(interrupt=True)
+        values: Any = result.get(TIMEOUT_S, return_exceptions=True)
+    names = {getattr(value, "ename", type(value).__name__) for value in values}
+    assert names == {"KeyboardInterrupt", "TaskAborted"}
