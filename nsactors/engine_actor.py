@@ -183,12 +183,9 @@ class EngineActor:
         nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
             case Verdict.REPEATED:
-                known = self.answers.again(request.id)
-                if known is None:
-                    return self._reply(request, Refused(), nothing, started), None
-                # Its end may not have been reported before this engine died.
-                self._news.add(Ended(request, started, time.time(), known[0].outcome))
-                return known
+                if known := self.answers.again(request.id):
+                    self._news.add(Ended(request, started, time.time(), known[0].outcome))  # perhaps unheard of
+                return known or (self._reply(request, Refused(), nothing, started), None)
             case Verdict.ABORTED:
                 return self._reply(request, Aborted(), nothing, started), None
             case Verdict.RUN:
@@ -300,6 +297,8 @@ class EngineActor:
         try:
             if not self._patiently(self._port.register, info):
                 return self._host.exit("nobody wants this engine any more")
+            if self._journal is not None:
+                self._journal.settled(self._closed)
             self._host.warm_up()
             while not self._closed.is_set():
                 commands = self._patiently(self._port.poll, spec.engine_id, spec.incarnation)
@@ -371,8 +370,6 @@ class EngineActor:
             due = True
             self._announced = running[0].id
             self._news.add(begun_entry(running[0], self._spec.engine_id, running[1]))
-        if self._journal is not None and self._journal.ships:
-            self._ship_journal(self._journal)
         batch = self._output.take()
         if batch:
             self._news.add(batch)

@@ -102,6 +102,7 @@ class Announcer:
             if self._closed.wait(AFTER_S):
                 return
             self._stirred.clear()
+            self._post.listen_to_strays(time.time() - AFTER_S)
             calls = self._sent_calls()
             with contextlib.suppress(ConnectionLost):  # it is said with the next
                 self._announce(calls, sent_before=time.time() - AFTER_S, at_most=AT_A_TIME)

@@ -46,6 +46,7 @@ class Letter:
         carries_tasks: whether it dies with the incarnation it is sent to, for its content goes elsewhere then.
         engine: the incarnation it goes to; None as long as there is none.
         pending: what the transport gave for it when it was sent.
+        heard: the transport has been told who takes the answer.
         again: it had been sent to an incarnation that is gone.
     """
 
@@ -58,6 +59,7 @@ class Letter:
     carries_tasks: bool = False
     engine: EngineInfo | None = None
     pending: Any = None
+    heard: bool = False
     again: bool = False
 
 

@@ -33,7 +33,8 @@ class Overtaken:
         """Until the next call has waited long enough; None if none waits."""
         if not self._calls:
             return None
-        return max(0.0, min(deadline for _, deadline in self._calls.values()) - time.monotonic())
+        calls = list(self._calls.values())  # in one step: replies may add to them meanwhile
+        return max(0.0, min(deadline for _, deadline in calls) - time.monotonic())
 
     def take_overdue(self) -> list[Call]:
         """Calls that have waited long enough."""

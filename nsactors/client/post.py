@@ -122,32 +122,36 @@ class Post:
             if not awaited or relayed:
                 self._listen(leaving)
         for call in strangers:  # they left between the look-up of targets and now
-            self._end(call, None, EngineLost(call.engine_id, label, "it left before the request was sent"))
+            self.end(call, None, EngineLost(call.engine_id, label, "it left before the request was sent"))
         return calls
 
     def take(self, calls: Sequence[Call]) -> bool:
         """Wait a moment for the answers of calls that were submitted to be awaited; whether they are all here.
 
-        If they are not, they come by themselves from now on.
-
-        Raises:
-            KeyboardInterrupt: as any wait; they come by themselves then too.
+        If they are not, or if this is interrupted, they come by themselves from now on.
         """
-        letters = [self._open.get(call.request_id) for call in calls]
-        sent = [letter for letter in letters if letter is not None and letter.pending is not None]
+        sent: list[Letter] = []
         delivered = None
-        if len(sent) == len(calls):
-            try:
+        try:
+            with self._lock:  # claimed: nobody else listens for these answers meanwhile
+                letters = [self._open.get(call.request_id) for call in calls]
+                sent = [i for i in letters if i is not None and i.pending is not None and not i.heard]
+                for letter in sent:
+                    letter.heard = True
+            if len(sent) == len(calls):
                 delivered = self._transport.take([letter.pending for letter in sent], TAKE_S)
-            except BaseException:
-                self._listen(sent)
-                raise
-        if delivered is None:
+            for letter, content in zip(sent, delivered or (), strict=False):
+                self._deliver(letter, letter.line.outbox, content)
+        finally:  # after Ctrl-C while one is unpickled, too: it is brought again
+            for letter in sent:
+                if delivered is None or not letter.call.done:
+                    letter.heard = letter.pending is None
             self._listen(sent)
-            return False
-        for letter, content in zip(sent, delivered, strict=True):
-            self._deliver(letter, letter.line.outbox, content)
-        return all(call.done for call in calls)
+        return delivered is not None and all(call.done for call in calls)
+
+    def listen_to_strays(self, sent_before: float) -> None:
+        """See to the answers that nobody has come to take: whoever was to take them has been interrupted."""
+        self._listen([letter for letter in self.open_letters() if letter.call.submitted < sent_before])
 
     def withdraw(self, calls: Iterable[Call]) -> list[Call]:
         """Those of ``calls`` that have not been sent; they will not be."""
@@ -158,8 +162,10 @@ class Post:
                 for line in self._lines.values()
                 for letter in line.outbox.take_back(lambda letter: letter.call.request_id in requests)
             ]
-            held = [self._open[request] for request in requests if request in self._open]
-            return withdrawn + [letter.call for letter in held if letter.engine is None]
+            held = [i for request in requests if (i := self._open.get(request)) and i.engine is None]
+            for letter in held:  # or it might be sent before it is ended
+                del self._open[letter.call.request_id]
+            return withdrawn + [letter.call for letter in held]
 
     def open_calls(self) -> list[Call]:
         """Calls that have not been answered, in order of submission; without those that carry tasks."""
@@ -184,7 +190,7 @@ class Post:
             line.engine, line.outbox, line.away = engine, Outbox(WINDOW), False
             for letter in held:
                 letter.again = letter.engine is not None
-                letter.pending = None
+                letter.pending, letter.heard = None, False
                 if self._offer(letter):
                     self._send([letter])
                     self._listen([letter])
@@ -219,7 +225,7 @@ class Post:
             overtaken = call.output.complete and self._overtaken.remove(call)
         call.output_arrived()
         if overtaken:
-            self._end(call, call.value, call.error)
+            self.end(call, call.value, call.error)
 
     @property
     def seconds_to_overdue(self) -> float | None:
@@ -232,7 +238,7 @@ class Post:
             overdue = self._overtaken.take_overdue()
         for call in overdue:
             call.output.chunks.append(StreamText("stderr", "[nsactors: output was lost on its way]\n"))
-            self._end(call, call.value, call.error)
+            self.end(call, call.value, call.error)
 
     def find(self, request: RequestId) -> Call | None:
         """The call with this number, if it is open, or somebody still holds it."""
@@ -256,13 +262,17 @@ class Post:
             failure = ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
             for letter in letters:
                 if letter.pending is None:
-                    self._end(letter.call, None, failure)
+                    self._make_room(letter.line.outbox)
+                    self.end(letter.call, None, failure)
 
     def _listen(self, letters: Iterable[Letter]) -> None:
         for letter in letters:
-            if letter.pending is not None:
+            with self._lock:
+                pending = None if letter.heard else letter.pending
+                letter.heard = letter.heard or pending is not None
+            if pending is not None:
                 deliver = partial(self._deliver, letter, letter.line.outbox, lingers=False)
-                self._transport.when_answered(letter.pending, deliver)
+                self._transport.when_answered(pending, deliver)
 
     def _send_waiting(self, outbox: Outbox[Letter]) -> None:
         with self._lock:
@@ -271,10 +281,7 @@ class Post:
                 self._listen([letter])
 
     def _deliver(self, letter: Letter, outbox: Outbox[Letter], content: Any, *, lingers: bool = True) -> None:
-        """Take what came back for a letter from the incarnation that had this outbox.
-
-        With ``lingers`` this thread may spend milliseconds on it; the transport's own has further answers to bring.
-        """
+        """Take what came back for a letter sent from this outbox; quickly, unless the thread may linger."""
         engine = letter.engine
         assert engine is not None, "what has been answered has been sent"
         try:
@@ -284,7 +291,7 @@ class Post:
                 self._later(partial(self._take_loss, letter, engine, gone))
         except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
             self._make_room(outbox)
-            self._end(letter.call, None, error)
+            self.end(letter.call, None, error)
         else:
             if lingers or payload is None or len(payload.data) < LARGE_BYTES:
                 self._take_reply(letter, engine, outbox, reply, payload)
@@ -301,12 +308,12 @@ class Post:
         self, letter: Letter, engine: EngineInfo, outbox: Outbox[Letter], reply: Reply, payload: Payload | None
     ) -> None:
         call = letter.call
-        letter.pending = None
         call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
         value, error = read_outcome(call, reply.outcome, payload)
         if letter.again and isinstance(reply.outcome, Refused):
             error = not_repeated(call)
         with self._lock:
+            letter.pending = None
             self._make_room(outbox)
             if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
                 self._stops_seen[engine] += 1
@@ -318,7 +325,7 @@ class Post:
                 self._later(_look_at_the_clock)
         call.output_arrived()
         if complete:
-            self._end(call, value, error)
+            self.end(call, value, error)
 
     def _take_loss(self, letter: Letter, engine: EngineInfo, gone: EngineGone) -> None:
         self._lost(engine, gone)
@@ -326,18 +333,15 @@ class Post:
         with self._lock:
             waits = line.replays and (line.away or line.engine != engine)
         if not waits:
-            self._end(call, None, loss_of(call, engine, gone))
+            self.end(call, None, loss_of(call, engine, gone))
 
-    def _end(self, call: Call, value: Any, error: Exception | None) -> None:
+    def end(self, call: Call, value: Any, error: Exception | None) -> None:
+        """A call has ended: with its answer, or because none will come or be waited for."""
         self._settle(call, value, error)
         # After somebody who waits has been told. What comes late is still the call's, for as long as anybody holds it.
         with self._lock:
             if self._open.pop(call.request_id, None) is not None:
                 self._recent.add(call)
-
-    def settle(self, call: Call, error: Exception) -> None:
-        """End a call that will not be answered, or whose answer nobody waits for any more."""
-        self._end(call, None, error)
 
 
 def _look_at_the_clock() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -159,7 +160,7 @@ class Session:
             self.farm.abort(tasks, interrupt=interrupt)
         calls = [call for call in calls if not isinstance(call, TaskCall)]
         for call in self._post.withdraw(calls):
-            self._post.settle(call, TaskAborted(call.engine_id, call.label))
+            self._post.end(call, None, TaskAborted(call.engine_id, call.label))
         sent = [call for call in calls if not call.done]
         if sent:
             requests = frozenset(call.request_id for call in sent)
@@ -253,7 +254,10 @@ class Session:
                 work = self._post.settle_overdue
             if work is None:
                 return
-            work()
+            try:
+                work()
+            except Exception:  # nothing may end this thread: nobody would hear of engines, or get large answers
+                traceback.print_exc()
 
     def _take_events(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -303,7 +307,7 @@ class Session:
 
     def _take_leave(self, left: EngineLeft) -> None:
         for call in self._post.engine_left(left):
-            self._post.settle(call, EngineLost(left.engine_id, call.label, left.reason))
+            self._post.end(call, None, EngineLost(left.engine_id, call.label, left.reason))
         self.roster.leave(left)
 
     def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
@@ -338,7 +342,7 @@ class Session:
         self.transport.close()
         self.collector.close()
         for call in self.open_calls():
-            self._post.settle(call, ClientClosed())
+            self._post.end(call, None, ClientClosed())
         self._callbacks.close()
 
 

@@ -352,9 +352,7 @@ class OutputEvent:
     batch: OutputBatch
 
 
-Event = (
-    EngineStarting | EngineWaiting | EngineJoined | EngineLeaving | EngineLeft | EngineFailedToStart | OutputEvent
-)
+Event = EngineStarting | EngineWaiting | EngineJoined | EngineLeaving | EngineLeft | EngineFailedToStart | OutputEvent
 
 
 class HistoryEntry(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nsactors.core.cluster import EngineOptions
 from nsactors.errors import bytes_in_words
 
-__all__ = ["Node", "demands", "fits", "has_labels", "least_loaded", "shortage", "suitable"]
+__all__ = ["Node", "demands", "fits", "has_labels", "is_crowded_out", "least_loaded", "shortage", "suitable"]
 
 _NODES_SHOWN = 8
 
@@ -81,6 +81,18 @@ def suitable(nodes: Iterable[Node], options: EngineOptions) -> list[Node]:
         if options.node in (None, *node.names) and has_labels(node, options.labels) and fits(options, node.resources)
     ]
     return able if options.node else [node for node in able if node.resources.get("CPU")] or able
+
+
+def is_crowded_out(options: EngineOptions, nodes: Iterable[Node], others: Iterable[EngineOptions]) -> bool:
+    """Whether there is certainly no room for an engine beside others on the same nodes.
+
+    All nodes are taken as one: what is left of them together may still be too little on each.
+    """
+    able, taken = list(nodes), [demands(other) for other in others]
+    return any(
+        sum(node.resources.get(name, 0) for node in able) - sum(other.get(name, 0) for other in taken) < amount
+        for name, amount in demands(options).items()
+    )
 
 
 def shortage(nodes: Sequence[Node], options: EngineOptions, free: Mapping[str, Mapping[str, float]]) -> str:

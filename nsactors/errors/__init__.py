@@ -1,6 +1,7 @@
 """What can go wrong, how it travels, and how it is shown.
 
 * ``tree`` holds the exceptions nsactors raises; its docstring draws them all.
+* ``tasks`` holds those of load-balanced tasks.
 * ``failure`` describes, as a value, what user code raised on an engine; ``frames`` its traceback.
 * ``remote`` makes of it the exception raised at a client; ``anatomy`` does so without running user code.
 * ``composite`` holds the failures of many engines; ``grouping`` tells equal ones once.

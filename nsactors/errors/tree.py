@@ -20,8 +20,13 @@
     ├── EngineError
     │   ├── EngineLost
     │   ├── EngineStartError
-    │   └── ObjectLost
+    │   ├── ObjectLost
+    │   └── TaskLost             see ``tasks``
     ├── TaskAborted
+    ├── TaskTimeout              also TimeoutError (see ``tasks``)
+    ├── UnmetDependency          see ``tasks``
+    ├── ImpossibleDependency     see ``tasks``
+    ├── InvalidDependency        also TypeError (see ``tasks``)
     ├── TimeLimitExceeded        also TimeoutError
     ├── ResultUnavailable        also LookupError
     ├── CapabilityError

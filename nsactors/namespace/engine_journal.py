@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +19,7 @@ from nsactors.core.messages import Outcome, Request, RequestId
 from nsactors.core.payload import Payload
 from nsactors.core.recovery import RecoveryReport
 from nsactors.core.shipping import NOWHERE, Batch, Position, Segment, Span, next_span
+from nsactors.errors import ConnectionLost
 from nsactors.namespace.journal_file import JournalCopy, read_journal
 from nsactors.namespace.journalling import JournalledNamespace
 from nsactors.namespace.namespace import Namespace
@@ -24,6 +27,8 @@ from nsactors.namespace.namespace import Namespace
 __all__ = ["EngineJournal", "JournalKeeper"]
 
 BATCH_BYTES = 16_000_000
+SHIP_EVERY_S = 0.1
+_OVER = "over"
 KILLED_BY = 2  # times that an entry was running when a recovery died: once may be chance
 
 Answered = Callable[[Entry, Any, BaseException | None], object]
@@ -82,6 +87,7 @@ class EngineJournal:
         self._keeper = keeper
         self._kept = NOWHERE
         self._shipping = threading.Lock()
+        self._shipper: threading.Thread | None = None
         self._stopped = False
         self._journalled = JournalledNamespace(namespace, folder_of(spec.incarnation), ref_types=ref_types)
 
@@ -109,11 +115,27 @@ class EngineJournal:
             ran=answered,
             shipped_only=shipped_only and not self._spec.options.ships_journal,
         )
+        attempts.over()
         self._release()
-        shutil.rmtree(folder)  # this incarnation's journal begins with a snapshot of all that
-        if self._keeper is not None and (self.ship() or shipped_only):
-            self._keeper.forget(self._spec.engine_id, former)
+        if shipped_only and journal == Journal():
+            report = replace(report, lost=(*report.lost, ("its whole namespace", "nothing is left of its journal")))
         return replace(report, took_s=time.monotonic() - began), journal.taken
+
+    def settled(self, closed: threading.Event) -> None:
+        """This incarnation counts from now on: its journal is copied as it grows, until ``closed`` is set.
+
+        It begins with all that the former one's said, so that may go. Before, another process might have had to recover
+        from it.
+        """
+        self._start_shipping(closed)
+        former = self._spec.recovers
+        if former is None:
+            return
+        shutil.rmtree(self._folder_of(former), ignore_errors=True)
+        if self._keeper is not None:
+            with contextlib.suppress(ConnectionLost):  # what it keeps too long goes with the cluster
+                if self.ship() or not self._keeper.is_elsewhere:
+                    self._keeper.forget(self._spec.engine_id, former)
 
     def begin(self, request: Request, payload: Payload | None) -> str:
         """Write down a request that is about to run; what to tell its sender if that fails."""
@@ -163,6 +185,20 @@ class EngineJournal:
                     break
         return True
 
+    def _start_shipping(self, closed: threading.Event) -> None:
+        if self.ships and self._shipper is None:
+            self._shipper = threading.Thread(target=self._keep_shipping, args=(closed,), daemon=True)
+            self._shipper.start()
+
+    def _keep_shipping(self, closed: threading.Event) -> None:
+        while not closed.wait(SHIP_EVERY_S):
+            try:
+                self.ship()
+            except ConnectionLost:
+                pass  # the keeper is away: it is sent with the next
+            except Exception:  # nothing may end this thread
+                traceback.print_exc()
+
     def _fetch(self, incarnation: int, folder: str) -> None:
         assert self._keeper is not None, "it is the keeper's copy that is fetched"
         engine_id = self._spec.engine_id
@@ -180,7 +216,7 @@ class EngineJournal:
             return ""
         try:
             write()
-        except OSError as error:
+        except Exception as error:  # the disk, mostly; whatever it is, the engine goes on
             self._stopped = True
             return (
                 f"[nsactors: engine {self._spec.engine_id} keeps no journal from here on ({error}): if it dies, its "
@@ -204,12 +240,16 @@ class _Attempts:
         except FileNotFoundError:
             attempts = []
         deaths = Counter(attempt.splitlines()[-1] for attempt in attempts if attempt)
-        self._killers = {request for request, count in deaths.items() if count >= KILLED_BY}
+        self._killers = {request for request, count in deaths.items() if count >= KILLED_BY} - {_OVER}
         self._write("attempt")
 
     def note(self, entry: Entry) -> None:
         """This entry is about to run."""
         self._write(_line(entry.request))
+
+    def over(self) -> None:
+        """All have run: what ends this process from now on is none of them."""
+        self._write(_OVER)
 
     def without_killers(self, journal: Journal) -> Journal:
         """The journal, with those not to be run again that attempts have died of."""

@@ -102,7 +102,8 @@ class JournalFile:
 
     def release(self, kept: Position) -> None:
         """Let go of old segments, except for the one that a keeper's copy ends in; all, if that is :attr:`position`."""
-        for number in self._files.keys() - {kept.segment, self._number}:
+        # Another thread may just have begun the newest, and not be writing to it yet.
+        for number in self._files.keys() - {kept.segment, self._number, max(self._files)}:
             self._close_segment(number)
 
     def close(self) -> None:

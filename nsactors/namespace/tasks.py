@@ -69,6 +69,7 @@ class TaskRunner:
         self._output = output
         self._ref_types = ref_types
         self._jobs: OrderedDict[tuple[str, int], _Job] = OrderedDict()
+        self._functions: dict[int | None, Payload] = {}  # that came with the batch
         self._lock = threading.Lock()
         self._batch: BatchKey | None = None
         self._backlog = Backlog([])
@@ -90,6 +91,7 @@ class TaskRunner:
         assert payload is not None, "a batch comes with its tasks"
         clock = _Clock(operation.budget_s)
         parts = read_parts(unpack(payload))
+        self._functions = {part.job: part.call for part in parts if part.call is not None}
         missing = {part.job for part in parts if not self._has_function(client, part)}
         results = TaskResults(self._ref_types, self._describe)
         self._open((client, operation.number), [p.span for p in parts if p.job not in missing])
@@ -142,6 +144,8 @@ class TaskRunner:
     def _close(self) -> None:
         with self._lock:
             self._batch = None
+        self._functions = {}
+        self._make_room()
 
     def _begin(self) -> Span | None:
         with self._lock:
@@ -216,7 +220,7 @@ class TaskRunner:
     # Functions and arguments.
 
     def _has_function(self, client: str, part: Part) -> bool:
-        return part.call is not None or part.job is None or (client, part.job) in self._jobs
+        return part.job is None or part.job in self._functions or (client, part.job) in self._jobs
 
     def _locator(self, part: Part) -> _Locator:
         """What finds function and arguments of an item. What it cannot unpickle is that item's failure."""
@@ -239,10 +243,9 @@ class TaskRunner:
         key = (self._batch[0], part.job)
         job = self._jobs.get(key)
         if job is None:
-            assert part.call is not None, "a part without its function is not begun"
-            function = run_user_code(load, part.call)
-            job = self._jobs[key] = _Job(function, self._names.get("__builtins__"), part.call.nbytes)
-            self._make_room()
+            payload = self._functions[part.job]
+            function = run_user_code(load, payload)
+            job = self._jobs[key] = _Job(function, self._names.get("__builtins__"), payload.nbytes)
         self._jobs.move_to_end(key)
         self._names["__builtins__"] = job.builtins
         return job.function

@@ -19,7 +19,7 @@ from nsactors.results.waiting import wait_or_interrupt
 
 __all__ = ["AsyncResult"]
 
-_COUNTING = threading.Lock()  # held for an instant: one is enough for all results
+_COUNTING = threading.RLock()  # held for an instant: one is enough for all. A garbage collection may come back to it
 
 
 class AsyncResult(CallGroup, LeanFuture):

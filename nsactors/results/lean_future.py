@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["LeanFuture"]
 
-_MAKING = threading.Lock()
+_MAKING = threading.RLock()  # a garbage collection may come back to it
 
 
 class LeanFuture(Future[Any]):

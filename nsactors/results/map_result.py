@@ -47,12 +47,13 @@ class AsyncMapResult(AsyncResult):
         super().__init__(owner, calls, label=label, return_exceptions=return_exceptions)
 
     def _one_settled(self, call: Call | None = None) -> None:
-        if call is not None and self._assembly is not None and not self._assembly.place(call):
+        assembly = self._assembly  # read once: parts may end on several threads
+        if call is not None and assembly is not None and not assembly.place(call):
             self._assembly = None
         super()._one_settled(call)
 
     def _value(self, values: list[Any]) -> Any:
-        if self._assembly is not None:
+        if self._assembly is not None and self.settled:
             return self._assembly.items
         return self._partitioner.join([[v] if isinstance(v, Exception) else v for v in values])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nsactors.errors import engine_ranges
-from nsactors.results.call import Call, CallOwner
+from nsactors.results.call import NOWHERE, Call, CallOwner
 from nsactors.results.transfers import wait_showing
 
 __all__ = ["interrupt_and_wait", "wait_or_interrupt"]
@@ -114,7 +114,8 @@ def _running(calls: Sequence[Call]) -> list[Call]:
 
 
 def _engines(calls: Sequence[Call]) -> str:
-    return engine_ranges(sorted({call.engine_id for call in _running(calls)}))
+    ids = {call.engine_id for call in _running(calls)} - {NOWHERE}
+    return engine_ranges(sorted(ids)) if ids else "the engines"
 
 
 def _say(text: str) -> None:

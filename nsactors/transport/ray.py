@@ -113,23 +113,22 @@ class _RayLauncher:
         self._places = EnginePlaces()
         self._keeper: tuple[str, Any] | None = None
         self._never: Any = None
+        self._actor_class: Any = None
 
     def launch(self, spec: EngineSpec) -> Any:
         import ray
 
-        return (
-            ray.remote(RayEngine)
-            .options(
-                name=f"engine-{spec.engine_id}.{spec.incarnation}",
-                namespace=self._namespace,
-                lifetime="detached",
-                **self._places.take(spec),
-                max_restarts=0,
-                max_task_retries=0,
-                enable_task_events=False,  # for Ray's dashboard: its GCS keeps 3 kB a call, up to 300 MB
-            )
-            .remote(spec, ray.get_runtime_context().current_actor, self._keeper_for(spec))
-        )
+        # Made once: every client and the GCS would keep a class for each engine that was ever started.
+        self._actor_class = self._actor_class or ray.remote(RayEngine)
+        return self._actor_class.options(
+            name=f"engine-{spec.engine_id}.{spec.incarnation}",
+            namespace=self._namespace,
+            lifetime="detached",
+            **self._places.take(spec),
+            max_restarts=0,
+            max_task_retries=0,
+            enable_task_events=False,  # for Ray's dashboard: its GCS keeps 3 kB a call, up to 300 MB
+        ).remote(spec, ray.get_runtime_context().current_actor, self._keeper_for(spec))
 
     def _keeper_for(self, spec: EngineSpec) -> tuple[str, Any] | None:
         if spec.options.recovery is not Recovery.REPLAY:

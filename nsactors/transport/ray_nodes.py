@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Container, Iterable, Mapping
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from nsactors.controller import CannotStart
-from nsactors.core.cluster import EngineSpec
-from nsactors.core.placement import Node, demands, fits, least_loaded, shortage, suitable
+from nsactors.core.cluster import EngineOptions, EngineSpec
+from nsactors.core.placement import Node, demands, fits, is_crowded_out, least_loaded, shortage, suitable
 
 __all__ = ["EnginePlaces", "head_node", "head_place", "living_nodes", "place_on"]
 
 LOOK_S = 0.5
-PATIENCE_S = 5.0  # while what an engine asks for seems to be taken: perhaps it is itself that has just taken it
+CROWDED_S = 2.0  # while others of the cluster's engines have what one asks for: one of them may be about to go
+TAKEN_S = 15.0  # while strangers seem to have it: perhaps the engine itself has it, and its process is slow to start
 
 _HEAD = "node:__internal_head__"  # a resource that Ray gives to the head node alone
 
@@ -29,6 +30,8 @@ class EnginePlaces:
     def __init__(self) -> None:
         self._nodes: dict[tuple[int, int], str] = {}
         self._last: dict[int, str] = {}
+        self._counted: dict[tuple[int, int], EngineOptions] = {}
+        self._placed: set[tuple[int, int]] = set()  # of those that are counted
         self._progress = time.monotonic()
 
     def take(self, spec: EngineSpec) -> dict[str, Any]:
@@ -62,24 +65,36 @@ class EnginePlaces:
 
     async def obstacles(self, spec: EngineSpec, address: Any) -> AsyncIterator[str]:
         """What keeps an engine from being started, as often as that changes; ends when it is, or when it is dead."""
-        options, told, began = spec.options, "", time.monotonic()
-        if not (demands(options) or options.labels):
+        if not (demands(spec.options) or spec.options.labels):
             return  # it has its node
+        process, told, began = (spec.engine_id, spec.incarnation), "", time.monotonic()
+        self._counted[process] = spec.options
         while (state := _actor_state(address)) and state["State"] in ("PENDING_CREATION", "DEPENDENCIES_UNREADY"):
             if state["Pid"]:
                 break
-            nodes, free = _nodes_now(), _free_resources()
-            able = suitable(nodes, options)
-            has_room = any(fits(options, free.get(node.node_id, {})) for node in able)
-            waited_s = time.monotonic() - max(began, self._progress)
-            reason = shortage(nodes, options, free)
-            if reason != told and (not able or (waited_s > PATIENCE_S and not has_room)):
+            reason = self._obstacle(spec, time.monotonic() - max(began, self._progress))
+            if reason and reason != told:
                 told = reason
                 yield reason
             await asyncio.sleep(LOOK_S)
         if state and state["State"] != "DEAD":
             self._progress = time.monotonic()
+            self._placed.add(process)
             self._note(spec, state["Address"]["NodeID"])
+
+    def _obstacle(self, spec: EngineSpec, waited_s: float) -> str:
+        """What keeps an engine from being started that has no process; nothing if it may be that this takes time."""
+        nodes, free = _nodes_now(), _free_resources()
+        able = suitable(nodes, spec.options)
+        if not able:
+            patience_s = 0.0
+        elif is_crowded_out(spec.options, able, self._ahead_of(spec, able)):
+            patience_s = CROWDED_S
+        elif any(fits(spec.options, free.get(node.node_id, {})) for node in able):
+            return ""
+        else:
+            patience_s = TAKEN_S
+        return shortage(nodes, spec.options, free) if waited_s >= patience_s else ""
 
     def host_of(self, spec: EngineSpec) -> str:
         """The machine that an engine is on; empty if that is not known."""
@@ -106,7 +121,21 @@ class EnginePlaces:
 
     def leave(self, spec: EngineSpec) -> None:
         """The engine has gone."""
-        self._nodes.pop((spec.engine_id, spec.incarnation), None)
+        process = spec.engine_id, spec.incarnation
+        self._nodes.pop(process, None)
+        self._counted.pop(process, None)
+        self._placed.discard(process)
+
+    def _ahead_of(self, spec: EngineSpec, nodes: Iterable[Node]) -> Iterator[EngineOptions]:
+        """What is taken of these nodes by engines that are there, and by older ones that will be there before."""
+        own, ids = (spec.engine_id, spec.incarnation), {node.node_id for node in nodes}
+        for process, options in self._counted.items():
+            if process in self._placed:
+                is_ahead = self._nodes.get(process) in ids
+            else:
+                is_ahead = process < own and options == spec.options
+            if is_ahead:
+                yield options
 
     def _note(self, spec: EngineSpec, node_id: str) -> None:
         self._last[spec.engine_id] = self._nodes[spec.engine_id, spec.incarnation] = node_id

@@ -5,67 +5,50 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
-from nsactors.client.outcomes import read_outcome
 from nsactors.core.chunking import CHUNK_S, ChunkSize
-from nsactors.core.messages import Failed, RequestId
-from nsactors.core.payload import pack
-from nsactors.errors import Failure, NsactorsError
-from nsactors.namespace.gate import is_user_frame
+from nsactors.core.messages import RequestId
+from nsactors.errors import NsactorsError
 from nsactors.results import Call, CallOwner, next_settled
-from nsactors.views.mapping import MapPart
 
-__all__ = ["CHUNKS_PER_ENGINE", "MapChunk", "lazy_map"]
+__all__ = ["CHUNKS_PER_ENGINE", "Chunk", "lazy_map"]
 
 CHUNKS_PER_ENGINE = 4  # one runs, one waits, and the results of two may wait for those before them
 
-Send = Callable[[int, tuple[Sequence[Any], ...]], Call]
+Send = Callable[[tuple[Sequence[Any], ...], Sequence[Call]], "Chunk"]
+"""Sends a chunk's items of each iterable; it is told which calls are on their way."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    """What a chunk came to before one of its items failed."""
+class Chunk(Protocol):
+    """Items that have been sent."""
 
-    results: list[Any]
-    failure: Failure
+    @property
+    def call(self) -> Call:
+        """What ends when they have."""
+        ...
 
+    @property
+    def length(self) -> int:
+        """How many there are."""
+        ...
 
-class MapChunk:
-    """``part`` mapped over the items of a chunk; what has been computed before one fails is not lost."""
+    @property
+    def seconds(self) -> float | None:
+        """How long they took together, once it is known."""
+        ...
 
-    def __init__(self, part: MapPart, engine_id: int, label: str) -> None:
-        self._part = part
-        self._engine_id = engine_id
-        self._label = label
-
-    def __call__(self, *columns: Sequence[Any]) -> list[Any] | _Broken:
-        """Map over the chunk's part of each iterable."""
-        results: list[Any] = []
-        try:
-            for result in self._part.results(*columns):
-                results.append(result)
-        except Exception as error:
-            below = error.__traceback__ and error.__traceback__.tb_next  # without this frame, which is not the user's
-            failure = Failure.capture(
-                error.with_traceback(below),
-                engine_id=self._engine_id,
-                call=self._label,
-                dumps=lambda value: pack(value, what="the exception").data,
-                is_user_frame=is_user_frame,
-            )
-            return _Broken(results, failure)
-        return results
+    def results(self, return_exceptions: bool) -> Iterator[Any]:
+        """One an item, as far as there are any; then raises what came in between."""
+        ...
 
 
 def lazy_map(
     owner: CallOwner,
     send: Send,
-    engine_ids: Callable[[], Sequence[int]],
+    engines: Callable[[], int],
     iterables: Sequence[Iterable[Any]],
     *,
     ordered: bool,
@@ -73,12 +56,12 @@ def lazy_map(
     max_outstanding: int | None,
     return_exceptions: bool,
 ) -> Iterator[Any]:
-    """The results of a function over iterables; see ``DirectView.imap``.
+    """The results of a function over iterables; see the ``imap`` of views.
 
     Args:
         owner: who makes the calls.
-        send: calls a :class:`MapChunk` on an engine with the chunk's items of each iterable.
-        engine_ids: the engines that there are now; each chunk goes to the one that has the fewest.
+        send: maps the function over a chunk's items of each iterable.
+        engines: how many there are now.
         iterables: at least one.
         ordered: give results in the order of the items, or as they come.
         chunksize: items in a chunk; None for what can be pulled and computed within :data:`CHUNK_S`.
@@ -95,7 +78,7 @@ def lazy_map(
         if number is not None and number < 1:
             raise ValueError(f"{name} is at least 1, not {number}")
     rows = zip(*iterables, strict=False)
-    window = _Window(owner, send, engine_ids, rows, ChunkSize(chunksize), max_outstanding, ordered)
+    window = _Window(owner, send, engines, rows, ChunkSize(chunksize), max_outstanding, ordered)
     window.fill()
     if window.error and not len(window):
         raise window.error
@@ -117,26 +100,6 @@ def _results(window: _Window, return_exceptions: bool) -> Generator[Any, None, N
         window.abandon()
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Items that have been sent."""
-
-    call: Call
-    length: int
-
-    def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """One an item, as far as there are any; then raises what came in between."""
-        value, error = self.call.value, self.call.error
-        if error is not None and return_exceptions:
-            value, error = [error] * self.length, None
-        elif isinstance(value, _Broken):
-            _, error = read_outcome(self.call, Failed(value.failure), None)
-            value = value.results
-        yield from value or ()
-        if error is not None:
-            raise error
-
-
 class _Window:
     """Chunks that have been pulled from the input and not yet been given out."""
 
@@ -144,7 +107,7 @@ class _Window:
         self,
         owner: CallOwner,
         send: Send,
-        engine_ids: Callable[[], Sequence[int]],
+        engines: Callable[[], int],
         rows: Iterator[tuple[Any, ...]],
         size: ChunkSize,
         limit: int | None,
@@ -152,12 +115,12 @@ class _Window:
     ) -> None:
         self._owner = owner
         self._send = send
-        self._engine_ids = engine_ids
+        self._engines = engines
         self._rows = rows
         self._size = size
         self._limit = limit
         self._ordered = ordered
-        self._chunks: dict[RequestId, _Chunk] = {}
+        self._chunks: dict[RequestId, Chunk] = {}
         self._settled: SimpleQueue[Call] = SimpleQueue()
         self._ended = False
         self.error: Exception | None = None  # that ended the input: it comes after the results of what was before it
@@ -178,7 +141,7 @@ class _Window:
         except Exception as error:
             self._ended, self.error = True, error
 
-    def take(self) -> _Chunk:
+    def take(self) -> Chunk:
         """The next chunk to be given out, once it has been computed."""
         chunks = list(self._chunks.values())
         settled = self._settled
@@ -188,8 +151,8 @@ class _Window:
         call = next_settled(settled, [chunk.call for chunk in chunks], self._owner)
         self._owner.asked([call])
         chunk = self._chunks.pop(call.request_id)
-        if call.started is not None and call.completed is not None:
-            self._size.observe(chunk.length, call.completed - call.started)
+        if (seconds := chunk.seconds) is not None:
+            self._size.observe(chunk.length, seconds)
         return chunk
 
     def abandon(self) -> None:
@@ -212,15 +175,14 @@ class _Window:
         return rows
 
     def _add(self, rows: list[tuple[Any, ...]]) -> None:
-        busy = Counter(chunk.call.engine_id for chunk in self._chunks.values() if not chunk.call.done)
-        engine_id = min(self._engine_ids(), key=busy.__getitem__)
-        call = self._send(engine_id, tuple(zip(*rows, strict=True)))
-        self._chunks[call.request_id] = _Chunk(call, len(rows))
+        on_their_way = [chunk.call for chunk in self._chunks.values() if not chunk.call.done]
+        chunk = self._send(tuple(zip(*rows, strict=True)), on_their_way)
+        self._chunks[chunk.call.request_id] = chunk
         if not self._ordered:
-            call.when_settled(self._settled.put)
+            chunk.call.when_settled(self._settled.put)
 
     def _has_room(self) -> bool:
-        return len(self) < (self._limit or CHUNKS_PER_ENGINE * len(self._engine_ids()))
+        return len(self) < (self._limit or CHUNKS_PER_ENGINE * max(1, self._engines()))
 
     def _ready(self) -> bool:
         if not self._ordered:

@@ -9,18 +9,28 @@ from nsactors.client.tasks import Farm, Job, MapFunction
 from nsactors.core.messages import Capability, Reference
 from nsactors.core.partition import Block
 from nsactors.core.payload import pack_call
+from nsactors.core.remote_value import RemoteValue
 from nsactors.core.scheduling import ANYWHERE, Needs, Task
 from nsactors.core.targets import Targets
+from nsactors.core.wire import INLINE_LIMIT_BYTES
 from nsactors.errors import NoEngines
-from nsactors.results import AsyncMapResult, AsyncResult, BalancedMapResult, MapCall
+from nsactors.results import AsyncMapResult, AsyncResult, BalancedMapResult, Call, MapCall
 from nsactors.transport.base import require
-from nsactors.views.balanced_imap import balanced_imap
 from nsactors.views.dependencies import dependency_of
 from nsactors.views.engine_view import EngineView
 from nsactors.views.flags import TaskFlags
 from nsactors.views.functions import BalancedFunction, RemoteFunction
+from nsactors.views.lazy_map import lazy_map
 from nsactors.views.mapping import of_equal_length
-from nsactors.views.task_forms import checked_name, column_of, kept_copy, kind_of, parts_of, resolved_targets
+from nsactors.views.task_forms import (
+    MapCallChunk,
+    checked_name,
+    column_of,
+    kept_copy,
+    kind_of,
+    parts_of,
+    resolved_targets,
+)
 
 if TYPE_CHECKING:
     from nsactors.client import Client
@@ -194,13 +204,13 @@ class LoadBalancedView(EngineView[TaskFlags]):
         label = label or self._flags.label or f"map({name})"
         map_function, kind = self._map_function(function, name), kind_of(function)
 
-        def send(columns: tuple[Sequence[Any], ...]) -> MapCall:
-            return self._submit_map(map_function, columns, label, kind, None)
+        def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> MapCallChunk:
+            return MapCallChunk(self._submit_map(map_function, columns, label, kind, None))
 
-        return balanced_imap(
+        return lazy_map(
             self._farm,
             send,
-            len(self),
+            lambda: len(self),
             iterables,
             ordered=ordered,
             chunksize=chunksize,
@@ -270,7 +280,11 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
     def _map_function(self, function: Any, name: str) -> MapFunction:
         payload = self._pack(function, f"the function {name}")
-        self._warn_of_data(payload, function)
+        if payload.nbytes > INLINE_LIMIT_BYTES:  # stored once, not for each engine
+            self._warn_of_data(payload, function)
+            stored = self.client.session.transport.keep(payload)
+            value = RemoteValue(stored, name, None, f"map({name})", type(function).__name__, payload.nbytes)
+            payload = self._pack(value, name)
         return MapFunction(self._farm.next_number(), payload)
 
     def _submit_map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from nsactors.core.remote_value import RemoteValue
 from nsactors.core.wire import INLINE_LIMIT_BYTES
 from nsactors.results import AsyncMapResult, Call
 from nsactors.views.data import DataView
-from nsactors.views.lazy_map import MapChunk, lazy_map
+from nsactors.views.lazy_map import lazy_map
+from nsactors.views.map_chunk import CallChunk, MapChunk
 from nsactors.views.mapping import MapPart, name_of, of_equal_length, partitioner_for, work_for
 
 __all__ = ["MapView"]
@@ -103,14 +105,19 @@ class MapView(DataView):
         label = label or f"map({name_of(function)})"
         part = MapPart(self._stored_if_large(function, label), return_exceptions)
 
-        def send(engine_id: int, columns: tuple[Sequence[Any], ...]) -> Call:
+        engine_ids = self._engines_for_chunks()
+
+        def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
+            busy = Counter(call.engine_id for call in on_their_way)
+            engine_id = min(engine_ids(), key=busy.__getitem__)
             payload = self._pack((MapChunk(part, engine_id, label), columns, {}), f"the call of {label}")
-            return self._send([engine_id], Apply(label, self._flags.copy), payload)[0]
+            (call,) = self._send([engine_id], Apply(label, self._flags.copy), payload)
+            return CallChunk(call, len(columns[0]))
 
         return lazy_map(
             self.client.session,
             send,
-            self._engines_for_chunks(),
+            lambda: len(engine_ids()),
             iterables,
             ordered=ordered,
             chunksize=chunksize,

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nsactors.core.messages import Reference
 from nsactors.core.remote_value import RemoteValue
 from nsactors.core.targets import Targets, resolve
+from nsactors.results import MapCall
 from nsactors.views.mapping import name_of
 
-__all__ = ["checked_name", "column_of", "kept_copy", "kind_of", "parts_of", "resolved_targets"]
+__all__ = ["MapCallChunk", "checked_name", "column_of", "kept_copy", "kind_of", "parts_of", "resolved_targets"]
 
 _SLICEABLE = (range, list, tuple, str, bytes, bytearray)
+
+
+@dataclass(frozen=True, slots=True)
+class MapCallChunk:
+    """A chunk of a lazy map, as a task."""
+
+    call: MapCall
+
+    @property
+    def length(self) -> int:
+        """How many items it has."""
+        return self.call.size
+
+    @property
+    def seconds(self) -> float | None:
+        """How long its items took together."""
+        return sum(
+            p.completed - p.started for p in self.call.pieces if p.started is not None and p.completed is not None
+        )
+
+    def results(self, return_exceptions: bool) -> Iterator[Any]:
+        """One an item, as far as there are any; then raises what came in between."""
+        call = self.call
+        for piece in sorted(call.pieces, key=lambda piece: piece.start):
+            if piece.error is not None and not return_exceptions:
+                raise piece.error
+            yield from piece.values
+        if call.left and call.error is not None:  # the client was closed
+            raise call.error
 
 
 def checked_name(function: Any) -> str:

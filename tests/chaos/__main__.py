@@ -18,7 +18,7 @@ from tests.chaos.run import Plan, carry_out
 
 __all__ = ["main"]
 
-WARM_UP_S = 60.0
+WARM_UP_S, WARM_UP_SHARE = 60.0, 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = options.minutes * 60 if options.minutes else None
     if seconds is None and options.kills is None:
         seconds = 180.0
-    warm_up_s = min(WARM_UP_S, (seconds or WARM_UP_S) / 4)
+    warm_up_s = WARM_UP_S if seconds is None else seconds * WARM_UP_SHARE
     plan = Plan(
         seed=options.seed,
         engines=options.engines,

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from nsactors import Cluster
 from nsactors.core.history import ENGINE_LOST
@@ -110,6 +111,7 @@ def _strike(plan: Plan, faults: Mapping[Fault, int], scene: Scene, figures: Figu
     """One fault after the other."""
     began = time.monotonic()
     next_reading = began
+    bare = _bare_actor()  # once: Ray keeps each class that it is given
     end = None if plan.seconds is None else began + plan.seconds
     kinds, weights = list(faults), list(faults.values())
     while (end is None or time.monotonic() < end) and (plan.kills is None or figures.faults.total() < plan.kills):
@@ -119,7 +121,7 @@ def _strike(plan: Plan, faults: Mapping[Fault, int], scene: Scene, figures: Figu
         if fault.strike(scene):
             figures.faults[type(fault).__name__] += 1
             if figures.faults.total() % BARE_EVERY == 0:
-                figures.bare_starts.append(_bare_start())
+                figures.bare_starts.append(_bare_start(bare))
         if plan.soaks and time.monotonic() >= next_reading:
             figures.readings.append(read(time.monotonic() - began))
             next_reading = time.monotonic() + READING_EVERY_S
@@ -154,20 +156,29 @@ def _nothing(text: str) -> None:
     """For what clients tell when they are closed: that engines were recovered."""
 
 
-def _bare_start() -> float:
+class _Bare:
+    """An actor that does nothing."""
+
+    def answer(self) -> None:
+        """Say that it is there."""
+
+
+def _bare_start(actor_class: Any) -> float:
     """How long Ray takes to start an actor that does nothing, until it has answered."""
     import ray
 
-    class Bare:
-        def answer(self) -> None:
-            pass
-
     began = time.monotonic()
-    actor = ray.remote(Bare).options(num_cpus=0, enable_task_events=False).remote()
+    actor = actor_class.remote()
     ray.get(actor.answer.remote())
     took_s = time.monotonic() - began
     ray.kill(actor)
     return took_s
+
+
+def _bare_actor() -> Any:
+    import ray
+
+    return ray.remote(_Bare).options(num_cpus=0, enable_task_events=False)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ PAGES = [
     "README.md",
     "docs/tutorials/first-cluster.md",
     "docs/how-to/move-data.md",
+    "docs/how-to/task-farm.md",
     "docs/how-to/memory.md",
     "docs/how-to/scale.md",
     "docs/how-to/recover.md",

@@ -20,7 +20,7 @@ rc = cluster.start_and_connect_sync()
 
 def start(n, **options):
     ids = cluster.start_engines(n, **options)
-    rc.wait_for_engines(len(ids) + len(rc.ids))
+    rc.wait_for_engines(len(ids) + len(rc.ids))  # ends early if there is no place
     return rc[ids]
 
 def places(view):

@@ -114,7 +114,7 @@ def test_a_task_that_follows_one_whose_engine_has_died_is_impossible(cluster: Cl
         anywhere.apply_async(os.getpid).get(TIMEOUT_S)
 
 
-def test_ctrl_c_at_a_map_stops_its_items(cluster: Cluster, rc: Client, tmp_path: Path) -> None:
+def test_a_map_can_be_stopped_while_its_items_run(cluster: Cluster, rc: Client, tmp_path: Path) -> None:
     ids = start(cluster, rc, 2, "none")
     lview = rc.load_balanced_view(ids)
     with open_gate(tmp_path / "gate") as gate:

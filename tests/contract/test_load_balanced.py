@@ -121,6 +121,12 @@ def test_large_arrays_go_and_come_back(lview: LoadBalancedView) -> None:
     np.testing.assert_array_equal(np.concatenate(rows), array + 1)
 
 
+def test_a_function_may_carry_much(lview: LoadBalancedView) -> None:
+    table = np.arange(500_000)
+    assert lview.map_sync(lambda x: int(table[x]), range(100)) == list(range(100))
+    assert list(lview.imap(lambda x: int(table[x]), range(5))) == list(range(5))
+
+
 def test_results_can_be_written_to_on_request(lview: LoadBalancedView) -> None:
     lview.set_flags(copy=True)
     lview.apply_sync(lambda a: a.__setitem__(0, 1), np.zeros(100_000))
@@ -261,6 +267,16 @@ def test_an_imap_goes_on_while_its_input_does_and_pulls_no_more_than_may_be_outs
 def test_an_imap_equals_the_serial_one(lview: LoadBalancedView, ordered: bool) -> None:
     results = list(lview.imap(lambda x: x * x, range(50), ordered=ordered))
     assert (results if ordered else sorted(results)) == [x * x for x in range(50)]
+
+
+def test_an_imap_that_is_left_takes_back_what_has_not_begun(lview: LoadBalancedView, gate: Gate) -> None:
+    results = lview.imap(lambda x: x and gate.pass_through(), range(100), chunksize=1, max_outstanding=50)
+    assert next(results) == 0
+    gate.wait_arrived()
+    results.close()  # type: ignore[attr-defined]
+    gate.open()
+    assert lview.wait(timeout=TIMEOUT_S)
+    assert lview.client.tasks() == []
 
 
 def test_an_imap_raises_after_the_results_of_what_came_before(lview: LoadBalancedView) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Driver", "TaskStatus"]
 
+FUNCTIONS = 32  # of maps, for each engine
 CARRIER = Terms(journalled=False, carries_tasks=True)
 
 
@@ -90,7 +91,8 @@ class Driver:
         self._asker = Asker(session.transport, session.name)
         self._jobs: dict[TaskId, Job] = {}
         self._batches: dict[int, _Batch] = {}
-        self._functions: defaultdict[int, set[int]] = defaultdict(set)  # that an engine has
+        # That an engine has, as far as is known: it tells which it misses.
+        self._functions: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=FUNCTIONS))
         self._interrupting: set[TaskId] = set()
         self.alarm: float | None = None
 
@@ -189,7 +191,7 @@ class Driver:
             new = job.function is not None and job.function.number not in known
             sendable, unsendable = job.parts(span, with_function=new, ref_types=ref_types)
             if new and sendable and job.function is not None:
-                known.add(job.function.number)
+                known.append(job.function.number)
             if not isinstance(job.call, MapCall):
                 job.call.engine_id = engine_id
             parts += sendable
@@ -220,7 +222,8 @@ class Driver:
         match call.error:
             case None:
                 results, missing = read_report(call, copy=batch.copy)
-                self._functions[call.engine_id].difference_update(missing)
+                for number in set(missing).intersection(self._functions[call.engine_id]):
+                    self._functions[call.engine_id].remove(number)
                 self._reply(batch_id, [*results, *batch.unsendable])
             case EngineLost():
                 del self._batches[batch_id]  # the roster tells of its end

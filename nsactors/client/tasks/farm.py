@@ -158,8 +158,15 @@ class Farm:
         return True
 
     def restart(self, engine_ids: Iterable[int]) -> None:
-        """End engines, whatever they are doing, and start new processes under their ids."""
-        self.session.restart(engine_id for engine_id in engine_ids if engine_id != NOWHERE)
+        """End engines, whatever they are doing, and start new processes under their ids.
+
+        A map is nowhere in particular: if it is among those, all engines that have tasks are meant.
+        """
+        ids = set(engine_ids)
+        if NOWHERE in ids:
+            ids.remove(NOWHERE)
+            ids.update(engine_id for status in self.statuses() for engine_id in status.engines)
+        self.session.restart(ids)
 
     def call_back(self, function: Callable[[], object]) -> None:
         """Call a function of the user's soon, on a thread where it may wait."""

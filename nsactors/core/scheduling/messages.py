@@ -285,7 +285,9 @@ class Tick:
     at: float
 
 
-Event = Submitted | Replied | TakenBack | AbortRequested | EngineAdded | EngineClosing | EngineRemoved | Forgotten | Tick
+Event = (
+    Submitted | Replied | TakenBack | AbortRequested | EngineAdded | EngineClosing | EngineRemoved | Forgotten | Tick
+)
 
 
 # Effects: what is to be done.

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from nsactors.client import post
 from nsactors.client.post import WINDOW, Post
 from nsactors.core.cluster import EngineInfo, EngineLeft
 from nsactors.core.messages import (
@@ -366,3 +367,37 @@ def test_a_relayed_request_waits_for_direct_ones_of_its_engine_alone(desk: Desk)
 def test_without_relays_each_request_goes_by_itself(desk: Desk) -> None:
     desk.submit(0, 1, relayed=True)
     assert len(desk.transport.sent) == 2
+
+
+def test_a_request_that_cannot_be_sent_keeps_nobody_waiting(desk: Desk) -> None:
+    desk.transport.relays = relays = ScriptedRelays()
+    desk.transport.broken = True
+    desk.submit(0)
+    desk.transport.broken = False
+    desk.submit(0, 1, relayed=True)
+    assert relays.sent == [[1, 2]]
+
+
+def test_an_answer_that_comes_by_itself_is_not_taken_as_well(desk: Desk) -> None:
+    desk.transport.relays = ScriptedRelays()
+    calls = desk.submit(0, 1, relayed=True, awaited=True)
+    desk.transport.quick = {0: reply(0), 1: reply(1)}
+    assert not desk.post.take(calls)
+    desk.transport.answer(0, reply(0))
+    desk.transport.answer(1, reply(1))
+    desk.submit(0)
+    assert [request.seq for request in desk.transport.sent] == [2]
+
+
+def test_an_answer_is_brought_again_whose_reading_was_interrupted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    calls = desk.submit(0, awaited=True)
+    desk.transport.quick = {0: reply(0)}
+    with monkeypatch.context() as patch:
+        patch.setattr(post, "read_outcome", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            desk.post.take(calls)
+    desk.transport.answer(0, reply(0))
+    assert desk.ended == [0]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsactors.core.cluster import EngineOptions
-from nsactors.core.placement import Node, fits, has_labels, least_loaded, shortage, suitable
+from nsactors.core.placement import Node, fits, has_labels, is_crowded_out, least_loaded, shortage, suitable
 
 NODES = st.lists(st.sampled_from("abcdef"), min_size=1, unique=True)
 
@@ -87,6 +87,22 @@ def test_conditions_on_labels_mean_what_they_mean_to_ray(condition: str, nodes: 
 def test_what_is_not_asked_for_need_not_be_there() -> None:
     assert fits(EngineOptions(), {})
     assert not fits(EngineOptions(num_cpus=1), {"CPU": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("asked", "others", "crowded_out"),
+    [
+        (EngineOptions(num_cpus=1), [], False),
+        (EngineOptions(num_cpus=1), [EngineOptions(num_cpus=5)] * 2, True),
+        (EngineOptions(num_cpus=1), [EngineOptions(num_cpus=4), EngineOptions(num_cpus=5)], False),
+        (EngineOptions(num_gpus=1), [EngineOptions(num_cpus=5)] * 2, False),
+        (EngineOptions(), [EngineOptions(num_cpus=5)] * 2, False),
+    ],
+)
+def test_an_engine_is_crowded_out_if_others_leave_too_little(
+    asked: EngineOptions, others: list[EngineOptions], crowded_out: bool
+) -> None:
+    assert is_crowded_out(asked, [SMALL, LARGE], others) is crowded_out
 
 
 @pytest.mark.parametrize(

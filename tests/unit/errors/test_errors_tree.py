@@ -8,7 +8,7 @@ import re
 import pytest
 
 from nsactors import errors
-from nsactors.errors import tree
+from nsactors.errors import tasks, tree
 
 INSTANCES: list[errors.NsactorsError] = [
     errors.NsactorsError("a message"),
@@ -29,7 +29,13 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.EngineStartError(3, "the start-up code failed", "ImportError: no module"),
     errors.ObjectLost("a", 2, "pull(a)", "its process ended"),
     errors.TaskAborted(1, "apply(f)"),
+    errors.TaskAborted(None, "map(f)"),
     errors.TimeLimitExceeded(1, "apply(f)", 2.5),
+    errors.UnmetDependency("import numpy"),
+    errors.ImpossibleDependency("apply(f)", "targets: engine 3 gone"),
+    errors.InvalidDependency("1.5"),
+    errors.TaskTimeout("apply(f)", "it was submitted 2 s ago, and no engine runs it"),
+    errors.TaskLost("apply(f)", "engines 0-2 died while running it"),
     errors.ResultUnavailable("ann-4f2a:17", "newer ones have taken its place"),
     errors.CapabilityError("interrupt an engine", "local", "use Cluster(backend='ray')"),
     errors.DuplicateRequest(0, "client-1:17"),
@@ -39,13 +45,14 @@ every_instance = pytest.mark.parametrize("error", INSTANCES, ids=lambda error: t
 
 
 def test_every_class_of_the_tree_is_among_the_instances_tested_here() -> None:
-    classes = {cls for _, cls in inspect.getmembers(tree, inspect.isclass) if issubclass(cls, errors.NsactorsError)}
+    members = [cls for module in (tree, tasks) for _, cls in inspect.getmembers(module, inspect.isclass)]
+    classes = {cls for cls in members if issubclass(cls, errors.NsactorsError)}
     assert classes == {type(error) for error in INSTANCES} | ABSTRACT
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:
     drawn = set(re.findall(r"[├└]── (\w+)", tree.__doc__ or ""))
-    below_the_root = {name for name in tree.__all__ if name != "NsactorsError"}
+    below_the_root = {name for name in (*tree.__all__, *tasks.__all__) if name != "NsactorsError"}
     assert drawn == below_the_root | {"RemoteError", "CompositeError"}
 
 

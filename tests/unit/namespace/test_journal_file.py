@@ -11,7 +11,7 @@ import pytest
 from nsactors.core.journal import Begun, Ended, Journal, Snapshot, State
 from nsactors.core.messages import Execute, Push, RequestId
 from nsactors.core.payload import Buffer, Payload, pack, unpack
-from nsactors.core.shipping import NOWHERE, Batch, Position, next_span
+from nsactors.core.shipping import NOWHERE, Batch, Position, Segment, next_span
 from nsactors.namespace.journal_file import JournalCopy, JournalFile, read_journal
 
 LIMIT_BYTES = 50
@@ -227,6 +227,25 @@ def test_a_segment_can_be_read_until_its_keeper_has_done_with_it(file: JournalFi
     assert len(file.read_span(span).data) == first.nbytes - 10
     file.release(NOWHERE)
     assert [segment.number for segment in file.segments] == [2]
+
+
+def test_a_segment_that_is_just_being_begun_is_not_let_go(file: JournalFile) -> None:
+    file._segments = ReleasedAtEachChange(file)
+    file.cut(Snapshot())
+    file.append(begun(1))
+    assert [segment.number for segment in file.segments][-1] == 1
+
+
+class ReleasedAtEachChange(dict[int, Segment]):
+    """Segments of a file whose other thread lets go of old ones at the worst moment."""
+
+    def __init__(self, file: JournalFile) -> None:
+        super().__init__({segment.number: segment for segment in file.segments})
+        self._file = file
+
+    def __setitem__(self, number: int, segment: Segment) -> None:
+        super().__setitem__(number, segment)
+        self._file.release(NOWHERE)
 
 
 def test_a_copy_without_room_says_how_far_it_went(copy: JournalCopy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,16 @@ def test_a_function_is_kept_for_later_parts(engine: Engine) -> None:
     assert ends(engine.run(items(1, None, -2, start=1))) == [(1, 1, 2, Status.OK, [2])]
 
 
+def test_a_function_comes_once_in_a_batch_and_serves_all_its_parts(engine: Engine) -> None:
+    report = engine.run(items(1, abs, -1), items(2, None, -2))
+    assert ends(report) == [(1, 0, 1, Status.OK, [1]), (2, 0, 1, Status.OK, [2])]
+
+
+def test_a_function_is_there_though_the_part_that_brought_it_was_taken_back(engine: Engine) -> None:
+    engine.give_back(1, Span(1))
+    assert ends(engine.run(items(1, abs, -1), items(2, None, -2))) == [(2, 0, 1, Status.OK, [2])]
+
+
 def test_a_function_that_is_missing_is_told_and_its_items_are_not_begun(engine: Engine) -> None:
     report = engine.run(items(1, None, -1), call(2, abs, -1))
     assert report.missing == (JOB,)
