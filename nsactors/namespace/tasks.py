@@ -231,7 +231,9 @@ class TaskRunner:
 
         def locate(index: int) -> _Located:
             if not loaded:
-                loaded.extend((self._function(part, load), *run_user_code(load, part.columns)))
+                # Items first, as what stays: the names that come with the function are to be those in force.
+                columns = run_user_code(partial(load, stays=True), part.columns)
+                loaded.extend((self._function(part, load), *columns))
             function, *columns = loaded
             return function, [column[index - part.start] for column in columns], _NO_KEYWORDS
 

@@ -96,6 +96,20 @@ def test_tasks_see_the_names_of_their_engine_first(rc: Client, from_main: Callab
     assert first.apply_sync(operator.neg, Reference("level")) == -7
 
 
+def test_items_that_are_functions_bring_their_names_along(
+    lview: LoadBalancedView, from_main: Callable[[str], SimpleNamespace]
+) -> None:
+    here = from_main("""
+        base = 10
+        def outer(f): return [f(x) + base for x in range(2)]
+        """)
+    there = from_main("""
+        step = 3
+        def item(x): return sum([step * y for y in [x]])
+        """)
+    assert lview.map_sync(here.outer, [there.item] * 3) == [[10, 13]] * 3
+
+
 def test_remote_values_are_brought_to_the_task(rc: Client, lview: LoadBalancedView) -> None:
     rc[0].push({"data": np.arange(5)})
     data = rc[0].pull("data", as_ref=True, block=True)

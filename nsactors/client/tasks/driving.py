@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nsactors.client.tasks.asking import Asker
 from nsactors.client.tasks.delivery import deliver, failed, give_up, read_report
@@ -29,6 +29,7 @@ from nsactors.core.scheduling import (
     Replied,
     Retry,
     Scheduler,
+    Span,
     TakeBack,
     TakenBack,
     TaskId,
@@ -124,7 +125,7 @@ class Driver:
             settled.set()
         latch = itertools.count(1)
 
-        def answered(batch_id: int, spans: Any) -> None:
+        def answered(batch_id: int, spans: tuple[Span, ...]) -> None:
             self._note_taken_back(batch_id, spans)
             if next(latch) == len(asked):
                 self._later(settled.set)
@@ -237,7 +238,7 @@ class Driver:
         results.sort(key=lambda ran: (ran.task_id, ran.start))
         self.tell(Replied(batch_id, tuple(results), time.monotonic()))
 
-    def _note_taken_back(self, batch_id: int, spans: Any) -> None:
+    def _note_taken_back(self, batch_id: int, spans: tuple[Span, ...]) -> None:
         self._later(lambda: self.tell(TakenBack(batch_id, spans, time.monotonic())))
 
     def _settle(self, call: TaskCall) -> None:

@@ -143,7 +143,7 @@ class Farm:
         """Take back what has not started; with ``interrupt``, stop what has."""
         calls = list(calls)
         numbers = frozenset(call.request_id.seq for call in calls if isinstance(call, TaskCall))
-        if numbers:
+        if numbers and not self._has_ended:
             settled = threading.Event()
             self._notes.put(partial(self._driver.abort, numbers, interrupt, settled))
             settled.wait(2 * ANSWER_S)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from nsactors.client import post
-from nsactors.client.post import WINDOW, Post
+from nsactors.client.post import LOSSES, WINDOW, Post
 from nsactors.core.cluster import EngineInfo, EngineLeft
 from nsactors.core.messages import (
     Aborted,
@@ -401,3 +401,14 @@ def test_an_answer_is_brought_again_whose_reading_was_interrupted(desk: Desk, mo
             desk.post.take(calls)
     desk.transport.answer(0, reply(0))
     assert desk.ended == [0]
+
+
+def test_what_an_engine_dies_of_again_and_again_is_given_up(desk: Desk) -> None:
+    first, second = desk.submit(0)[0], desk.submit(0)[0]
+    for incarnation in range(LOSSES + 1):
+        desk.post.engine_left(EngineLeft(0, incarnation, "it crashed", expected=False, returns=True, replays=True))
+        desk.post.add_engine(engine(0, incarnation + 1))
+        desk.run_later()
+    assert isinstance(first.error, EngineLost)
+    assert not second.done
+    assert desk.transport.sent[-1].seq == 1
