@@ -232,7 +232,9 @@ def test_no_order_of_long_and_short_items_makes_a_map_much_longer(
     elif order == "shuffled":
         random.Random(0).shuffle(durations)
     makespan, _ = simulate_map(durations, engines)
-    assert makespan <= sum(durations) / engines + max(durations) + 0.1
+    share = sum(durations) / engines
+    # A hundredth of the share for messages: one of 1 ms for each batch of 20 ms, nearly always hidden behind the next.
+    assert makespan <= 1.01 * share + max(durations) + 0.1
 
 
 def test_a_map_of_tiny_items_takes_few_messages() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.core.cluster import EngineFailedToStart, EngineInfo, EngineLeft, EngineOptions, Recovery
+from nsactors.core.cluster import EngineFailedToStart, EngineInfo, EngineJoined, EngineLeft, EngineOptions, Recovery
 from nsactors.core.membership import (
     Adopt,
     Announce,
@@ -107,6 +107,7 @@ class World:
         self.members = Membership()
         self.alive: set[Process] = set()
         self.launched: list[Process] = []
+        self.joined: set[int] = set()
 
     def handle(self, event: MemberEvent, steps: int) -> bool:
         """Take an event; the controller is killed after ``steps`` of what follows. Whether it lives."""
@@ -128,8 +129,10 @@ class World:
                     assert (engine_id, incarnation) in self.alive, "who is watched is there"
                 case Dismiss(engine_id, incarnation):
                     self.alive.discard((engine_id, incarnation))
-                case Announce(EngineFailedToStart()):
-                    raise AssertionError("nobody has failed")
+                case Announce(EngineJoined(engine)):
+                    self.joined.add(engine.engine_id)
+                case Announce(EngineFailedToStart(engine_id)):
+                    assert engine_id not in self.joined, "who was told to be there has started"
 
     def take_over(self, steps: int) -> bool:
         members, next_id = self.written
