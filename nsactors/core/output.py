@@ -47,8 +47,7 @@ class _Flood:
 
 
 def size_bytes(chunk: OutputChunk) -> int:
-    """About what a chunk takes up."""
-    """What a chunk takes, but for a few bytes."""
+    """What a chunk takes, in bytes, but for a few."""
     match chunk:
         case StreamText(_, text):
             return len(text)

@@ -40,7 +40,8 @@ def test_nothing_but_the_demo_is_said(demo: subprocess.CompletedProcess[str]) ->
         "got      90908590909924242424241424242424243424242424241924242424242500000",
         "ZeroDivisionError: division by zero  [engines 1-3]",
         "engine 3 died while running execute",
-        "✓ rc.ids: expected [0, 1, 2], got [0, 1, 2]",
+        "✓ rc.ids: expected [0, 1, 2, 3], got [0, 1, 2, 3]",
+        "another process, under the same id",
     ],
 )
 def test_the_known_answers_are_shown(demo: subprocess.CompletedProcess[str], line: str) -> None:
