@@ -262,7 +262,7 @@ rc[:3].apply_async(who).get_dict()
 rc[[3]].apply_async(who).get_dict()
 """,
         (Check("rc[3].apply_sync(who)[0] == pid", "False", "another process, under the same id"),),
-        "The call waited for it. Its namespace is empty; Cluster(recovery='replay') would bring that back, too.",
+        "Its namespace is empty. Cluster(recovery='replay') would bring it back.",
         columns=("engine", "pid", "host", "python"),
     ),
 )

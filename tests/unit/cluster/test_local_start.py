@@ -27,5 +27,5 @@ def test_a_local_cluster_works_where_ray_cannot_be_imported() -> None:
         "with Cluster(n=2, backend='local') as rc:\n"
         "    print(rc[:].map_sync(lambda x: x**2, range(4)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout == "[0, 1, 4, 9]\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 4, 9]\n", "")
