@@ -68,6 +68,7 @@ T = TypeVar("T")
 ORPHAN_AFTER_S = 900.0
 RETRY_S = 0.5
 SHIP_BUSY_S = 0.05
+END_GRACE_S = 2.0
 SHIP_IDLE_S = 0.1
 ENDINGS_EVERY = 5
 
@@ -295,14 +296,17 @@ class EngineActor:
         )
         reason = f"engine {spec.engine_id} was asked to end"
         try:
-            if not self._patiently(self._port.register, info):
+            if not _patiently(self._closed, self._port.register, info):
                 return self._host.exit("nobody wants this engine any more")
             if self._journal is not None:
                 self._journal.settled(self._closed)
             self._host.warm_up()
             while not self._closed.is_set():
-                commands = self._patiently(self._port.poll, spec.engine_id, spec.incarnation)
+                commands = _patiently(self._closed, self._port.poll, spec.engine_id, spec.incarnation)
                 if commands is None:
+                    self._closed.wait(
+                        END_GRACE_S
+                    )  # who asked ends the process, too; Ray tells of one that ends by itself
                     break
                 for command in commands:
                     try:
@@ -314,17 +318,6 @@ class EngineActor:
             reason = f"engine {spec.engine_id} ends: {lost}"
         self._closed.set()
         self._host.exit(reason)
-
-    def _patiently(self, call: Callable[..., T], *args: Any) -> T:
-        """Call the controller, again and again while it is silent: it may be busy, or its machine asleep."""
-        give_up = time.monotonic() + ORPHAN_AFTER_S
-        while True:
-            try:
-                return call(*args)
-            except ClusterUnreachable:
-                if time.monotonic() > give_up:
-                    raise
-                self._closed.wait(RETRY_S)
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -391,3 +384,15 @@ class EngineActor:
 
 def _qualified_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _patiently(closed: threading.Event, call: Callable[..., T], *args: Any) -> T:
+    """Call the controller, again and again while it is silent: it may be busy, or its machine asleep."""
+    give_up = time.monotonic() + ORPHAN_AFTER_S
+    while True:
+        try:
+            return call(*args)
+        except ClusterUnreachable:
+            if time.monotonic() > give_up:
+                raise
+            closed.wait(RETRY_S)
