@@ -12,8 +12,9 @@ A map of the package, each line building only on those above it:
     client         the engines as seen by one user
     cluster        starts and stops engines
     views          run, move and map on some of the engines
-    models, mpi    farm, tuple space, BSP, MapReduce and others; MPI across the engines
     magics, cli    ``%px`` and the ``nsactors`` command
+
+``models`` (tuple space, BSP, MapReduce) and ``mpi`` are to stand between views and magics; they are not there yet.
 
 Importing this module starts nothing. Each public name is loaded when it is first used, so that neither Ray
 nor IPython is imported before it is needed.

@@ -304,9 +304,8 @@ class EngineActor:
             while not self._closed.is_set():
                 commands = _patiently(self._closed, self._port.poll, spec.engine_id, spec.incarnation)
                 if commands is None:
-                    self._closed.wait(
-                        END_GRACE_S
-                    )  # who asked ends the process, too; Ray tells of one that ends by itself
+                    # Who asked ends the process, too; Ray tells of one that ends by itself.
+                    self._closed.wait(END_GRACE_S)
                     break
                 for command in commands:
                     try:

@@ -1,4 +1,4 @@
-"""The ``nsactors`` command."""
+"""The ``nsactors`` command: ``command`` reads what is typed, ``demo`` is what it shows."""
 
 from nsactors.cli.command import main
 

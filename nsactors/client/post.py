@@ -90,13 +90,7 @@ class Post:
     ) -> list[Call]:
         """Send one operation to several engines; it is encoded and stored once.
 
-        Args:
-            engine_ids: the engines.
-            operation: what each of them is to do.
-            payload: what goes with it.
-            terms: how long it may take, and the like.
-            awaited: the caller goes on to :meth:`take`.
-            relayed: by way of relays, if the transport has any.
+        Arguments are those of ``Session.submit``; there need not be relays.
         """
         instruction = Instruction(self._client, operation, terms.limit_s, terms.stops_on_error, terms.journalled)
         prepared = self._transport.prepare(instruction, payload)
@@ -143,6 +137,11 @@ class Post:
                 delivered = self._transport.take([letter.pending for letter in sent], TAKE_S)
             for letter, content in zip(sent, delivered or (), strict=False):
                 self._deliver(letter, letter.line.outbox, content)
+        except BaseException:  # Ctrl-C between an answer and its call's end: another thread goes on with it
+            for letter, content in zip(sent, delivered or (), strict=False):
+                if letter.pending is None and not letter.call.done:
+                    self._later(partial(self._deliver, letter, letter.line.outbox, content))
+            raise
         finally:  # after Ctrl-C while one is unpickled, too: it is brought again
             for letter in sent:
                 if delivered is None or not letter.call.done:
@@ -315,10 +314,11 @@ class Post:
         if letter.losses and isinstance(reply.outcome, Refused):
             error = not_repeated(call)
         with self._lock:
-            letter.pending = None
-            self._make_room(outbox)
-            if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
-                self._stops_seen[engine] += 1
+            if letter.pending is not None:  # else this was interrupted after it
+                letter.pending = None
+                self._make_room(outbox)
+                if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
+                    self._stops_seen[engine] += 1
             call.output.finish(reply.tail)
             complete = call.output.complete
             if not complete:

@@ -311,13 +311,8 @@ class Session:
         self.roster.leave(left)
 
     def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
-        if call.done:  # its engine's end is heard of in several ways
-            return
-        if error is not None:
-            call.error = error
-            if not isinstance(error, TaskAborted | ClientClosed):  # what was given up on purpose is no news
-                self.ledger.failed(call)
-        call.settle(value, error)
+        given_up = isinstance(error, TaskAborted | ClientClosed)  # on purpose, which is no news
+        call.settle(value, error, note=None if error is None or given_up else self.ledger.failed)
 
     def close(self) -> None:
         """End the conversation: engines go on, calls that are open here fail with ``ClientClosed``.

@@ -1,6 +1,7 @@
 """Clusters: engines started and stopped together.
 
-``Cluster`` is what people start; ``resources`` counts the cores at hand and shares them out.
+``Cluster``, in ``cluster``, is what people start; ``scaling`` is how its engines come and go. ``options`` reads what
+they are asked for with; ``resources`` counts the cores at hand and shares them out.
 """
 
 from nsactors.cluster.cluster import Cluster

@@ -2,16 +2,26 @@
 
 What clients and engines say to each other:
 
-    messages     requests, replies and what they hold
+    messages     requests, replies and what they hold           tasks        batches of tasks as they travel
     payload      values as bytes, buffers and references        functions    code of ``__main__`` on an engine
-    wire         a message and its payload, encoded             cluster      what passes through the controller
+    wire         a message and its payload, encoded             carried      what a call takes along, and how large
+    remote_value handles on values that stay where they are     cluster      what passes through the controller
 
 Where work and data go:
 
     targets      which engines are meant                        partition    how sequences are cut and joined
+    scheduling   which engine runs which task when              chunking     how many items make up a message
+    depending    functions that run where a condition holds     placement    on which node an engine starts
 
 Order and knowledge:
 
     stream       requests of many clients, in order, once       history      who ran what
     output       chunks of output, in order                     membership   who the engines are
+    answers      what an engine has answered, kept for a while  memory       what engines and object stores hold
+
+Namespaces that come back:
+
+    journal      what made a namespace, in order                recovery     what is done with it, and told of it
+    lineage      which entries made a name                      records      entries as bytes
+    shipping     how a journal is copied to its keeper
 """

@@ -241,8 +241,8 @@ class Membership:
 
     @property
     def leaving(self) -> list[int]:
-        """Ids of the engines that finish what they have to do and then go."""
-        return [i for i, m in sorted(self.members.items()) if m.leaving and not m.dismissed]
+        """Ids of the engines that are there, finish what they have to do and then go."""
+        return [i for i, m in sorted(self.members.items()) if m.leaving and m.info and not m.dismissed]
 
     def ordered(self, order: str) -> list[int]:
         """Ids of the engines that this request has asked for."""
@@ -280,7 +280,7 @@ class Membership:
         if member is None or member.leaving or member.dismissed or (order and order in member.orders):
             return []
         old = member.incarnation
-        member = replace(member, journal_of=member.journal_of if recovers else None, orders=(*member.orders[:1], order))
+        member = replace(member, attempts=0, orders=(*member.orders[:1], order))
         brought_back = self._bring_back(engine_id, member, "it was asked to restart", expected=True, recovers=recovers)
         return [Dismiss(engine_id, old), *brought_back]
 
@@ -288,15 +288,21 @@ class Membership:
         self, engine_id: int, member: Member, reason: str, *, expected: bool, recovers: bool = True
     ) -> list[Effect]:
         """Let a new process take the place of one that is gone."""
+        former = member.info or member.former
+        journal_of = member.journal_of if member.info is None else member.incarnation
+        if not recovers or member.options.recovery is not Recovery.REPLAY:
+            journal_of = None
         announcements: list[Effect] = []
-        if member.info is not None:
-            replays = recovers and member.options.recovery is Recovery.REPLAY
-            left = EngineLeft(engine_id, member.incarnation, reason, expected=expected, returns=True, replays=replays)
+        # Also if it is away and will not come back as was said: clients hold what only the old namespace is for.
+        if former is not None and (member.info is not None or journal_of != member.journal_of):
+            replays = journal_of is not None
+            left = EngineLeft(engine_id, former.incarnation, reason, expected=expected, returns=True, replays=replays)
             announcements = [Announce(left)]
-            journal_of = member.incarnation if replays else None
-            member = replace(member, former=member.info, info=None, journal_of=journal_of)
-        member = self.members[engine_id] = replace(member, incarnation=member.incarnation + 1, held_up="")
-        return [*announcements, Launch(engine_id, member.incarnation, member.options, member.journal_of)]
+        incarnation = member.incarnation + 1
+        self.members[engine_id] = replace(
+            member, incarnation=incarnation, info=None, former=former, journal_of=journal_of, held_up=""
+        )
+        return [*announcements, Launch(engine_id, incarnation, member.options, journal_of)]
 
     def _launch(self, options: EngineOptions, order: str) -> list[Effect]:
         engine_id, self.next_id = self.next_id, self.next_id + 1
@@ -311,7 +317,7 @@ class Membership:
         if member.info == engine:
             return []  # it could not know that it had been heard
         self.members[engine.engine_id] = replace(member, info=engine, former=None, attempts=0, held_up="")
-        return [Announce(EngineJoined(engine))]
+        return [Announce(EngineJoined(engine)), *self._drained(engine.engine_id)]
 
     def _held_up(self, engine_id: int, incarnation: int, reason: str) -> list[Effect]:
         member = self.members.get(engine_id)
@@ -356,10 +362,16 @@ class Membership:
         member = self.members.get(engine_id)
         if member is None or member.leaving or member.dismissed:
             return []
-        if member.info is None:
+        if member.info is None and member.former is None:
             return self._dismissed(engine_id)
         self.members[engine_id] = replace(member, leaving=True)
-        return [Announce(EngineLeaving(engine_id)), Drain(engine_id, member.incarnation)]
+        # One that is being brought back has requests to finish that its clients hold: it goes when it has been back.
+        return self._drained(engine_id) or [Announce(EngineLeaving(engine_id))]
+
+    def _drained(self, engine_id: int) -> list[Effect]:
+        if engine_id not in self.leaving:
+            return []
+        return [Announce(EngineLeaving(engine_id)), Drain(engine_id, self.members[engine_id].incarnation)]
 
     def _taken_over(self, alive: AbstractSet[tuple[int, int]]) -> list[Effect]:
         # What the last controller had written down it may not have done: it was killed at some moment between the two.
@@ -370,7 +382,7 @@ class Membership:
                 effects.append(Adopt(*process, member.options))
                 if member.dismissed:
                     effects.append(Dismiss(*process))
-                elif member.leaving:
+                elif member.leaving and member.info is not None:
                     effects.append(Drain(*process))
             elif member.info is None and not member.dismissed:
                 # It was never launched, or died before anybody knew of it: the same again.

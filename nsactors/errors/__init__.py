@@ -1,12 +1,13 @@
 """What can go wrong, how it travels, and how it is shown.
 
 * ``tree`` holds the exceptions nsactors raises; its docstring draws them all.
-* ``tasks`` holds those of load-balanced tasks.
+* ``base`` is what all of them are; ``tasks`` holds those of load-balanced tasks.
 * ``failure`` describes, as a value, what user code raised on an engine; ``frames`` its traceback.
 * ``remote`` makes of it the exception raised at a client; ``anatomy`` does so without running user code.
 * ``composite`` holds the failures of many engines; ``grouping`` tells equal ones once.
 * ``warnings`` holds the warnings, for what works and costs more than it need.
 * ``text`` and ``drawing`` show them, as Python does and with rich.
+* ``ranges``, ``sizes`` and ``wording`` are parts of their messages: engines, bytes, sentences that several have.
 
 This is the leftmost layer: it imports nothing else of nsactors, and neither Ray nor IPython.
 """

@@ -49,7 +49,7 @@ class Options:
     stream: bool | None = None
     verbose: bool | None = None
     timeout_s: float | None = None
-    journal: bool = True
+    journal: bool | None = None
 
     def over(self, defaults: Self) -> Self:
         """These options, and those of ``defaults`` where none was given."""

@@ -18,8 +18,8 @@ __all__ = ["show_in_background", "show_while_waiting", "submit"]
 
 def submit(view: DirectView, code: str, options: Options) -> AsyncResult:
     """Send a cell to engines."""
-    if not options.journal:
-        view = view.with_flags(journal=False)
+    if options.journal is not None:
+        view = view.with_flags(journal=options.journal)
     return view.execute(
         code, silent=False, targets=options.targets, block=False, label="%px", timeout=options.timeout_s
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from nsactors.core.answers import LARGE_BYTES, AnswerStore, KeptAnswer, Missing
 from nsactors.core.messages import OutputBatch, Refused, Reply, RequestId
 from nsactors.core.output import size_bytes
@@ -12,9 +14,10 @@ from nsactors.namespace.output import Output
 
 __all__ = ["Answers"]
 
+T = TypeVar("T")
+
 ANSWER_BYTES = 1_000_000  # in one answer to Collect, which goes by way of the controller
 LIMIT_CLIENTS = 10_000
-_ALL = 2**63
 
 Collected = KeptAnswer | OutputBatch | Missing | StoredObject
 
@@ -34,7 +37,8 @@ class Answers:
         self._output = output
         self._store = AnswerStore()
         self._current: RequestId | None = None
-        self._kept_upto: dict[str, int] = {}
+        self._gone: dict[str, bool] = {}  # a set in order
+        self._accepted: dict[str, int] = {}
 
     def begin(self, request: RequestId) -> None:
         """A request runs from now on, until its answer is kept."""
@@ -77,13 +81,14 @@ class Answers:
     def note_presence(self, client: str, *, here: bool) -> None:
         """A client has gone, so that large values are to be kept for others; or it has come back."""
         if here:
-            self._kept_upto.pop(client, None)
+            self._gone.pop(client, None)
         else:
-            self._note_upto(client, _ALL)
+            _remember(self._gone, client, True)
 
     def accept(self, client: str, upto: int) -> StoredObject:
         """Keep the answers up to this number, large ones too; see ``Accept``."""
-        self._note_upto(client, max(upto, self._kept_upto.get(client, -1)))
+        # Its coming back changes nothing about this: a controller that comes back finds everybody anew.
+        _remember(self._accepted, client, max(upto, self._accepted.get(client, -1)))
         return self._objects.put(Payload(b""))
 
     def collect(
@@ -133,7 +138,7 @@ class Answers:
     ) -> tuple[Payload | StoredObject | Missing, int, int]:
         """A large value: itself, and what it takes of this process's memory and of the object store."""
         nbytes = result.nbytes
-        if request.seq <= self._kept_upto.get(request.client, -1):
+        if request.client in self._gone or request.seq <= self._accepted.get(request.client, -1):
             return self._objects.put(result), 0, nbytes
         # Its client is there and takes it. References are not kept either: they would hold what they stand for.
         if result.refs or nbytes > LARGE_BYTES:
@@ -142,7 +147,8 @@ class Answers:
         data, *buffers = sealed.buffers
         return Payload(data, tuple(bytes(buffer) for buffer in buffers)), nbytes, 0
 
-    def _note_upto(self, client: str, upto: int) -> None:
-        self._kept_upto[client] = upto
-        if len(self._kept_upto) > LIMIT_CLIENTS:
-            del self._kept_upto[next(iter(self._kept_upto))]
+
+def _remember(clients: dict[str, T], client: str, what: T) -> None:
+    clients[client] = what
+    if len(clients) > LIMIT_CLIENTS:
+        del clients[next(iter(clients))]

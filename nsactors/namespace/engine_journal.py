@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import threading
@@ -28,7 +27,7 @@ __all__ = ["EngineJournal", "JournalKeeper"]
 
 BATCH_BYTES = 16_000_000
 SHIP_EVERY_S = 0.1
-_OVER = "over"
+_OVER = "over"  # where an entry would be, and like none of them
 KILLED_BY = 2  # times that an entry was running when a recovery died: once may be chance
 
 Answered = Callable[[Entry, Any, BaseException | None], object]
@@ -87,7 +86,6 @@ class EngineJournal:
         self._keeper = keeper
         self._kept = NOWHERE
         self._shipping = threading.Lock()
-        self._shipper: threading.Thread | None = None
         self._stopped = False
         self._journalled = JournalledNamespace(namespace, folder_of(spec.incarnation), ref_types=ref_types)
 
@@ -102,9 +100,11 @@ class EngineJournal:
         assert former is not None, "there is a journal to recover from"
         folder = self._folder_of(former)
         shipped_only = not os.path.isdir(folder)
-        if shipped_only and self._keeper is not None:
-            self._fetch(former, folder)
-        os.makedirs(folder, exist_ok=True)
+        if shipped_only:
+            folder = self._fetched(former)
+            if self._keeper is not None:
+                self._fetch(former, folder)
+            os.makedirs(folder, exist_ok=True)
         attempts = _Attempts(folder)
         journal = attempts.without_killers(read_journal(folder))
         report = self._journalled.recover(
@@ -127,15 +127,12 @@ class EngineJournal:
         It begins with all that the former one's said, so that may go. Before, another process might have had to recover
         from it.
         """
-        self._start_shipping(closed)
         former = self._spec.recovers
-        if former is None:
-            return
-        shutil.rmtree(self._folder_of(former), ignore_errors=True)
+        if former is not None:
+            shutil.rmtree(self._folder_of(former), ignore_errors=True)
+            shutil.rmtree(self._fetched(former), ignore_errors=True)
         if self._keeper is not None:
-            with contextlib.suppress(ConnectionLost):  # what it keeps too long goes with the cluster
-                if self.ship() or not self._keeper.is_elsewhere:
-                    self._keeper.forget(self._spec.engine_id, former)
+            threading.Thread(target=self._keep_shipping, args=(self._keeper, closed), daemon=True).start()
 
     def begin(self, request: Request, payload: Payload | None) -> str:
         """Write down a request that is about to run; what to tell its sender if that fails."""
@@ -144,9 +141,15 @@ class EngineJournal:
     def end(self, outcome: Outcome) -> str:
         """Write down how it ended, before it is answered; as :meth:`begin`."""
 
-        def write() -> None:
-            self._journalled.end(outcome)
+        def write() -> str:
+            failed = self._journalled.end(outcome)
             self._release()
+            if failed is None:
+                return ""
+            return (
+                f"[nsactors: engine {self._spec.engine_id} could not take a snapshot ({failed}): its journal goes on "
+                "without, and a recovery takes longer]\n"
+            )
 
         return self._write(write)
 
@@ -185,15 +188,14 @@ class EngineJournal:
                     break
         return True
 
-    def _start_shipping(self, closed: threading.Event) -> None:
-        if self.ships and self._shipper is None:
-            self._shipper = threading.Thread(target=self._keep_shipping, args=(closed,), daemon=True)
-            self._shipper.start()
-
-    def _keep_shipping(self, closed: threading.Event) -> None:
-        while not closed.wait(SHIP_EVERY_S):
+    def _keep_shipping(self, keeper: JournalKeeper, closed: threading.Event) -> None:
+        former = self._spec.recovers
+        while (self.ships or former is not None) and not closed.wait(SHIP_EVERY_S):
             try:
                 self.ship()
+                if former is not None:  # only now: the copy of this one's journal was not complete before
+                    keeper.forget(self._spec.engine_id, former)
+                    former = None
             except ConnectionLost:
                 pass  # the keeper is away: it is sent with the next
             except Exception:  # nothing may end this thread
@@ -202,27 +204,31 @@ class EngineJournal:
     def _fetch(self, incarnation: int, folder: str) -> None:
         assert self._keeper is not None, "it is the keeper's copy that is fetched"
         engine_id = self._spec.engine_id
-        segments = self._keeper.segments(engine_id, incarnation)
+        # A snapshot that had not arrived whole is of no use; the segment that it was to replace is.
+        segments = [segment for segment in self._keeper.segments(engine_id, incarnation) if segment.is_usable]
         copy = JournalCopy(folder)
         while span := next_span(copy.position, segments, BATCH_BYTES):
             copy.accept(self._keeper.read(engine_id, incarnation, span))
+
+    def _fetched(self, incarnation: int) -> str:
+        # Not the folder of the journal itself: whoever finds that one takes it for all that was ever written.
+        return f"{self._folder_of(incarnation)}.fetched"
 
     def _release(self) -> None:
         if not self.ships:
             self._journalled.file.release(self._journalled.file.position)
 
-    def _write(self, write: Callable[[], object]) -> str:
+    def _write(self, write: Callable[[], str | None]) -> str:
         if self._stopped:
             return ""
         try:
-            write()
+            return write() or ""
         except Exception as error:  # the disk, mostly; whatever it is, the engine goes on
             self._stopped = True
             return (
                 f"[nsactors: engine {self._spec.engine_id} keeps no journal from here on ({error}): if it dies, its "
                 "namespace will be recovered as it was before this]\n"
             )
-        return ""
 
 
 class _Attempts:
@@ -240,7 +246,7 @@ class _Attempts:
         except FileNotFoundError:
             attempts = []
         deaths = Counter(attempt.splitlines()[-1] for attempt in attempts if attempt)
-        self._killers = {request for request, count in deaths.items() if count >= KILLED_BY} - {_OVER}
+        self._killers = {request for request, count in deaths.items() if count >= KILLED_BY}
         self._write("attempt")
 
     def note(self, entry: Entry) -> None:

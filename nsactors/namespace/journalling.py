@@ -52,6 +52,7 @@ class JournalledNamespace:
         self._ref_types = ref_types
         self._bindings = Bindings(namespace.names)
         self._snapshot_took_s = 0.0
+        self._failed_at = (0, 0.0)  # bytes and seconds of the journal when a snapshot was last due and failed
         self._began = 0.0
         self._is_open = False
 
@@ -68,20 +69,22 @@ class JournalledNamespace:
             self.file.append(begin(request, payload, journalled=journalled))
             self._began = time.monotonic()
 
-    def end(self, outcome: Outcome, *, used_mpi: bool = False) -> None:
+    def end(self, outcome: Outcome, *, used_mpi: bool = False) -> Exception | None:
         """Write down how it ended; to be called before it is answered. Takes a snapshot if one is due.
+
+        A snapshot that fails, for one takes more room than a record, leaves a journal that says all that it would have
+        said. It is tried again when one would be due after it. Gives what it failed with.
 
         Args:
             outcome: what the answer will say.
             used_mpi: whether it communicated with engines that may be gone.
         """
         if not self._is_open:
-            return
+            return None
         self._is_open = False
         took_s = time.monotonic() - self._began
         self.file.append(end(outcome, bound=self._bindings.changed(), took_s=took_s, used_mpi=used_mpi))
-        if self._policy.is_due(self.file.grown_bytes, self.file.replay_s, self._snapshot_took_s):
-            self.snapshot()
+        return self._snapshot_if_due()
 
     def snapshot(self) -> Snapshot:
         """Take a snapshot now, between two requests; what it says of names that it leaves out is for the user."""
@@ -133,9 +136,21 @@ class JournalledNamespace:
         self._snapshot(journal.recovered())
         return report
 
+    def _snapshot_if_due(self) -> Exception | None:
+        nbytes, replay_s = self.file.grown_bytes, self.file.replay_s
+        failed_nbytes, failed_replay_s = self._failed_at
+        if self._policy.is_due(nbytes - failed_nbytes, replay_s - failed_replay_s, self._snapshot_took_s):
+            try:
+                self.snapshot()
+            except Exception as error:
+                self._failed_at = nbytes, replay_s
+                return error
+        return None
+
     def _snapshot(self, journal: Journal | None) -> Snapshot:
         began = time.monotonic()
         snapshot = take(self._namespace.names, ref_types=self._ref_types)
         self.file.cut(snapshot, journal)
         self._snapshot_took_s = time.monotonic() - began
+        self._failed_at = (0, 0.0)
         return snapshot

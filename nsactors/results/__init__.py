@@ -1,4 +1,15 @@
-"""What comes back from engines: results that are futures, their output and timing."""
+"""What comes back from engines: results that are futures, their output and timing.
+
+::
+
+    async_result   the result of a call to engines       map_result     of a map, as one sequence
+    call           one request to one engine             call_group     several, taken together
+    task_calls     tasks, as the calls that they are     balanced_map   the result of a load-balanced map
+    lean_future    what all of them are                  taking         the shortest way to a value
+    waiting        waiting so that Ctrl-C reaches engines
+    showing        progress and output                   live           output while it is printed
+    transfers      progress of what takes long           forms          results as rich and notebooks show them
+"""
 
 from nsactors.results.async_result import AsyncResult
 from nsactors.results.balanced_map import BalancedMapResult

@@ -22,6 +22,7 @@ NOWHERE = -1
 """In place of an engine's id."""
 
 _WATCH_LOCK = threading.Lock()  # watchers are few and quick: one lock is enough for all calls
+_SETTLING = threading.RLock()  # held for an instant: one is enough for all. A garbage collection may come back to it
 
 
 @dataclass(slots=True, eq=False)
@@ -63,12 +64,21 @@ class Call:
     _listeners: list[Callable[[Call], None]] = field(default_factory=list)
     _watchers: list[_Watcher] = field(default_factory=list)
 
-    def settle(self, value: Any, error: Exception | None) -> None:
-        """The call has ended; nothing happens if it had already."""
-        if self.done:
-            return
-        self.value, self.error, self.received = value, error, time.time()
-        self.done = True
+    def settle(self, value: Any, error: Exception | None, note: Callable[[Call], object] | None = None) -> None:
+        """The call has ended; nothing happens if it had already, of which several threads may hear at once.
+
+        Args:
+            value: what it gave.
+            error: what went wrong.
+            note: called with it before anybody else can see that it has ended; quick, for others wait meanwhile.
+        """
+        with _SETTLING:
+            if self.done:
+                return
+            self.value, self.error, self.received = value, error, time.time()
+            if note is not None:
+                note(self)
+            self.done = True
         while self._listeners:
             self._listeners.pop()(self)
 

@@ -18,11 +18,11 @@ from nsactors.core.payload import Payload
 from nsactors.core.remote_value import StoredObject
 from nsactors.core.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
 from nsactors.engine_actor import EngineActor
-from nsactors.errors import ClusterStopped, ConnectionLost, ProtocolError, StoreFull, warn_caller
+from nsactors.errors import ClusterStopped, ConnectionLost, warn_caller
 from nsactors.namespace.host import ProcessHost
-from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
+from nsactors.transport.base import Addressed, ControllerProxy
 from nsactors.transport.connection import ConnectionInfo
-from nsactors.transport.ray_death import NODE_DIED, death_of
+from nsactors.transport.ray_death import NODE_DIED, death_of, failure_of
 from nsactors.transport.ray_folders import output_folder
 from nsactors.transport.ray_keeper import keeper_for, start_keeper, stop_keeper
 from nsactors.transport.ray_line import RayLine
@@ -31,7 +31,7 @@ from nsactors.transport.ray_nodes import EnginePlaces, head_place
 from nsactors.transport.ray_presence import Presences
 from nsactors.transport.ray_relays import Promise, RayRelays
 from nsactors.transport.ray_runtime import ray_runtime
-from nsactors.transport.ray_store import RayStore, as_array, is_full, put
+from nsactors.transport.ray_store import RayStore, as_array, put
 
 __all__ = ["RayBackend", "RayTransport"]
 
@@ -255,14 +255,8 @@ class RayTransport:
                 return decode_reply(delivered)
             case [header, buffers, refs]:
                 return decode_reply(header, tuple(buffers), tuple(refs))
-            case self._ray.exceptions.RayActorError():
-                raise EngineGone(*death_of(delivered, engine.output_path, engine.host))
-            case self._ray.exceptions.RayTaskError(cause=cause) if is_full(cause):
-                raise StoreFull(f"what engine {engine.engine_id} was to answer")
-            case self._ray.exceptions.RayTaskError():
-                raise ProtocolError(f"engine {engine.engine_id} could not answer: {delivered.cause}") from delivered
             case _:
-                raise delivered
+                raise failure_of(delivered, engine.engine_id, engine.output_path, engine.host)
 
     def close(self) -> None:
         """End the relays; replies belong to their calls."""

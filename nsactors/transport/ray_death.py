@@ -1,4 +1,4 @@
-"""Why an actor of Ray died, in words for people."""
+"""Why an engine that is an actor of Ray did not answer, in words for people."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 import socket
 from typing import NamedTuple
 
-from nsactors.transport.base import tail_of
+from nsactors.errors import ProtocolError, StoreFull
+from nsactors.transport.base import EngineGone, tail_of
+from nsactors.transport.ray_store import is_full
 
-__all__ = ["NODE_DIED", "Ending", "death_of"]
+__all__ = ["NODE_DIED", "Ending", "death_of", "failure_of"]
 
 NODE_DIED = "its node died"
 
@@ -18,6 +20,30 @@ class Ending(NamedTuple):
 
     reason: str
     stderr_tail: str = ""
+
+
+def failure_of(error: BaseException, engine_id: int, output_path: str | None, host: str) -> BaseException:
+    """What the client is to raise for a call of an engine that has failed; what Ray has no part in, as it is.
+
+    Args:
+        error: what the call raised.
+        engine_id: of the engine.
+        output_path: see :func:`death_of`.
+        host: see :func:`death_of`.
+    """
+    import ray
+
+    match error:
+        case ray.exceptions.RayActorError():
+            return EngineGone(*death_of(error, output_path, host))
+        case ray.exceptions.RayTaskError(cause=cause) if is_full(cause):
+            return StoreFull(f"what engine {engine_id} was to answer")
+        case ray.exceptions.RayTaskError():
+            failure = ProtocolError(f"engine {engine_id} could not answer: {error.cause}")
+            failure.__cause__ = error
+            return failure
+        case _:
+            return error
 
 
 def death_of(error: BaseException, output_path: str | None, host: str = "") -> Ending:

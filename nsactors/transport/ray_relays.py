@@ -9,26 +9,26 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from nsactors.core.wire import stamp
-from nsactors.errors import ClusterUnreachable
+from nsactors.errors import ClusterUnreachable, NsactorsError
 from nsactors.transport.base import Addressed, EngineGone
-from nsactors.transport.ray_death import death_of
+from nsactors.transport.ray_death import failure_of
 
 __all__ = ["Promise", "RayRelays"]
 
 MAX_CONCURRENCY = 10_000
 BATCH_S = 0.02  # answers that come within this of the request travel together
 
-Key = tuple[int, int]  # an engine's id and incarnation
-
 
 class _Engine(NamedTuple):
     """An engine as a relay knows it."""
 
+    engine_id: int
     address: Any
     output_path: str | None
     host: str
@@ -38,7 +38,7 @@ class RayRelay:
     """The actor class of relays. It belongs to one client, and ends with it."""
 
     def __init__(self) -> None:
-        self._engines: dict[Key, _Engine] = {}
+        self._engines: dict[int, _Engine] = {}
         self._turn = 0
         self._arrived = asyncio.Condition()
         self._open: dict[int, dict[asyncio.Task[Any], int]] = {}
@@ -46,8 +46,8 @@ class RayRelay:
     async def carry(
         self,
         turn: int,
-        newcomers: dict[Key, _Engine],
-        requests: Sequence[tuple[Key, int, int]],
+        newcomers: dict[int, _Engine],
+        requests: Sequence[tuple[int, int, int]],
         body: bytes,
         large: tuple[Any, ...] | None,
     ) -> tuple[list[tuple[int, Any]], bool]:
@@ -56,17 +56,19 @@ class RayRelay:
         Args:
             turn: of the client's calls to this relay, the how-manieth. Ray may begin calls of an actor like this one in
                 another order.
-            newcomers: engines that were not spoken of before.
-            requests: engine, number and ``stops_seen`` of each.
+            newcomers: engines whose incarnation was not spoken of before, by id.
+            requests: engine's id, number and ``stops_seen`` of each.
             body: what all of them say.
             large: what goes with it.
         """
         async with self._arrived:
             await self._arrived.wait_for(lambda: self._turn == turn)
-            self._engines.update(newcomers)
-            self._open[turn] = {self._send(*request, body, large): k for k, request in enumerate(requests)}
-            self._turn += 1
-            self._arrived.notify_all()
+            try:
+                self._engines.update(newcomers)
+                self._open[turn] = {self._send(*request, body, large): k for k, request in enumerate(requests)}
+            finally:  # those that are waiting for their turn have done nothing wrong
+                self._turn += 1
+                self._arrived.notify_all()
         return await self.more(turn)
 
     async def more(self, turn: int) -> tuple[list[tuple[int, Any]], bool]:
@@ -80,8 +82,8 @@ class RayRelay:
             del self._open[turn]
         return answers, bool(still_open)
 
-    def _send(self, key: Key, seq: int, stops_seen: int, body: bytes, large: tuple[Any, ...] | None) -> Any:
-        engine = self._engines[key]
+    def _send(self, engine_id: int, seq: int, stops_seen: int, body: bytes, large: tuple[Any, ...] | None) -> Any:
+        engine = self._engines[engine_id]
         header = stamp(seq, stops_seen, body)
         if large is None:
             reply = engine.address.handle.remote(header)
@@ -91,13 +93,12 @@ class RayRelay:
 
 
 async def _answer(reply: Any, engine: _Engine) -> Any:
-    import ray
-
     try:
         return await reply
-    except ray.exceptions.RayActorError as error:
-        return EngineGone(*death_of(error, engine.output_path, engine.host))
     except Exception as error:  # for the client to raise
+        failure = failure_of(error, engine.engine_id, engine.output_path, engine.host)
+        if isinstance(failure, EngineGone | NsactorsError):  # which can travel
+            return failure
         return ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
 
 
@@ -127,7 +128,10 @@ class Promise:
             self._answer = answer
             listener, self._listener = self._listener, None
         if listener is not None:
-            listener(answer)
+            try:
+                listener(answer)
+            except Exception:  # it is one of many, and the others are still to hear
+                traceback.print_exc()
 
 
 class _Line:
@@ -138,39 +142,40 @@ class _Line:
         self._stopped = stopped
         self._turn = 0
         self._lock = threading.Lock()
-        self.engines: set[Key] = set()
+        self.engines: dict[int, int] = {}  # their incarnations, by id
         self.broken = False
 
     def carry(self, requests: Sequence[Addressed], body: bytes, large: tuple[Any, ...] | None) -> list[Promise]:
-        newcomers: dict[Key, _Engine] = {}
-        addressed = []
-        for engine, seq, stops_seen in requests:
-            key = engine.engine_id, engine.incarnation
-            if key not in self.engines:
-                self.engines.add(key)
-                newcomers[key] = _Engine(engine.address, engine.output_path, engine.host)
-            addressed.append((key, seq, stops_seen))
+        newcomers = {
+            engine.engine_id: _Engine(engine.engine_id, engine.address, engine.output_path, engine.host)
+            for engine, _, _ in requests
+            if self.engines.get(engine.engine_id) != engine.incarnation
+        }
+        addressed = [(engine.engine_id, seq, stops_seen) for engine, seq, stops_seen in requests]
         promises = [Promise(self._lock) for _ in requests]
-        turn, self._turn = self._turn, self._turn + 1
-        self._listen(turn, self._actor.carry.remote(turn, newcomers, addressed, body, large), promises)
+        turn = self._turn
+        answers = self._actor.carry.remote(turn, newcomers, addressed, body, large)
+        # Not before: had this not been sent, the relay would wait for its turn for ever.
+        self._turn += 1
+        self.engines.update((engine.engine_id, engine.incarnation) for engine, _, _ in requests)
+        self._listen(turn, answers, promises)
         return promises
 
     def _listen(self, turn: int, answers: Any, promises: list[Promise]) -> None:
         answers.future().add_done_callback(partial(self._take, turn, promises))
 
     def _take(self, turn: int, promises: list[Promise], answers: Any) -> None:
-        error = answers.exception()
-        if error is not None:
+        try:
+            batch, more_to_come = answers.result()
+            for position, answer in batch:
+                promises[position].keep(answer)
+            if more_to_come and not self._stopped.is_set():  # a call to a Ray that has ended would start another one
+                self._listen(turn, self._actor.more.remote(turn), promises)
+        except Exception as error:
             self.broken = True
-            reason = f"a relay to it has failed: {type(error).__name__}"
+            failure = ClusterUnreachable("the engine", f"a relay to it has failed: {type(error).__name__}")
             for promise in promises:
-                promise.keep(ClusterUnreachable("the engine", reason))
-            return
-        batch, more_to_come = answers.result()
-        if more_to_come and not self._stopped.is_set():  # a call to a Ray that has ended would start another one
-            self._listen(turn, self._actor.more.remote(turn), promises)
-        for position, answer in batch:
-            promises[position].keep(answer)
+                promise.keep(failure)
 
 
 class RayRelays:
@@ -184,7 +189,7 @@ class RayRelays:
         self._stopped = stopped
         self._actors: list[Any] = []
         self._lines: list[_Line] = []
-        self._line_of: dict[Key, _Line] = {}
+        self._line_of: dict[int, _Line] = {}
 
     def send(self, requests: Sequence[Addressed], prepared: tuple[bytes, Any]) -> list[Promise]:
         """Send one request to each of several engines; see ``Relays``."""
@@ -203,13 +208,13 @@ class RayRelays:
             self._ray.kill(actor)
 
     def _line_to(self, request: Addressed, at_once: int) -> _Line:
-        key = request.engine.engine_id, request.engine.incarnation
-        line = self._line_of.get(key)
+        engine_id = request.engine.engine_id
+        line = self._line_of.get(engine_id)
         if line is None or line.broken:
             self._lines = [line for line in self._lines if not line.broken]
             if len(self._lines) < math.isqrt(max(at_once, len(self._line_of) + 1) - 1) + 1:
                 self._lines.append(self._open_line())
-            line = self._line_of[key] = min(self._lines, key=lambda line: len(line.engines))
+            line = self._line_of[engine_id] = min(self._lines, key=lambda line: len(line.engines))
         return line
 
     def _open_line(self) -> _Line:

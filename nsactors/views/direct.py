@@ -53,7 +53,7 @@ class DirectView(MapView):
                 the same.
             targets: in place of the view's own.
             block: wait until it has run, and raise what it raised.
-            label: in place of ``execute`` in the history.
+            label: what its result is called, in place of ``execute``.
             timeout: seconds after which it is interrupted and fails with ``TimeLimitExceeded``.
 
         Returns:

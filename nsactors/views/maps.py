@@ -49,7 +49,7 @@ class MapView(DataView):
         """
         if not sequences:
             raise TypeError("map() needs at least one sequence")
-        label = label or f"map({name_of(function)})"
+        label = label or self._flags.label or f"map({name_of(function)})"
         return self._map_parts(
             MapPart(self._stored_if_large(function, label), return_exceptions),
             sequences,
@@ -102,7 +102,7 @@ class MapView(DataView):
             ValueError: if a number is less than 1.
             SerializationError: if function or items cannot be pickled; at the call if nothing has been sent.
         """
-        label = label or f"map({name_of(function)})"
+        label = label or self._flags.label or f"map({name_of(function)})"
         part = MapPart(self._stored_if_large(function, label), return_exceptions)
 
         engine_ids = self._engines_for_chunks()
@@ -139,7 +139,7 @@ class MapView(DataView):
 
     def call_on_parts(self, function: Callable[..., Any], sequences: Sequence[Any], *, dist: str = "b") -> Any:
         """Call ``function`` once per engine with the engine's parts of ``sequences``; the results are joined."""
-        label = f"parallel({name_of(function)})"
+        label = self._flags.label or f"parallel({name_of(function)})"
         return self._map_parts(self._stored_if_large(function, label), sequences, label, dist=dist)
 
     def _stored_if_large(self, function: Callable[..., Any], label: str) -> Any:

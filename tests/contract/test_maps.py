@@ -111,6 +111,17 @@ def test_a_map_has_its_function_in_its_label(rc: Client) -> None:
     assert rc[:].map_async(abs, [1]).label == ["map(abs)"]
 
 
+@pytest.mark.parametrize("way", ["map", "imap", "parallel"])
+def test_a_map_is_called_what_its_view_says(rc: Client, gate: Gate, way: str) -> None:
+    view, pass_through = rc[0].with_flags(label="a visit"), gate.pass_through
+    visit: Callable[[Any], list[str]] = lambda x: [pass_through()]  # noqa: E731 (as above)
+    visiting = {"map": view.map, "imap": view.imap, "parallel": view.parallel()(visit)}[way]
+    pending = visiting([0]) if way == "parallel" else visiting(visit, [0])
+    labels = [call.label for call in rc.session.open_calls()]
+    gate.open()
+    assert (labels, len(list(pending))) == (["a visit"], 1)
+
+
 def test_what_a_function_carries_is_stored_once_for_all_parts(
     rc: Client, from_main: Callable[[str], SimpleNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -182,6 +183,13 @@ def oversized(module: Module, kinds: tuple[type[ast.stmt], ...], limit: int) -> 
     return [f"{name}: {lines} lines" for name, lines in sizes if lines >= limit]
 
 
+def missing_from_maps(modules: list[Module]) -> list[str]:
+    """Modules whose name does not occur in what their package says of itself."""
+    words = {m.name: set(re.findall(r"\w+", ast.get_docstring(ast.parse(m.source)) or "")) for m in modules}
+    homes = ((module.name, *module.name.rpartition(".")) for module in modules if "." in module.name)
+    return [name for name, package, _, own in homes if own not in words[package]]
+
+
 # The package as it is.
 
 
@@ -199,6 +207,10 @@ def test_errors_and_core_stay_pure_and_quick_to_load() -> None:
 
 def test_ray_is_imported_by_the_ray_transport_alone() -> None:
     assert [found for module in package_modules() for found in ray_violations(module)] == []
+
+
+def test_each_package_says_what_is_in_it() -> None:
+    assert missing_from_maps(package_modules()) == []
 
 
 def test_modules_stay_short() -> None:
@@ -294,6 +306,13 @@ def test_core_may_import_numpy_in_a_function_or_for_types() -> None:
 )
 def test_ray_may_be_imported_where_its_environment_is_set(name: str, source: str, count: int) -> None:
     assert len(ray_violations(Module(name, source))) == count
+
+
+def test_a_module_that_its_package_does_not_mention_is_found() -> None:
+    package = Module("nsactors.views", '"""``told`` is mentioned."""', is_package=True)
+    front = Module("nsactors", '"""views"""', is_package=True)
+    modules = [front, package, Module("nsactors.views.told", ""), Module("nsactors.views.untold", "")]
+    assert missing_from_maps(modules) == ["nsactors.views.untold"]
 
 
 def test_an_oversized_function_is_named_with_its_length() -> None:

@@ -19,6 +19,7 @@ __all__ = ["Batcher", "Pace"]
 _WEIGHT = 0.3  # of the newest measurement
 _SHORTEST_S = 1e-7  # clocks may say that nothing took no time
 _MAX_KINDS = 1000
+_FEW = 4  # items of a batch that waits behind another: to outlast a message, even if most of them end at once
 _LONG_QUEUE = 4  # items for each engine
 
 
@@ -72,6 +73,8 @@ class Batcher:
         share = -(-self._lanes.items // (2 * len(self._fleet.members)))
         # While several engines have nothing to do, each gets its share, however little that is.
         least_s = self._policy.least_s if len(self._fleet.idle) < 2 else 0.0
+        # A mean says little of one item: a batch of one that ends at once leaves no time to send the next meanwhile.
+        few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
         engine = (engine_id,)
         while (lane := self._lanes.most_urgent(engine)) is not None:
             head = lane.heap[0]
@@ -85,7 +88,8 @@ class Batcher:
                 return [self._lanes.take(lane, head.stop - head.start)]
             if seconds is None:
                 return [self._lanes.take(lane, task.chunksize or 1)]
-            count = int(min(left_s / seconds, max(share, least_s / seconds)))
+            enough = max(left_s / seconds, min(few, -(-few_s // seconds)))
+            count = int(min(enough, max(share, least_s / seconds)))
             if task.chunksize is not None:
                 count = max(count // task.chunksize, not pieces) * task.chunksize
             elif not pieces:
@@ -95,6 +99,8 @@ class Batcher:
             piece = self._lanes.take(lane, count)
             pieces.append(piece)
             taken = piece.stop - piece.start
+            few -= taken
+            few_s -= taken * seconds
             left_s -= taken * seconds
             least_s -= taken * seconds
             share -= taken

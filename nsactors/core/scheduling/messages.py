@@ -190,7 +190,8 @@ class Policy:
     Attributes:
         batch_s: how long a batch should run.
         least_s: a batch of a long queue is worth at least this, so that messages do not outweigh the work.
-        prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each.
+        prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each; a few
+            together then, as many as begin within this time.
         patience_s: a batch this old is taken back from if another engine has nothing to do.
         max_losses: how many engines may be lost under an item before it is held responsible and given up.
     """

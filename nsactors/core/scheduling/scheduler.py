@@ -74,7 +74,7 @@ class Scheduler:
         >>> scheduler.handle(EngineAdded(Engine(0), at=0.0))
         []
         >>> scheduler.handle(Submitted((Task("t"),), at=0.0))
-        [Dispatch(engine_id=0, batch_id=1, spans=(Span(task_id='t', start=0, stop=1),), budget_s=0.04)]
+        [Dispatch(engine_id=0, batch_id=1, spans=(Span(task_id='t', start=0, stop=1),), budget_s=0.1)]
         >>> scheduler.handle(Replied(1, (Ran("t", 0, 1, Status.OK, 0.5, "it worked"),), at=0.6))
         [Deliver(engine_id=0, results=(Ran(task_id='t', start=0, stop=1, status=<Status.OK: 'ok'>, ...),))]
     """
@@ -270,7 +270,8 @@ class Scheduler:
         if len(batch.member.batches) > 1 or batch.items > 1:
             self._recallable[batch.batch_id] = batch
         spans = tuple(piece.span for piece in pieces)
-        self._emit(Dispatch(engine_id, batch.batch_id, spans, _BUDGET * self._policy.batch_s))
+        budget_s = max(_BUDGET * self._policy.batch_s, self._policy.prefetch_below_s)
+        self._emit(Dispatch(engine_id, batch.batch_id, spans, budget_s))
 
     def _recall(self, at: float) -> float | None:
         """Ask for work back that others could begin now. Returns when to look again."""

@@ -403,6 +403,34 @@ def test_an_answer_is_brought_again_whose_reading_was_interrupted(desk: Desk, mo
     assert desk.ended == [0]
 
 
+def test_an_answer_that_was_interrupted_before_its_call_ended_still_ends_it(desk: Desk) -> None:
+    def interrupted(call: Call, value: Any, error: Exception | None) -> None:
+        raise KeyboardInterrupt
+
+    (call,) = desk.submit(0, awaited=True)
+    desk.transport.quick = {0: reply(0)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(desk.post, "_settle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            desk.post.take([call])
+    desk.run_later()
+    assert (desk.ended, desk.transport.listeners) == ([0], {})
+
+
+def test_an_interrupted_answer_makes_room_once(desk: Desk) -> None:
+    def interrupted(call: Call, value: Any, error: Exception | None) -> None:
+        raise KeyboardInterrupt
+
+    calls = [desk.submit(0, awaited=True)[0] for _ in range(WINDOW + 2)]
+    desk.transport.quick = {0: reply(0)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(desk.post, "_settle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            desk.post.take(calls[:1])
+    desk.run_later()
+    assert len(desk.transport.sent) == WINDOW + 1
+
+
 def test_what_an_engine_dies_of_again_and_again_is_given_up(desk: Desk) -> None:
     first, second = desk.submit(0)[0], desk.submit(0)[0]
     for incarnation in range(LOSSES + 1):

@@ -165,6 +165,14 @@ def test_attempts_are_counted_anew_once_an_engine_was_back() -> None:
         members.handle(EngineRegistered(info(0, incarnation + 1)))
 
 
+def test_attempts_are_counted_anew_once_a_restart_was_asked_for() -> None:
+    members = registered(1, Recovery.RESTART)
+    for incarnation in range(MAX_ATTEMPTS):
+        assert launched(members.handle(EngineDied(0, incarnation, "killed"))) == [0]
+    members.handle(EnginesRestarted((0,)))
+    assert launched(members.handle(EngineDied(0, MAX_ATTEMPTS + 1, "killed"))) == [0]
+
+
 def test_a_restart_begins_with_an_empty_namespace() -> None:
     members = registered(1, Recovery.REPLAY)
     assert members.handle(EnginesRestarted((0,))) == [
@@ -172,6 +180,17 @@ def test_a_restart_begins_with_an_empty_namespace() -> None:
         Announce(EngineLeft(0, 0, "it was asked to restart", expected=True, returns=True)),
         Launch(0, 1, EngineOptions(Recovery.REPLAY), recovers=None),
     ]
+
+
+def test_clients_are_told_if_an_engine_that_recovers_is_to_come_back_empty_instead() -> None:
+    members = registered(1, Recovery.REPLAY)
+    members.handle(EngineDied(0, 0, "killed"))
+    assert members.handle(EnginesRestarted((0,))) == [
+        Dismiss(0, 1),
+        Announce(EngineLeft(0, 0, "it was asked to restart", expected=True, returns=True)),
+        Launch(0, 2, EngineOptions(Recovery.REPLAY), recovers=None),
+    ]
+    assert events(members.handle(EnginesRestarted((0,)))) == [], "which they know by now"
 
 
 def test_a_stuck_engine_is_taken_down_and_recovered() -> None:

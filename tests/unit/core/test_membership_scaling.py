@@ -111,3 +111,26 @@ def test_an_engine_that_leaves_is_not_restarted(members: Membership) -> None:
 def test_a_new_controller_goes_on_to_wait_for_engines_that_leave(members: Membership) -> None:
     members.handle(EnginesRetired((0,)))
     assert members.handle(ControllerRestarted({(0, 0)})) == [Adopt(0, 0, OPTIONS), Drain(0, 0)]
+
+
+def test_an_engine_that_is_being_brought_back_finishes_what_is_held_for_it_before_it_goes(members: Membership) -> None:
+    members.handle(EngineDied(0, 0, "killed"))
+    back = EngineInfo(0, 1, pid=2, host="here", address=None)
+    assert members.handle(EnginesRetired((0,))) == [Announce(EngineLeaving(0))]
+    assert members.handle(EngineRegistered(back)) == [
+        Announce(EngineJoined(back)),
+        Announce(EngineLeaving(0)),
+        Drain(0, 1),
+    ]
+
+
+def test_a_new_controller_waits_for_an_engine_to_be_back_before_it_sees_it_leave(members: Membership) -> None:
+    members.handle(EngineDied(0, 0, "killed"))
+    members.handle(EnginesRetired((0,)))
+    assert members.handle(ControllerRestarted({(0, 1)})) == [Adopt(0, 1, OPTIONS)]
+
+
+def test_an_engine_that_leaves_is_tried_again_if_it_dies_before_it_is_back(members: Membership) -> None:
+    members.handle(EngineDied(0, 0, "killed"))
+    members.handle(EnginesRetired((0,)))
+    assert members.handle(EngineDied(0, 1, "killed again")) == [Launch(0, 2, OPTIONS)]

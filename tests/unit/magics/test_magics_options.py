@@ -108,3 +108,10 @@ def test_a_line_may_begin_with_long_options(line: str, options: str, code: str) 
 def test_what_is_given_goes_over_the_defaults() -> None:
     given, defaults = Options(block=False), Options(block=True, timeout_s=3.0)
     assert given.over(defaults) == Options(block=False, timeout_s=3.0)
+
+
+@pytest.mark.parametrize(("line", "journal"), [("", False), ("--journal", True)])
+def test_a_cell_is_journalled_as_the_defaults_say_unless_it_says_so_itself(line: str, journal: bool) -> None:
+    defaults, _ = parse("--no-journal", CONFIG, "%pxconfig")
+    given, _ = parse(line, CELL, "%%px")
+    assert given.over(defaults).journal is journal

@@ -175,6 +175,18 @@ def test_a_client_that_comes_back_takes_its_large_values_itself(
     assert store.puts == 1
 
 
+def test_what_was_accepted_is_kept_even_if_its_client_comes_back(
+    answers: Answers, store: Store, run: Callable[..., None]
+) -> None:
+    answers.accept("ann", 3)
+    answers.note_presence("ann", here=False)
+    answers.note_presence("ann", here=True)
+    puts = store.puts
+    run(value=LARGE)
+    run(RequestId("ann", 4), value=LARGE)
+    assert store.puts == puts + 1
+
+
 def test_a_repeated_request_gets_its_first_answer(answers: Answers, run: Callable[..., None]) -> None:
     run(value=42, head="early\n", tail="late\n")
     again = answers.again(ANN)

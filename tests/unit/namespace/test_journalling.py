@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import tempfile
 import types
@@ -22,7 +24,7 @@ from nsactors.core.remote_value import RemoteValue
 from nsactors.errors import Failure
 from nsactors.namespace import Namespace
 from nsactors.namespace.bindings import is_users
-from nsactors.namespace.journal_file import read_journal
+from nsactors.namespace.journal_file import JournalFile, read_journal
 from nsactors.namespace.journalling import JournalledNamespace
 from nsactors.namespace.plain_shell import fresh_names
 from nsactors.namespace.shell import Completions
@@ -274,6 +276,28 @@ def test_histories_go_on_after_a_recovery(engine: Engine, heir: Engine, journal_
 
 def test_snapshots_are_taken_when_they_are_due(tmp_path: Path) -> None:
     with engine_in(tmp_path, "first", SnapshotPolicy(journal_bytes=300)) as engine:
+        for n in range(20):
+            engine.run(Execute(f"a = {n}"))
+        assert engine.journalled.file.position.segment > 2
+        assert engine.journalled.file.grown_bytes < 300
+
+
+def test_a_snapshot_that_failed_is_tried_again_when_the_next_would_be_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed_at = []
+
+    def full(file: JournalFile, *args: object) -> None:
+        failed_at.append(file.grown_bytes)
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with engine_in(tmp_path, "first", SnapshotPolicy(journal_bytes=300)) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalFile, "cut", full)
+            for n in range(20):
+                engine.run(Execute(f"a = {n}"))
+        assert len(failed_at) > 2
+        assert all(after - before >= 300 for before, after in itertools.pairwise([0, *failed_at]))
         for n in range(20):
             engine.run(Execute(f"a = {n}"))
         assert engine.journalled.file.position.segment > 2
