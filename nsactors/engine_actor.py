@@ -297,15 +297,13 @@ class EngineActor:
         reason = f"engine {spec.engine_id} was asked to end"
         try:
             if not _patiently(self._closed, self._port.register, info):
-                return self._host.exit("nobody wants this engine any more")
+                return self._end("nobody wants this engine any more")
             if self._journal is not None:
                 self._journal.settled(self._closed)
             self._host.warm_up()
             while not self._closed.is_set():
                 commands = _patiently(self._closed, self._port.poll, spec.engine_id, spec.incarnation)
                 if commands is None:
-                    # Who asked ends the process, too; Ray tells of one that ends by itself.
-                    self._closed.wait(END_GRACE_S)
                     break
                 for command in commands:
                     try:
@@ -315,6 +313,11 @@ class EngineActor:
         except ConnectionLost as lost:
             # Without its controller nobody could find or stop it: an orphan on somebody's cores.
             reason = f"engine {spec.engine_id} ends: {lost}"
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        # Whoever ends an engine, or its cluster, is about to kill this process. Ray tells of one that ends by itself.
+        self._closed.wait(END_GRACE_S)
         self._closed.set()
         self._host.exit(reason)
 

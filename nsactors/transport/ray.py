@@ -77,7 +77,8 @@ class RayController(Controller):
     def __init__(self, cluster: str, namespace: str, environment: dict[str, str], startup: str) -> None:
         # Ray calls this again, with the same arguments, in the process that takes the place of one that died.
         store = SqliteStore(os.path.join(output_folder(cluster), "controller"))
-        super().__init__(cluster, _RayLauncher(namespace), environment, startup, store)
+        self._ray_launcher = _RayLauncher(namespace)
+        super().__init__(cluster, self._ray_launcher, environment, startup, store)
         self._presences = Presences()
         self._over = asyncio.Event()
 
@@ -85,6 +86,7 @@ class RayController(Controller):
         """As every controller; then parked calls may end: Ray says on the terminal what it would have repeated."""
         await super().shut_down()
         self._over.set()
+        await self._ray_launcher.unpark()
 
     async def presence(self, client: str) -> None:
         """Called by a client, and does not return while that is there."""
@@ -167,6 +169,12 @@ class _RayLauncher:
                 # second process beside one that lives.
                 self._never = None
                 await asyncio.sleep(PARK_AGAIN_S)
+
+    async def unpark(self) -> None:
+        """Return when Ray knows that nothing is parked any more; ``RayController.never`` is about to end."""
+        if self._never is not None:
+            with contextlib.suppress(Exception):  # however it ended
+                await self._never
 
     def kill(self, address: Any) -> None:
         import ray
