@@ -47,7 +47,8 @@ class Letter:
         engine: the incarnation it goes to; None as long as there is none.
         pending: what the transport gave for it when it was sent.
         heard: the transport has been told who takes the answer.
-        losses: how many incarnations that it was sent to are gone.
+        repeated: it was sent to an incarnation that is gone.
+        losses: how many are gone that had it in front of them.
     """
 
     call: Call
@@ -60,11 +61,12 @@ class Letter:
     engine: EngineInfo | None = None
     pending: Any = None
     heard: bool = False
+    repeated: bool = False
     losses: int = 0
 
     def take_back(self) -> None:
         """The incarnation it was sent to is gone: it is as if it had not been sent, but for that."""
-        self.losses += self.engine is not None
+        self.repeated = self.repeated or self.engine is not None
         self.pending, self.heard = None, False
 
 

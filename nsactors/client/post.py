@@ -38,7 +38,7 @@ from nsactors.transport.base import EngineGone, Transport
 __all__ = ["Post"]
 
 WINDOW = 1_000  # calls in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
-LOSSES = 2  # deaths of an engine with the same request in front: it is not sent a third time
+LOSSES = 2  # deaths of an engine with the same request in front after which it is sent once more; then no more
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
 TAKE_S = 0.05  # who waits takes quick answers by itself, and is woken for others
 
@@ -188,8 +188,10 @@ class Post:
                 return
             held = [letter for letter in self._letters_of(line) if line.replays or letter.engine is None]
             line.engine, line.outbox, line.away = engine, Outbox(WINDOW), False
-            if held and held[0].losses >= LOSSES:  # what an engine ran as it died comes first
-                self._later(partial(self.end, held[0].call, None, not_repeated(held.pop(0).call)))
+            if held and held[0].engine is not None:  # what an engine ran as it died comes first
+                held[0].losses += 1
+                if held[0].losses > LOSSES:
+                    self._later(partial(self.end, held[0].call, None, not_repeated(held.pop(0).call)))
             for letter in held:
                 letter.take_back()
                 if self._offer(letter):
@@ -311,7 +313,7 @@ class Post:
         call = letter.call
         call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
         value, error = read_outcome(call, reply.outcome, payload)
-        if letter.losses and isinstance(reply.outcome, Refused):
+        if letter.repeated and isinstance(reply.outcome, Refused):
             error = not_repeated(call)
         with self._lock:
             if letter.pending is not None:  # else this was interrupted after it

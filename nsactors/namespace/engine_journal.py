@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -117,6 +118,8 @@ class EngineJournal:
         )
         attempts.over()
         self._release()
+        with contextlib.suppress(ConnectionLost):  # once it counts, the former one's copy is not asked for any more
+            self.ship()
         if shipped_only and journal == Journal():
             report = replace(report, lost=(*report.lost, ("its whole namespace", "nothing is left of its journal")))
         return replace(report, took_s=time.monotonic() - began), journal.taken

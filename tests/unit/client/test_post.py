@@ -440,3 +440,12 @@ def test_what_an_engine_dies_of_again_and_again_is_given_up(desk: Desk) -> None:
     assert isinstance(first.error, EngineLost)
     assert not second.done
     assert desk.transport.sent[-1].seq == 1
+
+
+def test_what_waits_behind_that_is_not_to_blame(desk: Desk) -> None:
+    first, second = desk.submit(0)[0], desk.submit(0)[0]
+    for incarnation in range(2 * LOSSES + 1):
+        desk.post.engine_left(EngineLeft(0, incarnation, "it crashed", expected=False, returns=True, replays=True))
+        desk.post.add_engine(engine(0, incarnation + 1))
+        desk.run_later()
+    assert (first.done, second.done) == (True, False)

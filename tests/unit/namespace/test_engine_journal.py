@@ -138,6 +138,16 @@ def test_an_incarnation_that_dies_before_it_counts_leaves_the_journal_to_the_nex
         assert (report.is_complete, report.replayed) == (True, 1)
 
 
+def test_a_machine_that_dies_as_its_engine_is_back_takes_nothing_along(
+    machine: Path, other_machine: Path, keeper: Keeper
+) -> None:
+    Engine(machine, 0).push(a=5)
+    Engine(machine, 1, recovers=0, keeper=keeper).recover()
+    heir = Engine(other_machine, 2, recovers=1, keeper=keeper)
+    heir.recover()
+    assert heir.names == {"a": 5}
+
+
 def test_when_an_incarnation_counts_the_former_journal_goes_and_its_own_is_whole(
     machine: Path, closed: threading.Event
 ) -> None:
