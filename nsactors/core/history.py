@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
@@ -34,6 +35,7 @@ class History:
         self._finished: deque[HistoryEntry] = deque(maxlen=limit)
         self._running: dict[tuple[int, RequestId], HistoryEntry] = {}
         self._queued: dict[tuple[int, RequestId], HistoryEntry] = {}
+        self._lost: dict[tuple[int, RequestId], HistoryEntry] = {}  # those of the finished ones that may yet go on
         self._limit = limit
         self._completed: Counter[int] = Counter()
         self._last_ended: dict[tuple[int, str], int] = {}
@@ -56,6 +58,9 @@ class History:
 
     def _note(self, entry: HistoryEntry) -> None:
         key = (entry.engine_id, entry.request)
+        if (lost := self._lost.pop(key, None)) is not None:  # it was sent again, or had been answered before the loss
+            with contextlib.suppress(ValueError):  # it was too long ago
+                self._finished.remove(lost)
         if entry.outcome == QUEUED:
             self._queued[key] = entry
             if len(self._queued) > self._limit:
@@ -67,8 +72,15 @@ class History:
             return
         self._running.pop(key, None)
         self._finished.append(entry)
-        if entry.outcome != ENGINE_LOST:  # which may be sent again
+        if entry.outcome == ENGINE_LOST:
+            self._note_lost(key, entry)
+        else:
             self._last_ended[entry.engine_id, entry.request.client] = entry.request.seq
+
+    def _note_lost(self, key: tuple[int, RequestId], entry: HistoryEntry) -> None:
+        self._lost[key] = entry
+        if len(self._lost) > self._limit:
+            del self._lost[next(iter(self._lost))]
 
     def engine_lost(self, engine_id: int, at: float) -> list[HistoryEntry]:
         """What a lost engine was running ended with it, and what waited there; how that is remembered."""
@@ -76,7 +88,8 @@ class History:
             known.pop(key) for known in (self._running, self._queued) for key in list(known) if key[0] == engine_id
         ]
         lost = [entry._replace(completed=at, outcome=ENGINE_LOST) for entry in open_there]
-        self._finished.extend(lost)
+        for entry in lost:
+            self._note(entry)
         return lost
 
     def entries(

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nsactors import Cluster
-from nsactors.core.history import ENGINE_LOST
 from tests.chaos.author import PREPARATION, Author
 from tests.chaos.faults import FAULTS, Fault, Scene
 from tests.chaos.readings import Reading, read
@@ -145,9 +144,7 @@ def _look_back(plan: Plan, scene: Scene, figures: Figures) -> None:
             tally.complain(f"the history says that these are running: {running}")
             break
         pause.wait(0.1)
-    # One that was lost with its engine may have been sent again.
-    ended = [entry for entry in scene.rc.history() if entry.outcome != ENGINE_LOST]
-    for key, count in Counter((entry.engine_id, entry.request) for entry in ended).items():
+    for key, count in Counter((entry.engine_id, entry.request) for entry in scene.rc.history()).items():
         if count > 1:
             tally.complain(f"the history has {key} {count} times")
 

@@ -105,6 +105,16 @@ def test_what_waits_for_an_engine_is_lost_with_it() -> None:
     assert [(e.request.seq, e.outcome) for e in history.entries()] == [(1, ENGINE_LOST), (2, QUEUED)]
 
 
+@pytest.mark.parametrize("again", [queued(1), entry(1), entry(1, completed=6.0)])
+def test_what_was_lost_with_its_engine_and_goes_on_is_there_once(again: HistoryEntry) -> None:
+    history = History()
+    history.record(entry(0, completed=1.0))
+    history.record(entry(1))
+    history.engine_lost(0, 5.0)
+    assert history.record(again)
+    assert history.entries()[1:] == [again]
+
+
 def test_of_too_many_requests_that_wait_the_newest_are_remembered() -> None:
     history = History(limit=2)
     for seq in range(4):
