@@ -8,7 +8,7 @@ export IPYTHONDIR := $(CURDIR)/$(VENV)/var/ipython
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/var/matplotlib
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check chaos bench growth layers docs clean
+.PHONY: demo test check chaos launcher bench growth queued layers mpi-suite docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/nsactors demo
@@ -27,14 +27,24 @@ check: $(VENV)/.installed-test
 chaos: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+# Ray's own cluster launcher on machines made of namespaces: minutes, and what CI leaves out.
+launcher: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --full-size tests/cluster/test_ray_launcher.py
+
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
 growth: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
+queued: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.queued $(ARGS)
+
 layers: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.layers $(ARGS)
+
+mpi-suite: $(VENV)/.installed-mpi
+	$(BIN)/python -m benchmarks.mpi_suite $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.workload import ARGUMENTS, NUMBER, noop, power
 
-__all__ = ["Reading", "draw", "grown", "main"]
+__all__ = ["Reading", "anonymous_bytes", "draw", "grown", "main"]
 
 MEGABYTE = 1_000_000
 WARM_UP_CALLS, WARM_UP_ITEMS, WARM_UP_PUSHES = 5_000, 5_000, 50
@@ -137,10 +137,10 @@ def _settled(processes: Mapping[str, psutil.Process]) -> Memory:
 
 
 def _memory(processes: Mapping[str, psutil.Process]) -> Memory:
-    return {name: _anonymous_bytes(process.pid) for name, process in processes.items()}
+    return {name: anonymous_bytes(process.pid) for name, process in processes.items()}
 
 
-def _anonymous_bytes(pid: int) -> int:
+def anonymous_bytes(pid: int) -> int:
     """Memory of a process that is neither shared nor backed by a file; what the object store holds is not in it."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):

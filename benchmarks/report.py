@@ -39,6 +39,8 @@ RATIOS = (
     ("broadcast", "nsactors"),
     ("ipyparallel", "nsactors"),
     ("dask", "nsactors"),
+    ("pool", "nsactors"),
+    ("processes", "nsactors"),
 )
 GROWTH_FROM = 4  # engines
 _DISTRIBUTIONS = ("nsactors", "ray", "ipyparallel", "distributed", "ipython", "numpy")

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.operations import LARGE_BYTES
 
-__all__ = ["ARGUMENTS", "CODE", "NUMBER", "idle", "large_array", "noop", "power"]
+__all__ = ["ARGUMENTS", "CODE", "NUMBER", "ep", "idle", "large_array", "noop", "power"]
 
 CODE = "answer = 6 * 7"
 NUMBER = {"number": 12_345}
@@ -36,3 +36,13 @@ def large_array() -> Any:
     import numpy as np
 
     return np.arange(LARGE_BYTES // 8, dtype=np.float64)
+
+
+def ep() -> Any:
+    """The example of that name, whose functions travel by value, as those of a script do; but not to process pools."""
+    import cloudpickle
+
+    from examples import embarrassingly_parallel
+
+    cloudpickle.register_pickle_by_value(embarrassingly_parallel)
+    return embarrassingly_parallel

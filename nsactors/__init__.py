@@ -12,9 +12,9 @@ A map of the package, each line building only on those above it:
     client         the engines as seen by one user
     cluster        starts and stops engines
     views          run, move and map on some of the engines
-    magics, cli    ``%px`` and the ``nsactors`` command
-
-``models`` (tuple space, BSP, MapReduce) and ``mpi`` are to stand between views and magics; they are not there yet.
+    models, mpi    other models of parallel computing, on views
+    magics         ``%px`` and friends
+    cli            the ``nsactors`` command
 
 Importing this module starts nothing. Each public name is loaded when it is first used, so that neither Ray
 nor IPython is imported before it is needed.
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from nsactors.cluster import Cluster
     from nsactors.core.depending import depend, require
     from nsactors.core.messages import Reference
-    from nsactors.core.remote_value import RemoteValue
+    from nsactors.core.remote_value import RemoteValue, keep
     from nsactors.errors import CompositeError, NsactorsError, RemoteError, UnmetDependency
-    from nsactors.results import AsyncMapResult, AsyncResult
+    from nsactors.results import AsyncMapResult, AsyncResult, as_completed
+    from nsactors.results.timeline import Timeline
     from nsactors.views.broadcast import BroadcastView
     from nsactors.views.dependencies import Dependency
     from nsactors.views.direct import DirectView
@@ -53,11 +54,14 @@ __all__ = [
     "Reference",
     "RemoteError",
     "RemoteValue",
+    "Timeline",
     "UnmetDependency",
     "__version__",
+    "as_completed",
     "depend",
     "error",
     "errors",
+    "keep",
     "require",
 ]
 
@@ -76,8 +80,11 @@ _HOMES = {
     "Reference": "nsactors.core.messages",
     "RemoteError": "nsactors.errors",
     "RemoteValue": "nsactors.core.remote_value",
+    "Timeline": "nsactors.results.timeline",
     "UnmetDependency": "nsactors.errors",
+    "as_completed": "nsactors.results",
     "depend": "nsactors.core.depending",
+    "keep": "nsactors.core.remote_value",
     "require": "nsactors.core.depending",
 }
 _MODULES = {"error": "nsactors.errors", "errors": "nsactors.errors"}

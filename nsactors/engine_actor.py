@@ -119,8 +119,8 @@ class EngineActor:
         whole = f"{host.output_path}.stdout and .stderr on {socket.gethostname()}" if host.output_path else ""
         self._output = Output(spec.engine_id, host.open_capture(), whole)
         self.answers = Answers(store, self._output)
-        self._namespace = Namespace(host.fresh_names(), self._make_shell, self._keep)
-        self._tasks = TaskRunner(spec.engine_id, self._namespace.names, self._gate, self._output, store.ref_types)
+        self._namespace = space = Namespace(host.fresh_names(), self._make_shell, self._keep)
+        self._tasks = TaskRunner(spec.engine_id, space.names, self._gate, self._output, store.ref_types, self._keep)
         self._running: tuple[Request, float] | None = None
         self._rests_since = time.monotonic()
         self._closed = threading.Event()
@@ -206,7 +206,7 @@ class EngineActor:
         try:
             value = self._carry_out(request, payload)
             if value is not None:
-                result = pack(value, what="the result", ref_types=self._store.ref_types)
+                result = pack(value, what="the result", ref_types=self._store.ref_types, keep=self._keep)
             outcome = Ok()
         except BaseException as error:
             if self._expired == request.id and request.limit_s is not None and isinstance(error, KeyboardInterrupt):
@@ -223,7 +223,7 @@ class EngineActor:
                 self._stream.stop(request.id.client)
         if journal is not None:
             self._output.note(journal.end(outcome))
-            if journal.ships_before_answers:
+            if journal.ships_before_answers or (journal.ships and isinstance(request.operation, TakeSnapshot)):
                 self._output.note(self._ship_journal(journal))
         return self._reply(request, outcome, self._output.finish(), started, number), result
 
@@ -284,16 +284,7 @@ class EngineActor:
 
     def _follow_commands(self) -> None:
         spec = self._spec
-        info = EngineInfo(
-            spec.engine_id,
-            spec.incarnation,
-            os.getpid(),
-            socket.gethostname(),
-            None,
-            self._host.output_path,
-            spec.options.recovery,
-            self._recovered,
-        )
+        info = EngineInfo.of(spec, os.getpid(), socket.gethostname(), self._host.output_path, self._recovered)
         reason = f"engine {spec.engine_id} was asked to end"
         try:
             if not _patiently(self._closed, self._port.register, info):

@@ -9,8 +9,11 @@ from typing import Any
 
 from benchmarks.operations import FEW_ITEMS, MANY_ITEMS, TASKS
 from benchmarks.systems.bare_ray import BareRay
+from benchmarks.workload import ep
 
 __all__ = ["ProcessPool", "RayPool"]
+
+_OPERATIONS = ("tasks", "map-few", "map-many", "ep")
 
 
 def idle(x: Any) -> None:
@@ -25,7 +28,7 @@ class ProcessPool:
         list(self._pools[engines].map(idle, range(engines)))
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
-        if operation not in ("tasks", "map-few", "map-many"):
+        if operation not in _OPERATIONS:
             return None
         pool = self._pools.setdefault(engines, ProcessPoolExecutor(engines))
         match operation:
@@ -33,8 +36,11 @@ class ProcessPool:
                 return lambda: [future.result() for future in [pool.submit(idle, 1) for _ in range(TASKS)]]
             case "map-few":
                 return lambda: list(pool.map(idle, range(FEW_ITEMS)))
-            case _:
+            case "map-many":
                 return lambda: list(pool.map(idle, range(MANY_ITEMS)))
+            case _:
+                example = ep()
+                return lambda: list(pool.map(example.tally, range(example.BATCHES)))
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -55,7 +61,7 @@ class RayPool:
         """There is nothing to start."""
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
-        if operation not in ("tasks", "map-few", "map-many"):
+        if operation not in _OPERATIONS:
             return None
         if engines not in self._pools:
             from ray.util.multiprocessing import Pool
@@ -68,8 +74,11 @@ class RayPool:
                 return lambda: [result.get() for result in [pool.apply_async(idle, (1,)) for _ in range(TASKS)]]
             case "map-few":
                 return lambda: pool.map(idle, range(FEW_ITEMS))
-            case _:
+            case "map-many":
                 return lambda: pool.map(idle, range(MANY_ITEMS))
+            case _:
+                example = ep()
+                return lambda: pool.map(example.tally, range(example.BATCHES))
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.operations import MAP_ITEMS
-from benchmarks.workload import power
+from benchmarks.workload import ep, power
 
 __all__ = ["Serial"]
 
@@ -17,7 +17,14 @@ class Serial:
         """There is nothing to start."""
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
-        return (lambda: [power(x) for x in range(MAP_ITEMS)]) if operation == "map" else None
+        match operation:
+            case "map":
+                return lambda: [power(x) for x in range(MAP_ITEMS)]
+            case "ep":
+                example = ep()
+                return lambda: [example.tally(batch) for batch in range(example.BATCHES)]
+            case _:
+                return None
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.operations import FEW_ITEMS, MANY_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
-from benchmarks.workload import ARGUMENTS, CODE, NUMBER, idle, large_array, noop, power
+from benchmarks.workload import ARGUMENTS, CODE, NUMBER, ep, idle, large_array, noop, power
 
 __all__ = ["prepare_balanced", "prepare_on_view"]
 
@@ -50,5 +50,8 @@ def prepare_balanced(view: Any, operation: str) -> Callable[[], object] | None:
             return lambda: view.map_sync(idle, range(FEW_ITEMS))
         case "map-many":
             return lambda: view.map_sync(idle, range(MANY_ITEMS))
+        case "ep":
+            example = ep()
+            return lambda: view.map_sync(example.tally, range(example.BATCHES))
         case _:
             return None

@@ -7,8 +7,10 @@ What the client offers:
 
     client        what people hold                        everywhere    what it does on all of its engines at once
     task_work     what it does with tasks                 shared_work   work of other clients, seen and taken over
+    hosting       what it does with services
     watching      who runs what where, as a table         memory        what the cluster's memory holds
     forms         how client and views are shown          prompt        what is added to an IPython prompt
+    ways          from a cluster's name to a way there
 
 The conversation below:
 
@@ -19,7 +21,8 @@ The conversation below:
     announcing    what is open, told to the cluster       catching_up   what was missed
     arriving      waiting for engines                     draining      waiting for calls
     callbacks     a thread for functions of the user's    ledger        failures that nobody has asked for
-    tasks         the scheduler at work
+    tasks         the scheduler at work                   detached      at work where it outlives the client
+    farms         both of them, as views are given them
 """
 
 from nsactors.client.client import Client

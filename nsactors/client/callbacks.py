@@ -30,6 +30,16 @@ class Callbacks:
                 self._thread.start()
         self._waiting.put(function)
 
+    def drain(self) -> None:
+        """Return when all that has been asked for so far has been called; at once on the thread that does it."""
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        drained = threading.Event()
+        self._waiting.put(drained.set)
+        while thread.is_alive() and not drained.wait(0.1):  # it may have been closed meanwhile
+            continue
+
     def close(self) -> None:
         """Call what has been asked for, and end."""
         self._waiting.put(None)

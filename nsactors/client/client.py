@@ -13,13 +13,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from nsactors.client.arriving import wait_for_engines
+from nsactors.client.detached import is_detached
 from nsactors.client.everywhere import Everywhere
 from nsactors.client.forms import engine_table, table_as_html
+from nsactors.client.hosting import Hosting
 from nsactors.client.memory import ClusterMemory, ask_memory
 from nsactors.client.prompt import join_prompt
 from nsactors.client.session import Session
 from nsactors.client.shared_work import SharedWork
 from nsactors.client.task_work import TaskWork
+from nsactors.client.ways import transport_to
 from nsactors.core.carried import CarriedData
 from nsactors.core.cluster import Interrupt, Signal
 from nsactors.core.messages import Capability
@@ -36,14 +39,16 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 
-class Client(Everywhere, SharedWork, TaskWork):
+class Client(Everywhere, SharedWork, TaskWork, Hosting):
     """The engines of a cluster, from one program.
 
     Indexing gives views: ``rc[0]`` one engine, ``rc[:]`` those there are now, ``rc[[2, 0]]`` two of them in this order;
     ``rc["x"]`` pulls ``x`` from all engines and ``rc["x"] = v`` pushes it to all.
 
     Args:
-        transport: the way to the cluster; ``Cluster.connect_client_sync()`` provides one.
+        cluster: the name of a cluster that runs in the background (see ``nsactors list``), the path of a file that
+            ``Cluster.connection_info()`` has been saved in, or that itself. The default is the only cluster that this
+            user has running. ``Cluster.connect_client_sync()`` gives a transport.
         name: what others see in the history, with a few letters that make it unique; the default is the user's name.
         report: where failures that nobody asked for are told when the client is closed; the default is stderr.
 
@@ -51,11 +56,23 @@ class Client(Everywhere, SharedWork, TaskWork):
         >>> with Cluster(n=4) as rc:
         ...     rc[:].map_sync(lambda x: x**10, range(8))
         [0, 1, 1024, 59049, 1048576, 9765625, 60466176, 282475249]
+
+    Raises:
+        ClusterNotFound: if there is no such cluster, or several and none was named.
+        VersionMismatch: if this process and the cluster could not understand each other.
+        AccessRefused: if the cluster is another user's.
+        ClusterUnreachable: if there is no such cluster any more, or this process is connected to another Ray.
+        RayImportedFirst: if this process has imported Ray, with settings of its own.
     """
 
     def __init__(
-        self, transport: Transport, name: str | None = None, *, report: Callable[[str], object] | None = None
+        self,
+        cluster: Transport | ConnectionInfo | str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        *,
+        report: Callable[[str], object] | None = None,
     ) -> None:
+        transport = transport_to(cluster)
         self.block = False
         # Engines number a client's requests by its name: whoever comes back under the same name is another client.
         self._session = Session(transport, f"{name or getpass.getuser()}-{uuid.uuid4().hex[:12]}")
@@ -67,22 +84,8 @@ class Client(Everywhere, SharedWork, TaskWork):
 
     @classmethod
     def connect(cls, info: ConnectionInfo | str | os.PathLike[str], name: str | None = None, **options: Any) -> Self:
-        """A client of a cluster that another process has started.
-
-        Args:
-            info: what ``Cluster.connection_info()`` gives there, or the path of a file that it has been saved in.
-            name: what others see in the history.
-            options: as for ``Client``.
-
-        Raises:
-            ClusterUnreachable: if there is no such cluster any more, or this process is connected to another Ray.
-            RayImportedFirst: if this process has imported Ray, with settings of its own.
-        """
-        from nsactors.transport.ray_joining import connect
-
-        if not isinstance(info, ConnectionInfo):
-            info = ConnectionInfo.load(info)
-        return cls(connect(info), name, **options)
+        """A client of a cluster that another process has started: ``Client(info, name)`` by its older name."""
+        return cls(info, name, **options)
 
     @property
     def name(self) -> str:
@@ -171,14 +174,17 @@ class Client(Everywhere, SharedWork, TaskWork):
         """Take back calls and tasks of this client that have not started.
 
         Args:
-            jobs: results or message ids; None: all.
+            jobs: results or message ids, of detached tasks of other clients too; None: all of this client.
             targets: on these engines only.
             block: not used; kept for scripts written for ipyparallel.
         """
         ids = resolve(targets, self.ids)
         everywhere = isinstance(targets, str) and targets == "all"
         tasks = [call for call in self._session.open_tasks() if everywhere or call.engine_id in ids]
-        self._session.abort(_among([*self._session.open_calls(ids), *tasks], jobs), interrupt=False)
+        chosen = _among([*self._session.open_calls(ids), *tasks], jobs)
+        self._session.abort(chosen, interrupt=False)
+        if others := [i for i in _msg_ids(jobs) - {str(call.request_id) for call in chosen} if is_detached(i)]:
+            self._session.detached.take_back(others)
 
     def interrupt(self, targets: Targets = "all") -> list[int]:
         """Raise KeyboardInterrupt in whatever engines run; their namespaces stay.
@@ -285,10 +291,15 @@ def _among(calls: list[Call], jobs: Any) -> list[Call]:
     """Those of ``calls`` that belong to results or bear message ids; all for None."""
     if jobs is None:
         return calls
-    wanted: set[str] = set()
-    for job in [jobs] if isinstance(jobs, str | AsyncResult) else jobs:
-        wanted.update([job] if isinstance(job, str) else job.msg_ids)
+    wanted = _msg_ids(jobs)
     return [call for call in calls if str(call.request_id) in wanted]
+
+
+def _msg_ids(jobs: Any) -> set[str]:
+    wanted: set[str] = set()
+    for job in [jobs] if isinstance(jobs, str | AsyncResult) else jobs or ():
+        wanted.update([job] if isinstance(job, str) else job.msg_ids)
+    return wanted
 
 
 def _close(session: Session, end_prompt_reports: Callable[[], None], report: Callable[[str], object]) -> None:

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nsactors.client.detached import is_detached
+from nsactors.client.tasks import TaskStatus
 from nsactors.core.cluster import HistoryEntry
 from nsactors.core.messages import RequestId
 from nsactors.errors import ResultUnavailable
 from nsactors.results import AsyncResult
 
-__all__ = ["find_requests", "left_behind"]
+__all__ = ["detached_ids", "find_requests", "left_behind"]
+
+
+def detached_ids(wanted: Any) -> list[str]:
+    """The ids of the detached tasks that are meant; none if something else is.
+
+    Raises:
+        ResultUnavailable: if some of several are detached tasks and others are not.
+    """
+    several = wanted if isinstance(wanted, Iterable) and not _is_one(wanted) else [wanted]
+    ids = [msg_id for each in several for msg_id in _ids_of(each)]
+    detached = [msg_id for msg_id in ids if is_detached(msg_id)]
+    if detached and len(detached) < len(ids):
+        other = next(msg_id for msg_id in ids if not is_detached(msg_id))
+        raise ResultUnavailable(other, "it is no detached task, and others of these are: ask for them in two calls")
+    return detached
 
 
 def find_requests(history: Sequence[HistoryEntry], wanted: Any) -> list[HistoryEntry]:
@@ -52,7 +69,17 @@ def left_behind(history: Sequence[HistoryEntry], attached: Iterable[str]) -> lis
 
 
 def _is_one(wanted: Any) -> bool:
-    return isinstance(wanted, str | HistoryEntry | RequestId | AsyncResult)
+    return isinstance(wanted, str | HistoryEntry | RequestId | AsyncResult | TaskStatus)
+
+
+def _ids_of(wanted: Any) -> list[str]:
+    match wanted:
+        case AsyncResult():
+            return wanted.msg_ids
+        case TaskStatus():
+            return [wanted.msg_id]
+        case _:
+            return [str(wanted)]
 
 
 def _requests(history: Sequence[HistoryEntry], known: Mapping[str, RequestId], wanted: Any) -> list[RequestId]:

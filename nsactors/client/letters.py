@@ -64,9 +64,11 @@ class Letter:
     repeated: bool = False
     losses: int = 0
 
-    def take_back(self) -> None:
-        """The incarnation it was sent to is gone: it is as if it had not been sent, but for that."""
-        self.repeated = self.repeated or self.engine is not None
+    def take_back(self, *, in_front: bool) -> None:
+        """The incarnation it was sent to is gone, perhaps with this ``in_front``; it is as if it had not been sent."""
+        if self.engine is not None:
+            self.repeated = True
+            self.losses += in_front
         self.pending, self.heard = None, False
 
 

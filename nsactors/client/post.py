@@ -180,20 +180,16 @@ class Post:
     def add_engine(self, engine: EngineInfo) -> None:
         """An engine takes requests; what was held for it is sent."""
         with self._lock:
-            line = self._lines.get(engine.engine_id)
-            if line is None:
-                self._lines[engine.engine_id] = Line(engine, Outbox(WINDOW))
-                return
+            line = self._lines.setdefault(engine.engine_id, Line(engine, Outbox(WINDOW)))
             if line.engine == engine:
                 return
             held = [letter for letter in self._letters_of(line) if line.replays or letter.engine is None]
             line.engine, line.outbox, line.away = engine, Outbox(WINDOW), False
-            if held and held[0].engine is not None:  # what an engine ran as it died comes first
-                held[0].losses += 1
-                if held[0].losses > LOSSES:
-                    self._later(partial(self.end, held[0].call, None, not_repeated(held.pop(0).call)))
+            for place, letter in enumerate(held):
+                letter.take_back(in_front=place == 0)
+            if held and held[0].losses > LOSSES:
+                self._later(partial(self.end, held[0].call, None, not_repeated(held.pop(0).call)))
             for letter in held:
-                letter.take_back()
                 if self._offer(letter):
                     self._send([letter])
                     self._listen([letter])

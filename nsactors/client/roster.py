@@ -27,7 +27,7 @@ class Watcher(Protocol):
         ...
 
     def engine_left(self, left: EngineLeft) -> None:
-        """An engine takes none; this may be said again, with another prospect of its return."""
+        """An engine takes none, or none yet; this may be said again, with another prospect of its coming."""
         ...
 
     def cut_off(self) -> None:
@@ -111,8 +111,12 @@ class Roster:
     def expect(self, engine_ids: Iterable[int]) -> None:
         """These engines have been asked for."""
         with self._changed:
-            known = self._engines.keys() | self.start_failures.keys()
-            self._starting.update(set(engine_ids) - known)
+            known = self._engines.keys() | self.start_failures.keys() | self._starting
+            news = set(engine_ids) - known
+            self._starting |= news
+            for watcher in self._told_at_once:
+                for engine_id in news:
+                    watcher.engine_left(_not_yet_there(engine_id))
 
     def add(self, engine: EngineInfo) -> bool:
         """An engine is there; False if that was known."""
@@ -150,9 +154,7 @@ class Roster:
         """An incarnation of an engine is gone; nothing happens if it is not the one that is known."""
         engine_id = left.engine_id
         with self._changed:
-            self._starting.discard(engine_id)
-            self._waiting.pop(engine_id, None)
-            self._changed.notify_all()
+            self._stop_expecting(left)
             engine = self._engines.get(engine_id)
             if engine is None or engine.incarnation != left.incarnation:
                 return
@@ -172,10 +174,8 @@ class Roster:
     def failed_to_start(self, failure: EngineStartError) -> None:
         """An engine that was on the way will not come."""
         with self._changed:
-            self._starting.discard(failure.engine_id)
-            self._waiting.pop(failure.engine_id, None)
             self.start_failures[failure.engine_id] = failure
-            self._changed.notify_all()
+            self._stop_expecting(EngineLeft(failure.engine_id, 0, str(failure), expected=False))
 
     def wait_for(self, count: int, timeout_s: float | None, *, patient: bool) -> bool:
         """Wait until ``count`` engines are there; whether they are.
@@ -220,12 +220,19 @@ class Roster:
         """Tell ``watcher`` of every engine that is there, and from now on of all that happens."""
         with self._changed:
             self._told_at_once.append(watcher)
+            for engine_id in self._starting:
+                watcher.engine_left(_not_yet_there(engine_id))
             for engine_id, engine in self._engines.items():
                 watcher.engine_joined(engine)
                 if engine_id in self._away:
                     watcher.engine_left(EngineLeft(engine_id, engine.incarnation, "", expected=False, returns=True))
                 if engine_id in self._leaving:
                     watcher.engine_leaving(engine_id)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell ``watcher`` nothing more."""
+        with self._changed:
+            self._told_at_once.remove(watcher)
 
     def close(self) -> None:
         """Nothing more will be heard: end every wait."""
@@ -235,9 +242,23 @@ class Roster:
             for watcher in self._told_at_once:
                 watcher.cut_off()
 
+    def _stop_expecting(self, left: EngineLeft) -> None:
+        """An engine has gone; if it was still awaited, it will not come."""
+        engine_id = left.engine_id
+        awaited = engine_id in self._starting
+        self._starting.discard(engine_id)
+        self._waiting.pop(engine_id, None)
+        self._changed.notify_all()
+        for watcher in self._told_at_once if awaited else ():
+            watcher.engine_left(left)
+
     def _list_ids(self) -> None:
         self._ids = tuple(sorted(self._engines.keys() - self._leaving))
 
     def _tell(self, callbacks: Iterable[EngineCallback], engine_id: int) -> None:
         for callback in list(callbacks):
             self._call(partial(callback, engine_id))
+
+
+def _not_yet_there(engine_id: int) -> EngineLeft:
+    return EngineLeft(engine_id, 0, "it is being started", expected=False, returns=True)

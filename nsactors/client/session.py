@@ -21,7 +21,9 @@ from nsactors.client.announcing import Announcer
 from nsactors.client.callbacks import Callbacks
 from nsactors.client.catching_up import leave_of, missed_events
 from nsactors.client.collecting import Collector
+from nsactors.client.detached import DetachedFarm
 from nsactors.client.draining import wait_for_calls
+from nsactors.client.farms import Farms
 from nsactors.client.ledger import Ledger
 from nsactors.client.post import Post
 from nsactors.client.roster import Roster
@@ -74,6 +76,8 @@ class Session:
         name: unique for this client; people see it in the history.
     """
 
+    goes_on = False
+
     def __init__(self, transport: Transport, name: str) -> None:
         self.transport = transport
         self.name = name
@@ -85,8 +89,7 @@ class Session:
         self._cut_off = False
         self.leaving = threading.Event()
         self._process = os.getpid()
-        self._farm: Farm | None = None
-        self._farm_lock = threading.Lock()
+        self._farms = Farms(self)
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._post = Post(transport, name, settle=self._settle, later=self._inbox.put, lost=self._lose_engine)
         self._take_state(self._attach())
@@ -102,11 +105,12 @@ class Session:
     @property
     def farm(self) -> Farm:
         """Where this client's tasks find their engines."""
-        with self._farm_lock:
-            if self._farm is None:
-                self.check()
-                self._farm = Farm(self)
-            return self._farm
+        return self._farms.own
+
+    @property
+    def detached(self) -> DetachedFarm:
+        """Where tasks find their engines that outlive this client."""
+        return self._farms.detached
 
     def submit(
         self,
@@ -156,8 +160,7 @@ class Session:
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Take back what has not started; with ``interrupt``, stop what has."""
         calls = [call for call in calls if not call.done]
-        if tasks := [call for call in calls if isinstance(call, TaskCall)]:
-            self.farm.abort(tasks, interrupt=interrupt)
+        self._farms.abort(calls, interrupt=interrupt)
         calls = [call for call in calls if not isinstance(call, TaskCall)]
         for call in self._post.withdraw(calls):
             self._post.end(call, None, TaskAborted(call.engine_id, call.label))
@@ -167,6 +170,19 @@ class Session:
             self.transport.controller.ask({call.engine_id for call in sent}, Abort(requests), ABORT_WAIT_S)
             if interrupt:
                 self.interrupt(sent)
+
+    def fail(self, calls: Iterable[Call], error_of: Callable[[Call], Exception]) -> None:
+        """End calls with errors, at once: what of them has not started never runs, what runs is interrupted."""
+        calls = [call for call in calls if not call.done]
+        sent = {call.request_id: call.engine_id for call in calls}
+        for call in self._post.withdraw(calls):
+            del sent[call.request_id]
+        for call in calls:
+            self._post.end(call, None, error_of(call))
+        if sent:
+            requests, ids = frozenset(sent), set(sent.values())
+            self.transport.controller.ask(ids, Abort(requests), ABORT_WAIT_S)
+            self.transport.controller.command(ids, Interrupt(requests))
 
     def interrupt(self, calls: Iterable[Call]) -> bool:
         """Raise KeyboardInterrupt in the user code of those that run; False if this transport cannot."""
@@ -203,6 +219,10 @@ class Session:
         """Call a function of the user's soon, on a thread where it may wait."""
         self._callbacks.call(function)
 
+    def wait_for_callbacks(self) -> None:
+        """Return when functions of the user's that were to be called have been."""
+        self._callbacks.drain()
+
     def asked(self, calls: Iterable[Call]) -> None:
         """Somebody has seen how these calls ended."""
         self.ledger.seen(calls)
@@ -220,11 +240,11 @@ class Session:
 
     def open_tasks(self) -> list[TaskCall]:
         """Tasks that have not ended, in order of submission."""
-        return [] if self._farm is None else self._farm.open_calls()
+        return self._farms.open_calls()
 
     def assigned_tasks(self) -> tuple[int, dict[int, int]]:
         """How many items of tasks wait for an engine, and how many each engine has."""
-        return (0, {}) if self._farm is None else self._farm.assigned()
+        return self._farms.assigned()
 
     def _attach(self) -> ClusterState:
         state = self.transport.controller.attach(self.name)
@@ -327,8 +347,7 @@ class Session:
         self.leaving.set()
         with contextlib.suppress(ConnectionLost):  # there may be nobody left to say goodbye to
             self.transport.controller.detach(self.name)
-        if self._farm is not None:
-            self._farm.close()
+        self._farms.close()
         self.roster.close()
         self._inbox.put(None)
         for thread in self._threads:

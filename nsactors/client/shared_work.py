@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from nsactors.client.finding import find_requests, left_behind
+from nsactors.client.finding import detached_ids, find_requests, left_behind
+from nsactors.client.tasks import TaskStatus
 from nsactors.client.watching import watch
 from nsactors.core.cluster import HistoryEntry
 from nsactors.core.messages import RequestId
+from nsactors.core.partition import Block
 from nsactors.errors import ResultUnavailable
-from nsactors.results import AsyncResult
+from nsactors.results import AsyncResult, BalancedMapResult, MapCall
 
 if TYPE_CHECKING:
     from nsactors.client.session import Session
@@ -58,6 +61,7 @@ class SharedWork(ABC):
         Args:
             jobs: a message id, the name of a client (for all that the history knows of it), a position in
                 :meth:`history`, one of its entries, a result, or several of these; the default is the last request.
+                Of detached tasks: message ids, results, entries of ``tasks()``, and only such.
             block: wait for it.
 
         Raises:
@@ -66,6 +70,9 @@ class SharedWork(ABC):
             EngineLost: raised by the result, if the engine died.
         """
         self.session.check()
+        jobs = list(jobs) if isinstance(jobs, Iterator) else jobs
+        if detached := detached_ids(jobs):
+            return self._detached_result(detached, single=isinstance(jobs, str | TaskStatus | RequestId), block=block)
         single = isinstance(jobs, int | HistoryEntry | RequestId) or (isinstance(jobs, str) and ":" in jobs)
         return self._result(self._find(jobs), single=single, block=block)
 
@@ -122,6 +129,19 @@ class SharedWork(ABC):
         """
         self.session.check()
         watch(self.session.transport.controller, timeout)
+
+    def _detached_result(self, msg_ids: list[str], *, single: bool, block: bool) -> AsyncResult:
+        farm = self.session.detached
+        calls = farm.calls_for(msg_ids)
+        if len(calls) == 1 and isinstance(call := calls[0], MapCall):
+            partitioner = Block() if call.joins else None
+            result: AsyncResult = BalancedMapResult(farm, call, label=call.label, partitioner=partitioner)
+        else:
+            label = calls[0].label if len(calls) == 1 else f"{len(calls)} detached tasks"
+            result = AsyncResult(farm, calls, label=label, single=single)
+        if block:
+            result.get()
+        return result
 
     def _find(self, jobs: Any) -> list[HistoryEntry]:
         # What has just been sent, or has just ended, is in the history with the next round of reports.

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from nsactors.client.hosting import waits_by_engine
 from nsactors.client.tasks import TaskStatus
 from nsactors.core.targets import Targets, resolve
 from nsactors.results import Call
 
 if TYPE_CHECKING:
     from nsactors.client.session import Session
+    from nsactors.views.executor import ViewExecutor
     from nsactors.views.load_balanced import LoadBalancedView
 
 __all__ = ["TaskWork"]
@@ -53,9 +55,22 @@ class TaskWork(ABC):
             return LoadBalancedView(self, "all", **flags)  # type: ignore[arg-type]  # only Client has this
         return LoadBalancedView(self, resolve(targets, self.ids), **flags)  # type: ignore[arg-type]
 
+    def executor(self, targets: Targets = None) -> ViewExecutor:
+        """A ``concurrent.futures.Executor`` over these engines: that of a load-balanced view of them.
+
+        Example:
+            >>> with rc.executor() as executor:
+            ...     executor.submit(pow, 2, 5).result()
+            32
+        """
+        return self.load_balanced_view(targets).executor
+
     def tasks(self) -> list[TaskStatus]:
-        """The tasks of this client that have not ended, in the order of submission."""
-        return self.session.farm.statuses()
+        """The tasks of this client that have not ended, and all that is known of detached ones of any client.
+
+        Each in the order of submission. Detached ones are listed for as long as their results are kept.
+        """
+        return [*self.session.farm.statuses(), *self.session.detached.statuses()]
 
     def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
         """What each engine has to do.
@@ -68,12 +83,14 @@ class TaskWork(ABC):
 
         Returns:
             For each id ``queue`` (calls of this client that are not answered), ``completed`` (calls of all clients),
-            ``tasks`` (of load-balanced views, counted in items) and ``running`` (what it runs, as far as it has said);
+            ``tasks`` (of load-balanced views, counted in items), ``running`` (what it runs, as far as it has said) and
+            ``waits`` (what code on it waits for at services, such as ``"recv from 2 tag 5 for 12 s"``);
             and under ``"unassigned"`` the number of tasks without an engine.
         """
         ids = resolve(targets, self.ids)
         running = self.session.transport.controller.running()
         unassigned, assigned = self.session.assigned_tasks()
+        waits = waits_by_engine(self.session.transport.services.waiting())
         status: dict[Any, Any] = {"unassigned": unassigned}
         for engine_id in ids:
             mine = [call.label for call in self.session.open_calls({engine_id})]
@@ -83,6 +100,7 @@ class TaskWork(ABC):
                 "completed": completed,
                 "tasks": _labels(self.session.open_tasks(), engine_id) if verbose else assigned.get(engine_id, 0),
                 "running": entries[-1].source if entries else None,
+                "waits": waits.get(engine_id, []),
             }
         return status
 

@@ -27,6 +27,8 @@ class EngineKeywords(TypedDict, total=False):
             it goes; ``"sync"`` answers a request only when it is there.
         on: the machine, by its name, address or Ray's id; or what labels of it must be, such as ``{"zone": "b"}``,
             ``{"zone": "!b"}`` or ``{"zone": "in(b, c)"}``. The default is any, evenly.
+        labels: by which tasks of load-balanced views find these engines, such as ``{"licence": "solver"}``, besides the
+            labels of their machines.
         num_cpus: cores that each engine counts for, which are its threads for linear algebra, too. The default, 0,
             takes part in no count: engines then start however busy the machines are.
         num_gpus: GPUs that each engine gets, and it sees no others; a fraction shares one. Without any it sees all.
@@ -38,6 +40,7 @@ class EngineKeywords(TypedDict, total=False):
     recovery: str
     journal: str
     on: str | Mapping[str, str] | None
+    labels: Mapping[str, str]
     num_cpus: float
     num_gpus: float
     memory: int | str | None
@@ -101,12 +104,18 @@ def _journal(value: Any) -> dict[str, Any]:
 def _on(value: Any) -> dict[str, Any]:
     match value:
         case None:
-            return {"node": None, "labels": {}}
+            return {"node": None, "node_labels": {}}
         case str() if value:
-            return {"node": value, "labels": {}}
-        case Mapping() if value and all(isinstance(text, str) for item in value.items() for text in item):
-            return {"node": None, "labels": dict(value)}
+            return {"node": value, "node_labels": {}}
+        case Mapping() if value and _is_text(value):
+            return {"node": None, "node_labels": dict(value)}
     raise TypeError(f"on is a machine's name or address, or labels such as {{'zone': 'b'}}, not {value!r}")
+
+
+def _labels(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not _is_text(value):
+        raise TypeError(f"labels are names and values, all of them text, not {value!r}")
+    return {"labels": dict(value)}
 
 
 def _num_cpus(value: Any) -> dict[str, Any]:
@@ -134,9 +143,13 @@ def _resources(value: Any) -> dict[str, Any]:
 
 
 def _environment(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for item in value.items() for text in item):
+    if not isinstance(value, Mapping) or not _is_text(value):
         raise TypeError(f"environment is names and values, all of them text, not {value!r}")
     return {"environment": dict(value)}
+
+
+def _is_text(mapping: Mapping[Any, Any]) -> bool:
+    return all(isinstance(text, str) for item in mapping.items() for text in item)
 
 
 def _amount(name: str, value: Any) -> float:
@@ -151,6 +164,7 @@ _READ = {
     "recovery": _recovery,
     "journal": _journal,
     "on": _on,
+    "labels": _labels,
     "num_cpus": _num_cpus,
     "num_gpus": _num_gpus,
     "memory": _memory,

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from nsactors.core.engines import EngineInfo, EngineOptions, EngineSpec, Recovery
 from nsactors.core.messages import OutputBatch, RequestId
-from nsactors.core.recovery import RecoveryReport
 from nsactors.core.scheduling import Span
 from nsactors.core.tasks import BatchKey
 
@@ -48,6 +47,7 @@ __all__ = [
     "Report",
     "Rest",
     "Signal",
+    "TellResults",
 ]
 
 
@@ -101,9 +101,9 @@ class Inspect:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What memory does the engine hold? By name, the ``top`` largest names."""
+    """What does the engine hold and use? By name, the ``top`` largest names; None: its process alone, quickly."""
 
-    top: int
+    top: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,17 @@ class GiveBack:
     batches: tuple[tuple[BatchKey, tuple[Span, ...]], ...]
 
 
-Question = Abort | Accept | Collect | Complete | GiveBack | Inspect | Measure | Rest
+@dataclass(frozen=True, slots=True)
+class TellResults:
+    """What has come of this batch of tasks, which still runs?
+
+    Answered with a payload of a report, or a stored one; None if there is nothing to tell.
+    """
+
+    batch: BatchKey
+
+
+Question = Abort | Accept | Collect | Complete | GiveBack | Inspect | Measure | Rest | TellResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,92 +206,6 @@ class Receipt:
 
     controller: int
     delivered: bool
-
-
-class Recovery(enum.StrEnum):
-    """What becomes of an engine that dies."""
-
-    NONE = "none"
-    """It is gone."""
-    RESTART = "restart"
-    """A new process takes its id, with an empty namespace."""
-    REPLAY = "replay"
-    """A new process takes its id, and its namespace is made again from its journal."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """What an engine is asked for with; it holds for all its incarnations.
-
-    Attributes:
-        recovery: what becomes of it if it dies.
-        ships_journal: before a request is answered, its journal is on another machine than the engine's.
-        num_cpus: cores that the engine counts for; 0 takes part in no count, whatever it uses.
-        num_gpus: the same for GPUs; it sees no others.
-        memory: the same for memory, in bytes.
-        resources: the same for resources that a cluster names itself.
-        labels: of the node it is to be on, as Ray's label selectors say them.
-        node: the name, the address or the id of the node it is to be on.
-        environment: set before the engine imports anything, besides what the cluster sets.
-    """
-
-    recovery: Recovery = Recovery.RESTART
-    ships_journal: bool = False
-    num_cpus: float = 0
-    num_gpus: float = 0
-    memory: int | None = None
-    resources: dict[str, float] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    node: str | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """What a new engine is told about itself.
-
-    Attributes:
-        engine_id: its id.
-        incarnation: which process of that id it is.
-        cluster: the cluster's name.
-        environment: set before the engine imports anything numerical.
-        startup: a cell that it runs first.
-        options: what it was asked for with.
-        recovers: the incarnation whose namespace it makes again before it takes requests.
-    """
-
-    engine_id: int
-    incarnation: int
-    cluster: str
-    environment: dict[str, str] = field(default_factory=dict)
-    startup: str = ""
-    options: EngineOptions = EngineOptions()
-    recovers: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """Where one incarnation of an engine lives.
-
-    Attributes:
-        engine_id: its id.
-        incarnation: which process of that id it is.
-        pid: its process.
-        host: the machine's name.
-        address: the transport's own handle.
-        output_path: of the files with what it prints.
-        recovery: what becomes of it if it dies.
-        recovered: what became of the namespace of the incarnation before it; None for an engine without one.
-    """
-
-    engine_id: int
-    incarnation: int
-    pid: int
-    host: str
-    address: Any = field(compare=False, repr=False)
-    output_path: str | None = None
-    recovery: Recovery = Recovery.NONE
-    recovered: RecoveryReport | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

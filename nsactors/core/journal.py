@@ -61,6 +61,7 @@ class State(enum.IntEnum):
     NOT_JOURNALLED = 6
     HELD_REFERENCES = 7
     KILLS = 8
+    USED_SERVICE = 9
 
     @property
     def is_replayed(self) -> bool:
@@ -82,6 +83,7 @@ _REASONS = {
     State.INTERRUPTED: "it was interrupted",
     State.EXPIRED: "it ran into its time limit",
     State.USED_MPI: "it used MPI, which takes all engines at once",
+    State.USED_SERVICE: "it spoke to others, by messages or a tuple space, and would do so twice",
     State.NOT_JOURNALLED: "it was sent as not to be repeated",
     State.KILLS: "it ended the engine whenever it was run again",
     State.HELD_REFERENCES: "its arguments held references to an object store, which do not outlive their owner",
@@ -276,7 +278,14 @@ def begin(request: Request, payload: Payload | None, *, journalled: bool = True)
     return Begun(request.id, request.operation, payload)
 
 
-def end(outcome: Outcome, *, bound: tuple[str, ...] = (), took_s: float = 0.0, used_mpi: bool = False) -> Ended:
+def end(
+    outcome: Outcome,
+    *,
+    bound: tuple[str, ...] = (),
+    took_s: float = 0.0,
+    used_mpi: bool = False,
+    used_service: bool = False,
+) -> Ended:
     """What to write down before a request is answered.
 
     Args:
@@ -284,9 +293,11 @@ def end(outcome: Outcome, *, bound: tuple[str, ...] = (), took_s: float = 0.0, u
         bound: the names it bound anew or removed.
         took_s: how long it ran.
         used_mpi: whether it took part in communication that needs the other engines as they were then.
+        used_service: whether it called services of the cluster, which remember it.
     """
     error = outcome.failure.type_name if isinstance(outcome, Failed) else ""
-    return Ended(State.USED_MPI if used_mpi else _end_state(outcome), error, bound, took_s)
+    state = State.USED_MPI if used_mpi else State.USED_SERVICE if used_service else _end_state(outcome)
+    return Ended(state, error, bound, took_s)
 
 
 def _end_state(outcome: Outcome) -> State:

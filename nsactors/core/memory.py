@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["EngineMemory", "NameMemory", "NamespaceMemory", "ProcessMemory", "Size", "StoreMemory"]
+__all__ = ["EngineMemory", "NameMemory", "NamespaceMemory", "ProcessMemory", "ProcessorTime", "Size", "StoreMemory"]
 
 
 class Size(NamedTuple):
@@ -54,6 +54,13 @@ class ProcessMemory(NamedTuple):
     resident: int
 
 
+class ProcessorTime(NamedTuple):
+    """Seconds of processor time that a process had used when its monotonic clock said ``at_s``."""
+
+    used_s: float
+    at_s: float
+
+
 class StoreMemory(NamedTuple):
     """The object store of a node.
 
@@ -90,8 +97,10 @@ class EngineMemory:
         namespace: its names.
         process: its process; None if it shares one with its client.
         store: the object store of its node; None where there is none.
+        processor: what its process has used; None as for ``process``.
     """
 
     namespace: NamespaceMemory
     process: ProcessMemory | None = None
     store: StoreMemory | None = None
+    processor: ProcessorTime | None = None

@@ -16,12 +16,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from nsactors.core.functions import FunctionPickler, Rebuilder, describe_function, make_function, stands_alone
-from nsactors.core.remote_value import RemoteValue
+from nsactors.core.remote_value import Kept, RemoteValue
 from nsactors.errors.tree import SerializationError
 
 __all__ = ["Buffer", "Payload", "pack", "pack_call", "unpack"]
 
 Buffer = bytes | bytearray | memoryview
+Keep = Callable[[str, Any], RemoteValue]
 
 _SMALL_BYTES = 4096
 _SIMPLE_ITEMS = 8
@@ -49,7 +50,7 @@ class Payload(NamedTuple):
         return sum(memoryview(part).nbytes for part in (self.data, *self.buffers))
 
 
-def pack(value: object, *, what: str = "value", ref_types: tuple[type, ...] = ()) -> Payload:
+def pack(value: object, *, what: str = "value", ref_types: tuple[type, ...] = (), keep: Keep | None = None) -> Payload:
     """Pickle ``value``; functions and classes of ``__main__`` by value.
 
     Nothing large is copied: buffers are the memory of the arrays in ``value``, so send them before they
@@ -58,6 +59,7 @@ def pack(value: object, *, what: str = "value", ref_types: tuple[type, ...] = ()
     Args:
         what: what ``value`` is to the user, for errors.
         ref_types: exact types of references that must not be pickled.
+        keep: puts aside, by name, what is to stay here.
 
     Raises:
         SerializationError: if ``value`` cannot be pickled; it says which part of it.
@@ -68,9 +70,9 @@ def pack(value: object, *, what: str = "value", ref_types: tuple[type, ...] = ()
     refs: list[object] = []
     file = io.BytesIO()
     try:
-        _Pickler(file, buffers, refs, ref_types).dump(value)
+        _Pickler(file, buffers, refs, ref_types, keep).dump(value)
     except Exception as error:
-        raise SerializationError(what, _reason(value, error, ref_types)) from error
+        raise SerializationError(what, _reason(value, error, ref_types, keep)) from error
     return Payload(file.getvalue(), tuple(buffers), tuple(refs))
 
 
@@ -138,7 +140,12 @@ def _is_simple(value: object, depth: int = 2) -> bool:
 
 class _Pickler(FunctionPickler):
     def __init__(
-        self, file: io.BytesIO, buffers: list[memoryview], refs: list[object], ref_types: tuple[type, ...]
+        self,
+        file: io.BytesIO,
+        buffers: list[memoryview],
+        refs: list[object],
+        ref_types: tuple[type, ...],
+        keep: Keep | None,
     ) -> None:
         # No persistent_id: asked about every object, a list of ints takes 3.3 times as long.
         table = dict(_reducers(len(copyreg.dispatch_table), "numpy" in sys.modules))
@@ -148,6 +155,8 @@ class _Pickler(FunctionPickler):
             return _reference, (len(refs) - 1,)
 
         table.update(dict.fromkeys(ref_types, set_aside))
+        if keep is not None:
+            table[Kept] = lambda kept: _reduce_remote_value(keep(kept.name, kept.value))
         self.dispatch_table = table
         super().__init__(file, lambda buffer: buffers.append(buffer.raw()))
 
@@ -250,10 +259,10 @@ def _as_dtype(array: Any, dtype: Any) -> Any:
     return array.view(dtype)
 
 
-def _reason(value: object, error: Exception, ref_types: tuple[type, ...]) -> str:
+def _reason(value: object, error: Exception, ref_types: tuple[type, ...], keep: Keep | None) -> str:
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return "it is nested too deeply"
-    path, culprit, error = _find_culprit(value, error, ref_types)
+    path, culprit, error = _find_culprit(value, error, ref_types, keep)
     if isinstance(culprit, types.GeneratorType):
         text = "a generator cannot be copied, make a list of it with list(...)"
     else:
@@ -261,7 +270,9 @@ def _reason(value: object, error: Exception, ref_types: tuple[type, ...]) -> str
     return f"at {path}: {text}" if path else text
 
 
-def _find_culprit(value: object, error: Exception, ref_types: tuple[type, ...]) -> tuple[str, object, Exception]:
+def _find_culprit(
+    value: object, error: Exception, ref_types: tuple[type, ...], keep: Keep | None
+) -> tuple[str, object, Exception]:
     """The innermost part of ``value`` that cannot be pickled: the way there, itself, and its error."""
     path = ""
     seen: set[int] = set()
@@ -271,7 +282,7 @@ def _find_culprit(value: object, error: Exception, ref_types: tuple[type, ...]) 
             if id(part) in seen:
                 continue
             try:
-                _Pickler(io.BytesIO(), [], [], ref_types).dump(part)
+                _Pickler(io.BytesIO(), [], [], ref_types, keep).dump(part)
             except Exception as part_error:
                 path, value, error = path + step, part, part_error
                 break

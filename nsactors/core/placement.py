@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nsactors.core.cluster import EngineOptions
-from nsactors.errors import bytes_in_words
+from nsactors.core.engines import EngineOptions
+from nsactors.core.labels import has_labels
+from nsactors.errors.sizes import amount_in_words
 
-__all__ = ["Node", "demands", "fits", "has_labels", "is_crowded_out", "least_loaded", "shortage", "suitable"]
+__all__ = ["Node", "fits", "is_crowded_out", "least_loaded", "shortage", "suitable"]
 
 _NODES_SHOWN = 8
+_LEAST_WEIGHT = 1e-6  # a node that is to have no engines has some if there is no other
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +37,27 @@ class Node:
         return self.names[0] if self.names else self.node_id
 
 
-def least_loaded(nodes: Sequence[str], engines: Iterable[str]) -> str:
+def least_loaded(nodes: Sequence[str], engines: Iterable[str], weights: Mapping[str, float] | None = None) -> str:
     """The node with the fewest engines; of equals, the first.
 
     Args:
         nodes: those to choose from, in order of preference; at least one.
         engines: the node of each engine that there is, also of those on nodes that cannot be chosen.
+        weights: by node, how many engines it is to have in proportion to others; 1 where nothing is said.
 
     Example:
         >>> least_loaded(["a", "b", "c"], ["a", "c", "gone"])
         'b'
+        >>> least_loaded(["a", "b"], ["a", "b", "b"], {"a": 1, "b": 4})
+        'b'
     """
-    load = Counter(engines)
-    return min(nodes, key=load.__getitem__)
-
-
-def demands(options: EngineOptions) -> dict[str, float]:
-    """What an engine takes of its node's resources, by the names that Ray gives them."""
-    named = {"CPU": options.num_cpus, "GPU": options.num_gpus, "memory": options.memory or 0, **options.resources}
-    return {name: amount for name, amount in named.items() if amount}
+    load, shares = Counter(engines), weights or {}
+    return min(nodes, key=lambda node: (load[node] + 1) / max(shares.get(node, 1), _LEAST_WEIGHT))
 
 
 def fits(options: EngineOptions, offer: Mapping[str, float]) -> bool:
     """Whether there is as much of everything as an engine takes."""
-    return all(offer.get(name, 0) >= amount for name, amount in demands(options).items())
-
-
-def has_labels(node: Node, selector: Mapping[str, str]) -> bool:
-    """Whether a node's labels are as asked for.
-
-    Conditions are those of Ray's label selectors: ``"a"``, ``"!a"``, ``"in(a, b)"`` and ``"!in(a, b)"``. A label that a
-    node does not have is not ``"a"``.
-    """
-    return all(_holds(node.labels.get(name), condition) for name, condition in selector.items())
+    return all(offer.get(name, 0) >= amount for name, amount in options.demands.items())
 
 
 def suitable(nodes: Iterable[Node], options: EngineOptions) -> list[Node]:
@@ -78,7 +68,9 @@ def suitable(nodes: Iterable[Node], options: EngineOptions) -> list[Node]:
     able = [
         node
         for node in nodes
-        if options.node in (None, *node.names) and has_labels(node, options.labels) and fits(options, node.resources)
+        if options.node in (None, *node.names)
+        and has_labels(node.labels, options.node_labels)
+        and fits(options, node.resources)
     ]
     return able if options.node else [node for node in able if node.resources.get("CPU")] or able
 
@@ -88,10 +80,10 @@ def is_crowded_out(options: EngineOptions, nodes: Iterable[Node], others: Iterab
 
     All nodes are taken as one: what is left of them together may still be too little on each.
     """
-    able, taken = list(nodes), [demands(other) for other in others]
+    able, taken = list(nodes), [other.demands for other in others]
     return any(
         sum(node.resources.get(name, 0) for node in able) - sum(other.get(name, 0) for other in taken) < amount
-        for name, amount in demands(options).items()
+        for name, amount in options.demands.items()
     )
 
 
@@ -113,24 +105,17 @@ def shortage(nodes: Sequence[Node], options: EngineOptions, free: Mapping[str, M
     here = [node for node in nodes if options.node in (None, *node.names)]
     if not here:
         return f"there is no node {options.node}: there are {_listed([str(node) for node in nodes])}"
-    wanted = demands(options)
-    labels = [f"{name}={condition}" for name, condition in options.labels.items()]
-    asked = [_amount(name, amount) for name, amount in wanted.items()] + [f"the label {label}" for label in labels]
+    wanted = options.demands
+    labels = [f"{name}={condition}" for name, condition in options.node_labels.items()]
+    asked = [amount_in_words(name, amount) for name, amount in wanted.items()] + [
+        f"the label {label}" for label in labels
+    ]
     taken = bool(suitable(here, options))
-    has = [_has(node, wanted, options.labels, free.get(node.node_id, {}) if taken else None) for node in here]
+    has = [_has(node, wanted, options.node_labels, free.get(node.node_id, {}) if taken else None) for node in here]
     if len(has) > _NODES_SHOWN:
         has = [*has[:_NODES_SHOWN], f"and there are {len(has) - _NODES_SHOWN} more"]
     problem = "others use that" if taken else "no node has that"
     return f"it asks for {_listed(asked)}, and {problem}: {'; '.join(has)}"
-
-
-def _holds(value: str | None, condition: str) -> bool:
-    wanted, negated = condition.removeprefix("!").strip(), condition.startswith("!")
-    if wanted.startswith("in(") and wanted.endswith(")"):
-        values = [part.strip() for part in wanted[3:-1].split(",")]
-    else:
-        values = [wanted]
-    return (value in values) is not negated
 
 
 def _has(node: Node, wanted: Mapping[str, float], labels: Mapping[str, str], free: Mapping[str, float] | None) -> str:
@@ -138,13 +123,13 @@ def _has(node: Node, wanted: Mapping[str, float], labels: Mapping[str, str], fre
     things = []
     for name in wanted:
         total = node.resources.get(name, 0)
-        things.append(_amount(name, total) if free is None else f"{_amount(name, free.get(name, 0))} free of {total:g}")
+        things.append(
+            amount_in_words(name, total)
+            if free is None
+            else f"{amount_in_words(name, free.get(name, 0))} free of {total:g}"
+        )
     things += [f"{name}={node.labels[name]}" if name in node.labels else f"no {name}" for name in labels]
     return f"{node} has {_listed(things)}"
-
-
-def _amount(name: str, amount: float) -> str:
-    return f"{bytes_in_words(int(amount))} of memory" if name == "memory" else f"{amount:g} {name}"
 
 
 def _listed(things: Sequence[str]) -> str:

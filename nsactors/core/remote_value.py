@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nsactors.core.memory import StoreMemory
     from nsactors.core.payload import Payload
 
-__all__ = ["ObjectGone", "ObjectStore", "RemoteValue", "StoredObject"]
+__all__ = ["Kept", "ObjectGone", "ObjectStore", "RemoteValue", "StoredObject", "keep"]
 
 
 class ObjectGone(Exception):
@@ -111,3 +111,31 @@ class RemoteValue:
             "a RemoteValue is pickled only as part of a call: give it to push(), apply() or map() of a view, "
             "or take its value with get()"
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A value on its way from a function to the store of its engine; see :func:`keep`."""
+
+    value: Any
+    name: str
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("keep() is for what a function returns on an engine")
+
+
+def keep(value: object, name: str = "result") -> Any:
+    """Leave what a function returns on its engine: its caller gets a :class:`RemoteValue` in its place.
+
+    It may stand anywhere inside what is returned.
+
+    Args:
+        value: anything that can be pickled.
+        name: what it is called.
+
+    Example:
+        >>> parts = rc[:].apply_sync(lambda: [keep([1, 2, 3]), keep([4])])
+        >>> rc[0].apply_sync(sum, parts[1][0])
+        6
+    """
+    return Kept(value, name)

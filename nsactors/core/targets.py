@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import operator
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from nsactors.errors.tree import InvalidTarget, NoEngines, NoSuchEngine
 
-__all__ = ["Targets", "is_single", "resolve"]
+__all__ = ["Targets", "is_single", "resolve", "targets_from_text"]
 
 Targets = int | Sequence[int] | slice | str | None
 
@@ -55,6 +57,31 @@ def resolve(targets: Targets, ids: Sequence[int]) -> list[int]:
 def is_single(targets: Targets) -> bool:
     """Whether ``targets`` is one int: such calls give a value, all others a list with one value an engine."""
     return not isinstance(targets, slice | Sequence) and _as_index(targets) is not None
+
+
+def targets_from_text(text: str) -> Targets:
+    """The engines that somebody has typed.
+
+    Args:
+        text: ``3``, ``0,2`` or ``[0, 2]``, a slice such as ``::2``, or ``all``.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    text = text.strip()
+    if text == "all":
+        return "all"
+    if re.fullmatch(r"-?\d*(:-?\d*){1,2}", text):
+        return slice(*(int(part) if part else None for part in text.split(":")))
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
+        return list(value)
+    raise ValueError(f"engines are named as 3, 0,2 or ::2 or all, not {text!r}")
 
 
 def _parse(targets: Any) -> list[int] | slice | None:

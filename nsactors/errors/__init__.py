@@ -1,7 +1,9 @@
 """What can go wrong, how it travels, and how it is shown.
 
 * ``tree`` holds the exceptions nsactors raises; its docstring draws them all.
-* ``base`` is what all of them are; ``tasks`` holds those of load-balanced tasks.
+* ``base`` is what all of them are; ``tasks`` holds those of load-balanced tasks, ``joining`` those of getting in.
+* ``services`` holds those of services that a cluster hosts, ``launching`` that of starting one on other machines.
+* ``mpi`` holds those of MPI worlds.
 * ``failure`` describes, as a value, what user code raised on an engine; ``frames`` its traceback.
 * ``remote`` makes of it the exception raised at a client; ``anatomy`` does so without running user code.
 * ``composite`` holds the failures of many engines; ``grouping`` tells equal ones once.
@@ -17,9 +19,26 @@ from nsactors.errors.drawing import draw, render_text
 from nsactors.errors.failure import Failure
 from nsactors.errors.frames import FrameSummary
 from nsactors.errors.grouping import FailureGroup, engine_ranges, group_failures
+from nsactors.errors.joining import (
+    AccessRefused,
+    ClusterNameTaken,
+    ClusterNotFound,
+    ClusterNotReady,
+    VersionMismatch,
+)
+from nsactors.errors.launching import LaunchError
+from nsactors.errors.mpi import MpiError, MpiInUse, MpiUnavailable, WorldBroken, WorldNotFormed
 from nsactors.errors.remote import RemoteError
+from nsactors.errors.services import MeetingFailed, MemberLost, ServiceClosed, ServiceError, ServiceOverloaded
 from nsactors.errors.sizes import bytes_from_words, bytes_in_words
-from nsactors.errors.tasks import ImpossibleDependency, InvalidDependency, TaskLost, TaskTimeout, UnmetDependency
+from nsactors.errors.tasks import (
+    ImpossibleDependency,
+    InvalidDependency,
+    SchedulerLost,
+    TaskLost,
+    TaskTimeout,
+    UnmetDependency,
+)
 from nsactors.errors.tree import (
     CapabilityError,
     ClientClosed,
@@ -52,12 +71,17 @@ from nsactors.errors.warnings import (
     LargeCaptureWarning,
     NsactorsWarning,
     SpillWarning,
+    VersionWarning,
     warn_caller,
 )
 
 __all__ = [
+    "AccessRefused",
     "CapabilityError",
     "ClientClosed",
+    "ClusterNameTaken",
+    "ClusterNotFound",
+    "ClusterNotReady",
     "ClusterStopped",
     "ClusterUnreachable",
     "CompositeError",
@@ -75,6 +99,12 @@ __all__ = [
     "InvalidName",
     "InvalidTarget",
     "LargeCaptureWarning",
+    "LaunchError",
+    "MeetingFailed",
+    "MemberLost",
+    "MpiError",
+    "MpiInUse",
+    "MpiUnavailable",
     "NoEngines",
     "NoSuchEngine",
     "NsactorsError",
@@ -84,7 +114,11 @@ __all__ = [
     "RayImportedFirst",
     "RemoteError",
     "ResultUnavailable",
+    "SchedulerLost",
     "SerializationError",
+    "ServiceClosed",
+    "ServiceError",
+    "ServiceOverloaded",
     "SpillWarning",
     "StoreFull",
     "TargetError",
@@ -95,6 +129,10 @@ __all__ = [
     "UnknownFlag",
     "UnknownOption",
     "UnmetDependency",
+    "VersionMismatch",
+    "VersionWarning",
+    "WorldBroken",
+    "WorldNotFormed",
     "bytes_from_words",
     "bytes_in_words",
     "draw",

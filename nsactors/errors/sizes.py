@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["bytes_from_words", "bytes_in_words"]
+__all__ = ["amount_in_words", "bytes_from_words", "bytes_in_words"]
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _FACTORS: dict[str, int] = {
@@ -22,6 +22,11 @@ def bytes_in_words(nbytes: float) -> str:
         unit += 1
     digits = 1 if unit and size < 9.95 else 0
     return f"{size:.{digits}f} {_UNITS[unit]}"
+
+
+def amount_in_words(name: str, amount: float) -> str:
+    """How much of a resource, by the name that Ray gives it: ``"2 GPU"``, ``"1.5 license"``, ``"8.0 GB of memory"``."""
+    return f"{bytes_in_words(int(amount))} of memory" if name == "memory" else f"{amount:g} {name}"
 
 
 def bytes_from_words(amount: int | str) -> int:

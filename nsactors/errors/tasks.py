@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nsactors.errors.tree import EngineError, NsactorsError
 
-__all__ = ["ImpossibleDependency", "InvalidDependency", "TaskLost", "TaskTimeout", "UnmetDependency"]
+__all__ = ["ImpossibleDependency", "InvalidDependency", "SchedulerLost", "TaskLost", "TaskTimeout", "UnmetDependency"]
 
 
 class UnmetDependency(NsactorsError):
@@ -43,7 +43,8 @@ class InvalidDependency(NsactorsError, TypeError):
     def __init__(self, dependency: str) -> None:
         super().__init__(
             f"a task cannot depend on {dependency}: "
-            "give results of load-balanced views of this client, or their msg_ids"
+            "give results of load-balanced views of this client, or their msg_ids; "
+            "detached tasks depend on detached ones, of any client, and other tasks on others"
         )
         self.dependency = dependency
 
@@ -58,6 +59,23 @@ class TaskTimeout(NsactorsError, TimeoutError):
 
     def __init__(self, call: str, reason: str) -> None:
         super().__init__(f"{call} was given up: {reason}")
+        self.call = call
+        self.reason = reason
+
+
+class SchedulerLost(NsactorsError):
+    """The process that schedules detached tasks has ended, and what it held has gone with it.
+
+    Args:
+        call: the task that was asked for, such as ``"apply(f)"``.
+        reason: how it ended.
+    """
+
+    def __init__(self, call: str, reason: str) -> None:
+        super().__init__(
+            f"{call} is lost with the process that schedules detached tasks, and kept their results: {reason}. "
+            "Submit it again: another one is started for that"
+        )
         self.call = call
         self.reason = reason
 

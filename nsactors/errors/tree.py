@@ -14,7 +14,12 @@
     ├── ConnectionLost           also ConnectionError
     │   ├── ClientClosed
     │   ├── ClusterStopped
-    │   └── ClusterUnreachable
+    │   ├── ClusterUnreachable
+    │   ├── ClusterNotFound      see ``joining``
+    │   ├── ClusterNotReady      see ``joining``
+    │   ├── AccessRefused        see ``joining``
+    │   └── VersionMismatch      see ``joining``
+    ├── ClusterNameTaken         see ``joining``
     ├── StoreFull
     ├── RayImportedFirst         also RuntimeError
     ├── EngineError
@@ -24,12 +29,16 @@
     │   └── TaskLost             see ``tasks``
     ├── TaskAborted
     ├── TaskTimeout              also TimeoutError (see ``tasks``)
+    ├── SchedulerLost            see ``tasks``
     ├── UnmetDependency          see ``tasks``
     ├── ImpossibleDependency     see ``tasks``
     ├── InvalidDependency        also TypeError (see ``tasks``)
     ├── TimeLimitExceeded        also TimeoutError
     ├── ResultUnavailable        also LookupError
+    ├── ServiceError             and what is below it: see ``services``
+    ├── LaunchError              see ``launching``
     ├── CapabilityError
+    ├── MpiError                 and what is below it: see ``mpi``
     ├── ProtocolError
     │   └── DuplicateRequest
     ├── RemoteError              and the class raised on the engine (see ``remote``)
@@ -217,12 +226,12 @@ class ClusterUnreachable(ConnectionLost):
 
 
 class RayImportedFirst(NsactorsError, RuntimeError):
-    """A new Ray was to be started in a process that has imported Ray with settings of its own."""
+    """Ray was to be started, or joined, by a process that has imported Ray with settings of its own."""
 
     def __init__(self) -> None:
         super().__init__(
             "Ray was imported before nsactors could make it safe: bound to this machine alone, with a token. "
-            "Start the Cluster before 'import ray', or call ray.init() yourself first"
+            "Start the Cluster, or make the Client, before 'import ray'; or call ray.init() yourself first"
         )
 
 

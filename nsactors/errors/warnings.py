@@ -5,7 +5,8 @@
     NsactorsWarning              also UserWarning
     ├── EngineStartWarning
     ├── LargeCaptureWarning
-    └── SpillWarning
+    ├── SpillWarning
+    └── VersionWarning
 
 Each builds its message from its fields, and says what to do.
 """
@@ -14,12 +15,21 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from types import FrameType
 
+from nsactors.errors.joining import version_table
 from nsactors.errors.sizes import bytes_in_words
 from nsactors.errors.tree import EngineStartError
 
-__all__ = ["EngineStartWarning", "LargeCaptureWarning", "NsactorsWarning", "SpillWarning", "warn_caller"]
+__all__ = [
+    "EngineStartWarning",
+    "LargeCaptureWarning",
+    "NsactorsWarning",
+    "SpillWarning",
+    "VersionWarning",
+    "warn_caller",
+]
 
 
 class NsactorsWarning(UserWarning):
@@ -83,6 +93,24 @@ class SpillWarning(NsactorsWarning):
             f"{bytes_in_words(self.nbytes)} go into the object store of this machine, where {free} of {capacity} are "
             "free: something goes to disk, which is slow. rc.memory() shows what is held; delete what is not needed, "
             "or start with a larger store, Cluster(object_store_memory='8GB')"
+        )
+
+
+class VersionWarning(NsactorsWarning):
+    """This process and the cluster run different versions: what one pickles, the other may not understand.
+
+    Args:
+        differences: by name, the version here and the version there.
+    """
+
+    def __init__(self, differences: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__(dict(differences))
+        self.differences = dict(differences)
+
+    def __str__(self) -> str:
+        return (
+            f"this process and the cluster run different versions:\n{version_table(self.differences)}\n"
+            "What one of them pickles, the other may not understand: better use the same environment"
         )
 
 

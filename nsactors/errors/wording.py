@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["last_lines", "short_repr", "unknown_keyword"]
+__all__ = ["columns", "last_lines", "short_repr", "unknown_keyword"]
 
 _TAIL_LINES = 10
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """A table in plain text: columns as wide as what is in them, two spaces apart, each line indented by four."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"    {line}".rstrip() for line in lines)
 
 
 def last_lines(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 import signal
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from nsactors.core.targets import Targets
+from nsactors.core.targets import Targets, targets_from_text
 
 __all__ = ["CELL", "CONFIG", "RESULT", "Options", "OptionsError", "leading_options", "parse", "parse_targets", "usage"]
 
@@ -76,20 +75,10 @@ def parse_targets(text: str) -> Targets:
     Raises:
         OptionsError: if it is none of these.
     """
-    text = text.strip()
-    if text == "all":
-        return "all"
-    if re.fullmatch(r"-?\d*(:-?\d*){1,2}", text):
-        return slice(*(int(part) if part else None for part in text.split(":")))
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
-        return list(value)
-    raise OptionsError(f"engines are named as 3, 0,2 or ::2 or all, not {text!r}")
+        return targets_from_text(text)
+    except ValueError as error:
+        raise OptionsError(str(error)) from None
 
 
 def _parse_signal(text: str) -> int:

@@ -1,4 +1,4 @@
-"""``%px``, ``%%px``, ``%pn``, ``%autopx``, ``%result`` and ``%pxconfig``."""
+"""``%px``, ``%%px``, ``%pn``, ``%autopx``, ``%result``, ``%pxconfig`` and ``%pxattach``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
+from nsactors.client import Client
 from nsactors.core.cluster import Inspect
 from nsactors.magics.options import CELL, CONFIG, RESULT, Options, OptionsError, leading_options, parse, parse_targets
 from nsactors.magics.reloading import SourceShipper
@@ -59,7 +60,7 @@ class ParallelMagics:
             f"pxinfo{self._suffix}": self.pxinfo,
         }
         if not self._suffix:
-            line |= {"result": self.result, "pn": self.pn}
+            line |= {"result": self.result, "pn": self.pn, "pxattach": self.pxattach}
         return {"line": line, "cell": {f"px{self._suffix}": self.cell_px}}
 
     def register(self) -> None:
@@ -181,6 +182,16 @@ class ParallelMagics:
                 self._shipper = None
             case other:
                 raise UsageError(f"%pxreload takes on or off, not {other!r}")
+
+    def pxattach(self, line: str = "") -> None:
+        """Make ``rc`` a client of a cluster in the background: ``%pxattach lab``, or alone where only one runs."""
+        name = line.strip() or None
+        client = Client(name)
+        names = self._shell.user_ns
+        names.pop("rc", None)  # the client that was bound last is the one that cells go to
+        names["rc"] = client
+        there = engine_label(client.ids) if client.ids else "no engines yet"
+        print(f"Attached{f' to {name}' if name else ''}: {there}. They are `rc`.")
 
     def pxinfo(self, line: str) -> None:
         """Say what a name is on the first of the engines; behind ``%px name?`` and ``%px name??``."""

@@ -63,6 +63,10 @@ class _Signaller:
     client: Client
     number: int
 
+    @property
+    def goes_on(self) -> bool:
+        return False
+
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         self.client.session.abort(calls, interrupt=interrupt)
 

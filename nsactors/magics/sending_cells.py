@@ -6,12 +6,12 @@ import re
 
 __all__ = ["CellSender", "ask_engines"]
 
-_STAYS = re.compile(r"\s*%{1,2}(autopx|px|pn|pxconfig|pxresult|result|pxreload)\w*\b")
+_STAYS = re.compile(r"\s*(%{1,2}(autopx|px|pn|pxconfig|pxresult|result|pxreload)\w*\b|(exit|quit)(\(\))?\s*$)")
 _HELP = re.compile(r"(?P<indent>\s*)%(?P<magic>px\w*)\s+(?P<name>[A-Za-z_][\w.]*)\s*(?P<marks>\?{1,2})\s*$")
 
 
 class CellSender:
-    """Turns every cell into a ``%%px`` cell, but those that are about engines already.
+    """Turns every cell into a ``%%px`` cell, but those that are about engines already, and those that leave IPython.
 
     Args:
         magic: the name of the cell magic.

@@ -19,7 +19,8 @@ What an engine does besides:
     questions      answers while it is busy              answering        what it has answered, for who asks later
     news           what it has to tell its controller    snapshot         names as bytes, and back
     journalling    a namespace with its journal          engine_journal   the journal through its incarnations
-    journal_file   the journal on disk
+    journal_file   the journal on disk                   mpi_use          which requests used MPI; keeping it out
+    contacts       which requests called services
 """
 
 from nsactors.namespace.namespace import Namespace

@@ -19,9 +19,11 @@ from nsactors.core.messages import Outcome, Request, RequestId
 from nsactors.core.payload import Payload
 from nsactors.core.recovery import RecoveryReport
 from nsactors.core.shipping import NOWHERE, Batch, Position, Segment, Span, next_span
-from nsactors.errors import ConnectionLost
+from nsactors.errors import ConnectionLost, MpiError
+from nsactors.namespace.contacts import CONTACTS
 from nsactors.namespace.journal_file import JournalCopy, read_journal
 from nsactors.namespace.journalling import JournalledNamespace
+from nsactors.namespace.mpi_use import MpiUse, barring_mpi
 from nsactors.namespace.namespace import Namespace
 
 __all__ = ["EngineJournal", "JournalKeeper"]
@@ -89,6 +91,8 @@ class EngineJournal:
         self._shipping = threading.Lock()
         self._stopped = False
         self._journalled = JournalledNamespace(namespace, folder_of(spec.incarnation), ref_types=ref_types)
+        self._mpi = MpiUse(namespace.names)
+        self._contacts = CONTACTS.count
 
     def recover(self, answered: Answered) -> tuple[RecoveryReport, dict[str, int]]:
         """Make the namespace of the former incarnation again: what became of it, and the last request of each client.
@@ -108,14 +112,15 @@ class EngineJournal:
             os.makedirs(folder, exist_ok=True)
         attempts = _Attempts(folder)
         journal = attempts.without_killers(read_journal(folder))
-        report = self._journalled.recover(
-            self._spec.engine_id,
-            journal,
-            self._namespace.number_cells,
-            runs=attempts.note,
-            ran=answered,
-            shipped_only=shipped_only and not self._spec.options.ships_journal,
-        )
+        with barring_mpi(MpiError("the MPI world is gone: import MPI again, when the engine is in a new one")):
+            report = self._journalled.recover(
+                self._spec.engine_id,
+                journal,
+                self._namespace.number_cells,
+                runs=attempts.note,
+                ran=answered,
+                shipped_only=shipped_only and not self._spec.options.ships_journal,
+            )
         attempts.over()
         self._release()
         with contextlib.suppress(ConnectionLost):  # once it counts, the former one's copy is not asked for any more
@@ -139,13 +144,16 @@ class EngineJournal:
 
     def begin(self, request: Request, payload: Payload | None) -> str:
         """Write down a request that is about to run; what to tell its sender if that fails."""
+        self._mpi.begin(request.operation, payload)
+        self._contacts = CONTACTS.count
         return self._write(lambda: self._journalled.begin(request, payload, journalled=request.journalled))
 
     def end(self, outcome: Outcome) -> str:
         """Write down how it ended, before it is answered; as :meth:`begin`."""
 
         def write() -> str:
-            failed = self._journalled.end(outcome)
+            used_service = CONTACTS.count != self._contacts
+            failed = self._journalled.end(outcome, used_mpi=self._mpi.used(), used_service=used_service)
             self._release()
             if failed is None:
                 return ""

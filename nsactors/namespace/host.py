@@ -7,10 +7,11 @@ import importlib
 import os
 import signal
 import sys
+import time
 import types
 from typing import Any, NoReturn, Protocol
 
-from nsactors.core.memory import ProcessMemory
+from nsactors.core.memory import ProcessMemory, ProcessorTime
 from nsactors.namespace.capture import FileCapture, ThreadCapture, leave_terminal, refuse_input
 from nsactors.namespace.gate import CellLoop, InterruptGate
 from nsactors.namespace.memory import process_memory
@@ -57,6 +58,10 @@ class Host(Protocol):
 
     def memory(self) -> ProcessMemory | None:
         """What this engine's process takes, if it has one of its own and the system tells."""
+        ...
+
+    def processor_time(self) -> ProcessorTime | None:
+        """What this engine's process has used, if it has one of its own."""
         ...
 
     def exit(self, reason: str) -> None:
@@ -127,6 +132,10 @@ class ProcessHost:
         """What this process takes."""
         return process_memory()
 
+    def processor_time(self) -> ProcessorTime:
+        """What this process has used, in all its threads."""
+        return ProcessorTime(time.process_time(), time.monotonic())
+
     def exit(self, reason: str) -> NoReturn:
         """End this process; the reason is its last line."""
         print(reason, file=sys.stderr)
@@ -167,6 +176,9 @@ class ThreadHost:
         raise NotImplementedError("an in-process engine has no process of its own to signal")
 
     def memory(self) -> None:
+        """The process is its client's."""
+
+    def processor_time(self) -> None:
         """The process is its client's."""
 
     def exit(self, reason: str) -> None:

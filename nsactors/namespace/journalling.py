@@ -69,7 +69,7 @@ class JournalledNamespace:
             self.file.append(begin(request, payload, journalled=journalled))
             self._began = time.monotonic()
 
-    def end(self, outcome: Outcome, *, used_mpi: bool = False) -> Exception | None:
+    def end(self, outcome: Outcome, *, used_mpi: bool = False, used_service: bool = False) -> Exception | None:
         """Write down how it ended; to be called before it is answered. Takes a snapshot if one is due.
 
         A snapshot that fails, for one takes more room than a record, leaves a journal that says all that it would have
@@ -78,12 +78,14 @@ class JournalledNamespace:
         Args:
             outcome: what the answer will say.
             used_mpi: whether it communicated with engines that may be gone.
+            used_service: whether it called services of the cluster.
         """
         if not self._is_open:
             return None
         self._is_open = False
         took_s = time.monotonic() - self._began
-        self.file.append(end(outcome, bound=self._bindings.changed(), took_s=took_s, used_mpi=used_mpi))
+        used = {"used_mpi": used_mpi, "used_service": used_service}
+        self.file.append(end(outcome, bound=self._bindings.changed(), took_s=took_s, **used))
         return self._snapshot_if_due()
 
     def snapshot(self) -> Snapshot:

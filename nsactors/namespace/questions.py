@@ -18,10 +18,13 @@ from nsactors.core.cluster import (
     Measure,
     Question,
     Rest,
+    TellResults,
 )
-from nsactors.core.memory import EngineMemory
-from nsactors.core.remote_value import ObjectStore
+from nsactors.core.memory import EngineMemory, NamespaceMemory, Size
+from nsactors.core.payload import Payload
+from nsactors.core.remote_value import ObjectStore, StoredObject
 from nsactors.core.stream import InstructionStream
+from nsactors.core.wire import INLINE_LIMIT_BYTES
 from nsactors.namespace.answering import Answers
 from nsactors.namespace.host import Host
 from nsactors.namespace.memory import namespace_memory
@@ -84,7 +87,19 @@ class Questions:
             case Inspect(name, detail):
                 return self.namespace.inspect(name, detail)
             case Measure(top):
+                process, processor = self.host.memory(), self.host.processor_time()
+                if top is None:
+                    return EngineMemory(
+                        NamespaceMemory((), len(self.namespace.names), Size()), process, None, processor
+                    )
                 held = namespace_memory(self.namespace.names, top)
-                return EngineMemory(held, self.host.memory(), self.store.memory())
+                return EngineMemory(held, process, self.store.memory(), processor)
             case Rest():
                 return self.rests_s()
+            case TellResults(batch):
+                return self._small_or_stored(self.tasks.so_far(batch))
+
+    def _small_or_stored(self, payload: Payload | None) -> Payload | StoredObject | None:
+        if payload is not None and (payload.refs or payload.nbytes > INLINE_LIMIT_BYTES):
+            return self.store.put(payload)
+        return payload and payload._replace(buffers=tuple(bytes(buffer) for buffer in payload.buffers))

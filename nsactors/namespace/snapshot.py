@@ -20,6 +20,7 @@ from nsactors.core.functions import FunctionPickler
 from nsactors.core.journal import Snapshot, SnapshotPart
 from nsactors.core.payload import Payload, unpack
 from nsactors.namespace.bindings import is_users
+from nsactors.namespace.mpi_use import mpi_types
 from nsactors.namespace.plain_shell import fresh_names
 
 __all__ = ["restore", "take"]
@@ -158,7 +159,7 @@ class _ScopePickler(FunctionPickler):
 
     def __init__(self, file: io.BytesIO, scope: dict[str, Any], ref_types: tuple[type, ...], keep: Any) -> None:
         # Of a file that is open for reading cloudpickle would make a StringIO with all that is in it.
-        refused = dict.fromkeys((io.TextIOWrapper, *ref_types), _refuse)
+        refused = dict.fromkeys((io.TextIOWrapper, *ref_types, *mpi_types()), _refuse)
         self.dispatch_table = ChainMap(refused, FunctionPickler.dispatch_table)
         super().__init__(file, keep)
         self._scope = scope

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from nsactors.core.functions import keeping_builtins
 from nsactors.core.messages import RunTasks
-from nsactors.core.payload import Payload, unpack
+from nsactors.core.payload import Payload, pack, unpack
+from nsactors.core.remote_value import RemoteValue
 from nsactors.core.scheduling import Backlog, Span, Status, TaskId
-from nsactors.core.tasks import BatchKey, Part, TaskRan, read_parts
+from nsactors.core.tasks import BatchKey, Part, read_parts
 from nsactors.errors import UnmetDependency
 from nsactors.namespace.failures import capture_failure
 from nsactors.namespace.gate import InterruptGate, run_user_code
@@ -58,16 +59,24 @@ class TaskRunner:
         gate: interrupts items.
         output: what they write.
         ref_types: classes of references to an object store.
+        keep: puts aside results that are to stay on this engine.
     """
 
     def __init__(
-        self, engine_id: int, names: dict[str, Any], gate: InterruptGate, output: Output, ref_types: tuple[type, ...]
+        self,
+        engine_id: int,
+        names: dict[str, Any],
+        gate: InterruptGate,
+        output: Output,
+        ref_types: tuple[type, ...],
+        keep: Callable[[str, Any], RemoteValue],
     ) -> None:
         self._engine_id = engine_id
         self._names = names
         self._gate = gate
         self._output = output
         self._ref_types = ref_types
+        self._keep = keep
         self._jobs: OrderedDict[tuple[str, int], _Job] = OrderedDict()
         self._functions: dict[int | None, Payload] = {}  # that came with the batch
         self._lock = threading.Lock()
@@ -77,7 +86,7 @@ class TaskRunner:
         self._taken_back: OrderedDict[BatchKey, tuple[Span, ...]] = OrderedDict()
         self._deadline: tuple[_Item, float] | None = None
         self._expired: _Item | None = None
-        self._written = 0
+        self._results: TaskResults | None = None
         self.current: _Item | None = None
 
     def run(self, client: str, operation: RunTasks, payload: Payload | None) -> tuple[Any, ...]:
@@ -89,18 +98,18 @@ class TaskRunner:
             payload: its parts.
         """
         assert payload is not None, "a batch comes with its tasks"
-        clock = _Clock(operation.budget_s)
+        end = time.perf_counter() + operation.budget_s
         parts = read_parts(unpack(payload))
         self._functions = {part.job: part.call for part in parts if part.call is not None}
         missing = {part.job for part in parts if not self._has_function(client, part)}
-        results = TaskResults(self._ref_types, self._describe)
-        self._open((client, operation.number), [p.span for p in parts if p.job not in missing])
+        results = TaskResults(self._output, self._ref_types, self._describe, self._keep)
+        self._open((client, operation.number), [p.span for p in parts if p.job not in missing], results)
         try:
             left = iter(parts)
             span = self._begin()
             while span is not None:
                 part = next(part for part in left if _holds(part, span))
-                span = self._run_part(part, span, clock, results)
+                span = self._run_part(part, span, end, results)
         finally:
             self._close()
         return results.report(job for job in missing if job is not None).as_value()
@@ -109,6 +118,13 @@ class TaskRunner:
         """Give up what has not begun of these spans of batches; what is given up."""
         with self._lock:
             return {batch: self._give_back(batch, spans) for batch, spans in wanted}
+
+    def so_far(self, batch: BatchKey) -> Payload | None:
+        """What there is of a batch that runs, as its reply will have it; None if that is nothing."""
+        with self._lock:
+            results = self._results if self._batch == batch else None
+        report = None if results is None else results.so_far()
+        return None if report is None else pack(report.as_value(), ref_types=self._ref_types)
 
     def interrupt(self, client: str, spans: Iterable[Span]) -> None:
         """Interrupt the item that runs, if it is one of these of a client's."""
@@ -132,24 +148,30 @@ class TaskRunner:
 
     # What has begun, and what has not.
 
-    def _open(self, batch: BatchKey, spans: list[Span]) -> None:
+    def _open(self, batch: BatchKey, spans: list[Span], results: TaskResults) -> None:
         with self._lock:
             self._last[batch[0]] = batch[1]
             self._backlog = Backlog(spans)
             if (overtook := self._taken_back.pop(batch, None)) is not None:
                 self._backlog.take_back(overtook)
             self._batch = batch
-        self._written = 0
+            self._results = results
 
     def _close(self) -> None:
         with self._lock:
-            self._batch = None
+            self._batch = self._results = None
         self._functions = {}
         self._make_room()
 
     def _begin(self) -> Span | None:
+        """The next item; nobody can take it back from now on, and everybody can interrupt it."""
         with self._lock:
-            return self._backlog.begin()
+            span = self._backlog.begin()
+            if span is not None:
+                assert self._batch is not None, "items belong to a batch"
+                self.current = _Item(self._batch, span.task_id, span.start)
+                self._gate.enter(self.current)
+            return span
 
     def _give_back(self, batch: BatchKey, spans: tuple[Span, ...]) -> tuple[Span, ...]:
         if batch == self._batch:
@@ -163,44 +185,31 @@ class TaskRunner:
 
     # Running.
 
-    def _run_part(self, part: Part, span: Span, clock: _Clock, results: TaskResults) -> Span | None:
-        """Run what has begun of a part, and go on with it; the first item that has begun after it, if any."""
-        values: list[Any] = []
-        first = span.start
-
-        def finish(stop: int, status: Status, value: Any, upto: float) -> None:
-            nonlocal first, values
-            output = self._written, self._output.mark()
-            started, elapsed_s = clock.lap(upto)
-            results.add(part, TaskRan(part.task_id, first, stop, started, elapsed_s, output, status), value)
-            self._written = output[1]
-            first, values = stop, []
-
+    def _run_part(self, part: Part, span: Span, end: float, results: TaskResults) -> Span | None:
+        """Run what has begun of a part, and go on until ``end``; the first item that has begun after it, if any."""
+        results.begin(part, span.start)
+        succeeded = results.succeeded
         following: Span | None = span
         with keeping_builtins(self._names):
             locate = self._locator(part)
             while following is not None and _holds(part, following):
-                index, began = following.start, time.perf_counter()
-                status, value = self._run_item(part, index, locate)
+                results.began = time.perf_counter()
+                status, value = self._run_item(part, following.start, locate)
                 now = time.perf_counter()
                 if status is Status.OK and part.job is not None:
-                    values.append(value)
+                    succeeded.append(value)
                 else:
-                    if values:
-                        finish(index, Status.OK, values, began)
-                    finish(index + 1, status, value, now)
-                following = self._begin() if now < clock.end else None
-        if values:
-            finish(first + len(values), Status.OK, values, now)
+                    results.end_succeeded(results.began)
+                    results.end(status, value, now)
+                following = self._begin() if now < end else None
+        results.end_succeeded(now)
         return following
 
     def _run_item(self, part: Part, index: int, locate: _Locator) -> tuple[Status, Any]:
-        assert self._batch is not None, "items belong to a batch"
-        item = _Item(self._batch, part.task_id, index)
+        item = self.current
+        assert item is not None, "it has begun"
         if part.limit_s is not None:
             self._deadline = (item, time.monotonic() + part.limit_s)
-        self.current = item
-        self._gate.enter(item)
         try:
             function, args, kwargs = locate(index)
             return Status.OK, run_user_code(function, *args, **kwargs)
@@ -257,24 +266,6 @@ class TaskRunner:
             len(self._jobs) > MAX_JOBS or sum(job.nbytes for job in self._jobs.values()) > MAX_JOB_BYTES
         ):
             self._jobs.popitem(last=False)
-
-
-class _Clock:
-    """Times of a batch's items, one after the other.
-
-    Args:
-        budget_s: seconds until the end.
-    """
-
-    def __init__(self, budget_s: float) -> None:
-        self._lap = time.perf_counter()
-        self._epoch = time.time() - self._lap
-        self.end = self._lap + budget_s
-
-    def lap(self, upto: float) -> tuple[float, float]:
-        """When what ended at ``upto`` began, in seconds since the epoch, and how long it took."""
-        began, self._lap = self._lap, upto
-        return self._epoch + began, upto - began
 
 
 def _holds(part: Part, span: Span) -> bool:

@@ -9,9 +9,12 @@
     waiting        waiting so that Ctrl-C reaches engines
     showing        progress and output                   live           output while it is printed
     transfers      progress of what takes long           forms          results as rich and notebooks show them
+    progress       how far calls are, and how fast       asynchronous   waiting in coroutines
+    timeline       who did what when, drawn in terminals (timeline_text) and notebooks (timeline_svg)
 """
 
 from nsactors.results.async_result import AsyncResult
+from nsactors.results.asynchronous import as_completed
 from nsactors.results.balanced_map import BalancedMapResult
 from nsactors.results.call import NOWHERE, Call, CallOwner, ExecuteReply, Metadata, Terms
 from nsactors.results.map_result import AsyncMapResult, next_settled
@@ -31,6 +34,7 @@ __all__ = [
     "Metadata",
     "TaskCall",
     "Terms",
+    "as_completed",
     "next_settled",
     "result_of",
     "value_of",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from nsactors.errors import CompositeError
+from nsactors.results.asynchronous import AwaitedResult
 from nsactors.results.call import Call, CallOwner, ExecuteReply
 from nsactors.results.call_group import CallGroup
 from nsactors.results.lean_future import LeanFuture
+from nsactors.results.task_calls import MapCall
 from nsactors.results.waiting import wait_or_interrupt
 
 __all__ = ["AsyncResult"]
@@ -22,7 +23,7 @@ __all__ = ["AsyncResult"]
 _COUNTING = threading.RLock()  # held for an instant: one is enough for all. A garbage collection may come back to it
 
 
-class AsyncResult(CallGroup, LeanFuture):
+class AsyncResult(AwaitedResult):
     """The result of one request to each of several engines.
 
     It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has answered and all their
@@ -281,12 +282,8 @@ class AsyncResult(CallGroup, LeanFuture):
             raise TimeoutError(f"{self._label} is not done")
         return self.get()[key]
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        with self._asking():
-            return (yield from asyncio.wrap_future(self).__await__())
-
     def wait_interactive(self, interval: float = 0.1, timeout: float | None = -1, widget: object = None) -> None:
-        """Wait behind a progress bar; Ctrl-C ends the waiting, not the work.
+        """Wait behind a progress bar, for many tasks with rate and estimate; Ctrl-C ends the waiting, not the work.
 
         Args:
             interval: seconds between two looks.
@@ -316,7 +313,7 @@ class AsyncResult(CallGroup, LeanFuture):
         if self.cancelled():
             state = "cancelled"
         elif not self.done():
-            state = f"pending, {self.progress} of {len(self._calls)} answered" if not self._single else "pending"
+            state = f"pending, {self.progress} of {len(self)} answered" if not self._single else "pending"
         else:
             state = "failed" if self._failures() else "finished"
         return f"<{type(self).__name__}({self._label}): {state}>"
@@ -325,4 +322,6 @@ class AsyncResult(CallGroup, LeanFuture):
 def _outcome(call: Call) -> Any:
     if call.error is not None:
         return call.error
+    if isinstance(call, MapCall):
+        return call.values
     return ExecuteReply(call) if call.executes else call.value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from nsactors.core.partition import Block, Partitioner
+from nsactors.results.asynchronous import News
 from nsactors.results.call import Call, CallOwner
 from nsactors.results.map_result import AsyncMapResult
 from nsactors.results.task_calls import MapCall, MapPiece
@@ -65,7 +66,23 @@ class BalancedMapResult(AsyncMapResult):
         return self._map.size
 
     def _iterate(self) -> Iterator[Any]:
-        return self._in_order() if self._ordered else self._as_they_come()
+        for step in self._steps():
+            if isinstance(step, MapPiece):
+                yield from self._values_of(step)
+            else:
+                self._wait_for_pieces(step)
+
+    async def _iterate_async(self) -> AsyncIterator[Any]:
+        news = News()
+        self._map.when_piece_arrives(news.tell)
+        self._map.when_settled(news.tell)
+        for step in self._steps():
+            if isinstance(step, MapPiece):
+                for value in self._values_of(step):
+                    yield value
+            else:
+                await news.wait_for(lambda: self._has_more_than(step))  # noqa: B023 (it is awaited at once)
+                self._wait_for_pieces(step)
 
     def _combined(self, errors: list[Exception]) -> Exception:
         return errors[0]
@@ -74,31 +91,25 @@ class BalancedMapResult(AsyncMapResult):
         items = self._map.values if self._map.error is not None else values[0]
         return self._partitioner.join(items) if self._holds_parts else items
 
-    def _in_order(self) -> Iterator[Any]:
+    def _steps(self) -> Iterator[MapPiece | int]:
+        """The pieces as they are to be given out; where the next is not there yet, how many there are."""
         there: dict[int, MapPiece] = {}
-        seen = position = 0
-        while position < self._map.size:
-            while position not in there:
-                self._wait_for_pieces(seen)
-                fresh = self._map.pieces[seen:]
-                seen += len(fresh)
-                there.update((piece.start, piece) for piece in fresh)
-            piece = there.pop(position)
-            yield from self._values_of(piece)
-            position = piece.stop
-
-    def _as_they_come(self) -> Iterator[Any]:
         seen = items = 0
         while items < self._map.size:
-            self._wait_for_pieces(seen)
-            for piece in self._map.pieces[seen:]:
-                seen += 1
-                items += piece.stop - piece.start
-                yield from self._values_of(piece)
+            fresh = self._map.pieces[seen:]
+            seen += len(fresh)
+            there.update((piece.start, piece) for piece in fresh)
+            given = items
+            while piece := there.pop(items if self._ordered else next(iter(there), -1), None):
+                items = piece.stop if self._ordered else items + piece.stop - piece.start
+                yield piece
+            if not fresh and items == given:
+                yield seen
 
-    def _values_of(self, piece: MapPiece) -> list[Any]:
+    def _values_of(self, piece: MapPiece) -> Iterable[Any]:
         if piece.error is not None and not self._return_exceptions:
-            self._owner.asked(self._calls)
+            # When it has ended, which may be later: failures are noted then.
+            self._map.when_settled(lambda call: self._owner.asked([call]))
             raise piece.error
         return piece.values
 
@@ -106,11 +117,19 @@ class BalancedMapResult(AsyncMapResult):
         def wait(timeout_s: float | None) -> bool:
             with self._condition:
                 self._parts_awaited = True
-                return self._condition.wait_for(lambda: len(self._map.pieces) > seen or self._map.done, timeout_s)
+                return self._condition.wait_for(lambda: self._has_more_than(seen), timeout_s)
 
-        wait_or_interrupt(wait, self._calls, self._owner, None)
+        if not wait_or_interrupt(wait, self._calls, self._owner, self._seconds_left()):
+            raise TimeoutError(f"{self._label} is not done in time: {self.progress} of {len(self)} items are there")
         if len(self._map.pieces) <= seen and self._map.error is not None:
             raise self._map.error  # it has ended for a reason that is no item's: the client was closed
+
+    def _has_more_than(self, seen: int) -> bool:
+        return len(self._map.pieces) > seen or self._map.done
+
+    def _seconds_left(self) -> float | None:
+        """How long to wait for the next items; None: as long as it takes."""
+        return None
 
     def _piece_arrived(self, piece: MapPiece) -> None:
         if self._parts_awaited or piece.error is not None:

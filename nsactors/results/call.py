@@ -241,6 +241,11 @@ class ExecuteReply:
 class CallOwner(Protocol):
     """Who made calls, as their results need it."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether Ctrl-C of somebody who waits for these calls leaves them alone."""
+        ...
+
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Take back what has not started; with ``interrupt``, stop what has. Does not wait."""
         ...

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsactors.results.call import METADATA_KEYS, Call, Metadata
+
+if TYPE_CHECKING:
+    from nsactors.results.timeline import Timeline
 
 __all__ = ["CallGroup"]
 
@@ -94,6 +97,16 @@ class CallGroup:
         if not self.settled:
             raise TimeoutError(f"{self._label} is not done")
         return self.elapsed
+
+    def timeline(self, engines: Iterable[int] = ()) -> Timeline:
+        """A picture of which engine did what when, with utilisation and speed-up; of what has ended so far.
+
+        Args:
+            engines: ids of engines that get a line although they did nothing, and count as unused: ``rc.ids``.
+        """
+        from nsactors.results.timeline import Timeline
+
+        return Timeline.of(self, engines=engines)
 
     def __len__(self) -> int:
         return len(self._calls)

@@ -43,6 +43,22 @@ class LeanFuture(Future[Any]):
         """As ``Future.cancelled``."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
+    def result(self, timeout: float | None = None) -> Any:
+        """As ``Future.result``."""
+        self._wait_until_done(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As ``Future.exception``."""
+        self._wait_until_done(timeout)
+        return super().exception(0)
+
+    def _wait_until_done(self, timeout: float | None) -> None:
+        # The parent takes the first time that it is woken, which may be by notify(), for the end of its time.
+        if not self.done():
+            with self._condition:
+                self._condition.wait_for(self.done, timeout)
+
     def set_result(self, result: Any) -> None:
         """As ``Future.set_result``."""
         if not self._end_unnoticed(result, None):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from nsactors.core.partition import Block, Partitioner
 from nsactors.results.async_result import AsyncResult
+from nsactors.results.asynchronous import News
 from nsactors.results.call import Call, CallOwner
 from nsactors.results.waiting import wait_or_interrupt
 
@@ -67,6 +68,28 @@ class AsyncMapResult(AsyncResult):
         for call in self._calls:
             part = self._one(call)
             yield from [part] if isinstance(part, Exception) else part
+
+    async def _iterate_async(self) -> AsyncIterator[Any]:
+        if self._ordered and not isinstance(self._partitioner, Block):
+            for value in await self:
+                yield value
+            return
+        news, settled = News(), SimpleQueue[Call]()
+
+        def settle(call: Call) -> None:
+            settled.put(call)
+            news.tell()
+
+        for call in self._calls:
+            call.when_settled(settle)
+        for call in self._calls:
+            if self._ordered:
+                await news.wait_for(lambda: call.done)  # noqa: B023 (it is awaited at once)
+            else:
+                await news.wait_for(lambda: not settled.empty())
+            part = self._one(call if self._ordered else settled.get())
+            for value in [part] if isinstance(part, Exception) else part:
+                yield value
 
     def _as_they_come(self) -> Iterator[Any]:
         settled: SimpleQueue[Call] = SimpleQueue()

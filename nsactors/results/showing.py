@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nsactors.core.messages import ClearOutput, Display, ExecuteResult, OutputChunk, StreamText
 from nsactors.errors import engine_ranges
 from nsactors.results.call import Call
+from nsactors.results.live.line import open_line
+from nsactors.results.progress import ProgressMeter
 
 if TYPE_CHECKING:
     from nsactors.results.async_result import AsyncResult
@@ -19,20 +23,24 @@ _KINDS = ("stdout", "stderr", "display", "result")
 
 
 def show_progress(result: AsyncResult, interval_s: float, timeout_s: float | None) -> None:
-    """Draw a progress bar until ``result`` is done or time is up."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """Draw a line of progress until ``result`` is done or time is up; its last state stays.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=False) as bar:
-        task = bar.add_task(result._label, total=len(result))
-        left = timeout_s
-        while not result.wait(interval_s if left is None else min(interval_s, left)):
-            bar.update(task, completed=result.progress)
-            if left is not None:
-                left -= interval_s
-                if left <= 0:
-                    return
-        bar.update(task, completed=result.progress)
+    Where nobody looks on, as in a pipe, that alone is written.
+    """
+    meter = ProgressMeter(result._label, result._calls)
+    line = open_line()
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    try:
+        while not result.wait(max(0.0, min(interval_s, deadline - time.monotonic()))) and time.monotonic() < deadline:
+            if line is not None:
+                line.draw(meter.read())
+    finally:
+        last = meter.sum_up()
+        if line is None:
+            print(f"{last.label}: {last.amount}, {last.times}", file=sys.stderr)
+        else:
+            line.draw(last)
+            line.leave()
 
 
 def show_outputs(calls: Sequence[Call], groupby: str, *, result_only: bool) -> None:

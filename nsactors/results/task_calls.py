@@ -42,10 +42,11 @@ class MapPiece(Call):
 
 @dataclass(slots=True, eq=False)
 class MapCall(TaskCall):
-    """A map: a task of ``size`` items. It ends when all of them have."""
+    """A map: a task of ``size`` items, which ends when all have. If it ``joins``, its values are parts of one."""
 
     size: int = 0
     left: int = 0
+    joins: bool = False
     pieces: list[MapPiece] = field(default_factory=list)  # as they come
     _piece_listeners: list[Callable[[MapPiece], None]] = field(default_factory=list)
 

@@ -38,7 +38,7 @@ def wait_or_interrupt(
         Whether it is there; after Ctrl-C it is, with errors that say what was interrupted.
 
     Raises:
-        KeyboardInterrupt: if engines cannot be interrupted, or were left running.
+        KeyboardInterrupt: if engines cannot be interrupted, or were left running, as those of detached tasks are.
     """
     try:
         return wait_showing(wait, calls, None if timeout_s is None or timeout_s < 0 else timeout_s)
@@ -48,6 +48,8 @@ def wait_or_interrupt(
 
 def interrupt_and_wait(wait: Wait, calls: Sequence[Call], owner: CallOwner, ask: Ask | None = None) -> bool:
     """What follows Ctrl-C; see :func:`wait_or_interrupt`."""
+    if owner.goes_on:
+        raise _going_on(calls) from None
     # In this order: what is not withdrawn when abort returns has begun, and so can be interrupted.
     owner.abort(_running(calls), interrupt=False)
     if not owner.interrupt(_running(calls)):
@@ -87,6 +89,16 @@ def _left_running(calls: Sequence[Call]) -> KeyboardInterrupt:
         f"left running: {_engines(calls)}. rc.interrupt() tries again; "
         "rc.shutdown(ids, restart=True) ends them and starts new ones"
     )
+    return interrupted
+
+
+def _going_on(calls: Sequence[Call]) -> KeyboardInterrupt:
+    interrupted = KeyboardInterrupt()
+    for call in _running(calls):
+        interrupted.add_note(
+            f"{call.label} goes on: rc.get_result({str(call.request_id)!r}) waits for it again, "
+            "and abort() of that takes it back"
+        )
     return interrupted
 
 

@@ -25,6 +25,8 @@ from nsactors.core.payload import Payload
 from nsactors.core.remote_value import StoredObject
 from nsactors.errors import CapabilityError
 from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.hosting import Services
+from nsactors.transport.residents import MakeResident, ResidentLine
 
 __all__ = [
     "Addressed",
@@ -106,6 +108,11 @@ class ControllerProxy:
         state: ClusterState = self.line.call("attach", client, timeout_s=CALL_TIMEOUT_S)
         return state
 
+    def state(self) -> ClusterState:
+        """Who is there now."""
+        state: ClusterState = self.line.call("state", timeout_s=CALL_TIMEOUT_S)
+        return state
+
     def clients(self) -> list[str]:
         """Who is attached."""
         names: list[str] = self.line.call("clients", timeout_s=CALL_TIMEOUT_S)
@@ -174,7 +181,13 @@ class Transport(Protocol):
     capabilities: frozenset[Capability]
     ref_types: tuple[type, ...]
     controller: ControllerProxy
+    services: Services
     stopped: threading.Event  # set when this process has stopped the cluster
+
+    @property
+    def address(self) -> str:
+        """Where other machines of the cluster reach this one."""
+        ...
 
     @property
     def relays(self) -> Relays | None:
@@ -183,6 +196,18 @@ class Transport(Protocol):
 
     def stand_by(self, client: str) -> None:
         """See that the controller notices at once, and not when its lease ends, if this client's process dies."""
+        ...
+
+    def resident(self, name: str, make: MakeResident | None = None) -> ResidentLine | None:
+        """The way to an object of the cluster's own; see ``residents``.
+
+        Args:
+            name: its name; there is one of a name in a cluster.
+            make: makes it if there is none; None if that is not wanted.
+
+        Returns:
+            None if there is none, and none has been made.
+        """
         ...
 
     def prepare(self, instruction: Instruction, payload: Payload | None) -> Any:

@@ -5,6 +5,7 @@
 * the API server is not started: without a dashboard it reports usage, which is off, and nothing else;
 * nor is the autoscaler's monitor: this cluster is one node for good;
 * nor the log monitor: it carries what workers print to drivers that want it, and this one does not;
+* nor the server of Ray Client, which ``ray start`` has where gRPC is installed, on the same port for everybody;
 * the dashboard's agent is a stand-in, and says what a Ray installed without ``[default]`` says: it serves nothing;
 * the agent for runtime environments gets a port beforehand: the raylet need not wait until it has found one;
 * the raylet's registration is noticed at once; Ray looks once a second;
@@ -34,7 +35,7 @@ REGISTRATION_S = 10.0  # after that Ray looks by itself, and says what is wrong
 LOOK_EVERY_S = 0.01
 SERVES_NOTHING = -1
 
-_NOT_STARTED = ("start_api_server", "start_monitor", "start_log_monitor")
+_NOT_STARTED = ("start_api_server", "start_monitor", "start_log_monitor", "start_ray_client_server")
 _PORT_NAMES = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
 _PRIVATE_NAMES = (
     *(f"_private.node.Node.{name}" for name in _NOT_STARTED),

@@ -26,6 +26,9 @@ from nsactors.errors import CapabilityError, ClusterStopped, ClusterUnreachable
 from nsactors.namespace.host import ThreadHost
 from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
 from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.hosting import Services
+from nsactors.transport.local_hosting import LocalServices
+from nsactors.transport.residents import MakeResident, answer, outcome_of, pack_arguments
 
 __all__ = ["LocalBackend"]
 
@@ -53,7 +56,8 @@ class _EngineThread:
         self._open: dict[int, _Letter] = {}
         self.death: Death | None = None
         self.died: asyncio.Future[Death] = line.loop.create_future()
-        threading.Thread(target=self._serve, name=f"engine-{spec.engine_id}", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name=f"engine-{spec.engine_id}", daemon=True)
+        self._thread.start()
 
     def post(self, letter: _Letter) -> None:
         with self._lock:
@@ -77,6 +81,7 @@ class _EngineThread:
         self._letters.put(None)
         for letter in abandoned:
             letter.answer.set_result(EngineGone(death.reason, death.stderr_tail))
+        self._line.services.end_thread(self._thread.ident)
         self._line.loop.call_soon_threadsafe(self._announce, death)
 
     def _announce(self, death: Death) -> None:
@@ -130,7 +135,7 @@ class _LocalStore:
     """What an engine has put aside."""
 
     engine: _EngineThread
-    ref_types: tuple[type, ...] = (_LocalObject,)
+    ref_types: tuple[type, ...] = (_LocalObject, LocalServices)
 
     def put(self, payload: Payload) -> _LocalObject:
         return _LocalObject(self.engine, _detached(payload))
@@ -146,12 +151,18 @@ class _LoopLine:
     loop: asyncio.AbstractEventLoop
     controller: Controller | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
+    residents: dict[str, Any] = field(default_factory=dict)
+    services: LocalServices = field(default_factory=lambda: LocalServices(_keep, (_LocalObject,)))
+    opening: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        return self.await_answer(getattr(self.controller, method), *args, method=method, timeout_s=timeout_s)
+
+    def await_answer(self, function: Callable[..., Any], *args: Any, method: str, timeout_s: float) -> Any:
         if self.stopped.is_set():
             raise ClusterStopped
         try:
-            return self.run(getattr(self.controller, method)(*args), timeout_s)
+            return self.run(function(*args), timeout_s)
         except TimeoutError:
             raise ClusterUnreachable("this process", f"no answer to {method} in {timeout_s:g} s") from None
         except concurrent.futures.CancelledError:
@@ -184,22 +195,51 @@ class _ThreadLauncher:
         return {}
 
 
+@dataclass(frozen=True, slots=True)
+class _LocalResidentLine:
+    """Calls a resident on the controller's event loop."""
+
+    line: _LoopLine
+    resident: Any
+
+    def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        ref_types = LocalTransport.ref_types
+        arguments = _detached(pack_arguments(method, args, ref_types))
+        sent = answer, self.resident, method, arguments, ref_types
+        return outcome_of(_detached(self.line.await_answer(*sent, method=method, timeout_s=timeout_s)))
+
+
 class LocalTransport:
     """A client's way to engines in its own process."""
 
     name = "local"
     capabilities: frozenset[Capability] = frozenset()
-    ref_types: tuple[type, ...] = (_LocalObject,)
+    ref_types: tuple[type, ...] = (_LocalObject, LocalServices)
     relays = None
 
     def __init__(self, line: _LoopLine) -> None:
         self.controller = ControllerProxy(line)
         self.stopped = line.stopped
+        self.services: Services = line.services
+        self._line = line
         self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
+    @property
+    def address(self) -> str:
+        """Loopback: there are no other machines."""
+        return "127.0.0.1"
+
     def stand_by(self, client: str) -> None:
         """The controller dies with it."""
+
+    def resident(self, name: str, make: MakeResident | None = None) -> _LocalResidentLine | None:
+        """An object of this process's, for as long as the cluster is there."""
+        line = self._line
+        with line.opening:
+            if name not in line.residents and make is not None:
+                line.residents[name] = make(LocalTransport(line), _nothing_to_end)
+            return _LocalResidentLine(line, line.residents[name]) if name in line.residents else None
 
     def prepare(self, instruction: Instruction, payload: Payload | None) -> tuple[bytes, Sealed]:
         """Encode a request and copy its payload: what the caller changes afterwards must not change what was sent."""
@@ -208,7 +248,7 @@ class LocalTransport:
 
     def keep(self, payload: Payload) -> _LocalObject:
         """Copy a payload."""
-        return _LocalObject(None, _detached(payload))
+        return _keep(payload)
 
     def send(self, request: Addressed, prepared: tuple[bytes, Sealed]) -> Future[Any]:
         """Post a request to the engine's thread."""
@@ -282,6 +322,7 @@ class LocalBackend:
             return
         line.call("shut_down", timeout_s=5.0)
         line.stopped.set()
+        line.services.close()
         line.run(_cancel_others(), timeout_s=5.0)
         line.loop.call_soon_threadsafe(line.loop.stop)
 
@@ -296,6 +337,14 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+def _nothing_to_end() -> None:
+    """The process is its client's."""
+
+
+def _keep(payload: Payload) -> _LocalObject:
+    return _LocalObject(None, _detached(payload))
 
 
 def _detached(payload: Payload) -> Payload:

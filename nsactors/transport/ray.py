@@ -13,6 +13,7 @@ from typing import Any
 
 from nsactors.controller import Controller, Death, SqliteStore
 from nsactors.core.cluster import EngineInfo, EngineSpec, Recovery
+from nsactors.core.engines import with_labels
 from nsactors.core.messages import Capability, Instruction, Reply, StreamText
 from nsactors.core.payload import Payload
 from nsactors.core.remote_value import StoredObject
@@ -22,16 +23,22 @@ from nsactors.errors import ClusterStopped, ConnectionLost, warn_caller
 from nsactors.namespace.host import ProcessHost
 from nsactors.transport.base import Addressed, ControllerProxy
 from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.hosting import Services
 from nsactors.transport.ray_death import NODE_DIED, death_of, failure_of
 from nsactors.transport.ray_folders import output_folder
+from nsactors.transport.ray_hosting import RayServices, stop_services
 from nsactors.transport.ray_keeper import keeper_for, start_keeper, stop_keeper
 from nsactors.transport.ray_line import RayLine
 from nsactors.transport.ray_memory import SpillCheck
-from nsactors.transport.ray_nodes import EnginePlaces, head_place
+from nsactors.transport.ray_nodes import EnginePlaces, head_place, labels_here
+from nsactors.transport.ray_outbox import settle_all
 from nsactors.transport.ray_presence import Presences
 from nsactors.transport.ray_relays import Promise, RayRelays
+from nsactors.transport.ray_residents import RayResidentLine, find_resident, start_resident, stop_residents
 from nsactors.transport.ray_runtime import ray_runtime
 from nsactors.transport.ray_store import RayStore, as_array, put
+from nsactors.transport.residents import MakeResident
+from nsactors.transport.versions import versions_here
 
 __all__ = ["RayBackend", "RayTransport"]
 
@@ -47,6 +54,7 @@ class RayEngine:
 
     def __init__(self, spec: EngineSpec, controller: Any, keeper: tuple[str, Any] | None) -> None:
         os.environ.update(spec.environment)
+        spec = with_labels(spec, labels_here())
         host = ProcessHost(output_folder(spec.cluster), f"engine-{spec.engine_id}", spec.incarnation)
         line = ControllerProxy(RayLine(controller))
         self._engine = EngineActor(spec, line, host, RayStore(), keeper_for(keeper))
@@ -60,6 +68,7 @@ class RayEngine:
         """Run one request with a large payload beside it."""
         request, payload = decode_request(header, buffers, refs)
         reply, result = self._engine.handle(request, payload)
+        settle_all()
         sealed = seal(result)
         if sealed.buffers and (warning := self._spills.before_put(sealed.buffers)):
             reply = _with_remark(reply, f"{type(warning).__name__}: {warning}\n")
@@ -89,8 +98,9 @@ class RayController(Controller):
         await self._ray_launcher.unpark()
 
     async def presence(self, client: str) -> None:
-        """Called by a client, and does not return while that is there."""
-        await self._presences.last(client)
+        """Called by a client, and does not return while that is there; it may have left before this call was begun."""
+        if client in self._clients.names:
+            await self._presences.last(client)
 
     async def stand_by(self, client: str, presence: Sequence[Any]) -> None:
         """Watch over the process of the client whose reference to its :meth:`presence` this is."""
@@ -200,21 +210,38 @@ class RayTransport:
     name = "ray"
     capabilities = frozenset(Capability)
 
-    def __init__(self, ray: Any, controller: Any, stopped: threading.Event) -> None:
+    def __init__(self, ray: Any, controller: Any, stopped: threading.Event, namespace: str) -> None:
         self._ray = ray
         self._controller = controller
+        self._namespace = namespace
         self.stopped = stopped
         self.ref_types: tuple[type, ...] = (ray.ObjectRef,)
         self.controller = ControllerProxy(RayLine(controller, stopped))
+        self.services: Services = RayServices(namespace, stopped)
         self.relays = RayRelays(ray, stopped)
         self._spills = SpillCheck()
+
+    @property
+    def address(self) -> str:
+        """The address by which Ray knows this machine."""
+        return str(self._ray.util.get_node_ip_address())
 
     def stand_by(self, client: str) -> None:
         """Hand the controller something that fails when this process dies."""
         self._controller.stand_by.remote(client, [self._controller.presence.remote(client)])
 
+    def resident(self, name: str, make: MakeResident | None = None) -> RayResidentLine | None:
+        """An actor on the head node."""
+        if self.stopped.is_set():
+            raise ClusterStopped
+        actor = find_resident(self._ray, self._namespace, name)
+        if actor is None and make is not None:
+            actor = start_resident(self._ray, self._namespace, name, make)
+        return None if actor is None else RayResidentLine(self._ray, actor, self.stopped)
+
     def prepare(self, instruction: Instruction, payload: Payload | None) -> tuple[bytes, Any]:
         """Encode a request; a large payload goes into the object store, once for all engines."""
+        settle_all()
         sealed = seal(payload)
         body = encode_body(instruction, sealed)
         if not sealed.buffers:
@@ -282,6 +309,7 @@ class RayBackend:
         startup: a cell that every engine runs first.
         show_logs: let Ray's own lines through.
         store_bytes: the size of an embedded Ray's object store; None: as Ray thinks fit.
+        cluster: the cluster's id, if it goes on from what an earlier one of this id has left on the head node.
     """
 
     def __init__(
@@ -293,7 +321,9 @@ class RayBackend:
         startup: str = "",
         show_logs: bool = False,
         store_bytes: int | None = None,
+        cluster: str | None = None,
     ) -> None:
+        self._cluster = cluster
         self._num_cpus = num_cpus
         self._environment = environment
         self._address = address
@@ -314,12 +344,13 @@ class RayBackend:
             show_logs=self._show_logs,
             store_bytes=self._store_bytes,
         )
-        cluster = secrets.token_hex(4)
+        cluster = self._cluster or secrets.token_hex(4)
         namespace = self._namespace = f"nsactors-{cluster}"
         actor_class = self._ray.remote(RayController).options(
             name="controller",
             namespace=namespace,
-            lifetime="detached",
+            # A cluster that an engine has started ends when that engine does.
+            lifetime=None if self._ray.get_runtime_context().get_actor_id() else "detached",
             scheduling_strategy=head_place(),
             num_cpus=0,
             max_restarts=-1,
@@ -332,15 +363,14 @@ class RayBackend:
         """A new client's transport."""
         if self._controller is None:
             raise ClusterStopped
-        return RayTransport(self._ray, self._controller, self._stopped)
+        return RayTransport(self._ray, self._controller, self._stopped, self._namespace)
 
     def connection_info(self) -> ConnectionInfo:
         """How another process reaches this cluster."""
         if self._controller is None:
             raise ClusterStopped
-        return ConnectionInfo(
-            self._ray.get_runtime_context().gcs_address, self._namespace, ray_runtime.settings_for_others()
-        )
+        address = self._ray.get_runtime_context().gcs_address
+        return ConnectionInfo(address, self._namespace, ray_runtime.settings_for_others(), versions_here())
 
     def stop(self) -> None:
         """End the engines and the controller, and Ray if it was started for them."""
@@ -354,6 +384,8 @@ class RayBackend:
         finally:
             self._ray.kill(controller)
             stop_keeper(self._namespace)
+            stop_residents(self._ray, self._namespace)
+            stop_services(self._namespace)
             ray_runtime.release()
 
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from nsactors.controller import CannotStart
 from nsactors.core.cluster import EngineOptions, EngineSpec
-from nsactors.core.placement import Node, demands, fits, is_crowded_out, least_loaded, shortage, suitable
+from nsactors.core.placement import Node, fits, is_crowded_out, least_loaded, shortage, suitable
 
-__all__ = ["EnginePlaces", "head_node", "head_place", "living_nodes", "place_on"]
+__all__ = [
+    "ENGINES",
+    "EnginePlaces",
+    "engines_wanted",
+    "head_node",
+    "head_place",
+    "labels_here",
+    "living_nodes",
+    "place_on",
+]
 
 LOOK_S = 0.5
 CROWDED_S = 2.0  # while others of the cluster's engines have what one asks for: one of them may be about to go
 TAKEN_S = 15.0  # while strangers seem to have it: perhaps the engine itself has it, and its process is slow to start
 
+ENGINES = "nsactors-engines"  # a label of nodes that were started for so many engines; others count as 1
 _HEAD = "node:__internal_head__"  # a resource that Ray gives to the head node alone
 
 
@@ -56,16 +67,17 @@ class EnginePlaces:
         before = self._last.get(spec.engine_id) if spec.recovers is not None else None
         if before in able:
             node = before
-        elif not able or (demands(options) and options.node is None):
-            return {**place, "scheduling_strategy": "SPREAD", "label_selector": dict(options.labels)}
+        elif not able or (options.demands and options.node is None):
+            return {**place, "scheduling_strategy": "SPREAD", "label_selector": dict(options.node_labels)}
         else:
-            node = least_loaded(able, self._nodes.values())
+            weights = {node.node_id: float(node.labels[ENGINES]) for node in nodes if ENGINES in node.labels}
+            node = least_loaded(able, self._nodes.values(), weights)
         self._note(spec, node)
         return {**place, "scheduling_strategy": place_on(node)}
 
     async def obstacles(self, spec: EngineSpec, address: Any) -> AsyncIterator[str]:
         """What keeps an engine from being started, as often as that changes; ends when it is, or when it is dead."""
-        if not (demands(spec.options) or spec.options.labels):
+        if not (spec.options.demands or spec.options.node_labels):
             return  # it has its node
         process, told, began = (spec.engine_id, spec.incarnation), "", time.monotonic()
         self._counted[process] = spec.options
@@ -112,7 +124,9 @@ class EnginePlaces:
         """
         import ray
 
-        nodes = {node["NodeManagerHostname"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        named = [(node["NodeManagerHostname"], node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+        count = Counter(name for name, _ in named)  # a machine with several nodes does not say which it was
+        nodes = {name: node_id for name, node_id in named if count[name] == 1}
         for (engine_id, incarnation), host in sorted(hosts.items()):
             if host in nodes:
                 self._last[engine_id] = nodes[host]
@@ -161,6 +175,15 @@ def living_nodes(nodes: Iterable[Mapping[str, Any]], *, first: str) -> list[Node
     return sorted(alive, key=lambda node: node.node_id != first)
 
 
+def engines_wanted(nodes: Iterable[Mapping[str, Any]]) -> int:
+    """For how many engines the nodes that are alive have been started.
+
+    Args:
+        nodes: as ``ray.nodes()`` tells of them.
+    """
+    return sum(int(node["Labels"].get(ENGINES, 0)) for node in nodes if node["Alive"])
+
+
 def head_node() -> str:
     """The id of the cluster's head node: what is there lives as long as the cluster."""
     import ray
@@ -171,6 +194,14 @@ def head_node() -> str:
 def head_place() -> Any:
     """The cluster's head node, as a scheduling strategy of Ray."""
     return place_on(head_node())
+
+
+def labels_here() -> dict[str, str]:
+    """What the node that this process is on says of itself."""
+    import ray
+
+    labels: Any = ray.get_runtime_context().get_node_labels()  # text, whatever its annotation says
+    return dict(labels)
 
 
 def place_on(node_id: str) -> Any:

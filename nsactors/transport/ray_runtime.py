@@ -31,6 +31,7 @@ from typing import Any
 from nsactors.errors import ClusterUnreachable, RayImportedFirst
 from nsactors.transport.lean_start import lean_start
 from nsactors.transport.private_folder import PrivateFolder
+from nsactors.transport.ray_entry import entry_settings
 from nsactors.transport.ray_script import SELDOM_USED, imported_on_use
 
 __all__ = ["PRESETS", "RayRuntime", "ray_runtime"]
@@ -46,9 +47,12 @@ PRESETS = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # errors reach people through their results
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a future default, and a warning line without it
+    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",  # who joins is warned of other differences, by us
 }
 
-_ACCESS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+_ENCRYPTION = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
+_ACCESS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *_ENCRYPTION)
+_TOKEN_ITSELF = "RAY_AUTH_TOKEN"  # Ray takes it in place of the one in the file
 
 
 class RayRuntime:
@@ -83,9 +87,13 @@ class RayRuntime:
 
         Raises:
             ClusterUnreachable: if the cluster at ``address`` does not take us.
+            AccessRefused: if it wants a token that this process does not have.
+            RayImportedFirst: if it wants a token, and Ray was imported without.
         """
         with self._lock:
             address = address or os.environ.get("RAY_ADDRESS")
+            if address is not None and self._ray is None:
+                self._see_to_entry(address)
             ray = self._import_ray(embeds=address is None)
             if self._starter is not None:
                 self._starter.join()  # an earlier start that was interrupted
@@ -108,15 +116,25 @@ class RayRuntime:
             ClusterUnreachable: if it does not take us, or this process is connected to another cluster.
             RayImportedFirst: if Ray has been imported, with other settings.
         """
+        self.check_joining(address, settings)
         if "ray" not in sys.modules:
             os.environ.update(settings)
-        elif any(os.environ.get(name) != settings[name] for name in _ACCESS if name in settings):
-            raise RayImportedFirst
+            if "RAY_AUTH_TOKEN_PATH" in settings:
+                os.environ.pop(_TOKEN_ITSELF, None)
         ray = self.acquire(num_cpus=0, address=address, environment={}, show_logs=False)
-        here = ray.get_runtime_context().gcs_address
-        if here != address:
-            raise ClusterUnreachable(address, f"this process is connected to the Ray at {here}, and can be to one only")
+        self.check_joining(address, settings)
         return ray
+
+    @staticmethod
+    def check_joining(address: str, settings: Mapping[str, str]) -> None:
+        """See that this process can join a cluster, as far as it depends on this process; as :meth:`join`."""
+        ray = sys.modules.get("ray")
+        if ray is None:
+            return
+        if ray.is_initialized() and (here := ray.get_runtime_context().gcs_address) != address:
+            raise ClusterUnreachable(address, f"this process is connected to the Ray at {here}, and can be to one only")
+        if any(os.environ.get(name) != settings[name] for name in _ACCESS if name in settings):
+            raise RayImportedFirst
 
     @staticmethod
     def settings_for_others() -> dict[str, str]:
@@ -132,6 +150,16 @@ class RayRuntime:
                 if self._folder is not None:
                     self._folder.empty()
 
+    @staticmethod
+    def _see_to_entry(address: str) -> None:
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            return
+        settings = entry_settings(address, os.environ)
+        if settings and ray is not None:
+            raise RayImportedFirst
+        os.environ.update(settings)
+
     def _import_ray(self, *, embeds: bool) -> Any:
         if self._ray is not None:
             return self._ray
@@ -140,6 +168,7 @@ class RayRuntime:
             atexit.register(self._end)
             for name, value in {**PRESETS, "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
                 os.environ.setdefault(name, value)
+            os.environ.pop(_TOKEN_ITSELF, None)
         logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of progress bars for notebooks, which nobody asked for
@@ -153,7 +182,7 @@ class RayRuntime:
         if self._folder is None:
             raise RayImportedFirst
 
-        folder = self._folder.path
+        folder = self._folder.ray_path
 
         def start() -> None:
             # Whoever wants to see Ray's own lines gets all the processes that write and carry them.
@@ -198,11 +227,14 @@ class RayRuntime:
 def _exit_on_sigterm() -> None:
     """Let SIGTERM end this process as ``sys.exit`` does, so that Ray and its files go too.
 
-    A handler of the user's stays.
+    A handler of the user's stays: it is set again, for Ray has put its own in place of it without Python's knowing.
     """
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    if on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if threading.current_thread() is threading.main_thread():
+        known = signal.getsignal(signal.SIGTERM)
+        if known is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        elif known is not None:
+            signal.signal(signal.SIGTERM, known)
 
 
 class _LastingThread:
@@ -245,7 +277,7 @@ ray_runtime = RayRuntime()
 def _connect(ray: Any, address: str, show_logs: bool) -> None:
     try:
         ray.init(address=address, log_to_driver=show_logs, logging_level="INFO" if show_logs else "ERROR")
-    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ClusterUnreachable(address, str(error)) from error
     if not show_logs:
         _silence_raylet(ray)

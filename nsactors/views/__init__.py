@@ -13,7 +13,8 @@ views can be set to.
     maps           functions mapped over sequences       mapping        how these are cut, an engine's part
     lazy_map       over input that may never end         map_chunk      a chunk of that, as one call
     load_balanced  the load-balanced view                dependencies   what its tasks may depend on
-    task_forms     what people give to it, as tasks
+    task_forms     what people give to it, as tasks      task_planning  tasks, as its flags say
+    executor       it as an executor of concurrent.futures, and joblib_backend as what joblib runs on
 """
 
 from nsactors.views.broadcast import BroadcastView

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsactors.client.memory import ClusterMemory
 from nsactors.core.messages import Apply, Execute, Reference
@@ -15,10 +15,16 @@ from nsactors.core.remote_value import RemoteValue
 from nsactors.core.targets import Targets
 from nsactors.results import AsyncResult, result_of
 from nsactors.views.activation import activate
+from nsactors.views.executor import ViewExecutor
 from nsactors.views.functions import ParallelFunction, RemoteFunction
 from nsactors.views.importing import recorded_imports
 from nsactors.views.mapping import name_of, partitioner_for
 from nsactors.views.maps import MapView
+
+if TYPE_CHECKING:
+    from nsactors.models.bsp import BSP
+    from nsactors.mpi import World
+    from nsactors.transport.hosting import Service
 
 __all__ = ["DirectView"]
 
@@ -119,6 +125,15 @@ class DirectView(MapView):
         partitioner_for(dist)
         return lambda function: ParallelFunction(self, function, dist, block, flags)
 
+    @property
+    def executor(self) -> ViewExecutor:
+        """A ``concurrent.futures.Executor`` over these engines: a call goes to whichever of them is free."""
+        return self.client.executor(self.targets)
+
+    def register_joblib_backend(self, name: str = "nsactors", make_default: bool = False) -> None:
+        """Let joblib run on these engines; see ``LoadBalancedView.register_joblib_backend``."""
+        self.client.load_balanced_view(self.targets).register_joblib_backend(name, make_default)
+
     @contextmanager
     def sync_imports(self, local: bool = True, quiet: bool = False) -> Iterator[None]:
         """Imports within the ``with`` block happen on the engines too, ``as`` included.
@@ -134,6 +149,46 @@ class DirectView(MapView):
             if not quiet:
                 print(f"{statement}   # also on {len(self)} engine{'s' * (len(self) != 1)}")
             self.execute(statement, block=True)
+
+    def mpi(self, timeout: float = 60.0) -> World:
+        """Make the engines one MPI world: ``from mpi4py import MPI`` gives each its rank, in the order of the view.
+
+        Args:
+            timeout: seconds that it may take.
+
+        Raises:
+            MpiError: if that cannot be done; see :class:`nsactors.mpi.World` for this and other errors.
+        """
+        from nsactors.mpi import World
+
+        return World(self, timeout=timeout)
+
+    def communicator(self, name: str = "comm") -> Service:
+        """Bind a communicator on each engine, with mpi4py's lower-case methods; ranks are in the order of the view.
+
+        Args:
+            name: to bind.
+
+        Returns:
+            What carries the messages; see ``nsactors.models.communicator``.
+
+        Example:
+            >>> rc[:].communicator()
+            >>> %px print(comm.rank, comm.allreduce(comm.rank))
+        """
+        from nsactors.models.communicator import communicators
+
+        return communicators(self, name)
+
+    def bsp(self, name: str = "bsp") -> BSP:
+        """Make the engines the processes of a bulk-synchronous parallel machine; see ``nsactors.models.bsp``.
+
+        Args:
+            name: what each engine's own process is bound to.
+        """
+        from nsactors.models.bsp import BSP
+
+        return BSP(self, name)
 
     def activate(self, suffix: str = "") -> None:
         """Let ``%px<suffix>``, ``%autopx<suffix>`` and the other magics run on this view.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -60,8 +61,15 @@ class Flags(_Changeable):
 class TaskFlags(_Changeable):
     """The flags of a load-balanced view.
 
+    A task that no engine suits, of those that there are and those that are being started, fails with
+    ``ImpossibleDependency`` at once.
+
     Attributes:
         targets: the engines that its tasks may run on: a list of ids, or ``"all"``: those that there are at any time.
+        labels: what labels an engine must have for its tasks, such as ``{"zone": "b"}``, ``{"zone": "!b"}`` or
+            ``{"zone": "in(b, c)"}``; it has those that it was started with, and those of its machine.
+        resources: what an engine must have been started with for its tasks, and how much of it at least, such as
+            ``{"GPU": 1}``. A task has its engine to itself, so nothing is counted down.
         block: whether calls wait for their result and return it.
         label: what its tasks are called, in place of their function's name.
         copy: as for other views.
@@ -73,10 +81,14 @@ class TaskFlags(_Changeable):
         time_limit: seconds after which a task that runs is interrupted, and fails with ``TimeLimitExceeded``; of a map,
             an item.
         priority: tasks of higher priority go first; those of equal priority in the order of submission.
+        detached: whether tasks outlive the client: they are scheduled, and their results kept, in a process of the
+            cluster's, and any client gets them by ``rc.get_result(msg_id)``. A call returns when they are safe there.
         track: nothing; kept for scripts written for ipyparallel.
     """
 
     targets: Targets = "all"
+    labels: Mapping[str, str] | None = None
+    resources: Mapping[str, float] | None = None
     block: bool = False
     label: str | None = None
     copy: bool = False
@@ -86,4 +98,5 @@ class TaskFlags(_Changeable):
     timeout: float | None = None
     time_limit: float | None = None
     priority: float = 0
+    detached: bool = False
     track: bool = False

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from nsactors.client.tasks import Farm, Job, MapFunction
-from nsactors.core.messages import Capability, Reference
+from nsactors.client.detached import DetachedFarm
+from nsactors.client.tasks import Farm, MapFunction
+from nsactors.core.messages import Reference
 from nsactors.core.partition import Block
 from nsactors.core.payload import pack_call
-from nsactors.core.remote_value import RemoteValue
-from nsactors.core.scheduling import ANYWHERE, Needs, Task
 from nsactors.core.targets import Targets
 from nsactors.core.wire import INLINE_LIMIT_BYTES
-from nsactors.errors import NoEngines
-from nsactors.results import AsyncMapResult, AsyncResult, BalancedMapResult, Call, MapCall
-from nsactors.transport.base import require
+from nsactors.results import AsyncMapResult, AsyncResult, BalancedMapResult, Call, MapCall, TaskCall
 from nsactors.views.dependencies import dependency_of
 from nsactors.views.engine_view import EngineView
+from nsactors.views.executor import ViewExecutor
 from nsactors.views.flags import TaskFlags
 from nsactors.views.functions import BalancedFunction, RemoteFunction
 from nsactors.views.lazy_map import lazy_map
@@ -31,13 +29,12 @@ from nsactors.views.task_forms import (
     parts_of,
     resolved_targets,
 )
+from nsactors.views.task_planning import Send, TaskPlanner
 
 if TYPE_CHECKING:
     from nsactors.client import Client
 
 __all__ = ["LoadBalancedView"]
-
-_ANY = Task(0)
 
 
 class LoadBalancedView(EngineView[TaskFlags]):
@@ -59,8 +56,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
     def __init__(self, client: Client, targets: Targets = "all", **flags: Any) -> None:
         super().__init__(client, TaskFlags(targets=targets, block=client.block))
-        self._planned: TaskFlags | None = None
-        self._plan = _ANY
+        self._planner = TaskPlanner(client.session)
+        self._executor: ViewExecutor | None = None
         self.set_flags(**flags)
 
     def set_flags(self, **flags: Any) -> Self:
@@ -69,8 +66,9 @@ class LoadBalancedView(EngineView[TaskFlags]):
         Raises:
             UnknownFlag: if one does not exist; nothing is changed then.
             TargetError: if ``targets`` names no engines of this cluster.
-            InvalidDependency: if ``after`` or ``follow`` names no tasks of this client.
+            InvalidDependency: if ``after`` or ``follow`` names no tasks of this client, or no detached ones for such.
             CapabilityError: if there is a time limit and engines cannot be interrupted.
+            TypeError: if labels are not text, or resources not numbers; ValueError if these are negative.
         """
         for name in ("after", "follow"):
             if name in flags:
@@ -78,10 +76,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
         if "targets" in flags:
             flags["targets"] = resolved_targets(flags["targets"], self.client.ids)
         changed = self._flags.changed(**flags)
-        if changed.time_limit is not None:
-            require(self.client.session.transport, Capability.SIGNALS, "interrupt a task at its time limit")
-        self._plan = _plan(changed, self._farm.name)
-        self._planned = self._flags = changed
+        self._planner.check(changed)
+        self._flags = changed
         return self
 
     def apply(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
@@ -100,7 +96,16 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
     def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
         """As :meth:`apply`, at once."""
-        farm, flags, name = self._farm, self._flags, checked_name(function)
+        call, send = self.task_of(function, args, kwargs)
+        result = AsyncResult(self.farm, [call], label=call.label, single=True)
+        send()
+        return result
+
+    def task_of(
+        self, function: Callable[..., Any] | Reference, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[TaskCall, Send]:
+        """The task of a call, and what submits it, for those who make results of their own; errors as :meth:`apply`."""
+        name = checked_name(function)
         payload = pack_call(
             function,
             args,
@@ -109,12 +114,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
             ref_types=self.client.session.transport.ref_types,
         )
         self._warn_of_data(payload, function, args, kwargs)
-        label = flags.label or f"apply({name})"
-        call = farm.new_call(label, copies=flags.copy)
-        result = AsyncResult(farm, [call], label=label, single=True)
-        task = self._planned_task()._replace(task_id=call.request_id.seq, kind=kind_of(function))
-        farm.submit(task, Job(call, payload, limit_s=flags.time_limit), (flags.after, flags.follow))
-        return result
+        label = self._flags.label or f"apply({name})"
+        return self._planner.call(self._flags, payload, label, kind_of(function))
 
     def apply_sync(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`apply`; waits for the value."""
@@ -147,18 +148,41 @@ class LoadBalancedView(EngineView[TaskFlags]):
                 failure of its own.
             NoEngines: if there are none, and none is on its way.
         """
+        blocks = self._blocks(block)
+        call, send = self.map_of(function, sequences, chunksize=chunksize, label=label, copies=not blocks)
+        send()
+        result = BalancedMapResult(
+            self.farm, call, label=call.label, ordered=ordered, return_exceptions=return_exceptions
+        )
+        return self._finish(result, blocks)
+
+    def map_of(
+        self,
+        function: Callable[..., Any],
+        sequences: Sequence[Iterable[Any]],
+        *,
+        chunksize: int | None = None,
+        label: str | None = None,
+        copies: bool = True,
+    ) -> tuple[MapCall, Send]:
+        """The task of a map, and what submits it, for those who make results of their own; errors as :meth:`map`.
+
+        Args:
+            function: called with one item of each sequence.
+            sequences: at least one.
+            chunksize: as for :meth:`map`.
+            label: in place of ``map(function)``.
+            copies: the sequences may change before their items have been sent.
+        """
         if not sequences:
             raise TypeError("map() needs at least one sequence")
-        blocks = self._blocks(block)
         columns = tuple(of_equal_length([column_of(s) for s in sequences]))
-        if not blocks:
+        if copies:
             columns = tuple(kept_copy(column) for column in columns)
         name = checked_name(function)
         label = label or self._flags.label or f"map({name})"
-        map_function = self._map_function(function, name)
-        call = self._submit_map(map_function, columns, label, kind_of(function), chunksize)
-        result = BalancedMapResult(self._farm, call, label=label, ordered=ordered, return_exceptions=return_exceptions)
-        return self._finish(result, blocks)
+        map_function, kind = self._map_function(function, name), kind_of(function)
+        return self._planner.map(self._flags, map_function, columns, label, kind, chunksize=chunksize)
 
     def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
         """As :meth:`map`, at once."""
@@ -197,18 +221,22 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
         Raises:
             TypeError: without iterables.
-            ValueError: if a number is less than 1.
+            ValueError: if a number is less than 1, or this view's tasks are detached: the input comes from here.
             SerializationError: if the function cannot be pickled; nothing has been sent then.
         """
+        if self._flags.detached:
+            raise ValueError("imap() takes its input from this process, so it cannot be detached: use map()")
         name = checked_name(function)
         label = label or self._flags.label or f"map({name})"
         map_function, kind = self._map_function(function, name), kind_of(function)
 
         def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> MapCallChunk:
-            return MapCallChunk(self._submit_map(map_function, columns, label, kind, None))
+            call, submit = self._planner.map(self._flags, map_function, columns, label, kind)
+            submit()
+            return MapCallChunk(call)
 
         return lazy_map(
-            self._farm,
+            self.farm,
             send,
             lambda: len(self),
             iterables,
@@ -246,8 +274,10 @@ class LoadBalancedView(EngineView[TaskFlags]):
         parts = [parts_of(column, size) for column in columns]
         name = checked_name(function)
         label = self._flags.label or f"parallel({name})"
-        call = self._submit_map(self._map_function(function, name), tuple(parts), label, kind_of(function), 1)
-        return self._finish(BalancedMapResult(self._farm, call, label=label, partitioner=Block()), None)
+        map_function, kind = self._map_function(function, name), kind_of(function)
+        call, send = self._planner.map(self._flags, map_function, tuple(parts), label, kind, chunksize=1, joins=True)
+        send()
+        return self._finish(BalancedMapResult(self.farm, call, label=label, partitioner=Block()), None)
 
     def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None) -> None:
         """Take back tasks that have not started; see ``Client.abort``."""
@@ -266,56 +296,37 @@ class LoadBalancedView(EngineView[TaskFlags]):
         self.client.shutdown(self._resolve(targets))
 
     @property
-    def _farm(self) -> Farm:
-        return self.client.session.farm
+    def executor(self) -> ViewExecutor:
+        """This view as a ``concurrent.futures.Executor``; another one when the former was shut down or has broken."""
+        executor = self._executor
+        if executor is None or executor.view is not self or not executor.usable:  # this view may be a copy
+            executor = self._executor = ViewExecutor(self)
+        return executor
 
-    def _planned_task(self) -> Task:
-        if self._planned is not self._flags:  # temp_flags() has put the former ones back
-            self._plan = _plan(self._flags, self._farm.name)
-            self._planned = self._flags
-        roster = self.client.session.roster
-        if not (roster.ids or roster.starting):
-            raise NoEngines
-        return self._plan
+    def register_joblib_backend(self, name: str = "nsactors", make_default: bool = False) -> None:
+        """Let ``joblib.Parallel``, and so scikit-learn, run its loops on this view's engines.
+
+        Args:
+            name: what joblib is to call it.
+            make_default: use it wherever no backend is named.
+
+        Example:
+            >>> lview.register_joblib_backend()
+            >>> with joblib.parallel_config(backend="nsactors"):
+            ...     joblib.Parallel()(joblib.delayed(abs)(i) for i in range(-3, 0))
+            [3, 2, 1]
+        """
+        from nsactors.views.joblib_backend import register
+
+        register(self, name, make_default=make_default)
+
+    @property
+    def farm(self) -> Farm | DetachedFarm:
+        """Where this view's tasks find their engines."""
+        return self._planner.farm(self._flags)
 
     def _map_function(self, function: Any, name: str) -> MapFunction:
         payload = self._pack(function, f"the function {name}")
-        if payload.nbytes > INLINE_LIMIT_BYTES:  # stored once, not for each engine
+        if payload.nbytes > INLINE_LIMIT_BYTES:
             self._warn_of_data(payload, function)
-            stored = self.client.session.transport.keep(payload)
-            value = RemoteValue(stored, name, None, f"map({name})", type(function).__name__, payload.nbytes)
-            payload = self._pack(value, name)
-        return MapFunction(self._farm.next_number(), payload)
-
-    def _submit_map(
-        self,
-        function: MapFunction,
-        columns: tuple[Sequence[Any], ...],
-        label: str,
-        kind: tuple[Any, ...],
-        chunksize: int | None,
-    ) -> MapCall:
-        farm, flags = self._farm, self._flags
-        size = len(columns[0])
-        call = farm.new_map(label, size, copies=flags.copy)
-        plan = self._planned_task()
-        if not size:
-            call.settle([], None)
-            return call
-        task = plan._replace(task_id=call.request_id.seq, size=size, kind=kind, chunksize=chunksize)
-        job = Job(call, None, function, columns, flags.time_limit)
-        farm.submit(task, job, (flags.after, flags.follow))
-        return call
-
-
-def _plan(flags: TaskFlags, client: str) -> Task:
-    """What all tasks of a view have in common."""
-    return Task(
-        0,
-        needs=Needs.of(flags.targets) if isinstance(flags.targets, list) else ANYWHERE,
-        after=None if flags.after is None else flags.after.for_scheduler(client),
-        follow=None if flags.follow is None else flags.follow.for_scheduler(client),
-        retries=flags.retries,
-        timeout_s=flags.timeout,
-        priority=flags.priority,
-    )
+        return self.farm.map_function(payload, f"map({name})", type(function).__name__)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nsactors.core.messages import Reference
 from nsactors.core.remote_value import RemoteValue
+from nsactors.core.scheduling import ANYWHERE, Needs
 from nsactors.core.targets import Targets, resolve
 from nsactors.results import MapCall
+from nsactors.views.flags import TaskFlags
 from nsactors.views.mapping import name_of
 
-__all__ = ["MapCallChunk", "checked_name", "column_of", "kept_copy", "kind_of", "parts_of", "resolved_targets"]
+__all__ = [
+    "MapCallChunk",
+    "checked_name",
+    "column_of",
+    "kept_copy",
+    "kind_of",
+    "needs_of",
+    "parts_of",
+    "resolved_targets",
+]
 
 _SLICEABLE = (range, list, tuple, str, bytes, bytearray)
 
@@ -61,6 +72,24 @@ def kind_of(function: Callable[..., Any] | Reference) -> tuple[Any, ...]:
     return getattr(function, "__module__", None), getattr(function, "__qualname__", name_of(function)), line
 
 
+def needs_of(flags: TaskFlags) -> Needs:
+    """Which engines may run the tasks of a view.
+
+    Raises:
+        TypeError: if labels are not text, or resources not numbers.
+        ValueError: if an amount is negative.
+    """
+    targets = flags.targets if isinstance(flags.targets, list) else None
+    labels, resources = _mapping(flags.labels), _mapping(flags.resources)
+    if labels is None or not all(isinstance(text, str) for item in labels.items() for text in item):
+        raise TypeError(f"labels are names and conditions, such as {{'zone': 'b'}}, not {flags.labels!r}")
+    if resources is None or not all(_is_amount(amount) for amount in resources.values()):
+        raise TypeError(f"resources are names and amounts, such as {{'GPU': 1}}, not {flags.resources!r}")
+    if any(amount < 0 for amount in resources.values()):
+        raise ValueError(f"amounts of resources are 0 or more, not {flags.resources!r}")
+    return ANYWHERE if targets is None and not (labels or resources) else Needs.of(targets, resources, labels)
+
+
 def column_of(sequence: Iterable[Any]) -> Any:
     """A sequence that can be cut: itself if it can, iterables without a length as they are, others as a list."""
     if isinstance(sequence, _SLICEABLE) or _is_array(sequence) or not hasattr(sequence, "__len__"):
@@ -90,6 +119,14 @@ def resolved_targets(targets: Targets, ids: Sequence[int]) -> Targets:
     if targets is None or (isinstance(targets, str) and targets == "all"):
         return "all"
     return resolve(targets, ids)
+
+
+def _mapping(value: object) -> Mapping[Any, Any] | None:
+    return {} if value is None else value if isinstance(value, Mapping) else None
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_array(value: object) -> bool:

@@ -15,10 +15,19 @@ PAGES = [
     "docs/tutorials/first-cluster.md",
     "docs/how-to/move-data.md",
     "docs/how-to/task-farm.md",
+    "docs/how-to/see-tasks.md",
+    "docs/how-to/message-passing.md",
+    "docs/how-to/bsp.md",
+    "docs/how-to/engines-as-clients.md",
+    "docs/how-to/write-a-model.md",
+    "docs/how-to/tuple-space.md",
+    "docs/how-to/map-reduce.md",
     "docs/how-to/memory.md",
     "docs/how-to/scale.md",
     "docs/how-to/recover.md",
     "docs/how-to/come-back-for-results.md",
+    "docs/how-to/ecosystem.md",
+    "docs/how-to/mpi.md",
 ]
 LIMIT_S = 90
 
@@ -46,5 +55,7 @@ def test_a_page_prints_what_it_says(page: str, tmp_path: pathlib.Path) -> None:
     assert ">>> " in typed.read_text(encoding="utf-8")
     command = [sys.executable, "-m", "doctest", "-o", "ELLIPSIS", str(typed)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=LIMIT_S, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=LIMIT_S, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

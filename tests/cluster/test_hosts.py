@@ -1,5 +1,6 @@
 """A cluster over several hosts: engines are spread, data goes where it is wanted, and what happens to hosts is seen."""
 
+import importlib.util
 import subprocess
 import time
 from collections import Counter
@@ -41,6 +42,13 @@ with Cluster(n=3) as rc:
     input()
 """
 
+SIDE_BY_SIDE = """
+from nsactors import Cluster
+with Cluster(n=2) as one, Cluster(n=3) as other:
+    one[:]["x"], other[:]["x"] = 1, 2
+    print(one.ids, one["x"], other.ids, other["x"])
+"""
+
 PUSH = """
 import socket
 import numpy as np
@@ -48,6 +56,39 @@ from nsactors import Cluster
 with Cluster(n=6) as rc:
     rc[:]["values"] = np.arange(10_000_000)
     print(*rc[:].apply_sync(lambda: int(values.sum())))
+"""
+
+# Everybody passes something on, and host-1 sends a large array to host-2.
+MESSAGES = """
+import socket
+from nsactors import Cluster
+with Cluster(n=3) as rc:
+    places = rc[:].apply_sync(socket.gethostname)
+    dv = rc.direct_view([rc.ids[places.index(f"host-{number}")] for number in range(3)], block=True)
+    dv.communicator()
+    dv.execute("passed = comm.sendrecv(comm.rank, dest=(comm.rank + 1) % 3)")
+    dv.execute('''
+import numpy as np
+if comm.rank == 1:
+    comm.send(np.arange(10_000_000), dest=2)
+total = int(comm.recv(source=1).sum()) if comm.rank == 2 else 0
+total = comm.allreduce(total)
+''')
+    print(*dv["passed"], *dv["total"])
+"""
+
+
+# Solves the wave equation on blocks of which each host has two, and says whether that is as exact as on one process.
+WAVE = """
+import numpy as np
+from examples import wave
+from nsactors import Cluster, Reference
+with Cluster(n=6) as rc:
+    rc[:].mpi()
+    rc[:].execute("from mpi4py import MPI; comm = MPI.COMM_WORLD", block=True)
+    rc[:].execute("here = comm.Split_type(MPI.COMM_TYPE_SHARED).size", block=True)
+    field = rc[:].apply_sync(wave.solve, Reference("comm"), 3, 2)[0]
+    print(rc[:].pull("here", block=True), np.array_equal(field, wave.solve(wave.Alone(), 1, 1)))
 """
 
 
@@ -66,6 +107,10 @@ def test_the_controller_is_on_the_head_wherever_the_client_is(hosts: Hosts) -> N
         driver.communicate("\n")
 
 
+def test_clusters_beside_each_other_on_one_ray_do_not_see_each_other(hosts: Hosts) -> None:
+    assert hosts.head.run(SIDE_BY_SIDE) == "[0, 1] [1, 1] [0, 1, 2] [2, 2, 2]\n"
+
+
 def test_an_array_pushed_to_all_engines_goes_to_each_host_once(hosts: Hosts) -> None:
     size = 80_000_000
     before = [host.bytes_received() for host in hosts]
@@ -73,6 +118,19 @@ def test_an_array_pushed_to_all_engines_goes_to_each_host_once(hosts: Hosts) -> 
     received = [host.bytes_received() - start for host, start in zip(hosts, before, strict=True)]
     assert received[0] < 0.1 * size
     assert all(size <= count < 1.1 * size for count in received[1:])
+
+
+def test_messages_pass_between_hosts_and_large_ones_go_straight(hosts: Hosts) -> None:
+    size = 80_000_000
+    before = [host.bytes_received() for host in hosts]
+    assert hosts.head.run(MESSAGES).split() == ["2", "0", "1", *[str(10_000_000 * 9_999_999 // 2)] * 3]
+    received = [host.bytes_received() - start for host, start in zip(hosts, before, strict=True)]
+    assert max(received[0], received[1]) < 0.1 * size <= received[2] < 1.1 * size
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="needs mpi4py")
+def test_engines_on_several_hosts_are_one_mpi_world(hosts: Hosts) -> None:
+    assert hosts[1].run(WAVE).strip() == "[2, 2, 2, 2, 2, 2] True"
 
 
 @pytest.mark.parametrize("happens", [Host.kill, Host.freeze, Host.cut_off])

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from nsactors import Client, Cluster, Dependency
+from nsactors import Client, Cluster
 from nsactors.errors import ImpossibleDependency, TaskLost
-from nsactors.results import AsyncResult
 from tests.gates import TIMEOUT_S, open_gate, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -81,26 +80,6 @@ def test_a_task_that_kills_every_engine_is_given_up_and_spares_the_others(cluste
     with pytest.raises(TaskLost, match="abort"):
         deadly.get(60)
     assert [result.get(TIMEOUT_S) for result in others] == list(range(50))
-
-
-def test_order_and_place_hold_in_a_graph_of_many_tasks(cluster: Cluster, rc: Client) -> None:
-    ids = start(cluster, rc, 3, "none")
-    lview = rc.load_balanced_view(ids)
-    choices = random.Random(1)
-    results: list[AsyncResult] = []
-    after: list[list[AsyncResult]] = []
-    follows: list[AsyncResult | None] = []
-    for number in range(1000):
-        before = choices.sample(results, min(len(results), choices.randrange(3)))
-        leader = choices.choice(results) if results and choices.random() < 0.3 else None
-        with lview.temp_flags(after=Dependency(before), follow=leader):
-            results.append(lview.apply_async(abs, number))
-        after.append(before)
-        follows.append(leader)
-    assert [result.get(TIMEOUT_S) for result in results] == list(range(1000))
-    for result, before, leader in zip(results, after, follows, strict=True):
-        assert all(earlier.received <= result.received for earlier in before)
-        assert leader is None or leader.engine_id == result.engine_id
 
 
 def test_a_task_that_follows_one_whose_engine_has_died_is_impossible(cluster: Cluster, rc: Client) -> None:

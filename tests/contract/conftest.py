@@ -24,6 +24,8 @@ _LACKING = pytest.StashKey[dict[str, dict[Capability, list[str]]]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): skipped on transports that lack one of them")
+    for marker in ("no_cover", "thread_unsafe"):
+        config.addinivalue_line("markers", f"{marker}: of joblib's own tests, which some tests call")
 
 
 def _lacking(config: pytest.Config) -> dict[str, dict[Capability, list[str]]]:

@@ -76,6 +76,19 @@ def test_tasks_run_on_all_engines_at_the_same_time(lview: LoadBalancedView, gate
     assert {result.engine_id for result in results} == set(lview.client.ids)
 
 
+def test_a_quick_item_need_not_wait_for_a_slow_one_that_was_sent_with_it(rc: Client, gate: Gate) -> None:
+    """Its result is asked for while the slow one runs."""
+    pass_through = gate.pass_through
+    lview = rc.load_balanced_view([0])
+    result = lview.map_async(lambda x: x or pass_through(), ["a", "b", None], chunksize=3, ordered=False)
+    gate.wait_arrived()
+    items = iter(result)
+    assert [next(items), next(items)] == ["a", "b"]
+    assert not result.ready()
+    gate.open()
+    assert (next(items), result.get(TIMEOUT_S)) == ("passed", ["a", "b", "passed"])
+
+
 def test_quick_tasks_are_not_trapped_behind_slow_ones(lview: LoadBalancedView, gate: Gate) -> None:
     """Those that were sent along with a slow one are taken back and run elsewhere."""
     lview.map_sync(abs, range(1000))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nsactors import Client, DirectView, RemoteValue
+from nsactors import Client, DirectView, RemoteValue, keep
 from nsactors.errors import ObjectLost, SerializationError
 from tests.gates import TIMEOUT_S, Gate, wait_until
 
@@ -82,6 +82,25 @@ def test_references_may_stand_anywhere_inside_the_arguments(rc: Client) -> None:
 def test_a_reference_that_stands_twice_is_one_object_on_the_engine(rc: Client) -> None:
     a = reference(rc[0], "[1]")
     assert rc[1].apply_sync(lambda x, y: x is y, a, a) is True
+
+
+def test_a_function_may_leave_what_it_returns_on_its_engine(rc: Client) -> None:
+    kept = rc[0].apply_sync(lambda: {"parts": [keep([1, 2, 3], "numbers"), 4]})["parts"][0]
+    assert isinstance(kept, RemoteValue)
+    assert (kept.name, kept.engine_id, kept.type_name, kept.get()) == ("numbers", 0, "list", [1, 2, 3])
+    assert rc[1].apply_sync(sum, kept) == 6
+
+
+def test_tasks_may_leave_what_they_return_on_their_engines(rc: Client) -> None:
+    kept = rc.load_balanced_view().map_sync(lambda number: keep(np.full(50_000, number)), range(5))
+    assert rc.load_balanced_view().map_sync(lambda array: int(array.sum()), kept) == [50_000 * n for n in range(5)]
+
+
+def test_what_cannot_be_kept_is_named(rc: Client) -> None:
+    with pytest.raises(SerializationError, match="generator"):
+        rc[0].apply_sync(lambda: [keep(x for x in "abc")])
+    with pytest.raises(SerializationError, match="returns on an engine"):
+        rc[0].push({"a": keep(1)})
 
 
 def test_a_view_of_several_engines_gives_a_reference_for_each(dv: DirectView) -> None:

@@ -6,11 +6,13 @@ import asyncio
 import concurrent.futures
 import datetime
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from nsactors import AsyncResult, Client, Cluster
-from tests.gates import TIMEOUT_S, Gate
+from nsactors import AsyncResult, Client, Cluster, CompositeError
+from tests.gates import TIMEOUT_S, Gate, wait_until
 
 
 def test_a_result_is_a_future_of_the_standard_library(rc: Client) -> None:
@@ -102,6 +104,21 @@ def test_the_methods_of_futures_time_out_too(rc: Client, gate: Gate, method: str
     result = rc[0].apply_async(gate.pass_through)
     with pytest.raises(TimeoutError):
         getattr(result, method)(timeout=0)
+
+
+@pytest.mark.parametrize("method", ["result", "exception"])
+def test_the_methods_of_futures_wait_on_when_one_engine_has_failed(
+    rc: Client, gates: Callable[[], Gate], method: str
+) -> None:
+    first, second = gates(), gates()
+    rc[0]["wait"], rc[1]["wait"] = first.pass_through, second.pass_through
+    result = rc[:2].execute("wait(); failing")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lambda: getattr(result, method)(TIMEOUT_S))
+        first.open()
+        wait_until(lambda: result.progress == 1)
+        second.open()
+        assert isinstance(waiting.exception(TIMEOUT_S) or waiting.result(), CompositeError)
 
 
 def test_waiting_says_whether_the_result_is_there(rc: Client, gate: Gate) -> None:

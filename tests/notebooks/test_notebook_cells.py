@@ -48,6 +48,9 @@ CELLS = {
     "h.update({'text/plain': 'new'}, raw=True)",
     "error": "%px 1 / 0",
     "syntax": "%px 1 +",
+    "awaited": "import asyncio\nlview = rc.load_balanced_view()\n"
+    "await asyncio.gather(*[lview.apply_async(pow, 2, n) for n in range(4)])",
+    "iterated": "[n async for n in lview.map_async(abs, [-3, -1])]",
     "autopx": "%autopx",
     "sent": "here = 'engine'\nhere",
     "autopx off": "%autopx",
@@ -139,6 +142,11 @@ def test_errors_are_drawn_as_composites(cells: dict[str, list[Any]], name: str, 
     drawn = "\n".join(output.traceback)
     assert kind in drawn
     assert "magics" not in drawn
+
+
+def test_results_are_awaited_in_cells(cells: dict[str, list[Any]]) -> None:
+    assert text_of(cells["awaited"]) == "[1, 2, 4, 8]"
+    assert text_of(cells["iterated"]) == "[3, 1]"
 
 
 def test_autopx_sends_cells_until_it_is_turned_off(cells: dict[str, list[Any]]) -> None:

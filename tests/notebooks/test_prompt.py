@@ -123,6 +123,12 @@ def test_names_of_engines_are_completed(prompt: Prompt) -> None:
     assert "only_there" in prompt.run("get_ipython().complete('only_th', '%px only_th', 11)")
 
 
+def test_results_are_awaited_at_the_prompt(prompt: Prompt) -> None:
+    assert prompt.run("await rc[0].apply_async(divmod, 17, 5)").endswith("(3, 2)")
+    assert prompt.run("print([n async for n in rc.load_balanced_view().map_async(abs, [-3, -1])])") == "[3, 1]"
+    assert "engine 0 · apply(next) · StopIteration" in prompt.run("await rc[0].apply_async(next, iter([]))")
+
+
 def test_a_view_shows_its_engines_and_what_they_do(prompt: Prompt) -> None:
     assert "<DirectView: engine 0 idle>" in prompt.run("rc[:1]")
 

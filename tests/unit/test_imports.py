@@ -26,11 +26,14 @@ PUBLIC_NAMES = {
     "Reference",
     "RemoteError",
     "RemoteValue",
+    "Timeline",
     "UnmetDependency",
     "__version__",
+    "as_completed",
     "depend",
     "error",
     "errors",
+    "keep",
     "require",
 }
 

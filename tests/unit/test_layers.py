@@ -23,13 +23,16 @@ ORDER: tuple[frozenset[str], ...] = (
     frozenset({"cluster"}),
     frozenset({"views"}),
     frozenset({"models", "mpi"}),
-    frozenset({"magics", "cli"}),
+    frozenset({"magics"}),
+    frozenset({"cli"}),
 )
 RANKS = {unit: rank for rank, row in enumerate(ORDER) for unit in row}
 
 # (importer, imported) -> why this one may point right, provided that it is deferred.
 DEFERRED_EXCEPTIONS = {
     ("client", "views"): "rc[:] builds a DirectView, and users expect that on the client itself",
+    ("views", "mpi"): "rc[:].mpi() makes a World of a view's engines, and users expect that on the view",
+    ("views", "models"): "rc[:].communicator() and rc[:].bsp() stand beside rc[:].mpi()",
 }
 
 PURE_UNITS = {"errors", "core"}

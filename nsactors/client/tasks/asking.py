@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
-from nsactors.core.cluster import GiveBack, InterruptTasks
+from nsactors.core.cluster import GiveBack, InterruptTasks, TellResults
 from nsactors.core.messages import Capability
-from nsactors.core.scheduling import Interrupt, Span, TakeBack
+from nsactors.core.payload import Payload
+from nsactors.core.remote_value import ObjectGone
+from nsactors.core.scheduling import Interrupt, Peek, Span, TakeBack
 from nsactors.errors import NsactorsError
 from nsactors.transport.base import Transport
 
 __all__ = ["Asker"]
 
 ANSWER_S = 0.5  # an engine that does not answer for so long is held by C code, and begins nothing meanwhile
+PEEK_S = 10.0  # nobody waits for it
 
 
 class Asker:
@@ -47,6 +51,22 @@ class Asker:
                 given = ()
             finally:
                 then(given)
+
+        self._start(ask)
+
+    def peek(self, effect: Peek, then: Callable[[Payload], None]) -> None:
+        """Ask for the results so far of a batch; ``then`` is called with them, if there are any.
+
+        They come by way of the controller, large ones by the object store.
+        """
+        batch = (self._client, effect.batch_id)
+
+        def ask() -> None:
+            with contextlib.suppress(NsactorsError, ObjectGone):  # they come with the batch's reply
+                answers = self._transport.controller.ask([effect.engine_id], TellResults(batch), PEEK_S)
+                answer = answers.get(effect.engine_id)
+                if answer is not None and answer.value is not None:
+                    then(answer.value if isinstance(answer.value, Payload) else answer.value.load())
 
         self._start(ask)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nsactors.core.messages import OutputChunk
 from nsactors.core.payload import Payload, unpack
 from nsactors.core.scheduling import GiveUp, Ran, Span, Status, Why
 from nsactors.core.tasks import Report, TaskRan
 from nsactors.errors import (
+    CompositeError,
+    ConnectionLost,
     Failure,
     ImpossibleDependency,
     TaskAborted,
@@ -21,7 +23,35 @@ from nsactors.errors import (
 )
 from nsactors.results import Call, MapCall, MapPiece, TaskCall
 
-__all__ = ["Outcome", "deliver", "failed", "give_up", "read_report"]
+if TYPE_CHECKING:
+    from nsactors.client.ledger import Ledger
+
+__all__ = ["Delivery", "Outcome", "ToCaller", "between", "deliver", "failed", "give_up", "settle"]
+
+
+class Delivery(Protocol):
+    """What becomes of results. All methods are called on the thread that drives the scheduler."""
+
+    def read(self, call: Call, *, copy: bool) -> tuple[list[Ran], tuple[int, ...]]:
+        """What a batch that has been answered came to, for the scheduler; and the functions that the engine misses.
+
+        Args:
+            call: the batch.
+            copy: make arrays that can be written to.
+        """
+        ...
+
+    def deliver(self, call: TaskCall, ran: Ran, engine_id: int) -> bool:
+        """Take final results of a task; whether it has ended by that."""
+        ...
+
+    def give_up(self, call: TaskCall, effect: GiveUp) -> bool:
+        """Items of a task have ended without a result; whether it has ended by that."""
+        ...
+
+    def settle(self, call: TaskCall) -> None:
+        """Settle a task that has ended."""
+        ...
 
 
 class Outcome(NamedTuple):
@@ -40,13 +70,53 @@ class Outcome(NamedTuple):
     chunks: Sequence[OutputChunk] = ()
 
 
-def read_report(call: Call, *, copy: bool) -> tuple[list[Ran], tuple[int, ...]]:
-    """What a batch that has been answered came to, for the scheduler; and the functions that the engine misses.
+class ToCaller:
+    """Gives results to who waits for them in this process.
 
     Args:
-        call: the batch.
-        copy: make arrays that can be written to.
+        ledger: told of failures.
     """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def read(self, call: Call, *, copy: bool) -> tuple[list[Ran], tuple[int, ...]]:
+        """See :class:`Delivery`."""
+        return _read_report(call, copy=copy)
+
+    def deliver(self, call: TaskCall, ran: Ran, engine_id: int) -> bool:
+        """See :class:`Delivery`."""
+        return deliver(call, ran, engine_id)
+
+    def give_up(self, call: TaskCall, effect: GiveUp) -> bool:
+        """See :class:`Delivery`."""
+        return give_up(call, effect)
+
+    def settle(self, call: TaskCall) -> None:
+        """See :class:`Delivery`."""
+        settle(call, self._ledger)
+
+
+def settle(call: TaskCall, ledger: Ledger) -> None:
+    """End a task that has all its results."""
+    value, error = call.value, call.error
+    if isinstance(call, MapCall):  # whose values are in its pieces
+        error = call.failure
+    if error is not None:
+        call.error = error
+        if _is_news(error):
+            ledger.failed(call)
+    call.settle(value, error)
+
+
+def _is_news(error: Exception) -> bool:
+    """What was given up on purpose is none."""
+    if isinstance(error, CompositeError):
+        return any(map(_is_news, error.exceptions))
+    return not isinstance(error, TaskAborted | ConnectionLost)
+
+
+def _read_report(call: Call, *, copy: bool) -> tuple[list[Ran], tuple[int, ...]]:
     report = Report.from_value(call.value)
     try:
         values = unpack(report.values, copy=copy)
@@ -61,7 +131,7 @@ def read_report(call: Call, *, copy: bool) -> tuple[list[Ran], tuple[int, ...]]:
             ran.stop,
             ran.status,
             ran.elapsed_s,
-            Outcome(value, ran.started, ran.started + ran.elapsed_s, _between(chunks, ran.output)),
+            Outcome(value, ran.started, ran.started + ran.elapsed_s, between(chunks, ran.output)),
         )
         for ran, value in zip(report.ran, values, strict=True)
     ], report.missing
@@ -143,5 +213,6 @@ def _why(effect: GiveUp, label: str) -> Exception:
             return TaskLost(label, effect.reason)
 
 
-def _between(chunks: Sequence[OutputChunk], output: tuple[int, int]) -> Sequence[OutputChunk]:
+def between(chunks: Sequence[OutputChunk], output: tuple[int, int]) -> Sequence[OutputChunk]:
+    """The output of some of a batch's items, of all of its output."""
     return chunks[output[0] : output[1]] if output[0] < output[1] else ()

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from nsactors.client.tasks.asking import Asker
-from nsactors.client.tasks.delivery import deliver, failed, give_up, read_report
+from nsactors.client.tasks.delivery import Delivery, failed
 from nsactors.client.tasks.jobs import Job
-from nsactors.core.messages import RunTasks
-from nsactors.core.payload import pack
+from nsactors.core.messages import RequestId, RunTasks
+from nsactors.core.payload import Payload, pack, unpack
 from nsactors.core.scheduling import (
     AbortRequested,
     Alarm,
@@ -25,6 +25,7 @@ from nsactors.core.scheduling import (
     Event,
     GiveUp,
     Interrupt,
+    Peek,
     Ran,
     Replied,
     Retry,
@@ -36,7 +37,7 @@ from nsactors.core.scheduling import (
     TaskState,
 )
 from nsactors.core.tasks import Part, write_parts
-from nsactors.errors import CompositeError, ConnectionLost, EngineLost, TaskAborted
+from nsactors.errors import EngineLost, TaskAborted
 from nsactors.results import Call, MapCall, TaskCall, Terms
 
 if TYPE_CHECKING:
@@ -49,15 +50,20 @@ CARRIER = Terms(journalled=False, carries_tasks=True)
 
 
 class TaskStatus(NamedTuple):
-    """A task that has not ended.
+    """A task that has not ended, or a detached one of which results are kept.
 
     Attributes:
         msg_id: its id, as its result has it.
         label: what people call it.
-        state: waiting for other tasks, ready, stranded (no engine that there is may run it), or assigned to engines.
-        engines: the ids of those that have some of it.
+        state: waiting for other tasks, ready, stranded (no engine that there is may run it), assigned to engines,
+            succeeded or failed.
+        engines: the ids of those that have some of it; when it has ended, of those that ran it.
         items_left: how many of its items have not ended.
         submitted: when, in seconds since the epoch.
+        started: when the first of its items began that have ended, on the clock of its engine; None if that is not
+            known.
+        ended: when it ended; None if it has not.
+        detached: whether it outlives its client.
     """
 
     msg_id: str
@@ -66,6 +72,9 @@ class TaskStatus(NamedTuple):
     engines: tuple[int, ...]
     items_left: int
     submitted: float
+    started: float | None = None
+    ended: float | None = None
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +91,13 @@ class Driver:
 
     Args:
         session: the conversation with the cluster.
+        delivery: what becomes of results.
         later: has a function called on that thread soon; itself it may be called on any.
     """
 
-    def __init__(self, session: Session, later: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(self, session: Session, delivery: Delivery, later: Callable[[Callable[[], object]], object]) -> None:
         self._session = session
+        self._delivery = delivery
         self._later = later
         self._scheduler = Scheduler()
         self._asker = Asker(session.transport, session.name)
@@ -121,11 +132,15 @@ class Driver:
             self._interrupting |= numbers & self._jobs.keys()
         effects = self._scheduler.handle(AbortRequested(numbers, time.monotonic()))
         asked = [effect for effect in effects if isinstance(effect, TakeBack)]
+        interrupts = {effect.batch_id: effect for effect in effects if isinstance(effect, Interrupt)}
         if not asked:
             settled.set()
         latch = itertools.count(1)
 
         def answered(batch_id: int, spans: tuple[Span, ...]) -> None:
+            # Only now: what begins between an interrupt and the question would go on undisturbed.
+            if batch_id in interrupts:
+                self._later(partial(self._carry_out, interrupts[batch_id]))
             self._note_taken_back(batch_id, spans)
             if next(latch) == len(asked):
                 self._later(settled.set)
@@ -133,7 +148,7 @@ class Driver:
         for effect in effects:
             if isinstance(effect, TakeBack):
                 self._asker.take_back(effect, partial(answered, effect.batch_id))
-            else:
+            elif not isinstance(effect, Interrupt):
                 self._carry_out(effect)
 
     def statuses(self) -> list[TaskStatus]:
@@ -165,14 +180,16 @@ class Driver:
             case Deliver(engine_id, results):
                 for ran in results:
                     call = self._jobs[ran.task_id].call
-                    if deliver(call, ran, engine_id):
+                    if self._delivery.deliver(call, ran, engine_id):
                         self._settle(call)
             case GiveUp(span):
                 call = self._jobs[span.task_id].call
-                if give_up(call, effect):
+                if self._delivery.give_up(call, effect):
                     self._settle(call)
             case TakeBack(_, batch_id):
                 self._asker.take_back(effect, partial(self._note_taken_back, batch_id))
+            case Peek(_, batch_id):
+                self._asker.peek(effect, partial(self._note_results, batch_id))
             case Interrupt(spans=spans):
                 if any(span.task_id in self._interrupting for span in spans):
                     self._asker.interrupt(effect)
@@ -222,7 +239,7 @@ class Driver:
         spans = batch.dispatch.spans
         match call.error:
             case None:
-                results, missing = read_report(call, copy=batch.copy)
+                results, missing = self._delivery.read(call, copy=batch.copy)
                 for number in set(missing).intersection(self._functions[call.engine_id]):
                     self._functions[call.engine_id].remove(number)
                 self._reply(batch_id, [*results, *batch.unsendable])
@@ -232,6 +249,19 @@ class Driver:
                 self._reply(batch_id, [])  # taken along by a failure that stops what follows
             case error:
                 self._reply(batch_id, [failed(span, error) for span in spans])
+
+    def _note_results(self, batch_id: int, report: Payload) -> None:
+        self._later(partial(self._take_results, batch_id, report))
+
+    def _take_results(self, batch_id: int, report: Payload) -> None:
+        """An engine has told some results of a batch, which it goes on with."""
+        batch = self._batches.get(batch_id)
+        if batch is None:
+            return  # its reply was quicker
+        so_far = Call(RequestId(self._session.name, 0), batch.dispatch.engine_id, "tasks", False, value=unpack(report))
+        results, _ = self._delivery.read(so_far, copy=batch.copy)
+        results.sort(key=lambda ran: (ran.task_id, ran.start))
+        self.tell(Replied(batch_id, tuple(results), time.monotonic(), more=True))
 
     def _reply(self, batch_id: int, results: list[Ran]) -> None:
         del self._batches[batch_id]
@@ -245,19 +275,4 @@ class Driver:
         number = call.request_id.seq
         del self._jobs[number]
         self._interrupting.discard(number)
-        value, error = call.value, call.error
-        if isinstance(call, MapCall):
-            error = call.failure
-            value = call.values if error is None else None
-        if error is not None:
-            call.error = error
-            if _is_news(error):
-                self._session.ledger.failed(call)
-        call.settle(value, error)
-
-
-def _is_news(error: Exception) -> bool:
-    """What was given up on purpose is none."""
-    if isinstance(error, CompositeError):
-        return any(map(_is_news, error.exceptions))
-    return not isinstance(error, TaskAborted | ConnectionLost)
+        self._delivery.settle(call)

@@ -16,10 +16,12 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from nsactors.client.tasks.asking import ANSWER_S
+from nsactors.client.tasks.delivery import Delivery, ToCaller
 from nsactors.client.tasks.driving import Driver, TaskStatus
-from nsactors.client.tasks.jobs import Job
+from nsactors.client.tasks.jobs import Job, MapFunction
 from nsactors.core.cluster import EngineInfo, EngineLeft
 from nsactors.core.messages import Capability, RequestId
+from nsactors.core.payload import Payload
 from nsactors.core.scheduling import Engine, EngineAdded, EngineClosing, EngineRemoved, Forgotten, Submitted, Task, Tick
 from nsactors.errors import ClientClosed, ClusterStopped, ClusterUnreachable
 from nsactors.results import NOWHERE, Call, MapCall, TaskCall
@@ -50,14 +52,17 @@ class Farm:
 
     Args:
         session: the conversation with the cluster.
+        delivery: what becomes of results; the default gives them to who waits for them here.
     """
 
-    def __init__(self, session: Session) -> None:
+    goes_on = False
+
+    def __init__(self, session: Session, delivery: Delivery | None = None) -> None:
         self.session = session
         self._numbers = itertools.count(1)
         self._notes: SimpleQueue[_Submission | _Note] = SimpleQueue()
         self._dropped: deque[int] = deque()
-        self._driver = Driver(session, self._notes.put)
+        self._driver = Driver(session, delivery or ToCaller(session.ledger), self._notes.put)
         self._over: Exception | None = None
         self._has_ended = False
         self._ending = threading.Lock()
@@ -72,15 +77,21 @@ class Farm:
         """What message ids of tasks begin with."""
         return f"{self.session.name}/tasks"
 
-    def new_call(self, label: str, *, copies: bool) -> TaskCall:
-        """A call for a task that is to be submitted."""
-        request = RequestId(self.name, self.next_number())
+    def new_call(self, label: str, *, copies: bool, number: int | None = None) -> TaskCall:
+        """A call for a task that is to be submitted; ``number`` is one that has been taken for it before."""
+        request = RequestId(self.name, self.next_number() if number is None else number)
         return TaskCall(request, NOWHERE, label, False, copies, dropped=self._dropped)
 
-    def new_map(self, label: str, size: int, *, copies: bool) -> MapCall:
-        """A call for a map of so many items that is to be submitted."""
-        request = RequestId(self.name, self.next_number())
-        return MapCall(request, NOWHERE, label, False, copies, dropped=self._dropped, size=size, left=size)
+    def new_map(
+        self, label: str, size: int, *, copies: bool, joins: bool = False, number: int | None = None
+    ) -> MapCall:
+        """A call for a map of so many items that is to be submitted; see :meth:`new_call`."""
+        request = RequestId(self.name, self.next_number() if number is None else number)
+        return MapCall(request, NOWHERE, label, False, copies, dropped=self._dropped, size=size, left=size, joins=joins)
+
+    def map_function(self, payload: Payload, label: str, type_name: str) -> MapFunction:
+        """A map's function; one that carries much is stored once, not for each engine."""
+        return MapFunction(self.next_number(), payload).stored_if_large(self.session.transport, label, type_name)
 
     def submit(self, task: Task, job: Job, holds: object = None) -> None:
         """Submit a task; its id is the number of the job's call.
@@ -123,7 +134,7 @@ class Farm:
 
     def engine_joined(self, engine: EngineInfo) -> None:
         """Roster: an engine takes tasks."""
-        self._notes.put(partial(self._add_engine, engine.engine_id))
+        self._notes.put(partial(self._add_engine, engine))
 
     def engine_leaving(self, engine_id: int) -> None:
         """Roster: an engine finishes what it has, and takes no more."""
@@ -136,6 +147,10 @@ class Farm:
     def cut_off(self) -> None:
         """Roster: there is no cluster any more."""
         self._notes.put(partial(self._end, ClusterStopped()))
+
+    def owns(self, call: Call) -> bool:
+        """Whether a call is a task of this client's."""
+        return call.request_id.client == self.name
 
     # As the owner of calls: see CallOwner.
 
@@ -224,9 +239,10 @@ class Farm:
         self._driver.alarm = None
         self._driver.tell(Tick(time.monotonic()))
 
-    def _add_engine(self, engine_id: int) -> None:
-        self._driver.forget_functions(engine_id)
-        self._driver.tell(EngineAdded(Engine(engine_id), time.monotonic()))
+    def _add_engine(self, engine: EngineInfo) -> None:
+        self._driver.forget_functions(engine.engine_id)
+        offer = Engine(engine.engine_id, engine.resources, engine.labels)
+        self._driver.tell(EngineAdded(offer, time.monotonic()))
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Answer a question on the thread that knows."""

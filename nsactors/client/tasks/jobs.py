@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nsactors.core.payload import Payload, pack
+from nsactors.core.remote_value import RemoteValue
 from nsactors.core.scheduling import Span
 from nsactors.core.tasks import Part
+from nsactors.core.wire import INLINE_LIMIT_BYTES
 from nsactors.errors import SerializationError
 from nsactors.results import TaskCall
+from nsactors.transport.base import Transport
 
 __all__ = ["Job", "MapFunction", "Unsendable"]
 
@@ -20,6 +23,14 @@ class MapFunction(NamedTuple):
 
     number: int
     payload: Payload
+
+    def stored_if_large(self, transport: Transport, label: str, type_name: str) -> MapFunction:
+        """One that carries much, with a reference to it in its place: it is stored once, and not for each engine."""
+        payload = self.payload
+        if payload.nbytes <= INLINE_LIMIT_BYTES:
+            return self
+        value = RemoteValue(transport.keep(payload), type_name, None, label, type_name, payload.nbytes)
+        return MapFunction(self.number, pack(value, what=label, ref_types=transport.ref_types))
 
 
 class Unsendable(NamedTuple):

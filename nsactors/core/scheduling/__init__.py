@@ -10,7 +10,7 @@ Three things keep engines busy although work goes out in batches ahead of time. 
 what has been measured, and less as the queue runs out. An engine that takes longer than was thought begins no more of
 it after its budget, and replies. And when an engine has nothing to do while another has work that it has not begun, it
 is taken back: only what the engine then gives back, or leaves out of its reply, goes elsewhere, so that nothing runs
-on two engines at a time.
+on two engines at a time. Results of a batch that takes long are asked for before its end.
 """
 
 from nsactors.core.scheduling.backlog import Backlog
@@ -31,6 +31,7 @@ from nsactors.core.scheduling.messages import (
     GiveUp,
     Interrupt,
     Needs,
+    Peek,
     Policy,
     Ran,
     Replied,
@@ -65,6 +66,7 @@ __all__ = [
     "GiveUp",
     "Interrupt",
     "Needs",
+    "Peek",
     "Policy",
     "Ran",
     "Replied",

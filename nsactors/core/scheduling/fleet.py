@@ -88,7 +88,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.members: dict[int, Member] = {}
-        self.away: set[int] = set()  # being restarted
+        self.away: set[int] = set()  # being started, or restarted
         self.idle: dict[int, None] = {}  # with no batch; the one that has waited longest first
         self.hungry: dict[int, None] = {}  # with one batch that another may be sent behind
         self.batches: dict[int, Batch] = {}

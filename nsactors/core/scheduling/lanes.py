@@ -35,7 +35,7 @@ class Lanes:
 
     Args:
         members: the engines there are; read, never changed.
-        away: ids of engines that are being restarted.
+        away: ids of engines that are being started, or restarted.
     """
 
     def __init__(self, members: Mapping[int, Member], away: Collection[int]) -> None:
@@ -121,13 +121,16 @@ class Lanes:
         """Why nothing with this place can ever run; empty if it can, or an engine may still join that it suits."""
         if self.eligible(place):
             return ""
-        targets = place.needs.targets
+        needs, targets = place.needs, place.needs.targets
         if place.homes is not None:
             return "follow: no engine that it may run on is one where the tasks that it follows have run"
         if any(self._fits(place, member) for member in self._members.values()):
             return "every engine that it may run on says that a condition of it is not met there"
         if targets is not None and targets.isdisjoint(self._members) and targets.isdisjoint(self._away):
             return f"targets: {engine_ranges(targets)} gone" if targets else "targets: none were given"
+        if (asked := needs.in_words) and not self._away:
+            where = "" if targets is None else f" among {engine_ranges(targets)}"
+            return f"it asks for an engine with {asked}, and there is none{where}"
         return ""
 
     def _fits(self, place: Place, member: Member) -> bool:

@@ -12,6 +12,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nsactors.core.labels import holds
+from nsactors.errors.sizes import amount_in_words
+
 __all__ = [
     "ANYWHERE",
     "AbortRequested",
@@ -29,6 +32,7 @@ __all__ = [
     "GiveUp",
     "Interrupt",
     "Needs",
+    "Peek",
     "Policy",
     "Ran",
     "Replied",
@@ -83,7 +87,7 @@ class Needs(NamedTuple):
         Args:
             targets: ids of engines; None for any.
             resources: how much of each an engine must have at least.
-            labels: what each of these labels of an engine must be.
+            labels: what each of these labels of an engine must be, as :mod:`nsactors.core.labels` has it.
 
         Example:
             >>> Needs.of([0, 2], resources={"GPU": 1}).met_by(Engine(2, {"GPU": 2}))
@@ -100,8 +104,14 @@ class Needs(NamedTuple):
         return (
             (self.targets is None or engine.engine_id in self.targets)
             and all(engine.resources.get(name, 0) >= amount for name, amount in self.resources)
-            and all(engine.labels.get(name) == value for name, value in self.labels)
+            and all(holds(engine.labels.get(name), condition) for name, condition in self.labels)
         )
+
+    @property
+    def in_words(self) -> str:
+        """What it asks for besides an id: ``2 GPU, zone=b``."""
+        amounts = [amount_in_words(name, amount) for name, amount in sorted(self.resources)]
+        return ", ".join([*amounts, *(f"{name}={condition}" for name, condition in sorted(self.labels))])
 
 
 ANYWHERE = Needs()
@@ -193,6 +203,7 @@ class Policy:
         prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each; a few
             together then, as many as begin within this time.
         patience_s: a batch this old is taken back from if another engine has nothing to do.
+        late_s: an engine that runs a batch for so long is asked for those of its results that are there.
         max_losses: how many engines may be lost under an item before it is held responsible and given up.
     """
 
@@ -200,6 +211,7 @@ class Policy:
     least_s: float = 0.001
     prefetch_below_s: float = 0.1
     patience_s: float = 0.01
+    late_s: float = 0.25
     max_losses: int = 5
 
 
@@ -219,11 +231,15 @@ class Replied:
     """An engine is done with a batch: this is what it ran. What it leaves out it has not begun and never will.
 
     The results of one span come in the order of its items, from the first on, without gaps.
+
+    If there are ``more`` to come, it is not done, and these are among the results of the reply that it will give then,
+    as they are here.
     """
 
     batch_id: int
     results: tuple[Ran, ...]
     at: float
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +280,7 @@ class EngineClosing:
 
 @dataclass(frozen=True, slots=True)
 class EngineRemoved:
-    """An engine's process is gone; ``returns`` if another one is being started under its id."""
+    """An engine's process is gone, or there has been none yet; ``returns`` if one is being started under its id."""
 
     engine_id: int
     at: float
@@ -314,6 +330,14 @@ class TakeBack:
     engine_id: int
     batch_id: int
     spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Ask an engine for the results so far of a batch that it runs: something in it takes long."""
+
+    engine_id: int
+    batch_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,4 +391,4 @@ class Alarm:
     at: float
 
 
-Effect = Dispatch | TakeBack | Interrupt | Deliver | GiveUp | Retry | Alarm
+Effect = Dispatch | TakeBack | Peek | Interrupt | Deliver | GiveUp | Retry | Alarm

@@ -23,6 +23,7 @@ from nsactors.core.scheduling.messages import (
     Event,
     Forgotten,
     Interrupt,
+    Peek,
     Policy,
     Ran,
     Replied,
@@ -46,12 +47,14 @@ _SUSPECT_PARTS = 16  # work that an engine was lost under is cut into this many 
 
 
 class TaskState(enum.Enum):
-    """Where a task is that has not ended."""
+    """Where a task is; a scheduler knows of those that have not ended."""
 
     WAITING = "waiting for other tasks"
     READY = "ready"
     STRANDED = "ready, but no engine there is may run it"
     ASSIGNED = "at an engine"
+    SUCCEEDED = "ended"
+    FAILED = "ended, and some of it failed"
 
 
 class TaskInfo(NamedTuple):
@@ -88,6 +91,7 @@ class Scheduler:
         self._pace = Pace()
         self._batcher = Batcher(self._policy, self._lanes, self._fleet, self._pace)
         self._recallable: dict[int, Batch] = {}  # that may hold what its engine has not begun; oldest first
+        self._running: dict[int, float] = {}  # batches of several items by their start; the longest-running first
         self._alarm: float | None = None
 
     @property
@@ -158,10 +162,12 @@ class Scheduler:
     # Results.
 
     def _replied(self, event: Replied) -> None:
-        batch = self._fleet.unload(event.batch_id)
+        batch = self._fleet.batches.get(event.batch_id) if event.more else self._fleet.unload(event.batch_id)
         if batch is None:
             return  # its engine was lost: what it held has gone elsewhere
-        self._recallable.pop(event.batch_id, None)
+        if not event.more:
+            self._forget(event.batch_id)
+            self._watch(next(iter(batch.member.batches.values()), None), event.at)
         serial = batch.member.serial
         final: list[Ran] = []
         pieces: list[Piece] = []
@@ -183,7 +189,7 @@ class Scheduler:
             self._emit(Deliver(batch.member.engine_id, tuple(final)))
         for ran, piece in zip(final, pieces, strict=True):
             self._ledger.settle(piece.record, piece.stop - piece.start, ran.status is Status.OK, serial)
-        for piece in batch.pieces.values():
+        for piece in () if event.more else batch.pieces.values():
             self._ledger.requeue(piece, event.at)
 
     def _try_again(self, piece: Piece, ran: Ran, batch: Batch, at: float) -> bool:
@@ -228,7 +234,7 @@ class Scheduler:
         """An engine has come or gone; ``lost`` is what a process under its id held."""
         self._ledger.engines_changed()
         for batch in lost:
-            self._recallable.pop(batch.batch_id, None)
+            self._forget(batch.batch_id)
             for piece in batch.pieces.values():
                 self._lost(piece, engine_id, at)
 
@@ -263,15 +269,40 @@ class Scheduler:
                     if pieces := self._batcher.compose(engine_id, ahead=True):
                         self._send(engine_id, pieces, at)
         next_recall = self._recall(at) if idle and self._recallable else None
-        self._set_alarm(next_recall, self._ledger.next_deadline())
+        self._set_alarm(next_recall, self._peek(at), self._ledger.next_deadline())
 
     def _send(self, engine_id: int, pieces: list[Piece], at: float) -> None:
         batch = self._fleet.load(engine_id, pieces, at)
         if len(batch.member.batches) > 1 or batch.items > 1:
             self._recallable[batch.batch_id] = batch
+        if len(batch.member.batches) == 1:
+            self._watch(batch, at)
         spans = tuple(piece.span for piece in pieces)
         budget_s = max(_BUDGET * self._policy.batch_s, self._policy.prefetch_below_s)
         self._emit(Dispatch(engine_id, batch.batch_id, spans, budget_s))
+
+    def _watch(self, batch: Batch | None, at: float) -> None:
+        """An engine begins a batch."""
+        if batch is not None and batch.items > 1:
+            self._running[batch.batch_id] = at
+
+    def _forget(self, batch_id: int) -> None:
+        """A batch is at no engine any more."""
+        self._recallable.pop(batch_id, None)
+        self._running.pop(batch_id, None)
+
+    def _peek(self, at: float) -> float | None:
+        """Ask for what there is of batches that take long, each once: nothing of it begins so late. When to look again.
+
+        Without that, what depends on a quick task would wait for a slow one that was sent with it.
+        """
+        while self._running:
+            batch_id, since = next(iter(self._running.items()))
+            if at < since + self._policy.late_s:
+                return since + self._policy.late_s
+            del self._running[batch_id]
+            self._emit(Peek(self._fleet.batches[batch_id].member.engine_id, batch_id))
+        return None
 
     def _recall(self, at: float) -> float | None:
         """Ask for work back that others could begin now. Returns when to look again."""

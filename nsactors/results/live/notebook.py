@@ -17,6 +17,7 @@ __all__ = ["CellArea", "CellScreen", "document"]
 
 UPDATE_S = 0.2
 _COLUMNS = 100
+_BAR = 20
 _IMAGES = ("image/png", "image/jpeg")
 
 
@@ -53,6 +54,11 @@ class CellScreen:
     def notice(self, text: str) -> None:
         """Print a remark."""
         print(text)
+
+    def flush(self, lines: Mapping[int, str], progress: Progress | None) -> None:
+        """As :meth:`status`, at once."""
+        if (text := _status_text(lines, progress)) != self._status_shown:
+            self._set_status(text)
 
     def close(self) -> None:
         """Empty the status."""
@@ -227,8 +233,13 @@ def _line(shown: Shown) -> str:
 def _status_text(lines: Mapping[int, str], progress: Progress | None) -> str:
     drawn = [f"{label} {line}"[:_COLUMNS] for label, line in grouped_statuses(lines)]
     if progress is not None:
-        drawn.append(f"{progress.label}: {progress.done}/{progress.total} engines, {progress.elapsed_s:.0f} s")
+        drawn.append(f"{progress.label}: {_bar(progress)} {progress.amount}, {progress.times}")
     return "\n".join(drawn)
+
+
+def _bar(progress: Progress) -> str:
+    whole = round(_BAR * progress.done / progress.total) if progress.total else _BAR
+    return "█" * whole + "░" * (_BAR - whole)
 
 
 def _pre(text: str) -> str:

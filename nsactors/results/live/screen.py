@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from nsactors.core.durations import seconds_in_words
 from nsactors.core.messages import ExecuteResult
 from nsactors.results.live.grouping import Shown, engine_label
 
@@ -12,12 +13,40 @@ __all__ = ["Progress", "Screen", "grouped_statuses", "result_label"]
 
 
 class Progress(NamedTuple):
-    """How far a call is."""
+    """How far a call is.
+
+    Attributes:
+        label: what it is.
+        done: how much of it has ended.
+        total: how much there is.
+        elapsed_s: seconds since it was asked for.
+        unit: what is counted.
+        rate: how many end in a second lately; None if that is not known, or says nothing.
+        left_s: seconds that the rest will take, by that.
+    """
 
     label: str
     done: int
     total: int
     elapsed_s: float
+    unit: str = "engines"
+    rate: float | None = None
+    left_s: float | None = None
+
+    @property
+    def amount(self) -> str:
+        """``512/1,000 items``."""
+        return f"{self.done:,}/{self.total:,} {self.unit}"
+
+    @property
+    def times(self) -> str:
+        """``12 s``, and as far as they are known rate and estimate: ``12 s, 41.7/s, some 15 s left``."""
+        parts = [_seconds(self.elapsed_s)]
+        if self.rate is not None:
+            parts.append(f"{self.rate:,.0f}/s" if self.rate >= 100 else f"{self.rate:.3g}/s")
+        if self.left_s is not None and self.done < self.total:
+            parts.append(f"some {_seconds(self.left_s)} left")
+        return ", ".join(parts)
 
 
 class Screen(Protocol):
@@ -38,6 +67,10 @@ class Screen(Protocol):
     def close(self) -> None:
         """Nothing more comes; the status goes away."""
         ...
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else seconds_in_words(seconds)
 
 
 def grouped_statuses(lines: Mapping[int, str]) -> list[tuple[str, str]]:

@@ -157,8 +157,14 @@ def progress_bar(progress: Progress) -> Any:
     """How far a call is, as rich draws it."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     row = Table.grid(padding=(0, 1))
-    bar = ProgressBar(total=progress.total, completed=progress.done, width=30)
-    row.add_row(progress.label, bar, f"{progress.done}/{progress.total} engines", f"{progress.elapsed_s:.0f} s")
+    row.add_column()  # what gives way in a narrow terminal
+    row.add_column(width=20)
+    row.add_column(no_wrap=True)
+    row.add_column(no_wrap=True)
+    label = Text(progress.label, no_wrap=True, overflow="ellipsis")
+    bar = ProgressBar(total=progress.total, completed=progress.done)
+    row.add_row(label, bar, progress.amount, progress.times)
     return row

@@ -1,5 +1,9 @@
 """The command line: what it says of itself, and its exit status."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -45,3 +49,62 @@ def test_an_unknown_command_is_a_usage_error(runner: CliRunner) -> None:
     result = runner.invoke(main, ["dmeo"])
     assert result.exit_code == 2
     assert "No such command 'dmeo'" in result.output
+
+
+def test_every_command_has_a_help_of_its_own_and_stands_in_the_reference(runner: CliRunner) -> None:
+    reference = (Path(__file__).parents[3] / "docs" / "reference" / "command.md").read_text(encoding="utf-8")
+    for name, command in main.commands.items():
+        assert command.help, name
+        assert runner.invoke(main, [name, "--help"]).exit_code == 0
+        assert f"| `nsactors {name}" in reference, name
+
+
+def test_every_option_of_start_stands_in_the_reference() -> None:
+    reference = (Path(__file__).parents[3] / "docs" / "reference" / "command.md").read_text(encoding="utf-8")
+    options = [option for parameter in main.commands["start"].params for option in parameter.opts]
+    assert [option for option in options if f"| `{option}" not in reference] == []
+
+
+def test_the_commands_do_not_import_what_they_may_not_need() -> None:
+    program = "import sys, nsactors.cli; print([m for m in ('ray', 'numpy', 'IPython', 'rich') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["stop"], ["exec", "1"], ["interrupt"], ["logs"], ["engines"]])
+def test_without_a_cluster_it_is_said_how_to_start_one(
+    runner: CliRunner, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    result = runner.invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: no cluster of yours runs here: start one with `nsactors start`\n"
+
+
+def test_where_no_cluster_runs_the_list_is_empty(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert runner.invoke(main, ["list", "--json"]).output == "[]\n"
+    assert "nsactors start" in runner.invoke(main, ["list"]).output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["start", "-n", "-1"],
+        ["start", "--idle-shutdown", "0"],
+        ["start", "--name", "../lab"],
+        ["start", "--memory", "lots"],
+        ["start", "--hosts", "a:b:c"],
+        ["start", "--address", "here:1", "--tls"],
+        ["exec", "-t", "some", "1"],
+        ["exec"],
+        ["run", "/no/such/script.py"],
+        ["engines", "remove"],
+    ],
+)
+def test_what_is_called_wrongly_is_a_usage_error(runner: CliRunner, arguments: list[str]) -> None:
+    result = runner.invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr

@@ -24,7 +24,8 @@ def read(**options: Any) -> EngineOptions:
         ({"recovery": "none"}, EngineOptions(recovery=Recovery.NONE)),
         ({"journal": "sync"}, EngineOptions(ships_journal=True)),
         ({"on": "gpu-box"}, EngineOptions(node="gpu-box")),
-        ({"on": {"zone": "!b"}}, EngineOptions(labels={"zone": "!b"})),
+        ({"on": {"zone": "!b"}}, EngineOptions(node_labels={"zone": "!b"})),
+        ({"labels": {"licence": "solver"}}, EngineOptions(labels={"licence": "solver"})),
         ({"num_cpus": 2, "num_gpus": 0.5}, EngineOptions(num_cpus=2, num_gpus=0.5)),
         ({"memory": "2GB"}, EngineOptions(memory=2_000_000_000)),
         ({"resources": {"license": 1}}, EngineOptions(resources={"license": 1})),
@@ -63,11 +64,25 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"on": 3}, {"on": ""}, {"on": {"zone": 1}}, {"num_cpus": "2"}, {"num_gpus": True}, {"resources": "GPU"}]
+    "options",
+    [
+        {"on": 3},
+        {"on": ""},
+        {"on": {"zone": 1}},
+        {"labels": "fast"},
+        {"labels": {"disk": 1}},
+        {"num_cpus": "2"},
+        {"num_gpus": True},
+        {"resources": "GPU"},
+    ],
 )
 def test_what_is_of_another_type_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"{next(iter(options))} (is|are) "):
         read(**options)
+
+
+def test_threads_can_have_labels() -> None:
+    assert engine_options(EngineOptions(), {"labels": {"a": "b"}}, in_threads=True).labels == {"a": "b"}
 
 
 def test_environment_is_text() -> None:

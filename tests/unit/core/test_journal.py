@@ -78,6 +78,12 @@ def test_use_of_mpi_outweighs_the_outcome() -> None:
     assert end(Ok(), used_mpi=True).state is State.USED_MPI
 
 
+def test_what_spoke_to_others_is_told_apart_and_not_run_again() -> None:
+    state = end(Ok(), used_service=True).state
+    assert not state.is_replayed
+    assert "would do so twice" in state.reason
+
+
 @pytest.mark.parametrize("state", State)
 def test_an_entry_is_replayed_or_there_is_a_reason(state: State) -> None:
     assert state.is_replayed == (state.reason == "")

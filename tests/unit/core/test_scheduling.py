@@ -13,6 +13,7 @@ from nsactors.core.scheduling import (
     Alarm,
     Backlog,
     Deliver,
+    Dependency,
     Dispatch,
     Effect,
     Engine,
@@ -22,6 +23,7 @@ from nsactors.core.scheduling import (
     GiveUp,
     Interrupt,
     Needs,
+    Peek,
     Policy,
     Ran,
     Replied,
@@ -128,6 +130,8 @@ def test_a_task_that_is_submitted_twice_runs_once() -> None:
         (Needs.of(resources={"GPU": 1}), 1),
         (Needs.of(resources={"GPU": 1.5, "memory": 8}), 2),
         (Needs.of(labels={"zone": "b"}), 2),
+        (Needs.of(labels={"zone": "!a"}), 2),
+        (Needs.of(labels={"zone": "in(b, c)"}), 2),
         (Needs.of([0, 2], {"GPU": 1}, {"zone": "b"}), 2),
     ],
 )
@@ -140,6 +144,53 @@ def test_a_task_goes_to_an_engine_that_has_what_it_needs(needs: Needs, engine_id
     ]:
         scheduler.handle(EngineAdded(engine, 0.0))
     assert sent(submit(scheduler, Task("a", needs=needs))) == [(engine_id, "a")]
+
+
+GPU = Task("on a GPU", needs=Needs.of(resources={"GPU": 1}))
+
+
+@pytest.mark.parametrize(
+    ("needs", "reason"),
+    [
+        (Needs.of(resources={"GPU": 2}), "it asks for an engine with 2 GPU, and there is none"),
+        (Needs.of(resources={"memory": 8e9}), "it asks for an engine with 8.0 GB of memory, and there is none"),
+        (Needs.of(labels={"zone": "b"}), "it asks for an engine with zone=b, and there is none"),
+        (
+            Needs.of([0, 1], {"GPU": 0.5}, {"zone": "a"}),
+            "it asks for an engine with 0.5 GPU, zone=a, and there is none among engines 0-1",
+        ),
+    ],
+)
+def test_what_no_engine_suits_is_given_up_at_once(needs: Needs, reason: str) -> None:
+    scheduler = with_engines(2)
+    assert submit(scheduler, Task("a", size=3, needs=needs)) == [GiveUp(Span("a", 0, 3), Why.IMPOSSIBLE, reason)]
+
+
+def test_what_no_engine_suits_waits_for_one_that_is_being_started() -> None:
+    scheduler = with_engines(1)
+    scheduler.handle(EngineRemoved(1, at=0.0, returns=True))
+    assert submit(scheduler, GPU) == []
+    assert sent(scheduler.handle(EngineAdded(Engine(1, {"GPU": 1}), at=1.0))) == [(1, "on a GPU")]
+
+
+@pytest.mark.parametrize(
+    "news",
+    [EngineRemoved(1, at=1.0), EngineAdded(Engine(1), at=1.0)],
+    ids=["which does not come", "which does not suit it either"],
+)
+def test_what_waits_for_an_engine_is_given_up_with_the_hope_for_it(news: EngineRemoved | EngineAdded) -> None:
+    scheduler = with_engines(1)
+    scheduler.handle(EngineRemoved(1, at=0.0, returns=True))
+    submit(scheduler, GPU)
+    assert [effect.why for effect in only(GiveUp, scheduler.handle(news))] == [Why.IMPOSSIBLE]
+
+
+def test_when_the_only_engine_that_suits_it_has_gone_a_task_is_given_up() -> None:
+    scheduler = with_engines(1)
+    scheduler.handle(EngineAdded(Engine(1, {"GPU": 1}), at=0.0))
+    assert sent(submit(scheduler, GPU)) == [(1, "on a GPU")]
+    assert only(GiveUp, scheduler.handle(EngineRemoved(1, at=1.0, returns=True))) == []
+    assert [effect.span for effect in only(GiveUp, scheduler.handle(EngineRemoved(1, at=2.0)))] == [Span("on a GPU")]
 
 
 def test_a_task_that_waits_for_one_engine_does_not_hold_up_those_for_others() -> None:
@@ -341,7 +392,7 @@ Trapped = tuple[Scheduler, Dispatch, list[Effect]]
 
 def test_an_engine_with_nothing_to_do_has_work_taken_back_from_another(trapped: Trapped) -> None:
     _, batch, effects = trapped
-    assert effects == [TakeBack(0, batch.batch_id, (Span("map", 0, 4),))]
+    assert only(TakeBack, effects) == [TakeBack(0, batch.batch_id, (Span("map", 0, 4),))]
 
 
 def test_what_is_given_back_goes_to_the_engine_that_is_free(trapped: Trapped) -> None:
@@ -373,11 +424,73 @@ def test_results_of_what_was_given_back_are_refused(trapped: Trapped) -> None:
 
 
 def test_a_batch_is_left_alone_while_it_is_young() -> None:
-    scheduler = with_engines(1, Policy(patience_s=0.5))
+    scheduler = with_engines(1, Policy(patience_s=0.5, late_s=1e9))
     measured(scheduler, each_s=0.001)
     submit(scheduler, Task("map", size=4, chunksize=4), at=10.0)
     assert scheduler.handle(EngineAdded(Engine(1), at=10.1)) == [Alarm(10.5)]
     assert len(only(TakeBack, scheduler.handle(Tick(10.5)))) == 1
+
+
+# Results of a batch that takes long.
+
+
+def late_batch(policy: Policy | None = None) -> tuple[Scheduler, Dispatch]:
+    """An engine runs a map of four items, in one message."""
+    scheduler = with_engines(1, policy)
+    measured(scheduler, each_s=0.001)
+    effects = submit(scheduler, Task("map", size=4, chunksize=4), at=10.0)
+    return scheduler, only(Dispatch, effects)[0]
+
+
+def test_an_engine_that_takes_long_is_asked_once_what_there_is() -> None:
+    scheduler, batch = late_batch(Policy(late_s=1.0))
+    assert only(Peek, scheduler.handle(Tick(10.9))) == []
+    assert only(Peek, scheduler.handle(Tick(11.0))) == [Peek(0, batch.batch_id)]
+    assert only(Peek, scheduler.handle(Tick(20.0))) == []
+
+
+def test_results_that_come_early_are_final_and_the_rest_stays_where_it_is() -> None:
+    scheduler, batch = late_batch()
+    early = Ran("map", 0, 2, Status.OK, 0.1, "early")
+    assert only(Deliver, scheduler.handle(Replied(batch.batch_id, (early,), 11.0, more=True))) == [Deliver(0, (early,))]
+    [info] = scheduler.tasks()
+    assert (info.items_left, info.engine_ids, scheduler.assigned(0)) == (2, (0,), 2)
+    late = Ran("map", 2, 4, Status.OK, 5.0, "late")
+    assert only(Deliver, scheduler.handle(Replied(batch.batch_id, (early, late), 16.0))) == [Deliver(0, (late,))]
+    assert scheduler.tasks() == []
+
+
+def test_what_depends_on_an_early_result_need_not_wait() -> None:
+    scheduler = with_engines(1)
+    measured(scheduler, each_s=0.001)
+    effects = submit(scheduler, *(Task(name) for name in ("quick", "slow", "slower", "slowest")), at=10.0)
+    batch = only(Dispatch, effects)[0]
+    assert batch.spans[:2] == (Span("quick"), Span("slow"))
+    submit(scheduler, Task("next", after=Dependency(frozenset({"quick"}))), at=10.0)
+    scheduler.handle(EngineAdded(Engine(1), at=10.0))
+    scheduler.handle(EngineAdded(Engine(2), at=10.0))
+    early = Replied(batch.batch_id, (Ran("quick", 0, 1, Status.OK, 0.1),), 10.001, more=True)
+    assert (Span("next"),) in [effect.spans for effect in only(Dispatch, scheduler.handle(early))]
+
+
+def test_an_early_failure_is_tried_elsewhere_once() -> None:
+    scheduler = with_engines(1)
+    measured(scheduler, each_s=0.001)
+    effects = submit(scheduler, Task("map", size=3, chunksize=3, retries=1), at=10.0)
+    [batch] = only(Dispatch, effects)
+    scheduler.handle(EngineAdded(Engine(1), at=10.0))
+    failed = Ran("map", 0, 1, Status.FAILED, 0.1)
+    effects = scheduler.handle(Replied(batch.batch_id, (failed,), 10.3, more=True))
+    assert [(e.engine_id, e.spans) for e in only(Dispatch, effects)] == [(1, (Span("map", 0, 1),))]
+    rest = Ran("map", 1, 3, Status.OK, 5.0)
+    assert only(Dispatch, scheduler.handle(Replied(batch.batch_id, (failed, rest), 15.0))) == []
+
+
+def test_early_results_of_a_batch_that_has_ended_are_nothing_new() -> None:
+    scheduler, batch = late_batch()
+    ran = Ran("map", 0, 4, Status.OK, 5.0)
+    scheduler.handle(Replied(batch.batch_id, (ran,), 15.0))
+    assert scheduler.handle(Replied(batch.batch_id, (ran._replace(stop=2),), 15.1, more=True)) == []
 
 
 # Ends that are asked for.
@@ -441,6 +554,7 @@ def test_a_task_that_was_taken_in_time_may_run_for_longer() -> None:
 
 def test_tasks_are_listed_with_their_state() -> None:
     scheduler = with_engines(1)
+    scheduler.handle(EngineRemoved(1, at=0.0, returns=True))
     submit(scheduler, Task("a"), Task("map", size=3), Task("b", needs=Needs.of(resources={"GPU": 1})))
     assert scheduler.tasks() == [
         TaskInfo("a", TaskState.ASSIGNED, 1, (0,)),

@@ -26,6 +26,7 @@ from nsactors.core.scheduling import (
     GiveUp,
     Interrupt,
     Needs,
+    Peek,
     Policy,
     Ran,
     Replied,
@@ -68,7 +69,9 @@ class Flight:
     asked: set[Item] = field(default_factory=set)
     running: Span | None = None
     results: list[Ran] = field(default_factory=list)
+    known: int = 0  # how many of the results the scheduler has been told
     replied: bool = False
+    answers: bool = False  # its reply, on the way, is the answer to an order that came too late
 
 
 @dataclass
@@ -97,6 +100,7 @@ class World(RuleBasedStateMachine):
         self.ended: dict[Item, bool] = {}
         self.origins: dict[Item, int] = {}  # the process that gave the result, by id()
         self.processes: dict[int, Process] = {}
+        self.starting: set[int] = set()
         self.graveyard: list[Process] = []  # kept, so that no id() is used again
         self.failed_on: dict[Item, set[int]] = defaultdict(set)
         self.failures: dict[Item, int] = defaultdict(int)
@@ -115,12 +119,14 @@ class World(RuleBasedStateMachine):
     @rule(engine_id=ENGINE_IDS, gpu=st.booleans())
     def an_engine_joins(self, engine_id: int, gpu: bool) -> None:
         self.bury(engine_id)
+        self.starting.discard(engine_id)
         self.processes[engine_id] = Process(Engine(engine_id, {"GPU": int(gpu)}))
         self.tell(EngineAdded(self.processes[engine_id].engine, self.now))
 
     @rule(engine_id=ENGINE_IDS, returns=st.booleans())
     def an_engine_is_lost(self, engine_id: int, returns: bool) -> None:
         self.bury(engine_id)
+        (self.starting.add if returns else self.starting.discard)(engine_id)
         self.tell(EngineRemoved(engine_id, self.now, returns))
 
     @rule(engine_id=ENGINE_IDS)
@@ -183,6 +189,13 @@ class World(RuleBasedStateMachine):
         free = [p for p in self.processes.values() if p.current and not p.current.running]
         self.reply(data.draw(st.sampled_from(free)))
 
+    @precondition(lambda self: any(p.current and p.current.results for p in self.processes.values()))
+    @rule(data=st.data())
+    def an_engine_tells_what_there_is(self, data: st.DataObject) -> None:
+        flights = [flight for p in self.processes.values() if (flight := p.current) and flight.results]
+        flight = data.draw(st.sampled_from(flights))
+        self.mail.append(Replied(flight.dispatch.batch_id, tuple(flight.results), self.now, more=True))
+
     @precondition(lambda self: self.orders)
     @rule(data=st.data())
     def an_engine_gives_back(self, data: st.DataObject) -> None:
@@ -221,7 +234,7 @@ class World(RuleBasedStateMachine):
                 flight = self.processes[engine_id].flights[batch_id]
                 flight.asked.update(items_of(*spans))
                 self.orders.append(effect)
-            case Interrupt(engine_id, batch_id):
+            case Interrupt(engine_id, batch_id) | Peek(engine_id, batch_id):
                 assert batch_id in self.processes[engine_id].flights
             case Deliver(engine_id, results):
                 for ran in results:
@@ -273,13 +286,22 @@ class World(RuleBasedStateMachine):
             for item in items_of(Span(task.task_id, 0, task.size)):
                 if item not in self.ended and self.holder(item) is None and self.is_due(task):
                     assert not any(process in self.best(item) for process in idle), f"{item} waits"
-        if self.orders or any(isinstance(event, TakenBack) for event in self.mail):
+        late = any(flight.answers for process in self.processes.values() for flight in process.flights.values())
+        if self.orders or late or any(isinstance(event, TakenBack) for event in self.mail):
             return
         for process in self.processes.values():
             for number, flight in enumerate(process.flights.values()):
                 begun = items_of(*flight.dispatch.spans)[:1] if number == 0 else []
                 for item in flight.held - flight.asked - set(begun):
                     assert not any(other in self.best(item) for other in idle), f"{item} is trapped"
+
+    @invariant()
+    def nothing_waits_for_an_engine_that_nobody_starts(self) -> None:
+        for task in self.tasks.values():
+            if self.starting or not task.needs.resources or task.follow is not None or not self.is_due(task):
+                continue
+            for item in items_of(Span(task.task_id, 0, task.size)):
+                assert item in self.ended or self.holder(item) is not None or self.eligible(item), f"{item} is stranded"
 
     def teardown(self) -> None:
         """Every task ends once all engines are there and do their work."""
@@ -319,25 +341,33 @@ class World(RuleBasedStateMachine):
 
     def give_back(self, order: TakeBack) -> None:
         flight = self.flight(order.batch_id)
-        if flight is not None and not flight.replied:
+        if flight is None:
+            return
+        if flight.replied:
+            flight.answers = True
+        else:
             self.mail.append(TakenBack(order.batch_id, flight.backlog.take_back(order.spans), self.now))
 
     def receive(self, event: Event) -> None:
         match event:
-            case Replied(batch_id, results):
-                self.arrive(batch_id, results)
-                self.tell(Replied(batch_id, results, self.now))
+            case Replied(batch_id, results, _, more):
+                self.arrive(batch_id, results, more=more)
+                self.tell(Replied(batch_id, results, self.now, more))
             case TakenBack(batch_id, spans):
                 if (flight := self.flight(batch_id)) is not None:
                     flight.held.difference_update(items_of(*spans))
                 self.tell(TakenBack(batch_id, spans, self.now))
 
-    def arrive(self, batch_id: int, results: tuple[Ran, ...]) -> None:
+    def arrive(self, batch_id: int, results: tuple[Ran, ...], *, more: bool) -> None:
         owner = next((p for p in self.processes.values() if batch_id in p.flights), None)
         if owner is None:
-            return  # a late reply from a lost engine
-        del owner.flights[batch_id]
-        for ran in results:
+            return  # a late reply from a lost engine, or what there was before its reply
+        flight = owner.flights[batch_id]
+        news, flight.known = results[flight.known :], max(flight.known, len(results))
+        flight.held.difference_update(items_of(*(Span(*ran[:3]) for ran in news)))
+        if not more:
+            del owner.flights[batch_id]
+        for ran in news:
             item = (ran.task_id, ran.start)
             if ran.status is Status.FAILED:
                 self.failed_on[item].add(id(owner))

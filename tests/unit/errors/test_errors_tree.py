@@ -8,7 +8,7 @@ import re
 import pytest
 
 from nsactors import errors
-from nsactors.errors import tasks, tree
+from nsactors.errors import joining, launching, mpi, services, tasks, tree
 
 INSTANCES: list[errors.NsactorsError] = [
     errors.NsactorsError("a message"),
@@ -36,24 +36,54 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.InvalidDependency("1.5"),
     errors.TaskTimeout("apply(f)", "it was submitted 2 s ago, and no engine runs it"),
     errors.TaskLost("apply(f)", "engines 0-2 died while running it"),
+    errors.SchedulerLost("apply(f)", "it was killed"),
     errors.ResultUnavailable("ann-4f2a:17", "newer ones have taken its place"),
     errors.CapabilityError("interrupt an engine", "local", "use Cluster(backend='ray')"),
     errors.DuplicateRequest(0, "client-1:17"),
+    errors.ServiceClosed("mailboxes-1"),
+    errors.ServiceOverloaded(8_000),
+    errors.MemberLost(2, "recv from 2 tag 5"),
+    errors.MeetingFailed("barrier", {0: "barrier", 1: "bcast from 0", 2: "barrier"}),
+    errors.AccessRefused("127.0.0.1:6379", "the token is wrong"),
+    errors.ClusterNameTaken("lab"),
+    errors.ClusterNotFound("lab", ["other"]),
+    errors.ClusterNotReady("lab"),
+    errors.VersionMismatch({"ray": ("2.60.0", "2.61.0")}),
+    errors.LaunchError("no engines on b: ssh has ended with status 255", "No route to host"),
+    errors.MpiUnavailable([0, 1, 3], "No module named 'mpi4py'"),
+    errors.MpiInUse([2]),
+    errors.WorldNotFormed("engine 2 died while it joined"),
+    errors.WorldBroken(2, 5, "killed by signal 9 (SIGKILL)").on(engine_id=3),
 ]
-ABSTRACT = {errors.TargetError, errors.ConnectionLost, errors.EngineError, errors.ProtocolError}
+ABSTRACT = {
+    errors.TargetError,
+    errors.ConnectionLost,
+    errors.EngineError,
+    errors.ProtocolError,
+    errors.MpiError,
+    errors.ServiceError,
+}
 every_instance = pytest.mark.parametrize("error", INSTANCES, ids=lambda error: type(error).__name__)
 
 
 def test_every_class_of_the_tree_is_among_the_instances_tested_here() -> None:
-    members = [cls for module in (tree, tasks) for _, cls in inspect.getmembers(module, inspect.isclass)]
+    members = [
+        cls
+        for module in (tree, tasks, joining, launching, mpi, services)
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+    ]
     classes = {cls for cls in members if issubclass(cls, errors.NsactorsError)}
     assert classes == {type(error) for error in INSTANCES} | ABSTRACT
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:
     drawn = set(re.findall(r"[├└]── (\w+)", tree.__doc__ or ""))
-    below_the_root = {name for name in (*tree.__all__, *tasks.__all__) if name != "NsactorsError"}
-    assert drawn == below_the_root | {"RemoteError", "CompositeError"}
+    below_the_root = {
+        name
+        for name in (*tree.__all__, *tasks.__all__, *joining.__all__, *launching.__all__)
+        if name != "NsactorsError"
+    }
+    assert drawn == below_the_root | {"RemoteError", "CompositeError", "ServiceError", "MpiError"}
 
 
 @every_instance

@@ -12,6 +12,7 @@ from nsactors.errors import (
     LargeCaptureWarning,
     NsactorsWarning,
     SpillWarning,
+    VersionWarning,
     warn_caller,
 )
 
@@ -19,6 +20,7 @@ WARNINGS = [
     LargeCaptureWarning("simulate", "the global `table`", 80_000_000, "push it once"),
     SpillWarning(60_000_000, 40_000_000, 200_000_000),
     EngineStartWarning(EngineStartError(3, "it has no place yet")),
+    VersionWarning({"numpy": ("2.4.6", "1.26.0")}),
 ]
 
 
@@ -38,6 +40,10 @@ def test_a_spill_says_how_much_is_free_and_what_to_do() -> None:
     assert "60 MB go into the object store of this machine, where 40 MB of 200 MB are free" in text
     assert "rc.memory()" in text
     assert "object_store_memory" in text
+
+
+def test_other_versions_stand_in_a_table() -> None:
+    assert "           here   cluster\n    numpy  2.4.6  1.26.0\n" in str(WARNINGS[3])
 
 
 def test_a_warning_points_at_the_users_line_however_deep_the_package_is() -> None:

@@ -10,12 +10,14 @@ def test_a_cell_becomes_a_cell_for_engines() -> None:
     assert CellSender("px")(["a = 1\n", "print(a)\n"]) == ["%%px\n", "a = 1\n", "print(a)\n"]
 
 
-@pytest.mark.parametrize("line", ["%autopx\n", "%px a\n", "%%px_even --block\n", "%pn 0 a\n", "%result\n", "\n"])
+@pytest.mark.parametrize(
+    "line", ["%autopx\n", "%px a\n", "%%px_even --block\n", "%pn 0 a\n", "%result\n", "exit\n", "quit()", "\n"]
+)
 def test_what_is_about_engines_already_stays_as_it_is(line: str) -> None:
     assert CellSender("px")([line]) == [line]
 
 
-@pytest.mark.parametrize("line", ["%timeit f()\n", "!ls\n", "%pxy\n".replace("pxy", "pwd")])
+@pytest.mark.parametrize("line", ["exit(1)\n", "%timeit f()\n", "!ls\n", "%pxy\n".replace("pxy", "pwd")])
 def test_other_magics_run_on_engines(line: str) -> None:
     assert CellSender("px")([line]) == ["%%px\n", line]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from nsactors.core.messages import RunTasks
 from nsactors.core.payload import pack, unpack
 from nsactors.core.scheduling import Span, Status
 from nsactors.core.tasks import Part, Report, write_parts
-from nsactors.errors import Failure, UnmetDependency
+from nsactors.errors import Failure, SerializationError, UnmetDependency
 from nsactors.namespace.gate import InterruptGate
 from nsactors.namespace.plain_shell import fresh_names
 from nsactors.namespace.tasks import MAX_JOBS, TaskRunner
@@ -21,19 +21,28 @@ from nsactors.namespace.tasks import MAX_JOBS, TaskRunner
 JOB = 70
 
 
+def keep_nothing(name: str, value: Any) -> Any:
+    raise AssertionError(f"nothing is kept here: {name}")
+
+
 class Engine:
     """A runner, and what it answers."""
 
     def __init__(self) -> None:
         loop: Any = SimpleNamespace(awaiting=False)
-        output: Any = SimpleNamespace(mark=lambda: 0)
-        self.runner = TaskRunner(0, fresh_names(), InterruptGate(loop), output, ())
+        self.written = 0
+        output: Any = SimpleNamespace(mark=lambda: self.written)
+        self.runner = TaskRunner(0, fresh_names(), InterruptGate(loop), output, (), keep_nothing)
         self._number = 0
 
     def run(self, *parts: Part, budget_s: float = 10.0, number: int | None = None) -> Report:
         self._number = number or self._number + 1
         value = self.runner.run("ann", RunTasks("tasks", self._number, budget_s), pack(write_parts(parts)))
         return Report.from_value(unpack(pack(value)))
+
+    def so_far(self, number: int) -> Report | None:
+        payload = self.runner.so_far(("ann", number))
+        return None if payload is None else Report.from_value(unpack(payload))
 
     def give_back(self, number: int, *spans: Span) -> tuple[Span, ...]:
         batch = ("ann", number)
@@ -184,3 +193,111 @@ def test_a_batch_that_was_taken_back_before_it_came_is_not_begun(engine: Engine)
         (3, 0, 1, Status.OK, 1)
     ]
     assert engine.give_back(1, Span(1)) == ()
+
+
+# What there is of a batch that still runs.
+
+WHILE_IT_RUNS: list[Callable[[], object]] = []
+
+
+def pause_at_none(x: Any) -> Any:
+    """What tests put into ``WHILE_IT_RUNS`` happens when the item None comes."""
+    if x is None:
+        for function in WHILE_IT_RUNS:
+            function()
+    return x
+
+
+@pytest.fixture
+def seen(engine: Engine) -> Iterator[list[Report | None]]:
+    """What another thread is told of batch 1 whenever the item None runs."""
+    seen: list[Report | None] = []
+
+    def look() -> None:
+        asker = threading.Thread(target=lambda: seen.append(engine.so_far(1)))
+        asker.start()
+        asker.join(10)
+
+    WHILE_IT_RUNS.append(look)
+    yield seen
+    WHILE_IT_RUNS.clear()
+
+
+def test_results_are_there_while_the_rest_runs_and_the_reply_repeats_them_as_they_were(
+    engine: Engine, seen: list[Report | None]
+) -> None:
+    report = engine.run(call(1, abs, -1), items(2, pause_at_none, "a", "b", None, "c", start=5))
+    assert seen[0] is not None
+    assert ends(seen[0]) == [(1, 0, 1, Status.OK, 1), (2, 5, 7, Status.OK, ["a", "b"])]
+    assert report.ran[:2] == seen[0].ran
+    assert ends(report) == [*ends(seen[0]), (2, 7, 9, Status.OK, [None, "c"])]
+
+
+def test_times_of_what_is_told_are_those_of_its_items(engine: Engine, seen: list[Report | None]) -> None:
+    report = engine.run(items(2, pause_at_none, "a", None))
+    first, second = report.ran
+    assert second.started == pytest.approx(first.started + first.elapsed_s)
+
+
+def test_failures_are_told_too(engine: Engine, seen: list[Report | None]) -> None:
+    engine.run(call(1, fail_on_two, 2), items(2, pause_at_none, "a", None))
+    assert seen[0] is not None
+    assert [(end[0], end[3]) for end in ends(seen[0])] == [(1, Status.FAILED), (2, Status.OK)]
+
+
+def test_nothing_is_told_of_what_has_written_something(engine: Engine, seen: list[Report | None]) -> None:
+    WHILE_IT_RUNS.insert(0, lambda: setattr(engine, "written", 1))
+    report = engine.run(call(1, abs, -1), items(2, pause_at_none, "a", None))
+    assert seen[0] is not None
+    assert ends(seen[0]) == [(1, 0, 1, Status.OK, 1)]
+    assert ends(report) == [(1, 0, 1, Status.OK, 1), (2, 0, 2, Status.OK, ["a", None])]
+
+
+def test_there_is_nothing_before_an_item_has_ended_nor_of_other_batches(
+    engine: Engine, seen: list[Report | None]
+) -> None:
+    engine.run(items(2, pause_at_none, None))
+    assert seen == [None]
+    assert engine.so_far(1) is engine.so_far(2) is None
+
+
+def test_results_that_cannot_be_pickled_are_left_to_the_reply(engine: Engine, seen: list[Report | None]) -> None:
+    def look() -> None:
+        with pytest.raises(SerializationError):
+            engine.so_far(1)
+
+    WHILE_IT_RUNS[:] = [look]
+    report = engine.run(call(1, threading.Lock), items(2, pause_at_none, None))
+    assert [end[3] for end in ends(report)] == [Status.FAILED, Status.OK]
+
+
+def test_however_often_it_is_asked_each_result_is_in_the_reply_once(engine: Engine) -> None:
+    over = threading.Event()
+    told: list[Report] = []
+
+    def ask() -> None:
+        while not over.is_set():
+            if (report := engine.so_far(1)) is not None:
+                told.append(report)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        report = engine.run(items(2, abs, *range(20_000)))
+    finally:
+        over.set()
+        asker.join(10)
+    assert [value for end in ends(report) for value in end[4]] == list(range(20_000))
+    assert all(each.ran == report.ran[: len(each.ran)] for each in told)
+
+
+def test_an_item_can_be_interrupted_from_the_moment_at_which_it_cannot_be_taken_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, entered = engine.runner, []
+    # Whoever takes back holds the same lock.
+    monkeypatch.setattr(
+        runner._gate, "enter", lambda item: entered.append((runner.current == item, runner._lock.locked()))
+    )
+    engine.run(call(1, abs, -1), items(2, abs, -1, -2))
+    assert entered == [(True, True)] * 3

@@ -9,6 +9,7 @@ import pytest
 from nsactors.core.messages import RequestId
 from nsactors.results import transfers
 from nsactors.results.call import Call
+from nsactors.results.live import line
 from nsactors.results.transfers import showing_transfer, wait_showing
 from tests.gates import wait_until
 
@@ -30,7 +31,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Screen:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     # Not in sys itself, where pytest puts a stream of its own for each phase of a test.
-    monkeypatch.setattr(transfers, "sys", SimpleNamespace(stderr=screen, modules=sys.modules))
+    monkeypatch.setattr(line, "sys", SimpleNamespace(stderr=screen, modules=sys.modules))
     monkeypatch.setattr(transfers, "REDRAW_S", 0.001)
     return screen
 
@@ -72,7 +73,7 @@ def test_a_quick_transfer_shows_nothing(terminal: Screen) -> None:
 
 def test_nothing_is_shown_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Screen(terminal=False)
-    monkeypatch.setattr(transfers, "sys", SimpleNamespace(stderr=file, modules=sys.modules))
+    monkeypatch.setattr(line, "sys", SimpleNamespace(stderr=file, modules=sys.modules))
     monkeypatch.setattr(transfers.threading, "Thread", lambda **kwargs: pytest.fail("a thread was started"))
     with showing_transfer("push", 800_000_000, after_s=0.0):
         pass
@@ -125,9 +126,9 @@ def test_a_notebook_shows_the_line_under_its_cell_and_empties_it(monkeypatch: py
 
     shell = SimpleNamespace(kernel=object(), display_pub=SimpleNamespace(publish=publish))
     modules = {"IPython": SimpleNamespace(get_ipython=lambda: shell)}
-    monkeypatch.setattr(transfers, "sys", SimpleNamespace(stderr=None, modules=modules))
+    monkeypatch.setattr(line, "sys", SimpleNamespace(stderr=None, modules=modules))
     monkeypatch.setattr(transfers, "REDRAW_S", 0.001)
     with showing_transfer("push", 800_000_000, calls(answered=1), after_s=0.0):
         wait_until(lambda: shown)
-    assert shown[0].startswith("push: 800 MB: 1/2 engines")
+    assert shown[0].startswith("push: 800 MB: ██████████░░░░░░░░░░ 1/2 engines")
     assert shown[-1] == ""

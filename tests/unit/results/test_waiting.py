@@ -17,6 +17,8 @@ class Owner:
         self.did: list[tuple[str, list[int]]] = []
         self._can_interrupt = can_interrupt
 
+    goes_on = False
+
     def interrupt(self, calls: Iterable[Call]) -> bool:
         self.did.append(("interrupt", [c.engine_id for c in calls]))
         return self._can_interrupt
@@ -54,6 +56,15 @@ def calls() -> list[Call]:
 
 def never(question: str) -> str:
     raise AssertionError(f"asked: {question}")
+
+
+def test_calls_that_go_on_are_left_alone_and_it_is_said_how_to_get_at_them(calls: list[Call]) -> None:
+    owner = Owner()
+    owner.goes_on = True
+    with pytest.raises(KeyboardInterrupt) as caught:
+        wait_or_interrupt(waits(KeyboardInterrupt), calls, owner, None, never)
+    assert owner.did == []
+    assert [("me:1" in note, "get_result" in note) for note in caught.value.__notes__] == [(True, True), (False, True)]
 
 
 def test_without_ctrl_c_nothing_is_done_to_the_engines(calls: list[Call]) -> None:

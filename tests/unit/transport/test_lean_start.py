@@ -52,7 +52,7 @@ class Ray(SimpleNamespace):
             def start_api_server(self) -> str:
                 return "api server"
 
-            start_monitor = start_log_monitor = start_api_server
+            start_monitor = start_log_monitor = start_ray_client_server = start_api_server
 
         def start_ray_process(command: list[str], kind: str) -> Any:
             self.started.append(command)

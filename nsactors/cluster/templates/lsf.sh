@@ -1,0 +1,17 @@
+#!/bin/bash
+#BSUB -J @name
+#BSUB -n @slots
+#BSUB -R span[ptile=@cores]
+#BSUB -o @folder/job.log
+#BSUB -wa USR1
+#BSUB -wt @warning_min
+@options
+
+# One task for each of the other hosts; `blaunch` runs it under LSF's control.
+for host in $(tr ' ' '\n' <<< "$LSB_HOSTS" | sort -u | grep -vx "$HOSTNAME"); do
+    blaunch "$host" @python -m nsactors.cluster.node @folder/node.json &
+done
+
+# In place of this shell, so that the batch system's signals reach it.
+export NSACTORS_ORIGIN="LSF job $LSB_JOBID" NSACTORS_STOP_WITH="bkill $LSB_JOBID"
+exec @python -m nsactors.cluster.job @folder

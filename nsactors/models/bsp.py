@@ -1,0 +1,225 @@
+"""Bulk-synchronous parallel programs: supersteps of local work and communication, each ended by a barrier.
+
+The rules are those of BSPlib. Within a superstep nothing arrives. At its end, first all gets read what the variables
+hold, then all puts are written, and then messages can be received, for one superstep. Variables are names in the
+namespaces of engines, so they can be looked at and changed from the prompt between any two supersteps.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from nsactors.core.mailboxes import Mailboxes, Meet, Member
+from nsactors.core.messages import Reference
+from nsactors.core.targets import resolve
+from nsactors.errors import MeetingFailed, MemberLost
+from nsactors.transport.hosting import Parcel, Service
+
+if TYPE_CHECKING:
+    from nsactors.views.direct import DirectView
+
+__all__ = ["BSP", "Message", "Process"]
+
+
+class Message(NamedTuple):
+    """What another process has sent in the last superstep."""
+
+    source: int
+    tag: Any
+    value: Any
+
+
+class _Superstep:
+    """What a process has asked for in a superstep, by the process that it is asked of."""
+
+    def __init__(self) -> None:
+        self.gets: defaultdict[int, list[tuple[str, Any, str]]] = defaultdict(list)
+        self.puts: defaultdict[int, list[tuple[str, Any, Parcel]]] = defaultdict(list)
+        self.sends: defaultdict[int, list[tuple[Any, Parcel]]] = defaultdict(list)
+
+
+class Process:
+    """One process of a program: what an engine calls ``bsp``.
+
+    Args:
+        names: the namespace of its engine.
+        service: where the processes meet.
+        pid: its own number.
+        nprocs: how many there are.
+    """
+
+    def __init__(self, names: dict[str, Any], service: Service, pid: int, nprocs: int) -> None:
+        self.pid, self.nprocs = pid, nprocs
+        self.received: list[Message] = []
+        self._names, self._service = names, service
+        self._superstep = _Superstep()
+
+    def __getitem__(self, name: str) -> Any:
+        """A variable of this process: for programs that are functions, whose own names are not those of the engine."""
+        return self._names[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._names[name] = value
+
+    def put(self, pid: int, name: str, value: Any, at: Any = None) -> None:
+        """At the end of this superstep bind ``name`` to ``value`` (as it is now) on another process.
+
+        Args:
+            pid: the other process, or this one.
+            name: of its variable.
+            value: any that can be pickled.
+            at: write ``name[at] = value`` in its place.
+        """
+        self._superstep.puts[self._checked(pid)].append(
+            (name, at, self._service.pack(value, f"the value put into {name!r}"))
+        )
+
+    def get(self, pid: int, name: str, into: str, at: Any = None) -> None:
+        """At the end of this superstep bind ``into``, here, to what ``name`` (or ``name[at]``) is on another process.
+
+        Raises:
+            LookupError: (by :meth:`sync`) if there is no such variable, or part of it, or it cannot be sent.
+        """
+        self._superstep.gets[self._checked(pid)].append((name, at, into))
+
+    def send(self, pid: int, value: Any, tag: Any = None) -> None:
+        """Send a message; the other process finds it in ``received`` in the next superstep, and only then."""
+        self._superstep.sends[self._checked(pid)].append((tag, self._service.pack(value, "the message")))
+
+    def sync(self) -> None:
+        """End this superstep.
+
+        Raises:
+            MeetingFailed: in all processes, if they do not all come to the end of a superstep.
+            MemberLost: in all others, if the engine of one has died.
+        """
+        step, self._superstep = self._superstep, _Superstep()
+        everybody = range(self.nprocs)
+        asks = bool(step.gets)
+        wanted = {p: [(name, at) for name, at, _ in step.gets[p]] for p in everybody}
+        mine = {p: (asks, self._service.pack((wanted[p], step.puts[p], step.sends[p]))) for p in everybody}
+        came = self._meet("sync", mine)
+        theirs = [self._service.unpack(parcel) for _, parcel in came]
+        if any(asked for asked, _ in came):  # everybody knows whether anybody does
+            got = self._meet("the gets of sync", {p: [self._read(*want) for want in theirs[p][0]] for p in everybody})
+        else:
+            got = [[] for _ in everybody]
+        for _, arrived, _ in theirs:
+            for name, at, parcel in arrived:
+                self._write(name, at, self._service.unpack(parcel, copy=True))
+        self.received = [
+            Message(source, tag, self._service.unpack(parcel, copy=True))
+            for source, (_, _, sent) in enumerate(theirs)
+            for tag, parcel in sent
+        ]
+        for pid in everybody:
+            for (name, _, into), (parcel, problem) in zip(step.gets[pid], got[pid], strict=True):
+                if parcel is None:
+                    raise LookupError(f"get({name!r}) from process {pid}: {problem}")
+                self._names[into] = self._service.unpack(parcel, copy=True)
+
+    def run(self, program: Callable[..., Any], *args: Any) -> Any:
+        """Call ``program(self, *args)``, which has to make as many supersteps as on the other processes."""
+        self.forget()
+        try:
+            result = program(self, *args)
+        except (MeetingFailed, MemberLost):  # which all are told
+            raise
+        except BaseException as error:
+            # The others are told when they come to the end of a superstep; nobody waits for them here.
+            self._service.ask(self._meeting(f"failed with {type(error).__name__}", {})).let_go()
+            raise
+        self._meet("the end of the program", {})
+        return result
+
+    def forget(self) -> None:
+        """Begin this superstep anew: nothing has been asked for in it, and nothing has come."""
+        self._superstep = _Superstep()
+        self.received = []
+
+    def _meeting(self, what: str, parcels: dict[int, Any]) -> Meet:
+        return Meet(Member("bsp", self.pid), self.nprocs, what, parcels)
+
+    def _meet(self, what: str, parcels: dict[int, Any]) -> list[Any]:
+        came: list[Any] = self._service.call(self._meeting(what, parcels))
+        return came
+
+    def _read(self, name: str, at: Any) -> tuple[Parcel | None, str]:
+        try:
+            return self._service.pack(self._names[name] if at is None else self._names[name][at]), ""
+        except Exception as error:  # for who asked
+            return None, f"{type(error).__name__}: {error}"
+
+    def _write(self, name: str, at: Any, value: Any) -> None:
+        if at is None:
+            self._names[name] = value
+        else:
+            self._names[name][at] = value
+
+    def _checked(self, pid: int) -> int:
+        if not 0 <= pid < self.nprocs:
+            raise ValueError(f"there is no process {pid}: there are {self.nprocs}, from 0")
+        return pid
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a process belongs to the namespace of its engine, and cannot be sent or saved")
+
+    def __repr__(self) -> str:
+        return f"<process {self.pid} of {self.nprocs}>"
+
+
+class BSP:
+    """A bulk-synchronous parallel machine: the engines of a view, in its order, are the processes.
+
+    Args:
+        view: the engines.
+        name: what each engine's own :class:`Process` is bound to.
+
+    Example:
+        >>> machine = rc[:].bsp()
+        >>> %px x = bsp.pid ** 2
+        >>> machine.step("bsp.put((bsp.pid + 1) % bsp.nprocs, 'y', x)")
+        >>> rc["y"]
+        [9, 0, 1, 4]
+    """
+
+    def __init__(self, view: DirectView, name: str = "bsp") -> None:
+        engines = resolve(view.targets, view.client.ids)
+        self._name = name
+        self._view: DirectView = view.client[engines]
+        self._service = view.client.host(Mailboxes())
+        for pid, engine in enumerate(engines):
+            bind = view.client[engine].apply_sync
+            bind(_bind, Reference("globals()"), name, self._service, pid, len(engines))
+
+    def step(self, code: str) -> None:
+        """Run a cell in all processes, and end the superstep.
+
+        Raises:
+            CompositeError: if it fails anywhere: the superstep is not ended then, and nothing has arrived.
+        """
+        try:
+            self._view.execute(code, block=True)
+        except BaseException:
+            self._view.apply_async(Process.forget, Reference(self._name))  # comes before whatever is asked next
+            raise
+        self._view.apply_sync(Process.sync, Reference(self._name))
+
+    def run(self, program: Callable[..., Any], *args: Any) -> list[Any]:
+        """Call ``program(process, *args)`` on each engine: what it returns, in the order of the processes.
+
+        Raises:
+            CompositeError: if it fails in one process, or makes fewer supersteps there: it fails in all then.
+        """
+        results: list[Any] = self._view.apply_sync(Process.run, Reference(self._name), program, *args)
+        return results
+
+    def close(self) -> None:
+        """End it: a process that waits for others gets ServiceClosed."""
+        self._service.close()
+
+
+def _bind(names: dict[str, Any], name: str, *process: Any) -> None:
+    names[name] = Process(names, *process)

@@ -1,0 +1,157 @@
+"""Where the records of a MapReduce job are from.
+
+A *source* cuts the input into about as many *splits* as it is asked for; a split is a function that gives its records,
+and is called on an engine. Splits follow the order of the input.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nsactors.core.partition import Block
+
+if TYPE_CHECKING:
+    from nsactors.views.direct import DirectView
+
+__all__ = ["Source", "Split", "chunks", "csv_rows", "items", "names", "parquet_rows", "text_files", "text_lines"]
+
+Split = Callable[[], Iterable[Any]]
+Source = Callable[[int], Sequence[Split]]
+Path = str | os.PathLike[str]
+
+
+def items(iterable: Iterable[Any]) -> Source:
+    """Each item is a record; arrays are cut along their first axis."""
+    sequence: Any = iterable if isinstance(iterable, Sequence) or hasattr(iterable, "__array__") else list(iterable)
+    return lambda count: [partial(iter, part) for part in Block().split(sequence, min(count, max(1, len(sequence))))]
+
+
+def chunks(sequence: Sequence[Any], size: int, overlap: int = 0) -> Source:
+    """Records are ``(start, part)``: parts of a text, list or array, each with the first items of what follows.
+
+    Args:
+        sequence: what is cut.
+        size: items of a part.
+        overlap: how many of those that follow it has besides, so that nothing is lost where it was cut.
+
+    Example:
+        >>> [record for split in chunks("abcde", 2, overlap=1)(1) for record in split()]
+        [(0, 'abc'), (2, 'cde'), (4, 'e')]
+    """
+    parts = [(start, sequence[start : start + size + overlap]) for start in range(0, len(sequence), size)]
+    return items(parts)
+
+
+def names(view: DirectView, name: str) -> Source:
+    """Records are the items of what a name, or an expression, is on each engine of a view, in their order."""
+    values = view.pull(name, block=True, as_ref=True)
+    splits: list[Split] = [partial(iter, value) for value in (values if isinstance(values, list) else [values])]
+    return lambda count: splits
+
+
+def text_files(*paths: Path, encoding: str = "utf-8", errors: str = "strict") -> Source:
+    """Records are ``(path, text)``, one for each file; ``**/*.py`` and the like stand for all files they match.
+
+    The files are read on the engines, and must be found there under the same paths.
+    """
+    found = _found(paths)
+    return lambda count: [partial(_read_files, group, encoding, errors) for group in _groups(found, count)]
+
+
+def text_lines(*paths: Path, encoding: str = "utf-8", errors: str = "strict") -> Source:
+    """Records are lines without their ends; large files are cut between lines. For paths see :func:`text_files`."""
+    found = _found(paths)
+
+    def splits(count: int) -> Sequence[Split]:
+        sizes = [os.path.getsize(path) for path in found]
+        size = max(1, -(-sum(sizes) // count))
+        pieces = [(path, start, size) for path, end in zip(found, sizes, strict=True) for start in range(0, end, size)]
+        return [partial(_read_lines, *piece, encoding, errors) for piece in pieces]
+
+    return splits
+
+
+def csv_rows(*paths: Path, **options: Any) -> Source:
+    """Records are rows of CSV files as dictionaries; ``options`` are those of ``pyarrow.csv.open_csv``."""
+    found = _found(paths)
+    return lambda count: [partial(_read_csv, group, options) for group in _groups(found, count)]
+
+
+def parquet_rows(*paths: Path, columns: Sequence[str] | None = None) -> Source:
+    """Records are rows of Parquet files as dictionaries; a row group is not cut.
+
+    Args:
+        paths: see :func:`text_files`.
+        columns: what is read; None: all.
+    """
+    found = _found(paths)
+
+    def splits(count: int) -> Sequence[Split]:
+        from pyarrow import parquet
+
+        groups = [(path, group) for path in found for group in range(parquet.ParquetFile(path).num_row_groups)]
+        parts = Block().split(groups, min(count, len(groups) or 1))
+        return [partial(_read_parquet, part, columns) for part in parts]
+
+    return splits
+
+
+def _found(paths: Iterable[Path]) -> list[str]:
+    """The files that paths and patterns stand for, those of a pattern in order.
+
+    Raises:
+        FileNotFoundError: for one that stands for none.
+    """
+    found: list[str] = []
+    for path in (os.fspath(path) for path in paths):
+        matching = sorted(filter(os.path.isfile, glob.glob(path, recursive=True))) if glob.has_magic(path) else [path]
+        if not matching or not os.path.isfile(matching[0]):
+            raise FileNotFoundError(f"no file is called {path}")
+        found += [os.path.abspath(file) for file in matching]
+    return found
+
+
+def _groups(paths: list[str], count: int) -> list[list[str]]:
+    """Files that follow one another, cut where it makes groups of about equal size."""
+    ends = list(itertools.accumulate(os.path.getsize(path) for path in paths))
+    places = [(end - 1) * count // max(1, ends[-1]) for end in ends]
+    return [
+        [path for path, _ in group]
+        for _, group in itertools.groupby(zip(paths, places, strict=True), lambda pair: pair[1])
+    ]
+
+
+def _read_files(paths: Iterable[str], encoding: str, errors: str) -> Iterator[tuple[str, str]]:
+    for path in paths:
+        with open(path, encoding=encoding, errors=errors) as file:
+            yield path, file.read()
+
+
+def _read_lines(path: str, start: int, size: int, encoding: str, errors: str) -> Iterator[str]:
+    with open(path, "rb") as file:
+        if start:  # the line that goes on here belongs to the piece before
+            file.seek(start - 1)
+            file.readline()
+        while file.tell() < start + size and (line := file.readline()):
+            yield line.decode(encoding, errors).rstrip("\r\n")
+
+
+def _read_csv(paths: Iterable[str], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from pyarrow import csv
+
+    for path in paths:
+        with csv.open_csv(path, **options) as batches:
+            for batch in batches:
+                yield from batch.to_pylist()
+
+
+def _read_parquet(groups: Iterable[tuple[str, int]], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    from pyarrow import parquet
+
+    for path, group in groups:
+        yield from parquet.ParquetFile(path).read_row_group(group, columns=columns).to_pylist()

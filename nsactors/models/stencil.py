@@ -1,0 +1,107 @@
+"""Stencil computations: an array in bands of rows, each of which sees some rows of its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nsactors.core.messages import Reference
+from nsactors.models.communicator import PROC_NULL, Communicator, communicators
+
+if TYPE_CHECKING:
+    from nsactors.views.direct import DirectView
+
+__all__ = ["Band", "Stencil"]
+
+Update = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+
+class Band:
+    """The rows of one engine.
+
+    Args:
+        comm: the way to its neighbours.
+        rows: an array of shape (k, ...).
+        halo: how many rows of each neighbour it sees; at most k.
+        edge: what is beyond the first and the last row of the whole array; None: it wraps round.
+    """
+
+    def __init__(self, comm: Communicator, rows: np.ndarray[Any, Any], halo: int, edge: float | None) -> None:
+        self.comm, self.rows, self.halo, self.edge = comm, rows, halo, edge
+        self.above, self.below = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+        if edge is not None:
+            self.above = self.above if comm.rank > 0 else PROC_NULL
+            self.below = self.below if comm.rank + 1 < comm.size else PROC_NULL
+
+    def with_halo(self) -> np.ndarray[Any, Any]:
+        """The rows with those of the neighbours above and below: shape (halo + k + halo, ...)."""
+        first, last = self.rows[: self.halo], self.rows[-self.halo :]
+        above = self.comm.sendrecv(last, dest=self.below, source=self.above)
+        below = self.comm.sendrecv(first, dest=self.above, source=self.below)
+        nothing = np.full_like(first, 0 if self.edge is None else self.edge)
+        return np.concatenate([nothing if above is None else above, self.rows, nothing if below is None else below])
+
+    def step(self, update: Update, times: int) -> None:
+        """Replace the rows by ``update`` of them with their halo, so many times."""
+        for _ in range(times):
+            rows = update(self.with_halo())
+            if rows.shape != self.rows.shape:
+                raise ValueError(f"the update gave shape {rows.shape} for rows of shape {self.rows.shape}")
+            self.rows = rows
+
+
+class Stencil:
+    """An array whose rows are spread over the engines of a view, in its order.
+
+    Args:
+        view: the engines.
+        array: of shape (n, ...), with at least ``halo`` rows for each engine.
+        halo: how many rows beyond its own each engine sees.
+        edge: what is beyond the first and the last row; None: the array wraps round.
+        name: what each engine's :class:`Band` is bound to, to be looked at and changed between steps.
+
+    Raises:
+        ValueError: if there are too few rows.
+
+    Example:
+        >>> field = Stencil(rc[:], np.eye(8))
+        >>> field.step(lambda u: (u[:-2] + u[1:-1] + u[2:]) / 3, times=10)
+        >>> field.array().sum()
+        6.8...
+    """
+
+    def __init__(
+        self, view: DirectView, array: np.ndarray[Any, Any], *, halo: int = 1, edge: float | None = 0.0,
+        name: str = "band",
+    ) -> None:  # fmt: skip
+        if halo < 1 or len(array) < halo * len(view):
+            raise ValueError(f"{len(array)} rows are too few for {len(view)} engines with a halo of {halo}, at least 1")
+        self._view, self._name = view, name
+        self._service = communicators(view, f"{name}_comm")
+        view.scatter(name, array, block=True)
+        view.apply_sync(_bind, Reference("globals()"), name, halo, edge)
+
+    def step(self, update: Update, times: int = 1) -> None:
+        """Replace the array by ``update`` of it.
+
+        Args:
+            update: called on each engine with its rows and those beyond them, an array of shape
+                (halo + k + halo, ...), which is not to be changed; returns the k new rows.
+            times: how often.
+        """
+        self._view.apply_sync(Band.step, Reference(self._name), update, times)
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """The whole array, brought here."""
+        whole: np.ndarray[Any, Any] = self._view.gather(f"{self._name}.rows", block=True)
+        return whole
+
+    def close(self) -> None:
+        """End it."""
+        self._service.close()
+
+
+def _bind(names: dict[str, Any], name: str, halo: int, edge: float | None) -> None:
+    names[name] = Band(names[f"{name}_comm"], names[name], halo, edge)

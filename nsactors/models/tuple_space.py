@@ -1,0 +1,181 @@
+"""Tuple spaces: processes that coordinate through tuples which none of them owns."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from nsactors.core.tuple_space import Ask, Begin, Collect, Count, Finish, Forget, Item, Out, TupleSpaces
+from nsactors.core.tuples import header_of, is_plain, template_of
+from nsactors.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from nsactors.client import Client
+    from nsactors.results import AsyncResult
+    from nsactors.transport.hosting import Service
+
+__all__ = ["TupleSpace"]
+
+
+class TupleSpace:
+    """A bag of tuples that clients and engines share, as in Linda.
+
+    Who wants a tuple says what it is like with a *template*: each field is a value, which must be equal and of the same
+    type, or a type, whose instances match (``object`` takes anything, ``int | str`` either; ``int`` takes no bool).
+    Whoever waits for a tuple uses no processor time, and is served in the order of coming. A tuple that does not reach
+    its taker, because that was interrupted, ran out of time or has died, stays in the space.
+
+    Push it to engines, or give it to functions that are called there: it is the same space everywhere. Arrays that come
+    out of it are read-only.
+
+    Args:
+        client: of the cluster that holds the space.
+        name: spaces of the same name are one.
+
+    Example:
+        >>> space = TupleSpace(rc)
+        >>> for number in range(3):
+        ...     space.out("job", number)
+        >>> rc[0].apply_sync(lambda: space.in_("job", int))
+        ('job', 0)
+        >>> len(space)
+        2
+    """
+
+    def __init__(self, client: Client, name: str = "main") -> None:
+        self._client: Client | None = client
+        self.name = name
+        self._service: Service = client.host(TupleSpaces(), "tuple spaces")
+
+    def out(self, *fields: Any) -> None:
+        """Put a tuple into the space.
+
+        It does not wait until the tuple is there; what this process asks for later, what engines are asked for later,
+        and, on an engine, what follows the call that runs, finds it there.
+
+        Raises:
+            SerializationError: if a field cannot be pickled.
+        """
+        self._service.tell(Out(self.name, self._item(fields)))
+
+    def in_(self, *template: Any, timeout: float | None = None) -> tuple[Any, ...]:
+        """Take a tuple, and wait for it if there is none.
+
+        Args:
+            template: what it is to be like.
+            timeout: seconds; None: as long as it takes.
+
+        Raises:
+            TimeoutError: if there is none in time.
+            TypeError: if a value in the template cannot be compared, such as a list: give its type.
+            ServiceClosed: if the space is closed meanwhile.
+        """
+        found = self._ask(template, timeout, takes=True, waits=True)
+        assert found is not None, "who waits is given a tuple"
+        return found
+
+    def rd(self, *template: Any, timeout: float | None = None) -> tuple[Any, ...]:
+        """A copy of a tuple, which stays; as :meth:`in_`."""
+        found = self._ask(template, timeout, takes=False, waits=True)
+        assert found is not None, "who waits is given a tuple"
+        return found
+
+    def inp(self, *template: Any) -> tuple[Any, ...] | None:
+        """Take a tuple; None if there is none now."""
+        return self._ask(template, None, takes=True, waits=False)
+
+    def rdp(self, *template: Any) -> tuple[Any, ...] | None:
+        """A copy of a tuple, which stays; None if there is none now."""
+        return self._ask(template, None, takes=False, waits=False)
+
+    def eval(self, *fields: Any) -> AsyncResult:
+        """Compute a tuple on an engine that is free, and put it into the space.
+
+        It goes there once, also if its engine dies and another computes it again.
+
+        Args:
+            fields: values, and functions without arguments that give one; ``functools.partial`` binds arguments.
+
+        Returns:
+            A result that is done when the tuple is there, and fails if it cannot be computed.
+
+        Raises:
+            CapabilityError: on an engine, unless the space was made there with a client of its own.
+
+        Example:
+            >>> space.eval("square", 12, lambda: 12**2)
+            >>> space.in_("square", 12, int)
+            ('square', 12, 144)
+        """
+        if self._client is None:
+            raise CapabilityError(
+                "find a free engine", "this engine", "make a TupleSpace with a client of its own there"
+            )
+        live = uuid.uuid4().hex
+        self._service.call(Begin(self.name, live))
+        return self._client.load_balanced_view().apply_async(_compute, self, live, fields)
+
+    def collect(self, target: TupleSpace | str, *template: Any) -> int:
+        """Move all tuples that match to another space, in one step; how many."""
+        return self._collect(target, template, copies=False)
+
+    def copy_collect(self, target: TupleSpace | str, *template: Any) -> int:
+        """Copy all tuples that match to another space, in one step; how many."""
+        return self._collect(target, template, copies=True)
+
+    def __len__(self) -> int:
+        """How many tuples there are."""
+        return self._count()[0]
+
+    @property
+    def waiting(self) -> int:
+        """How many wait here for a tuple."""
+        return self._count()[1]
+
+    def close(self) -> None:
+        """Empty the space; who waits in it gets ``ServiceClosed``. Whoever uses its name again begins anew."""
+        self._service.call(Forget(self.name))
+
+    def __repr__(self) -> str:
+        return f"<TupleSpace {self.name!r}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_client": None}
+
+    def _item(self, fields: tuple[Any, ...]) -> Item:
+        return Item(header_of(fields), None if is_plain(fields) else self._service.pack(fields, "the tuple"))
+
+    def _fields(self, item: Item) -> tuple[Any, ...]:
+        fields: tuple[Any, ...] = item.header if item.body is None else self._service.unpack(item.body)
+        return fields
+
+    def _ask(
+        self, template: tuple[Any, ...], timeout: float | None, *, takes: bool, waits: bool
+    ) -> tuple[Any, ...] | None:
+        ask = Ask(self.name, template_of(template), takes, waits)
+        try:
+            found = self._service.call(ask, timeout)
+        except TimeoutError:
+            raise TimeoutError(f"no tuple of {self.name!r} has matched in {timeout:g} s") from None
+        return None if found is None else self._fields(found[1])
+
+    def _collect(self, target: TupleSpace | str, template: tuple[Any, ...], *, copies: bool) -> int:
+        name = target if isinstance(target, str) else target.name
+        count: int = self._service.call(Collect(self.name, name, template_of(template), copies))
+        return count
+
+    def _count(self) -> tuple[int, int]:
+        counts: tuple[int, int] = self._service.call(Count(self.name))
+        return counts
+
+
+def _compute(space: TupleSpace, live: str, fields: tuple[Any, ...]) -> None:
+    """What an engine does for :meth:`TupleSpace.eval`."""
+    service = space._service
+    try:
+        values = tuple(field() if callable(field) and not isinstance(field, type) else field for field in fields)
+        item = space._item(values)
+    except BaseException:
+        service.call(Finish(live, None))
+        raise
+    service.call(Finish(live, item))

@@ -1,0 +1,70 @@
+"""A terminal for tests: what a command draws on it, and keys pressed at it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.gates import wait_until
+
+__all__ = ["Terminal", "terminal"]
+
+LIMIT_S = 30.0
+
+
+class Terminal:
+    """A window of a tmux server that serves nobody else.
+
+    Args:
+        socket: of that server.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def tmux(self, *arguments: str) -> str:
+        """What tmux says to this."""
+        command = ["tmux", "-S", str(self._socket), "-f", "/dev/null", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
+
+    @property
+    def screen(self) -> str:
+        """What it shows now."""
+        return self.tmux("capture-pane", "-p", "-t", "0")
+
+    def type(self, text: str) -> None:
+        """Type a line."""
+        self.tmux("send-keys", "-t", "0", "-l", text)
+        self.press("Enter")
+
+    def press(self, *keys: str) -> None:
+        """Press keys, by tmux's names for them."""
+        self.tmux("send-keys", "-t", "0", *keys)
+
+    def wait_for(self, *texts: str) -> str:
+        """The screen once it shows all of these."""
+        try:
+            wait_until(lambda: all(text in self.screen for text in texts))
+        except AssertionError:
+            raise AssertionError(f"{texts} is not on this screen:\n{self.screen}") from None
+        return self.screen
+
+
+@contextmanager
+def terminal(
+    folder: Path, command: Sequence[str], columns: int, lines: int = 24, environment: Mapping[str, str] | None = None
+) -> Iterator[Terminal]:
+    """Run a command in a terminal of this size; its last screen stays when it ends."""
+    shown = Terminal(folder / "tmux")
+    size = "-x", str(columns), "-y", str(lines)
+    variables = [f"{name}={value}" for name, value in {**os.environ, **(environment or {})}.items()]
+    settings = ["set-option", "-g", "remain-on-exit", "on", ";", "set-option", "-g", "status", "off"]
+    shown.tmux(*settings, ";", "new-session", "-d", *size, "env", "-i", *variables, "sh", "-c", shlex.join(command))
+    try:
+        yield shown
+    finally:
+        shown.tmux("kill-server")

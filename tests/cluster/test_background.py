@@ -1,0 +1,262 @@
+"""Clusters in the background: started, found, used, listed and ended with the command and from other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from nsactors.transport.leftovers import marked_processes
+from tests.cluster.background import LIMIT_S, CommandLine
+from tests.gates import TIMEOUT_S, wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
+
+
+def folders_of(pid: int) -> list[Path]:
+    return list(Path("/tmp").glob(f"nsa-{pid}-*"))
+
+
+def rays_shared_memory() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if "plasma" in name or "ray" in name}
+
+
+def test_what_one_process_leaves_on_the_engines_another_one_finds(lab: CommandLine) -> None:
+    lab("exec", "left = 'here'")
+    found = lab.python("from nsactors import Client; print(Client()['left'], Client('lab')[:].pull('left').get())")
+    assert found.stdout == "['here', 'here'] ['here', 'here']\n", found.stderr
+
+
+def test_clients_see_each_other_and_one_that_is_killed_takes_nothing_along(lab: CommandLine) -> None:
+    lab("exec", "a = 1")
+    killed = lab.python("""
+import os, signal
+from nsactors import Client
+rc = Client("lab", "one")
+rc[:].execute("a += 1", block=True)
+rc.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+""")
+    assert killed.returncode == -signal.SIGKILL
+    seen = lab.python("""
+from nsactors import Client
+rc = Client("lab", "two")
+rc[:].execute("a += 1", block=True)
+print(rc["a"], [entry.source for entry in rc.history() if entry.request.client.startswith("one-")])
+""")
+    assert seen.stdout == "[3, 3] ['a += 1', 'a += 1']\n", seen.stderr
+
+
+def test_attaching_takes_no_longer_than_a_busy_machine_makes_it(lab: CommandLine) -> None:
+    """0.4 s, where it has nothing else to do."""
+    program = """
+import time
+from nsactors import Client
+began = time.perf_counter()
+Client()[:].apply_sync(abs, -1)
+print(time.perf_counter() - began)
+"""
+    assert float(lab.python(program).stdout) < TIMEOUT_S
+
+
+def test_a_magic_attaches_an_ipython_prompt(lab: CommandLine) -> None:
+    cells = "%load_ext nsactors\n%pxattach lab\n%px print('on', 6 * 7)\nprint(rc.ids)\nrc.close()\n"
+    done = lab.python(
+        "import sys; from IPython import start_ipython; start_ipython(argv=['--simple-prompt', '--no-banner'])",
+        input=cells,
+    )
+    assert "Attached to lab: [0-1]. They are `rc`." in done.stdout
+    assert "[0-1] on 42" in done.stdout
+
+
+def test_lists_and_status_are_for_people_and_for_scripts(lab: CommandLine) -> None:
+    (listed,) = lab.json("list")
+    assert (listed["name"], listed["state"]) == ("lab", "running")
+    assert "nsactors start" in lab("list").stdout
+    status = lab.json("status", "lab")
+    assert [engine["state"] for engine in status["engines"]] == ["idle", "idle"]
+    assert status["clients"] == []
+    assert "idle" in lab("status").stdout
+
+
+def test_a_script_runs_on_engines_with_its_arguments_and_its_output_comes_here(
+    lab: CommandLine, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint(__name__, sys.argv[1:])\nprint('oops', file=sys.stderr)\nshared = 5\n")
+    done = lab("run", "--targets", "1", str(script), "a", "--flag")
+    assert "[1] __main__ ['a', '--flag']" in done.stdout
+    assert "oops" in done.stdout
+    assert lab("exec", "-t", "1", "shared").stdout.strip().endswith("5")
+
+
+def test_the_exit_status_is_that_of_the_script(lab: CommandLine, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit(3)")
+    assert lab("run", str(script), status=3).stderr == ""
+
+
+def test_a_failure_is_drawn_once_for_all_engines(lab: CommandLine) -> None:
+    errors = lab("exec", "1 / 0", status=1).stderr
+    assert errors.count("ZeroDivisionError: division by zero  [engines 0-1]") == 1
+    assert "Traceback" not in errors
+
+
+def test_ctrl_c_interrupts_what_the_engines_run(lab: CommandLine) -> None:
+    running = lab.spawn("exec", "print('begun', flush=True)\nimport time\ntime.sleep(60)")
+    assert running.stdout is not None
+    assert "begun" in running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=LIMIT_S)
+    assert running.returncode == 130
+    assert "[0-1]: 'alive'" in lab("exec", "'alive'").stdout
+
+
+def test_another_command_interrupts_too(lab: CommandLine) -> None:
+    running = lab.spawn("exec", "print('begun', flush=True)\nimport time\ntime.sleep(60)")
+    assert running.stdout is not None
+    assert "begun" in running.stdout.readline()
+    assert "engines 0-1" in lab("interrupt", "lab").stdout
+    running.communicate(timeout=LIMIT_S)
+    assert running.returncode == 130
+
+
+def test_engines_come_and_go_and_are_restarted(lab: CommandLine) -> None:
+    added = int(lab("engines", "add", "1").stdout.split()[-1])
+    before = {engine["engine_id"]: engine["pid"] for engine in lab.json("engines", "list")}
+    assert sorted(before) == [0, 1, added]
+    lab("engines", "restart", str(added))
+    after = {engine["engine_id"]: engine["pid"] for engine in lab.json("engines", "list")}
+    assert [number for number in before if before[number] != after[number]] == [added]
+    assert lab("engines", "remove", str(added)).stdout == "left: engines 0-1\n"
+
+
+def test_logs_are_shown(lab: CommandLine) -> None:
+    lab("exec", "print('kept in a file')")
+    assert "kept in a file" in lab("logs", "--engine", "0").stdout
+    assert lab("logs", "lab").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "nope"], "no cluster 'nope' of yours runs here; there is 'lab'"),
+        (["start", "--name", "lab"], "a cluster 'lab' of yours runs already"),
+        (["exec", "-t", "9", "1"], "there is no engine 9"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(lab: CommandLine, arguments: list[str], said: str) -> None:
+    errors = lab(*arguments, status=1).stderr
+    assert said in errors
+    assert errors.startswith("Error: ")
+    assert "Traceback" not in errors
+
+
+def test_another_minor_version_of_python_is_refused(lab: CommandLine) -> None:
+    lab.change("lab", versions={"python": "3.2.1", "nsactors": "0.0"})
+    try:
+        refused = lab("exec", "-c", "changed", "1", status=1).stderr
+    finally:
+        lab.registry.remove(lab.registry.find("changed"))
+    assert "do not understand each other" in refused
+    assert "3.2.1" in refused
+
+
+def test_other_versions_are_warned_of_with_a_table(lab: CommandLine) -> None:
+    record = lab.record("lab")
+    assert record.connection is not None
+    lab.change("lab", versions={**record.connection.versions, "numpy": "0.1"})
+    try:
+        told = lab.python("from nsactors import Client; print(Client('changed').ids)")
+    finally:
+        lab.registry.remove(lab.registry.find("changed"))
+    assert told.stdout == "[0, 1]\n"
+    assert "VersionWarning" in told.stderr
+    assert "numpy" in told.stderr
+    assert "0.1" in told.stderr
+
+
+def test_a_thousand_clients_that_come_and_go_leave_nothing_with_the_controller(lab: CommandLine) -> None:
+    connection = lab.record("lab").connection
+    assert connection is not None
+    done = lab.python(
+        textwrap.dedent("""
+        import sys
+        import threading
+        import time
+        from nsactors import Client
+
+        def census(controller):
+            import psutil
+            clients, presences = controller._clients, controller._presences
+            return (len(clients._boxes), len(presences._left)), psutil.Process().memory_info().rss
+
+        rc = Client("lab")
+        import ray
+        controller = ray.get_actor("controller", namespace=sys.argv[1])
+        look = lambda: ray.get(controller.__ray_call__.remote(census))
+        def cycles(count):
+            for _ in range(count):
+                Client("lab", "passer-by").close()
+        cycles(100)
+        _, before = look()
+        cycles(900)
+        give_up, pause = time.monotonic() + 30, threading.Event()
+        while look()[0] != (1, 1) and time.monotonic() < give_up:  # what was on its way has arrived
+            pause.wait(0.1)
+        held, after = look()
+        print(held, (after - before) / 900 < 20_000, rc.clients() == [rc.name])
+        """),
+        connection.namespace,
+    )
+    assert done.stdout == "(1, 1) True True\n", done.stdout + done.stderr
+
+
+def test_stop_leaves_no_process_and_no_file(nsactors_command: CommandLine) -> None:
+    shared_memory = rays_shared_memory()
+    started = nsactors_command.json("start", "-n", "1", "--name", "short")
+    assert started == {"name": "short", "engines": 1}
+    record = nsactors_command.record("short")
+    nsactors_command("exec", "-c", "short", "import subprocess; child = subprocess.Popen(['sleep', '600'])")
+    assert folders_of(record.owner.pid)
+    assert len(marked_processes(record.mark)) >= 5
+    nsactors_command("stop", "short")
+    assert marked_processes(record.mark) == []
+    assert record.owner.is_gone
+    assert folders_of(record.owner.pid) == []
+    assert [path.name for path in nsactors_command.registry.folder.iterdir() if path.name.startswith("short")] == []
+    assert rays_shared_memory() <= shared_memory
+
+
+def test_what_a_killed_cluster_leaves_is_cleaned_up_by_whoever_looks(nsactors_command: CommandLine) -> None:
+    nsactors_command("start", "-n", "1", "--name", "doomed")
+    record = nsactors_command.record("doomed")
+    os.kill(record.owner.pid, signal.SIGKILL)
+    wait_until(lambda: record.owner.is_gone)
+    assert all(cluster["name"] != "doomed" for cluster in nsactors_command.json("list"))
+    wait_until(lambda: marked_processes(record.mark) == [])
+    assert "no cluster 'doomed' of yours" in nsactors_command("status", "doomed", status=1).stderr
+    assert folders_of(record.owner.pid) == []
+
+
+def test_in_the_foreground_it_ends_by_itself_when_nobody_uses_it(nsactors_command: CommandLine) -> None:
+    idle = nsactors_command.spawn("start", "-n", "1", "--name", "idle", "--foreground", "--idle-shutdown", "0.02")
+    said, errors = idle.communicate(timeout=LIMIT_S)
+    assert (idle.returncode, errors) == (0, "")
+    assert said.startswith("The cluster 'idle' runs, with 1 engine.\n")
+    assert not list(nsactors_command.registry.folder.glob("idle.*"))
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(nsactors_command: CommandLine) -> None:
+    starting = nsactors_command.spawn("start", "-n", "1", "--name", "never")
+    wait_until((nsactors_command.registry.folder / "never.json").exists)
+    record = nsactors_command.registry.find("never")
+    starting.send_signal(signal.SIGINT)
+    starting.communicate(timeout=LIMIT_S)
+    assert starting.returncode != 0
+    wait_until(lambda: record.owner.is_gone and not marked_processes(record.mark))
+    assert not (nsactors_command.registry.folder / "never.json").exists()
+    assert folders_of(record.owner.pid) == []

@@ -1,0 +1,86 @@
+"""What the commands that people look at draw in a terminal: ``console``, ``top`` and ``doctor``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.terminal import terminal
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(120)]
+
+COMMAND = [sys.executable, "-c", "from nsactors.cli import main; main()"]
+LIMIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """Of a user with one cluster in the background, and a home of their own."""
+    home = tmp_path_factory.mktemp("home")
+    variables = {"XDG_STATE_HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "TERM": "xterm-256color"}
+    for arguments in (["start", "-n", "2", "--name", "lab"], ["exec", "import time; a = 5"]):
+        _run(variables, *arguments)
+    yield variables
+    _run(variables, "stop", "lab")
+
+
+def _run(variables: Mapping[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_cells_of_the_console_run_on_the_engines_until_it_is_left(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    with terminal(tmp_path, [*COMMAND, "console"], 80, environment=environment) as shown:
+        shown.wait_for("lab In [1]:")
+        shown.type("print('rank', a + 37)")
+        shown.wait_for("[0-1] rank 42", "lab In [2]:")
+        shown.type("%pn 1 a")
+        shown.wait_for("Out[1:", ": 5", "lab In [3]:")
+        shown.type("1/0")
+        shown.wait_for("ZeroDivisionError: division by zero  [engines 0-1]", "lab In [4]:")
+        shown.type("print('waiting'); time.sleep(600)")
+        shown.wait_for("[0-1] waiting")
+        shown.press("C-c")
+        shown.wait_for("KeyboardInterrupt", "lab In [5]:")
+        shown.type("exit")
+        shown.wait_for("Pane is dead")
+    assert "5" in _run(environment, "exec", "print(a)")
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_top_fits_the_terminal_and_shows_what_engines_do(
+    columns: int, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    busy = subprocess.Popen([*COMMAND, "exec", "time.sleep(600)"], env={**os.environ, **environment})
+    try:
+        with terminal(tmp_path, [*COMMAND, "top"], columns, environment=environment) as shown:
+            screen = shown.wait_for("busy", "time.sl", "%", "MB", "queued")
+            assert ("last error" in screen) == (columns == 140)
+            assert all(len(line) <= columns for line in screen.splitlines())
+            shown.press("C-c")
+            shown.wait_for("Pane is dead")
+    finally:
+        _run(environment, "interrupt")
+        busy.wait(LIMIT_S)
+
+
+def test_the_doctor_finds_a_machine_on_which_clusters_run(environment: Mapping[str, str]) -> None:
+    findings = {finding["subject"]: finding for finding in json.loads(_run(environment, "doctor", "--json"))}
+    assert findings["a cluster"]["level"] == "good"
+    assert findings["clusters"]["found"] == "running: lab"

@@ -1,0 +1,155 @@
+"""Two users of one machine start clusters at the same moment, and do not meet."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsactors.transport.leftovers import marked_processes
+from tests.cluster.background import CommandLine
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(900)]
+
+USERS = ("nsatest-ann", "nsatest-ben")
+CHECKOUT = Path(__file__).parents[2]
+
+# Becomes a user and runs a command. Python, or this checkout, may be in a home that is closed to others: the command
+# then sees a home that is open, and holds nothing but them.
+AS_USER = """
+import json, os, subprocess, sys
+what = json.loads(sys.argv[1])
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+for number, path in enumerate(what["needed"]):
+    os.makedirs(f"{what['stage']}/{number}", exist_ok=True)
+    mount("--bind", path, f"{what['stage']}/{number}")
+if what["needed"]:
+    mount("-t", "tmpfs", "-o", "mode=0755", "none", what["home"])
+for number, path in enumerate(what["needed"]):
+    os.makedirs(path, exist_ok=True)
+    mount("--bind", f"{what['stage']}/{number}", path)
+os.setgroups([])
+os.setgid(what["gid"])
+os.setuid(what["uid"])
+os.chdir(what["cwd"])
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+STRANGER = """
+import json, os, sys
+from nsactors import Client
+from nsactors.errors import AccessRefused
+from nsactors.transport.connection import ConnectionInfo
+file, fields = sys.argv[1], json.loads(sys.argv[2])
+token = fields["settings"]["RAY_AUTH_TOKEN_PATH"]
+for path in (file, token, os.path.dirname(token)):
+    try:
+        os.listdir(path) if os.path.isdir(path) else open(path)
+    except PermissionError:
+        print("closed")
+for cluster in (file, ConnectionInfo(**fields)):
+    try:
+        Client(cluster)
+    except AccessRefused as error:
+        print("refused")
+"""
+
+
+def why_not() -> str:
+    """Why there cannot be other users here; empty if there can."""
+    if os.getuid() != 0 or not all(map(shutil.which, ("useradd", "unshare", "mount"))):
+        return "only root can make users"
+    return "" if subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0 else "no mount namespaces"
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CommandLine]]:
+    """The command, for two users who are there only now."""
+    if reason := why_not():
+        pytest.skip(reason)
+    stage = tmp_path_factory.mktemp("stage")
+    made = []
+    try:
+        for name in USERS:
+            subprocess.run(["useradd", "--create-home", name], check=True)
+            made.append(name)
+        yield [command_of(pwd.getpwnam(name), stage) for name in made]
+    finally:
+        for name in made:
+            subprocess.run(["userdel", "--remove", name], check=True, stderr=subprocess.DEVNULL)
+
+
+def command_of(user: pwd.struct_passwd, stage: Path) -> CommandLine:
+    home = Path.home()
+    needed = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix, CHECKOUT)}
+    what = {
+        "home": str(home),
+        "needed": sorted(path for path in needed if Path(path).is_relative_to(home)),
+        "stage": str(stage),
+        "uid": user.pw_uid,
+        "gid": user.pw_gid,
+        "cwd": user.pw_dir,
+    }
+    enter = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", AS_USER, json.dumps(what)]
+    command = CommandLine(Path(user.pw_dir) / ".local" / "state", prefix=enter)
+    command.environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": user.pw_dir,
+        "USER": user.pw_name,
+        "LOGNAME": user.pw_name,
+    }
+    return command
+
+
+def test_many_clusters_of_two_users_start_at_once_and_do_not_meet(
+    users: list[CommandLine], request: pytest.FixtureRequest
+) -> None:
+    counts = (10, 10) if request.config.getoption("--full-size") else (2, 1)
+    starting = [user.spawn("start", "-n", "1") for user, count in zip(users, counts, strict=True) for _ in range(count)]
+    try:
+        for process in starting:
+            said, errors = process.communicate(timeout=800)
+            assert process.returncode == 0, said + errors
+        for user, other, count in zip(users, users[::-1], counts, strict=True):
+            names = [cluster["name"] for cluster in user.json("list")]
+            assert sorted(names) == sorted(f"cluster-{number}" for number in range(1, count + 1))
+            raylets = {user("exec", "-c", name, "import os; (os.getuid(), os.getppid())").stdout for name in names}
+            assert len(raylets) == count  # each has its own
+            refused = user.python(STRANGER, str(file_of(other)), json.dumps(written_in(file_of(other))["connection"]))
+            assert refused.stdout.split() == ["closed", "closed", "closed", "refused", "refused"], refused.stderr
+        mark = written_in(file_of(users[1]))["mark"]
+        users[0]("stop", "--all")
+        assert users[0].json("list") == []
+        assert len(users[1].json("list")) == counts[1]
+        assert marked_processes(mark)
+    finally:
+        for user in users:
+            user("stop", "--all")
+    for name in USERS:
+        assert processes_of(name) == ""
+
+
+def file_of(user: CommandLine) -> Path:
+    return user.registry.folder / "cluster-1.json"
+
+
+def written_in(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def processes_of(name: str) -> str:
+    """Its processes, but for those that have ended and that nobody has asked how."""
+    listing = ["ps", "-o", "stat=,args=", "-u", name]
+    lines = subprocess.run(listing, capture_output=True, text=True, check=False).stdout.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("Z"))

@@ -1,0 +1,117 @@
+"""What ``nsactors doctor`` finds, and what it says to do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from nsactors.cli.doctor import (
+    SOCKET_LIMIT,
+    SOCKET_TAIL,
+    Finding,
+    Level,
+    doctor,
+    environment,
+    examine,
+    loopback,
+    memory,
+    open_files,
+    shared_memory,
+    temporary_folder,
+)
+
+# The command has the module's name.
+doctor_module = importlib.import_module("nsactors.cli.doctor")
+
+
+def test_little_memory_is_noted() -> None:
+    assert memory(500_000_000).level is Level.NOTE
+    assert memory(8_000_000_000).level is Level.GOOD
+    assert memory(None).level is Level.GOOD
+
+
+def test_a_container_with_little_shared_memory_is_told_how_to_be_started() -> None:
+    finding = shared_memory(64_000_000)
+    assert finding.level is Level.WRONG
+    assert "--shm-size" in finding.advice
+
+
+def test_a_path_that_is_too_long_for_sockets_is_wrong(tmp_path: Path) -> None:
+    longest = SOCKET_LIMIT - SOCKET_TAIL
+    folder = tmp_path / ("x" * SOCKET_LIMIT)
+    folder.mkdir()
+    finding = temporary_folder(str(folder))
+    assert finding.level is Level.WRONG
+    assert "TMPDIR=/tmp" in finding.advice
+    assert len("/tmp") <= longest
+
+
+def test_a_folder_that_is_not_there_cannot_be_written_to(tmp_path: Path) -> None:
+    assert temporary_folder(str(tmp_path / "gone")).level is Level.WRONG
+
+
+def test_few_open_files_are_noted() -> None:
+    assert [open_files(limit).level for limit in (1_024, 65_536, None)] == [Level.NOTE, Level.GOOD, Level.GOOD]
+
+
+def test_this_machine_answers_itself() -> None:
+    assert loopback().level is Level.GOOD
+
+
+def test_another_ray_that_will_be_used_is_noted() -> None:
+    (finding,) = environment({"RAY_ADDRESS": "10.0.0.1:6379"})
+    assert finding.level is Level.NOTE
+    assert "10.0.0.1:6379" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        ({"http_proxy": "http://proxy"}, ["export no_proxy=127.0.0.1,localhost"]),
+        ({"http_proxy": "http://proxy", "no_proxy": "a.b"}, ["export no_proxy=a.b,127.0.0.1,localhost"]),
+        ({"http_proxy": "http://proxy", "no_proxy": "localhost"}, []),
+        ({"http_proxy": "http://proxy", "NO_PROXY": "*"}, []),
+        ({}, []),
+    ],
+)
+def test_a_proxy_that_this_machine_is_called_through_is_noted(variables: dict[str, str], advice: list[str]) -> None:
+    assert [finding.advice for finding in environment(variables)] == advice
+
+
+def test_every_finding_that_is_not_good_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    findings = [*examine(), memory(0), shared_memory(None), open_files(1)]
+    assert all(finding.advice for finding in findings if finding.level is not Level.GOOD)
+
+
+@pytest.fixture
+def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    found: list[Finding] = []
+    monkeypatch.setattr(doctor_module, "examine", lambda: found)
+    return found
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(doctor, ["--no-trial", *arguments])
+
+
+def test_what_is_wrong_makes_it_fail_and_is_shown_with_what_to_do(findings: list[Finding]) -> None:
+    findings += [Finding("a", Level.GOOD, "is fine"), Finding("b", Level.WRONG, "is broken", "mend it")]
+    result = call()
+    assert result.exit_code == 1
+    assert result.output.splitlines() == ["✓ a: is fine", "✗ b: is broken", "  → mend it"]
+
+
+def test_notes_are_no_failure(findings: list[Finding]) -> None:
+    findings.append(Finding("a", Level.NOTE, "is odd", "look"))
+    assert call().exit_code == 0
+
+
+def test_scripts_read_json(findings: list[Finding]) -> None:
+    findings.append(Finding("a", Level.NOTE, "is odd", "look"))
+    assert json.loads(call("--json").output) == [{"subject": "a", "level": "note", "found": "is odd", "advice": "look"}]

@@ -1,0 +1,189 @@
+"""``nsactors launch`` as it is typed, with commands in place of the batch system's."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nsactors.cli import main
+from nsactors.cluster import ray_launcher
+from nsactors.cluster.ray_launcher import RayLauncher
+from nsactors.errors import LaunchError
+from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.registry import Registry
+
+Launch = Callable[..., Result]
+Fake = Callable[[str, str], None]
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "clusters"
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """Types a command; the user's files are in ``tmp_path``, and there is no batch system but the fake one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (tmp_path / "bin").mkdir()
+    for name in ("sbatch", "squeue"):
+        (tmp_path / "bin" / name).symlink_to("/bin/false")
+    return lambda *words: CliRunner().invoke(main, ["launch", *words])
+
+
+@pytest.fixture
+def fake(tmp_path: Path, launch: Launch) -> Fake:
+    """Puts a shell script in the place of a command."""
+
+    def put(name: str, script: str) -> None:
+        path = tmp_path / "bin" / name
+        path.unlink(missing_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    return put
+
+
+def job_folder(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "nsactors" / "jobs" / "lab"
+
+
+def test_show_prints_the_script_and_submits_nothing(launch: Launch, tmp_path: Path) -> None:
+    shown = launch("slurm", "--name", "lab", "--nodes", "4", "--show", "--", "--time=2:00:00")
+    assert shown.exit_code == 0
+    assert "#SBATCH --nodes=4\n" in shown.output
+    assert "#SBATCH --time=2:00:00\n" in shown.output
+    assert not job_folder(tmp_path).exists()
+
+
+def test_the_script_and_its_plan_are_written_and_submitted(launch: Launch, fake: Fake, tmp_path: Path) -> None:
+    fake("sbatch", f"cat > {tmp_path}/submitted; echo 4711")
+    command = "slurm --name lab --nodes 2 --engines-per-node 8 --recovery replay --no-wait"
+    done = launch(*command.split())
+    assert done.exit_code == 0, done.output
+    assert "job 4711 is in the queue" in done.output
+    script = (job_folder(tmp_path) / "job.sh").read_text()
+    assert (tmp_path / "submitted").read_text() == script
+    plan = json.loads((job_folder(tmp_path) / "job.json").read_text())
+    assert (plan["name"], plan["nodes"], plan["engines"]) == ("lab", 2, 8)
+    assert plan["options"] == {"recovery": "replay", "journal": "local"}
+    assert stat.S_IMODE(job_folder(tmp_path).stat().st_mode) == 0o700
+
+
+def test_it_returns_when_the_job_says_how_to_attach(launch: Launch, fake: Fake) -> None:
+    registry = Registry()
+    registry.folder.mkdir(parents=True, mode=0o700)
+    # In place of a job: this process, whose cluster is up as soon as it has been submitted.
+    record = registry.reserve("elsewhere")
+    registry.remove(record)
+    up = replace(record, name="lab", connection=ConnectionInfo("10.0.0.1:6379", "nsactors-x"))
+    registry.update(up)
+    text = (registry.folder / "lab.json").read_text()
+    registry.remove(up)
+    fake("sbatch", f"umask 077; cat > /dev/null; echo '{text}' > {registry.folder}/lab.json; echo 4711")
+    done = launch("slurm", "--name", "lab")
+    assert done.exit_code == 0, done.output
+    assert "the cluster 'lab' is up" in done.output
+
+
+def test_a_job_that_ends_before_it_is_up_is_told_with_its_log(
+    launch: Launch, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.cluster.submitting.GONE_AFTER_S", 0.0)
+    fake("sbatch", f"cat > /dev/null; echo 'no such module: ray' > {job_folder(tmp_path)}/job.log; echo 4711")
+    done = launch("slurm", "--name", "lab")
+    assert done.exit_code == 1
+    assert "job 4711 has ended before its cluster was up" in done.output
+    assert "no such module: ray" in done.output
+
+
+def test_what_the_batch_system_refuses_is_told_in_its_words(launch: Launch, fake: Fake) -> None:
+    fake("sbatch", "echo 'sbatch: error: invalid partition specified: fast' >&2; exit 1")
+    done = launch("slurm", "--name", "lab")
+    assert done.exit_code == 1
+    assert "invalid partition specified: fast" in done.output
+
+
+def test_a_machine_without_the_batch_system_is_told_so(launch: Launch) -> None:
+    done = launch("lsf", "--name", "lab")
+    assert done.exit_code == 1
+    assert "there is no bsub on this machine" in done.output
+
+
+@pytest.mark.parametrize(("option", "goes_on"), [("--continue", True), ("--fresh", False)])
+def test_engines_of_an_earlier_job_are_gone_on_with_or_forgotten_but_never_by_chance(
+    launch: Launch, fake: Fake, tmp_path: Path, option: str, goes_on: bool
+) -> None:
+    fake("sbatch", "cat > /dev/null; echo 4711")
+    state = job_folder(tmp_path) / "state"
+    state.mkdir(parents=True)
+    asked = launch("slurm", "--name", "lab", "--no-wait")
+    assert asked.exit_code == 1
+    assert "--continue" in asked.output
+    assert "--fresh" in asked.output
+    assert launch("slurm", "--name", "lab", "--no-wait", option).exit_code == 0
+    assert state.exists() is goes_on
+
+
+def test_there_has_to_be_something_to_go_on_with(launch: Launch) -> None:
+    done = launch("slurm", "--name", "lab", "--continue")
+    assert done.exit_code == 1
+    assert "no job has saved engines" in done.output
+
+
+def test_only_a_cluster_that_is_a_job_can_be_joined(launch: Launch) -> None:
+    done = launch("join", "lab")
+    assert done.exit_code == 1
+    assert "no job of yours is the cluster 'lab'" in done.output
+
+
+def test_a_template_of_ones_own_takes_the_place_of_the_usual_one(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "own.sh").write_text("#!/bin/sh\n# @name on @nodes nodes\n")
+    shown = launch("pbs", "--name", "lab", "--nodes", "3", "--template", str(tmp_path / "own.sh"), "--show")
+    assert shown.output == "#!/bin/sh\n# lab on 3 nodes\n"
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_of_a_cluster_is_bound_to_a_token(example: Path, tmp_path: Path) -> None:
+    if example.stem == "kuberay":
+        assert "authOptions:\n    mode: token" in example.read_text()
+    else:
+        RayLauncher(example, tmp_path / "token")
+
+
+def test_a_cluster_that_lets_everybody_in_is_refused(tmp_path: Path) -> None:
+    open_to_all = tmp_path / "open.yaml"
+    open_to_all.write_text("head_start_ray_commands: [ray start --head]\n")
+    with pytest.raises(LaunchError, match="lets in whoever reaches it: put RAY_AUTH_MODE=token"):
+        RayLauncher(open_to_all, tmp_path / "token")
+
+
+def test_the_launcher_brings_it_up_with_a_token_and_starts_engines_on_its_head(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **options: object) -> object:
+        ran.append(command[3:])
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(ray_launcher.subprocess, "run", run)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = str(EXAMPLES / "aws.yaml")
+    done = launch("ray", config, "-n", "16", "--num-cpus", "1", "--name", "sky")
+    assert done.exit_code == 0, done.output
+    assert ran == [
+        ["up", "--yes", "--no-config-cache", config],
+        [
+            "exec",
+            "--no-config-cache",
+            config,
+            "nsactors start --name sky --address localhost:6379 -n 16 --num-cpus 1.0",
+        ],
+    ]
+    token = tmp_path / ".ray" / "auth_token"
+    assert len(token.read_text()) == 64
+    assert stat.S_IMODE(os.stat(token).st_mode) == 0o600

@@ -1,0 +1,216 @@
+"""Desks: calls of many parties to one machine, each answered once."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsactors.core import machine
+from nsactors.core.machine import Answer, Desk, Machine, Ticket, Waiting
+from nsactors.errors import ServiceClosed, ServiceOverloaded
+
+A1, A2, A3 = (Ticket("engine 0/a", number) for number in (1, 2, 3))
+B1 = Ticket("engine 1/b", 1)
+
+
+class Queue(Machine):
+    """Items are put and taken; takers wait in turn."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.takers: list[Ticket] = []
+        self.lost: list[str] = []
+
+    def handle(self, ticket: Ticket, request: Any) -> Iterable[Answer]:
+        match request:
+            case ("put", item):
+                self.items.append(item)
+                return [Answer(ticket), *self._serve()]
+            case "take":
+                self.takers.append(ticket)
+                return self._serve()
+        raise ValueError(request)
+
+    def withdraw(self, ticket: Ticket) -> Iterable[Answer]:
+        self.takers.remove(ticket)
+        return ()
+
+    def give_back(self, answer: Answer) -> Iterable[Answer]:
+        self.items.insert(0, answer.value)
+        return self._serve()
+
+    def gone(self, party: str) -> Iterable[Answer]:
+        self.lost.append(party)
+        return ()
+
+    def describe(self, request: Any) -> str:
+        return str(request)
+
+    def _serve(self) -> list[Answer]:
+        served = []
+        while self.items and self.takers:
+            served.append(Answer(self.takers.pop(0), self.items.pop(0), takes=True))
+        return served
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def desk(queue: Queue) -> Desk:
+    return Desk(queue)
+
+
+def call(desk: Desk, ticket: Ticket, request: Any, after: int | None = None) -> list[Answer]:
+    return desk.call(ticket, ticket.number - 1 if after is None else after, request, now=10.0 + ticket.number)
+
+
+def test_a_call_that_can_be_answered_is_answered_at_once(desk: Desk) -> None:
+    assert call(desk, A1, ("put", 5)) == [Answer(A1)]
+    assert call(desk, A2, "take") == [Answer(A2, 5, takes=True)]
+
+
+def test_a_call_that_cannot_be_answered_waits_until_another_makes_that_possible(desk: Desk) -> None:
+    assert call(desk, A1, "take") == []
+    assert desk.waiting() == [Waiting(A1, "take", 11.0)]
+    assert call(desk, B1, ("put", 5)) == [Answer(B1), Answer(A1, 5, takes=True)]
+    assert desk.waiting() == []
+
+
+def test_what_the_machine_raises_is_the_answer(desk: Desk) -> None:
+    [answer] = call(desk, A1, "nonsense")
+    assert isinstance(answer.error, ValueError)
+
+
+def test_calls_that_overtook_each_other_are_handled_in_the_order_in_which_they_were_made(desk: Desk) -> None:
+    assert call(desk, A2, ("put", "second")) == []
+    assert call(desk, A3, ("put", "third")) == []
+    assert call(desk, A1, ("put", "first")) == [Answer(A1), Answer(A2), Answer(A3)]
+    assert [call(desk, Ticket("b", n), "take")[0].value for n in (1, 2, 3)] == ["first", "second", "third"]
+
+
+def test_a_number_that_was_never_used_holds_nobody_up(desk: Desk) -> None:
+    call(desk, A1, ("put", 5))
+    assert call(desk, A3, "take", after=1) == [Answer(A3, 5, takes=True)]
+
+
+@given(st.permutations(range(1, 8)))
+def test_any_order_of_arrival_gives_the_order_of_making(arrivals: list[int]) -> None:
+    desk, order = Desk(Queue()), []
+    for number in arrivals:
+        order += [answer.ticket.number for answer in call(desk, Ticket("a", number), ("put", number))]
+    assert order == list(range(1, 8))
+
+
+def test_a_call_that_is_withdrawn_takes_nothing(desk: Desk) -> None:
+    call(desk, A1, "take")
+    assert [answer.ticket for answer in desk.withdraw(A1)] == [A1]
+    call(desk, B1, ("put", 5))
+    assert call(desk, A2, "take") == [Answer(A2, 5, takes=True)]
+
+
+def test_a_call_that_is_withdrawn_before_it_comes_takes_nothing(desk: Desk, queue: Queue) -> None:
+    call(desk, A1, ("put", 5))
+    assert desk.withdraw(A2) == []
+    [answer] = call(desk, A2, "take")
+    assert answer.error is not None
+    assert queue.items == [5]
+
+
+def test_what_was_taken_and_not_received_comes_back_when_the_call_is_withdrawn(desk: Desk, queue: Queue) -> None:
+    call(desk, A1, ("put", 5))
+    call(desk, A2, "take")
+    desk.withdraw(A2)
+    assert queue.items == [5]
+
+
+def test_what_has_been_received_does_not_come_back(desk: Desk, queue: Queue) -> None:
+    call(desk, A1, ("put", 5))
+    call(desk, A2, "take")
+    desk.acknowledge(A2)
+    desk.withdraw(A2)
+    desk.leave(A2.party, died=True)
+    assert queue.items == []
+
+
+def test_what_comes_back_goes_to_who_waits_for_it(desk: Desk) -> None:
+    call(desk, A1, ("put", 5))
+    call(desk, A2, "take")
+    call(desk, B1, "take")
+    assert desk.withdraw(A2) == [Answer(B1, 5, takes=True)]
+
+
+def test_a_party_that_dies_swallows_nothing_and_the_machine_is_told(desk: Desk, queue: Queue) -> None:
+    call(desk, A1, ("put", 5))
+    call(desk, A2, "take")
+    call(desk, A3, "take")
+    desk.leave(A1.party, died=True)
+    assert (queue.items, queue.takers, queue.lost) == ([5], [], [A1.party])
+    assert desk.parties == []
+
+
+def test_a_party_that_leaves_of_its_own_accord_is_not_mourned(desk: Desk, queue: Queue) -> None:
+    call(desk, A1, "take")
+    desk.leave(A1.party)
+    assert (queue.takers, queue.lost) == ([], [])
+
+
+def test_when_a_service_ends_everybody_who_waits_is_told(desk: Desk) -> None:
+    call(desk, A1, "take")
+    call(desk, B1, "take")
+    answers = desk.close(lambda: ServiceClosed("queue"))
+    assert [(answer.ticket, type(answer.error)) for answer in answers] == [(A1, ServiceClosed), (B1, ServiceClosed)]
+
+
+def test_more_calls_than_there_is_room_for_are_refused(
+    desk: Desk, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "MOST_WAITING", 2)
+    call(desk, A1, "take")
+    call(desk, A2, "take")
+    [answer] = call(desk, A3, "take")
+    assert isinstance(answer.error, ServiceOverloaded)
+    assert queue.takers == [A1, A2]
+
+
+class Step:
+    """Strategies: what may happen at a desk."""
+
+    parties = st.sampled_from(["a", "b", "c"])
+    steps = st.lists(
+        st.tuples(st.sampled_from(["put", "take", "acknowledge", "withdraw", "die"]), parties, st.integers(0, 3)),
+        max_size=40,
+    )
+
+
+@given(Step.steps)
+def test_whatever_happens_no_item_is_lost_or_doubled(steps: list[tuple[str, str, int]]) -> None:
+    queue = Queue()
+    desk = Desk(queue)
+    numbers = dict.fromkeys("abc", 0)
+    put, taken, received = 0, {}, 0
+    for what, party, back in steps:
+        answers: list[Answer] = []
+        ticket = Ticket(party, max(1, numbers[party] - back))
+        if what in ("put", "take"):
+            numbers[party] += 1
+            put += what == "put"
+            answers = call(desk, Ticket(party, numbers[party]), ("put", put) if what == "put" else "take")
+        elif what == "acknowledge" and ticket in taken:
+            del taken[ticket]
+            received += 1
+            desk.acknowledge(ticket)
+        elif what == "withdraw":
+            taken.pop(ticket, None)
+            answers = desk.withdraw(ticket)
+        elif what == "die":
+            taken = {ticket: item for ticket, item in taken.items() if ticket.party != party}
+            answers = desk.leave(party, died=True)
+            numbers[party] = 0
+        taken.update({answer.ticket: answer.value for answer in answers if answer.takes})
+    assert put == received + len(taken) + len(queue.items)
+    assert not (queue.items and queue.takers)
