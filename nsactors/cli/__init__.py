@@ -8,7 +8,7 @@
     launch      clusters on other machines               demo        what it all does
 
 A cluster in the background is owned by a process of its own, which does what ``serving`` says; ``detaching`` starts and
-ends that. ``looking`` sees a cluster at one moment, as values.
+ends that.
 """
 
 from nsactors.cli.command import main

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["list_clusters", "logs", "start", "status", "stop"]
 
+SOURCE_CHARS = 40
+
 
 def _checked(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
     """A callback for what is refused before anything is started."""
@@ -159,25 +161,28 @@ def list_clusters(as_json: bool) -> None:
 @json_option
 def status(name: str | None, as_json: bool) -> None:
     """Show a cluster: its engines, what they run and for whom, and its clients."""
-    from nsactors.cli.looking import look
-
     record = the_cluster(name)
     with attached(record.name, "status") as client:
-        seen = look(client)
+        seen = client.activity()
+        others = [other for other in seen.clients if other != client.name]
     if as_json:
         return print_json(
-            {**_summary(record), "clients": seen.clients, "engines": [row._asdict() for row in seen.engines]}
+            {**_summary(record), "clients": others, "engines": [engine._asdict() for engine in seen.engines]}
         )
     address = record.connection.address if record.connection is not None else ""
     click.echo(f"{record.name}: {record.origin}, on {record.owner.host} for {_age(record.started)}, Ray at {address}")
-    click.echo(f"clients: {', '.join(seen.clients) or 'none'}")
+    click.echo(f"clients: {', '.join(others) or 'none'}")
     print_table(
         ["engine", "host", "process", "state", "runs", "for whom", "queued", "done"],
         [
-            [e.engine_id, e.host, e.pid or "", e.state, e.runs, e.client, e.queued or "", e.completed]
+            [e.engine_id, e.host, e.pid or "", e.state, _first_line(e.runs), e.client, e.queued or "", e.completed]
             for e in seen.engines
         ],
     )
+
+
+def _first_line(source: str) -> str:
+    return (source.splitlines() or [""])[0][:SOURCE_CHARS]
 
 
 @click.command()

@@ -42,10 +42,8 @@ def engines(context: click.Context, name: str | None) -> None:
 @click.pass_obj
 def list_engines(name: str | None, /, as_json: bool) -> None:
     """List them, with their machines and processes."""
-    from nsactors.cli.looking import look
-
     with attached(name, "engines") as client:
-        seen = look(client).engines
+        seen = client.activity().engines
     if as_json:
         return print_json([engine._asdict() for engine in seen])
     print_table(["engine", "host", "process", "state"], [[e.engine_id, e.host, e.pid or "", e.state] for e in seen])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsactors.client.finding import detached_ids, find_requests, left_behind
 from nsactors.client.tasks import TaskStatus
-from nsactors.client.watching import watch
+from nsactors.client.watching import ClusterActivity, Observer, watch
 from nsactors.core.cluster import HistoryEntry
 from nsactors.core.messages import RequestId
 from nsactors.core.partition import Block
@@ -120,6 +120,11 @@ class SharedWork(ABC):
         """
         self.session.check()
         self.session.announcer.flush(timeout)
+
+    def activity(self) -> ClusterActivity:
+        """What :meth:`watch` shows, once, as values; but for the cores in use, for which two looks are needed."""
+        self.session.check()
+        return Observer(self.session.transport.controller).look()
 
     def watch(self, timeout: float | None = None) -> None:
         """Show who runs what where, live, until Ctrl-C: at a terminal or, in a notebook, under the cell.
