@@ -73,7 +73,7 @@ OPERATIONS = (
     Operation("tasks", "4,000 balanced calls, without waiting"),
     Operation("map-few", "balanced map of nothing over 1,000 items"),
     Operation("map-many", "balanced map of nothing over 100,000 items"),
-    Operation("ep", "NAS EP, class S, as 256 tasks", share=0.5),
+    Operation("ep", "NAS EP, class S, eight times: 2,048 tasks", share=0.5),
     Operation("start", "start, to the first result", share=0.15, cold=True),
     Operation("import", "import the library", cold=True),
 )

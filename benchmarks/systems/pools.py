@@ -39,8 +39,8 @@ class ProcessPool:
             case "map-many":
                 return lambda: list(pool.map(idle, range(MANY_ITEMS)))
             case _:
-                example = ep()
-                return lambda: list(pool.map(example.tally, range(example.BATCHES)))
+                tally, batches = ep()
+                return lambda: list(pool.map(tally, batches))
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -77,8 +77,8 @@ class RayPool:
             case "map-many":
                 return lambda: pool.map(idle, range(MANY_ITEMS))
             case _:
-                example = ep()
-                return lambda: pool.map(example.tally, range(example.BATCHES))
+                tally, batches = ep()
+                return lambda: pool.map(tally, batches)
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -21,8 +21,8 @@ class Serial:
             case "map":
                 return lambda: [power(x) for x in range(MAP_ITEMS)]
             case "ep":
-                example = ep()
-                return lambda: [example.tally(batch) for batch in range(example.BATCHES)]
+                tally, batches = ep()
+                return lambda: [tally(batch) for batch in batches]
             case _:
                 return None
 

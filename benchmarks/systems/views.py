@@ -51,7 +51,7 @@ def prepare_balanced(view: Any, operation: str) -> Callable[[], object] | None:
         case "map-many":
             return lambda: view.map_sync(idle, range(MANY_ITEMS))
         case "ep":
-            example = ep()
-            return lambda: view.map_sync(example.tally, range(example.BATCHES))
+            tally, batches = ep()
+            return lambda: view.map_sync(tally, batches)
         case _:
             return None

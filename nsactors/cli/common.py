@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -98,11 +99,11 @@ def attached(name: str | None, purpose: str) -> Iterator[Client]:
 
     Args:
         name: of the cluster; None for the only one, and the path of a connection file will do, too.
-        purpose: the command, as the cluster's history names this client.
+        purpose: the command, which the cluster's history names with its user.
     """
     from nsactors.client import Client
 
-    with Client(name, f"nsactors {purpose}") as client:
+    with Client(name, f"{getpass.getuser()}, nsactors {purpose}") as client:
         yield client
 
 
