@@ -103,7 +103,7 @@ def attached(name: str | None, purpose: str) -> Iterator[Client]:
     """
     from nsactors.client import Client
 
-    with Client(name, f"{getpass.getuser()}, nsactors {purpose}") as client:
+    with Client(name, f"{getpass.getuser()} ({purpose})") as client:
         yield client
 
 

@@ -36,6 +36,18 @@ class Terminal:
         """What it shows now."""
         return self.tmux("capture-pane", "-p", "-t", "0")
 
+    @property
+    def ended(self) -> bool:
+        """Whether the command has."""
+        return self.tmux("display-message", "-p", "-t", "0", "#{pane_dead}").strip() == "1"
+
+    def wait_until_ended(self) -> None:
+        """Return when the command has ended."""
+        try:
+            wait_until(lambda: self.ended)
+        except AssertionError:
+            raise AssertionError(f"it goes on, with this screen:\n{self.screen}") from None
+
     def type(self, text: str) -> None:
         """Type a line."""
         self.tmux("send-keys", "-t", "0", "-l", text)

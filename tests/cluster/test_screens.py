@@ -59,7 +59,7 @@ def test_cells_of_the_console_run_on_the_engines_until_it_is_left(
         shown.press("C-c")
         shown.wait_for("KeyboardInterrupt", "lab In [5]:")
         shown.type("exit")
-        shown.wait_for("Pane is dead")
+        shown.wait_until_ended()
     assert "5" in _run(environment, "exec", "print(a)")
 
 
@@ -74,7 +74,7 @@ def test_top_fits_the_terminal_and_shows_what_engines_do(
             assert ("last error" in screen) == (columns == 140)
             assert all(len(line) <= columns for line in screen.splitlines())
             shown.press("C-c")
-            shown.wait_for("Pane is dead")
+            shown.wait_until_ended()
     finally:
         _run(environment, "interrupt")
         busy.wait(LIMIT_S)
