@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 from nsactors.core.memory import ProcessMemory, ProcessorTime
 from nsactors.namespace.capture import FileCapture, ThreadCapture, leave_terminal, refuse_input
 from nsactors.namespace.gate import CellLoop, InterruptGate
-from nsactors.namespace.memory import process_memory
+from nsactors.namespace.memory import keep_freed_memory, process_memory
 from nsactors.namespace.output import Capture, Output
 from nsactors.namespace.plain_shell import PlainShell, fresh_names
 from nsactors.namespace.shell import Shell
@@ -118,7 +118,8 @@ class ProcessHost:
         gate.install()
 
     def warm_up(self) -> None:
-        """Import IPython."""
+        """Import IPython, and prepare for large arrays."""
+        keep_freed_memory()
         importlib.import_module("nsactors.namespace.ipython_shell")
         # What is there now stays for good: a full collection then takes 1 ms in place of 15, and IPython makes one
         # whenever a namespace is emptied.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import re
 import sys
 from collections import deque
@@ -12,7 +14,7 @@ from typing import Any
 
 from nsactors.core.memory import NameMemory, NamespaceMemory, ProcessMemory, Size
 
-__all__ = ["namespace_memory", "process_memory", "size_of"]
+__all__ = ["keep_freed_memory", "namespace_memory", "process_memory", "size_of"]
 
 SAMPLE = 1_000  # parts of a large container: the others are taken to be like them
 FEW = 10  # parts that are looked at in any case
@@ -22,6 +24,26 @@ BUDGET = 10_000  # values looked at, more or less: about 30 ms
 _ELSEWHERE = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, FrameType)
 _PROMPT_NAMES = frozenset({"In", "exit", "quit", "get_ipython", "open"})  # every IPython has these
 _SHARED = frozenset({"ray", "mmap"})  # packages of what stands for shared memory
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEPT_BYTES = 64 * 1024 * 1024
+_FROM_SYSTEM_BYTES = 32 * 1024 * 1024  # the most that glibc takes
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep up to 64 MB that have been freed, for the next arrays; whether that is done.
+
+    By default the C library gives back most of it at once, and the kernel clears every page when it is asked for again:
+    half of the time that NumPy needs for temporary arrays of some megabytes. A user's own setting in the environment
+    stands, and other C libraries do as they like.
+    """
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # not glibc
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _FROM_SYSTEM_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
 
 
 def namespace_memory(names: Mapping[str, Any], top: int) -> NamespaceMemory:

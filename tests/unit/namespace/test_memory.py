@@ -2,6 +2,9 @@
 
 import gc
 import mmap
+import os
+import platform
+import subprocess
 import sys
 from collections import deque
 from typing import Any
@@ -161,3 +164,33 @@ def test_what_a_process_has_alone_is_less_than_what_it_sees() -> None:
     memory = process_memory()
     assert memory is not None
     assert MB < memory.unique < memory.resident
+
+
+ARRAYS = """
+import resource, sys
+import numpy as np
+from nsactors.namespace.memory import keep_freed_memory
+kept = keep_freed_memory()
+for _ in range(3):
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        a = np.ones(500_000)
+        b = a + a
+        del a, b
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults < 1_000)
+"""
+
+
+def test_memory_of_temporary_arrays_is_kept_for_the_next_ones() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc can be told to")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    assert run_python(ARRAYS, environment) == "True True"
+    assert run_python(ARRAYS, {**environment, "MALLOC_TRIM_THRESHOLD_": "131072"}).startswith("False")
+
+
+def run_python(program: str, environment: dict[str, str]) -> str:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
