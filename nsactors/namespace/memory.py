@@ -25,25 +25,24 @@ _ELSEWHERE = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, Fra
 _PROMPT_NAMES = frozenset({"In", "exit", "quit", "get_ipython", "open"})  # every IPython has these
 _SHARED = frozenset({"ray", "mmap"})  # packages of what stands for shared memory
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEPT_BYTES = 64 * 1024 * 1024
-_FROM_SYSTEM_BYTES = 32 * 1024 * 1024  # the most that glibc takes
+# Parameters of mallopt, and the variables by which glibc lets users set them. The most that it takes for the second one
+# is 32 MB.
+_MALLOC = ((-1, "MALLOC_TRIM_THRESHOLD_", 64 * 1024 * 1024), (-3, "MALLOC_MMAP_THRESHOLD_", 32 * 1024 * 1024))
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep up to 64 MB that have been freed, for the next arrays; whether that is done.
 
     By default the C library gives back most of it at once, and the kernel clears every page when it is asked for again:
-    half of the time that NumPy needs for temporary arrays of some megabytes. A user's own setting in the environment
-    stands, and other C libraries do as they like.
+    half of the time that NumPy needs for temporary arrays of some megabytes. A user's own settings in the environment
+    go before, and other C libraries do as they like.
     """
-    if "MALLOC_TRIM_THRESHOLD_" in os.environ or "MALLOC_MMAP_THRESHOLD_" in os.environ:
-        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # not glibc
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _FROM_SYSTEM_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
+    settings = [(parameter, os.environ.get(variable, ""), usual) for parameter, variable, usual in _MALLOC]
+    return all(mallopt(parameter, int(own) if own.isdigit() else usual) for parameter, own, usual in settings)
 
 
 def namespace_memory(names: Mapping[str, Any], top: int) -> NamespaceMemory:
