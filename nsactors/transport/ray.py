@@ -43,6 +43,7 @@ from nsactors.transport.versions import versions_here
 __all__ = ["RayBackend", "RayTransport"]
 
 PARK_AGAIN_S = 0.1
+UNPARK_S = 2.0
 MAX_CONCURRENCY = 10_000  # long polls of every engine and client, and the calls beside them
 
 
@@ -183,8 +184,8 @@ class _RayLauncher:
     async def unpark(self) -> None:
         """Return when Ray knows that nothing is parked any more; ``RayController.never`` is about to end."""
         if self._never is not None:
-            with contextlib.suppress(Exception):  # however it ended
-                await self._never
+            with contextlib.suppress(Exception):  # however it ended, and if it does not
+                await asyncio.wait_for(asyncio.wrap_future(self._never.future()), UNPARK_S)
 
     def kill(self, address: Any) -> None:
         import ray
