@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsactors.core.cluster import EngineInfo, Recovery
-from nsactors.core.stream import Outbox
+from nsactors.core.stream import SendWindow
 from nsactors.errors import EngineLost
 from nsactors.results import Call
 from nsactors.transport.base import Addressed, EngineGone, Transport
@@ -21,13 +21,13 @@ class Line:
 
     Attributes:
         engine: the incarnation that takes requests, or did so last.
-        outbox: what is on its way there.
+        window: what is on its way there.
         away: it has died, and its next incarnation is not here yet.
         replays: that one will have its namespace, so what it had not answered is sent again.
     """
 
     engine: EngineInfo
-    outbox: Outbox[Letter]
+    window: SendWindow[Letter]
     away: bool = False
     replays: bool = False
 

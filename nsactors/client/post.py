@@ -30,7 +30,7 @@ from nsactors.core.messages import (
     StreamText,
 )
 from nsactors.core.payload import Payload
-from nsactors.core.stream import Outbox
+from nsactors.core.stream import SendWindow
 from nsactors.errors import ClusterUnreachable, EngineLost
 from nsactors.results import Call, Terms
 from nsactors.transport.base import EngineGone, Transport
@@ -136,11 +136,11 @@ class Post:
             if len(sent) == len(calls):
                 delivered = self._transport.take([letter.pending for letter in sent], TAKE_S)
             for letter, content in zip(sent, delivered or (), strict=False):
-                self._deliver(letter, letter.line.outbox, content)
+                self._deliver(letter, letter.line.window, content)
         except BaseException:  # Ctrl-C between an answer and its call's end: another thread goes on with it
             for letter, content in zip(sent, delivered or (), strict=False):
                 if letter.pending is None and not letter.call.done:
-                    self._later(partial(self._deliver, letter, letter.line.outbox, content))
+                    self._later(partial(self._deliver, letter, letter.line.window, content))
             raise
         finally:  # after Ctrl-C while one is unpickled, too: it is brought again
             for letter in sent:
@@ -160,7 +160,7 @@ class Post:
             withdrawn = [
                 letter.call
                 for line in self._lines.values()
-                for letter in line.outbox.take_back(lambda letter: letter.call.request_id in requests)
+                for letter in line.window.take_back(lambda letter: letter.call.request_id in requests)
             ]
             held = [i for request in requests if (i := self._open.get(request)) and i.engine is None]
             for letter in held:  # or it might be sent before it is ended
@@ -180,11 +180,11 @@ class Post:
     def add_engine(self, engine: EngineInfo) -> None:
         """An engine takes requests; what was held for it is sent."""
         with self._lock:
-            line = self._lines.setdefault(engine.engine_id, Line(engine, Outbox(WINDOW)))
+            line = self._lines.setdefault(engine.engine_id, Line(engine, SendWindow(WINDOW)))
             if line.engine == engine:
                 return
             held = [letter for letter in self._letters_of(line) if line.replays or letter.engine is None]
-            line.engine, line.outbox, line.away = engine, Outbox(WINDOW), False
+            line.engine, line.window, line.away = engine, SendWindow(WINDOW), False
             for place, letter in enumerate(held):
                 letter.take_back(in_front=place == 0)
             if held and held[0].losses > LOSSES:
@@ -209,7 +209,7 @@ class Post:
                 return carriers
             if not left.returns:
                 del self._lines[left.engine_id]
-            unanswered = line.outbox.drain()
+            unanswered = line.window.drain()
             if was_away:  # what was sent has been waiting for the next incarnation
                 unanswered = [letter for letter in self._letters_of(line) if letter.engine or not left.returns]
             return carriers + [letter.call for letter in unanswered if not letter.carries_tasks]
@@ -250,7 +250,7 @@ class Post:
 
     def _offer(self, letter: Letter) -> bool:
         letter.engine = letter.line.engine
-        return letter.line.outbox.offer(letter, letter.relayed) is not None
+        return letter.line.window.offer(letter, letter.relayed) is not None
 
     def _send(self, letters: Sequence[Letter]) -> None:
         """Send letters that say the same and go the same way."""
@@ -261,7 +261,7 @@ class Post:
             failure = ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
             for letter in letters:
                 if letter.pending is None:
-                    self._make_room(letter.line.outbox)
+                    self._make_room(letter.line.window)
                     self.end(letter.call, None, failure)
 
     def _listen(self, letters: Iterable[Letter]) -> None:
@@ -270,41 +270,41 @@ class Post:
                 pending = None if letter.heard else letter.pending
                 letter.heard = letter.heard or pending is not None
             if pending is not None:
-                deliver = partial(self._deliver, letter, letter.line.outbox, lingers=False)
+                deliver = partial(self._deliver, letter, letter.line.window, lingers=False)
                 self._transport.when_answered(pending, deliver)
 
-    def _send_waiting(self, outbox: Outbox[Letter]) -> None:
+    def _send_waiting(self, window: SendWindow[Letter]) -> None:
         with self._lock:
-            while letter := outbox.next():
+            while letter := window.next():
                 self._send([letter])
                 self._listen([letter])
 
-    def _deliver(self, letter: Letter, outbox: Outbox[Letter], content: Any, *, lingers: bool = True) -> None:
-        """Take what came back for a letter sent from this outbox; quickly, unless the thread may linger."""
+    def _deliver(self, letter: Letter, window: SendWindow[Letter], content: Any, *, lingers: bool = True) -> None:
+        """Take what came back for a letter sent through this window; quickly, unless the thread may linger."""
         engine = letter.engine
         assert engine is not None, "what has been answered has been sent"
         try:
             reply, payload = self._transport.open(engine, content)
         except EngineGone as gone:
-            if outbox is letter.line.outbox or engine is not letter.line.engine:  # else it has been sent again
+            if window is letter.line.window or engine is not letter.line.engine:  # else it has been sent again
                 self._later(partial(self._take_loss, letter, engine, gone))
         except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
-            self._make_room(outbox)
+            self._make_room(window)
             self.end(letter.call, None, error)
         else:
             if lingers or payload is None or len(payload.data) < LARGE_BYTES:
-                self._take_reply(letter, engine, outbox, reply, payload)
+                self._take_reply(letter, engine, window, reply, payload)
             else:
-                self._later(partial(self._take_reply, letter, engine, outbox, reply, payload))
+                self._later(partial(self._take_reply, letter, engine, window, reply, payload))
 
-    def _make_room(self, outbox: Outbox[Letter]) -> None:
-        # The outbox it was sent from: by now the engine may have been brought back, and have another.
+    def _make_room(self, window: SendWindow[Letter]) -> None:
+        # The window it was sent through: by now the engine may have been brought back, and have another.
         with self._lock:
-            if outbox.settle():
-                self._later(partial(self._send_waiting, outbox))
+            if window.settle():
+                self._later(partial(self._send_waiting, window))
 
     def _take_reply(
-        self, letter: Letter, engine: EngineInfo, outbox: Outbox[Letter], reply: Reply, payload: Payload | None
+        self, letter: Letter, engine: EngineInfo, window: SendWindow[Letter], reply: Reply, payload: Payload | None
     ) -> None:
         call = letter.call
         call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
@@ -314,7 +314,7 @@ class Post:
         with self._lock:
             if letter.pending is not None:  # else this was interrupted after it
                 letter.pending = None
-                self._make_room(outbox)
+                self._make_room(window)
                 if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
                     self._stops_seen[engine] += 1
             call.output.finish(reply.tail)

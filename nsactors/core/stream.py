@@ -1,4 +1,4 @@
-"""The order in which an engine takes requests, and outboxes that keep what is in flight bounded."""
+"""The order in which an engine takes requests, and send windows that keep what is in flight bounded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from nsactors.core.messages import RequestId
 
-__all__ = ["InstructionStream", "Outbox", "Verdict"]
+__all__ = ["InstructionStream", "SendWindow", "Verdict"]
 
 T = TypeVar("T")
 
@@ -67,17 +67,17 @@ class InstructionStream:
         self._aborted.update(r for r in requests if r.seq > self._last_seq.get(r.client, -1))
 
 
-class Outbox(Generic[T]):
-    """At most ``window`` items in flight; the rest wait here, first in first out.
+class SendWindow(Generic[T]):
+    """At most ``size`` items in flight; the rest wait here, first in first out.
 
     Items may take different *lanes*, ways that keep order each for itself and not among one another. So all that is in
     flight is on one lane; what takes another waits until they have been answered.
     """
 
-    def __init__(self, window: int) -> None:
-        if window < 1:
-            raise ValueError(f"a send window holds at least one item, not {window}")
-        self._window = window
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"a send window holds at least one item, not {size}")
+        self._size = size
         self._in_flight = 0
         self._lane: object = None
         self._waiting: deque[tuple[T, object]] = deque()
@@ -116,7 +116,7 @@ class Outbox(Generic[T]):
         return waiting
 
     def _has_room(self, lane: object) -> bool:
-        return not self._in_flight or (self._in_flight < self._window and lane == self._lane)
+        return not self._in_flight or (self._in_flight < self._size and lane == self._lane)
 
     def _let_go(self, item: T, lane: object) -> T:
         self._lane = lane

@@ -54,7 +54,7 @@ def test_clocks_can_be_taken_away() -> None:
 
 
 def test_functions_that_do_not_exist_are_named() -> None:
-    unknown = ["nsactors.nowhere:f", "nsactors.core.targets:f", "nsactors.core.stream:Outbox.f"]
+    unknown = ["nsactors.nowhere:f", "nsactors.core.targets:f", "nsactors.core.stream:SendWindow.f"]
     assert tracing.install(unknown) == unknown
 
 

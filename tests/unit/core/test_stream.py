@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsactors.core.messages import RequestId
-from nsactors.core.stream import InstructionStream, Outbox, Verdict
+from nsactors.core.stream import InstructionStream, SendWindow, Verdict
 
 
 def ann(seq: int) -> RequestId:
@@ -56,19 +56,19 @@ def test_an_abort_concerns_one_client(stream: InstructionStream) -> None:
 
 
 @pytest.fixture
-def outbox() -> Outbox[str]:
-    return Outbox(window=2)
+def window() -> SendWindow[str]:
+    return SendWindow(size=2)
 
 
-def test_what_fits_into_the_window_is_sent_at_once(outbox: Outbox[str]) -> None:
-    assert [outbox.offer(item) for item in "abc"] == ["a", "b", None]
+def test_what_fits_into_the_window_is_sent_at_once(window: SendWindow[str]) -> None:
+    assert [window.offer(item) for item in "abc"] == ["a", "b", None]
 
 
-def test_an_answer_lets_the_next_go(outbox: Outbox[str]) -> None:
+def test_an_answer_lets_the_next_go(window: SendWindow[str]) -> None:
     for item in "abcd":
-        outbox.offer(item)
-    assert outbox.next() is None
-    assert [(outbox.settle(), outbox.next()) for _ in range(4)] == [
+        window.offer(item)
+    assert window.next() is None
+    assert [(window.settle(), window.next()) for _ in range(4)] == [
         (True, "c"),
         (True, "d"),
         (False, None),
@@ -76,84 +76,84 @@ def test_an_answer_lets_the_next_go(outbox: Outbox[str]) -> None:
     ]
 
 
-def test_nothing_overtakes_what_waits_when_there_is_room_again(outbox: Outbox[str]) -> None:
+def test_nothing_overtakes_what_waits_when_there_is_room_again(window: SendWindow[str]) -> None:
     for item in "abc":
-        outbox.offer(item)
-    outbox.settle()
-    assert outbox.offer("d") is None
-    assert outbox.next() == "c"
+        window.offer(item)
+    window.settle()
+    assert window.offer("d") is None
+    assert window.next() == "c"
 
 
-def test_some_of_what_waits_can_be_taken_back(outbox: Outbox[str]) -> None:
+def test_some_of_what_waits_can_be_taken_back(window: SendWindow[str]) -> None:
     for item in "abcde":
-        outbox.offer(item)
-    assert outbox.take_back(lambda item: item == "d") == ["d"]
-    outbox.settle()
-    outbox.settle()
-    assert [outbox.next(), outbox.next(), outbox.next()] == ["c", "e", None]
+        window.offer(item)
+    assert window.take_back(lambda item: item == "d") == ["d"]
+    window.settle()
+    window.settle()
+    assert [window.next(), window.next(), window.next()] == ["c", "e", None]
 
 
-def test_what_waits_can_be_given_up(outbox: Outbox[str]) -> None:
+def test_what_waits_can_be_given_up(window: SendWindow[str]) -> None:
     for item in "abcd":
-        outbox.offer(item)
-    assert (outbox.drain(), outbox.settle(), len(outbox)) == (["c", "d"], False, 1)
+        window.offer(item)
+    assert (window.drain(), window.settle(), len(window)) == (["c", "d"], False, 1)
 
 
 def test_a_window_holds_at_least_one() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        Outbox(0)
+        SendWindow(0)
 
 
 @given(st.integers(1, 4), st.lists(st.booleans(), max_size=60))
-def test_all_are_sent_once_in_order_and_no_more_than_the_window_at_a_time(window: int, offers: list[bool]) -> None:
-    outbox: Outbox[int] = Outbox(window)
+def test_all_are_sent_once_in_order_and_no_more_than_the_window_at_a_time(size: int, offers: list[bool]) -> None:
+    window: SendWindow[int] = SendWindow(size)
     sent: list[int] = []
     offered = answered = 0
     for offer in offers:
         if offer:
-            going = outbox.offer(offered)
+            going = window.offer(offered)
             offered += 1
         elif answered < len(sent):
-            outbox.settle()
+            window.settle()
             answered += 1
-            going = outbox.next()
+            going = window.next()
         else:
             continue
         sent += [] if going is None else [going]
-        assert len(sent) - answered <= window
-        assert len(outbox) == offered - answered
+        assert len(sent) - answered <= size
+        assert len(window) == offered - answered
     assert sent == list(range(len(sent)))
-    assert len(sent) - answered == min(window, offered - answered)
+    assert len(sent) - answered == min(size, offered - answered)
 
 
 def test_what_takes_another_lane_waits_until_all_in_flight_are_answered() -> None:
-    outbox: Outbox[str] = Outbox(window=4)
-    assert [outbox.offer("a", "direct"), outbox.offer("b", "direct"), outbox.offer("c", "relay")] == ["a", "b", None]
-    assert (outbox.settle(), outbox.next()) == (True, None)
-    assert (outbox.settle(), outbox.next()) == (True, "c")
+    window: SendWindow[str] = SendWindow(size=4)
+    assert [window.offer("a", "direct"), window.offer("b", "direct"), window.offer("c", "relay")] == ["a", "b", None]
+    assert (window.settle(), window.next()) == (True, None)
+    assert (window.settle(), window.next()) == (True, "c")
 
 
-def test_nothing_overtakes_what_waits_for_its_lane(outbox: Outbox[str]) -> None:
-    outbox.offer("a", "direct")
-    outbox.offer("b", "relay")
-    assert outbox.offer("c", "direct") is None
-    outbox.settle()
-    assert (outbox.next(), outbox.next()) == ("b", None)
+def test_nothing_overtakes_what_waits_for_its_lane(window: SendWindow[str]) -> None:
+    window.offer("a", "direct")
+    window.offer("b", "relay")
+    assert window.offer("c", "direct") is None
+    window.settle()
+    assert (window.next(), window.next()) == ("b", None)
 
 
 @given(st.lists(st.sampled_from(["direct", "relay", None]), max_size=60))
 def test_all_in_flight_are_on_one_lane_and_leave_in_order(events: list[str | None]) -> None:
-    outbox: Outbox[tuple[int, str]] = Outbox(window=3)
+    window: SendWindow[tuple[int, str]] = SendWindow(size=3)
     sent: list[tuple[int, str]] = []
     offered = answered = 0
     for lane in events:
         if lane is not None:
-            going = outbox.offer((offered, lane), lane)
+            going = window.offer((offered, lane), lane)
             offered += 1
         elif answered < len(sent):
-            outbox.settle()
+            window.settle()
             answered += 1
-            going = outbox.next()
+            going = window.next()
         else:
             continue
         sent += [] if going is None else [going]
