@@ -20,7 +20,7 @@ import cloudpickle
 
 __all__ = ["TIMEOUT_S", "Gate", "open_gate", "wait_until"]
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 """A bound for a hang, never the expected wait."""
 
 
@@ -75,12 +75,12 @@ def open_gate(folder: Path) -> Iterator[Gate]:
         gate.close()
 
 
-def wait_until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
     """Return when ``condition()`` holds: for what nobody announces, such as news that is sent in rounds."""
     pause = threading.Event()
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"this does not hold after {TIMEOUT_S:g} s"
+        assert time.monotonic() < deadline, f"this does not hold after {timeout_s:g} s"
         pause.wait(0.01)
 
 
@@ -95,9 +95,9 @@ def _pass_through(arrived_path: str, opened_path: str, *, holding_gil: bool) -> 
         os.write(arrived, b".")
         if holding_gil:  # a PyDLL keeps the GIL during the call
             question = ctypes.create_string_buffer(struct.pack("ihh", opened, select.POLLIN, 0))
-            passed = ctypes.PyDLL(None).poll(question, 1, 30_000)
+            passed = ctypes.PyDLL(None).poll(question, 1, 60_000)
         else:
-            passed = select.select([opened], [], [], 30.0)[0]
+            passed = select.select([opened], [], [], 60.0)[0]
         if not passed:
             raise TimeoutError("nobody has opened the gate")
         return "passed"

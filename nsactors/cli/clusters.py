@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsactors.cli.common import attached, cluster_argument, json_option, print_json, print_table, the_cluster
+from nsactors.cli.common import (
+    attached,
+    checked,
+    cluster_argument,
+    job_folder,
+    json_option,
+    plain_refusals,
+    print_json,
+    print_table,
+    the_cluster,
+)
 from nsactors.core.hosts import hosts_from_text
 from nsactors.errors import NoSuchEngine, bytes_from_words
 from nsactors.transport.registry import ClusterRecord, Registry, check_name
@@ -23,25 +33,11 @@ __all__ = ["list_clusters", "logs", "start", "status", "stop"]
 SOURCE_CHARS = 40
 
 
-def _checked(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """A callback for what is refused before anything is started."""
-
-    def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-        try:
-            if value:
-                check(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-        return value
-
-    return callback
-
-
 @click.command()
 @click.option("-n", type=click.IntRange(min=0), help="How many engines; the default is one a core.")
 @click.option(
     "--name",
-    callback=_checked(check_name),
+    callback=checked(check_name),
     help="What to call it; the default is cluster-1, cluster-2 and so on.",
 )
 @click.option("--foreground", is_flag=True, help="Stay here until Ctrl-C, in place of going to the background.")
@@ -61,13 +57,13 @@ def _checked(check: Callable[[str], object]) -> Callable[[click.Context, click.P
     "--memory",
     "object_store_memory",
     metavar="SIZE",
-    callback=_checked(bytes_from_words),
+    callback=checked(bytes_from_words),
     help="The size of the object store, such as 500MB.",
 )
 @click.option(
     "--hosts",
     default="",
-    callback=_checked(hosts_from_text),
+    callback=checked(hosts_from_text),
     metavar="A,B:4",
     help="Machines to start engines on by ssh, in place of this one.",
 )
@@ -104,9 +100,13 @@ def start(
         **options,
     )
     if foreground:
-        from nsactors.cli.serving import serve
+        from nsactors.cli.serving import STOPPED, leave, serve
 
-        serve(asked, lambda record, engines: _tell_started(record.name, engines, as_json), Registry())
+        with plain_refusals():
+            ran = serve(asked, lambda record, engines: _tell_started(record.name, engines, as_json), Registry())
+        if not ran:
+            click.echo(f"Error: {STOPPED}", err=True)
+            leave()
         return
     from nsactors.cli.detaching import start_in_background
 
@@ -126,18 +126,31 @@ def _tell_started(name: str, engines: int, as_json: bool) -> None:
 
 @click.command()
 @cluster_argument
-@click.option("--all", "everything", is_flag=True, help="All of yours on this machine.")
-def stop(name: str | None, everything: bool) -> None:
+@click.option("--all", "everything", is_flag=True, help="All of yours that can be ended from here.")
+@click.option("--forget", is_flag=True, help="Only strike it off the list: it has ended where nobody could see it.")
+def stop(name: str | None, everything: bool, forget: bool) -> None:
     """End a cluster: the only one, or that of this NAME.
 
     What its engines hold is gone then. Returns when no process and no file of it is left.
     """
-    from nsactors.cli.detaching import stop_cluster
+    from nsactors.cli.detaching import forget_cluster, stop_cluster
 
+    if forget and everything:
+        raise click.UsageError("clusters are forgotten one by one: --forget NAME")
     registry = Registry()
+    failures = []
     for record in registry.records() if everything else [registry.find(name)]:
-        stop_cluster(record, registry)
-        click.echo(f"The cluster {record.name!r} has ended.")
+        if forget:
+            forget_cluster(record, registry)
+            return click.echo(f"The cluster {record.name!r} is off the list; nothing has been ended.")
+        try:
+            stop_cluster(record, registry)
+        except click.ClickException as failure:
+            failures.append(failure.message)
+        else:
+            click.echo(f"The cluster {record.name!r} has ended.")
+    if failures:
+        raise click.ClickException("\n".join(failures))
 
 
 @click.command("list")
@@ -192,18 +205,29 @@ def _first_line(source: str) -> str:
 def logs(name: str | None, engine: int | None, lines: int) -> None:
     """Show the last lines that a cluster's own process has written, or one of its engines.
 
-    The log of a cluster that has died stays until one of the same name is started.
+    The log of a cluster that has died stays until one of the same name is started, and that of a batch job in the job's
+    folder.
     """
     if engine is not None:
         with attached(name, "logs") as client:
             paths = _engine_logs(client, engine)
     else:
-        registry = Registry()
-        dead = name is not None and all(record.name != name for record in registry.records())
-        paths = [os.fspath(registry.log_path(name if dead and name is not None else registry.find(name).name))]
+        paths = [_log_of(name, Registry())]
     for path in paths:
         for line in _last_lines(path, lines):
             click.echo(line)
+
+
+def _log_of(name: str | None, registry: Registry) -> str:
+    """Where the process of a cluster writes, or has written before it died."""
+    living = registry.records()
+    if name is None or any(record.name == name for record in living):
+        record = registry.find(name)
+        if record.connection is not None and not record.log:
+            raise click.ClickException(f"{record.name!r} keeps no log: it runs at a terminal, and writes there")
+        return record.log or os.fspath(registry.log_path(record.name))
+    places = [registry.log_path(name), job_folder(registry, name) / "job.log"]
+    return os.fspath(next((path for path in places if path.exists()), places[0]))
 
 
 def _engine_logs(client: Client, engine_id: int) -> list[str]:

@@ -5,27 +5,44 @@ from __future__ import annotations
 import getpass
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsactors.core.targets import Targets, targets_from_text
-from nsactors.errors import NsactorsError
+from nsactors.errors import (
+    ClusterStopped,
+    ClusterUnreachable,
+    ConnectionLost,
+    NoEngines,
+    NoSuchEngine,
+    NsactorsError,
+    NsactorsWarning,
+    TargetError,
+)
 
 if TYPE_CHECKING:
     from nsactors.client import Client
-    from nsactors.transport.registry import ClusterRecord
+    from nsactors.transport.registry import ClusterRecord, Registry
 
 __all__ = [
     "INTERRUPTED",
     "TARGETS",
     "PlainErrors",
+    "advice_at_a_shell",
     "attached",
+    "checked",
     "cluster_argument",
     "cluster_option",
+    "in_words",
+    "job_folder",
     "json_option",
+    "plain_refusals",
+    "plain_warnings",
     "print_json",
     "print_table",
     "targets_option",
@@ -43,9 +60,44 @@ class PlainErrors(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(context)
-        except NsactorsError as error:
-            raise click.ClickException(str(error)) from error
+            with plain_warnings():
+                return super().invoke(context)
+        except BrokenPipeError:  # nobody reads what is printed any more, of which click says nothing
+            raise
+        except (NsactorsError, OSError) as error:
+            raise click.ClickException(in_words(error)) from error
+
+
+def in_words(error: Exception) -> str:
+    """What an error says to people; of a file that cannot be used, which one and why."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Meanwhile warnings of nsactors are told as they are, without the line of code that gave them."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, NsactorsWarning):
+                click.echo(f"Warning: {message}", err=True)
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def plain_refusals() -> Iterator[None]:
+    """Meanwhile what is refused of what was typed is told in a sentence; nothing else is to be done in the block."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 class _TargetsType(click.ParamType[Targets]):
@@ -82,6 +134,20 @@ cluster_option: Decorator = click.option(
 )
 
 
+def checked(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """A callback for what people type is refused before anything is done."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        try:
+            if value:
+                check(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        return value
+
+    return callback
+
+
 def the_cluster(name: str | None) -> ClusterRecord:
     """The cluster of this name, or the only one.
 
@@ -91,6 +157,11 @@ def the_cluster(name: str | None) -> ClusterRecord:
     from nsactors.transport.registry import Registry
 
     return Registry().find(name)
+
+
+def job_folder(registry: Registry, name: str) -> Path:
+    """Where the files of a batch job are, if its user has not said where."""
+    return registry.folder.parent / "jobs" / name
 
 
 @contextmanager
@@ -103,8 +174,41 @@ def attached(name: str | None, purpose: str) -> Iterator[Client]:
     """
     from nsactors.client import Client
 
-    with Client(name, f"{getpass.getuser()} ({purpose})") as client:
-        yield client
+    try:
+        with Client(name, f"{getpass.getuser()} ({purpose})") as client:
+            yield client
+    except (ConnectionLost, TargetError) as error:
+        raise click.ClickException(advice_at_a_shell(error, name)) from error
+
+
+def advice_at_a_shell(error: NsactorsError, name: str | None = None) -> str:
+    """What an error says where commands are typed, if its own advice is what Python programs can do.
+
+    Args:
+        error: which.
+        name: of the cluster, as it was typed.
+    """
+    match error:
+        case ClusterStopped():
+            return "the cluster has stopped: `nsactors start` starts another one"
+        case ClusterUnreachable(address=address, reason=reason):
+            named = name or _the_only_one()
+            return (
+                f"no cluster answers at {address}: {reason}. `nsactors logs{named and f' {named}'}` may say why, and "
+                f"`nsactors stop{named and f' {named}'}` ends what is left of it"
+            )
+        case NoSuchEngine(ids=(), engine_id=engine_id):
+            return f"there is no engine {engine_id}, nor any other: `nsactors engines add N` starts some"
+        case NoEngines(hint=None):
+            return "there are no engines: `nsactors engines add N` starts some"
+    return str(error)
+
+
+def _the_only_one() -> str:
+    from nsactors.transport.registry import Registry
+
+    records = Registry().records()
+    return records[0].name if len(records) == 1 else ""
 
 
 def print_json(value: Any) -> None:

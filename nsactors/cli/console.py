@@ -46,10 +46,9 @@ def _run(client: Client, cluster: str, targets: Targets) -> None:
 
     client.wait_for_engines()
     where = "all of them" if targets == "all" else engine_ranges(resolve(targets, client.ids))
+    there = engine_ranges(client.ids) if client.ids else "no engine yet; `nsactors engines add N` starts some"
     config = Config()
-    config.TerminalInteractiveShell.banner1 = BANNER.format(
-        cluster=cluster, engines=engine_ranges(client.ids), where=where
-    )
+    config.TerminalInteractiveShell.banner1 = BANNER.format(cluster=cluster, engines=there, where=where)
     config.TerminalInteractiveShell.confirm_exit = False
     app: Any = TerminalIPythonApp.instance(config=config, user_ns={"rc": client})
     app.initialize(argv=[])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,13 +16,17 @@ from nsactors.cli.common import (
     cluster_argument,
     cluster_option,
     json_option,
+    plain_refusals,
     print_json,
     print_table,
     targets_option,
     the_cluster,
 )
 from nsactors.core.targets import Targets
-from nsactors.errors import engine_ranges
+from nsactors.errors import EngineStartError, EngineStartWarning, engine_ranges
+
+if TYPE_CHECKING:
+    from nsactors.client import Client
 
 __all__ = ["engines", "interrupt"]
 
@@ -53,21 +60,44 @@ def list_engines(name: str | None, /, as_json: bool) -> None:
 @click.argument("n", type=click.IntRange(min=1))
 @click.option("--recovery", type=click.Choice(["restart", "replay", "none"]), help="What becomes of one that dies.")
 @click.option("--on", metavar="HOST", help="The machine they are to be on.")
-@click.option("--num-cpus", type=float, help="Cores that each counts for.")
-@click.option("--num-gpus", type=float, help="GPUs that each gets.")
+@click.option("--num-cpus", type=click.FloatRange(min=0), help="Cores that each counts for.")
+@click.option("--num-gpus", type=click.FloatRange(min=0), help="GPUs that each gets.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until they are there.")
 @click.pass_obj
 def add(name: str | None, /, n: int, no_wait: bool, **options: Any) -> None:
-    """Start N more, as those of this cluster were started unless you say otherwise."""
+    """Start N more, as those of this cluster were started unless you say otherwise.
+
+    Exits with status 1 if some cannot start, or have no place: the latter start when they have one.
+    """
     from nsactors.cluster.attached import AttachedCluster
 
     record = the_cluster(name)
     with attached(record.name, "engines add") as client:
         given = {option: value for option, value in options.items() if value is not None}
-        ids = AttachedCluster(client, record.options).start_engines(n, **given)
-        if not no_wait:
+        with plain_refusals():
+            ids = AttachedCluster(client, record.options).start_engines(n, **given)
+        problems = {} if no_wait else _wait_for(client, ids)
+    if there := [engine_id for engine_id in ids if engine_id not in problems]:
+        click.echo(f"{'asked for' if no_wait else 'added'}: {engine_ranges(there)}")
+    if problems:
+        raise click.ClickException("\n".join(map(str, problems.values())))
+
+
+def _wait_for(client: Client, ids: Sequence[int]) -> dict[int, EngineStartError]:
+    """Wait for engines; those that do not come, and why."""
+    roster = client.session.roster
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EngineStartWarning)  # it is told as an error
+        with contextlib.suppress(EngineStartError):
             client.wait_for_engines()
-    click.echo(f"{'asked for' if no_wait else 'added'}: {engine_ranges(ids)}")
+    waiting = {
+        engine_id: problem.with_advice(
+            f"It starts when it has one; `nsactors engines remove {engine_id}` takes it back"
+        )
+        for engine_id, problem in roster.waiting.items()
+    }
+    problems = {**roster.start_failures, **waiting}
+    return {engine_id: problems[engine_id] for engine_id in ids if engine_id in problems}
 
 
 @engines.command()

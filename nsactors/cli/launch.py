@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from nsactors.transport.registry import Registry
+from nsactors.cli.common import checked, job_folder, plain_refusals
+from nsactors.errors import ClusterNameTaken, bytes_from_words
+from nsactors.transport.registry import check_name
 
 __all__ = ["launch"]
 
@@ -30,7 +31,9 @@ def _batch(name: str, system: str, submit: str) -> click.Command:
         default=0,
         help="How many engines on each; the default is one for each core that the job has there.",
     )
-    @click.option("--name", default=name, show_default=True, help="What clients call the cluster.")
+    @click.option(
+        "--name", default=name, show_default=True, callback=checked(check_name), help="What clients call the cluster."
+    )
     @click.option(
         "--recovery",
         type=click.Choice(["restart", "replay", "none"]),
@@ -55,7 +58,11 @@ def _batch(name: str, system: str, submit: str) -> click.Command:
         show_default=True,
         help="Seconds before the time limit at which engines are saved.",
     )
-    @click.option("--object-store-memory", help="Of each node, such as 2GB; the default is a third of its memory.")
+    @click.option(
+        "--object-store-memory",
+        callback=checked(bytes_from_words),
+        help="Of each node, such as 2GB; the default is a third of its memory.",
+    )
     @click.option("--folder", type=click.Path(path_type=Path), help="For the job's files; all nodes must see it.")
     @click.option("--python", default=sys.executable, help="The interpreter on the nodes; the default is this one.")
     @click.option("--template", type=click.File(), help="A batch script with @names for what is filled in.")
@@ -95,7 +102,7 @@ def join(name: str, folder: Path | None) -> None:
     from nsactors.transport.ray_node import NodePlan
     from nsactors.transport.registry import Registry
 
-    plan = (folder or _job_folder(Registry(), name)) / "node.json"
+    plan = (folder or job_folder(Registry(), name)) / "node.json"
     if not plan.exists():
         raise click.ClickException(f"no job of yours is the cluster {name!r}: there is no {plan}")
     told = take_part(NodePlan.from_json(plan.read_text()), lambda: click.echo(f"this machine takes part in {name!r}"))
@@ -106,9 +113,13 @@ def join(name: str, folder: Path | None) -> None:
 @launch.command("ray")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("-n", "engines", type=click.IntRange(0), help="How many engines; the default is one a core of the head.")
-@click.option("--name", default="lab", show_default=True, help="What clients call the cluster.")
+@click.option(
+    "--name", default="lab", show_default=True, callback=checked(check_name), help="What clients call the cluster."
+)
 @click.option("--recovery", type=click.Choice(["restart", "replay", "none"]), help="What becomes of engines that die.")
-@click.option("--num-cpus", type=float, help="Cores that each engine asks for: nodes come as they are needed.")
+@click.option(
+    "--num-cpus", type=click.FloatRange(min=0), help="Cores that each engine asks for: nodes come as they are needed."
+)
 def launch_ray(config: Path, engines: int | None, name: str, recovery: str | None, num_cpus: float | None) -> None:
     """Start a cluster on Ray's cluster launcher.
 
@@ -126,10 +137,6 @@ def launch_ray(config: Path, engines: int | None, name: str, recovery: str | Non
         f"the cluster {name!r} is up. Attach on its head node: `ray attach {config}`, then `nsactors console {name}`.\n"
         f"End it with `ray down {config}`"
     )
-
-
-def _job_folder(registry: Registry, name: str) -> Path:
-    return registry.folder.parent / "jobs" / name
 
 
 def _submit(
@@ -155,19 +162,20 @@ def _submit(
     from nsactors.cluster.resources import store_bytes
     from nsactors.cluster.submitting import Submission
     from nsactors.core.batch import BatchJob
-    from nsactors.transport.registry import Registry, check_name
+    from nsactors.transport.registry import Registry
 
     registry = Registry()
-    check_name(name)
-    folder = (folder or _job_folder(registry, name)).absolute()
+    folder = (folder or job_folder(registry, name)).absolute()
     job = BatchJob(name, nodes, engines_per_node, str(folder), python, options, warning_s)
     kept = {"recovery": recovery, "journal": journal}
-    plan = JobPlan(name, nodes, engines_per_node, store_bytes(object_store_memory, None), kept)
-    submission = Submission(scheduler, job, plan, template and template.read())
+    with plain_refusals():
+        plan = JobPlan(name, nodes, engines_per_node, store_bytes(object_store_memory, None), kept)
+        submission = Submission(scheduler, job, plan, template and template.read())
     if show:
         return click.echo(submission.script, nl=False)
-    if any(record.name == name for record in registry.records()):
-        raise click.ClickException(f"a cluster {name!r} of yours runs already; give this one another --name")
+    for record in registry.records():
+        if record.name == name:
+            raise ClusterNameTaken(name, None if record.owner.is_here else record.owner.host)
     if submission.saved and not (goes_on or fresh):
         raise click.ClickException(
             f"an earlier job has saved its engines in {folder / 'state'}: go on with them by --continue, or forget "

@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
+from nsactors.cli.common import in_words, plain_warnings
 from nsactors.cluster import Cluster
 from nsactors.core.hosts import hosts_from_text
 from nsactors.core.idleness import Idleness
@@ -25,11 +26,13 @@ from nsactors.errors import ClusterUnreachable, ConnectionLost, NsactorsError, b
 from nsactors.transport.base import ControllerProxy
 from nsactors.transport.certificates import encrypted
 from nsactors.transport.leftovers import MARK, end_leftovers
+from nsactors.transport.ray_runtime import ray_runtime
 from nsactors.transport.registry import ClusterRecord, Registry
 
-__all__ = ["ServeOptions", "main", "serve"]
+__all__ = ["STOPPED", "ServeOptions", "leave", "main", "serve"]
 
 LOOK_S = 5.0
+STOPPED = "the cluster was stopped while it was starting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class ServeOptions:
     hosts: str = ""
 
 
-def serve(options: ServeOptions, report: Callable[[ClusterRecord, int], object], registry: Registry) -> None:
+def serve(options: ServeOptions, report: Callable[[ClusterRecord, int], object], registry: Registry) -> bool:
     """Start a cluster, and keep it until SIGTERM, SIGINT or its idle limit ends it.
 
     Args:
@@ -69,26 +72,34 @@ def serve(options: ServeOptions, report: Callable[[ClusterRecord, int], object],
         report: called when its engines are there, with what is known of it and their number.
         registry: where it is written down.
 
+    Returns:
+        Whether it ran: not if it was ended while it was starting, and then :func:`leave` is what is left to do.
+
     Raises:
         NsactorsError: if it cannot be started.
+        OSError: if it cannot be written down.
+        ValueError: if the options make no cluster.
     """
-    record = registry.reserve(options.name, options=options.engine_options)
-    os.environ[MARK] = record.mark
-    with contextlib.ExitStack() as undo:
-        undo.callback(_forget, registry, record)
-        with _until_signalled():
-            if options.tls and not options.hosts:
-                undo.enter_context(encrypted(os.environ))
-            cluster = _on_hosts(options, undo) if options.hosts else _on_ray(options)
-            undo.callback(cluster.stop_cluster_sync)
-            client = cluster.start_and_connect_sync()
-            log = os.fspath(registry.log_path(record.name)) if options.detached else ""
-            running = replace(record, connection=cluster.connection_info(), log=log)
-            registry.update(running)
-            engines, controller = len(client), client.session.transport.controller
-            client.close()  # nobody looks at what it would hear
+    ran = False
+    with contextlib.ExitStack() as undo, _until_signalled() as end:
+        record = registry.reserve(options.name, options=options.engine_options)
+        undo.callback(_forget, registry, record, end)
+        os.environ[MARK] = record.mark
+        if options.tls and not options.hosts:
+            undo.enter_context(encrypted(os.environ))
+        cluster = _on_hosts(options, undo) if options.hosts else _on_ray(options)
+        undo.callback(cluster.stop_cluster_sync)
+        client = cluster.start_and_connect_sync()
+        log = os.fspath(registry.log_path(record.name)) if options.detached else ""
+        running = replace(record, connection=cluster.connection_info(), log=log)
+        registry.update(running)
+        engines, controller = len(client), client.session.transport.controller
+        client.close()  # nobody looks at what it would hear
+        if not end.wanted:
             report(running, engines)
-            _stay(controller, options.idle_shutdown_min)
+            ran = True
+            _stay(controller, options.idle_shutdown_min, end)
+    return ran
 
 
 def _on_ray(options: ServeOptions) -> Cluster:
@@ -116,33 +127,58 @@ def main() -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # who starts a cluster sees what it says meanwhile
 
         def report(record: ClusterRecord, engines: int) -> None:
+            _write_into(record.log)  # the last that may fail: who is told that it runs finds it so
             json.dump({"name": record.name, "engines": engines}, answer)
-            _write_into(record.log)
             answer.close()
 
         try:
-            serve(ServeOptions(**json.load(sys.stdin)), report, Registry())
-        except (NsactorsError, ValueError, TypeError) as error:
-            json.dump({"error": str(error)}, answer)
+            with plain_warnings():
+                ran = serve(ServeOptions(**json.load(sys.stdin)), report, Registry())
+        except (NsactorsError, ValueError, TypeError, OSError) as error:
+            json.dump({"error": in_words(error)}, answer)
             sys.exit(1)
+        if not ran:
+            json.dump({"error": STOPPED}, answer)
+            answer.close()
+            leave()
+
+
+def leave() -> NoReturn:
+    """End this process at once, with status 1, after a cluster was ended while it was starting.
+
+    What there was of its Ray has been killed. The thread that starts it waits for that for up to a minute, and an exit
+    in the usual way would wait for the thread.
+    """
+    ray_runtime.remove_folder()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class _Ended(BaseException):
     """Somebody has asked this process to end; no ``Exception``, so that nothing on the way takes it for a failure."""
 
 
-@contextlib.contextmanager
-def _until_signalled() -> Iterator[None]:
-    """SIGTERM and SIGINT leave the block; afterwards nothing disturbs the tidying."""
+class _End:
+    """Of a cluster: ``wanted`` if somebody has asked for it or nobody uses it, and so not if it has died."""
 
-    def end(number: int, frame: object) -> None:
+    wanted = False
+
+
+@contextlib.contextmanager
+def _until_signalled() -> Iterator[_End]:
+    """SIGTERM and SIGINT leave the block; afterwards nothing disturbs the tidying."""
+    end = _End()
+
+    def leave_block(number: int, frame: object) -> None:
+        end.wanted = True  # for Python drops what is raised while it runs a callback of its own, as in an import
         raise _Ended
 
     numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
     for number in numbers:
-        signal.signal(number, end)
+        signal.signal(number, leave_block)
     try:
-        yield
+        yield end
     except _Ended:
         return
     finally:
@@ -150,11 +186,11 @@ def _until_signalled() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _stay(controller: ControllerProxy, idle_limit_min: float | None) -> None:
+def _stay(controller: ControllerProxy, idle_limit_min: float | None, end: _End) -> None:
     limit_s = math.inf if idle_limit_min is None else 60 * idle_limit_min
     idleness = Idleness(limit_s, time.monotonic())
     pause = threading.Event()
-    while True:
+    while not end.wanted:
         pause.wait(min(LOOK_S, limit_s / 4))
         try:
             clients, work = controller.clients(), controller.running().values()
@@ -164,14 +200,15 @@ def _stay(controller: ControllerProxy, idle_limit_min: float | None) -> None:
             print(f"the cluster has ended by itself: {error}", file=sys.stderr)
             return
         running, completed = sum(len(entries) for _, entries in work), sum(count for count, _ in work)
-        if idleness.is_over(clients=len(clients), running=running, completed=completed, at=time.monotonic()):
-            return
+        end.wanted = idleness.is_over(clients=len(clients), running=running, completed=completed, at=time.monotonic())
 
 
-def _forget(registry: Registry, record: ClusterRecord) -> None:
-    """No process and no file of it is to stay."""
+def _forget(registry: Registry, record: ClusterRecord, end: _End) -> None:
+    """No process and no file of it is to stay, but for the log of one that has died: it may say why."""
+    if end.wanted:
+        threading.excepthook = lambda thread: None  # Ray's would tell people that its servers have gone
     end_leftovers(record.mark)
-    registry.remove(record)
+    registry.remove(record, keeps_log=not end.wanted)
 
 
 def _write_into(path: str) -> None:

@@ -235,7 +235,10 @@ class Client(Everywhere, SharedWork, TaskWork, Hosting):
 
     @property
     def recoveries(self) -> list[RecoveryReport]:
-        """What became of namespaces that were recovered since this client came, oldest first."""
+        """What became of namespaces that were recovered since this client came, oldest first.
+
+        The last report of each engine is always among them; old ones are forgotten when they list 2,500 names in all.
+        """
         reports = list(self._session.recoveries)
         self._session.ledger.heard(map(str, reports))
         return reports

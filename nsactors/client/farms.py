@@ -59,8 +59,10 @@ class Farms:
         return [call for farm in self._made() for call in farm.open_calls()]
 
     def assigned(self) -> tuple[int, dict[int, int]]:
-        """How many items of its own tasks wait for an engine, and how many each engine has."""
-        return (0, {}) if self._own is None else self._own.assigned()
+        """How many items wait for an engine, and how many each engine has: of its own tasks, and all detached ones."""
+        waiting, own = (0, {}) if self._own is None else self._own.assigned()
+        more, detached = self.detached.assigned()
+        return waiting + more, {i: own.get(i, 0) + detached.get(i, 0) for i in own.keys() | detached.keys()}
 
     def close(self) -> None:
         """End: tasks that have not ended fail with ``ClientClosed``, and detached ones go on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class Ledger:
         self._notices: list[str] = []
         self._deaths: dict[int, str] = {}
         self._deaths_seen: set[int] = set()
+        self._joined: dict[int, float] = {}
 
     def engine_died(self, engine_id: int, notice: str) -> None:
         """An engine has died, which people are to hear of, unless a call of theirs has told them."""
@@ -38,6 +40,7 @@ class Ledger:
         """An engine is there, or there again: if it dies, that is news."""
         with self._lock:
             self._deaths_seen.discard(engine_id)
+            self._joined[engine_id] = time.time()
 
     def tell(self, notice: str) -> None:
         """Something has happened that people are to hear of."""
@@ -67,7 +70,8 @@ class Ledger:
             for call in calls:
                 if isinstance(self._unseen.pop(call.request_id, None), EngineLost):
                     self._deaths.pop(call.engine_id, None)
-                    self._deaths_seen.add(call.engine_id)
+                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else it is back by now
+                        self._deaths_seen.add(call.engine_id)
 
     def report(self) -> str:
         """What is to be told since the last report: notices, and what failed unseen, equal failures once."""

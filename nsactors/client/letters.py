@@ -22,12 +22,14 @@ class Line:
     Attributes:
         engine: the incarnation that takes requests, or did so last.
         window: what is on its way there.
+        stops_seen: how many failures on that incarnation that stop what follows have been heard of.
         away: it has died, and its next incarnation is not here yet.
         replays: that one will have its namespace, so what it had not answered is sent again.
     """
 
     engine: EngineInfo
     window: SendWindow[Letter]
+    stops_seen: int = 0
     away: bool = False
     replays: bool = False
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -75,7 +74,6 @@ class Post:
         self._lines: dict[int, Line] = {}
         self._open: dict[RequestId, Letter] = {}
         self._recent = RecentCalls()
-        self._stops_seen: Counter[EngineInfo] = Counter()
         self._overtaken = Overtaken()
 
     def submit(
@@ -107,9 +105,8 @@ class Post:
                 if line is None or (line.away and terms.carries_tasks):
                     strangers.append(call)
                     continue
-                stops_seen = self._stops_seen.get(line.engine, 0)
                 letter = self._open[number] = Letter(
-                    call, line, stops_seen, prepared, terms.stops_on_error, relayed, terms.carries_tasks
+                    call, line, line.stops_seen, prepared, terms.stops_on_error, relayed, terms.carries_tasks
                 )
                 if not line.away and self._offer(letter):
                     leaving.append(letter)
@@ -143,10 +140,10 @@ class Post:
                     self._later(partial(self._deliver, letter, letter.line.window, content))
             raise
         finally:  # after Ctrl-C while one is unpickled, too: it is brought again
-            for letter in sent:
-                if delivered is None or not letter.call.done:
+            if left := [letter for letter in sent if delivered is None or not letter.call.done]:
+                for letter in left:
                     letter.heard = letter.pending is None
-            self._listen(sent)
+                self._listen(left)
         return delivered is not None and all(call.done for call in calls)
 
     def listen_to_strays(self, sent_before: float) -> None:
@@ -184,7 +181,7 @@ class Post:
             if line.engine == engine:
                 return
             held = [letter for letter in self._letters_of(line) if line.replays or letter.engine is None]
-            line.engine, line.window, line.away = engine, SendWindow(WINDOW), False
+            line.engine, line.window, line.stops_seen, line.away = engine, SendWindow(WINDOW), 0, False
             for place, letter in enumerate(held):
                 letter.take_back(in_front=place == 0)
             if held and held[0].losses > LOSSES:
@@ -316,7 +313,7 @@ class Post:
                 letter.pending = None
                 self._make_room(window)
                 if letter.stops_on_error and isinstance(reply.outcome, Failed | Expired):
-                    self._stops_seen[engine] += 1
+                    letter.line.stops_seen += engine is letter.line.engine
             call.output.finish(reply.tail)
             complete = call.output.complete
             if not complete:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -46,7 +45,7 @@ from nsactors.core.cluster import (
 )
 from nsactors.core.messages import Capability, Operation
 from nsactors.core.payload import Payload
-from nsactors.core.recovery import RecoveryReport
+from nsactors.core.recovery import RecoveryReports
 from nsactors.errors import (
     ClientClosed,
     ClusterStopped,
@@ -64,7 +63,6 @@ __all__ = ["Session"]
 ABORT_WAIT_S = 0.5  # an engine that does not answer for so long is held by C code, and so is its queue
 PUSH_GRACE_S = 1.0
 RETRY_S = 0.5
-RECOVERIES = 1_000  # reports that are kept
 _USUAL_TERMS = Terms()
 
 
@@ -82,7 +80,7 @@ class Session:
         self.transport = transport
         self.name = name
         self.ledger = Ledger()
-        self.recoveries: deque[RecoveryReport] = deque(maxlen=RECOVERIES)
+        self.recoveries = RecoveryReports()
         self._callbacks = Callbacks()
         self.roster = Roster(self._callbacks.call)
         self.closed = False
@@ -290,7 +288,7 @@ class Session:
                     came_back = self.roster.get(engine.engine_id) is not None
                     self._add_engine(engine)
                     if came_back and engine.recovered is not None:
-                        self.recoveries.append(engine.recovered)
+                        self.recoveries.add(engine.recovered)
                         self.ledger.tell(str(engine.recovered))
                 case EngineLeft():
                     self._take_leave(event)
@@ -319,6 +317,7 @@ class Session:
 
     def _add_engine(self, engine: EngineInfo) -> None:
         self._post.add_engine(engine)
+        self.ledger.engine_joined(engine.engine_id)
         self.roster.add(engine)
 
     def _lose_engine(self, engine: EngineInfo, gone: EngineGone) -> None:

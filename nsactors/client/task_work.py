@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from nsactors.client.hosting import waits_by_engine
 from nsactors.client.tasks import TaskStatus
 from nsactors.core.targets import Targets, resolve
-from nsactors.results import Call
 
 if TYPE_CHECKING:
     from nsactors.client.session import Session
@@ -83,14 +82,15 @@ class TaskWork(ABC):
 
         Returns:
             For each id ``queue`` (calls of this client that are not answered), ``completed`` (calls of all clients),
-            ``tasks`` (of load-balanced views, counted in items), ``running`` (what it runs, as far as it has said) and
-            ``waits`` (what code on it waits for at services, such as ``"recv from 2 tag 5 for 12 s"``);
-            and under ``"unassigned"`` the number of tasks without an engine.
+            ``tasks`` (of this client's load-balanced views, and detached ones of all, counted in items), ``running``
+            (what it runs, as far as it has said) and ``waits`` (what code on it waits for at services, such as
+            ``"recv from 2 tag 5 for 12 s"``); and under ``"unassigned"`` the number of tasks without an engine.
         """
         ids = resolve(targets, self.ids)
         running = self.session.transport.controller.running()
         unassigned, assigned = self.session.assigned_tasks()
         waits = waits_by_engine(self.session.transport.services.waiting())
+        open_tasks = [task for task in self.tasks() if task.ended is None] if verbose else []
         status: dict[Any, Any] = {"unassigned": unassigned}
         for engine_id in ids:
             mine = [call.label for call in self.session.open_calls({engine_id})]
@@ -98,12 +98,12 @@ class TaskWork(ABC):
             status[engine_id] = {
                 "queue": mine if verbose else len(mine),
                 "completed": completed,
-                "tasks": _labels(self.session.open_tasks(), engine_id) if verbose else assigned.get(engine_id, 0),
+                "tasks": _labels(open_tasks, engine_id) if verbose else assigned.get(engine_id, 0),
                 "running": entries[-1].source if entries else None,
                 "waits": waits.get(engine_id, []),
             }
         return status
 
 
-def _labels(tasks: Iterable[Call], engine_id: int) -> list[str]:
-    return [call.label for call in tasks if call.engine_id == engine_id]
+def _labels(tasks: Iterable[TaskStatus], engine_id: int) -> list[str]:
+    return [task.label for task in tasks if engine_id in task.engines]

@@ -15,7 +15,7 @@ from nsactors.cluster.options import EngineKeywords, engine_options
 from nsactors.cluster.resources import available_cores, store_bytes, thread_environment
 from nsactors.cluster.scaling import Scaling, whole_number
 from nsactors.core.cluster import EngineOptions
-from nsactors.errors import ClusterStopped, EngineStartWarning
+from nsactors.errors import ClusterStopped, EngineStartError, EngineStartWarning
 from nsactors.transport.base import Backend
 from nsactors.transport.connection import ConnectionInfo
 
@@ -120,6 +120,10 @@ class Cluster(Scaling):
             self.start_cluster_sync()
             client = self._running()
             wait_for_engines(client.session, n, START_TIMEOUT_S, patient=False)
+        except EngineStartError as error:
+            self.stop_cluster_sync()
+            advice = "The cluster has been stopped: remove the cause and start it again, or ask for fewer"
+            raise error.with_advice(advice) from None
         except BaseException:  # Ctrl-C too: nobody would stop what has been started so far
             self.stop_cluster_sync()
             raise

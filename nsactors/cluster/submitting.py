@@ -67,7 +67,10 @@ class Submission:
         path.write_text(self.script)
         with open(path) as script:
             answer = self._run(*self._scheduler.submit, stdin=script.fileno())
-        self.job_id = self._scheduler.job_of(answer)
+        try:
+            self.job_id = self._scheduler.job_of(answer)
+        except ValueError as error:
+            raise LaunchError(str(error)) from None
         return self.job_id
 
     def wait(self, registry: Registry, timeout_s: float | None = None) -> ClusterRecord:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nsactors.core.scheduling import GiveUp, Ran
+from nsactors.errors import SchedulerOverloaded
 
 __all__ = ["KeptTask", "KeptTasks", "Piece"]
 
 LIMIT_TASKS = 20_000
 LIMIT_BYTES = 200_000_000  # of small results and output, in the memory of who keeps them
 LIMIT_STORED_BYTES = 4_000_000_000  # of large ones, in the object store, which can put them on disk
+LIMIT_INPUT_BYTES = 2_000_000_000  # of arguments of tasks that have not ended, in the memory of who keeps them
 REMEMBERED = 10_000  # tasks that have been dropped, whose name is still known
 
 Piece = tuple[Ran, int] | GiveUp
@@ -31,6 +33,7 @@ class KeptTask:
         copies: whether arrays in its results are copies that can be written to.
         joins: whether its results are parts of one sequence.
         submitted: when, in seconds since the epoch.
+        input_bytes: the size of its arguments, which are held until it has ended.
         handle: of its keeper, which drops it with the task.
         pieces: what has come, in the order in which it came.
         ended: when all of it had come.
@@ -45,6 +48,7 @@ class KeptTask:
     copies: bool
     joins: bool
     submitted: float
+    input_bytes: int = 0
     handle: Any = None
     pieces: list[Piece] = field(default_factory=list)
     ended: float | None = None
@@ -62,6 +66,7 @@ class KeptTasks:
         limit_tasks: how many that have ended are kept.
         limit_bytes: how much of the keeper's memory all may take.
         limit_stored_bytes: how much of the object store.
+        limit_input_bytes: how much the arguments of those that have not ended may take.
 
     Example:
         >>> kept = KeptTasks(limit_tasks=1)
@@ -77,22 +82,31 @@ class KeptTasks:
         limit_tasks: int = LIMIT_TASKS,
         limit_bytes: int = LIMIT_BYTES,
         limit_stored_bytes: int = LIMIT_STORED_BYTES,
+        limit_input_bytes: int = LIMIT_INPUT_BYTES,
     ) -> None:
         self._limit_tasks = limit_tasks
         self._limit_bytes = limit_bytes
         self._limit_stored_bytes = limit_stored_bytes
+        self._limit_input_bytes = limit_input_bytes
         self._tasks: dict[int, KeptTask] = {}
         self._ended: deque[int] = deque()
         self._dropped: dict[int, str] = {}
-        self._nbytes = self._stored_bytes = 0
+        self._nbytes = self._stored_bytes = self._input_bytes = 0
 
     def __iter__(self) -> Iterator[KeptTask]:
         """In the order of submission."""
         return iter(list(self._tasks.values()))
 
     def enter(self, task: KeptTask) -> None:
-        """A task has been submitted."""
+        """A task has been submitted.
+
+        Raises:
+            SchedulerOverloaded: if there is no room for its arguments; there always is for those of a single task.
+        """
+        if self._input_bytes and self._input_bytes + task.input_bytes > self._limit_input_bytes:
+            raise SchedulerOverloaded(task.label, self._input_bytes)
         self._tasks[task.number] = task
+        self._input_bytes += task.input_bytes
 
     def get(self, number: int) -> KeptTask | None:
         """A task; None if nothing of it is kept, or ever was."""
@@ -124,12 +138,13 @@ class KeptTasks:
     def end(self, number: int, at: float) -> None:
         """All of a task has come."""
         self._tasks[number].ended = at
+        self._input_bytes -= self._tasks[number].input_bytes
         self._ended.append(number)
         self._make_room()
 
     def withdraw(self, number: int) -> None:
         """A task has not been submitted after all."""
-        self._tasks.pop(number, None)
+        self._input_bytes -= self._tasks.pop(number).input_bytes
 
     def _make_room(self) -> None:
         while len(self._ended) > 1 and self._has_too_much():

@@ -7,6 +7,7 @@ who never received it comes back.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from nsactors.errors import ServiceOverloaded
 
-__all__ = ["Answer", "Desk", "Machine", "Ticket", "Waiting"]
+__all__ = ["Answer", "Desk", "Desks", "Machine", "Ticket", "Waiting", "name_of"]
 
 MOST_WAITING = 8_000  # each of them holds a place of the host's; it has 20,000
 REMEMBERED = 1_000
@@ -124,10 +125,12 @@ class Desk:
 
     Args:
         machine: what answers.
+        waiting: how many calls wait, if there are more than those of this desk.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, waiting: Callable[[], int] | None = None) -> None:
         self._machine = machine
+        self._all_waiting = waiting or self.count_waiting
         self._parties: dict[str, _Party] = {}
         self._open: dict[Ticket, tuple[Any, float]] = {}
         self._taken: dict[Ticket, Answer] = {}
@@ -165,7 +168,7 @@ class Desk:
             answers = self._settle(self._machine.handle(ticket, request))
         except Exception as error:  # the machine's own: whoever caused it is told
             answers = self._settle([Answer(ticket, error=error)])
-        if len(self._open) > MOST_WAITING and ticket in self._open:
+        if ticket in self._open and self._all_waiting() > MOST_WAITING:
             answers += self._settle(self._machine.withdraw(ticket))
             answers += self._settle([Answer(ticket, error=ServiceOverloaded(MOST_WAITING))])
         return answers
@@ -181,8 +184,7 @@ class Desk:
             return [*self._settle(self._machine.withdraw(ticket)), _withdrawn(ticket)]
         if (answer := self._taken.pop(ticket, None)) is not None:
             return self._settle(self._machine.give_back(answer))
-        if (party := self._parties.get(ticket.party)) is not None:
-            party.withdrawn.append(ticket.number)
+        self._parties.setdefault(ticket.party, _Party()).withdrawn.append(ticket.number)
         return []
 
     def leave(self, party: str, *, died: bool = False) -> list[Answer]:
@@ -200,6 +202,10 @@ class Desk:
         """The service ends: everybody who waits is told, each by an error of its own."""
         return self._settle([Answer(ticket, error=make_error()) for ticket in self._open])
 
+    def count_waiting(self) -> int:
+        """How many calls wait here."""
+        return len(self._open)
+
     def waiting(self) -> list[Waiting]:
         """The calls that have not been answered, in the order in which they were made."""
         return [Waiting(ticket, self._machine.describe(request), at) for ticket, (request, at) in self._open.items()]
@@ -211,6 +217,28 @@ class Desk:
             if answer.takes:
                 self._taken[answer.ticket] = answer
         return settled
+
+
+class Desks(dict[str, Desk]):
+    """Services by keys, none of which is used again: who calls one that was closed reaches no later one of its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._serials = itertools.count(1)
+
+    def open(self, name: str, make: Callable[[], Machine]) -> str:
+        """The key of the service of this name, which is made if there is none."""
+        for key in self:
+            if name_of(key) == name:
+                return key
+        key = f"{name}#{next(self._serials)}"
+        self[key] = Desk(make(), lambda: sum(desk.count_waiting() for desk in self.values()))
+        return key
+
+
+def name_of(key: str) -> str:
+    """The name of the service that has this key."""
+    return key.rpartition("#")[0]
 
 
 def _withdrawn(ticket: Ticket) -> Answer:

@@ -196,4 +196,4 @@ class OutputAssembler:
     def finish(self, tail: OutputBatch) -> list[OutputChunk]:
         """Take the reply's tail, which says how much there is in all."""
         self._expected = tail.start + len(tail.chunks)
-        return self.add(tail)
+        return self.add(tail) if tail.chunks else []

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nsactors.core.journal import Entry, Journal, Snapshot
 from nsactors.core.messages import Execute, RequestId
 
-__all__ = ["Divergence", "NotReplayed", "RecoveryReport", "recover"]
+__all__ = ["Divergence", "NotReplayed", "RecoveryReport", "RecoveryReports", "recover"]
 
 _SHOWN = 10
+_REMEMBERED = 2_500  # reports and what they list, of about 100 bytes each
 
 
 class NotReplayed(NamedTuple):
@@ -81,6 +82,34 @@ class RecoveryReport:
         lines += _listed("ended otherwise", map(str, self.diverged))
         lines += _listed("lost", (f"{name} ({reason})" for name, reason in self.lost))
         return "\n".join(lines)
+
+
+class RecoveryReports:
+    """The last report of each engine, and of older ones the newest, as far as there is room; oldest first.
+
+    Args:
+        limit: how many reports, and items listed in them, there is room for.
+    """
+
+    def __init__(self, limit: int = _REMEMBERED) -> None:
+        self._limit = limit
+        self._reports: list[RecoveryReport] = []
+
+    def __iter__(self) -> Iterator[RecoveryReport]:
+        return iter(self._reports)
+
+    def add(self, report: RecoveryReport) -> None:
+        """An engine has been recovered; older reports may have to go."""
+        reports = [*self._reports, report]
+        last = {each.engine_id: each for each in reports}
+        excess = sum(map(_size, reports)) - self._limit
+        kept = []
+        for each in reports:
+            if excess > 0 and each is not last[each.engine_id]:
+                excess -= _size(each)
+            else:
+                kept.append(each)
+        self._reports = kept  # in one step: others may be reading
 
 
 def recover(
@@ -157,6 +186,11 @@ def _without_history(entry: Entry) -> Entry:
     if isinstance(entry.operation, Execute):
         return replace(entry, operation=entry.operation._replace(store_history=False))
     return entry
+
+
+def _size(report: RecoveryReport) -> int:
+    listed = report.restored, report.remade, report.not_replayed, report.diverged, report.lost
+    return 1 + sum(map(len, listed))
 
 
 def _ended(error: str) -> str:

@@ -24,6 +24,7 @@ from nsactors.errors.joining import (
     ClusterNameTaken,
     ClusterNotFound,
     ClusterNotReady,
+    RayImportedFirst,
     VersionMismatch,
 )
 from nsactors.errors.launching import LaunchError
@@ -35,6 +36,7 @@ from nsactors.errors.tasks import (
     ImpossibleDependency,
     InvalidDependency,
     SchedulerLost,
+    SchedulerOverloaded,
     TaskLost,
     TaskTimeout,
     UnmetDependency,
@@ -56,7 +58,6 @@ from nsactors.errors.tree import (
     NsactorsError,
     ObjectLost,
     ProtocolError,
-    RayImportedFirst,
     ResultUnavailable,
     SerializationError,
     StoreFull,
@@ -115,6 +116,7 @@ __all__ = [
     "RemoteError",
     "ResultUnavailable",
     "SchedulerLost",
+    "SchedulerOverloaded",
     "SerializationError",
     "ServiceClosed",
     "ServiceError",

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from nsactors.errors.tree import ConnectionLost, NsactorsError
 from nsactors.errors.wording import columns
 
-__all__ = ["AccessRefused", "ClusterNameTaken", "ClusterNotFound", "ClusterNotReady", "VersionMismatch"]
+__all__ = [
+    "AccessRefused",
+    "ClusterNameTaken",
+    "ClusterNotFound",
+    "ClusterNotReady",
+    "RayImportedFirst",
+    "VersionMismatch",
+]
 
 
 class ClusterNotFound(ConnectionLost):
@@ -42,13 +49,23 @@ class ClusterNotReady(ConnectionLost):
 
 
 class ClusterNameTaken(NsactorsError):
-    """A cluster of this ``name`` runs already."""
+    """A cluster of this name runs already.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"a cluster {name!r} of yours runs already: `nsactors stop {name}` ends it, or take another name"
-        )
+    Args:
+        name: of the cluster.
+        host: where its owner is, if that cannot be looked at from here; it may have ended.
+    """
+
+    def __init__(self, name: str, host: str | None = None) -> None:
+        text = f"a cluster {name!r} of yours runs already: `nsactors stop {name}` ends it, or take another name"
+        if host is not None:
+            text += (
+                f". It was started on {host}, and cannot be looked at from here: "
+                f"if it has ended, `nsactors stop --forget {name}` strikes it off the list"
+            )
+        super().__init__(text)
         self.name = name
+        self.host = host
 
 
 class AccessRefused(ConnectionLost):
@@ -63,6 +80,16 @@ class AccessRefused(ConnectionLost):
         super().__init__(f"the cluster at {address} does not let you in: {reason}. Only who started it has its token")
         self.address = address
         self.reason = reason
+
+
+class RayImportedFirst(NsactorsError, RuntimeError):
+    """Ray was to be started, or joined, by a process that has imported Ray with settings of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Ray was imported before nsactors could make it safe: bound to this machine alone, with a token. "
+            "Start the Cluster, or make the Client, before 'import ray'; or call ray.init() yourself first"
+        )
 
 
 class VersionMismatch(ConnectionLost):

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from nsactors.errors.sizes import bytes_in_words
 from nsactors.errors.tree import EngineError, NsactorsError
 
-__all__ = ["ImpossibleDependency", "InvalidDependency", "SchedulerLost", "TaskLost", "TaskTimeout", "UnmetDependency"]
+__all__ = [
+    "ImpossibleDependency",
+    "InvalidDependency",
+    "SchedulerLost",
+    "SchedulerOverloaded",
+    "TaskLost",
+    "TaskTimeout",
+    "UnmetDependency",
+]
 
 
 class UnmetDependency(NsactorsError):
@@ -78,6 +87,23 @@ class SchedulerLost(NsactorsError):
         )
         self.call = call
         self.reason = reason
+
+
+class SchedulerOverloaded(NsactorsError):
+    """A detached task is refused, since the arguments of those that have not ended take all the room there is.
+
+    Args:
+        call: the task, such as ``"apply(f)"``.
+        held_bytes: the size of those arguments.
+    """
+
+    def __init__(self, call: str, held_bytes: int) -> None:
+        super().__init__(
+            f"{call} is not submitted: detached tasks that have not ended hold {bytes_in_words(held_bytes)} of "
+            "arguments. Let some of them end; or push large data once, and give tasks a Reference to its name"
+        )
+        self.call = call
+        self.held_bytes = held_bytes
 
 
 class TaskLost(EngineError):

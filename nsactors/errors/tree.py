@@ -21,7 +21,7 @@
     │   └── VersionMismatch      see ``joining``
     ├── ClusterNameTaken         see ``joining``
     ├── StoreFull
-    ├── RayImportedFirst         also RuntimeError
+    ├── RayImportedFirst         also RuntimeError (see ``joining``)
     ├── EngineError
     │   ├── EngineLost
     │   ├── EngineStartError
@@ -30,6 +30,7 @@
     ├── TaskAborted
     ├── TaskTimeout              also TimeoutError (see ``tasks``)
     ├── SchedulerLost            see ``tasks``
+    ├── SchedulerOverloaded      see ``tasks``
     ├── UnmetDependency          see ``tasks``
     ├── ImpossibleDependency     see ``tasks``
     ├── InvalidDependency        also TypeError (see ``tasks``)
@@ -70,7 +71,6 @@ __all__ = [
     "NsactorsError",
     "ObjectLost",
     "ProtocolError",
-    "RayImportedFirst",
     "ResultUnavailable",
     "SerializationError",
     "StoreFull",
@@ -90,11 +90,12 @@ class NoEngines(TargetError):
     """No engine is connected.
 
     Args:
-        hint: what to do about it; the default says how to start some.
+        hint: what to do about it; the default, None, says how to start some.
     """
 
-    def __init__(self, hint: str = "start some with Cluster(n=4), or wait for those that are joining") -> None:
-        super().__init__(f"no engines are connected: {hint}")
+    def __init__(self, hint: str | None = None) -> None:
+        text = hint or "start some with Cluster(n=4), or wait for those that are joining"
+        super().__init__(f"no engines are connected: {text}")
         self.hint = hint
 
 
@@ -225,16 +226,6 @@ class ClusterUnreachable(ConnectionLost):
         self.reason = reason
 
 
-class RayImportedFirst(NsactorsError, RuntimeError):
-    """Ray was to be started, or joined, by a process that has imported Ray with settings of its own."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Ray was imported before nsactors could make it safe: bound to this machine alone, with a token. "
-            "Start the Cluster, or make the Client, before 'import ray'; or call ray.init() yourself first"
-        )
-
-
 class EngineError(NsactorsError):
     """An engine, not the code it ran, failed."""
 
@@ -281,12 +272,16 @@ class EngineStartError(EngineError):
         engine_id: int,
         reason: str,
         stderr_tail: str = "",
-        after: str = "The other engines go on. Remove the cause and add an engine, or ask for fewer",
+        after: str = "Remove the cause and add an engine, or ask for fewer; those that are there go on",
     ) -> None:
         super().__init__(f"engine {engine_id} did not start: {reason}\n" + last_lines(stderr_tail) + after)
         self.engine_id = engine_id
         self.reason = reason
         self.stderr_tail = stderr_tail
+
+    def with_advice(self, after: str) -> "EngineStartError":
+        """This error, where something else can be done."""
+        return type(self)(self.engine_id, self.reason, self.stderr_tail, after)
 
 
 class ObjectLost(EngineError):

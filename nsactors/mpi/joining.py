@@ -15,7 +15,7 @@ from typing import NamedTuple
 from nsactors.errors import MpiError
 from nsactors.namespace.mpi_use import bar_mpi, is_initialised, unbar_mpi
 
-__all__ = ["Place", "Standing", "bar", "join", "load", "place", "standing"]
+__all__ = ["Place", "Standing", "bar", "bar_fresh", "join", "load", "place", "standing"]
 
 # What other process managers, and former worlds, may have left.
 _LEFTOVERS = ("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_SPAWNED", "MPI_LOCALNRANKS", "MPI_LOCALRANKID")
@@ -109,6 +109,12 @@ def join(environment: Mapping[str, str], size: int, limit_s: float) -> tuple[int
 def bar(error: MpiError) -> None:
     """Let every use of MPI on this engine raise ``error``, until it joins a world."""
     bar_mpi(vars(sys.modules["__main__"]), error)
+
+
+def bar_fresh(error: MpiError) -> None:
+    """As :func:`bar`, for a new process; one that has joined a later world meanwhile is left alone."""
+    if not is_initialised():
+        bar(error)
 
 
 @contextmanager

@@ -166,14 +166,16 @@ class World:
         self._ending.start()
 
     def _take_down(self, error: WorldBroken) -> None:
-        self._close_server()
-        with contextlib.suppress(NsactorsError):  # the client, or the cluster, is gone as well
-            take_down(self._session, [i for i in self.ranks if i != error.lost_engine], error)
+        try:
+            self._close_server()
+        finally:
+            with contextlib.suppress(NsactorsError):  # the client, or the cluster, is gone as well
+                take_down(self._session, [i for i in self.ranks if i != error.lost_engine], error)
 
     def _bar(self, engine_id: int, error: WorldBroken) -> None:
         with self._barring, contextlib.suppress(NsactorsError):  # it has gone again
             if self._error is error:  # else the world is being made anew
-                call(self._session, [engine_id], joining.bar, error)
+                call(self._session, [engine_id], joining.bar_fresh, error)
 
     def _close_server(self) -> None:
         server, self._server = self._server, None

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -21,7 +23,7 @@ from nsactors.core.messages import ClearOutput, Display, ExecuteResult
 from nsactors.namespace.cell_sources import CellSources
 from nsactors.namespace.gate import CellLoop, run_user_code
 from nsactors.namespace.output import Output
-from nsactors.namespace.shell import Completions
+from nsactors.namespace.shell import KEPT_CELLS, Completions, forget_input
 
 __all__ = ["IPythonShell"]
 
@@ -47,7 +49,8 @@ class _CellCompiler(CachingCompiler):
     def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
         """Keep the source of a cell that is about to be compiled; its file name."""
         name = super().cache(transformed_code, number, raw_code)
-        self._filename_map.pop(self._sources.begin(name), None)
+        for gone in self._sources.begin(name):
+            self._filename_map.pop(gone, None)
         return name
 
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
@@ -131,6 +134,11 @@ class _EngineInteractiveShell(InteractiveShell):
             raise
         process.returncode = self.user_ns["_exit_code"] = os.waitstatus_to_exitcode(status)
 
+    @contextmanager
+    def _tee(self, channel: str) -> Iterator[None]:
+        """IPython's own keeps all that cells print, for ``%notebook``."""
+        yield
+
     def showtraceback(self, *args: Any, **kwargs: Any) -> None:
         """Errors travel in the reply and are drawn by the client."""
 
@@ -191,10 +199,30 @@ class IPythonShell:
 
     def run_cell(self, code: str, *, silent: bool, store_history: bool) -> None:
         """Run a cell; what it raised is raised here."""
-        result = self._shell.run_cell(code, store_history=store_history and not silent, silent=silent)
+        try:
+            result = self._shell.run_cell(code, store_history=store_history and not silent, silent=silent)
+        finally:
+            self._forget_cell(self.execution_count - 1 - KEPT_CELLS)
         error = result.error_before_exec or result.error_in_exec
         if error is not None:
             raise error
+
+    def _forget_cell(self, number: int) -> None:
+        """Forget a cell that came long ago: IPython keeps more of each than 1 kB, and all results that were shown.
+
+        ``Out`` is its own affair: it has a limit there.
+        """
+        shell = self._shell
+        history: Any = shell.history_manager
+        getattr(history, "outputs", {}).clear()  # for %notebook; IPython 9.0 has neither
+        getattr(history, "exceptions", {}).pop(number, None)
+        history.output_hist_reprs.pop(number, None)
+        del history.db_input_cache[:-KEPT_CELLS]
+        for inputs in (history.input_hist_parsed, history.input_hist_raw):
+            forget_input(inputs, number)
+        shell.user_ns.pop(f"_i{number}", None)
+        for name in (f"_i{number}", f"_{number}"):
+            shell.user_ns_hidden.pop(name, None)
 
     def reset(self) -> None:
         """Forget every name the user made, and the histories."""

@@ -21,7 +21,7 @@ from nsactors.core.messages import ExecuteResult
 from nsactors.namespace.cell_sources import CellSources
 from nsactors.namespace.gate import CellLoop, run_user_code
 from nsactors.namespace.output import Output
-from nsactors.namespace.shell import Completions
+from nsactors.namespace.shell import KEPT_CELLS, Completions, forget_input
 
 __all__ = ["PlainShell", "complete_names", "describe", "fresh_names"]
 
@@ -56,7 +56,15 @@ class PlainShell:
             self._run(code, show=not silent)
         finally:
             if store_history:
+                self._forget_cell(self.execution_count - KEPT_CELLS)
                 self.execution_count += 1
+
+    def _forget_cell(self, number: int) -> None:
+        """Forget a cell that came long ago, and its result."""
+        forget_input(self.names["In"], number)
+        results = self.names.get("Out")
+        if isinstance(results, dict) and results.pop(number, None) is not None:
+            self.names.pop(f"_{number}", None)
 
     def _run(self, code: str, *, show: bool) -> None:
         filename = f"<engine {self._engine_id}, cell {next(self._cell_numbers)}>"

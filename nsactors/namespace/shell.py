@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Completions", "Shell"]
+__all__ = ["KEPT_CELLS", "Completions", "Shell", "forget_input"]
+
+KEPT_CELLS = 1_000  # whose source and results are remembered; as many results as IPython keeps
 
 
 class Completions(NamedTuple):
@@ -36,3 +38,9 @@ class Shell(Protocol):
     def inspect(self, name: str, detail: int) -> str | None:
         """What ``name`` is, as ``name?`` shows it (``name??`` with detail 1); None if there is no such name."""
         ...
+
+
+def forget_input(inputs: list[str], number: int) -> None:
+    """Make the source of a cell empty that came long ago; the others keep their numbers."""
+    if 0 < number < len(inputs):
+        inputs[number] = ""

@@ -201,6 +201,8 @@ class AsyncResult(AwaitedResult):
                 self._owner.asked(self._calls)
 
     def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
+        if self.done():  # as most are whose caller has taken the answer: no condition is made for them
+            return True
         limit = None if timeout is None or timeout < 0 else timeout
 
         def over() -> bool:

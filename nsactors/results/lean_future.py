@@ -46,6 +46,8 @@ class LeanFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """As ``Future.result``."""
         self._wait_until_done(timeout)
+        if self._state == FINISHED and self._exception is None:  # without the lock that the parent would have made
+            return self._result
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

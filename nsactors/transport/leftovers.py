@@ -17,6 +17,7 @@ __all__ = ["MARK", "end_leftovers", "marked_processes"]
 
 KILL_WAIT_S = 5.0  # a killed process is gone within milliseconds, unless a disk or a debugger holds it
 LOOK_S = 0.01
+LOOKS_IN_VAIN = 2  # a process has no environment while it becomes another program, and may start one before it ends
 MARK = "NSACTORS_CLUSTER_MARK"
 
 
@@ -31,15 +32,19 @@ def marked_processes(mark: str) -> list[int]:
 
 
 def end_leftovers(mark: str) -> list[int]:
-    """Kill what bears a mark, and return when it has gone; the ids of those processes."""
-    found = marked_processes(mark) if mark else []
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """Kill what bears a mark, and what that starts meanwhile; the ids of those processes, when they have gone."""
+    found: set[int] = set()
     pause, give_up = threading.Event(), time.monotonic() + KILL_WAIT_S
-    while found and marked_processes(mark) and time.monotonic() < give_up:
+    looks_in_vain = 0
+    while mark and looks_in_vain < LOOKS_IN_VAIN and time.monotonic() < give_up:
+        living = marked_processes(mark)
+        looks_in_vain = 0 if living else looks_in_vain + 1
+        found.update(living)
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         pause.wait(LOOK_S)
-    return found
+    return sorted(found)
 
 
 def _environment(process: Path) -> list[bytes]:

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from nsactors.core.machine import Answer, Desk, Machine, Ticket, Waiting
+from nsactors.core.machine import Answer, Desk, Desks, Machine, Ticket, Waiting, name_of
 from nsactors.core.payload import Payload, pack, unpack
 from nsactors.core.remote_value import StoredObject
 from nsactors.errors import ServiceClosed
@@ -36,7 +37,7 @@ class LocalServices:
         self.keep = keep
         self.ref_types = (*ref_types, LocalServices)
         self._lock = threading.Lock()
-        self._desks: dict[str, Desk] = {}
+        self._desks = Desks()
         self._answers: dict[tuple[str, Ticket], Future[Answer]] = {}
         self._put_off: deque[Callable[[], None]] = deque()
 
@@ -45,8 +46,8 @@ class LocalServices:
         name = name or f"{type(machine).__name__}-{secrets.token_hex(4)}"
         copy = unpack(pack(machine, what="the machine", ref_types=self.ref_types))  # as it goes to a process elsewhere
         with self._lock:
-            self._desks.setdefault(name, Desk(copy))
-        return Service(_LocalWire(self, name, next(_serials)))
+            key = self._desks.open(name, lambda: copy)
+        return Service(_LocalWire(self, key, next(_serials)))
 
     def waiting(self) -> list[Waiting]:
         """The calls that wait; see ``Services``."""
@@ -55,32 +56,32 @@ class LocalServices:
             calls = [waiting for desk in self._desks.values() for waiting in desk.waiting()]
         return [waiting._replace(since=now - waiting.since) for waiting in calls]
 
-    def call(self, name: str, ticket: Ticket, request: Any) -> Future[Answer]:
+    def call(self, key: str, ticket: Ticket, request: Any) -> Future[Answer]:
         """Hand in a call; its answer, once there is one."""
         answer: Future[Answer] = Future()
 
         def hand_in() -> None:
-            self._answers[name, ticket] = answer
+            self._answers[key, ticket] = answer
             # Nothing is overtaken here: the caller is still inside its call when the desk has it.
-            self._deliver(name, self._desks[name].call(ticket, 0, request, time.monotonic()))
+            self._deliver(key, self._desks[key].call(ticket, 0, request, time.monotonic()))
 
         with self._lock:
             self._do_put_off()
-            if name in self._desks:
+            if key in self._desks:
                 hand_in()
                 return answer
-        answer.set_result(Answer(ticket, error=ServiceClosed(name)))
+        answer.set_result(Answer(ticket, error=ServiceClosed(name_of(key))))
         return answer
 
-    def soon(self, name: str, act: Callable[[Desk], list[Answer] | None]) -> None:
+    def soon(self, key: str, act: Callable[[Desk], list[Answer] | None]) -> None:
         """Do something at a desk, now or before anything else is done there. It may be called anywhere.
 
         What drops an answer may do so while it holds the lock: the garbage collector chooses the moment.
         """
 
         def at_desk() -> None:
-            if name in self._desks:
-                self._deliver(name, act(self._desks[name]) or [])
+            if key in self._desks:
+                self._deliver(key, act(self._desks[key]) or [])
 
         self._put_off.append(at_desk)
         while self._put_off and self._lock.acquire(blocking=False):
@@ -93,34 +94,34 @@ class LocalServices:
         """A thread has ended that was an engine, or should have: it waits no more."""
         mark = f"/{thread}."
         with self._lock:
-            for name, desk in self._desks.items():
+            for key, desk in self._desks.items():
                 for party in [party for party in desk.parties if mark in party]:
-                    self._deliver(name, desk.leave(party, died=True))
+                    self._deliver(key, desk.leave(party, died=True))
 
-    def leave(self, name: str, serial: int) -> None:
+    def leave(self, key: str, serial: int) -> None:
         """Nobody has this way to a service any more."""
 
         def let_go(desk: Desk) -> list[Answer]:
             mine = [party for party in desk.parties if party.endswith(f".{serial}")]
             return [answer for party in mine for answer in desk.leave(party)]
 
-        self.soon(name, let_go)
+        self.soon(key, let_go)
 
-    def close(self, name: str | None = None) -> None:
+    def close(self, key: str | None = None) -> None:
         """End a service, or all of them."""
         with self._lock:
-            for ending in [name] if name is not None else list(self._desks):
+            for ending in [key] if key is not None else list(self._desks):
                 if desk := self._desks.pop(ending, None):
-                    self._deliver(ending, desk.close(lambda ending=ending: ServiceClosed(ending)))  # type: ignore[misc]
+                    self._deliver(ending, desk.close(partial(ServiceClosed, name_of(ending))))
 
     def _do_put_off(self) -> None:
         while self._put_off:
             with contextlib.suppress(IndexError):
                 self._put_off.popleft()()
 
-    def _deliver(self, name: str, answers: list[Answer]) -> None:
+    def _deliver(self, key: str, answers: list[Answer]) -> None:
         for answer in answers:
-            if waiting := self._answers.pop((name, answer.ticket), None):
+            if waiting := self._answers.pop((key, answer.ticket), None):
                 waiting.set_result(answer)
 
 
@@ -129,8 +130,12 @@ class _LocalWire:
     """A way to a local service; see ``Wire``."""
 
     services: LocalServices
-    name: str
+    key: str
     serial: int
+
+    @property
+    def name(self) -> str:
+        return name_of(self.key)
 
     @property
     def ref_types(self) -> tuple[type, ...]:
@@ -142,10 +147,10 @@ class _LocalWire:
         return f"{label}/{thread.ident}.{self.serial}"
 
     def submit(self, ticket: Ticket, after: int, request: Any) -> Future[Answer]:
-        return self.services.call(self.name, ticket, request)
+        return self.services.call(self.key, ticket, request)
 
     def tell(self, ticket: Ticket, after: int, request: Any) -> None:
-        answer = self.services.call(self.name, ticket, request)
+        answer = self.services.call(self.key, ticket, request)
         # It is handled at once; an answer that comes later would be one that nobody looks at.
         if answer.done() and (error := answer.result().error) is not None:
             raise error
@@ -160,23 +165,23 @@ class _LocalWire:
         return handle.result(timeout_s)
 
     def acknowledge(self, ticket: Ticket) -> None:
-        self.services.soon(self.name, lambda desk: desk.acknowledge(ticket))
+        self.services.soon(self.key, lambda desk: desk.acknowledge(ticket))
 
     def withdraw(self, ticket: Ticket) -> None:
-        self.services.soon(self.name, lambda desk: desk.withdraw(ticket))
+        self.services.soon(self.key, lambda desk: desk.withdraw(ticket))
 
     def keep(self, payload: Payload) -> StoredObject:
         return self.services.keep(payload)
 
     def close(self) -> None:
-        self.services.close(self.name)
+        self.services.close(self.key)
 
     def __del__(self) -> None:
-        self.services.leave(self.name, self.serial)
+        self.services.leave(self.key, self.serial)
 
     def __reduce__(self) -> Any:
-        return _wire_here, (self.services, self.name)
+        return _wire_here, (self.services, self.key)
 
 
-def _wire_here(services: LocalServices, name: str) -> _LocalWire:
-    return _LocalWire(services, name, next(_serials))
+def _wire_here(services: LocalServices, key: str) -> _LocalWire:
+    return _LocalWire(services, key, next(_serials))

@@ -17,9 +17,13 @@ def write_private(path: str | os.PathLike[str], text: str) -> None:
     folder = Path(path).absolute().parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, written = tempfile.mkstemp(dir=folder)  # 0600, and never half written where others look
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.replace(written, path)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.replace(written, path)
+    except BaseException:  # such as a full disk
+        os.unlink(written)
+        raise
 
 
 def read_private(path: str | os.PathLike[str]) -> str:

@@ -26,15 +26,15 @@ from nsactors.transport.connection import ConnectionInfo
 from nsactors.transport.hosting import Services
 from nsactors.transport.ray_death import NODE_DIED, death_of, failure_of
 from nsactors.transport.ray_folders import output_folder
-from nsactors.transport.ray_hosting import RayServices, stop_services
-from nsactors.transport.ray_keeper import keeper_for, start_keeper, stop_keeper
+from nsactors.transport.ray_hosting import RayServices
+from nsactors.transport.ray_keeper import keeper_for, start_keeper
 from nsactors.transport.ray_line import RayLine
 from nsactors.transport.ray_memory import SpillCheck
 from nsactors.transport.ray_nodes import EnginePlaces, head_place, labels_here
 from nsactors.transport.ray_outbox import settle_all
 from nsactors.transport.ray_presence import Presences
 from nsactors.transport.ray_relays import Promise, RayRelays
-from nsactors.transport.ray_residents import RayResidentLine, find_resident, start_resident, stop_residents
+from nsactors.transport.ray_residents import RayResidentLine, find_resident, start_resident, stop_actors
 from nsactors.transport.ray_runtime import ray_runtime
 from nsactors.transport.ray_store import RayStore, as_array, put
 from nsactors.transport.residents import MakeResident
@@ -383,11 +383,11 @@ class RayBackend:
             with contextlib.suppress(ConnectionLost):  # gone already, or too busy to answer: it is killed below
                 ControllerProxy(RayLine(controller)).shut_down()
         finally:
-            self._ray.kill(controller)
-            stop_keeper(self._namespace)
-            stop_residents(self._ray, self._namespace)
-            stop_services(self._namespace)
-            ray_runtime.release()
+            try:
+                self._ray.kill(controller)
+                stop_actors(self._ray, self._namespace)
+            finally:
+                ray_runtime.release()
 
 
 def _with_remark(reply: Reply, text: str) -> Reply:

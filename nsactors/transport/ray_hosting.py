@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from nsactors.core.machine import Answer, Desk, Machine, Ticket, Waiting
+from nsactors.core.machine import Answer, Desks, Machine, Ticket, Waiting, name_of
 from nsactors.core.payload import Payload, pack, unpack
 from nsactors.errors import ClusterStopped, ServiceClosed
 from nsactors.transport.hosting import Service
@@ -25,13 +25,14 @@ from nsactors.transport.ray_outbox import FULL, Item, Outbox
 from nsactors.transport.ray_presence import Presences
 from nsactors.transport.ray_store import RayStore
 
-__all__ = ["RayServices", "ServiceHost", "stop_services"]
+__all__ = ["RayServices", "ServiceHost"]
 
 _NAME = "services"
 ANSWER_S = 2.0
 END_S = 5.0
 OVERTAKEN_S = 0.001
 SETTLE_S = 30.0
+NAME_S, LOOK_S = 5.0, 0.02  # the name of an actor that has died is free again after some milliseconds
 REMEMBERED = 1_000  # parties that have left
 MAX_CONCURRENCY = 20_000  # calls that wait hold one each
 
@@ -49,70 +50,72 @@ class ServiceHost:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self._following: asyncio.Task[None] | None = None
-        self._desks: dict[str, Desk] = {}
+        self._desks = Desks()
         self._answers: dict[tuple[str, Ticket], asyncio.Future[Answer]] = {}
         self._heard: dict[tuple[str, str], _Heard] = {}
         self._presences = Presences()
         self._left: deque[str] = deque(maxlen=REMEMBERED)
 
-    async def host(self, name: str, machine: Payload) -> None:
-        """Host a machine, unless there is one of this name."""
+    async def host(self, name: str, machine: Payload) -> str:
+        """Host a machine, unless there is one of this name; what calls name it by, which no later one is."""
         self._following = self._following or asyncio.get_running_loop().create_task(self._follow_controller())
-        if name not in self._desks:
-            self._desks[name] = Desk(unpack(machine))
+        return self._desks.open(name, lambda: unpack(machine))
 
     async def call(
-        self, name: str, party: str, number: int, after: int, request: Any, told: Sequence[Item] = ()
+        self, key: str, party: str, number: int, after: int, request: Any, told: Sequence[Item] = ()
     ) -> Answer:
         """Answer a call; see ``Desk``. What its party has told before comes along."""
         ticket = Ticket(party, number)
-        desk = self._desks.get(name)
+        desk = self._desks.get(key)
         if desk is None:
-            return Answer(ticket, error=ServiceClosed(name))
+            return Answer(ticket, error=ServiceClosed(name_of(key)))
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._answers[name, ticket] = answer
-        self._hear(name, party, told).count += 1
-        self._deliver(name, desk.call(ticket, after, request, time.monotonic()))
+        self._answers[key, ticket] = answer
+        self._hear(key, party, told).count += 1
+        self._deliver(key, desk.call(ticket, after, request, time.monotonic()))
         return await answer
 
-    async def post(self, name: str, party: str, told: Sequence[Item]) -> None:
+    async def post(self, key: str, party: str, told: Sequence[Item]) -> None:
         """What a party tells, and nobody waits for."""
-        self._hear(name, party, told)
+        self._hear(key, party, told)
 
-    async def flush(self, name: str, party: str, told: Sequence[Item], sent: int) -> Exception | None:
+    async def flush(self, key: str, party: str, told: Sequence[Item], sent: int) -> Exception | None:
         """Return when everything that a party has sent has been handled: what went wrong with what it told, if any."""
-        if name not in self._desks:
-            return ServiceClosed(name)
-        heard = self._hear(name, party, told)
-        while heard.count < sent and name in self._desks:  # messages overtake one another
+        if key not in self._desks:
+            return ServiceClosed(name_of(key))
+        heard = self._hear(key, party, told)
+        give_up = time.monotonic() + SETTLE_S
+        while heard.count < sent and key in self._desks and time.monotonic() < give_up:  # messages overtake each other
             await asyncio.sleep(OVERTAKEN_S)
+        if heard.count < sent and key in self._desks:
+            return TimeoutError(f"the service {name_of(key)!r} has not got all that it was told")
         failure, heard.failure = heard.failure, None
         return failure
 
-    async def withdraw(self, name: str, party: str, number: int) -> None:
+    async def withdraw(self, key: str, party: str, number: int) -> None:
         """Nobody waits for a call any more."""
-        if desk := self._desks.get(name):
-            self._deliver(name, desk.withdraw(Ticket(party, number)))
+        if desk := self._desks.get(key):
+            self._deliver(key, desk.withdraw(Ticket(party, number)))
 
     async def presence(self, party: str) -> None:
         """Called by a party, and does not return while that is there; it may have left before this call was begun."""
         if party not in self._left:
             await self._presences.last(party)
 
-    async def stand_by(self, name: str, party: str, presence: Sequence[Any]) -> None:
+    async def stand_by(self, key: str, party: str, presence: Sequence[Any]) -> None:
         """Watch over the process of the party whose reference to its :meth:`presence` this is."""
         if await self._presences.died(presence):
-            self._leave(name, party, died=True)
+            self._leave(key, party, died=True)
 
-    async def leave(self, name: str, party: str, told: Sequence[Item], sent: int) -> None:
+    async def leave(self, key: str, party: str, told: Sequence[Item], sent: int) -> None:
         """A party calls no more."""
-        await self.flush(name, party, told, sent)
-        self._leave(name, party, died=False)
+        await self.flush(key, party, told, sent)
+        self._leave(key, party, died=False)
 
-    async def close(self, name: str) -> None:
+    async def close(self, key: str) -> None:
         """End a service."""
-        if desk := self._desks.pop(name, None):
-            self._deliver(name, desk.close(lambda: ServiceClosed(name)))
+        if desk := self._desks.pop(key, None):
+            self._deliver(key, desk.close(partial(ServiceClosed, name_of(key))))
             for party in desk.parties:
                 self._presences.end(party)
 
@@ -133,8 +136,8 @@ class ServiceHost:
         await asyncio.sleep(END_S)
         os._exit(0)
 
-    def _hear(self, name: str, party: str, told: Sequence[Item]) -> _Heard:
-        heard, desk = self._heard.setdefault((name, party), _Heard()), self._desks.get(name)
+    def _hear(self, key: str, party: str, told: Sequence[Item]) -> _Heard:
+        heard, desk = self._heard.setdefault((key, party), _Heard()), self._desks.get(key)
         for item in told:
             if desk is None:
                 break
@@ -143,23 +146,23 @@ class ServiceHost:
             elif item[0] not in heard.recent:
                 number, after, request = item
                 heard.recent.append(number)
-                self._deliver(name, desk.call(Ticket(party, number), after, request, time.monotonic()))
+                self._deliver(key, desk.call(Ticket(party, number), after, unpack(request), time.monotonic()))
             heard.count += 1
         return heard
 
-    def _leave(self, name: str, party: str, *, died: bool) -> None:
-        self._heard.pop((name, party), None)
+    def _leave(self, key: str, party: str, *, died: bool) -> None:
+        self._heard.pop((key, party), None)
         self._left.append(party)
         self._presences.end(party)
-        if desk := self._desks.get(name):
-            self._deliver(name, desk.leave(party, died=died))
+        if desk := self._desks.get(key):
+            self._deliver(key, desk.leave(party, died=died))
 
-    def _deliver(self, name: str, answers: Iterable[Answer]) -> None:
+    def _deliver(self, key: str, answers: Iterable[Answer]) -> None:
         for answer in answers:
-            waiting = self._answers.pop((name, answer.ticket), None)
+            waiting = self._answers.pop((key, answer.ticket), None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer)
-            elif answer.error is not None and (heard := self._heard.get((name, answer.ticket.party))):
+            elif answer.error is not None and (heard := self._heard.get((key, answer.ticket.party))):
                 heard.failure = answer.error  # of what was told
 
 
@@ -200,7 +203,7 @@ class RayServices:
         name = name or f"{type(machine).__name__}-{secrets.token_hex(4)}"
         payload = pack(machine, what="the machine")
         self._actor_class = self._actor_class or ray.remote(ServiceHost)
-        host = self._actor_class.options(
+        actor_class = self._actor_class.options(
             name=_NAME,
             namespace=self._namespace,
             get_if_exists=True,
@@ -209,9 +212,16 @@ class RayServices:
             scheduling_strategy=head_place(),
             max_concurrency=MAX_CONCURRENCY,
             enable_task_events=False,
-        ).remote(self._namespace)
-        ray.get(host.host.remote(name, payload))
-        return Service(_RayWire(host, name))
+        )
+        give_up, pause = time.monotonic() + NAME_S, threading.Event()
+        while True:
+            try:
+                host = actor_class.remote(self._namespace)
+                return Service(_RayWire(host, name, ray.get(host.host.remote(name, payload))))
+            except (ValueError, ray.exceptions.RayActorError):  # the name belongs to one that has just died
+                if time.monotonic() > give_up:
+                    raise
+                pause.wait(LOOK_S)
 
     def waiting(self) -> list[Waiting]:
         """The calls that wait; see ``Services``."""
@@ -231,10 +241,11 @@ class RayServices:
 class _RayWire:
     """A way to a service on Ray; see ``Wire``."""
 
-    def __init__(self, host: Any, name: str) -> None:
+    def __init__(self, host: Any, name: str, key: str) -> None:
         import ray
 
         self.name = name
+        self._key = key
         self.ref_types: tuple[type, ...] = (ray.ObjectRef,)
         self._host = host
         self._party = ""
@@ -244,8 +255,8 @@ class _RayWire:
         if not self._party:
             self._check()
             party = f"{_who()}/{secrets.token_hex(6)}"
-            self._host.stand_by.remote(self.name, party, [self._host.presence.remote(party)])
-            self._outbox = Outbox(partial(_post, self._host, self.name, party), partial(_settle, self.name))
+            self._host.stand_by.remote(self._key, party, [self._host.presence.remote(party)])
+            self._outbox = Outbox(partial(_post, self._host, self._key, party), partial(_settle, self.name))
             atexit.register(self._outbox.close, wait=True)
             self._party = party
         return self._party
@@ -253,19 +264,20 @@ class _RayWire:
     def submit(self, ticket: Ticket, after: int, request: Any) -> Any:
         self._check()
         assert self._outbox is not None, "a ticket bears the name of its party"
-        return self._outbox.along(lambda told: self._host.call.remote(self.name, *ticket, after, request, told))
+        return self._outbox.along(lambda told: self._host.call.remote(self._key, *ticket, after, request, told))
 
     def tell(self, ticket: Ticket, after: int, request: Any) -> None:
         self._check()
         assert self._outbox is not None, "a ticket bears the name of its party"
-        self._outbox.add((ticket.number, after, request))
+        # Packed here: what cannot be sent is to be known before anything else is told.
+        self._outbox.add((ticket.number, after, pack(request, what="what is told", ref_types=self.ref_types)))
 
     def flush(self) -> None:
         if self._outbox is None:
             return
         self._check()
         self._outbox.post()
-        failure = _settle(self.name, self._host.flush.remote(self.name, self._party, (), self._outbox.sent))
+        failure = _settle(self.name, self._host.flush.remote(self._key, self._party, (), self._outbox.sent))
         if failure is not None:
             raise failure
 
@@ -308,7 +320,7 @@ class _RayWire:
 
         if ray.is_initialized():
             with contextlib.suppress(ray.exceptions.RayActorError):  # it is gone already
-                ray.get(self._host.close.remote(self.name))
+                ray.get(self._host.close.remote(self._key))
 
     def _say(self, method: str, *args: Any) -> None:
         if sys.is_finalizing():
@@ -316,7 +328,7 @@ class _RayWire:
         import ray
 
         if ray.is_initialized():
-            getattr(self._host, method).remote(self.name, *args)
+            getattr(self._host, method).remote(self._key, *args)
 
     def _check(self) -> None:
         import ray
@@ -331,7 +343,7 @@ class _RayWire:
             self._say("leave", self._party, (), self._outbox.sent)
 
     def __reduce__(self) -> Any:
-        return _RayWire, (self._host, self.name)
+        return _RayWire, (self._host, self.name, self._key)
 
 
 def _post(host: Any, name: str, party: str, told: list[Item]) -> Any:
@@ -353,14 +365,6 @@ def _settle(name: str, posted: Any) -> Any:
         raise TimeoutError(f"the service {name!r} has not taken in {SETTLE_S:g} s what it was told") from None
     except ray.exceptions.RayActorError:
         raise ServiceClosed(name) from None
-
-
-def stop_services(namespace: str) -> None:
-    """End the host of a cluster's services, if there is one."""
-    import ray
-
-    with contextlib.suppress(ValueError):  # there is none
-        ray.kill(ray.get_actor(_NAME, namespace))
 
 
 def _who() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from nsactors.namespace.journal_file import JournalCopy
 from nsactors.transport.ray_folders import output_folder
 from nsactors.transport.ray_nodes import head_node, place_on
 
-__all__ = ["RayKeeper", "RayKeeperLine", "keeper_for", "start_keeper", "stop_keeper"]
+__all__ = ["RayKeeper", "RayKeeperLine", "keeper_for", "start_keeper"]
 
 _NAME = "journal-keeper"
 CALL_TIMEOUT_S = 30.0
@@ -117,14 +116,6 @@ def start_keeper(cluster: str, namespace: str) -> tuple[str, Any]:
         .remote(cluster)
     )
     return node, actor
-
-
-def stop_keeper(namespace: str) -> None:
-    """End a cluster's keeper, if there is one."""
-    import ray
-
-    with contextlib.suppress(ValueError):  # there is none
-        ray.kill(ray.get_actor(_NAME, namespace))
 
 
 def keeper_for(keeper: tuple[str, Any] | None) -> RayKeeperLine | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -29,8 +28,8 @@ class Outbox:
     its next call before that, which takes everything along. (Without that moment the thread gets in the caller's way: a
     call with a told one and an acknowledgement takes 1.9 ms in place of 1.3.)
 
-    What was told before a request to an engine, or before an engine's reply, has been handled when that is sent: see
-    :func:`settle_all`.
+    What was told before a request to an engine, or before an engine's reply, has been handled when that is sent (see
+    :func:`settle_all`); what went along with a call, when that is answered.
 
     Args:
         post: sends items; gives what stands for their having been handled.
@@ -43,16 +42,19 @@ class Outbox:
     def __init__(self, post: Callable[[list[Item]], Any], settle: Callable[[Any], None]) -> None:
         self._post = post
         self._settle = settle
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may call close() in the midst of post()
+        self._settling = threading.Lock()
         self._items: list[Item] = []
         self._posted: deque[Any] = deque()
         self._added = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
         self.sent = 0
 
     def add(self, item: Item) -> None:
-        """Send this soon; waits only if much is under way."""
+        """Send this soon; waits only if much is under way. Raises what went wrong with others, if nobody was told."""
+        self._complain()
         with self._lock:
             self._items.append(item)
             if isinstance(item, tuple):
@@ -65,10 +67,12 @@ class Outbox:
         self.settle(MOST_POSTED)
 
     def along(self, send: Callable[[list[Item]], T]) -> T:
-        """Send everything with a call."""
+        """Send everything with a call; raises as :meth:`add`."""
+        self._complain()
         with self._lock:
-            self.sent += 1
-            return self._send(send)
+            sent = self._send(send)
+            self.sent += 1  # last: what was interrupted before it was sent is not waited for
+            return sent
 
     def post(self) -> None:
         """Send everything now."""
@@ -79,10 +83,30 @@ class Outbox:
     def settle(self, most_left: int = 0) -> None:
         """Send everything now, and wait until all of it but so many messages has been handled."""
         self.post()
+        with self._settling:  # whoever comes second waits for what the first one waits for
+            while len(self._posted) > most_left:
+                try:
+                    self._settle(self._posted[0])
+                finally:
+                    self._posted.popleft()
         with self._lock:
-            posted = [self._posted.popleft() for _ in range(len(self._posted) - most_left)]
-        for message in posted:
-            self._settle(message)
+            if not (self._items or self._posted):
+                _unsettled.discard(self)
+
+    def try_to_settle(self, most_left: int = 0) -> None:
+        """As :meth:`settle`, for nobody in particular: what goes wrong is for who calls or tells next."""
+        try:
+            self.settle(most_left)
+        except (ServiceClosed, TimeoutError):
+            _unsettled.discard(self)  # the next call says so by itself
+        except Exception as error:
+            _unsettled.discard(self)
+            self._failure = error
+
+    def _complain(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _send(self, send: Callable[[list[Item]], T]) -> T:
         # Not taken out before it is sent: an interrupt in between may send it twice, which is noticed at the other
@@ -109,8 +133,7 @@ class Outbox:
     def _serve(self) -> None:
         while self._added.wait() and not self._closed.wait(MOMENT_S):
             self._added.clear()
-            with contextlib.suppress(ServiceClosed, TimeoutError):  # the next call says so
-                self.settle(MOST_POSTED)
+            self.try_to_settle(MOST_POSTED)
 
 
 _unsettled: set[Outbox] = set()  # of this process
@@ -118,6 +141,5 @@ _unsettled: set[Outbox] = set()  # of this process
 
 def settle_all() -> None:
     """Wait until what this process has told has been handled: whoever hears of it from us now will find it there."""
-    while _unsettled:
-        with contextlib.suppress(KeyError, ServiceClosed, TimeoutError):  # as above, or others have done it meanwhile
-            _unsettled.pop().settle()
+    for outbox in list(_unsettled):
+        outbox.try_to_settle()

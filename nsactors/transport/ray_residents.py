@@ -18,7 +18,7 @@ from nsactors.transport.ray_nodes import head_place
 from nsactors.transport.ray_store import as_array, is_full
 from nsactors.transport.residents import MakeResident, ResidentGone, answer, outcome_of, pack_arguments
 
-__all__ = ["RayResidentLine", "find_resident", "start_resident", "stop_residents"]
+__all__ = ["RayResidentLine", "find_resident", "start_resident", "stop_actors"]
 
 _PREFIX = "resident-"
 MAX_CONCURRENCY = 10_000  # methods that wait are coroutines, and take no thread
@@ -116,10 +116,10 @@ def start_resident(ray: Any, namespace: str, name: str, make: MakeResident) -> A
             pause.wait(LOOK_S)
 
 
-def stop_residents(ray: Any, namespace: str) -> None:
-    """End the residents of a cluster."""
+def stop_actors(ray: Any, namespace: str) -> None:
+    """End whatever lives in the namespace of a cluster that has stopped: residents, services, the keeper."""
     for actor in ray.util.list_named_actors(all_namespaces=True):
-        if actor["namespace"] == namespace and actor["name"].startswith(_PREFIX):
+        if actor["namespace"] == namespace:
             with contextlib.suppress(ValueError):  # it has ended since
                 ray.kill(ray.get_actor(actor["name"], namespace))
 

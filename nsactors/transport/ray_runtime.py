@@ -150,6 +150,11 @@ class RayRuntime:
                 if self._folder is not None:
                     self._folder.empty()
 
+    def remove_folder(self) -> None:
+        """Remove the files of an embedded Ray whose processes have been killed: this process is about to end."""
+        if self._folder is not None:
+            self._folder.remove()
+
     @staticmethod
     def _see_to_entry(address: str) -> None:
         ray = sys.modules.get("ray")
@@ -220,8 +225,7 @@ class RayRuntime:
         if os.getpid() != self._process:  # a forked child: Ray and its files are its parent's
             return
         self._stop_embedded()
-        if self._folder is not None:
-            self._folder.remove()
+        self.remove_folder()
 
 
 def _exit_on_sigterm() -> None:

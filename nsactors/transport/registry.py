@@ -105,9 +105,9 @@ class Registry:
         private_folder_at(self.folder)
         self.records()  # what dead ones have left is ended before a name is used again
         with self._alone():
-            taken = {record.name for record in self._look()[0]}
+            taken = {record.name: record.owner for record in self._look()[0]}
             if name in taken:
-                raise ClusterNameTaken(str(name))
+                raise ClusterNameTaken(name, None if taken[name].is_here else taken[name].host)
             free = name or next(free for n in range(1, len(taken) + 2) if (free := f"cluster-{n}") not in taken)
             usual = {"owner": ProcessIdentity.of(os.getpid()), "started": time.time(), "mark": secrets.token_hex(16)}
             record = ClusterRecord(free, **{**usual, **fields})

@@ -210,21 +210,9 @@ class DirectView(MapView):
         """Raise KeyboardInterrupt in what the engines run; see ``Client.interrupt``."""
         return self.client.interrupt(self._resolve(targets))
 
-    def queue_status(self, targets: Targets = None, verbose: bool = False) -> dict[Any, Any]:
-        """What each engine has to do; see ``Client.queue_status``."""
-        return self.client.queue_status(self._resolve(targets), verbose)
-
     def memory(self, targets: Targets = None, *, top: int = 10) -> ClusterMemory:
         """What the engines hold; see ``Client.memory``."""
         return self.client.memory(self._resolve(targets), top=top)
-
-    def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
-        """Wait for results; see ``Client.wait``."""
-        return self.client.wait(jobs, timeout)
-
-    def shutdown(self, targets: Targets = None) -> None:
-        """End the engines; see ``Client.shutdown``."""
-        self.client.shutdown(self._resolve(targets))
 
     def _call(self, function: Callable[..., Any] | Reference, args: Any, kwargs: dict[str, Any], block: bool) -> Any:
         if not callable(function) and not isinstance(function, Reference | RemoteValue):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from nsactors.core.payload import Payload, pack
 from nsactors.core.targets import Targets, is_single, resolve
 from nsactors.errors import NsactorsError, warn_caller
-from nsactors.results import AsyncResult
+from nsactors.results import AsyncMapResult, AsyncResult
 from nsactors.views.flags import Flags, TaskFlags
 
 if TYPE_CHECKING:
@@ -77,6 +77,30 @@ class EngineView(Generic[F]):
             yield self
         finally:
             self._flags = before
+
+    map: Callable[..., Any]
+
+    def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
+        """As :meth:`map`, at once."""
+        result: AsyncMapResult = self.map(function, *sequences, block=False, **options)
+        return result
+
+    def map_sync(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> list[Any]:
+        """As :meth:`map`; waits for the list."""
+        values: list[Any] = self.map(function, *sequences, block=True, **options)
+        return values
+
+    def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
+        """Wait for results; see ``Client.wait``."""
+        return self.client.wait(jobs, timeout)
+
+    def queue_status(self, targets: Targets = None, verbose: bool = False) -> dict[Any, Any]:
+        """What each engine has to do; see ``Client.queue_status``."""
+        return self.client.queue_status(self._resolve(targets), verbose)
+
+    def shutdown(self, targets: Targets = None) -> None:
+        """End the engines; see ``Client.shutdown``."""
+        self.client.shutdown(self._resolve(targets))
 
     def __len__(self) -> int:
         return len(self._resolve(None))

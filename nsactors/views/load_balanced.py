@@ -12,7 +12,7 @@ from nsactors.core.partition import Block
 from nsactors.core.payload import pack_call
 from nsactors.core.targets import Targets
 from nsactors.core.wire import INLINE_LIMIT_BYTES
-from nsactors.results import AsyncMapResult, AsyncResult, BalancedMapResult, Call, MapCall, TaskCall
+from nsactors.results import AsyncResult, BalancedMapResult, Call, MapCall, TaskCall
 from nsactors.views.dependencies import dependency_of
 from nsactors.views.engine_view import EngineView
 from nsactors.views.executor import ViewExecutor
@@ -184,16 +184,6 @@ class LoadBalancedView(EngineView[TaskFlags]):
         map_function, kind = self._map_function(function, name), kind_of(function)
         return self._planner.map(self._flags, map_function, columns, label, kind, chunksize=chunksize)
 
-    def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
-        """As :meth:`map`, at once."""
-        result: AsyncMapResult = self.map(function, *sequences, block=False, **options)
-        return result
-
-    def map_sync(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> list[Any]:
-        """As :meth:`map`; waits for the list."""
-        values: list[Any] = self.map(function, *sequences, block=True, **options)
-        return values
-
     def imap(
         self,
         function: Callable[..., Any],
@@ -282,18 +272,6 @@ class LoadBalancedView(EngineView[TaskFlags]):
     def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None) -> None:
         """Take back tasks that have not started; see ``Client.abort``."""
         self.client.abort(jobs, "all" if targets is None else targets, block)
-
-    def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
-        """Wait for results; see ``Client.wait``."""
-        return self.client.wait(jobs, timeout)
-
-    def queue_status(self, targets: Targets = None, verbose: bool = False) -> dict[Any, Any]:
-        """What each engine has to do; see ``Client.queue_status``."""
-        return self.client.queue_status(self._resolve(targets), verbose)
-
-    def shutdown(self, targets: Targets = None) -> None:
-        """End the engines; see ``Client.shutdown``."""
-        self.client.shutdown(self._resolve(targets))
 
     @property
     def executor(self) -> ViewExecutor:

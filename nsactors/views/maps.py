@@ -61,16 +61,6 @@ class MapView(DataView):
             return_exceptions=return_exceptions,
         )
 
-    def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
-        """As :meth:`map`, at once."""
-        result: AsyncMapResult = self.map(function, *sequences, block=False, **options)
-        return result
-
-    def map_sync(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> list[Any]:
-        """As :meth:`map`; waits for the list."""
-        values: list[Any] = self.map(function, *sequences, block=True, **options)
-        return values
-
     def imap(
         self,
         function: Callable[..., Any],

@@ -47,16 +47,18 @@ class Scene:
         chance: chooses whom they strike.
         recoveries: the watch that is started for an engine when it is struck.
         connection: the file by which other processes become clients.
+        spared: engines that nothing strikes, so that one sees whether they grow.
     """
 
     rc: Client
     chance: random.Random
     recoveries: Recoveries
     connection: Path
+    spared: frozenset[int] = frozenset()
 
     def engine(self) -> int | None:
-        """An engine that takes requests; None if all have just been struck."""
-        there = sorted(set(self.rc.ids) - self.recoveries.awaited)
+        """An engine that takes requests and is not spared; None if all have just been struck."""
+        there = sorted(set(self.rc.ids) - self.recoveries.awaited - self.spared)
         return self.chance.choice(there) if there else None
 
 

@@ -29,10 +29,15 @@ class Recoveries:
 
     Args:
         rc: hears when engines join.
+
+    Attributes:
+        done: those that have ended, in order.
+        flawed: reports of those that did not bring a namespace back as it was; a client forgets old ones.
     """
 
     def __init__(self, rc: Client) -> None:
         self.done: list[Recovery] = []
+        self.flawed: list[str] = []
         self._rc = rc
         self._struck: dict[int, float] = {}
         self._changed = threading.Condition()
@@ -56,9 +61,14 @@ class Recoveries:
         now = time.monotonic()
         began = self._struck.get(engine_id)
         engine = self._rc.session.roster.get(engine_id)
-        if began is None or engine is None or engine.recovered is None:
+        report = None if engine is None else engine.recovered
+        if report is None:
             return
-        self.done.append(Recovery(now - began, engine.recovered.took_s, engine.recovered.replayed))
+        if report.diverged or report.lost or report.shipped_only:
+            self.flawed.append(str(report))
+        if began is None:
+            return
+        self.done.append(Recovery(now - began, report.took_s, report.replayed))
         with self._changed:
             del self._struck[engine_id]
             self._changed.notify_all()

@@ -15,7 +15,7 @@ from nsactors.transport.registry import ClusterRecord, Registry
 
 __all__ = ["LIMIT_S", "CommandLine"]
 
-LIMIT_S = 120
+LIMIT_S = 200
 _PROGRAM = "from nsactors.cli import main; main(prog_name='nsactors')"
 
 

@@ -1,11 +1,14 @@
-"""Hosts for the tests of clusters."""
+"""What the tests of clusters share: hosts, the command, and a cluster for each module that asks for one."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from nsactors import Client, Cluster
 from tests.cluster.background import CommandLine
 from tests.cluster.hosts import Hosts, why_not
+from tests.gates import Gate, open_gate
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +38,26 @@ def lab(nsactors_command: CommandLine) -> Iterator[CommandLine]:
     nsactors_command("start", "-n", "2", "--name", "lab")
     yield nsactors_command
     nsactors_command("stop", "lab")
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster of this process, shared by a module's tests: of ``ENGINES`` engines, if the module says how many."""
+    cluster = Cluster(n=getattr(request.module, "ENGINES", 0))
+    cluster.start_and_connect_sync()
+    yield cluster
+    cluster.stop_cluster_sync()
+
+
+@pytest.fixture
+def rc(cluster: Cluster) -> Iterator[Client]:
+    """A client of the test's own, which tells nobody what it has to say at its end."""
+    with cluster.connect_client_sync(report=lambda text: None) as client:
+        yield client
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate for engine code."""
+    with open_gate(tmp_path / "gate") as gate:
+        yield gate

@@ -15,6 +15,7 @@ All that may stay behind, and only after SIGKILL, is a folder with a token in it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -36,15 +37,15 @@ __all__ = ["DriverFailed", "Host", "Hosts", "why_not"]
 ROOT = Path(__file__).parents[2]
 GCS_PORT = 6379
 STORE_BYTES = 250_000_000
-RUN_LIMIT_S = 60.0
+RUN_LIMIT_S = 180.0
 
-# A killed raylet is known to be dead after half a second, a host that hangs or is cut off after two. Ray's defaults
-# need 15 s and over a minute.
+# A host that is killed, hangs or is cut off is known to be dead after some three seconds; Ray's defaults need 15 s and
+# over a minute. Four checks must fail in a row, so that one that is merely slow, on a busy machine, is not given up.
 HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
+    "health_check_period_ms": 250,
     "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 2,
+    "health_check_failure_threshold": 4,
 }
 # `ray start` without what nobody needs here: 1.5 s of CPU time a host in place of 4 to 5. And a raylet gives up if its
 # agents are not there after 15 s, which on a busy machine they are not.
@@ -158,6 +159,14 @@ class Host:
         """Ids of what runs on the host, as the real machine counts them: on the host itself they are others."""
         return self._running().processes()
 
+    def titles(self) -> list[str]:
+        """The command lines of what runs on the host."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                found.append(Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0"))
+        return found
+
     @property
     def is_sound(self) -> bool:
         """Whether nothing has been done to it, and its Ray node runs."""
@@ -234,7 +243,7 @@ class Hosts:
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
-            "RAY_raylet_start_wait_time_s": "90",  # Ray's 30 s are too short on a busy machine
+            "RAY_raylet_start_wait_time_s": "300",  # Ray's 30 s are too short on a busy machine
         }
         self._switch = Switch(private)
         self._hosts = [Host(number, self._switch, private, environment) for number in range(count)]

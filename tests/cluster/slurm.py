@@ -27,8 +27,8 @@ __all__ = ["Slurm", "why_not"]
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "10.77.1.1"
-RUN_LIMIT_S = 60.0
-WAIT_LIMIT_S = 90.0  # longer than Slurm waits before it kills
+RUN_LIMIT_S = 120.0
+WAIT_LIMIT_S = 180.0  # longer than Slurm waits before it kills
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmscriptd", "slurmstepd")
 MUNGE_FILES = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
 

@@ -13,7 +13,9 @@ from nsactors.transport.leftovers import marked_processes
 from tests.cluster.background import LIMIT_S, CommandLine
 from tests.gates import TIMEOUT_S, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
+
+SLEEP = "import time; time.sleep(600)"
 
 
 def folders_of(pid: int) -> list[Path]:
@@ -22,6 +24,11 @@ def folders_of(pid: int) -> list[Path]:
 
 def rays_shared_memory() -> set[str]:
     return {name for name in os.listdir("/dev/shm") if "plasma" in name or "ray" in name}
+
+
+def both_run(lab: CommandLine, source: str) -> bool:
+    """Whether both engines run a cell; none, if there is no source."""
+    return [engine["runs"] for engine in lab.json("status", "lab")["engines"]] == [source, source]
 
 
 def test_what_one_process_leaves_on_the_engines_another_one_finds(lab: CommandLine) -> None:
@@ -45,7 +52,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 from nsactors import Client
 rc = Client("lab", "two")
 rc[:].execute("a += 1", block=True)
-print(rc["a"], [entry.source for entry in rc.history() if entry.request.client.startswith("one-")])
+def of_one():
+    return [entry.source for entry in rc.history() if entry.request.client.startswith("one-")]
+while len(of_one()) < 2:  # the history has them a moment after they have ended
+    pass
+print(rc["a"], of_one())
 """)
     assert seen.stdout == "[3, 3] ['a += 1', 'a += 1']\n", seen.stderr
 
@@ -69,16 +80,18 @@ def test_a_magic_attaches_an_ipython_prompt(lab: CommandLine) -> None:
         input=cells,
     )
     assert "Attached to lab: [0-1]. They are `rc`." in done.stdout
-    assert "[0-1] on 42" in done.stdout
+    apart = all(line in done.stdout for line in ("[0] on 42", "[1] on 42"))  # one of them was a fifth of a second later
+    assert apart or "[0-1] on 42" in done.stdout
 
 
 def test_lists_and_status_are_for_people_and_for_scripts(lab: CommandLine) -> None:
     (listed,) = lab.json("list")
     assert (listed["name"], listed["state"]) == ("lab", "running")
     assert "nsactors start" in lab("list").stdout
+    wait_until(lambda: both_run(lab, ""))  # what has ended is known in a moment
     status = lab.json("status", "lab")
     assert [engine["state"] for engine in status["engines"]] == ["idle", "idle"]
-    assert status["clients"] == []
+    wait_until(lambda: lab.json("status", "lab")["clients"] == [])  # one that was killed is missed in a moment
     assert "idle" in lab("status").stdout
 
 
@@ -106,9 +119,8 @@ def test_a_failure_is_drawn_once_for_all_engines(lab: CommandLine) -> None:
 
 
 def test_ctrl_c_interrupts_what_the_engines_run(lab: CommandLine) -> None:
-    running = lab.spawn("exec", "print('begun', flush=True)\nimport time\ntime.sleep(60)")
-    assert running.stdout is not None
-    assert "begun" in running.stdout.readline()
+    running = lab.spawn("exec", SLEEP)
+    wait_until(lambda: both_run(lab, SLEEP))
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=LIMIT_S)
     assert running.returncode == 130
@@ -116,9 +128,8 @@ def test_ctrl_c_interrupts_what_the_engines_run(lab: CommandLine) -> None:
 
 
 def test_another_command_interrupts_too(lab: CommandLine) -> None:
-    running = lab.spawn("exec", "print('begun', flush=True)\nimport time\ntime.sleep(60)")
-    assert running.stdout is not None
-    assert "begun" in running.stdout.readline()
+    running = lab.spawn("exec", SLEEP)
+    wait_until(lambda: both_run(lab, SLEEP))
     assert "engines 0-1" in lab("interrupt", "lab").stdout
     running.communicate(timeout=LIMIT_S)
     assert running.returncode == 130

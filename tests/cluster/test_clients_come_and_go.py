@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import pytest
 
 from nsactors import Client, Cluster
 from nsactors.errors import ResultUnavailable
-from tests.gates import TIMEOUT_S, Gate, open_gate, wait_until
+from tests.gates import TIMEOUT_S, Gate, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
 PROGRAM = """
 import os, sys, threading
@@ -31,24 +30,16 @@ def die():
     print(rc.name, flush=True)
     os.kill(os.getpid(), 9)
 """
+ENGINES = 4
+LIMIT_S = 150
 Run = Callable[..., tuple[str, int]]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Four engines, in a cluster of this process."""
-    cluster = Cluster(n=4)
-    cluster.start_and_connect_sync()
-    yield cluster
-    cluster.stop_cluster_sync()
-
-
 @pytest.fixture
-def rc(cluster: Cluster) -> Iterator[Client]:
-    """A client that stays."""
-    with cluster.connect_client_sync() as client:
-        yield client
-        assert client[:].clear().wait(TIMEOUT_S)
+def rc(rc: Client) -> Iterator[Client]:
+    """A client that stays, and leaves the namespaces empty."""
+    yield rc
+    assert rc[:].clear().wait(TIMEOUT_S)
 
 
 @pytest.fixture
@@ -62,19 +53,13 @@ def run(cluster: Cluster, tmp_path: Path) -> Run:
             [sys.executable, "-c", PROGRAM.format(name=name) + program, str(place), *arguments],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=LIMIT_S,
             check=False,
         )
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.stdout.strip(), done.returncode
 
     return run
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with open_gate(tmp_path / "gate") as gate:
-        yield gate
 
 
 def test_fifty_calls_of_a_client_killed_as_soon_as_they_were_accepted_are_collected_by_another_process(
@@ -96,7 +81,7 @@ die()
     collected, _ = run(
         """
 result = rc.get_result(sys.argv[2])
-print(result.get(60) == [x * x for x in range(50)], len(result.stdout), result.stdout[0], end="")
+print(result.get(120) == [x * x for x in range(50)], len(result.stdout), result.stdout[0], end="")
 """,
         name,
     )
@@ -115,9 +100,7 @@ while not rc.history(client=rc.name):
     threading.Event().wait(0.05)
 die()
 """)
-    killed = time.monotonic()
     wait_until(lambda: name not in rc.clients())
-    assert time.monotonic() - killed < 10
     result = rc.get_result(name)
     gate.open()
     (value,) = result.get(TIMEOUT_S)
@@ -145,7 +128,7 @@ die()
 def test_clients_of_two_processes_see_each_others_work(rc: Client, run: Run, gate: Gate) -> None:
     mine = rc[1].apply_async(gate.pass_through)
     gate.wait_arrived()
-    wait_until(lambda: rc.history(client=rc.name))
+    wait_until(lambda: [entry.outcome for entry in rc.history(client=rc.name)] == ["running"])
     seen, _ = run(
         """
 entry, = rc.history(client=sys.argv[2])
@@ -174,6 +157,8 @@ die()
     gate.wait_arrived(2)
     wait_until(lambda: name not in rc.clients())
     gate.open()
+    # What engines print within a fifth of a second is drawn once for both; what they have printed already, always.
+    wait_until(lambda: [entry.outcome for entry in rc.history(client=name)] == ["ok", "ok"])
     drawn, _ = run("""
 result = rc.resume()
 print(len(result.calls), result.outputs[0][0]["data"]["text/html"])

@@ -8,8 +8,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -17,33 +16,28 @@ import pytest
 from nsactors import Client, Cluster, DirectView
 from nsactors.core.cluster import ClusterState, EngineOptions, Recovery
 from nsactors.transport.base import ControllerLine
-from tests.gates import TIMEOUT_S, Gate, open_gate, wait_until
+from tests.gates import TIMEOUT_S, Gate, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(400)]
 
-RIGHT_AFTER_S = 5.0
+ENGINES = 2
+RIGHT_AFTER_S = 30.0  # two seconds, where the machine has nothing else to do
+SLOW_S = 0.1
+SLOWER = 10
 GHOSTS = 1_000
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(n=2)
-    cluster.start_and_connect_sync()
-    yield cluster
-    cluster.stop_cluster_sync()
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output that was on its way through a dead controller comes through the next, which may take longer to start."""
+    monkeypatch.setattr("nsactors.client.overtaken.OUTPUT_GRACE_S", RIGHT_AFTER_S)
 
 
 @pytest.fixture
-def rc(cluster: Cluster) -> Iterator[Client]:
-    with cluster.connect_client_sync(report=lambda text: None) as client:
-        client.wait_for_engines(2, timeout=TIMEOUT_S)
-        yield client
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with open_gate(tmp_path / "gate") as gate:
-        yield gate
+def rc(rc: Client) -> Client:
+    """A client to whom both engines are there."""
+    rc.wait_for_engines(ENGINES, timeout=TIMEOUT_S)
+    return rc
 
 
 def controller_process() -> psutil.Process:
@@ -89,7 +83,8 @@ def test_calls_in_flight_do_not_notice(rc: Client, gate: Gate) -> None:
 
 def test_the_controller_comes_back_with_members_and_history(rc: Client) -> None:
     rc[:].execute("a = 1", block=True)
-    wait_until(lambda: len(rc.history(client=rc.name)) == 2)
+    wait_until(lambda: [entry.outcome for entry in rc.history(client=rc.name)] == ["ok", "ok"])
+    wait_until(lambda: all(entry.completed for entry in rc.history()))  # of clients before this one, too
     before, known = state_of(rc), rc.history()
     kill_controller()
     assert state_of(rc) == before
@@ -150,8 +145,8 @@ def test_two_clients_go_on(cluster: Cluster, rc: Client) -> None:
         assert other[:].map_sync(abs, [-1, -2]) == rc[:].map_sync(abs, [-1, -2]) == [1, 2]
         with cluster.connect_client_sync() as third:
             assert third.ids == [0, 1]
-        assert is_right(rc, [0, 1])
-        assert is_right(other, [0, 1])
+        wait_until(lambda: is_right(rc, [0, 1]))
+        wait_until(lambda: is_right(other, [0, 1]))
 
 
 def test_a_busy_engine_can_be_interrupted_through_the_new_controller(rc: Client, gate: Gate) -> None:
@@ -177,7 +172,7 @@ def test_clients_that_vanish_leave_the_controller_responsive(rc: Client) -> None
     wait_until(lambda: engine_id not in rc.ids)
     memory = controller_process().memory_info().rss / 1e6
     print(f"\nround trip {quick * 1e3:.1f} ms; with {GHOSTS} clients gone {crowded * 1e3:.1f} ms; {memory:.0f} MB")
-    assert crowded < 0.1
+    assert crowded < max(SLOW_S, SLOWER * quick)
 
 
 def round_trip_s(line: ControllerLine) -> float:

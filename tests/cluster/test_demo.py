@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(350)]
 
-LIMIT_S = 120
+LIMIT_S = 300
 COMMAND = [sys.executable, "-c", "from nsactors.cli import main; main()", "demo"]
 
 

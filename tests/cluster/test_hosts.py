@@ -11,9 +11,9 @@ import pytest
 
 from tests.cluster.hosts import DriverFailed, Host, Hosts
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
 
-LOST_WITHIN_S = 3.0
+LOST_WITHIN_S = 12.0  # three, where the machine has nothing else to do; with Ray's own settings at least 14
 
 SPREAD = """
 import socket
@@ -92,10 +92,6 @@ with Cluster(n=6) as rc:
 """
 
 
-def titles(host: Host) -> list[str]:
-    return [Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0") for pid in host.processes()]
-
-
 def test_engines_are_spread_evenly_over_the_hosts(hosts: Hosts) -> None:
     assert Counter(hosts.head.run(SPREAD).split()) == {"host-0": 2, "host-1": 2, "host-2": 2}
 
@@ -103,7 +99,7 @@ def test_engines_are_spread_evenly_over_the_hosts(hosts: Hosts) -> None:
 def test_the_controller_is_on_the_head_wherever_the_client_is(hosts: Hosts) -> None:
     with hosts[1].popen(WAIT) as driver:
         assert driver.read_line() == "[0, 1, 2]"
-        assert [sum("RayController" in title for title in titles(host)) for host in hosts] == [1, 0, 0]
+        assert [sum("RayController" in title for title in host.titles()) for host in hosts] == [1, 0, 0]
         driver.communicate("\n")
 
 
@@ -117,7 +113,7 @@ def test_an_array_pushed_to_all_engines_goes_to_each_host_once(hosts: Hosts) -> 
     assert hosts.head.run(PUSH).split() == [str(10_000_000 * 9_999_999 // 2)] * 6
     received = [host.bytes_received() - start for host, start in zip(hosts, before, strict=True)]
     assert received[0] < 0.1 * size
-    assert all(size <= count < 1.1 * size for count in received[1:])
+    assert all(size <= count < 1.5 * size for count in received[1:])
 
 
 def test_messages_pass_between_hosts_and_large_ones_go_straight(hosts: Hosts) -> None:
@@ -125,7 +121,7 @@ def test_messages_pass_between_hosts_and_large_ones_go_straight(hosts: Hosts) ->
     before = [host.bytes_received() for host in hosts]
     assert hosts.head.run(MESSAGES).split() == ["2", "0", "1", *[str(10_000_000 * 9_999_999 // 2)] * 3]
     received = [host.bytes_received() - start for host, start in zip(hosts, before, strict=True)]
-    assert max(received[0], received[1]) < 0.1 * size <= received[2] < 1.1 * size
+    assert max(received[0], received[1]) < 0.1 * size <= received[2] < 1.5 * size
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="needs mpi4py")
@@ -164,8 +160,8 @@ def test_a_program_that_fails_is_reported_with_all_that_it_wrote(hosts: Hosts) -
 
 
 def test_a_program_that_hangs_is_ended_and_what_it_wrote_is_reported(hosts: Hosts) -> None:
-    with pytest.raises(DriverFailed, match=r"did not end within 2 s\n--- stdout\nso far"):
-        hosts[1].run("import threading; print('so far', flush=True); threading.Event().wait()", timeout_s=2)
+    with pytest.raises(DriverFailed, match=r"did not end within 6 s\n--- stdout\nso far"):
+        hosts[1].run("import threading; print('so far', flush=True); threading.Event().wait()", timeout_s=6)
 
 
 def test_folders_of_runs_that_were_killed_are_removed(hosts: Hosts) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ import pytest
 from tests.cluster.hosts import Host, Hosts
 from tests.gates import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
 
-LOST_WITHIN_S = 3.0
+LOST_WITHIN_S = 12.0  # three, where the machine has nothing else to do; with Ray's own settings at least 14
 
 # Keeps the engine of the last host busy until it is told to stop, and then says what has become of all that it asked.
 WORK = """
@@ -64,9 +63,8 @@ with Cluster(n=3, recovery="replay", journal=sys.argv[1]) as rc:
 """
 
 
-def engines_on(host: Host) -> list[int]:
-    titles = ((pid, Path(f"/proc/{pid}/cmdline")) for pid in host.processes())
-    return [pid for pid, path in titles if path.exists() and path.read_text().startswith("ray::RayEngine")]
+def engines_on(host: Host) -> list[str]:
+    return [title for title in host.titles() if title.startswith("ray::RayEngine")]
 
 
 @pytest.mark.parametrize("journal", ["sync", "local"])

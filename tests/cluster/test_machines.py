@@ -85,7 +85,7 @@ def test_a_cable_that_is_pulled_out_cuts_a_machine_off_until_it_is_put_in_again(
     pair: list[Machine], switch: Switch
 ) -> None:
     with start_server(pair[1]) as server:
-        assert reaches(pair[0])
+        wait_until(lambda: reaches(pair[0]))
         switch.set_link("port2", "down")
         assert not reaches(pair[0])
         switch.set_link("port2", "up")

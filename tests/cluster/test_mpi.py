@@ -19,31 +19,17 @@ from nsactors.errors import CapabilityError, EngineLost, MpiInUse, MpiUnavailabl
 from nsactors.mpi import World, WorldState, joining
 from nsactors.mpi.pmi import Exchange, process_mapping
 from nsactors.mpi.server import PmiServer
-from tests.gates import TIMEOUT_S, Gate, open_gate, wait_until
+from tests.gates import TIMEOUT_S, Gate, wait_until
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="needs mpi4py"),
 ]
 
 IMPORT = "from mpi4py import MPI; comm = MPI.COMM_WORLD"
 ENDLESS = "comm.barrier()\nwait()\nwhile True: comm.allreduce(1)"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(n=0)
-    cluster.start_and_connect_sync()
-    yield cluster
-    cluster.stop_cluster_sync()
-
-
-@pytest.fixture
-def rc(cluster: Cluster) -> Iterator[Client]:
-    with cluster.connect_client_sync(report=lambda text: None) as client:
-        yield client
 
 
 @pytest.fixture
@@ -59,12 +45,6 @@ def start(cluster: Cluster, rc: Client) -> Iterator[Callable[..., DirectView]]:
 
     yield start
     rc.session.transport.controller.stop_engines(started)
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with open_gate(tmp_path / "gate") as gate:
-        yield gate
 
 
 def ranks(view: DirectView) -> list[int]:
@@ -96,9 +76,10 @@ def kill_within_allreduce(world: World, gate: Gate, rank: int) -> CompositeError
 
 def test_the_engines_of_a_view_are_ranks_in_its_order(start: Callable[..., DirectView], rc: Client) -> None:
     first = start(3)
-    backwards = rc.direct_view(list(reversed(rc.ids)), block=True)
+    ids = list(reversed(first.targets))
+    backwards = rc.direct_view(ids, block=True)
     world = backwards.mpi()
-    assert (world.size, world.state, world.ranks) == (3, WorldState.READY, tuple(reversed(rc.ids)))
+    assert (world.size, world.state, world.ranks) == (3, WorldState.READY, tuple(ids))
     assert ranks(backwards) == [0, 1, 2]
     assert first.pull("comm.size") == [3, 3, 3]
 
@@ -313,7 +294,7 @@ def test_an_example_runs_by_itself() -> None:
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=True,
     )
     assert "to the last bit: True" in ran.stdout

@@ -15,17 +15,9 @@ from nsactors import Client, Cluster, DirectView, Reference
 from nsactors.errors import EngineLost, RemoteError
 from nsactors.magics.options import CELL, parse
 from nsactors.magics.running import submit
-from tests.gates import TIMEOUT_S, Gate, open_gate, wait_until
+from tests.gates import TIMEOUT_S, Gate, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(n=0)
-    cluster.start_and_connect_sync()
-    yield cluster
-    cluster.stop_cluster_sync()
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -60,12 +52,6 @@ def start(cluster: Cluster, rc: Client) -> Iterator[Callable[[str], DirectView]]
 def engine(start: Callable[[str], DirectView]) -> DirectView:
     """One that recovers its namespace."""
     return start("replay")
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with open_gate(tmp_path / "gate") as gate:
-        yield gate
 
 
 def kill(view: DirectView) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
@@ -17,7 +18,7 @@ from nsactors.transport.connection import ConnectionInfo
 from nsactors.transport.leftovers import marked_processes
 from tests.cluster.background import CommandLine
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 REQUESTS = [
@@ -60,20 +61,23 @@ def token(info: ConnectionInfo) -> str:
 
 @pytest.fixture(scope="module")
 def processes(lab: CommandLine) -> list[psutil.Process]:
-    """All processes of the cluster."""
+    """All processes of the cluster; some may have gone when they are looked at, for Ray ends its idle workers."""
     record = lab.record("lab")
-    return [psutil.Process(pid) for pid in [record.owner.pid, *marked_processes(record.mark)]]
+    found = []
+    for pid in [record.owner.pid, *marked_processes(record.mark)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
 
 
 @pytest.fixture(scope="module")
 def endpoints(processes: list[psutil.Process]) -> list[tuple[str, int]]:
     """Where they listen."""
-    listening = [
-        (connection.laddr.ip, connection.laddr.port)
-        for process in processes
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("inet")
+            listening += [tuple(one.laddr) for one in connections if one.status == psutil.CONN_LISTEN]
     assert len(listening) >= 7  # GCS, raylet, object manager, agent, owner, controller and engines
     return listening
 
@@ -136,7 +140,8 @@ def test_web_requests_are_refused_everywhere_and_there_are_no_metrics(
 
 def test_noise_does_no_harm(lab: CommandLine, endpoints: list[tuple[str, int]]) -> None:
     for _, port in endpoints:
-        with socket.create_connection(("127.0.0.1", port), 10) as line:
+        # Some hang up at once, and an idle worker of Ray's may have gone with its endpoint.
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as line:
             line.sendall(os.urandom(1000))
     assert "5" in lab("exec", "2 + 3").stdout
 
@@ -179,7 +184,9 @@ def test_files_are_for_their_user_alone(lab: CommandLine, info: ConnectionInfo) 
 def test_the_token_is_on_no_command_line_and_in_no_file_but_its_own(
     lab: CommandLine, info: ConnectionInfo, processes: list[psutil.Process], token: str
 ) -> None:
-    assert not [process.pid for process in processes if token in " ".join(process.cmdline())]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            assert token not in " ".join(process.cmdline())
     own = Path(info.settings["RAY_AUTH_TOKEN_PATH"])
     for folder in (own.parent, lab.registry.folder):
         files = [path for path in folder.rglob("*") if path.is_file() and path != own]

@@ -15,7 +15,7 @@ REASON = why_not()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 
@@ -34,7 +34,7 @@ JOB_FILES = {"job.sh", "job.json", "job.log"}
 PROGRAM = """
 from nsactors import Client
 rc = Client("lab")
-rc.wait_for_engines(4, timeout=120)
+rc.wait_for_engines(4, timeout=240)
 everyone = rc[:]
 everyone.block = True
 
@@ -50,13 +50,13 @@ STAY = (
     PROGRAM
     + """
 import threading
-back = threading.Semaphore(0)
-rc.on_join(lambda engine_id: back.release())
 everyone.scatter("part", list(range(8)))
 everyone.execute("square = sum(n * n for n in part)")
+back = threading.Semaphore(0)
+rc.on_join(lambda engine_id: back.release())
 show()
 for engine in range(2):
-    assert back.acquire(timeout=120)
+    assert back.acquire(timeout=240)
 show()
 """
 )
@@ -92,7 +92,7 @@ def slurm() -> Iterator[Slurm]:
 
 def launch(slurm: Slurm, *options: str) -> str:
     """The id of a job whose cluster is up."""
-    said = slurm.run(*LAUNCH, "--recovery=replay", "--journal=sync", *options, "--", "--time=10", timeout_s=120)
+    said = slurm.run(*LAUNCH, "--recovery=replay", "--journal=sync", *options, "--", "--time=20", timeout_s=300)
     assert "the cluster 'lab' is up" in said
     return said.split()[1]
 
@@ -117,7 +117,7 @@ def test_a_job_survives_the_loss_of_a_node_and_goes_on_as_another_job(slurm: Slu
     slurm.wait_for(lambda: "are saved in" in slurm.read("jobs/lab/job.log"))
     cancel(slurm, first)
     second = launch(slurm, "--continue")
-    shown, world = slurm.run(sys.executable, "-c", GO_ON, timeout_s=150).splitlines()
+    shown, world = slurm.run(sys.executable, "-c", GO_ON, timeout_s=300).splitlines()
     assert shown == f"[0, 1, 2, 3] 2 {VALUES}"
     assert world == str([(4, 6.0)] * 4)
     cancel(slurm, second)

@@ -15,7 +15,7 @@ REASON = why_not()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 
@@ -34,7 +34,7 @@ with SshHosts(hosts_from_text(sys.argv[1]), store_bytes=100_000_000) as hosts:
         back = threading.Semaphore(0)
         rc.on_join(lambda engine_id: back.release())
         for _ in range(int(sys.argv[2])):
-            assert back.acquire(timeout=120)
+            assert back.acquire(timeout=240)
         print(*rc["all"].apply_sync(socket.gethostname), flush=True)
         input()
 """

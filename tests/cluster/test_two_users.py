@@ -16,6 +16,7 @@ import pytest
 
 from nsactors.transport.leftovers import marked_processes
 from tests.cluster.background import CommandLine
+from tests.gates import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -144,7 +145,7 @@ def test_many_clusters_of_two_users_start_at_once_and_do_not_meet(
         for user in users:
             user("stop", "--all")
     for name in USERS:
-        assert processes_of(name) == ""
+        wait_until(lambda name=name: processes_of(name) == "")
 
 
 def file_of(user: CommandLine) -> Path:

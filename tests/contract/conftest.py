@@ -18,6 +18,7 @@ from nsactors.core.messages import Capability
 from tests.gates import TIMEOUT_S, Gate, open_gate
 
 ENGINES = 4
+PATIENCE_S = 10.0
 
 _LACKING = pytest.StashKey[dict[str, dict[Capability, list[str]]]]()
 
@@ -83,26 +84,46 @@ def _needed_capabilities(request: pytest.FixtureRequest, transport: Any) -> None
         pytest.skip(f"the {transport.name} transport lacks {', '.join(c.name for c in missing)}")
 
 
+@pytest.fixture(autouse=True)
+def _patience(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients wait for engines that are slow to answer: people at a prompt would not, but machines have pauses."""
+    for wait in ("session.ABORT_WAIT_S", "announcing.LEAVING_S", "memory.ANSWER_WAIT_S"):
+        monkeypatch.setattr(f"nsactors.client.{wait}", PATIENCE_S)
+    for module in ("asking", "farm"):
+        monkeypatch.setattr(f"nsactors.client.tasks.{module}.ANSWER_S", PATIENCE_S)
+    if backend == "ray":
+        monkeypatch.setattr("nsactors.transport.ray_hosting.ANSWER_S", PATIENCE_S)
+
+
 @pytest.fixture
-def connect(cluster: Cluster) -> Iterator[Callable[..., Client]]:
-    """Makes more clients of the cluster; they are closed at the end."""
+def clients() -> Iterator[list[Client]]:
+    """The clients of a test; they are closed at the end."""
     clients: list[Client] = []
-
-    def connect(name: str | None = None, report: Callable[[str], object] = lambda text: None) -> Client:
-        clients.append(cluster.connect_client_sync(name, report))
-        return clients[-1]
-
-    yield connect
+    yield clients
     for client in clients:
         client.close()
 
 
 @pytest.fixture
-def rc(connect: Callable[..., Client]) -> Iterator[Client]:
+def connect(cluster: Cluster, clients: list[Client]) -> Callable[..., Client]:
+    """Makes more clients of the cluster."""
+
+    def connect(name: str | None = None, report: Callable[[str], object] = lambda text: None) -> Client:
+        clients.append(cluster.connect_client_sync(name, report))
+        return clients[-1]
+
+    return connect
+
+
+@pytest.fixture
+def rc(connect: Callable[..., Client], clients: list[Client]) -> Iterator[Client]:
     """A client of its own for each test, of engines that nobody has used."""
     client = connect()
     assert client.ids == list(range(ENGINES)), "an earlier test has ended engines, or left some behind"
     yield client
+    for one in clients:  # requests of several clients have no order: these might come after the namespaces are emptied
+        if not one.session.closed:
+            one.wait(timeout=TIMEOUT_S)
     everywhere = connect()
     assert everywhere.direct_view(list(range(ENGINES))).clear().wait(TIMEOUT_S), "an engine is still busy"
 
@@ -174,6 +195,16 @@ def end_engine(rc: Client) -> Callable[[int], None]:
         assert gone.wait(TIMEOUT_S)
 
     return end
+
+
+@pytest.fixture
+def told(rc: Client) -> Callable[[], None]:
+    """Returns when engines have obeyed all that they were told before, such as to interrupt what they run."""
+
+    def told() -> None:
+        assert rc.memory().silent == ()  # a question is answered in its turn
+
+    return told
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from nsactors import BroadcastView, Client, CompositeError, DirectView, Reference
 from nsactors.errors import EngineLost
-from tests.gates import TIMEOUT_S, Gate
+from tests.gates import TIMEOUT_S, Gate, wait_until
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_an_engine_that_is_lost_is_named_and_the_others_answer(rc: Client, victi
     result = view.apply_async(gate.pass_through)
     gate.wait_arrived(2)
     victim.shutdown()
+    wait_until(lambda: result.progress == 1)  # the loss is known: it does not get through the gate
     gate.open()
     values = result.get(TIMEOUT_S, return_exceptions=True)
     assert [type(value) for value in values] == [str, EngineLost]

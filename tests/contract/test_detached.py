@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsactors import Client, Cluster, CompositeError, DirectView, LoadBalancedView
+from nsactors import AsyncResult, Client, Cluster, CompositeError, DirectView, LoadBalancedView
 from nsactors.client.tasks import TaskStatus
 from nsactors.core.messages import Capability
 from nsactors.core.scheduling import TaskState
@@ -319,6 +319,45 @@ def test_they_are_taken_back_by_their_ids(rc: Client, other: Client, theirs: Loa
         rc.get_result(queued.msg_ids[0]).get(TIMEOUT_S)
     gate.open()
     assert rc.get_result([result.msg_ids[0] for result in running]).get(TIMEOUT_S) == ["passed"] * ENGINES
+
+
+def test_results_of_all_kinds_are_taken_back_together_and_no_others(
+    rc: Client, lview: LoadBalancedView, gate: Gate
+) -> None:
+    own = rc.load_balanced_view()
+    running = [lview.apply_async(gate.pass_through) for _ in range(ENGINES)]
+    gate.wait_arrived(ENGINES)
+    queued = [[send(abs, -number) for number in range(20)] for send in (lview.apply_async, own.apply_async)]
+    queued.append([rc[0].apply_async(abs, -number) for number in range(20)])
+    AsyncResult.join(*(results[7] for results in queued)).abort()
+    AsyncResult.join(*(results[9] for results in reversed(queued))).abort()
+    gate.open()
+    for results in queued:
+        for number, result in enumerate(results):
+            if number in {7, 9}:
+                with pytest.raises(TaskAborted):
+                    result.get(TIMEOUT_S)
+            else:
+                assert result.get(TIMEOUT_S) == number
+    assert lview.wait(running, TIMEOUT_S)
+
+
+def test_the_queue_status_counts_and_names_them(
+    rc: Client, other: Client, theirs: LoadBalancedView, gate: Gate
+) -> None:
+    running = theirs.map_async(lambda number: gate.pass_through(), range(ENGINES), chunksize=1, label="detached map")
+    gate.wait_arrived(ENGINES)
+    queued = theirs.map_async(abs, range(100))
+
+    def items_left() -> int:
+        status = rc.queue_status()
+        return sum([status["unassigned"], *(status[engine]["tasks"] for engine in rc.ids)])
+
+    wait_until(lambda: items_left() == ENGINES + 100)
+    named = rc.queue_status(verbose=True)
+    assert all("detached map" in named[engine]["tasks"] for engine in rc.ids)
+    gate.open()
+    assert theirs.wait([running, queued], TIMEOUT_S)
 
 
 def test_a_client_takes_back_all_that_it_waits_for(rc: Client, lview: LoadBalancedView, gate: Gate) -> None:

@@ -90,6 +90,7 @@ def test_a_call_to_many_waits_for_the_others_when_one_is_ended(rc: Client, victi
     result = both.apply_async(gate.pass_through)
     gate.wait_arrived(2)
     victim.shutdown()
+    wait_until(lambda: result.progress == 1)  # the loss is known: it does not get through the gate
     gate.open()
     values = result.get(TIMEOUT_S, return_exceptions=True)
     assert [type(value) for value in values] == [str, EngineLost]

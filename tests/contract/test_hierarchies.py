@@ -80,8 +80,10 @@ def test_an_engine_is_a_client_of_its_own_controller(rc: Client, members: Direct
 @pytest.mark.needs(Capability.PROCESS)
 def test_engines_that_are_clients_of_each_other_in_a_ring_do_not_deadlock(rc: Client, members: DirectView) -> None:
     members.scatter("me", range(4), flatten=True, block=True)
-    # Every engine is busy with its own cell while it asks the next one, and waits for the answer in a later cell.
+    # Every engine is busy with its own cell while it asks the next one, and has the answer in a later cell. Not in the
+    # next: that may be begun before what the engines ask of each other has come, and then they wait in a ring.
     members.execute("answer = here[(me + 1) % 4].apply_async(lambda n: n * 10, me)", block=True)
+    wait_until(lambda: all(members.pull("answer.done()", block=True)))
     members.execute("value = answer.get(30)", block=True)
     assert members.pull("value", block=True) == [0, 10, 20, 30]
     members.execute("here.close()", block=True)
@@ -90,7 +92,8 @@ def test_engines_that_are_clients_of_each_other_in_a_ring_do_not_deadlock(rc: Cl
 @pytest.mark.needs(Capability.PROCESS)
 def test_an_engine_that_waits_for_itself_leaves_the_prompt_responsive(rc: Client, members: DirectView) -> None:
     rc[0].execute("mine = here[0].apply_async(abs, -1)", block=True)
-    assert rc[0].pull("mine.get(30)", block=True) == 1  # asked in one cell, had in the next
+    wait_until(lambda: rc[0].pull("mine.done()", block=True))  # it comes between two cells, sooner or later
+    assert rc[0].pull("mine.get(30)", block=True) == 1  # asked in one cell, had in another
     stuck = rc[0].execute("here[0].apply_sync(abs, -1)")
     wait_until(lambda: (rc.queue_status()[0]["running"] or "").startswith("here[0]"))
     assert rc[1].apply_sync(abs, -2) == 2

@@ -492,8 +492,8 @@ def test_a_task_that_runs_too_long_is_interrupted(rc: Client, gate: Gate) -> Non
     with pytest.raises(TimeLimitExceeded, match=r"0\.1 s"):
         lview.apply_sync(gate.pass_through)
     gate.open()
-    values = lview.map_sync(abs, [-1, -2])
-    assert values == [1, 2]
+    lview.set_flags(time_limit=TIMEOUT_S)  # the machine may pause for longer than that
+    assert lview.map_sync(abs, [-1, -2]) == [1, 2]
 
 
 def test_a_time_limit_needs_interrupts(rc: Client, transport: Any) -> None:

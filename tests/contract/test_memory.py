@@ -14,7 +14,7 @@ from nsactors import Client, DirectView, Reference
 from nsactors.core import carried
 from nsactors.core.messages import Capability
 from nsactors.errors import LargeCaptureWarning, NoSuchEngine
-from tests.gates import Gate
+from tests.gates import Gate, wait_until
 
 ITEMS = 1_000_000
 NBYTES = 8 * ITEMS
@@ -112,9 +112,16 @@ def test_an_engine_whose_interpreter_is_held_is_named(rc: Client, gate: Gate, mo
     monkeypatch.setattr("nsactors.client.memory.ANSWER_WAIT_S", 0.5)
     rc[0].apply_async(gate.pass_holding_gil)
     gate.wait_arrived()
-    memory = rc.memory()
-    assert (memory.silent, list(memory.engines)) == ((0,), [1, 2, 3])
-    assert "no answer" in str(memory)
+    seen = []
+
+    def look() -> bool:
+        seen.append(rc.memory())
+        return list(seen[-1].engines) == [1, 2, 3]  # on a busy machine others may be silent at first
+
+    wait_until(look)
+    assert all(0 in memory.silent for memory in seen)
+    assert seen[-1].silent == (0,)
+    assert "no answer" in str(seen[-1])
 
 
 def test_engines_that_hold_the_same_are_shown_together(rc: Client) -> None:
@@ -132,9 +139,14 @@ def test_an_engine_with_a_process_tells_what_it_takes(rc: Client) -> None:
 
 @pytest.mark.needs(Capability.OBJECT_STORE)
 def test_a_pushed_array_lies_once_in_the_store_and_belongs_to_no_engine(rc: Client) -> None:
-    before = rc.memory().stores[0].used
-    rc[:].push({"table": np.ones(ITEMS)}, block=True)
-    memory = rc.memory()
-    for engine in memory.engines.values():
-        assert engine.namespace.names[0].size == (0, NBYTES)
-    assert NBYTES <= memory.stores[0].used - before < 2 * NBYTES
+    def push_one_more(number: int) -> bool:
+        """Whether the store holds one array more; what others have dropped may go from it at the same time."""
+        before = rc.memory().stores[0].used
+        rc[:].push({f"table_{number}": np.ones(ITEMS)}, block=True)
+        memory = rc.memory()
+        for engine in memory.engines.values():
+            assert engine.namespace.names[0].size == (0, NBYTES)
+        return NBYTES <= memory.stores[0].used - before < 2 * NBYTES
+
+    numbers = iter(range(10))
+    wait_until(lambda: push_one_more(next(numbers)))

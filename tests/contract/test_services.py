@@ -14,7 +14,7 @@ from nsactors import Client, DirectView, Reference, RemoteError
 from nsactors.core.machine import Answer, Machine, Ticket
 from nsactors.core.messages import Capability
 from nsactors.core.payload import Payload
-from nsactors.errors import ServiceClosed
+from nsactors.errors import SerializationError, ServiceClosed
 from nsactors.transport.hosting import Service
 from tests.gates import TIMEOUT_S, wait_until
 
@@ -228,6 +228,30 @@ def test_many_who_wait_hold_up_nobody(shelf: Service) -> None:
     assert waiters[0].result(TIMEOUT_S) == "first"
     del waiters
     wait_until(lambda: waiting(shelf) == 0)
+
+
+def test_a_way_to_a_service_that_was_closed_leads_to_no_later_one(rc: Client) -> None:
+    former = rc.host(Shelf(), "shelf that closes")
+    for _ in range(3):
+        former.call(("count",), TIMEOUT_S)
+    rc[0].push({"former": former}, block=True)
+    assert rc[0].pull("former.call(('count',))", block=True) == (0, 0)
+    former.close()
+    later = rc.host(Shelf(), "shelf that closes")
+    with pytest.raises(ServiceClosed):
+        former.call(("count",), TIMEOUT_S)
+    with pytest.raises(ServiceClosed):
+        rc[0].pull("former.call(('count',))", block=True)
+    assert later.call(("count",), TIMEOUT_S) == (0, 0)
+    later.close()
+
+
+@pytest.mark.needs(Capability.PROCESS)
+def test_what_cannot_be_sent_is_refused_and_the_service_goes_on(shelf: Service) -> None:
+    with pytest.raises(SerializationError, match="what is told"):
+        shelf.tell(("put", threading.Lock()))
+    shelf.tell(("put", "a thing"))
+    assert shelf.call(("count",), TIMEOUT_S) == (1, 0)
 
 
 def test_a_machine_of_main_is_hosted_too(rc: Client, from_main: Callable[[str], Any]) -> None:

@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 
 from tests.gates import TIMEOUT_S, wait_until
 
-__all__ = ["CHROMIUM", "CHROMIUM_DRIVER", "Lab", "Seen", "open_lab"]
+__all__ = ["CHROMIUM", "CHROMIUM_DRIVER", "LONG_S", "Lab", "Seen", "open_lab"]
+
+LONG_S = 2 * TIMEOUT_S
+"""For what starts a server, a browser or a cluster."""
 
 CHROMIUM = shutil.which("chromium")
 CHROMIUM_DRIVER = shutil.which("chromedriver")
@@ -86,11 +89,11 @@ def open_lab(notebook: Path) -> Iterator[Lab]:
     address = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(_command(port, folder), env=_environment(folder), stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: _ask(f"{address}/api/status") is not None)
+        wait_until(lambda: _ask(f"{address}/api/status") is not None, LONG_S)
         with _open_browser(folder) as browser:
             browser.get(f"{address}/doc/tree/{notebook.name}?token={_TOKEN}")
-            wait_until(lambda: [kernel["execution_state"] for kernel in _kernels(address)] == ["idle"])
-            wait_until(lambda: browser.find_elements("css selector", ".jp-CodeCell .jp-InputPrompt"))
+            wait_until(lambda: [kernel["execution_state"] for kernel in _kernels(address)] == ["idle"], LONG_S)
+            wait_until(lambda: browser.find_elements("css selector", ".jp-CodeCell .jp-InputPrompt"), LONG_S)
             yield Lab(browser)
         for kernel in _kernels(address):
             _ask(f"{address}/api/kernels/{kernel['id']}", "DELETE")

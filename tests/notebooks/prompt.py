@@ -9,10 +9,20 @@ from pathlib import Path
 
 import pexpect
 
-from tests.gates import TIMEOUT_S
+from tests.gates import TIMEOUT_S, wait_until
 
 __all__ = ["Prompt"]
 
+# Run by the session before its first cell. Equal lines of engines are shown once however far apart they come, and an
+# engine that is slow to answer is waited for: people would not, but machines have pauses.
+_PATIENCE = """
+import functools
+from nsactors.magics import completion
+from nsactors.results.live import watching
+completion.ANSWER_S = 10.0
+watching.Merger = functools.partial(watching.Merger, hold_s=30.0)
+del functools, completion, watching
+"""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|\r")
 
 
@@ -20,6 +30,9 @@ class Prompt:
     """An IPython session; ``run`` types a line and gives back what appeared before the next prompt."""
 
     def __init__(self, folder: Path) -> None:
+        startup = folder / "ipython" / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "patience.py").write_text(_PATIENCE)
         own = {
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "IPYTHONDIR": str(folder / "ipython"),
@@ -50,6 +63,10 @@ class Prompt:
     def wait_for(self, text: str) -> None:
         """Return when ``text`` is on the screen."""
         self.child.expect_exact(text)
+
+    def look_for(self, text: str) -> None:
+        """Return when ``text`` has come, and leave it to whoever reads next."""
+        wait_until(lambda: text in self.child.buffer or self.look_on(0.1))
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""

@@ -11,7 +11,7 @@ import pytest
 
 from docs.tools.run_notebook import run
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "interactive.ipynb"
 _LABEL = re.compile(r"\[(?:\d+(?:-\d+)?(?:, )?)+\] ")

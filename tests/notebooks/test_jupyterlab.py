@@ -9,11 +9,11 @@ import nbformat
 import pytest
 
 from tests.gates import wait_until
-from tests.notebooks.jupyterlab import CHROMIUM, CHROMIUM_DRIVER, Seen, open_lab
+from tests.notebooks.jupyterlab import CHROMIUM, CHROMIUM_DRIVER, LONG_S, Seen, open_lab
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(
         not (CHROMIUM and CHROMIUM_DRIVER and find_spec("jupyterlab") and find_spec("selenium")),
         reason="needs chromium, chromium-driver, jupyterlab and selenium",
@@ -64,12 +64,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Seen]]:
 
         lab.click_first_cell()
         lab.run_cells(OTHER + 1)
-        wait_until(lambda: all("begins" in lab.seen(cell).text for cell in (FIRST, SECOND)) and lab.seen(OTHER).text)
+        wait_until(
+            lambda: all("begins" in lab.seen(cell).text for cell in (FIRST, SECOND)) and lab.seen(OTHER).text, LONG_S
+        )
         take("running")
         go.touch()
-        wait_until(lambda: all(lab.seen(cell).images == 2 for cell in (FIRST, SECOND)))
+        wait_until(lambda: all(lab.seen(cell).images == 2 for cell in (FIRST, SECOND)), LONG_S)
         lab.run_cells(2)
-        wait_until(lambda: "stopped" in lab.seen(STOPPED).text)
+        wait_until(lambda: "stopped" in lab.seen(STOPPED).text, LONG_S)
         take("done")
     return stages
 

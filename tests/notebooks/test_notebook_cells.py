@@ -9,10 +9,15 @@ import nbclient
 import nbformat
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
+# Equal lines of engines are shown once however far apart they come, and no progress where they are slow to.
 START = """
+import functools
+from nsactors.results.live import watching
+watching.Merger = functools.partial(watching.Merger, hold_s=30.0)
 %load_ext nsactors
+%pxconfig --progress-after -1
 import nsactors, pathlib, time
 cluster = nsactors.Cluster(n=3)
 rc = cluster.start_and_connect_sync()

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.gates import wait_until
 from tests.notebooks.prompt import Prompt
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,7 @@ def prompt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prompt]:
     prompt = Prompt(tmp_path_factory.mktemp("prompt"))
     try:
         prompt.run("%load_ext nsactors")
+        prompt.run("%pxconfig --progress-after -1")  # it would stand beside the output where that is slow to come
         assert "No cluster yet: starting" in prompt.run("%px first = 'ran'")
         prompt.run("%px import time, os; n = 2")
         yield prompt
@@ -100,6 +102,7 @@ def test_a_mistake_is_told_in_one_line(prompt: Prompt, line: str, message: str) 
 
 def test_views_get_magics_of_their_own(prompt: Prompt) -> None:
     prompt.run("rc[:1].activate('_one')")
+    prompt.run("%pxconfig_one --progress-after -1")
     assert prompt.run("%px_one print('mine')") == "[0] mine"
 
 
@@ -130,7 +133,7 @@ def test_results_are_awaited_at_the_prompt(prompt: Prompt) -> None:
 
 
 def test_a_view_shows_its_engines_and_what_they_do(prompt: Prompt) -> None:
-    assert "<DirectView: engine 0 idle>" in prompt.run("rc[:1]")
+    wait_until(lambda: "<DirectView: engine 0 idle>" in prompt.run("rc[:1]"))  # it says so in its next report
 
 
 def test_a_cell_runs_here_too_if_asked(prompt: Prompt) -> None:
@@ -145,4 +148,4 @@ def test_control_c_sends_another_signal_if_asked(prompt: Prompt) -> None:
     prompt.child.sendline("%px --targets 0 --signal-on-interrupt SIGUSR1 print('waiting'); print(told.wait(20))")
     prompt.wait_for("[0] waiting")
     prompt.interrupt()
-    assert prompt.until_prompt() == "[0] True"
+    assert prompt.until_prompt().endswith("[0] True")

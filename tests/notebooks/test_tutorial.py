@@ -11,9 +11,11 @@ import pytest
 
 from tests.notebooks.prompt import Prompt
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
-READING_S = 2.5
+INFINITE_S = 3.0
+READING_S = 1.0
+LAST_LINE = "step 2"  # of the cell that nobody waits for
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "interactive.md"
 _BLOCK = re.compile(r"^```ipython\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _FIRST, _MORE = re.compile(r"In \[\d+\]: (.*)"), re.compile(r" {3,}\.\.\.: ?(.*)")
@@ -59,10 +61,11 @@ def type_all(prompt: Prompt, cells: list[list[str]]) -> Iterator[str]:
             lines.pop()
         prompt.type_cell(*lines)
         if "while True:" in lines:
-            prompt.look_on(0.5)
+            prompt.look_on(INFINITE_S)
             prompt.interrupt()
         yield prompt.until_prompt()
         if "--noblock" in lines[0]:
+            prompt.look_for(LAST_LINE)
             prompt.look_on(READING_S)
 
 

@@ -120,12 +120,13 @@ class DetachedFarm:
 
     def statuses(self) -> list[TaskStatus]:
         """What is known of the detached tasks of all clients, in the order of submission."""
-        line = self.session.transport.resident(NAME)
-        try:
-            statuses: list[TaskStatus] = [] if line is None else line.call("statuses", timeout_s=ANSWER_S)
-        except ResidentGone:
-            return []
+        statuses: list[TaskStatus] = self._look("statuses") or []
         return statuses
+
+    def assigned(self) -> tuple[int, dict[int, int]]:
+        """How many items of all clients wait for an engine, and how many each engine has."""
+        assigned: tuple[int, dict[int, int]] = self._look("assigned") or (0, {})
+        return assigned
 
     def calls_for(self, msg_ids: Iterable[str]) -> list[TaskCall]:
         """The calls that tasks of any client are, by their ids.
@@ -166,8 +167,11 @@ class DetachedFarm:
 
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Take back what has not started; with ``interrupt``, stop what has."""
-        numbers = frozenset(call.request_id.seq for call in calls)
-        self._ask("abort", numbers, interrupt, what="abort()")
+        calls = list(calls)
+        if numbers := frozenset(call.request_id.seq for call in calls if self.owns(call)):
+            self._ask("abort", numbers, interrupt, what="abort()")
+        if others := [call for call in calls if not self.owns(call)]:  # of results that have been joined
+            self.session.abort(others, interrupt=interrupt)
 
     def interrupt(self, calls: Iterable[Call]) -> bool:
         """Nothing: they go on when who waits for them goes."""
@@ -223,6 +227,13 @@ class DetachedFarm:
         except ResidentGone as gone:
             self._lose(line, str(gone))
             raise SchedulerLost(what, str(gone)) from None
+
+    def _look(self, method: str) -> Any:
+        """Ask the scheduler, if there is one; None if there is none, or not any more."""
+        line = self.session.transport.resident(NAME)
+        with contextlib.suppress(ResidentGone):
+            return None if line is None else line.call(method, timeout_s=ANSWER_S)
+        return None
 
     def _lose(self, line: ResidentLine, reason: str) -> None:
         """The scheduler has died, and all that it kept has gone with it; the next task starts another one."""

@@ -71,11 +71,16 @@ class Keeping:
         self._kept = kept or KeptTasks()
         self._lock = threading.Lock()
 
-    def enter(self, call: TaskCall, *, joins: bool) -> None:
-        """A task is about to be submitted."""
+    def enter(self, call: TaskCall, *, joins: bool, input_bytes: int = 0) -> None:
+        """A task is about to be submitted, with arguments of this size.
+
+        Raises:
+            SchedulerOverloaded: if too much waits already.
+        """
         size = call.size if isinstance(call, MapCall) else None
         # While its call is held, others can depend on it.
-        task = KeptTask(call.request_id.seq, call.label, size, call.copies, joins, call.submitted, handle=call)
+        number = call.request_id.seq
+        task = KeptTask(number, call.label, size, call.copies, joins, call.submitted, input_bytes, handle=call)
         with self._lock:
             self._kept.enter(task)
 

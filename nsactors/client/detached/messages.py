@@ -42,6 +42,12 @@ class Order(NamedTuple):
         """Whether it is a map."""
         return self.function is not None
 
+    @property
+    def input_bytes(self) -> int:
+        """The size of its arguments, or items."""
+        nested = self.call if self.columns is None else self.columns
+        return 0 if nested is None else unnest(nested).nbytes
+
 
 class Description(NamedTuple):
     """What a client that has not submitted a task is told of it; fields are those of ``KeptTask``."""

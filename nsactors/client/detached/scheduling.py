@@ -64,6 +64,7 @@ class DetachedTasks:
 
         Raises:
             SerializationError: if the items of a map cannot be read here.
+            SchedulerOverloaded: if the arguments of what waits leave no room for its own.
             ConnectionLost: if the cluster is going.
         """
         self._loop = asyncio.get_running_loop()
@@ -112,6 +113,11 @@ class DetachedTasks:
             listed.append(_status(msg_id, task, running.get(msg_id)))
         return listed
 
+    async def assigned(self) -> tuple[int, dict[int, int]]:
+        """How many items wait for an engine, and how many each engine has."""
+        farm = await asyncio.to_thread(self._open)
+        return await asyncio.to_thread(farm.assigned)
+
     async def abort(self, numbers: frozenset[int], interrupt: bool) -> None:
         """Take back what has not begun; with ``interrupt``, stop what has."""
         calls = [task.handle for number in numbers if (task := self._keeping.get(number)) is not None]
@@ -141,7 +147,7 @@ class DetachedTasks:
                 reason = f"where detached tasks are scheduled, they raise {type(error).__name__}: {error}"
                 raise SerializationError("items", reason) from None
         payload = None if order.call is None else unnest(order.call)
-        self._keeping.enter(call, joins=order.joins)
+        self._keeping.enter(call, joins=order.joins, input_bytes=order.input_bytes)
         try:
             farm.submit(order.task, Job(call, payload, function, columns, order.limit_s))
         except BaseException:

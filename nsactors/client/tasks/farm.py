@@ -157,12 +157,12 @@ class Farm:
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Take back what has not started; with ``interrupt``, stop what has."""
         calls = list(calls)
-        numbers = frozenset(call.request_id.seq for call in calls if isinstance(call, TaskCall))
+        numbers = frozenset(call.request_id.seq for call in calls if self.owns(call))
         if numbers and not self._has_ended:
             settled = threading.Event()
             self._notes.put(partial(self._driver.abort, numbers, interrupt, settled))
             settled.wait(2 * ANSWER_S)
-        if others := [call for call in calls if not isinstance(call, TaskCall)]:
+        if others := [call for call in calls if not self.owns(call)]:
             self.session.abort(others, interrupt=interrupt)
 
     def interrupt(self, calls: Iterable[Call]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tests.chaos.readings import Reading, Size, growth, read
+from tests.chaos.readings import Growth, Reading, Size, growth, read
 
 WARM_UP_S = 60.0
 
@@ -29,6 +29,16 @@ def test_more_than_a_twentieth_is_too_much_for_our_own_processes() -> None:
 def test_processes_that_are_missing_for_a_moment_are_no_growth() -> None:
     grown = growth([reading(60.0 + k, 100, engines=1 if k == 4 else 2) for k in range(9)], WARM_UP_S)
     assert not any(one.is_too_much for one in grown)
+
+
+def test_a_few_files_more_are_no_growth() -> None:
+    few, many = Growth("controller", "files", 60.0, 66.0), Growth("controller", "files", 60.0, 67.0)
+    assert (few.is_too_much, many.is_too_much) == (False, True)
+
+
+def test_an_engine_that_is_spared_is_judged_by_itself() -> None:
+    assert read(0.0, {os.getpid()}).sizes.keys() >= {"spared engine"}
+    assert Growth("spared engine", "memory", 100.0, 106.0).is_too_much
 
 
 def test_a_run_that_ends_with_the_warm_up_says_nothing_of_growth() -> None:

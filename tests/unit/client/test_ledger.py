@@ -165,3 +165,13 @@ def test_the_next_death_of_an_engine_is_news_again(ledger: Ledger) -> None:
     ledger.engine_joined(0)
     ledger.engine_died(0, "engine 0 died")
     assert ledger.report() == "nsactors: engine 0 died"
+
+
+def test_a_call_asked_for_when_its_engine_is_back_does_not_hide_the_next_death(ledger: Ledger) -> None:
+    call = lost(0)
+    ledger.failed(call)
+    ledger.engine_died(0, "engine 0 died")
+    ledger.engine_joined(0)
+    ledger.seen([call])
+    ledger.engine_died(0, "engine 0 died again")
+    assert ledger.report() == "nsactors: engine 0 died again"

@@ -330,6 +330,17 @@ def test_stops_that_a_client_knows_of_travel_with_later_requests(desk: Desk) -> 
     assert [request.stops_seen for request in desk.transport.sent] == [0, 1, 0]
 
 
+def test_stops_of_an_engine_are_forgotten_when_another_process_takes_its_place(desk: Desk) -> None:
+    desk.submit(0, stops=True)
+    desk.submit(0, stops=True)
+    failure = Failure.capture(ValueError("x"), engine_id=0, call="f", dumps=lambda value: b"")
+    desk.transport.answer(0, reply(0, Failed(failure)))
+    desk.post.add_engine(engine(0, incarnation=1))
+    desk.transport.answer(1, reply(1, Failed(failure)))  # it came from the former one
+    desk.submit(0)
+    assert [request.stops_seen for request in desk.transport.sent] == [0, 0, 0]
+
+
 def test_an_aborted_call_frees_its_place(desk: Desk) -> None:
     desk.submit(0)
     desk.transport.answer(0, reply(0, Aborted()))

@@ -1,14 +1,20 @@
 """What is kept of tasks that have ended, and what has to go."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nsactors.core.kept_tasks import KeptTask, KeptTasks
 from nsactors.core.scheduling import Ran, Status
+from nsactors.errors import SchedulerOverloaded
 
 
 def task(number: int) -> KeptTask:
     return KeptTask(number, f"apply(f{number})", None, False, False, 0.0)
+
+
+def with_arguments(number: int, nbytes: int) -> KeptTask:
+    return KeptTask(number, f"apply(f{number})", None, False, False, 0.0, input_bytes=nbytes)
 
 
 def piece(number: int) -> tuple[Ran, int]:
@@ -88,3 +94,24 @@ def test_limits_hold_but_for_the_last_one_and_no_more_goes_than_has_to(
 
     assert len(numbers) <= 1 or fits(numbers[0])
     assert not numbers or numbers[0] == 0 or not fits(numbers[0] - 1)
+
+
+def test_a_task_is_refused_while_the_arguments_of_others_take_the_room() -> None:
+    kept = KeptTasks(limit_input_bytes=100)
+    for number, nbytes in ((1, 60), (2, 40)):
+        kept.enter(with_arguments(number, nbytes))
+    kept.enter(task(3))
+    with pytest.raises(SchedulerOverloaded, match=r"apply\(f4\) is not submitted: .* hold 100 bytes"):
+        kept.enter(with_arguments(4, 1))
+    assert kept.get(4) is None
+    kept.withdraw(2)
+    kept.enter(with_arguments(4, 40))
+    kept.end(1, at=1.0)
+    kept.enter(with_arguments(5, 60))
+
+
+def test_the_arguments_of_a_single_task_may_have_any_size() -> None:
+    kept = KeptTasks(limit_input_bytes=100)
+    kept.enter(with_arguments(1, 1_000))
+    kept.end(1, at=1.0)
+    kept.enter(with_arguments(2, 1_000))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsactors.core import machine
-from nsactors.core.machine import Answer, Desk, Machine, Ticket, Waiting
+from nsactors.core.machine import Answer, Desk, Desks, Machine, Ticket, Waiting, name_of
 from nsactors.errors import ServiceClosed, ServiceOverloaded
 
 A1, A2, A3 = (Ticket("engine 0/a", number) for number in (1, 2, 3))
@@ -177,6 +177,24 @@ def test_more_calls_than_there_is_room_for_are_refused(
     assert queue.takers == [A1, A2]
 
 
+def test_the_services_of_a_host_share_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "MOST_WAITING", 2)
+    desks = Desks()
+    one, other = (desks[desks.open(name, Queue)] for name in ("one", "other"))
+    assert call(one, A1, "take") == call(other, B1, "take") == []
+    [answer] = call(one, A2, "take")
+    assert isinstance(answer.error, ServiceOverloaded)
+
+
+def test_a_name_that_was_closed_is_a_new_service() -> None:
+    desks = Desks()
+    first = desks.open("queue#1", Queue)
+    assert desks.open("queue#1", Queue) == first
+    del desks[first]
+    second = desks.open("queue#1", Queue)
+    assert (first in desks, name_of(first), name_of(second)) == (False, "queue#1", "queue#1")
+
+
 class Step:
     """Strategies: what may happen at a desk."""
 
@@ -204,7 +222,7 @@ def test_whatever_happens_no_item_is_lost_or_doubled(steps: list[tuple[str, str,
             del taken[ticket]
             received += 1
             desk.acknowledge(ticket)
-        elif what == "withdraw":
+        elif what == "withdraw" and numbers[party]:  # what was not made is not withdrawn
             taken.pop(ticket, None)
             answers = desk.withdraw(ticket)
         elif what == "die":

@@ -4,7 +4,7 @@ import pickle
 
 from nsactors.core.journal import Entry, Journal, Snapshot, State
 from nsactors.core.messages import Execute, RequestId
-from nsactors.core.recovery import RecoveryReport, recover
+from nsactors.core.recovery import RecoveryReport, RecoveryReports, recover
 
 
 def entry(code: str, state: State = State.COMPLETED, error: str = "", *bound: str) -> Entry:
@@ -117,3 +117,36 @@ def test_long_lists_are_cut_in_the_text() -> None:
 
 def test_nothing_to_recover_is_said() -> None:
     assert str(RecoveryReport(0)) == "engine 0 is recovered: its namespace was empty"
+
+
+def reports(*sizes: tuple[int, int]) -> list[RecoveryReport]:
+    """Reports of engines that list so many names."""
+    return [RecoveryReport(engine_id, restored=tuple(map(str, range(size)))) for engine_id, size in sizes]
+
+
+def test_reports_are_remembered_in_the_order_in_which_they_came() -> None:
+    remembered = RecoveryReports()
+    for report in (given := reports((1, 3), (0, 2), (1, 4))):
+        remembered.add(report)
+    assert list(remembered) == given
+
+
+def test_the_oldest_reports_are_forgotten_when_there_is_no_room_for_what_they_list() -> None:
+    remembered = RecoveryReports(limit=20)
+    for report in (given := reports((0, 8), (0, 8), (0, 8))):
+        remembered.add(report)
+    assert list(remembered) == given[1:]
+
+
+def test_the_last_report_of_each_engine_is_remembered_however_much_it_lists() -> None:
+    remembered = RecoveryReports(limit=20)
+    for report in (given := reports((0, 50), (1, 50), (0, 70))):
+        remembered.add(report)
+    assert list(remembered) == given[1:]
+
+
+def test_reports_that_list_nothing_need_room_too() -> None:
+    remembered = RecoveryReports(limit=20)
+    for report in reports(*[(0, 0)] * 100):
+        remembered.add(report)
+    assert len(list(remembered)) == 20

@@ -37,6 +37,7 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.TaskTimeout("apply(f)", "it was submitted 2 s ago, and no engine runs it"),
     errors.TaskLost("apply(f)", "engines 0-2 died while running it"),
     errors.SchedulerLost("apply(f)", "it was killed"),
+    errors.SchedulerOverloaded("apply(f)", 2_000_000_000),
     errors.ResultUnavailable("ann-4f2a:17", "newer ones have taken its place"),
     errors.CapabilityError("interrupt an engine", "local", "use Cluster(backend='ray')"),
     errors.DuplicateRequest(0, "client-1:17"),

@@ -1,63 +1,105 @@
 """Source lines of cells are kept as long as a traceback may need them."""
 
+import gc
 import linecache
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from nsactors.namespace.cell_sources import CellSources
 from nsactors.namespace.ipython_shell import _CellCompiler
 
-NAMES = ("<cell a>", "<cell b>")
+
+class Cells:
+    """Runs cells in a namespace, under numbered file names."""
+
+    def __init__(self) -> None:
+        self.sources = CellSources()
+        self.names: dict[str, Any] = {}
+        self.filenames: list[str] = []
+
+    def run(self, code: str) -> str:
+        """Run a cell; its file name."""
+        name = f"<test cell {len(self.filenames)}>"
+        self.filenames.append(name)
+        self.sources.begin(name)
+        linecache.cache[name] = (len(code), None, [code], name)
+        compiled = compile(code, name, "exec")
+        self.sources.compiled(compiled)
+        exec(compiled, self.names)
+        return name
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[[str], str]]:
-    """What compiles the next cell; its file name."""
-    sources = CellSources()
-    names = iter(NAMES)
-
-    def run(code: str) -> str:
-        name = next(names)
-        sources.begin(name)
-        linecache.cache[name] = (len(code), None, [code], name)
-        sources.compiled(compile(code, name, "exec"))
-        return name
-
-    yield run
-    for name in NAMES:
+def cells() -> Iterator[Cells]:
+    cells = Cells()
+    yield cells
+    for name in cells.filenames:
         linecache.cache.pop(name, None)
 
 
-def test_the_source_of_a_cell_is_there_until_the_next_one_comes(run: Callable[[str], str]) -> None:
-    name = run("x = 1")
+def test_the_source_of_a_cell_is_there_until_the_next_one_comes(cells: Cells) -> None:
+    name = cells.run("x = 1")
     assert linecache.getline(name, 1) == "x = 1"
-    run("y = 2")
+    cells.run("y = 2")
     assert linecache.getline(name, 1) == ""
 
 
-@pytest.mark.parametrize("code", ["def f(): pass", "class C: pass", "f = lambda: 0", "def f():\n  def g(): pass"])
-def test_the_source_of_what_was_defined_stays(run: Callable[[str], str], code: str) -> None:
-    name = run(code)
-    run("y = 2")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(): pass",
+        "class C:\n  def m(self): pass",
+        "f = lambda: 0",
+        "def f():\n  def g(): pass\n  return g\ng = f()\ndel f",
+        "many = (i for i in range(3))",
+    ],
+)
+def test_the_source_of_what_was_defined_stays(cells: Cells, code: str) -> None:
+    name = cells.run(code)
+    gc.collect()
+    cells.run("y = 2")
     assert linecache.getlines(name) == [code]
 
 
-def test_one_statement_that_defines_something_is_enough(run: Callable[[str], str]) -> None:
-    name = run("def f(): pass")
-    first = CellSources()
-    first.begin(name)
+@pytest.mark.parametrize("code", ["squares = [i * i for i in range(3)]", "sorted([2, 1], key=lambda i: -i)"])
+def test_the_source_of_what_has_only_helped_a_cell_goes_with_it(cells: Cells, code: str) -> None:
+    name = cells.run(code)
+    cells.run("y = 2")
+    assert linecache.getlines(name) == []
+
+
+def test_sources_go_at_last_when_what_was_defined_has_gone(cells: Cells) -> None:
+    for number in range(1_000):
+        cells.run(f"def f(): return {number}")
+    held = [name for name in cells.filenames if name in linecache.cache]
+    assert len(held) < 150
+    assert held[-1] == cells.filenames[-1]
+
+
+def test_sources_that_are_needed_stay_however_many_they_are(cells: Cells) -> None:
+    for number in range(500):
+        cells.run(f"def f{number}(): pass")
+    assert all(name in linecache.cache for name in cells.filenames)
+
+
+def test_one_statement_that_defines_something_is_enough() -> None:
+    sources, kept = CellSources(), []
+    sources.begin("<cell a>")
     for statement in ("def f(): pass", "x = 1"):
-        first.compiled(compile(statement, name, "exec"))
-    assert first.begin("<cell b>") == ""
+        kept.append(compile(statement, "<cell a>", "exec"))
+        sources.compiled(kept[-1])
+    assert sources.begin("<cell b>") == []
+    assert sources.begin("<cell c>") == ["<cell b>"]
 
 
 def test_ipython_forgets_the_cell_altogether() -> None:
     compiler = _CellCompiler()
-    names = []
+    names, codes = [], []
     for number, code in enumerate(("x = 1", "def f(): pass", "y = 2", "z = 3")):
         names.append(compiler.cache(code, number))
-        compiler(code, names[-1], "exec")
+        codes.append(compiler(code, names[-1], "exec"))
     kept = [name for name in names if name in linecache.cache]
     assert kept == list(compiler._filename_map) == [names[1], names[3]]
     for name in kept:

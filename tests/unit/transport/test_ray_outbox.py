@@ -93,3 +93,61 @@ def test_the_rest_is_sent_at_the_end_and_the_thread_ends(wire: Wire) -> None:
     assert outbox._thread is not None
     outbox._thread.join(TIMEOUT_S)
     assert not outbox._thread.is_alive()
+
+
+def test_what_went_wrong_when_nobody_looked_is_raised_by_the_next_call() -> None:
+    def settle(message: None) -> None:
+        raise LookupError("went wrong")
+
+    outbox = Outbox(lambda items: None, settle)
+    outbox.add((1, 0, "told"))
+    outbox._posted.extend([None] * (MOST_POSTED + 1))
+    wait_until(lambda: outbox._failure is not None)
+    with pytest.raises(LookupError, match="went wrong"):
+        outbox.along(lambda told: told)
+    assert outbox._thread is not None
+    assert outbox._thread.is_alive()
+    outbox.close()
+
+
+def test_an_outbox_may_be_closed_by_the_garbage_collector_while_it_sends() -> None:
+    posted: list[Item] = []
+
+    def post(items: list[Item]) -> None:
+        posted.extend(items)
+        if len(posted) == 1:
+            one.close()
+
+    one = Outbox(post, lambda message: None)
+    one.add((1, 0, "told"))
+    assert one._thread is not None
+    one._thread.join(TIMEOUT_S)
+    assert not one._thread.is_alive()
+
+
+def test_who_settles_second_waits_for_what_the_first_one_waits_for() -> None:
+    entered, go = threading.Event(), threading.Event()
+    handled: list[int] = []
+    seen: list[list[int]] = []
+
+    def settle(message: int) -> None:
+        entered.set()
+        assert go.wait(TIMEOUT_S)
+        handled.append(message)
+
+    def settle_and_look() -> None:
+        settle_all()
+        seen.append(list(handled))
+
+    outbox = Outbox(len, settle)
+    outbox._thread = threading.current_thread()
+    outbox.add((1, 0, "told"))
+    first, second = threading.Thread(target=settle_all), threading.Thread(target=settle_and_look)
+    first.start()
+    assert entered.wait(TIMEOUT_S)
+    second.start()
+    second.join(0.05)  # time enough to pass, if it could
+    go.set()
+    for thread in (first, second):
+        thread.join(TIMEOUT_S)
+    assert seen == [[1]]
