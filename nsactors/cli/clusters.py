@@ -20,6 +20,7 @@ from nsactors.cli.common import (
     print_json,
     print_table,
     the_cluster,
+    without_place,
 )
 from nsactors.core.hosts import hosts_from_text
 from nsactors.errors import NoSuchEngine, bytes_from_words
@@ -178,6 +179,7 @@ def status(name: str | None, as_json: bool) -> None:
     with attached(record.name, "status") as client:
         seen = client.activity()
         others = [other for other in seen.clients if other != client.name]
+        obstacles = without_place(client)
     if as_json:
         return print_json(
             {**_summary(record), "clients": others, "engines": [engine._asdict() for engine in seen.engines]}
@@ -192,6 +194,8 @@ def status(name: str | None, as_json: bool) -> None:
             for e in seen.engines
         ],
     )
+    for obstacle in obstacles.values():
+        click.echo(str(obstacle))
 
 
 def _first_line(source: str) -> str:

@@ -27,6 +27,7 @@ from nsactors.errors import (
 
 if TYPE_CHECKING:
     from nsactors.client import Client
+    from nsactors.errors import EngineStartError
     from nsactors.transport.registry import ClusterRecord, Registry
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "print_table",
     "targets_option",
     "the_cluster",
+    "without_place",
 ]
 
 INTERRUPTED = 130  # what shells give a command that was ended by Ctrl-C
@@ -176,9 +178,28 @@ def attached(name: str | None, purpose: str) -> Iterator[Client]:
 
     try:
         with Client(name, f"{getpass.getuser()} ({purpose})") as client:
-            yield client
+            _leave_problems_to_status(client)
+            try:
+                yield client
+            finally:
+                _leave_problems_to_status(client)
     except (ConnectionLost, TargetError) as error:
         raise click.ClickException(advice_at_a_shell(error, name)) from error
+
+
+def _leave_problems_to_status(client: Client) -> None:
+    """Do not tell at the end of each command which engines could not start: who asked for them knows by now."""
+    client.session.ledger.heard(map(str, client.session.roster.take_problems()))
+
+
+def without_place(client: Client) -> dict[int, EngineStartError]:
+    """The engines that have no place, by id: why, and what can be done about it where commands are typed."""
+    return {
+        engine_id: obstacle.with_advice(
+            f"It starts when it has one; `nsactors engines remove {engine_id}` takes it back"
+        )
+        for engine_id, obstacle in client.session.roster.waiting.items()
+    }
 
 
 def advice_at_a_shell(error: NsactorsError, name: str | None = None) -> str:

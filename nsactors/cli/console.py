@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nsactors.client import Client
     from nsactors.core.targets import Targets
 
-__all__ = ["console"]
+__all__ = ["banner", "console"]
 
 BANNER = """\
 {cluster}: {engines}
@@ -36,19 +36,34 @@ def console(name: str | None, targets: Targets) -> None:
         _run(client, Path(name).stem if name else the_cluster(None).name, targets)
 
 
+def banner(cluster: str, ids: Sequence[int], targets: Targets) -> str:
+    """What a prompt begins with.
+
+    Args:
+        cluster: its name.
+        ids: of the engines that are there.
+        targets: which of them cells are for.
+
+    Raises:
+        TargetError: if it has no such engines.
+    """
+    from nsactors.core.targets import resolve
+    from nsactors.errors import engine_ranges
+
+    there = engine_ranges(ids) if ids else "there is no engine yet, and `nsactors engines add N` starts some"
+    where = "all of them" if targets == "all" else engine_ranges(resolve(targets, ids))
+    return BANNER.format(cluster=cluster, engines=there, where=where)
+
+
 def _run(client: Client, cluster: str, targets: Targets) -> None:
     from IPython.terminal.ipapp import TerminalIPythonApp
     from traitlets.config import Config
 
-    from nsactors.core.targets import resolve
-    from nsactors.errors import engine_ranges
     from nsactors.magics import load
 
     client.wait_for_engines()
-    where = "all of them" if targets == "all" else engine_ranges(resolve(targets, client.ids))
-    there = engine_ranges(client.ids) if client.ids else "no engine yet; `nsactors engines add N` starts some"
     config = Config()
-    config.TerminalInteractiveShell.banner1 = BANNER.format(cluster=cluster, engines=there, where=where)
+    config.TerminalInteractiveShell.banner1 = banner(cluster, client.ids, targets)
     config.TerminalInteractiveShell.confirm_exit = False
     app: Any = TerminalIPythonApp.instance(config=config, user_ns={"rc": client})
     app.initialize(argv=[])

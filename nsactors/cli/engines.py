@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +19,17 @@ from nsactors.cli.common import (
     print_table,
     targets_option,
     the_cluster,
+    without_place,
 )
 from nsactors.core.targets import Targets
-from nsactors.errors import EngineStartError, EngineStartWarning, engine_ranges
+from nsactors.errors import EngineStartError, engine_ranges
 
 if TYPE_CHECKING:
     from nsactors.client import Client
 
 __all__ = ["engines", "interrupt"]
+
+_ADVICE = "Remove the cause, and add it again"
 
 
 @click.group(cls=PlainErrors, invoke_without_command=True)
@@ -85,18 +86,11 @@ def add(name: str | None, /, n: int, no_wait: bool, **options: Any) -> None:
 
 def _wait_for(client: Client, ids: Sequence[int]) -> dict[int, EngineStartError]:
     """Wait for engines; those that do not come, and why."""
-    roster = client.session.roster
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EngineStartWarning)  # it is told as an error
-        with contextlib.suppress(EngineStartError):
-            client.wait_for_engines()
-    waiting = {
-        engine_id: problem.with_advice(
-            f"It starts when it has one; `nsactors engines remove {engine_id}` takes it back"
-        )
-        for engine_id, problem in roster.waiting.items()
-    }
-    problems = {**roster.start_failures, **waiting}
+    session, roster = client.session, client.session.roster
+    roster.wait_for(len(roster.ids) + len(roster.starting), None, patient=False)
+    session.check()
+    failed = {engine_id: error.with_advice(_ADVICE) for engine_id, error in roster.start_failures.items()}
+    problems = {**failed, **without_place(client)}
     return {engine_id: problems[engine_id] for engine_id in ids if engine_id in problems}
 
 

@@ -27,6 +27,9 @@ def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *
         if {*roster.starting, *roster.away} - problems.keys() or not problems:
             raise TimeoutError(f"{len(roster.ids)} of {wanted} engines are there after {timeout_s:g} s")
     if problems and (not roster.ids or not (enough or n is None)):
-        raise problems[max(problems)]
+        newest = problems[max(problems)]
+        session.ledger.heard([str(newest)])
+        raise newest
     for problem in roster.take_problems():
+        session.ledger.heard([str(problem)])  # it may have come before anybody waited
         warn_caller(EngineStartWarning(problem))

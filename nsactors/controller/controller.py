@@ -179,6 +179,10 @@ class Controller:
         """Requests that wait at their engines, have begun or ended. When this returns that outlives this process."""
         if news := [entry for entry in entries if self._history.record(entry)]:
             await self._store.record(news)
+            # What is said of an engine that has gone meanwhile ended with it: nobody else will say so.
+            for engine_id in {entry.engine_id for entry in news}:
+                if self._membership.is_gone(engine_id):
+                    self._record_loss(engine_id)
 
     async def attach(self, client: str) -> ClusterState:
         """A client has come, or come back: what there is, and from now on it hears what happens."""

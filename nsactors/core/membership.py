@@ -223,6 +223,11 @@ class Membership:
         """The engines that take requests, by id."""
         return [m.info for _, m in sorted(self.members.items()) if m.info is not None and not m.dismissed]
 
+    def is_gone(self, engine_id: int) -> bool:
+        """Whether an engine takes no requests and never will."""
+        member = self.members.get(engine_id)
+        return member is None or member.dismissed
+
     @property
     def starting(self) -> list[int]:
         """Ids of new engines whose process has been asked for and has not registered yet."""

@@ -7,6 +7,7 @@ namespaces of engines, so they can be looked at and changed from the prompt betw
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -128,8 +129,10 @@ class Process:
         except (MeetingFailed, MemberLost):  # which all are told
             raise
         except BaseException as error:
-            # The others are told when they come to the end of a superstep; nobody waits for them here.
-            self._service.ask(self._meeting(f"failed with {type(error).__name__}", {})).let_go()
+            # The others are told when they come to the end of a superstep; nobody waits for them here. It has been
+            # handled when this engine answers: later, it would end a meeting of the next program.
+            with contextlib.suppress(MeetingFailed, MemberLost):
+                self._service.tell(self._meeting(f"failed with {type(error).__name__}", {}))
             raise
         self._meet("the end of the program", {})
         return result

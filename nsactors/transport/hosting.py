@@ -123,11 +123,6 @@ class Pending:
             raise self._answer.error
         return self._answer.value
 
-    def let_go(self) -> Pending:
-        """See that the call goes on when this is dropped; it itself."""
-        self._is_open = False
-        return self
-
     def withdraw(self) -> None:
         """Wait no more: the service forgets the call, and takes back what has not been received."""
         if self._is_open:

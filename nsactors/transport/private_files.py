@@ -21,8 +21,9 @@ def write_private(path: str | os.PathLike[str], text: str) -> None:
         with os.fdopen(handle, "w") as file:
             file.write(text)
         os.replace(written, path)
-    except BaseException:  # such as a full disk
+    except OSError as error:  # a full disk does not say which one it is
         os.unlink(written)
+        error.filename = os.fspath(path)
         raise
 
 

@@ -84,10 +84,12 @@ class RayEngine:
 class RayController(Controller):
     """The actor class of the controller."""
 
-    def __init__(self, cluster: str, namespace: str, environment: dict[str, str], startup: str) -> None:
+    def __init__(
+        self, cluster: str, namespace: str, environment: dict[str, str], startup: str, engine_class: Any
+    ) -> None:
         # Ray calls this again, with the same arguments, in the process that takes the place of one that died.
         store = SqliteStore(os.path.join(output_folder(cluster), "controller"))
-        self._ray_launcher = _RayLauncher(namespace)
+        self._ray_launcher = _RayLauncher(namespace, engine_class)
         super().__init__(cluster, self._ray_launcher, environment, startup, store)
         self._presences = Presences()
         self._over = asyncio.Event()
@@ -121,19 +123,17 @@ class RayController(Controller):
 class _RayLauncher:
     """Starts engines as detached actors of the cluster's Ray namespace."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, engine_class: Any) -> None:
         self._namespace = namespace
+        self._engine_class = engine_class
         self._places = EnginePlaces()
         self._keeper: tuple[str, Any] | None = None
         self._never: Any = None
-        self._actor_class: Any = None
 
     def launch(self, spec: EngineSpec) -> Any:
         import ray
 
-        # Made once: every client and the GCS would keep a class for each engine that was ever started.
-        self._actor_class = self._actor_class or ray.remote(RayEngine)
-        return self._actor_class.options(
+        return self._engine_class.options(
             name=f"engine-{spec.engine_id}.{spec.incarnation}",
             namespace=self._namespace,
             lifetime="detached",
@@ -358,7 +358,9 @@ class RayBackend:
             max_concurrency=MAX_CONCURRENCY,
             enable_task_events=False,  # as for engines
         )
-        self._controller = actor_class.remote(cluster, namespace, self._environment, self._startup)
+        # Made once: every client and the GCS keep a class for each time that this is called.
+        engine_class = self._ray.remote(RayEngine)
+        self._controller = actor_class.remote(cluster, namespace, self._environment, self._startup, engine_class)
 
     def connect(self) -> RayTransport:
         """A new client's transport."""

@@ -80,7 +80,7 @@ class Author:
 
     def __init__(self, name: str, rc: Client, chance: random.Random, tally: Tally, page: int = 400) -> None:
         self.name = name
-        self._rc = rc
+        self.rc = rc
         self._chance = chance
         self._tally = tally
         self._page = page
@@ -104,7 +104,7 @@ class Author:
         try:
             while not over.is_set():
                 (ask,) = self._chance.choices(list(self._requests), list(self._requests.values()))
-                self._awaited.append(ask(self._chance.choice(self._rc.ids)))
+                self._awaited.append(ask(self._chance.choice(self.rc.ids)))
                 if len(self._awaited) >= WINDOW:
                     self._take_answer()
                 if len(self._book) >= self._page:
@@ -130,7 +130,7 @@ class Author:
 
     def _call(self, engine_id: int) -> _Asked:
         (effect,) = self._effects(engine_id)
-        result = self._rc[engine_id].apply_async(Reference("note"), self.name, effect.number)
+        result = self.rc[engine_id].apply_async(Reference("note"), self.name, effect.number)
         return _Asked("call", result, [[effect]], values=[effect.number])
 
     def _push(self, engine_id: int) -> _Asked:
@@ -143,21 +143,21 @@ class Author:
         (effect,) = self._effects(engine_id, is_named=True)
         self._last_push[engine_id] = effect
         values = {f"{self.name}_{effect.number}": value(effect.number)}
-        return _Asked(kind, self._rc[engine_id].push(values, block=False), [[effect]])
+        return _Asked(kind, self.rc[engine_id].push(values, block=False), [[effect]])
 
     def _read(self, engine_id: int) -> _Asked:
         """What was pushed last, perhaps a moment ago."""
         pushed = self._last_push.get(engine_id)
         if pushed is None:
-            return _Asked("pull", self._rc[engine_id].pull("note.__name__", block=False), values=["note"])
-        result = self._rc[engine_id].pull(f"int(np.max({self.name}_{pushed.number}))", block=False)
+            return _Asked("pull", self.rc[engine_id].pull("note.__name__", block=False), values=["note"])
+        result = self.rc[engine_id].pull(f"int(np.max({self.name}_{pushed.number}))", block=False)
         return _Asked("pull", result, values=[pushed.number], depends=pushed)
 
     def _map(self, engine_id: int) -> _Asked:
-        ids = self._rc.ids
+        ids = self.rc.ids
         parts = [self._effects(engine_id, MAP_ITEMS) for engine_id in ids]
         numbers = [effect.number for part in parts for effect in part]
-        result = self._rc[ids].map_async(Reference("note"), [self.name] * len(numbers), numbers)
+        result = self.rc[ids].map_async(Reference("note"), [self.name] * len(numbers), numbers)
         return _Asked("map", result, parts, values=[[effect.number for effect in part] for part in parts])
 
     def _effects(self, engine_id: int, count: int = 1, *, is_named: bool = False) -> list[Effect]:
@@ -168,7 +168,7 @@ class Author:
         return effects
 
     def _execute(self, engine_id: int, code: str) -> AsyncResult:
-        result: AsyncResult = self._rc[engine_id].execute(code, block=False)
+        result: AsyncResult = self.rc[engine_id].execute(code, block=False)
         return result
 
     def _take_answer(self) -> None:
@@ -205,7 +205,7 @@ class Author:
         """Go through the books, and begin a new page."""
         while self._awaited:
             self._take_answer()
-        view = self._rc[self._rc.ids]
+        view = self.rc[self.rc.ids]
         questions = [NOTES.format(self.name), NAMES.format(self.name)]
         answers = self._insist(lambda: view.pull(questions, block=False))
         holdings = {}

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,8 +79,6 @@ def carry_out(plan: Plan) -> Figures:
         clients.callback(cluster.stop_cluster_sync)
         rc = cluster.start_and_connect_sync()
         rc[:].execute(PREPARATION, block=True)
-        if plan.soaks:
-            _fill(rc)
         connection = Path(clients.enter_context(TemporaryDirectory(prefix="nsachaos-")), "cluster.json")
         cluster.connection_info().save(connection)
         spared = frozenset({0} if plan.soaks else ())
@@ -94,6 +93,8 @@ def carry_out(plan: Plan) -> Figures:
             )
             for k in range(plan.authors)
         ]
+        if plan.soaks:
+            _fill([rc, *(author.rc for author in authors)])
         over = threading.Event()
         threads = [threading.Thread(target=author.work, args=[over]) for author in authors]
         for thread in threads:
@@ -113,17 +114,16 @@ def carry_out(plan: Plan) -> Figures:
     return figures
 
 
-def _fill(rc: Client) -> None:
+def _fill(clients: Sequence[Client]) -> None:
     """Ask for as much as is ever kept, by number: what fills up later, the sooner the less busy the machine, grows."""
-    view = rc[:]
-    for ask, count in (
-        (lambda: view.execute("None", silent=False, block=False), KEPT_CELLS),
-        (lambda: view.pull("note.__name__", block=False), LIMIT_ANSWERS),
-    ):
-        for _ in range(count // FILL_AT_A_TIME):
-            for result in [ask() for _ in range(FILL_AT_A_TIME)]:
+    for rc in clients:
+        view = rc[:]
+        asked = [partial(view.execute, "None", silent=False, block=False)] * (KEPT_CELLS // len(clients))
+        asked += [partial(view.pull, "note.__name__", block=False)] * (LIMIT_ANSWERS // len(clients))
+        for first in range(0, len(asked), FILL_AT_A_TIME):
+            for result in [ask() for ask in asked[first : first + FILL_AT_A_TIME]]:
                 result.get(FILL_LIMIT_S)
-    view.snapshot(block=True)  # or each recovery would repeat all of this
+    clients[0][:].snapshot(block=True)  # or each recovery would repeat all of this
 
 
 def _strike(plan: Plan, faults: Mapping[Fault, int], scene: Scene, figures: Figures, over: threading.Event) -> None:

@@ -324,8 +324,9 @@ def test_engines_run_their_startup_code_first(own_cluster: Callable[..., Cluster
 
 
 def test_a_cluster_whose_engines_cannot_start_says_why_at_once(own_cluster: Callable[..., Cluster]) -> None:
-    with pytest.raises(EngineStartError, match="not today"):
+    with pytest.raises(EngineStartError, match="not today") as failed:
         own_cluster(2, startup="raise RuntimeError('not today')").start_and_connect_sync()
+    assert "The cluster has been stopped: remove the cause and start it again" in str(failed.value)
 
 
 def test_engines_that_start_are_usable_beside_one_that_does_not(

@@ -2,7 +2,7 @@
 
 Batches of tasks that have been measured are worth ``Policy.batch_s`` each, and shrink as the queue runs out (guided
 self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987), so that engines end together. Tasks that
-have not been measured go out one by one.
+have not been measured go out one by one. Where messages are slow, each holds more: engines would wait for the next.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from nsactors.core.scheduling.lanes import Lane, Lanes
 from nsactors.core.scheduling.messages import Policy
 from nsactors.core.scheduling.records import Piece
 
-__all__ = ["Batcher", "Pace"]
+__all__ = ["Batcher", "Pace", "Tempo"]
 
 _WEIGHT = 0.3  # of the newest measurement
 _SHORTEST_S = 1e-7  # clocks may say that nothing took no time
 _MAX_KINDS = 1000
+_LONGEST_MESSAGE_S = 0.05  # what takes longer carries much, or has waited for another client's work
+_LEAST_PART = 0.25  # of a message's time that a batch of a long queue is worth at least
 _FEW = 4  # items of a batch that waits behind another: to outlast a message, even if most of them end at once
 _LONG_QUEUE = 4  # items for each engine
 
@@ -42,11 +44,42 @@ class Pace:
             del self._seconds[next(iter(self._seconds))]  # the one not measured for longest
 
 
+class Tempo:
+    """The times of a policy, longer where messages take longer than it supposes.
+
+    On a loaded machine, or with more engines than a client can keep up with, a message may take as long as a batch.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._message_s = 0.0
+
+    @property
+    def batch_s(self) -> float:
+        """How long a batch should run: the next is on its way meanwhile."""
+        return max(self._policy.batch_s, self._message_s)
+
+    @property
+    def least_s(self) -> float:
+        """What a batch of a long queue is worth at least."""
+        return max(self._policy.least_s, _LEAST_PART * self._message_s)
+
+    @property
+    def patience_s(self) -> float:
+        """How old a batch is before it is taken back from: its reply may be on the way."""
+        return max(self._policy.patience_s, self._message_s)
+
+    def measured(self, seconds: float) -> None:
+        """A batch went to an engine that had nothing to do, and took this long beyond its work to come back."""
+        self._message_s += _WEIGHT * (min(max(seconds, 0.0), _LONGEST_MESSAGE_S) - self._message_s)
+
+
 class Batcher:
     """Makes batches from what is ready."""
 
-    def __init__(self, policy: Policy, lanes: Lanes, fleet: Fleet, pace: Pace) -> None:
+    def __init__(self, policy: Policy, tempo: Tempo, lanes: Lanes, fleet: Fleet, pace: Pace) -> None:
         self._policy = policy
+        self._tempo = tempo
         self._lanes = lanes
         self._fleet = fleet
         self._pace = pace
@@ -69,10 +102,10 @@ class Batcher:
             ahead: whether it is one to wait behind another, of short tasks only.
         """
         pieces: list[Piece] = []
-        left_s = self._policy.batch_s
+        left_s = self._tempo.batch_s
         share = -(-self._lanes.items // (2 * len(self._fleet.members)))
         # While several engines have nothing to do, each gets its share, however little that is.
-        least_s = self._policy.least_s if len(self._fleet.idle) < 2 else 0.0
+        least_s = self._tempo.least_s if len(self._fleet.idle) < 2 else 0.0
         # A mean says little of one item: a batch of one that ends at once leaves no time to send the next meanwhile.
         few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
         engine = (engine_id,)

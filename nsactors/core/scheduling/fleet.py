@@ -33,6 +33,7 @@ class Batch:
     member: Member
     sent: float
     pieces: dict[tuple[TaskId, int], Piece]  # by task and first item, in order
+    is_ahead: bool  # it was sent behind another
     asked: set[tuple[TaskId, int]] = field(default_factory=set)  # what it was asked to give back
 
     @property
@@ -122,7 +123,7 @@ class Fleet:
         self._batch_id += 1
         member = self.members[engine_id]
         by_start = {(piece.record.task.task_id, piece.start): piece for piece in pieces}
-        batch = Batch(self._batch_id, member, at, by_start)
+        batch = Batch(self._batch_id, member, at, by_start, is_ahead=bool(member.batches))
         self.batches[batch.batch_id] = member.batches[batch.batch_id] = batch
         self._sort_in(member)
         return batch

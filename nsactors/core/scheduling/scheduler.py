@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
-from nsactors.core.scheduling.batching import Batcher, Pace
+from nsactors.core.scheduling.batching import Batcher, Pace, Tempo
 from nsactors.core.scheduling.fleet import Batch, Fleet
 from nsactors.core.scheduling.lanes import Lanes
 from nsactors.core.scheduling.ledger import Ledger
@@ -89,7 +89,8 @@ class Scheduler:
         self._lanes = Lanes(self._fleet.members, self._fleet.away)
         self._ledger = Ledger(self._lanes, self._emit)
         self._pace = Pace()
-        self._batcher = Batcher(self._policy, self._lanes, self._fleet, self._pace)
+        self._tempo = Tempo(self._policy)
+        self._batcher = Batcher(self._policy, self._tempo, self._lanes, self._fleet, self._pace)
         self._recallable: dict[int, Batch] = {}  # that may hold what its engine has not begun; oldest first
         self._running: dict[int, float] = {}  # batches of several items by their start; the longest-running first
         self._alarm: float | None = None
@@ -168,6 +169,8 @@ class Scheduler:
         if not event.more:
             self._forget(event.batch_id)
             self._watch(next(iter(batch.member.batches.values()), None), event.at)
+            if event.results and not batch.is_ahead:
+                self._tempo.measured(event.at - batch.sent - sum(ran.elapsed_s for ran in event.results))
         serial = batch.member.serial
         final: list[Ran] = []
         pieces: list[Piece] = []
@@ -278,7 +281,7 @@ class Scheduler:
         if len(batch.member.batches) == 1:
             self._watch(batch, at)
         spans = tuple(piece.span for piece in pieces)
-        budget_s = max(_BUDGET * self._policy.batch_s, self._policy.prefetch_below_s)
+        budget_s = max(_BUDGET * self._tempo.batch_s, self._policy.prefetch_below_s)
         self._emit(Dispatch(engine_id, batch.batch_id, spans, budget_s))
 
     def _watch(self, batch: Batch | None, at: float) -> None:
@@ -318,8 +321,8 @@ class Scheduler:
             movable = [piece for piece in pieces if not self._lanes.eligible(piece.place).isdisjoint(idle)]
             if not movable:
                 continue
-            if at < batch.sent + self._policy.patience_s:
-                return batch.sent + self._policy.patience_s  # they are in the order of sending: the next are younger
+            if at < batch.sent + self._tempo.patience_s:
+                return batch.sent + self._tempo.patience_s  # they are in the order of sending: the next are younger
             spans: tuple[Span, ...] = tuple(piece.span for piece in movable)
             batch.asked.update((span.task_id, span.start) for span in spans)
             self._emit(TakeBack(batch.member.engine_id, batch_id, spans))

@@ -102,6 +102,10 @@ def test_where_no_cluster_runs_the_list_is_empty(
         ["exec"],
         ["run", "/no/such/script.py"],
         ["engines", "remove"],
+        ["engines", "add", "1", "--num-cpus", "-1"],
+        ["launch", "slurm", "--name", "a b"],
+        ["launch", "slurm", "--object-store-memory", "foo"],
+        ["launch", "ray", "cluster.yaml", "--num-cpus", "-1"],
     ],
 )
 def test_what_is_called_wrongly_is_a_usage_error(runner: CliRunner, arguments: list[str]) -> None:

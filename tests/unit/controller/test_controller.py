@@ -21,6 +21,7 @@ from nsactors.core.cluster import (
     Recovery,
     Report,
 )
+from nsactors.core.history import ENGINE_LOST, QUEUED
 from nsactors.core.messages import OutputBatch, RequestId, StreamText
 
 LIMIT_S = 30.0
@@ -170,6 +171,16 @@ def test_history_that_was_reported_is_there(run: Scenario) -> None:
         assert await world.controller.history() == [ENTRY]
         await world.controller.report(0, 0, Report(history=(ENTRY,)))  # the engine has not heard that it was taken
         assert await world.controller.history() == [ENTRY]
+
+    run(scenario)
+
+
+def test_what_is_heard_of_a_request_after_the_end_of_its_engine_ended_with_it(run: Scenario) -> None:
+    async def scenario(world: World) -> None:
+        await world.start(1)
+        await world.controller.stop_engines([0])
+        await world.controller.announce([ENTRY._replace(completed=None, outcome=QUEUED)])
+        assert [entry.outcome for entry in await world.controller.history()] == [ENGINE_LOST]
 
     run(scenario)
 

@@ -245,9 +245,27 @@ def test_batches_shrink_as_the_queue_runs_out() -> None:
     sizes, batches = [], only(Dispatch, submit(scheduler, Task("map", size=100)))
     while batches:
         sizes += [span.stop - span.start for span in batches[0].spans]
-        batches = batches[1:] + only(Dispatch, reply(scheduler, batches[0], each_s=1e-5))
+        batches = batches[1:] + only(Dispatch, reply(scheduler, batches[0], each_s=1e-5, at=0.0))
     assert sizes == sorted(sizes, reverse=True)
     assert (sizes[0], sizes[-1], sum(sizes)) == (25, 1, 100)
+
+
+def test_where_messages_take_long_a_batch_takes_as_long() -> None:
+    scheduler = with_engines(1)
+    for number in range(50):
+        batch = only(Dispatch, submit(scheduler, Task(number), at=number))[0]
+        reply(scheduler, batch, each_s=0.001, at=number + 0.041)
+    (span,) = only(Dispatch, submit(scheduler, Task("map", size=1000), at=50.0))[0].spans
+    assert span.stop == pytest.approx(40, abs=1)
+
+
+def test_an_engine_that_works_for_others_is_not_sent_ever_larger_batches() -> None:
+    scheduler = with_engines(1)
+    for number in range(50):
+        batch = only(Dispatch, submit(scheduler, Task(number), at=100.0 * number))[0]
+        reply(scheduler, batch, each_s=0.001, at=100.0 * number + 60)
+    (span,) = only(Dispatch, submit(scheduler, Task("map", size=10_000), at=5000.0))[0].spans
+    assert span.stop <= 100
 
 
 def test_long_tasks_are_not_sent_in_advance_near_the_end() -> None:

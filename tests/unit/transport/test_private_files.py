@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -18,6 +19,18 @@ def test_a_file_and_its_folder_are_for_their_user_alone(tmp_path: Path) -> None:
     write_private(path, "text")
     assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path)] == [0o700, 0o600]
     assert read_private(path) == "text"
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_and_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(written: str, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nsactors.transport.private_files.os.replace", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / 'file'}'"):
+        write_private(tmp_path / "file", "text")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])

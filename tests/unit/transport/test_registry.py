@@ -74,6 +74,12 @@ def test_a_name_that_is_taken_is_refused(registry: Registry) -> None:
         registry.reserve("lab")
 
 
+def test_a_name_that_is_taken_where_nobody_can_look_may_be_struck_off_the_list(registry: Registry) -> None:
+    registry.reserve("lab", owner=replace(ProcessIdentity.of(os.getpid()), host="gone-1"))
+    with pytest.raises(ClusterNameTaken, match=r"started on gone-1.*`nsactors stop --forget lab`"):
+        registry.reserve("lab")
+
+
 @pytest.mark.parametrize("name", ["", "../lab", "a/b", ".hidden", "a b", "x" * 64])
 def test_what_cannot_be_a_file_is_no_name(registry: Registry, name: str) -> None:
     with pytest.raises(ValueError, match="name"):

@@ -1,0 +1,193 @@
+"""The process that owns a cluster: what ends it, what it leaves, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nsactors.cli import detaching, serving
+from nsactors.cli.serving import STOPPED, ServeOptions, serve
+from nsactors.errors import ClusterStopped
+from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.leftovers import MARK, marked_processes
+from nsactors.transport.registry import ClusterRecord, Registry
+from tests.gates import TIMEOUT_S
+
+Serve = Callable[..., bool]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def nothing() -> None:
+    pass
+
+
+def a_lost_signal() -> None:
+    """One that comes while Python drops what its handler raises, as in a callback of an import."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        for _ in range(10):  # the handler runs between two instructions
+            pass
+    except BaseException:
+        return
+
+
+def gone() -> None:
+    raise ClusterStopped
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A list of its own, and this process as it was afterwards."""
+    monkeypatch.setenv(MARK, "")
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    monkeypatch.setattr("threading.excepthook", None)
+    yield Registry(tmp_path)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def reports() -> list[str]:
+    """The names of the clusters that were told to run."""
+    return []
+
+
+@pytest.fixture
+def serve_a_cluster(registry: Registry, reports: list[str], monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Serves a cluster that consists of what happens when it starts, and when it is asked for its clients."""
+    monkeypatch.setattr(serving, "LOOK_S", 0.0)
+
+    def report(record: ClusterRecord, engines: int) -> None:
+        reports.append(record.name)
+        Path(record.log).write_text("written")
+
+    def run(*, starting: Callable[[], None] = nothing, running: Callable[[], None] = nothing, **options: Any) -> bool:
+        monkeypatch.setattr(serving, "_on_ray", lambda options: _Cluster(starting, running))
+        return serve(ServeOptions(name="lab", **options), report, registry)
+
+    return run
+
+
+class _Cluster:
+    def __init__(self, starting: Callable[[], None], running: Callable[[], None]) -> None:
+        self._starting = starting
+        self._running = running
+        controller = SimpleNamespace(clients=self._clients, running=dict)
+        self.session = SimpleNamespace(transport=SimpleNamespace(controller=controller))
+
+    def start_and_connect_sync(self) -> _Cluster:
+        self._starting()
+        return self
+
+    def connection_info(self) -> ConnectionInfo:
+        return ConnectionInfo("127.0.0.1:1", "nsactors-1")
+
+    def close(self) -> None:
+        pass
+
+    def stop_cluster_sync(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 1
+
+    def _clients(self) -> list[str]:
+        self._running()
+        return []
+
+
+def files(registry: Registry) -> list[str]:
+    return sorted(path.name for path in registry.folder.iterdir())
+
+
+@pytest.mark.parametrize("number", _SIGNALS)
+def test_a_signal_while_it_starts_ends_it_before_it_is_told_to_run(
+    serve_a_cluster: Serve, registry: Registry, reports: list[str], number: int
+) -> None:
+    assert not serve_a_cluster(starting=lambda: signal.raise_signal(number))
+    assert (reports, files(registry)) == ([], [])
+
+
+def test_a_signal_that_python_loses_while_it_starts_ends_it_all_the_same(
+    serve_a_cluster: Serve, registry: Registry, reports: list[str]
+) -> None:
+    assert not serve_a_cluster(starting=a_lost_signal)
+    assert (reports, files(registry)) == ([], [])
+
+
+def test_a_signal_that_python_loses_while_it_runs_ends_it_all_the_same(
+    serve_a_cluster: Serve, registry: Registry, reports: list[str]
+) -> None:
+    assert serve_a_cluster(running=a_lost_signal)
+    assert (reports, files(registry)) == (["lab"], [])
+
+
+def test_one_that_nobody_uses_leaves_no_log(serve_a_cluster: Serve, registry: Registry) -> None:
+    assert serve_a_cluster(idle_shutdown_min=1e-9)
+    assert files(registry) == []
+
+
+def test_one_that_has_died_leaves_its_log(serve_a_cluster: Serve, registry: Registry) -> None:
+    assert serve_a_cluster(running=gone)
+    assert files(registry) == ["lab.log"]
+
+
+@pytest.mark.parametrize(
+    ("serves", "error"),
+    [
+        ("report(record, 2)", "/no/such/folder/lab.log: No such file or directory"),
+        ("return False", STOPPED),
+        ("raise OSError(28, 'No space left on device', 'lab.json')", "lab.json: No space left on device"),
+    ],
+)
+def test_it_answers_once_what_came_of_it(serves: str, error: str) -> None:
+    program = f"""
+from types import SimpleNamespace
+from nsactors.cli import serving
+record = SimpleNamespace(name="lab", log="/no/such/folder/lab.log")
+def serve(options, report, registry):
+    {serves}
+serving.serve = serve
+serving.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], input="{}", capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert json.loads(done.stdout) == {"error": error}
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_what_breaks_off_a_start_leaves_nothing_of_it(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C does; here it is an answer that cannot be read, from a process that stays and heeds no signal."""
+    state = tmp_path / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    server = tmp_path / "server"
+    server.write_text(f"""#!{sys.executable}
+import os, signal, subprocess, sys
+from nsactors.transport.leftovers import MARK
+from nsactors.transport.registry import Registry
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+mark = Registry().reserve("lab").mark
+subprocess.Popen(["sleep", "60"], env={{**os.environ, MARK: mark}}, stdout=subprocess.DEVNULL)
+print(mark, flush=True)
+os.close(1)
+signal.pause()
+""")
+    server.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(server))
+    with pytest.raises(json.JSONDecodeError) as broken:
+        detaching.start_in_background(ServeOptions())
+    assert marked_processes(broken.value.doc.strip()) == []
+    assert files(Registry()) == []
