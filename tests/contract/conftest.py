@@ -64,7 +64,7 @@ def cluster(backend: str) -> Iterator[Cluster]:
     cluster.stop_cluster_sync()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def transport(cluster: Cluster) -> Any:
     """What tests may ask of the transport: its name and its capabilities."""
     with cluster.connect_client_sync() as client:
