@@ -16,12 +16,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--without-ray", action="store_true", help="make Ray impossible to import, as where it is missing")
-    parser.addoption("--full-size", action="store_true", help="also run what takes minutes")
+    parser.addoption("--full-size", action="store_true", help="also run what takes long")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--without-ray"):
         sys.modules["ray"] = None  # type: ignore[assignment]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--full-size"):
+        for item in items:
+            if "full_size" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes long: --full-size runs it"))
 
 
 SESSION_MARK = "NSACTORS_TEST_SESSION"

@@ -95,7 +95,7 @@ def plain_warnings() -> Iterator[None]:
 
 @contextmanager
 def plain_refusals() -> Iterator[None]:
-    """Meanwhile what is refused of what was typed is told in a sentence; nothing else is to be done in the block."""
+    """Meanwhile a ValueError or TypeError is about what was typed, and told in a sentence."""
     try:
         yield
     except (ValueError, TypeError) as error:

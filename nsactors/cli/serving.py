@@ -200,7 +200,8 @@ def _stay(controller: ControllerProxy, idle_limit_min: float | None, end: _End) 
             print(f"the cluster has ended by itself: {error}", file=sys.stderr)
             return
         running, completed = sum(len(entries) for _, entries in work), sum(count for count, _ in work)
-        end.wanted = idleness.is_over(clients=len(clients), running=running, completed=completed, at=time.monotonic())
+        if idleness.is_over(clients=len(clients), running=running, completed=completed, at=time.monotonic()):
+            end.wanted = True
 
 
 def _forget(registry: Registry, record: ClusterRecord, end: _End) -> None:

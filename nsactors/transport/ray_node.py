@@ -29,17 +29,17 @@ from nsactors.transport.private_folder import PrivateFolder
 from nsactors.transport.ray_nodes import ENGINES
 from nsactors.transport.ray_runtime import PRESETS
 
-__all__ = ["NodePlan", "RayNode", "node_options", "ray_settings"]
+__all__ = ["NodePlan", "RayNode", "health_checks", "node_options", "ray_settings"]
 
 END_S = 10.0
 _STARTED = "Ray runtime started"
 
-# A node whose raylet was killed is known to be dead after half a second, a machine that hangs or is cut off after ten;
-# Ray's defaults need 15 s and over a minute. A machine that is merely slow for some seconds keeps its engines.
+# A node that was killed, hangs or is cut off is known to be dead after some two seconds; Ray's defaults need 15 s and
+# over a minute. One or two checks in a row may fail because a machine is merely slow.
 _HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 3_000,
+    "health_check_period_ms": 250,
+    "health_check_timeout_ms": 500,
     "health_check_failure_threshold": 3,
 }
 
@@ -192,6 +192,11 @@ def ray_settings(token_path: str) -> dict[str, str]:
     }
 
 
+def health_checks() -> dict[str, int]:
+    """How Ray is to watch over nodes; ``RAY_health_check_failure_threshold=20`` and the like change it."""
+    return {name: int(os.environ.get(f"RAY_{name}", value)) for name, value in _HEALTH_CHECKS.items()}
+
+
 def node_options(plan: NodePlan, own: str, port: int, folder: str) -> list[str]:
     """Options of ``ray start``.
 
@@ -207,7 +212,7 @@ def node_options(plan: NodePlan, own: str, port: int, folder: str) -> list[str]:
             "--head",
             f"--port={port}",
             "--include-dashboard=false",
-            f"--system-config={json.dumps(_HEALTH_CHECKS)}",
+            f"--system-config={json.dumps(health_checks())}",
         ]
     else:
         place = [f"--address={plan.address}"]

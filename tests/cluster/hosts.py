@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from nsactors.transport.ray_node import health_checks
 from tests.cluster.machines import Machine, MachineProcess, Switch, why_not
 
 __all__ = ["DriverFailed", "Host", "Hosts", "why_not"]
@@ -39,14 +40,6 @@ GCS_PORT = 6379
 STORE_BYTES = 250_000_000
 RUN_LIMIT_S = 180.0
 
-# A host that is killed, hangs or is cut off is known to be dead after some three seconds; Ray's defaults need 15 s and
-# over a minute. Four checks must fail in a row, so that one that is merely slow, on a busy machine, is not given up.
-HEALTH_CHECKS = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 250,
-    "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 4,
-}
 # `ray start` without what nobody needs here: 1.5 s of CPU time a host in place of 4 to 5. And a raylet gives up if its
 # agents are not there after 15 s, which on a busy machine they are not.
 RAY = """
@@ -60,7 +53,7 @@ HEAD = [
     "--head",
     f"--port={GCS_PORT}",
     "--include-dashboard=false",
-    f"--system-config={json.dumps(HEALTH_CHECKS)}",
+    f"--system-config={json.dumps(health_checks())}",
 ]
 
 

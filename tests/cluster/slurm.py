@@ -85,6 +85,7 @@ class Slurm:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))},
             "HOME": str(folder),
+            "RAY_health_check_failure_threshold": "8",  # all machines share one, which may be busy
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "XDG_STATE_HOME": str(folder / "state-home"),
             "SLURM_CONF": str(folder / "slurm.conf"),

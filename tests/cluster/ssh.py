@@ -72,6 +72,7 @@ class SshMachines:
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SSH_"))},
             "HOME": str(self.private),
             "PATH": f"{self._keys}:{os.environ['PATH']}",
+            "RAY_health_check_failure_threshold": "8",  # all machines share one, which may be busy
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "TMPDIR": str(self.private),
         }

@@ -145,6 +145,13 @@ def test_engines_come_and_go_and_are_restarted(lab: CommandLine) -> None:
     assert lab("engines", "remove", str(added)).stdout == "left: engines 0-1\n"
 
 
+def test_engines_that_cannot_be_added_are_an_error(lab: CommandLine) -> None:
+    errors = lab("engines", "add", "1", "--on", "nohost", status=1).stderr
+    assert "there is no node nohost" in errors
+    assert "EngineStartWarning" not in errors
+    assert errors.count("did not start") == 1
+
+
 def test_logs_are_shown(lab: CommandLine) -> None:
     lab("exec", "print('kept in a file')")
     assert "kept in a file" in lab("logs", "--engine", "0").stdout

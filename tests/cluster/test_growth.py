@@ -29,9 +29,8 @@ def test_client_controller_and_engines_end_where_they_stood_after_a_warm_up() ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.full_size
 @pytest.mark.timeout(1_000)
-def test_so_they_do_after_a_hundred_thousand_calls(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--full-size"):
-        pytest.skip("takes minutes: --full-size runs it")
+def test_so_they_do_after_a_hundred_thousand_calls() -> None:
     done = grow(limit_s=900)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,8 @@ from tests.cluster.hosts import DriverFailed, Host, Hosts
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
 
-LOST_WITHIN_S = 12.0  # three, where the machine has nothing else to do; with Ray's own settings at least 14
+LOST_WITHIN_S = 3.0
+ATTEMPTS = 4  # a machine that is busy with other things needs longer, now and then
 
 SPREAD = """
 import socket
@@ -130,20 +131,31 @@ def test_engines_on_several_hosts_are_one_mpi_world(hosts: Hosts) -> None:
 
 
 @pytest.mark.parametrize("happens", [Host.kill, Host.freeze, Host.cut_off])
-def test_engines_of_a_host_that_is_gone_are_reported_lost_and_the_others_go_on(
+def test_engines_of_a_host_that_is_gone_are_soon_reported_lost_and_the_others_go_on(
     hosts: Hosts, happens: Callable[[Host], None]
 ) -> None:
+    for _ in range(ATTEMPTS):
+        hosts.repair()
+        if (lost_s := lose_a_host(hosts, happens)) < LOST_WITHIN_S:
+            return
+    raise AssertionError(f"the last of {ATTEMPTS} times it took {lost_s:.1f} s to report the engines lost")
+
+
+def lose_a_host(hosts: Hosts, happens: Callable[[Host], None]) -> float:
+    """After how many seconds its engines were reported lost."""
     with hosts.head.popen(WATCH) as driver:
         doomed = driver.read_line().split()
         assert len(doomed) == 2
         began = time.monotonic()
         happens(hosts[2])
         assert {driver.read_line() for _ in doomed} == {f"lost {engine_id}" for engine_id in doomed}
-        assert time.monotonic() - began < LOST_WITHIN_S
+        lost_s = time.monotonic() - began
         left, _ = driver.communicate("\n")
     answered = Counter(left.split())  # replacements may be among them, on the other hosts
     assert answered >= Counter({"host-0": 2, "host-1": 2})
     assert "host-2" not in answered
+    print(f"{happens.__name__}: lost after {lost_s:.2f} s")
+    return lost_s
 
 
 def test_a_host_that_was_killed_takes_engines_again_when_it_is_back(hosts: Hosts) -> None:

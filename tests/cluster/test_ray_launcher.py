@@ -51,9 +51,7 @@ print(*rc[:].apply_sync(socket.gethostname))
 
 
 @pytest.fixture
-def machines(request: pytest.FixtureRequest) -> Iterator[SshMachines]:
-    if not request.config.getoption("--full-size"):
-        pytest.skip("takes minutes: --full-size runs it")
+def machines() -> Iterator[SshMachines]:
     with SshMachines(2) as machines:
         for machine in (machines.desk, *machines.hosts):
             run(machines, machine, "sh", "-c", HOME, sys.executable, str(machines.key), str(ROOT))
@@ -97,6 +95,7 @@ def monitor_log(machines: SshMachines) -> str:
     return run(machines, machines.hosts[0], "sh", "-c", "tail -n 40 ray/session_latest/logs/monitor.*")
 
 
+@pytest.mark.full_size
 def test_engines_start_on_what_the_launcher_brings_up_and_end_with_it(machines: SshMachines) -> None:
     run(machines, machines.desk, "sh", "-c", f"echo {shlex.quote(config(machines))} > {FILE}")
     said = run(machines, machines.desk, "nsactors", "launch", "ray", FILE, "-n", "4", "--num-cpus", "1")

@@ -104,3 +104,14 @@ def test_a_map_can_be_stopped_while_its_items_run(cluster: Cluster, rc: Client, 
     values: Any = result.get(TIMEOUT_S, return_exceptions=True)
     names = {getattr(value, "ename", type(value).__name__) for value in values}
     assert names == {"KeyboardInterrupt", "TaskAborted"}
+
+
+def test_long_items_among_thousands_of_short_ones_run_side_by_side(cluster: Cluster, rc: Client, gate: Gate) -> None:
+    ids = start(cluster, rc, 3, "none")
+    pass_through, size, long = gate.pass_through, 4000, range(2000, 2003)
+    result = rc.load_balanced_view(ids).map_async(lambda x: pass_through() if x in long else x, range(size))
+    # None of them ends before all have begun: what was sent behind one, in the same message, must go elsewhere.
+    gate.wait_arrived(len(long))
+    gate.open()
+    values = result.get(TIMEOUT_S)
+    assert [x for x in values if isinstance(x, int)] == [x for x in range(size) if x not in long]

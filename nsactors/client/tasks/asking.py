@@ -17,7 +17,7 @@ from nsactors.transport.base import Transport
 __all__ = ["Asker"]
 
 ANSWER_S = 0.5  # an engine that does not answer for so long is held by C code, and begins nothing meanwhile
-PEEK_S = 10.0  # nobody waits for it
+UNHURRIED_S = 10.0  # nobody waits for it
 
 
 class Asker:
@@ -32,18 +32,21 @@ class Asker:
         self._transport = transport
         self._client = client
 
-    def take_back(self, effect: TakeBack, then: Callable[[tuple[Span, ...]], None]) -> None:
+    def take_back(self, effect: TakeBack, then: Callable[[tuple[Span, ...]], None], *, hurry: bool = False) -> None:
         """Ask for what has not begun; ``then`` is called with what is given back, nothing if there is no answer.
 
-        If the answer comes too late, the batch's reply leaves it out all the same.
+        If the answer comes too late, the batch's reply leaves it out all the same: only then, and it may be hours away
+        if something in the batch takes hours. So an answer is waited for longer than loaded machines need, unless
+        somebody is in a ``hurry``.
         """
         key = (self._client, effect.batch_id)
+        timeout_s = ANSWER_S if hurry else UNHURRIED_S
 
         def ask() -> None:
             given: tuple[Span, ...] = ()
             try:
                 question = GiveBack(((key, effect.spans),))
-                answers = self._transport.controller.ask([effect.engine_id], question, ANSWER_S)
+                answers = self._transport.controller.ask([effect.engine_id], question, timeout_s)
                 answer = answers.get(effect.engine_id)
                 if answer is not None and answer.error is None:
                     given = answer.value[key]
@@ -63,7 +66,7 @@ class Asker:
 
         def ask() -> None:
             with contextlib.suppress(NsactorsError, ObjectGone):  # they come with the batch's reply
-                answers = self._transport.controller.ask([effect.engine_id], TellResults(batch), PEEK_S)
+                answers = self._transport.controller.ask([effect.engine_id], TellResults(batch), UNHURRIED_S)
                 answer = answers.get(effect.engine_id)
                 if answer is not None and answer.value is not None:
                     then(answer.value if isinstance(answer.value, Payload) else answer.value.load())

@@ -147,7 +147,7 @@ class Driver:
 
         for effect in effects:
             if isinstance(effect, TakeBack):
-                self._asker.take_back(effect, partial(answered, effect.batch_id))
+                self._asker.take_back(effect, partial(answered, effect.batch_id), hurry=True)
             elif not isinstance(effect, Interrupt):
                 self._carry_out(effect)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -59,9 +60,11 @@ def test_every_command_has_a_help_of_its_own_and_stands_in_the_reference(runner:
         assert f"| `nsactors {name}" in reference, name
 
 
-def test_every_option_of_start_stands_in_the_reference() -> None:
+@pytest.mark.parametrize("command", ["start", "stop"])
+def test_every_option_stands_in_the_reference(command: str) -> None:
     reference = (Path(__file__).parents[3] / "docs" / "reference" / "command.md").read_text(encoding="utf-8")
-    options = [option for parameter in main.commands["start"].params for option in parameter.opts]
+    parameters = [parameter for parameter in main.commands[command].params if isinstance(parameter, click.Option)]
+    options = [option for parameter in parameters for option in parameter.opts]
     assert [option for option in options if f"| `{option}" not in reference] == []
 
 

@@ -65,6 +65,7 @@ def test_nothing_is_said_where_nobody_reads_any_more() -> None:
     assert (done.exit_code, done.stderr) == (1, "")
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_warning_is_told_without_the_line_of_code_that_gave_it() -> None:
     def command() -> None:
         warnings.warn(EngineStartWarning(EngineStartError(3, "no", after="Add it again")), stacklevel=1)

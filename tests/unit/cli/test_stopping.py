@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nsactors.cli import main
+from nsactors.transport.connection import ConnectionInfo
 from nsactors.transport.process_identity import ProcessIdentity
 from nsactors.transport.registry import Registry
 
@@ -107,6 +108,26 @@ def test_all_are_ended_though_some_cannot_be_and_that_is_told_at_the_end(
     assert done.stdout == "The cluster 'c' has ended.\n"
     assert [line.split("'")[1] for line in done.stderr.splitlines()] == ["a", "b"]
     assert names(registry) == ["a", "b"]
+
+
+def test_the_log_of_a_job_is_where_the_job_says_and_afterwards_in_its_folder(
+    command: Type, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "job.log").write_text("it runs\n")
+    record = registry.reserve("job", owner=ELSEWHERE, log=str(tmp_path / "job.log"))
+    assert command("logs", "job").output == "it runs\n"
+    registry.remove(record)
+    folder = tmp_path / "nsactors" / "jobs" / "job"
+    folder.mkdir(parents=True)
+    (folder / "job.log").write_text("it has ended\n")
+    assert command("logs", "job").output == "it has ended\n"
+
+
+def test_one_in_the_foreground_keeps_no_log(command: Type, registry: Registry) -> None:
+    registry.reserve("lab", connection=ConnectionInfo("127.0.0.1:1", "nsactors-1"))
+    done = command("logs", "lab")
+    assert done.exit_code == 1
+    assert "it runs at a terminal" in done.stderr
 
 
 def test_a_name_that_is_taken_elsewhere_can_be_freed(command: Type, registry: Registry) -> None:

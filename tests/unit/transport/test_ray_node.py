@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nsactors.transport.ray_node import NodePlan, node_options, own_address, ray_settings
+from nsactors.transport.ray_node import NodePlan, health_checks, node_options, own_address, ray_settings
 
 TOKEN = "0123456789abcdef"
 PLAN = NodePlan(TOKEN, 4, "10.0.0.1:6379", 8, 100_000_000, {"rack": "b"})
@@ -31,8 +31,18 @@ def test_a_node_joins_with_its_address_its_cores_and_its_labels() -> None:
 def test_a_head_listens_on_the_port_that_was_found_for_it() -> None:
     given = options(NodePlan(TOKEN, 0, None, 0))
     assert given["port"] == "40123"
-    assert json.loads(given["system-config"])["health_check_period_ms"] == 500
+    assert json.loads(given["system-config"]) == health_checks()
     assert "address" not in given
+
+
+def test_a_machine_that_hangs_is_given_up_within_three_seconds_unless_people_want_more_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks = health_checks()
+    each_ms = checks["health_check_period_ms"] + checks["health_check_timeout_ms"]
+    assert checks["health_check_initial_delay_ms"] + checks["health_check_failure_threshold"] * each_ms < 2_500
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "40")
+    assert health_checks() == {**checks, "health_check_failure_threshold": 40}
 
 
 @pytest.mark.parametrize("plan", [PLAN, NodePlan(TOKEN, 0, None, 0)], ids=["other", "head"])
