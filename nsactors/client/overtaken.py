@@ -10,7 +10,7 @@ from nsactors.results import Call
 
 __all__ = ["Overtaken", "RecentCalls"]
 
-OUTPUT_GRACE_S = 2.0
+OUTPUT_GRACE_S = 10.0  # a controller that was killed is back after two, or more on a busy machine
 RECENT = 1_000
 
 

@@ -127,11 +127,12 @@ class Roster:
             self._engines[engine.engine_id] = engine
             self._away.discard(engine.engine_id)
             self._list_ids()
+            callbacks = list(self._on_join)  # of who asked before it could be seen that the engine is there
             self._changed.notify_all()
             for watcher in self._told_at_once if news else ():
                 watcher.engine_joined(engine)
         if news:
-            self._tell(self._on_join, engine.engine_id)
+            self._tell(callbacks, engine.engine_id)
         return news
 
     def hold_up(self, obstacle: EngineStartError) -> None:

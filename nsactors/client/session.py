@@ -285,11 +285,10 @@ class Session:
                 case EngineStarting(engine_id):
                     self.roster.expect([engine_id])
                 case EngineJoined(engine):
-                    came_back = self.roster.get(engine.engine_id) is not None
-                    self._add_engine(engine)
-                    if came_back and engine.recovered is not None:
+                    if self.roster.get(engine.engine_id) is not None and engine.recovered is not None:
                         self.recoveries.add(engine.recovered)
                         self.ledger.tell(str(engine.recovered))
+                    self._add_engine(engine)  # last: who has an answer from it can see what became of its namespace
                 case EngineLeft():
                     self._take_leave(event)
                     if event.returns and not (event.expected or event.replays):

@@ -15,7 +15,8 @@ from tests.gates import TIMEOUT_S, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
-AT_ONCE_S = 5.0  # some 20 ms, where the machine has nothing else to do
+AT_ONCE_S = 0.3
+SOON_S = 5.0  # on a busy machine
 
 ENDLESS = {
     "a loop": "while True: pass",
@@ -64,7 +65,8 @@ def test_endless_code_stops_at_once_and_the_namespace_stays(rc: Client, engine: 
     randomness = random.Random(what)
     engine["kept"] = what
     delays = [interrupt_when_running(rc, engine, ENDLESS[what], randomness.uniform(0, 0.2)) for _ in range(3)]
-    assert statistics.median(delays) < AT_ONCE_S
+    assert min(delays) < AT_ONCE_S
+    assert statistics.median(delays) < SOON_S
     assert engine["kept"] == what
     with pytest.raises(ZeroDivisionError) as failure:
         engine.execute("1/0", block=True)

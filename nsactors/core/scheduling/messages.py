@@ -197,6 +197,8 @@ class Ran(NamedTuple):
 class Policy:
     """How work is cut and moved. The defaults suit engines within a few milliseconds.
 
+    Where messages turn out to take longer, ``batch_s``, ``least_s`` and ``patience_s`` grow with them.
+
     Attributes:
         batch_s: how long a batch should run.
         least_s: a batch of a long queue is worth at least this, so that messages do not outweigh the work.
