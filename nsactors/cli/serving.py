@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from nsactors.cli.common import in_words, plain_warnings
 from nsactors.cluster import Cluster
@@ -128,19 +128,22 @@ def main() -> None:
 
         def report(record: ClusterRecord, engines: int) -> None:
             _write_into(record.log)  # the last that may fail: who is told that it runs finds it so
-            json.dump({"name": record.name, "engines": engines}, answer)
-            answer.close()
+            _tell(answer, {"name": record.name, "engines": engines})
 
         try:
             with plain_warnings():
                 ran = serve(ServeOptions(**json.load(sys.stdin)), report, Registry())
         except (NsactorsError, ValueError, TypeError, OSError) as error:
-            json.dump({"error": in_words(error)}, answer)
+            _tell(answer, {"error": in_words(error)})
             sys.exit(1)
         if not ran:
-            json.dump({"error": STOPPED}, answer)
-            answer.close()
+            _tell(answer, {"error": STOPPED})
             leave()
+
+
+def _tell(answer: TextIO, what: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError), answer:  # whoever has asked may have been interrupted
+        json.dump(what, answer)
 
 
 def leave() -> NoReturn:
@@ -179,8 +182,9 @@ def _until_signalled() -> Iterator[_End]:
         signal.signal(number, leave_block)
     try:
         yield end
-    except _Ended:
-        return
+    except BaseException:  # Ray makes errors of its own of what the handler raises
+        if not end.wanted:
+            raise
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)

@@ -64,11 +64,6 @@ class Tempo:
         """What a batch of a long queue is worth at least."""
         return max(self._policy.least_s, _LEAST_PART * self._message_s)
 
-    @property
-    def patience_s(self) -> float:
-        """How old a batch is before it is taken back from: its reply may be on the way."""
-        return max(self._policy.patience_s, self._message_s)
-
     def measured(self, seconds: float) -> None:
         """A batch went to an engine that had nothing to do, and took this long beyond its work to come back."""
         self._message_s += _WEIGHT * (min(max(seconds, 0.0), _LONGEST_MESSAGE_S) - self._message_s)

@@ -197,7 +197,7 @@ class Ran(NamedTuple):
 class Policy:
     """How work is cut and moved. The defaults suit engines within a few milliseconds.
 
-    Where messages turn out to take longer, ``batch_s``, ``least_s`` and ``patience_s`` grow with them.
+    Where messages turn out to take longer, ``batch_s`` and ``least_s`` grow with them.
 
     Attributes:
         batch_s: how long a batch should run.

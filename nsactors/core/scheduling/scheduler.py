@@ -321,8 +321,8 @@ class Scheduler:
             movable = [piece for piece in pieces if not self._lanes.eligible(piece.place).isdisjoint(idle)]
             if not movable:
                 continue
-            if at < batch.sent + self._tempo.patience_s:
-                return batch.sent + self._tempo.patience_s  # they are in the order of sending: the next are younger
+            if at < batch.sent + self._policy.patience_s:
+                return batch.sent + self._policy.patience_s  # they are in the order of sending: the next are younger
             spans: tuple[Span, ...] = tuple(piece.span for piece in movable)
             batch.asked.update((span.task_id, span.start) for span in spans)
             self._emit(TakeBack(batch.member.engine_id, batch_id, spans))

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +41,14 @@ def a_lost_signal() -> None:
         return
 
 
+def a_signal_in_a_call_of_rays() -> None:
+    """Which makes an error of its own of what the handler raises."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException as error:
+        raise SystemError("check_signals") from error
+
+
 def gone() -> None:
     raise ClusterStopped
 
@@ -49,7 +58,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     """A list of its own, and this process as it was afterwards."""
     monkeypatch.setenv(MARK, "")
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    monkeypatch.setattr("threading.excepthook", None)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     yield Registry(tmp_path)
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -117,17 +126,19 @@ def test_a_signal_while_it_starts_ends_it_before_it_is_told_to_run(
     assert (reports, files(registry)) == ([], [])
 
 
-def test_a_signal_that_python_loses_while_it_starts_ends_it_all_the_same(
-    serve_a_cluster: Serve, registry: Registry, reports: list[str]
+@pytest.mark.parametrize("starting", [a_lost_signal, a_signal_in_a_call_of_rays])
+def test_a_signal_that_is_lost_on_its_way_while_it_starts_ends_it_all_the_same(
+    serve_a_cluster: Serve, registry: Registry, reports: list[str], starting: Callable[[], None]
 ) -> None:
-    assert not serve_a_cluster(starting=a_lost_signal)
+    assert not serve_a_cluster(starting=starting)
     assert (reports, files(registry)) == ([], [])
 
 
-def test_a_signal_that_python_loses_while_it_runs_ends_it_all_the_same(
-    serve_a_cluster: Serve, registry: Registry, reports: list[str]
+@pytest.mark.parametrize("running", [a_lost_signal, a_signal_in_a_call_of_rays])
+def test_a_signal_that_is_lost_on_its_way_while_it_runs_ends_it_all_the_same(
+    serve_a_cluster: Serve, registry: Registry, reports: list[str], running: Callable[[], None]
 ) -> None:
-    assert serve_a_cluster(running=a_lost_signal)
+    assert serve_a_cluster(running=running)
     assert (reports, files(registry)) == (["lab"], [])
 
 
