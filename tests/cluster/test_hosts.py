@@ -172,8 +172,8 @@ def test_a_program_that_fails_is_reported_with_all_that_it_wrote(hosts: Hosts) -
 
 
 def test_a_program_that_hangs_is_ended_and_what_it_wrote_is_reported(hosts: Hosts) -> None:
-    with pytest.raises(DriverFailed, match=r"did not end within 6 s\n--- stdout\nso far"):
-        hosts[1].run("import threading; print('so far', flush=True); threading.Event().wait()", timeout_s=6)
+    with pytest.raises(DriverFailed, match=r"did not end within 4 s\n--- stdout\nso far"):
+        hosts[1].run("import threading; print('so far', flush=True); threading.Event().wait()", timeout_s=4)
 
 
 def test_folders_of_runs_that_were_killed_are_removed(hosts: Hosts) -> None:

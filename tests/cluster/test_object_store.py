@@ -40,13 +40,13 @@ with Cluster(n=1, object_store_memory="100MB") as rc:
 """
 
 
-# Fills the store to three times its size in every way that there is, keeps all of it, and looks at every byte.
+# Fills the store in every way that there is, to far more than three times its size, keeps all and looks at every byte.
 OVERFILLING = """
 import warnings
 import numpy as np
 from nsactors import Cluster
 
-MANY, SIZE = 10, 30_000_000
+MANY, SIZE = 5, 30_000_000
 
 def make(number):
     import numpy
