@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from nsactors.core.machine import Answer, Desks, Machine, Ticket, Waiting, name_of
 from nsactors.core.payload import Payload, pack, unpack
@@ -34,6 +34,7 @@ OVERTAKEN_S = 0.001
 SETTLE_S = 30.0
 NAME_S, LOOK_S = 5.0, 0.02  # the name of an actor that has died is free again after some milliseconds
 REMEMBERED = 1_000  # parties that have left
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 MAX_CONCURRENCY = 20_000  # calls that wait hold one each
 
 
@@ -146,7 +147,9 @@ class ServiceHost:
             elif item[0] not in heard.recent:
                 number, after, request = item
                 heard.recent.append(number)
-                self._deliver(key, desk.call(Ticket(party, number), after, unpack(request), time.monotonic()))
+                if isinstance(request, _Packed):
+                    request = unpack(request.payload)
+                self._deliver(key, desk.call(Ticket(party, number), after, request, time.monotonic()))
             heard.count += 1
         return heard
 
@@ -164,6 +167,17 @@ class ServiceHost:
                 waiting.set_result(answer)
             elif answer.error is not None and (heard := self._heard.get((key, answer.ticket.party))):
                 heard.failure = answer.error  # of what was told
+
+
+class _Packed(NamedTuple):
+    payload: Payload
+
+
+def _is_plain(request: Any, ref_types: tuple[type, ...]) -> bool:
+    """Whether a request is made of what can certainly be sent."""
+    if isinstance(request, tuple):
+        return all(_is_plain(part, ref_types) for part in request)
+    return type(request) in _PLAIN or type(request) in ref_types
 
 
 class _Heard:
@@ -269,8 +283,9 @@ class _RayWire:
     def tell(self, ticket: Ticket, after: int, request: Any) -> None:
         self._check()
         assert self._outbox is not None, "a ticket bears the name of its party"
-        # Packed here: what cannot be sent is to be known before anything else is told.
-        self._outbox.add((ticket.number, after, pack(request, what="what is told", ref_types=self.ref_types)))
+        if not _is_plain(request, self.ref_types):  # what cannot be sent is to be known before anything else is told
+            request = _Packed(pack(request, what="what is told", ref_types=self.ref_types))
+        self._outbox.add((ticket.number, after, request))
 
     def flush(self) -> None:
         if self._outbox is None:

@@ -51,8 +51,8 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
 
 def test_what_is_told_twice_is_handled_once(play: Play) -> None:
     async def scene(host: ServiceHost, adder: str) -> Any:
-        await host.post(adder, "me", [(1, 0, pack(5))])
-        return (await host.call(adder, "me", 2, 1, 0, [(1, 0, pack(5))])).value
+        await host.post(adder, "me", [(1, 0, 5)])
+        return (await host.call(adder, "me", 2, 1, 0, [(1, 0, 5)])).value
 
     assert play(scene) == 5
 
@@ -62,7 +62,7 @@ def test_who_waits_for_all_it_has_sent_waits_for_what_is_still_on_its_way(play: 
         flushing = asyncio.create_task(host.flush(adder, "me", (), 1))
         await asyncio.sleep(0)
         waits = not flushing.done()
-        await host.post(adder, "me", [(1, 0, pack(5))])
+        await host.post(adder, "me", [(1, 0, 5)])
         return waits, await flushing
 
     assert play(scene) == (True, None)
