@@ -91,6 +91,7 @@ def connect(
         joined = AsyncResult.join(*joins).get(max(deadline - time.monotonic(), 0), return_when=FIRST_EXCEPTION)
         if obstacle := next((obstacle for _, obstacle in joined if obstacle), ""):
             raise MpiUnavailable([i for i, (_, wrong) in zip(engine_ids, joined, strict=True) if wrong], obstacle)
+        call(session, engine_ids, joining.release_memory)
     except BaseException as error:
         server.close()
         _give_up(session, joins)

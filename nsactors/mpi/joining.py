@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from nsactors.errors import MpiError
 from nsactors.namespace.mpi_use import bar_mpi, is_initialised, unbar_mpi
 
-__all__ = ["Place", "Standing", "bar", "bar_fresh", "join", "load", "place", "standing"]
+__all__ = ["Place", "Standing", "bar", "bar_fresh", "join", "load", "place", "release_memory", "standing"]
 
 # What other process managers, and former worlds, may have left.
 _LEFTOVERS = ("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_SPAWNED", "MPI_LOCALNRANKS", "MPI_LOCALRANKID")
@@ -104,6 +105,19 @@ def join(environment: Mapping[str, str], size: int, limit_s: float) -> tuple[int
     if world.size == size:
         return world.rank, ""
     return world.rank, f"its MPI library ({MPI.Get_library_version().splitlines()[0]}) does not speak PMI-1"
+
+
+def release_memory() -> None:
+    """Let the memory that members share end with their processes; to be called when all have joined.
+
+    MPI removes the file at the end of an orderly exit, and engines are killed.
+    """
+    maps = Path("/proc/self/maps")
+    for line in maps.read_text().splitlines() if maps.exists() else ():
+        path = line[line.find("/") :]
+        if path.startswith("/dev/shm/mpich_shm_") and not path.endswith(" (deleted)"):
+            with contextlib.suppress(FileNotFoundError):  # another member was first
+                os.unlink(path)
 
 
 def bar(error: MpiError) -> None:

@@ -74,6 +74,14 @@ def kill_within_allreduce(world: World, gate: Gate, rank: int) -> CompositeError
     return error
 
 
+def test_members_share_memory_that_ends_with_their_processes(start: Callable[..., DirectView]) -> None:
+    before = {*Path("/dev/shm").glob("mpich*")}
+    view = start(3)
+    view.mpi()
+    assert ranks(view) == [0, 1, 2]
+    assert {*Path("/dev/shm").glob("mpich*")} <= before
+
+
 def test_the_engines_of_a_view_are_ranks_in_its_order(start: Callable[..., DirectView], rc: Client) -> None:
     first = start(3)
     ids = list(reversed(first.targets))
