@@ -158,6 +158,7 @@ def lose_a_host(hosts: Hosts, happens: Callable[[Host], None]) -> float:
     return lost_s
 
 
+@pytest.mark.full_size
 def test_a_host_that_was_killed_takes_engines_again_when_it_is_back(hosts: Hosts) -> None:
     hosts[1].kill()
     hosts.repair()

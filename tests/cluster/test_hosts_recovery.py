@@ -68,7 +68,7 @@ def engines_on(host: Host) -> list[str]:
 @pytest.mark.parametrize(
     ("happens", "journal"),
     [
-        (Host.kill, "sync"),
+        pytest.param(Host.kill, "sync", marks=pytest.mark.full_size),
         pytest.param(Host.kill, "local", marks=pytest.mark.full_size),
         (Host.freeze, "local"),
         pytest.param(Host.freeze, "sync", marks=pytest.mark.full_size),

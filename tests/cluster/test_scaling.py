@@ -163,6 +163,7 @@ def test_engines_that_were_to_start_on_a_host_that_hangs_are_started_on_others(h
     assert output.split("\n")[0] == "{'host-0': 3, 'host-1': 3}", errors
 
 
+@pytest.mark.full_size
 def test_an_engine_whose_only_host_is_gone_waits_for_it_and_this_is_told(hosts: Hosts) -> None:
     with hosts.head.popen(BEGIN + BROUGHT_BACK) as driver:
         assert driver.read_line() == "ready"
