@@ -197,10 +197,7 @@ def test_other_versions_are_warned_of_with_a_table(lab: CommandLine) -> None:
     assert "0.1" in told.stderr
 
 
-def test_clients_that_come_and_go_leave_nothing_with_the_controller(
-    lab: CommandLine, request: pytest.FixtureRequest
-) -> None:
-    many = 1_000 if request.config.getoption("--full-size") else 300
+def test_a_thousand_clients_that_come_and_go_leave_nothing_with_the_controller(lab: CommandLine) -> None:
     connection = lab.record("lab").connection
     assert connection is not None
     done = lab.python(
@@ -224,7 +221,7 @@ def test_clients_that_come_and_go_leave_nothing_with_the_controller(
                 Client("lab", "passer-by").close()
         cycles(100)
         _, before = look()
-        many = int(sys.argv[2])
+        many = 900
         cycles(many)
         give_up, pause = time.monotonic() + 30, threading.Event()
         while look()[0] != (1, 1) and time.monotonic() < give_up:  # what was on its way has arrived
@@ -233,7 +230,6 @@ def test_clients_that_come_and_go_leave_nothing_with_the_controller(
         print(held, (after - before) / many < 20_000, rc.clients() == [rc.name])
         """),
         connection.namespace,
-        str(many),
     )
     assert done.stdout == "(1, 1) True True\n", done.stdout + done.stderr
 

@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,7 +101,9 @@ while not rc.history(client=rc.name):
     threading.Event().wait(0.05)
 die()
 """)
+    killed = time.monotonic()
     wait_until(lambda: name not in rc.clients())
+    assert time.monotonic() - killed < 10
     result = rc.get_result(name)
     gate.open()
     (value,) = result.get(TIMEOUT_S)

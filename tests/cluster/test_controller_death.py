@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(400)]
 ENGINES = 2
 RIGHT_AFTER_S = 5.0
 SLOW_S = 0.1
-SLOWER = 10
 GHOSTS = 1_000
 
 
@@ -106,7 +105,7 @@ def test_an_engine_that_dies_with_it_is_brought_back(rc: Client) -> None:
     rc.on_leave(lambda engine_id: left.set())
     kill_controller()
     os.kill(pid, signal.SIGKILL)
-    assert left.wait(TIMEOUT_S)
+    assert left.wait(RIGHT_AFTER_S)
     assert rc[0].apply_sync(os.getpid) != pid
     wait_until(lambda: is_right(rc, [0, 1]))
 
@@ -117,7 +116,9 @@ def test_an_engine_that_dies_with_it_and_is_not_to_come_back_is_gone(cluster: Cl
     pid = rc[engine_id].apply_sync(os.getpid)
     kill_controller()
     os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
     wait_until(lambda: is_right(rc, [0, 1]))
+    assert time.monotonic() - began < RIGHT_AFTER_S
 
 
 def test_engines_that_were_asked_for_as_it_died_start_once(cluster: Cluster, rc: Client) -> None:
@@ -164,7 +165,7 @@ def test_clients_that_vanish_leave_the_controller_responsive(rc: Client) -> None
     wait_until(lambda: engine_id not in rc.ids)
     memory = controller_process().memory_info().rss / 1e6
     print(f"\nround trip {quick * 1e3:.1f} ms; with {GHOSTS} clients gone {crowded * 1e3:.1f} ms; {memory:.0f} MB")
-    assert crowded < max(SLOW_S, SLOWER * quick)
+    assert crowded < SLOW_S
 
 
 def round_trip_s(line: ControllerLine) -> float:
@@ -218,8 +219,7 @@ class Load:
 
 
 def test_it_is_killed_again_and_again_under_load(rc: Client, request: pytest.FixtureRequest) -> None:
-    full_size = request.config.getoption("--full-size")
-    kills = 20 if full_size else 3
+    kills = 20 if request.config.getoption("--full-size") else 3
     right_after = []
     with Load(rc) as load:
         for _ in range(kills):
@@ -233,4 +233,4 @@ def test_it_is_killed_again_and_again_under_load(rc: Client, request: pytest.Fix
     slowest, usual = max(right_after), statistics.median(right_after)
     print(f"\n{kills} kills: membership right after {usual:.1f} s, at most {slowest:.1f} s; {load.calls} calls")
     assert load.failures == []
-    assert (slowest if full_size else usual) < RIGHT_AFTER_S  # on a busy machine one may take longer
+    assert slowest < RIGHT_AFTER_S

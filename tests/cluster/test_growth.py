@@ -25,7 +25,7 @@ def grow(*options: str, limit_s: float) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(450)
 def test_client_controller_and_engines_end_where_they_stood_after_a_warm_up() -> None:
-    done = grow("--calls=10000", "--items=10000", "--pushes=100", "--limit=25", limit_s=400)
+    done = grow("--calls=20000", "--items=20000", "--pushes=100", "--limit=25", limit_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -16,7 +16,7 @@ from tests.gates import TIMEOUT_S, wait_until
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
 AT_ONCE_S = 0.3
-SOON_S = 5.0  # on a busy machine
+LONGEST_S = 1.0
 
 ENDLESS = {
     "a loop": "while True: pass",
@@ -65,8 +65,8 @@ def test_endless_code_stops_at_once_and_the_namespace_stays(rc: Client, engine: 
     randomness = random.Random(what)
     engine["kept"] = what
     delays = [interrupt_when_running(rc, engine, ENDLESS[what], randomness.uniform(0, 0.2)) for _ in range(3)]
-    assert min(delays) < AT_ONCE_S
-    assert statistics.median(delays) < SOON_S
+    assert statistics.median(delays) < AT_ONCE_S
+    assert max(delays) < LONGEST_S
     assert engine["kept"] == what
     with pytest.raises(ZeroDivisionError) as failure:
         engine.execute("1/0", block=True)
@@ -111,8 +111,10 @@ await asyncio.sleep(600)
 
 
 def test_a_call_past_its_time_limit_is_interrupted_and_says_so(engine: DirectView) -> None:
+    began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"time limit of 0\.3 s"):
         engine.execute("time.sleep(600)", timeout=0.3).get(TIMEOUT_S)
+    assert time.monotonic() - began < 3.0
     assert engine.apply_sync(abs, -2) == 2
 
 

@@ -46,7 +46,7 @@ import warnings
 import numpy as np
 from nsactors import Cluster
 
-MANY, SIZE = 5, 30_000_000
+MANY, SIZE = 10, 30_000_000
 
 def make(number):
     import numpy

@@ -1,5 +1,6 @@
 """Output under stress: complete, in order, before a blocking call returns; bounded when it floods."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,8 +61,10 @@ def test_a_flood_is_cut_in_the_middle_and_says_where_all_of_it_is(engine: Direct
 
 @pytest.mark.parametrize("code", ["input()", "getpass.getpass()"])
 def test_asking_for_the_keyboard_says_that_there_is_none(engine: DirectView, code: str) -> None:
+    began = time.monotonic()
     with pytest.raises(EOFError, match="an engine has no keyboard"):
         engine.execute(code).get(TIMEOUT_S)
+    assert time.monotonic() - began < 5.0
     assert engine.apply_sync(abs, -1) == 1
 
 

@@ -82,7 +82,7 @@ def test_the_memory_of_the_client_does_not_grow_with_what_engines_hand_to_each_o
     hand_over(1_000_000)
     before = resident_bytes()
     assert hand_over(VALUE_BYTES) == VALUE_BYTES
-    assert resident_bytes() - before < VALUE_BYTES / 2
+    assert resident_bytes() - before < VALUE_BYTES / 10
 
 
 def test_an_engine_that_waits_for_a_value_can_be_interrupted(rc: Client) -> None:
@@ -105,6 +105,6 @@ def test_a_value_goes_from_host_to_host_and_not_by_way_of_client_or_controller()
     with Hosts(3) as hosts:
         moved = json.loads(hosts.head.run(TRAFFIC, timeout_s=200))
     (head_in, head_out), (_, holder_out), (user_in, _) = (moved[f"host-{number}"] for number in range(3))
-    assert max(head_in, head_out) < 0.1 * VALUE_BYTES
-    assert VALUE_BYTES < holder_out < 1.5 * VALUE_BYTES
-    assert VALUE_BYTES < user_in < 1.5 * VALUE_BYTES
+    assert max(head_in, head_out) < 1_000_000
+    assert VALUE_BYTES < holder_out < 1.1 * VALUE_BYTES
+    assert VALUE_BYTES < user_in < 1.1 * VALUE_BYTES

@@ -54,9 +54,10 @@ for options in ({}, {"num_gpus": 1}, {"num_gpus": 0.5}, {"num_cpus": 2}, {"num_g
 
 FULL = """
 ids = cluster.start_engines(7, num_cpus=1)
+began = time.monotonic()
 with warnings.catch_warnings(record=True) as told:
     rc.wait_for_engines()
-print(len(rc.ids))
+print(len(rc.ids), time.monotonic() - began < 15)
 print(str(told[0].message).splitlines()[0])
 waiting = set(ids) - set(rc.ids)
 cluster.stop_engines(rc.ids[0])
@@ -70,7 +71,7 @@ for options in ({"num_gpus": 2}, {"on": {"rack": "rack-9"}}, {"on": "host-9"}, {
     try:
         start(1, **options)
     except Exception as error:
-        print(type(error).__name__, time.monotonic() - began < 12, str(error).splitlines()[0])
+        print(type(error).__name__, time.monotonic() - began < 3, str(error).splitlines()[0])
 """
 
 GONE = """
@@ -139,7 +140,7 @@ def test_engines_see_the_gpus_and_have_the_threads_that_they_have_asked_for(host
 
 def test_an_engine_for_which_there_is_no_room_is_told_of_and_starts_when_there_is(hosts: Hosts) -> None:
     joined, told, came = lines(hosts.head, FULL)
-    assert joined == "6"
+    assert joined == "6 True"
     for host in hosts:
         assert f"{host.name} has 0 CPU free of 2" in told
     assert "it has no place yet: it asks for 1 CPU, and others use that: " in told
@@ -163,7 +164,6 @@ def test_engines_that_were_to_start_on_a_host_that_hangs_are_started_on_others(h
     assert output.split("\n")[0] == "{'host-0': 3, 'host-1': 3}", errors
 
 
-@pytest.mark.full_size
 def test_an_engine_whose_only_host_is_gone_waits_for_it_and_this_is_told(hosts: Hosts) -> None:
     with hosts.head.popen(BEGIN + BROUGHT_BACK) as driver:
         assert driver.read_line() == "ready"

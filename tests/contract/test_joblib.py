@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from types import SimpleNamespace
 from typing import Any
 
 import joblib
@@ -28,7 +26,6 @@ from tests.contract.conftest import ENGINES
 from tests.gates import TIMEOUT_S, Gate
 
 NAME = "nsactors"
-SLOWER = 5
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -117,8 +114,6 @@ def test_joblibs_own_test_of_ending_work_passes(
 
 
 def run(test: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Their limits are for machines that never pause; what they are to notice takes many times as long.
-    monkeypatch.setattr(joblibs, "time", SimpleNamespace(time=lambda: time.time() / SLOWER, sleep=joblibs.sleep))
     function = getattr(joblibs, test)
     given = {"backend": NAME, "monkeypatch": monkeypatch, **arguments}
     function(**{name: given[name] for name in inspect.signature(function).parameters})

@@ -22,8 +22,7 @@ ENGINES = 2
 PRESSES_EACH = 3
 LATEST_PRESS_S = 0.4
 MEDIAN_LIMIT_S, LIMIT_S = 0.3, 1.0
-ATTEMPTS = 5  # a machine may pause for longer than the limit; not each time
-USUAL_CELL_S = 0.1  # where an ordinary cell takes longer, the machine is as much slower and so may Ctrl-C be
+ATTEMPTS = 2  # a machine may pause for longer than the limit; not each time
 
 # `arrive` tells the test that the engine runs this cell.
 CELLS = {
@@ -51,7 +50,6 @@ class Session:
         fifo = os.fspath(folder / "arrived")
         os.mkfifo(fifo)
         self._arrived = os.open(fifo, os.O_RDWR)
-        self.ordinary: list[float] = []
         self.prompt = Prompt(folder)
         self.prompt.run("%load_ext nsactors")
         self.prompt.run("%pxconfig --progress-after -1")
@@ -87,17 +85,10 @@ class Session:
 
     def check_all_is_well(self, kept: int) -> None:
         """The names are there, the next cell runs and the next traceback is its own."""
-        began = time.perf_counter()
         assert self.prompt.run("%px print('kept', kept)") == f"[0-1] kept {kept}"
-        self.ordinary.append(time.perf_counter() - began)
         said = self.prompt.run("%px {}['missing']")
         assert "KeyError" in said
         assert "KeyboardInterrupt" not in said
-
-    @property
-    def slowness(self) -> float:
-        """How many times as long as usual an ordinary cell takes here, at least 1."""
-        return max(1.0, statistics.median(self.ordinary) / USUAL_CELL_S)
 
     def close(self) -> None:
         self.prompt.close()
@@ -132,11 +123,11 @@ def test_control_c_ends_a_cell_at_once(session: Session, seconds: list[float], d
         assert "%px failed on 2 of 2 engines" in said
         assert "KeyboardInterrupt" in said
         session.check_all_is_well(press)
-        if took < LIMIT_S * session.slowness:
+        if took < LIMIT_S:
             break
         logging.warning("Ctrl-C took %.2f s during %s", took, doing)
     seconds.append(took)
-    assert took < LIMIT_S * session.slowness
+    assert took < LIMIT_S
 
 
 @pytest.mark.parametrize("press", range(PRESSES_EACH))
@@ -148,15 +139,14 @@ def test_control_c_just_after_a_cell_harms_nothing(session: Session, seconds: li
         session.prompt.look_on(moments.uniform(0.0, 0.05))
         took = session.press_in_the_gap()
         session.check_all_is_well(press)
-        if took < LIMIT_S * session.slowness:
+        if took < LIMIT_S:
             break
         logging.warning("Ctrl-C took %.2f s just after a cell", took)
     seconds.append(took)
-    assert took < LIMIT_S * session.slowness
+    assert took < LIMIT_S
 
 
-def test_half_of_all_presses_are_hardly_noticed(session: Session, seconds: list[float]) -> None:
+def test_half_of_all_presses_are_hardly_noticed(seconds: list[float]) -> None:
     print("Ctrl-C to prompt, seconds:", *(f"{taken:.3f}" for taken in sorted(seconds)))
-    print("an ordinary cell, seconds:", *(f"{taken:.3f}" for taken in sorted(session.ordinary)))
     assert len(seconds) == PRESSES_EACH * (len(CELLS) + 1)
-    assert statistics.median(seconds) < MEDIAN_LIMIT_S * session.slowness
+    assert statistics.median(seconds) < MEDIAN_LIMIT_S
