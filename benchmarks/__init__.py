@@ -1,1 +1,8 @@
-"""How fast nsactors is beside bare Ray actors, ipyparallel and Dask, measured in turns: ``python -m benchmarks``."""
+"""Measurements of nsactors.
+
+::
+
+    systems      the systems that are compared: nsactors, bare Ray, ipyparallel, Dask, pools of processes, a plain loop
+    operations   the operations that are measured on each, in turns, and reports of them: ``python -m benchmarks``
+    studies      programs that look into one thing: layers of a call, growth of memory, tasks that wait, MPI, the house
+"""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.operations import OPERATIONS, Operation, find
-from benchmarks.process import Beside, SystemFailed, SystemProcess, import_turn
-from benchmarks.report import as_json, draw, draw_cpu, draw_growth
-from benchmarks.rounds import Cell, Driver, Results, measure_in_rounds
-from benchmarks.stats import turn_order
+from benchmarks.operations.catalogue import OPERATIONS, Operation, find
+from benchmarks.operations.process import Beside, SystemFailed, SystemProcess, import_turn
+from benchmarks.operations.report import as_json, draw, draw_cpu, draw_growth
+from benchmarks.operations.rounds import Cell, Driver, Results, measure_in_rounds
+from benchmarks.operations.stats import turn_order
 from benchmarks.systems import SYSTEMS, is_installed
 
 RESULTS = Path(__file__).parent / "results"
@@ -178,7 +178,7 @@ def _plot(results: Results, path: Path, console: Console) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         console.print("There is no picture: matplotlib is not installed.")
         return
-    from benchmarks.plot import plot
+    from benchmarks.operations.plot import plot
 
     for suffix in (".svg", ".png"):
         plot(results, path.with_suffix(suffix))

@@ -1,7 +1,7 @@
 """NAS EP, class S: pairs of Gaussian deviates, counted by the square annulus they fall into.
 
 ``python examples/embarrassingly_parallel.py --engines 4``. Each of 256 tasks jumps ahead to its part of one sequence of
-random numbers, so the answer is the same whoever computes what.
+random numbers, so the answer is the same on any number of engines.
 
 D. Bailey et al., The NAS Parallel Benchmarks, RNR-94-007, 1994.
 """
@@ -24,7 +24,7 @@ ANNULI = [6140517, 5865300, 1100361, 68546, 1648, 17, 0, 0, 0, 0]
 
 
 class Tally(NamedTuple):
-    """Sums of the deviates, and how many pairs fell into each annulus."""
+    """The sums of the deviates, and the number of pairs in each annulus."""
 
     sum_x: float
     sum_y: float
@@ -32,7 +32,7 @@ class Tally(NamedTuple):
 
 
 def random_numbers(seed: int, count: int) -> Any:
-    """``count`` numbers between 0 and 1 that follow ``seed`` in the sequence x -> x * 5**13 mod 2**46."""
+    """Return the ``count`` numbers between 0 and 1 that follow ``seed`` in the sequence x -> x * 5**13 mod 2**46."""
     mask = np.uint64(2**BITS - 1)
     powers = np.array([MULTIPLIER], dtype=np.uint64)
     while len(powers) < count:  # products overflow modulo 2**64, of which 2**46 is a divisor
@@ -55,13 +55,13 @@ def tally(batch: int) -> Tally:
 
 
 def total(tallies: Sequence[Tally]) -> Tally:
-    """All batches together."""
+    """Add up all batches."""
     sums_x, sums_y, annuli = zip(*tallies, strict=True)
     return Tally(sum(sums_x), sum(sums_y), [sum(counts) for counts in zip(*annuli, strict=True)])
 
 
 def is_right(result: Tally) -> bool:
-    """Whether these are the published sums, to a relative error of 1e-8, and counts."""
+    """Compare with the published sums, to a relative error of 1e-8, and counts."""
     near = abs(result.sum_x / SUM_X - 1) <= 1e-8 and abs(result.sum_y / SUM_Y - 1) <= 1e-8
     return near and result.annuli == ANNULI
 

@@ -1,6 +1,7 @@
-"""The best parameters of a classifier, each choice tried on an engine: ``python examples/grid_search.py --engines 4``.
+"""A grid search of scikit-learn, each choice of parameters tried on an engine.
 
-Nothing in it knows of engines but the three lines in the middle. The answer is compared with that of a plain loop.
+``python examples/grid_search.py --engines 4``. Only three lines concern engines. The answer is compared with that of a
+plain loop.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ IMAGES = 600
 
 
 def search(jobs: int | None) -> Any:
-    """The parameters that tell handwritten digits apart best, by cross-validation."""
+    """Find the parameters that classify handwritten digits best, by cross-validation."""
     images, digits = load_digits(return_X_y=True)
     return GridSearchCV(SVC(), GRID, n_jobs=jobs, cv=3).fit(images[:IMAGES], digits[:IMAGES])
 

@@ -11,16 +11,16 @@ R_PENTOMINO = [(0, 1), (0, 2), (1, 0), (1, 1), (2, 1)]
 
 
 def play(comm: Any, cells: list[tuple[int, int]], size: int, generations: int) -> np.ndarray | None:
-    """The board after so many generations.
+    """Return the board after a number of generations.
 
     Args:
         comm: a communicator with the lower-case methods of mpi4py, of at most ``size`` ranks.
-        cells: (row, column) of those that live in the beginning.
-        size: of the board, whose edges meet.
-        generations: how many.
+        cells: (row, column) of each live cell at the beginning.
+        size: rows and columns of the board, whose opposite edges meet.
+        generations: the number of steps.
 
     Returns:
-        On rank 0 an array of shape (size, size), of 0 and 1; None elsewhere.
+        On rank 0 an array of shape (size, size), of 0 and 1; None on the other ranks.
     """
     board = np.zeros((size, size), dtype=np.int8)
     board[tuple(zip(*cells, strict=True))] = 1
@@ -32,14 +32,14 @@ def play(comm: Any, cells: list[tuple[int, int]], size: int, generations: int) -
         bottom = comm.sendrecv(band[0], dest=above, source=below)
         rows = np.vstack([top, band, bottom])
         three = rows + np.roll(rows, 1, axis=1) + np.roll(rows, -1, axis=1)
-        alive = three[:-2] + three[1:-1] + three[2:]  # a cell and those around it
+        alive = three[:-2] + three[1:-1] + three[2:]  # a cell and its eight neighbours
         band = ((alive == 3) | ((alive == 4) & (band == 1))).astype(np.int8)
     bands = comm.gather(band, root=0)
     return None if bands is None else np.vstack(bands)
 
 
 def main() -> None:
-    """A glider goes round the torus; an R-pentomino settles."""
+    """Let a glider go round the torus, and an R-pentomino settle."""
     from nsactors import Cluster, Reference
 
     with Cluster(n=4) as rc:

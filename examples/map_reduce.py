@@ -1,6 +1,6 @@
-"""MapReduce over text that every machine has, and over pi: ``python examples/map_reduce.py --engines 4``.
+"""MapReduce over the sources of the Python standard library, and over pi.
 
-The text is that of the Python standard library's own sources; each answer is compared with that of a plain loop.
+``python examples/map_reduce.py --engines 4``. Each answer is compared with that of a plain loop.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ DIGITS = [99959, 99758, 100026, 100229, 100230, 100359, 99548, 99800, 99985, 100
 
 
 def sources(most: int | None = None) -> list[str]:
-    """The files of the standard library, without tests and what others have installed."""
+    """List the files of the standard library, without tests and installed packages."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     found = (str(path) for path in sorted(folder.rglob("*.py")))
     return [path for path in found if not re.search(r"site-packages|/tests?/|/idle_test/", path)][:most]
 
 
 def add(key: Any, counts: list[int]) -> Iterator[tuple[Any, int]]:
-    """A reducer and combiner: the sum."""
+    """Reduce or combine: return the sum."""
     yield key, sum(counts)
 
 
 def words_of_many(files: Iterable[tuple[str, str]]) -> Iterable[tuple[str, int]]:
-    """A mapper of whole splits: words with their number, counted where they are read."""
+    """Map a whole part of the input: count its words."""
     counts: Counter[str] = Counter()
     for _, text in files:
         counts.update(WORD.findall(text))
@@ -45,7 +45,7 @@ def words_of_many(files: Iterable[tuple[str, str]]) -> Iterable[tuple[str, int]]
 
 
 def count_words(mr: MapReduce, paths: Sequence[str]) -> dict[str, int]:
-    """How often each word is used."""
+    """Count the uses of each word."""
     from nsactors.models.inputs import text_files
     from nsactors.models.map_reduce import Step
 
@@ -53,7 +53,7 @@ def count_words(mr: MapReduce, paths: Sequence[str]) -> dict[str, int]:
 
 
 def make_index(mr: MapReduce, paths: Sequence[str]) -> dict[str, list[str]]:
-    """In which files each word is used."""
+    """List the files that use each word."""
     from nsactors.models.inputs import text_files
     from nsactors.models.map_reduce import Step
 
@@ -68,7 +68,7 @@ def make_index(mr: MapReduce, paths: Sequence[str]) -> dict[str, list[str]]:
 
 
 def grep(mr: MapReduce, pattern: str, paths: Sequence[str]) -> list[tuple[tuple[str, int], str]]:
-    """The lines in which a pattern is found, with file and line number."""
+    """Find the lines that match a pattern, with file and line number."""
     from nsactors.models.inputs import text_files
     from nsactors.models.map_reduce import Step
 
@@ -82,7 +82,7 @@ def grep(mr: MapReduce, pattern: str, paths: Sequence[str]) -> list[tuple[tuple[
 
 
 def decimals_of_pi(count: int) -> str:
-    """The first decimals of pi, after the Chudnovsky brothers, by binary splitting."""
+    """Compute the first decimals of pi by the formula of the Chudnovsky brothers, with binary splitting."""
     context = decimal.Context(prec=count + 50, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 
     def split(low: int, high: int) -> tuple[decimal.Decimal, decimal.Decimal, decimal.Decimal]:
@@ -101,7 +101,7 @@ def decimals_of_pi(count: int) -> str:
 
 
 def root(number: int, digits: int) -> decimal.Decimal:
-    """The square root, by Newton's method for its reciprocal: 0.3 s for a million digits, where ``sqrt()`` takes 8."""
+    """Compute a square root by Newton's method for its reciprocal: 0.3 s for a million digits; ``sqrt()`` takes 8."""
     known = 25
     reciprocal = 1 / decimal.Decimal(number).sqrt(decimal.Context(prec=2 * known))
     while known < digits:
@@ -112,7 +112,7 @@ def root(number: int, digits: int) -> decimal.Decimal:
 
 
 def count_pieces(mr: MapReduce, digits: str, length: int) -> dict[str, int]:
-    """How often each sequence of ``length`` digits occurs; the chunks overlap, so that none is lost between them."""
+    """Count each sequence of ``length`` digits; the chunks overlap, so that none is lost at a cut."""
     from nsactors.models.inputs import chunks
     from nsactors.models.map_reduce import Step
 
@@ -124,7 +124,7 @@ def count_pieces(mr: MapReduce, digits: str, length: int) -> dict[str, int]:
 
 
 def timed(title: str, compute: Any, *args: Any) -> Any:
-    """What it computes; tells how long it takes."""
+    """Call ``compute``, and print the time that it takes."""
     begun = time.perf_counter()
     value = compute(*args)
     print(f"{title}: {time.perf_counter() - begun:.2f} s")
@@ -132,7 +132,7 @@ def timed(title: str, compute: Any, *args: Any) -> Any:
 
 
 def serial(paths: Sequence[str]) -> tuple[Counter[str], dict[str, list[str]]]:
-    """Words and index, without engines."""
+    """Compute words and index without engines."""
     counts: Counter[str] = Counter()
     index: dict[str, list[str]] = defaultdict(list)
     for path in paths:
@@ -144,10 +144,10 @@ def serial(paths: Sequence[str]) -> tuple[Counter[str], dict[str, list[str]]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all of them, print, and check."""
+    """Run all jobs, print, and check."""
     parser = argparse.ArgumentParser(description="MapReduce jobs.")
-    parser.add_argument("--files", type=int, help="how many of the sources; the default is all")
-    parser.add_argument("--decimals", type=int, default=1_000_000, help="of pi")
+    parser.add_argument("--files", type=int, help="number of files to read (default: all)")
+    parser.add_argument("--decimals", type=int, default=1_000_000, help="decimals of pi")
     parser.add_argument("--engines", type=int, default=2)
     parser.add_argument("--backend", default="ray", choices=["ray", "local"])
     options = parser.parse_args(arguments)

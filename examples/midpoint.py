@@ -11,11 +11,11 @@ POINTS = 10_000
 
 
 def integrate(comm: Any, points: int = POINTS) -> float:
-    """The integral from 0 to 1; every rank sums up every size-th point and gets the whole.
+    """Integrate from 0 to 1; each rank adds up every ``size``-th point, and all get the sum.
 
     Args:
         comm: a communicator with the lower-case methods of mpi4py.
-        points: of all ranks together; the error is 1 / (12 points^2).
+        points: the number of points of all ranks together; the error is 1 / (12 points^2).
     """
     x = (np.arange(comm.rank, points, comm.size) + 0.5) / points
     return float(comm.allreduce(float(np.sum(4 / (1 + x * x)))) / points)

@@ -1,7 +1,7 @@
 """European and Asian options by simulation: ``python examples/option_prices.py --engines 4``.
 
-Every task has a seed of its own, so the prices are the same to the last bit whoever computes what. The geometric
-average, whose price is known in closed form, is a control variate for the arithmetic one.
+Every task has a seed of its own, so the prices are the same to the last bit on any number of engines. The geometric
+average, which has a price in closed form, is a control variate for the arithmetic one.
 
 A. Kemna and A. Vorst, A pricing method for options based on average asset values, Journal of Banking and Finance 14,
 1990.
@@ -23,20 +23,20 @@ TASKS = 32
 
 
 class Prices(NamedTuple):
-    """Of a call and a put on the price at the end, on its geometric and on its arithmetic average over the days."""
+    """Prices of a call and a put on the final price, on its geometric and on its arithmetic average over the days."""
 
     european: tuple[float, float]
     geometric: tuple[float, float]
     arithmetic: tuple[float, float]
 
 
-# What is known: in closed form, or with its standard error from very long simulations.
+# Known prices: in closed form, or from very long simulations.
 KNOWN = Prices((12.335999, 7.458941), (6.551043, 4.640311), (6.8745, 4.4456))
-PARITY = 2.427588  # of the arithmetic call and put: their difference, exactly
+PARITY = 2.427588  # the exact difference between the arithmetic call and put
 
 
 def simulate(seed: int, paths: int) -> Any:
-    """Mean discounted gains over so many paths: an array of call and put for the three kinds of options."""
+    """Return the mean discounted gains: an array of call and put for the three kinds of options."""
     rng = np.random.default_rng(seed)
     drift = (RATE - VOLATILITY**2 / 2) / DAYS
     steps = drift + VOLATILITY / math.sqrt(DAYS) * rng.standard_normal((paths, DAYS))
@@ -48,7 +48,7 @@ def simulate(seed: int, paths: int) -> Any:
 
 
 def prices(view: Any, paths: int) -> Prices:
-    """The prices, from so many paths, on a load-balanced view."""
+    """Compute the prices from ``paths`` paths, on a load-balanced view."""
     european, geometric, arithmetic = np.mean(view.map_sync(simulate, range(TASKS), [paths // TASKS] * TASKS), axis=0)
     corrected = arithmetic - geometric + KNOWN.geometric
     return Prices(tuple(european.tolist()), tuple(geometric.tolist()), tuple(corrected.tolist()))
@@ -57,7 +57,7 @@ def prices(view: Any, paths: int) -> Prices:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate on engines, print and check."""
     parser = argparse.ArgumentParser(description="Prices of options by simulation, on engines.")
-    parser.add_argument("--paths", type=int, default=64_000, help=f"{TASKS} or more")
+    parser.add_argument("--paths", type=int, default=64_000, help=f"number of simulated paths, {TASKS} or more")
     parser.add_argument("--engines", type=int, default=4)
     parser.add_argument("--backend", default="ray", choices=["ray", "local"])
     options = parser.parse_args(arguments)
@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with Cluster(n=options.engines, backend=options.backend) as rc:
         found = prices(rc.load_balanced_view(), options.paths)
-    # Four standard errors: the gain of a plain option varies by some 18 around its mean, with the control variate by
-    # some 0.5.
+    # Four standard errors: the standard deviation of a gain is some 18, with the control variate some 0.5.
     limits = (72 / math.sqrt(options.paths), 72 / math.sqrt(options.paths), 2 / math.sqrt(options.paths) + 0.001)
     right = True
     for kind, limit in zip(Prices._fields, limits, strict=True):

@@ -1,4 +1,4 @@
-"""Hexadecimal digits of pi from anywhere, without those before: ``python examples/pi_digits.py 10000``.
+"""Hexadecimal digits of pi at any position, without computing those before: ``python examples/pi_digits.py 10000``.
 
 D. Bailey, P. Borwein and S. Plouffe, On the rapid computation of various polylogarithmic constants, Mathematics of
 Computation 66, 1997.
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 DIGITS = 14
-BITS = 128  # of a fixed-point fraction: each term may be wrong by its last bit
+BITS = 128  # bits of a fixed-point fraction: each term may be wrong by its last bit
 TERMS = ((4, 1), (-2, 4), (-1, 5), (-1, 6))  # pi = sum over k of 16**-k * sum of factor / (8*k + offset)
 KNOWN = {0: "243F6A8885A308", 1_000: "49F1C09B075372", 10_000: "8AC8FCFB8016CB"}
 
 
 def part(position: int, indices: range) -> int:
-    """The fraction of 16**position times the terms with these indices, in units of 2**-128."""
+    """Compute the fraction of 16**position times the terms with these indices, in units of 2**-128."""
     fraction = 0
     for k in indices:
         for factor, offset in TERMS:
@@ -32,12 +32,12 @@ def part(position: int, indices: range) -> int:
 
 
 def digits(view: Any, position: int, tasks: int = 64) -> str:
-    """The 14 digits after the first ``position`` ones behind the point.
+    """Compute the 14 digits that follow the first ``position`` digits behind the point.
 
     Args:
         view: a load-balanced view.
-        position: how many to skip.
-        tasks: how many to make of it. The first ones take longest: their numbers are as small, but their powers higher.
+        position: the number of digits to skip.
+        tasks: the number of tasks. The first ones take longest, because their powers of 16 are higher.
     """
     terms = position + BITS // 4 + 1
     bounds = [terms * number // tasks for number in range(tasks + 1)]
@@ -49,7 +49,7 @@ def digits(view: Any, position: int, tasks: int = 64) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compute on engines, print, and check where the digits are known."""
     parser = argparse.ArgumentParser(description="Hexadecimal digits of pi, on engines.")
-    parser.add_argument("position", type=int, nargs="*", default=[1_000, 10_000], help="how many digits to skip")
+    parser.add_argument("position", type=int, nargs="*", default=[1_000, 10_000], help="number of digits to skip")
     parser.add_argument("--engines", type=int, default=4)
     parser.add_argument("--backend", default="ray", choices=["ray", "local"])
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
-"""In how many ways n queens can stand on a board without threatening each other: ``python examples/queens.py 10``.
+"""Count the solutions of the n queens problem: ``python examples/queens.py 10``.
 
-A task for each place of the queens in the first two columns: a few dozen of very uneven length.
+There is a task for each placement of the queens in the first two columns: a few dozen of very uneven length.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ KNOWN = {4: 2, 5: 10, 6: 4, 7: 40, 8: 92, 9: 352, 10: 724, 11: 2680, 12: 14200, 
 
 
 def completions(size: int, queens: Sequence[int]) -> int:
-    """How many ways there are to go on, with queens in these rows of the first columns.
+    """Count the solutions with queens in these rows of the first columns.
 
     Example:
         >>> completions(8, []), completions(8, [0, 0])
         (92, 0)
     """
-    rows = rising = falling = 0  # those that are threatened, a bit each, as seen from the next column
+    rows = rising = falling = 0  # threatened rows of the next column, a bit each
     for row in queens:
         queen = 1 << row
         if queen & (rows | rising | falling):
@@ -43,7 +43,7 @@ def _count(board: int, rows: int, rising: int, falling: int) -> int:
 
 
 def solutions(view: Any, size: int) -> int:
-    """How many ways there are on a board of ``size`` by ``size``, on a load-balanced view."""
+    """Count the solutions on a board of ``size`` by ``size``, on a load-balanced view."""
     beginnings = list(itertools.product(range(size), repeat=2))
     return sum(view.map_sync(completions, [size] * len(beginnings), beginnings))
 
@@ -51,7 +51,7 @@ def solutions(view: Any, size: int) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count on engines, print, and check where the number is known."""
     parser = argparse.ArgumentParser(description="The n queens problem, on engines.")
-    parser.add_argument("size", type=int, nargs="*", default=[8, 10], help="of the board, 2 or more")
+    parser.add_argument("size", type=int, nargs="*", default=[8, 10], help="size of the board, 2 or more")
     parser.add_argument("--engines", type=int, default=4)
     parser.add_argument("--backend", default="ray", choices=["ray", "local"])
     options = parser.parse_args(arguments)

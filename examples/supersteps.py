@@ -1,7 +1,7 @@
 """Bulk-synchronous parallel programs: ``python examples/supersteps.py`` runs all of them.
 
-A program is a function that each process calls with its own ``bsp``. It works on what it has, says what is to go where,
-and calls ``bsp.sync()``; what was sent is there afterwards.
+A program is a function that each process calls with its own ``bsp``. It computes, sends data, and calls ``bsp.sync()``;
+afterwards the data has arrived.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LINKS = {
 
 
 def ring(bsp: Process) -> tuple[Any, Any]:
-    """Put one's ``x`` into the right neighbour, and get the left neighbour's: the get sees what was there before."""
+    """Put ``x`` into the right neighbour, and get the left neighbour's: the get returns the old value."""
     bsp["x"] = bsp.pid
     bsp.put((bsp.pid + 1) % bsp.nprocs, "x", bsp["x"] + 100)
     bsp.get((bsp.pid - 1) % bsp.nprocs, "x", into="y")
@@ -31,7 +31,7 @@ def ring(bsp: Process) -> tuple[Any, Any]:
 
 
 def prefix_sum(bsp: Process, values: list[int]) -> int:
-    """The sum of the values of processes up to this one, in ceil(log2(nprocs)) supersteps (Hillis and Steele)."""
+    """Sum the values of all processes up to this one, in ceil(log2(nprocs)) supersteps (Hillis and Steele)."""
     total, distance = values[bsp.pid], 1
     while distance < bsp.nprocs:
         if bsp.pid + distance < bsp.nprocs:
@@ -43,7 +43,7 @@ def prefix_sum(bsp: Process, values: list[int]) -> int:
 
 
 def sum_of_squares(bsp: Process, upto: int) -> int:
-    """1 + 4 + 9 + ... + upto * upto, known to all."""
+    """Compute 1 + 4 + 9 + ... + upto * upto on every process."""
     part = sum(number * number for number in range(bsp.pid + 1, upto + 1, bsp.nprocs))
     for pid in range(bsp.nprocs):
         bsp.send(pid, part)
@@ -52,11 +52,11 @@ def sum_of_squares(bsp: Process, upto: int) -> int:
 
 
 def sample_sort(bsp: Process, keys: np.ndarray) -> np.ndarray:
-    """Parallel sorting by regular sampling (Shi and Schaeffer, 1992).
+    """Sort by parallel regular sampling (Shi and Schaeffer, 1992).
 
     Args:
         bsp: this process.
-        keys: distinct, of all processes; each sorts a part of them.
+        keys: the distinct keys of all processes; each process sorts a part of them.
 
     Returns:
         The keys of this process in order: those of process 0 come first, and none has more than ``2 n / nprocs``.
@@ -77,13 +77,13 @@ def sample_sort(bsp: Process, keys: np.ndarray) -> np.ndarray:
 
 
 def pagerank(bsp: Process, links: dict[str, str], damping: float = 0.85, supersteps: int = 80) -> dict[str, float]:
-    """The ranks of this process's pages.
+    """Compute the ranks of this process's pages.
 
     Args:
         bsp: this process.
-        links: for each page, those it links to; a page without links counts as linking to all.
-        damping: how likely a reader is to follow a link.
-        supersteps: how many.
+        links: for each page, the pages it links to; a page without links counts as linking to all.
+        damping: the probability that a reader follows a link.
+        supersteps: the number of supersteps.
     """
     pages = sorted(links)
     home = {page: number % bsp.nprocs for number, page in enumerate(pages)}
@@ -107,11 +107,11 @@ def pagerank(bsp: Process, links: dict[str, str], damping: float = 0.85, superst
 
 
 def main() -> None:
-    """Run all of them, and compare with what is known."""
+    """Run all programs, and print their results."""
     from nsactors import Cluster
 
     parser = argparse.ArgumentParser(description="Bulk-synchronous parallel programs on engines.")
-    parser.add_argument("-n", type=int, default=4, help="how many engines")
+    parser.add_argument("-n", type=int, default=4, help="number of engines")
     parser.add_argument("--backend", default="ray", choices=["ray", "local"])
     options = parser.parse_args()
     keys = np.random.default_rng(1).permutation(1_000_000)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nsactors.models.tuple_space import TupleSpace
 
-KNOWN_PRIMES = {1_000: (168, 76_127), 10_000: (1_229, 5_736_396)}  # how many up to there, and their sum
+KNOWN_PRIMES = {1_000: (168, 76_127), 10_000: (1_229, 5_736_396)}  # the number of primes up to there, and their sum
 
 
 def search(space: TupleSpace, limit: int, grain: int) -> int:
-    """A worker's part of finding primes: whoever is free takes the next range; how many ranges it had.
+    """Take ranges and find their primes, until there are no more; return the number of ranges.
 
-    To test a number takes the primes up to its root, which others may still be looking for.
+    Testing a number takes the primes up to its root, which other workers may still be looking for.
     """
     primes: list[int] = []
     upto = 0
@@ -42,7 +42,7 @@ def search(space: TupleSpace, limit: int, grain: int) -> int:
 
 
 def find_primes(rc: Any, space: TupleSpace, limit: int, grain: int = 100) -> list[int]:
-    """The primes up to ``limit``, by an agenda of ranges."""
+    """Find the primes up to ``limit``, by a list of ranges in the space."""
     workers = rc[:].apply_async(search, space, limit, grain)
     space.out("next", 0)
     primes = [prime for start in range(0, limit + 1, grain) for prime in space.rd("primes", start, tuple)[2]]
@@ -52,16 +52,16 @@ def find_primes(rc: Any, space: TupleSpace, limit: int, grain: int = 100) -> lis
 
 
 def count_up(space: TupleSpace, times: int) -> None:
-    """Add to a counter; nobody else can while it is out of the space."""
+    """Add to a counter; while it is out of the space no other worker can."""
     for _ in range(times):
         _, value = space.in_("counter", int)
         space.out("counter", value + 1)
 
 
 def dine(space: TupleSpace, seats: int, places: Sequence[int], meals: int) -> None:
-    """Philosophers at some places of a round table think and eat, each in a thread of its own.
+    """Let philosophers at some places of a round table think and eat, each in a thread of its own.
 
-    Each needs the forks at both sides. With one ticket less than there are places, not all can hold one fork and wait.
+    Each needs the forks at both sides. With one ticket less than places, not all can hold one fork and wait.
     """
 
     def live(place: int) -> None:
@@ -85,7 +85,7 @@ def dine(space: TupleSpace, seats: int, places: Sequence[int], meals: int) -> No
 
 
 def have_dinner(rc: Any, space: TupleSpace, meals: int, seats: int = 5) -> int:
-    """Philosophers all over the engines; how many meals they have had."""
+    """Let philosophers dine on all engines; return the number of their meals."""
     for place in range(seats):
         space.out("fork", place)
         if place:
@@ -100,11 +100,11 @@ def have_dinner(rc: Any, space: TupleSpace, meals: int, seats: int = 5) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all of them, print, and check."""
+    """Run all programs, print, and check."""
     parser = argparse.ArgumentParser(description="Programs around a tuple space.")
-    parser.add_argument("--limit", type=int, default=10_000, help="of the primes")
-    parser.add_argument("--times", type=int, default=100, help="that each engine counts up")
-    parser.add_argument("--meals", type=int, default=100, help="of each philosopher")
+    parser.add_argument("--limit", type=int, default=10_000, help="the largest number to test for primes")
+    parser.add_argument("--times", type=int, default=100, help="additions of each engine")
+    parser.add_argument("--meals", type=int, default=100, help="meals of each philosopher")
     parser.add_argument("--engines", type=int, default=4)
     parser.add_argument("--backend", default="ray", choices=["ray", "local"])
     options = parser.parse_args(arguments)
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{len(primes):,} primes up to {options.limit:,}, their sum is {sum(primes):,}",
                 (len(primes), sum(primes)) == KNOWN_PRIMES.get(options.limit, (len(primes), sum(primes))),
             ),
-            ("everybody has counted", counted == options.times * len(rc.ids)),
+            ("every engine has counted", counted == options.times * len(rc.ids)),
             (f"{eaten} meals, no two neighbours at a time", eaten == 5 * options.meals),
         ]
     for text, right in checks:

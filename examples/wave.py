@@ -1,7 +1,7 @@
 """The wave equation on a square, each rank computing a block and exchanging its edges with its neighbours.
 
-The solver knows nothing of engines: it takes a communicator with the lower-case methods of mpi4py. However the square
-is cut, every number is the same to the last bit as without cutting::
+The solver takes any communicator with the lower-case methods of mpi4py. For any division of the square, every number is
+the same to the last bit as without division::
 
     python examples/wave.py --px 2 --py 2
 """
@@ -19,16 +19,16 @@ POINTS, STEPS = 100, 142
 
 
 def spans(points: int, parts: int) -> list[tuple[int, int]]:
-    """The interior points 1 to points - 2 in so many spans (start, stop), which differ in length by one at most."""
+    """Divide the interior points 1 to points - 2 into spans (start, stop) that differ in length by one at most."""
     inner = points - 2
     sizes = [inner // parts + (part < inner % parts) for part in range(parts)]
     return list(pairwise(accumulate(sizes, initial=1)))
 
 
 def exchange(comm: Any, u: np.ndarray, row: int, column: int, px: int, py: int) -> None:
-    """Fill the outermost rows and columns of a block with what the neighbours have there."""
+    """Fill the outermost rows and columns of a block with those of its neighbours."""
     inner = slice(1, -1)
-    sides = [  # the neighbour; what it is sent; where what it sends goes
+    sides = [  # row and column of the neighbour, the values to send, the place of the received values
         (row - 1, column, (1, inner), (0, inner)),
         (row + 1, column, (-2, inner), (-1, inner)),
         (row, column - 1, (inner, 1), (inner, 0)),
@@ -43,19 +43,19 @@ def exchange(comm: Any, u: np.ndarray, row: int, column: int, px: int, py: int) 
 
 
 def solve(comm: Any, px: int, py: int, points: int = POINTS, steps: int = STEPS) -> np.ndarray | None:
-    """The amplitude after so many steps of a square that begins as ``sin(pi x) sin(pi y)``, at rest.
+    """Compute the amplitude of a square that begins as ``sin(pi x) sin(pi y)``, at rest.
 
     Leap-frog with c = 1 and dt = dx / sqrt(2).
 
     Args:
-        comm: of ``px * py`` ranks; the block of a rank is at row ``rank // py``, column ``rank % py``.
-        px: rows of blocks.
-        py: columns of blocks.
-        points: along each side of the square, its edges included.
-        steps: of time.
+        comm: a communicator of ``px * py`` ranks; the block of a rank is at row ``rank // py``, column ``rank % py``.
+        px: the number of rows of blocks.
+        py: the number of columns of blocks.
+        points: the number of points along each side of the square, edges included.
+        steps: the number of time steps.
 
     Returns:
-        On rank 0 an array of shape (points, points), None elsewhere.
+        On rank 0 an array of shape (points, points); None on the other ranks.
     """
     if px * py != comm.size:
         raise ValueError(f"{px} x {py} blocks need {px * py} ranks, and there are {comm.size}")
@@ -88,24 +88,24 @@ class Alone:
     rank, size = 0, 1
 
     def gather(self, value: Any, root: int = 0) -> list[Any]:
-        """What the only rank has."""
+        """Return the value of the only rank."""
         return [value]
 
 
 def exact(points: int = POINTS, steps: int = STEPS) -> np.ndarray:
-    """The solution in closed form."""
+    """Return the solution in closed form."""
     wave = np.sin(pi * np.linspace(0, 1, points))
     return np.outer(wave, wave) * np.cos(sqrt(2) * pi * steps / sqrt(2) / (points - 1))
 
 
 def main() -> None:
-    """Solve it on engines, and compare with one process and with the closed form."""
+    """Solve on engines, and compare with one process and with the closed form."""
     from nsactors import Cluster, Reference
 
     parser = argparse.ArgumentParser(description="The wave equation on engines.")
     parser.add_argument("--px", type=int, default=2, help="rows of blocks")
     parser.add_argument("--py", type=int, default=2, help="columns of blocks")
-    parser.add_argument("--without-mpi", action="store_true", help="pass messages by mailboxes")
+    parser.add_argument("--without-mpi", action="store_true", help="use view.communicator() instead of MPI")
     options = parser.parse_args()
     serial = solve(Alone(), 1, 1)
     with Cluster(n=options.px * options.py) as rc:

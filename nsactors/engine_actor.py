@@ -1,42 +1,69 @@
-"""The engine: an actor around a namespace.
+"""The engine: an actor that runs requests in one namespace.
 
-Requests run one after the other on the thread that calls :meth:`EngineActor.handle` (on Ray the process's main
-thread, where signals, MPI and C libraries expect to be). Two helper threads keep in touch with the controller
-meanwhile: one polls for commands and acts on them at once, however busy the main thread is; one ships output and news.
+Requests run one after the other on the thread that calls :meth:`EngineActor.handle` (on Ray, the main thread of the
+process, where signals, MPI and C libraries expect to be). Two helper threads connect the engine to the controller
+meanwhile: one polls for commands and carries them out at once, even while the main thread is busy; the other one sends
+reports of output and history.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
-import traceback
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from nsactors.core.cluster import (
-    Ask,
+from nsactors.errors import CapabilityError, ClusterUnreachable, ConnectionLost, Failure
+from nsactors.errors.formatting import qualified_name
+from nsactors.errors.reporting import print_traceback, report_errors
+from nsactors.inside.debug_session import DebugSessions
+from nsactors.inside.inspector import Inspector
+from nsactors.namespace import Namespace
+from nsactors.namespace.control import ControlRequests
+from nsactors.namespace.host import EngineHost
+from nsactors.namespace.interrupts import CellEventLoop, InterruptHandler, TimeLimit, capture_failure, restart_note
+from nsactors.namespace.journal_recorder import EngineJournal, JournalReplica
+from nsactors.namespace.output import OutputRecorder
+from nsactors.namespace.process_settings import settings
+from nsactors.namespace.process_state import EngineProcess
+from nsactors.namespace.programs import program_of
+from nsactors.namespace.reply_cache import ReplyCache
+from nsactors.namespace.startup import ErrorHandler, run_startup
+from nsactors.namespace.task_runner import TaskRunner
+from nsactors.protocol.control import (
     Command,
-    EngineInfo,
-    EngineSpec,
+    DebugQuery,
+    EndProcess,
+    EngineReport,
+    EngineResumed,
+    EngineStopped,
+    HistoryEntry,
     Interrupt,
     InterruptTasks,
+    Obstacle,
     Presence,
+    QueryCommand,
+    QueryReply,
     Receipt,
-    Recovery,
-    Report,
     Signal,
 )
-from nsactors.core.journal import Entry
-from nsactors.core.messages import (
+from nsactors.protocol.engine_info import EngineInfo, EngineSpec, Recovery, RecoveryReport
+from nsactors.protocol.inspection import Inspection
+from nsactors.protocol.messages import (
     Aborted,
     Execute,
-    Expired,
     Failed,
     Ok,
     Outcome,
     OutputBatch,
+    Push,
     Refused,
     Reply,
     Request,
@@ -45,147 +72,322 @@ from nsactors.core.messages import (
     RunTasks,
     TakeSnapshot,
 )
-from nsactors.core.payload import Payload, pack
-from nsactors.core.recovery import RecoveryReport
-from nsactors.core.remote_value import ObjectStore, RemoteValue
-from nsactors.core.stream import InstructionStream, Verdict
-from nsactors.errors import CapabilityError, ClusterUnreachable, ConnectionLost
-from nsactors.namespace import Namespace
-from nsactors.namespace.answering import Answers
-from nsactors.namespace.engine_journal import EngineJournal, JournalKeeper
-from nsactors.namespace.failures import capture_failure
-from nsactors.namespace.gate import CellLoop, InterruptGate
-from nsactors.namespace.host import Host
-from nsactors.namespace.news import Ended, News, begun_entry
-from nsactors.namespace.output import Output
-from nsactors.namespace.questions import Questions
-from nsactors.namespace.tasks import TaskRunner
+from nsactors.protocol.process import OwnProcess
+from nsactors.protocol.sequencing import RequestStream, Verdict
+from nsactors.protocol.serialize import ObjectStore, Payload, RemoteValue, pack
+from nsactors.protocol.tasks import MapValues
+from nsactors.recovery.journal import JournalEntry
 
-__all__ = ["ControllerPort", "EngineActor"]
+# Of a cell, for the history; the report of the end of a request also has its whole program.
+SOURCE_PREVIEW_CHARS = 200
+
+
+class CompletedRequest(NamedTuple):
+    """A finished request, recorded cheaply by the main thread; of a push, also the code that stands for it."""
+
+    request: Request
+    started: float
+    completed: float
+    outcome: Outcome
+    program: str = ""
+
+
+ReportItem = OutputBatch | CompletedRequest | HistoryEntry | QueryReply | EngineStopped | EngineResumed
+
+
+class ReportQueue:
+    """Items for the next report to the controller; filled by all threads of an engine, emptied by one."""
+
+    def __init__(self) -> None:
+        self.urgent = threading.Event()
+        self.has_query_replies = False
+        self._items: deque[ReportItem] = deque()
+        self._unacknowledged = EngineReport()
+
+    def add(self, item: ReportItem) -> None:
+        """Add an item to the next report."""
+        self._items.append(item)
+        if isinstance(
+            item, QueryReply | EngineStopped | EngineResumed
+        ):  # a caller waits for it; other items can wait for the next round
+            self.has_query_replies = True
+            self.urgent.set()
+
+    def take(self, engine_id: int) -> EngineReport:
+        """Remove all items and return them as a report, after those of a report that was put back."""
+        self.has_query_replies = False
+        earlier, self._unacknowledged = self._unacknowledged, EngineReport()
+        output: list[OutputBatch] = []
+        history: list[HistoryEntry] = []
+        query_replies: list[QueryReply] = []
+        stops: list[EngineStopped | EngineResumed] = []
+        while self._items:
+            match self._items.popleft():
+                case OutputBatch() as batch:
+                    output.append(batch)
+                case HistoryEntry() as entry:
+                    history.append(entry)
+                case QueryReply() as reply:
+                    query_replies.append(reply)
+                case EngineStopped() | EngineResumed() as stop:
+                    stops.append(stop)
+                case CompletedRequest(request, started, completed, outcome, program):
+                    entry = running_entry(request, engine_id, started)
+                    program = program or program_of(request.operation)
+                    history.append(entry._replace(completed=completed, outcome=_outcome_name(outcome), program=program))
+        return EngineReport(
+            (*earlier.output, *output),
+            (*earlier.history, *history),
+            (*earlier.query_replies, *query_replies),
+            (*earlier.stops, *stops),
+        )
+
+    def put_back(self, report: EngineReport) -> None:
+        """Let the next report begin with this one; the controller may have received it, and takes repeats."""
+        self._unacknowledged = report
+
+
+def running_entry(request: Request, engine_id: int, started: float) -> HistoryEntry:
+    """Return the history entry of a request that has begun."""
+    operation = request.operation
+    source = operation.code[:SOURCE_PREVIEW_CHARS] if isinstance(operation, Execute) else request.label
+    return HistoryEntry(request.id, engine_id, request.label, source, started, None, "running")
+
+
+def _outcome_name(outcome: Outcome) -> str:
+    return outcome.failure.type_name if isinstance(outcome, Failed) else type(outcome).__name__.lower()
+
 
 T = TypeVar("T")
 
+# A restart of the controller takes seconds, but a suspended machine may be silent for longer. The engine works on
+# meanwhile: requests do not pass through the controller.
 ORPHAN_AFTER_S = 900.0
 RETRY_S = 0.5
-SHIP_BUSY_S = 0.05
+# Output of a running request is sent within this time. Shorter rounds would load the controller, for which a report is
+# as much work as a call.
+BUSY_ROUND_S = 0.05
+# For the controller to kill an engine that has been told to end, before the engine ends itself.
 END_GRACE_S = 2.0
-SHIP_IDLE_S = 0.1
+TELL_BEFORE_S = 0.3  # this long before it is killed, an engine reports the request that still runs
+ORPHAN_GRACE_S = 5.0
+KILL_SLACK_S = 2.0  # if the controller does not kill the engine by this time after its grace period, it ends itself
+IDLE_ROUND_S = 0.1
+IDLE_S = 0.005  # without a request for this long, the engine is idle: no further request follows at once
+LONG_S = 0.025  # busy without a pause for longer than this: clients may have reported this engine as busy
 ENDINGS_EVERY = 5
 
 
-class ControllerPort(Protocol):
-    """The engine's line to its controller. Every call raises ``ConnectionLost`` when the controller is gone."""
+class EngineControllerClient(Protocol):
+    """The engine's connection to its controller. Every call raises ``ConnectionLost`` when the controller is lost."""
 
     def register(self, engine: EngineInfo) -> bool:
-        """Say that this engine is up; False if nobody wants it."""
+        """Register this engine; return False if it must end."""
         ...
 
     def poll(self, engine_id: int, incarnation: int) -> list[Command] | None:
-        """Wait for commands; an empty list after a while without any, None when this engine is to end."""
+        """Wait for commands; return an empty list after a while without any, None if this engine must end."""
         ...
 
-    def report(self, engine_id: int, incarnation: int, report: Report) -> Receipt:
-        """Hand over output and news; returns when the controller has them."""
+    def report(self, engine_id: int, incarnation: int, report: EngineReport) -> Receipt:
+        """Send a report; return when the controller has it."""
         ...
+
+    def sources(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return sources of clients' modules by digest, as far as the cluster has them."""
+        ...
+
+
+class EngineEnds(Exception):
+    """Raised in place of a reply: the engine is ending, and answers no more requests.
+
+    Args:
+        last_begun: the last request that it began, as text; empty if there was none.
+    """
+
+    def __init__(self, last_begun: str) -> None:
+        super().__init__("it was asked to shut down")
+        self.last_begun = last_begun
 
 
 class EngineActor:
-    """One namespace, its instruction stream, and its line to the controller.
+    """One namespace, its stream of requests, and its connection to the controller.
 
     Args:
-        spec: who this engine is.
-        port: the line to the controller.
-        host: the process or thread it lives in.
-        store: where it keeps values that are pulled as references.
-        keeper: of journals, if there is one.
+        spec: the description of this engine.
+        controller: the connection to the controller.
+        host: the process or thread in which it runs.
+        store: the store for values that are pulled as references.
+        replica: the connection to the replica of journals, if there is one.
     """
 
     def __init__(
         self,
         spec: EngineSpec,
-        port: ControllerPort,
-        host: Host,
+        controller: EngineControllerClient,
+        host: EngineHost,
         store: ObjectStore,
-        keeper: JournalKeeper | None = None,
+        replica: JournalReplica | None = None,
     ) -> None:
         self._spec = spec
-        self._port = port
+        self._controller = controller
         self._host = host
+        self._process = OwnProcess()
         self._store = store
-        self._stream = InstructionStream()
+        self._stream = RequestStream()
         self._stream_lock = threading.Lock()
-        self._cell_loop = CellLoop()
-        self._gate = InterruptGate(self._cell_loop)
+        self._cell_loop = CellEventLoop(is_current=host.owns_thread)
+        self._interrupts = InterruptHandler(self._cell_loop)
         whole = f"{host.output_path}.stdout and .stderr on {socket.gethostname()}" if host.output_path else ""
-        self._output = Output(spec.engine_id, host.open_capture(), whole)
-        self.answers = Answers(store, self._output)
+        self._output = OutputRecorder(spec.engine_id, host.open_capture(), whole)
+        self.replies = ReplyCache(store, self._output)
         self._namespace = space = Namespace(host.fresh_names(), self._make_shell, self._keep)
-        self._tasks = TaskRunner(spec.engine_id, space.names, self._gate, self._output, store.ref_types, self._keep)
+        self._modules = host.module_versions(space.names, controller.sources)
+        self._limit = TimeLimit(self._interrupts)
+        is_restart = spec.incarnation > 0 and spec.recovers is None
+        self._new = restart_note(spec.engine_id, time.strftime("%H:%M:%S")) if is_restart else ""
+        self._on_error = ErrorHandler(spec.options.on_error, space.names)
+        self._reports = ReportQueue()
+        self._debugger = DebugSessions(
+            spec.engine_id,
+            spec.incarnation,
+            self._reports.add,
+            shares_process=not host.is_process,
+            breaks=spec.options.breakpoints and spec.options.environment.get("PYTHONBREAKPOINT") != "0",
+        )
+        self._debugger.take_breakpoints(self._running_request, self._hold_limits, self._interrupt_running)
+        self._interrupts.instead = self._debugger.quit_prompt
+        self._tasks = TaskRunner(
+            spec.engine_id,
+            space.names,
+            self._interrupts,
+            self._output,
+            store.ref_types,
+            self._keep,
+            self._new,
+            self._on_error,
+            self._keep_frames,
+        )
         self._running: tuple[Request, float] | None = None
-        self._rests_since = time.monotonic()
+        self._last_begun: RequestId | None = None
+        self._idle_since = self._busy_since = time.monotonic()
+        self._was_busy_long = self._long_ended = False
         self._closed = threading.Event()
-        self._news = News()
+        self._is_unused = not spec.startup and spec.recovers is None
+        self._is_ending = self._end_begun = False
+        self._ended = threading.Event()
         self._reported_to: int | None = None
-        self._deadline: tuple[RequestId, float] | None = None
-        self._expired: RequestId | None = None
         self._announced: RequestId | None = None
         self._round = 0
-        host.install(self._gate)
-        if spec.startup:
-            self._namespace.run(Execute(spec.startup, silent=True, store_history=False), None)
+        host.install(self._interrupts)
+        stack_path = f"{host.output_path}.stacks" if host.is_process else None
+        self._inspector = Inspector(
+            spec.engine_id,
+            space.names,
+            store,
+            self._cell_loop,
+            lambda: self._running,
+            self._reports.add,
+            stack_path,
+            host.program_thread,
+        )
+        self._profilers = self._inspector.profilers
+        host.set_aside()
+        # Before the journal is opened: each incarnation runs the start-up code anew, so it is no part of the journal.
+        self._startup_output = run_startup(spec.startup, self._namespace, self._output) if spec.startup else ()
         self._recovered: RecoveryReport | None = None
-        self._journal = self._open_journal(keeper)
+        self._journal = self._open_journal(replica)
         if self._journal is not None and spec.recovers is not None:
             self._recover(self._journal)
-        self._questions = Questions(
+        self._queries = ControlRequests(
             spec.engine_id,
             self._stream,
             self._stream_lock,
             self._namespace,
             self._tasks,
-            self.answers,
+            self.replies,
             host,
             store,
-            self._rests_s,
+            self._idle_s,
+            self._explain,
         )
-        for loop in (self._follow_commands, self._ship):
-            threading.Thread(target=loop, name=f"engine-{spec.engine_id}-{loop.__name__}", daemon=True).start()
+        # Last, since commands may arrive as soon as a thread runs.
+        for loop in (self._follow_commands, self._report):
+            # In the context of this thread, so that classes which they pickle belong to its namespace.
+            target, name = partial(copy_context().run, loop), f"engine-{spec.engine_id}-{loop.__name__}"
+            threading.Thread(target=target, name=name, daemon=True).start()
 
-    def _open_journal(self, keeper: JournalKeeper | None) -> EngineJournal | None:
+    def _open_journal(self, replica: JournalReplica | None) -> EngineJournal | None:
         spec, host = self._spec, self._host
         if spec.options.recovery is not Recovery.REPLAY or not host.keeps_journals:
             return None
-        return EngineJournal(spec, self._namespace, host.journal_folder, self._store.ref_types, keeper)
+        ref_types = self._store.ref_types
+        process = EngineProcess(settings(), () if self._modules is None else [self._modules])
+        return EngineJournal(spec, self._namespace, host.journal_folder, ref_types, replica, process)
 
     def _recover(self, journal: EngineJournal) -> None:
-        """Make the namespace of the former incarnation again; what that prints has been seen before."""
+        """Restore the namespace of the previous incarnation; drop the output, which its clients have seen before."""
         self._output.begin(RequestId("", 0))
         self._recovered, taken = journal.recover(self._note_replayed)
-        self._stream = InstructionStream(taken)
+        self._stream = RequestStream(taken)
         self._output.finish()
 
+    def end(self) -> None:
+        """End the interpreter in order, on the thread that runs requests: no request runs there afterwards.
+
+        A second call, and one from a helper thread meanwhile, returns at once.
+        """
+        with self._stream_lock:
+            self._is_ending = True
+            if self._end_begun:
+                return
+            self._end_begun = True
+        self._tasks.forget_functions()
+        self._debugger.close()
+        self._host.end(self._namespace.names, self._namespace.close_shell)
+        self._ended.set()
+        self._report_once()  # exit handlers and destructors may have printed
+
+    @property
+    def last_begun(self) -> str:
+        """The last request that it has begun, as text; empty if there is none."""
+        return "" if self._last_begun is None else str(self._last_begun)
+
     def close(self) -> None:
-        """Let go of the streams and end the helper threads; for hosts that outlive their engine."""
+        """Release the output streams and end the helper threads, for hosts that outlive their engine."""
         self._closed.set()
-        self._news.urgent.set()
+        self._reports.urgent.set()
         self._cell_loop.close()
         self._output.close()
 
     def handle(self, request: Request, payload: Payload | None) -> tuple[Reply, Payload | None]:
-        """Run one request and answer it, whatever happens in it."""
+        """Run one request and return its reply, also if it raises.
+
+        Raises:
+            EngineEnds: if the engine was told to end before the request had finished.
+        """
         started = time.time()
-        # One step: whoever is told that an abort came too late may be sure that an interrupt does not come too early.
+        if self._modules is not None:
+            # Also for a request that will not run: after its reply, the client assumes that the engine knows these
+            # modules.
+            self._modules.select(request.id.client, request.modules)
+        # In one step: after the reply to an Abort that came too late, an Interrupt must find the request running.
         with self._stream_lock:
+            if self._is_ending:
+                raise EngineEnds(self.last_begun)
             verdict = self._stream.take(request.id, request.stops_seen)
-            self.answers.begin(request.id)
+            self.replies.begin(request.id)
             if verdict is Verdict.RUN:
-                self._gate.enter(request.id)
+                self._is_unused = False
+                self._last_begun = request.id
+                self._interrupts.enter(request.id)
                 self._running = (request, started)
         nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
             case Verdict.REPEATED:
-                if known := self.answers.again(request.id):
-                    self._news.add(Ended(request, started, time.time(), known[0].outcome))  # perhaps unheard of
+                if known := self.replies.again(request.id):
+                    # An earlier process of the controller may have died with the first report of its end.
+                    self._reports.add(CompletedRequest(request, started, time.time(), known[0].outcome))
                 return known or (self._reply(request, Refused(), nothing, started), None)
             case Verdict.ABORTED:
                 return self._reply(request, Aborted(), nothing, started), None
@@ -193,42 +395,91 @@ class EngineActor:
                 return self._run(request, payload, started)
 
     def _run(self, request: Request, payload: Payload | None, started: float) -> tuple[Reply, Payload | None]:
+        if (now := time.monotonic()) - self._idle_since > IDLE_S:
+            self._busy_since = now
         if late := self._output.begin(request.id):
-            self._news.add(late)
+            self._reports.add(late)
         number = self._namespace.execution_count
         journal = self._journal
         if journal is not None:
+            # Before the request runs, so that the journal contains every request that was acknowledged.
             self._output.note(journal.begin(request, payload))
         if request.limit_s is not None:
-            self._deadline = (request.id, time.monotonic() + request.limit_s)
+            self._limit.begin(request.id, request.limit_s)
         outcome: Outcome
         result: Payload | None = None
+        by_interrupt = False
+        if (calls := self._profilers.calls) is not None:
+            calls.begin(request)
         try:
+            if self._modules is not None:
+                self._modules.apply()
             value = self._carry_out(request, payload)
+            self._process.end_child()
             if value is not None:
-                result = pack(value, what="the result", ref_types=self._store.ref_types, keep=self._keep)
+                result = self._pack(value)
             outcome = Ok()
         except BaseException as error:
-            if self._expired == request.id and request.limit_s is not None and isinstance(error, KeyboardInterrupt):
-                outcome = Expired(request.limit_s)
-            else:
-                outcome = Failed(capture_failure(error, self._spec.engine_id, request.label))
+            # Of any class: SystemExit in a cell must not end the engine, and is an outcome like others.
+            self._process.end_child(error)
+            self._on_error(error)
+            failure = capture_failure(error, self._spec.engine_id, request.label, self._new)
+            outcome = Failed(self._keep_frames(failure, error))
+            by_interrupt = issubclass(type(error), KeyboardInterrupt)
         finally:
-            self._gate.leave()
-            self._deadline = None
-            self._rests_since = time.monotonic()
+            if calls is not None:
+                calls.end()
+            self._interrupts.leave()
+            if self._debugger.stopped is not None:
+                self._debugger.end_request()
+            self._idle_since = time.monotonic()
             self._running = None
+        if self._modules is not None:
+            self._output.note(self._modules.finish())
+        expired = self._limit.end(by_interrupt=by_interrupt)
+        if self._is_ending:  # the request was interrupted: neither its client nor the journal gets an outcome
+            raise EngineEnds(self.last_begun)
+        if expired is not None:
+            # Also if the request caught the interrupt and succeeded: a limit that is not reported would go unnoticed.
+            outcome, result = expired, None
         if request.stops_on_error and not isinstance(outcome, Ok):
             with self._stream_lock:
                 self._stream.stop(request.id.client)
         if journal is not None:
             self._output.note(journal.end(outcome))
-            if journal.ships_before_answers or (journal.ships and isinstance(request.operation, TakeSnapshot)):
-                self._output.note(self._ship_journal(journal))
+            if journal.replicates_before_replies or (
+                journal.replicates and isinstance(request.operation, TakeSnapshot)
+            ):
+                self._output.note(self._replicate(journal))
         return self._reply(request, outcome, self._output.finish(), started, number), result
 
-    def _note_replayed(self, entry: Entry, value: Any, error: BaseException | None) -> None:
-        """Keep the answer to a request that was run again: its client may not have had the first one."""
+    def _running_request(self) -> Request | None:
+        running = self._running
+        return None if running is None else running[0]
+
+    def _interrupt_running(self) -> None:
+        running = self._running
+        if running is not None and self._host.is_process:
+            self._interrupts.interrupt(self._tasks.current or running[0].id)
+
+    def _hold_limits(self, *, held: bool) -> None:
+        """Stop the clocks of time limits while the request waits for a user, or let them go on."""
+        if held:
+            self._limit.pause()
+            self._tasks.pause_limit()
+        else:
+            self._limit.resume()
+            self._tasks.resume_limit()
+
+    def _keep_frames(self, failure: Failure, error: BaseException) -> Failure:
+        """Keep the frames of an error, if a user at the client of the running request can open the debugger."""
+        running = self._running
+        if running is None or not running[0].debugs:
+            return failure
+        return self._debugger.keep(failure, error, running[0].id.client)
+
+    def _note_replayed(self, entry: JournalEntry, value: Any, error: BaseException | None) -> None:
+        """Store the reply to a replayed request: its client may not have received the first one."""
         spec, now = self._spec, time.time()
         result = None
         outcome: Outcome = Ok()
@@ -236,12 +487,18 @@ class EngineActor:
             if error is not None:
                 raise error
             if value is not None:
-                result = pack(value, what="the result", ref_types=self._store.ref_types)
+                result = self._pack(value, keeps=False)
         except BaseException as failed:
             outcome = Failed(capture_failure(failed, spec.engine_id, Request(entry.request, entry.operation).label))
         nothing = OutputBatch(entry.request, spec.engine_id, 0, ())
         reply = Reply(entry.request, spec.engine_id, spec.incarnation, outcome, nothing, now, now)
-        self.answers.keep_replayed(reply, result)
+        self.replies.store_replayed(reply, result)
+
+    def _pack(self, value: Any, *, keeps: bool = True) -> Payload:
+        pack_value = partial(pack, ref_types=self._store.ref_types, keep=self._keep if keeps else None)
+        if type(value) is MapValues:
+            return value.pack(lambda part, what: pack_value(part, what=what))
+        return pack_value(value, what="the result")
 
     def _carry_out(self, request: Request, payload: Payload | None) -> Any:
         operation = request.operation
@@ -249,32 +506,41 @@ class EngineActor:
             return self._tasks.run(request.id.client, operation, payload)
         if isinstance(operation, Reset):
             self._tasks.forget_functions()
+            self._debugger.failures.forget()
         if not isinstance(operation, TakeSnapshot):
-            return self._namespace.run(operation, payload)
+            on_call = None if self._journal is None else self._journal.note_call
+            return self._namespace.run(operation, payload, on_call)
         if self._journal is None:
             raise CapabilityError("take a snapshot", "this engine", "start it with recovery='replay'")
         return self._journal.snapshot().left_out
 
-    def _ship_journal(self, journal: EngineJournal) -> str:
-        """Send the journal to its keeper; what to tell who waits for that if it fails."""
+    def _replicate(self, journal: EngineJournal) -> str:
+        """Send the journal to its replica; if that fails, return a notice for the client."""
         try:
-            journal.ship()
-        except ConnectionLost as lost:
+            journal.replicate()
+        except OSError as lost:  # the replica cannot be reached, or has no room
             return f"[nsactors: the journal is not yet on another machine: {lost}]\n"
         return ""
 
     def _keep(self, name: str, value: Any) -> RemoteValue:
-        assert self._running is not None, "values are kept for a request"
+        assert self._running is not None, "only requests keep values"
         payload = pack(value, what=repr(name), ref_types=self._store.ref_types)
         call = self._running[0].label
-        type_name = _qualified_name(type(value))
+        type_name = qualified_name(type(value))
         return RemoteValue(self._store.put(payload), name, self._spec.engine_id, call, type_name, payload.nbytes)
 
     def _reply(
         self, request: Request, outcome: Outcome, tail: OutputBatch, started: float, number: int | None = None
     ) -> Reply:
         completed = time.time()
-        self._news.add(Ended(request, started, completed, outcome))
+        pushed = self._namespace.pushed if isinstance(request.operation, Push) else ""
+        self._reports.add(CompletedRequest(request, started, completed, outcome, pushed))
+        if self._idle_since - self._busy_since > LONG_S:
+            # Clients may have reported this engine as busy, so that schedulers avoid it: report the end without delay.
+            self._was_busy_long = True
+            if completed - started > LONG_S:
+                self._long_ended = True
+                self._reports.urgent.set()
         spec = self._spec
         count = number if isinstance(request.operation, Execute) else None
         return Reply(request.id, spec.engine_id, spec.incarnation, outcome, tail, started, completed, count)
@@ -285,102 +551,174 @@ class EngineActor:
     def _follow_commands(self) -> None:
         spec = self._spec
         info = EngineInfo.of(spec, os.getpid(), socket.gethostname(), self._host.output_path, self._recovered)
+        info = replace(info, startup_output=self._startup_output)
         reason = f"engine {spec.engine_id} was asked to end"
         try:
-            if not _patiently(self._closed, self._port.register, info):
-                return self._end("nobody wants this engine any more")
+            if not _retry_while_silent(self._closed, self._controller.register, info):
+                return self._exit("it is not a member of its cluster any more")
             if self._journal is not None:
                 self._journal.settled(self._closed)
-            self._host.warm_up()
+            # After the registration: imports of the first cell must not delay the start of the cluster.
+            with report_errors():  # the first cell imports IPython again, and raises the error
+                self._host.warm_up()
+            if self._is_unused:
+                self._host.set_aside()
             while not self._closed.is_set():
-                commands = _patiently(self._closed, self._port.poll, spec.engine_id, spec.incarnation)
+                commands = _retry_while_silent(self._closed, self._controller.poll, spec.engine_id, spec.incarnation)
                 if commands is None:
                     break
                 for command in commands:
-                    try:
-                        self._obey(command)
-                    except Exception:  # none may end this thread: the engine would be deaf for good
-                        traceback.print_exc()
+                    with report_errors():  # no command may end this thread: the engine would get no further ones
+                        self._handle_command(command)
         except ConnectionLost as lost:
-            # Without its controller nobody could find or stop it: an orphan on somebody's cores.
+            # Without its controller no user could find or stop the engine: it would use cores unnoticed.
             reason = f"engine {spec.engine_id} ends: {lost}"
-        self._end(reason)
+        except Exception as error:  # an engine that follows no commands could be neither interrupted nor stopped
+            print_traceback()
+            reason = f"engine {spec.engine_id} ends: it cannot follow its controller: {type(error).__name__}: {error}"
+        self._exit(reason)
 
-    def _end(self, reason: str) -> None:
-        # Whoever ends an engine, or its cluster, is about to kill this process. Ray tells of one that ends by itself.
-        self._closed.wait(END_GRACE_S)
+    def _exit(self, reason: str) -> None:
+        # Wait to be killed by the controller or the end of the cluster: Ray reports a process that ends by itself.
+        if not self._closed.wait(END_GRACE_S) and self._host.is_process:
+            # No actor is left that could call end() on the main thread: this thread does it, as far as it can.
+            give_up = time.monotonic() + ORPHAN_GRACE_S
+            self._host.limit_life(ORPHAN_GRACE_S + KILL_SLACK_S)
+            self._stop_running(give_up)
+            while self._running is not None and time.monotonic() < give_up:
+                self._closed.wait(RETRY_S)
+            self.end()
         self._closed.set()
         self._host.exit(reason)
 
-    def _obey(self, command: Command) -> None:
+    def _handle_command(self, command: Command) -> None:
         match command:
             case Interrupt(requests):
                 running = self._running
                 if running is not None and (requests is None or running[0].id in requests):
-                    self._gate.interrupt(self._tasks.current or running[0].id)
+                    self._interrupts.interrupt(self._tasks.current or running[0].id)
             case InterruptTasks(client, spans):
                 self._tasks.interrupt(client, spans)
             case Signal(number):
                 self._host.signal(number)
-            case Presence(client, here):
-                self.answers.note_presence(client, here=here)
-            case Ask(ticket, question):
-                self._news.add(self._questions.answer(ticket, question))
+            case Presence(client, connected):
+                self.replies.note_presence(client, connected=connected)
+                if not connected:
+                    self._profilers.forget(client)
+                if self._modules is not None:
+                    self._modules.note_presence(client, connected=connected)
+                if connected:
+                    self._debugger.client_came(client)
+                else:
+                    self._debugger.client_left(client)
+            case QueryCommand(query_id, query) if isinstance(query, DebugQuery):
+                self._debugger.answer(query_id, query)
+            case QueryCommand(query_id, query):
+                if isinstance(query, Inspection):
+                    self._inspector.reply(query_id, query)
+                else:
+                    self._reports.add(self._queries.reply(query_id, query))
+            case EndProcess(grace_s):
+                self._end_process(grace_s)
 
-    def _rests_s(self) -> float:
-        return 0.0 if self._running else time.monotonic() - self._rests_since
+    def _end_process(self, grace_s: float) -> None:
+        """Let the thread that runs requests finish; if it does not, report the request that it runs."""
+        tell_at = time.monotonic() + max(0.0, grace_s - TELL_BEFORE_S)
+        self._host.limit_life(grace_s + KILL_SLACK_S)
+        self._stop_running(tell_at)
+        if not self._ended.wait(max(0.0, tell_at - time.monotonic())):
+            running = self._running
+            doing = f"it ran {running[0].label}" if running is not None else self._host.unended()
+            with contextlib.suppress(ConnectionLost):
+                self._controller.report(self._spec.engine_id, self._spec.incarnation, EngineReport(unended=doing))
 
-    def _ship(self) -> None:
-        while not self._closed.is_set():
-            self._news.urgent.wait(SHIP_IDLE_S if self._running is None else SHIP_BUSY_S)
-            self._end_overdue()
-            self._tasks.end_overdue()
-            try:
-                self._ship_once()
-            except Exception:  # nothing may end this thread: no output would come any more, and no time limit hold
-                traceback.print_exc()
+    def _stop_running(self, give_up: float) -> None:
+        """Begin no more requests, and interrupt the running one, once: its code may need time to clean up."""
+        with self._stream_lock:
+            self._is_ending = True
+        self._tasks.stop()
+        while (running := self._running) is not None and self._host.is_process and time.monotonic() < give_up:
+            if self._interrupts.interrupt(self._tasks.current or running[0].id):
+                break
 
-    def _end_overdue(self) -> None:
-        deadline = self._deadline
-        if deadline is not None and time.monotonic() >= deadline[1]:
-            self._deadline = None
-            self._expired = deadline[0]
-            self._gate.interrupt(deadline[0])
-
-    def _ship_once(self) -> None:
-        # Endings of short requests can wait for a while: a report takes the controller as long as a call.
-        self._round += 1
-        due = self._round % ENDINGS_EVERY == 0 or self._news.urgent.is_set()
+    def _explain(self, requests: frozenset[RequestId]) -> Obstacle | None:
         running = self._running
-        if running is not None and running[0].id != self._announced and time.time() - running[1] > SHIP_BUSY_S:
+        if running is None or running[0].id not in requests:
+            return None
+        return self._interrupts.obstacle(self._tasks.current or running[0].id)
+
+    def _idle_s(self) -> float:
+        return 0.0 if self._running else time.monotonic() - self._idle_since
+
+    def _report(self) -> None:
+        while not (self._closed.is_set() or self._ended.is_set()):
+            self._reports.urgent.wait(self._pause_s())
+            self._reports.urgent.clear()
+            # This thread also keeps the time: limits of requests and of tasks, and interrupts to repeat. No error may
+            # end it: output would stop, and time limits would not hold.
+            for step in (
+                self._limit.look,
+                self._tasks.end_overdue,
+                self._interrupts.remind,
+                self._debugger.look,
+                self._report_once,
+            ):
+                with report_errors():
+                    step()
+
+    def _pause_s(self) -> float:
+        if self._running is not None:
+            return BUSY_ROUND_S
+        return IDLE_S if self._long_ended else IDLE_ROUND_S
+
+    def _is_idle_again(self) -> bool:
+        """Return whether the engine has become idle after a long busy time, and has not reported it.
+
+        Schedulers of tasks wait for that report. Within a row of requests, ends are reported with the next report.
+        """
+        if self._running is not None:
+            self._long_ended = False
+            return False
+        if not self._was_busy_long or time.monotonic() - self._idle_since < IDLE_S:
+            return False
+        self._was_busy_long = self._long_ended = False
+        return True
+
+    def _report_once(self) -> None:
+        # Ends of short requests can wait for some rounds: a report takes as much of the controller's time as a call.
+        self._round += 1
+        due = self._round % ENDINGS_EVERY == 0 or self._reports.has_query_replies or self._is_idle_again()
+        running = self._running
+        if running is not None and running[0].id != self._announced and time.time() - running[1] > BUSY_ROUND_S:
             due = True
             self._announced = running[0].id
-            self._news.add(begun_entry(running[0], self._spec.engine_id, running[1]))
+            self._reports.add(running_entry(running[0], self._spec.engine_id, running[1]))
         batch = self._output.take()
         if batch:
-            self._news.add(batch)
+            self._reports.add(batch)
         elif not due:
             return
-        report = self._news.take(self._spec.engine_id)
-        if report == Report():
+        report = self._reports.take(self._spec.engine_id)
+        # An idle engine sends no reports.
+        if report == EngineReport():
             return
         try:
-            receipt = self._port.report(self._spec.engine_id, self._spec.incarnation, report)
+            receipt = self._controller.report(self._spec.engine_id, self._spec.incarnation, report)
+        except ClusterUnreachable:  # it may be silent for long, and is not lost: see ORPHAN_AFTER_S
+            self._reports.put_back(replace(report, output=()))
+            self._output.take_again()  # bounded, unlike all that is printed meanwhile
+            return
         except ConnectionLost:
-            return  # the command thread sees it too and ends the engine; the output is in the reply's tail
+            return  # the command thread gets the same error, and ends the engine; the output is in the reply's tail
         before, self._reported_to = self._reported_to, receipt.controller
         if before not in (None, receipt.controller):
-            self._output.take_again()  # what that one had not delivered went with it
+            self._output.take_again()  # output that the previous process had not delivered is lost
         elif batch and receipt.delivered:
             self._output.acknowledge(batch)
 
 
-def _qualified_name(cls: type) -> str:
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _patiently(closed: threading.Event, call: Callable[..., T], *args: Any) -> T:
-    """Call the controller, again and again while it is silent: it may be busy, or its machine asleep."""
+def _retry_while_silent(closed: threading.Event, call: Callable[..., T], *args: Any) -> T:
+    """Call the controller, again and again while it is silent: it may be busy, or its machine suspended."""
     give_up = time.monotonic() + ORPHAN_AFTER_S
     while True:
         try:

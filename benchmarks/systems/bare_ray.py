@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations import LARGE_BYTES, MAP_ITEMS, PIPELINED_CALLS, TASKS
-from benchmarks.workload import ARGUMENTS, CODE, NUMBER, large_array, noop, power
+from benchmarks.operations.catalogue import LARGE_BYTES, MAP_ITEMS, PIPELINED_CALLS, TASKS
+from benchmarks.operations.workload import ARGUMENTS, CODE, NUMBER, large_array, noop, power
 
 __all__ = ["BareRay", "message_sizes"]
 
@@ -58,8 +58,8 @@ class BareRay:
     """Ray as ``ray.init`` starts it, with the settings that nsactors gives it, and one actor to an engine."""
 
     def start(self, engines: int) -> None:
-        from nsactors.transport.private_folder import PrivateFolder
-        from nsactors.transport.ray_runtime import PRESETS
+        from nsactors.system.private_files import PrivateFolder
+        from nsactors.transport.ray.runtime import PRESETS
 
         self._folder = PrivateFolder()
         os.environ.update(PRESETS, RAY_AUTH_TOKEN_PATH=self._folder.token_path)
@@ -138,9 +138,20 @@ class BareRay:
 
 def message_sizes(operation: str) -> tuple[int, int]:
     """Bytes of the request and the reply that nsactors exchanges with one engine for a small operation."""
-    from nsactors.core.messages import Apply, Execute, Ok, Operation, OutputBatch, Pull, Push, Reply, Request, RequestId
-    from nsactors.core.payload import pack
-    from nsactors.core.wire import encode, seal
+    from nsactors.protocol.messages import (
+        Apply,
+        Execute,
+        Ok,
+        Operation,
+        OutputBatch,
+        Pull,
+        Push,
+        Reply,
+        Request,
+        RequestId,
+    )
+    from nsactors.protocol.serialize import pack
+    from nsactors.protocol.wire import encode, seal
 
     number = NUMBER["number"]
     exchanges: dict[str, tuple[Operation, object, object]] = {

@@ -8,8 +8,8 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations import FEW_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
-from benchmarks.workload import ARGUMENTS, CODE, NUMBER, idle, large_array, noop, power
+from benchmarks.operations.catalogue import FEW_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
+from benchmarks.operations.workload import ARGUMENTS, CODE, NUMBER, idle, large_array, noop, power
 
 __all__ = ["Dask"]
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.operations.workload import ARGUMENTS, noop
 from benchmarks.systems.views import prepare_balanced, prepare_on_view
-from benchmarks.workload import ARGUMENTS, noop
 
 __all__ = ["Ipyparallel"]
 

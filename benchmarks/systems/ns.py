@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.operations.workload import ARGUMENTS, noop
 from benchmarks.systems.views import prepare_balanced, prepare_on_view
-from benchmarks.workload import ARGUMENTS, noop
 
 __all__ = ["Nsactors", "NsactorsBroadcast", "NsactorsLocal"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from benchmarks.operations import FEW_ITEMS, MANY_ITEMS, TASKS
+from benchmarks.operations.catalogue import FEW_ITEMS, MANY_ITEMS, TASKS
+from benchmarks.operations.workload import ep
 from benchmarks.systems.bare_ray import BareRay
-from benchmarks.workload import ep
 
 __all__ = ["ProcessPool", "RayPool"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.operations import MAP_ITEMS
-from benchmarks.workload import ep, power
+from benchmarks.operations.catalogue import MAP_ITEMS
+from benchmarks.operations.workload import ep, power
 
 __all__ = ["Serial"]
 

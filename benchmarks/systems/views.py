@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations import FEW_ITEMS, MANY_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
-from benchmarks.workload import ARGUMENTS, CODE, NUMBER, ep, idle, large_array, noop, power
+from benchmarks.operations.catalogue import FEW_ITEMS, MANY_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
+from benchmarks.operations.workload import ARGUMENTS, CODE, NUMBER, ep, idle, large_array, noop, power
 
 __all__ = ["prepare_balanced", "prepare_on_view"]
 

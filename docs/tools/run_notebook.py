@@ -11,7 +11,7 @@ import nbformat
 
 __all__ = ["run"]
 
-CELL_LIMIT_S = 120
+CELL_LIMIT_S = 300
 _ROOT = Path(__file__).parents[2]
 
 

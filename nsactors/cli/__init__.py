@@ -1,14 +1,17 @@
 """The ``nsactors`` command.
 
-``command`` reads what is typed and knows the subcommands; ``common`` is what these share.
+::
 
-    clusters    start, stop, list, status, logs          engines     engines, interrupt
-    running     run, exec                                console     a prompt whose cells go to the engines
-    top         a live table                             doctor      what is wrong on this machine
-    launch      clusters on other machines               demo        what it all does
+    common    options, error texts and output that all subcommands share
+    command   the command and its subcommands; each imports most modules when it is called, so that ``--help`` is
+              quick
+    clusters  subcommands for clusters in the background and their engines
+    execute   subcommands that run code on engines: ``run``, ``exec``, ``console`` and ``kernel``
+    launch    ``nsactors launch``: clusters by a batch system, and on Ray's own cluster launcher
+    serving   the process that owns a cluster in the background: starting, waiting while it is used, stopping
+    doctor    ``nsactors doctor``: faults of this machine, and their remedies
+    demo      ``nsactors demo``: a tour on real input that checks each of its answers
 
-A cluster in the background is owned by a process of its own, which does what ``serving`` says; ``detaching`` starts and
-ends that.
 """
 
 from nsactors.cli.command import main

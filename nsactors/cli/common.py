@@ -1,9 +1,12 @@
-"""What the commands have in common: which cluster, what scripts read, and how failures are told."""
+"""Options, error texts and output that all subcommands share."""
 
 from __future__ import annotations
 
+import functools
 import getpass
 import json
+import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsactors.core.targets import Targets, targets_from_text
 from nsactors.errors import (
     ClusterStopped,
     ClusterUnreachable,
@@ -23,33 +25,15 @@ from nsactors.errors import (
     NsactorsError,
     NsactorsWarning,
     TargetError,
+    as_text,
 )
+from nsactors.protocol.targets import Targets, targets_from_text
+from nsactors.transport.registry import CLUSTER_VARIABLE
 
 if TYPE_CHECKING:
     from nsactors.client import Client
     from nsactors.errors import EngineStartError
     from nsactors.transport.registry import ClusterRecord, Registry
-
-__all__ = [
-    "INTERRUPTED",
-    "TARGETS",
-    "PlainErrors",
-    "advice_at_a_shell",
-    "attached",
-    "checked",
-    "cluster_argument",
-    "cluster_option",
-    "in_words",
-    "job_folder",
-    "json_option",
-    "plain_refusals",
-    "plain_warnings",
-    "print_json",
-    "print_table",
-    "targets_option",
-    "the_cluster",
-    "without_place",
-]
 
 INTERRUPTED = 130  # what shells give a command that was ended by Ctrl-C
 
@@ -57,21 +41,31 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class PlainErrors(click.Group):
-    """A group whose commands end with status 1 and one plain message where nsactors raises an error."""
+    """A group whose commands print an error of nsactors as one plain message, and end with status 1."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the command that the user named."""
         try:
             with plain_warnings():
                 return super().invoke(context)
-        except BrokenPipeError:  # nobody reads what is printed any more, of which click says nothing
+        except BrokenPipeError:  # the reader of the output has ended: click exits without a message then
             raise
         except (NsactorsError, OSError) as error:
             raise click.ClickException(in_words(error)) from error
 
 
-def in_words(error: Exception) -> str:
-    """What an error says to people; of a file that cannot be used, which one and why."""
+def in_words(error: Exception, *, starts_at: str | None = None) -> str:
+    """Return the message of an error; for a file that cannot be used, its path and the reason.
+
+    Args:
+        error: the error.
+        starts_at: the address of the Ray cluster on which engines were to be started, if the user gave one.
+    """
+    if isinstance(error, ClusterUnreachable) and starts_at:
+        return (
+            f"no Ray answers at {error.address}: {error.reason}. Check that it runs, and its address; "
+            "without --address the cluster starts its own Ray"
+        )
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -79,7 +73,7 @@ def in_words(error: Exception) -> str:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Meanwhile warnings of nsactors are told as they are, without the line of code that gave them."""
+    """Print warnings of nsactors without the line of code that issued them, inside the ``with`` block."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
@@ -95,11 +89,22 @@ def plain_warnings() -> Iterator[None]:
 
 @contextmanager
 def plain_refusals() -> Iterator[None]:
-    """Meanwhile a ValueError or TypeError is about what was typed, and told in a sentence."""
+    """Report a ValueError or TypeError as a mistake in the user's arguments, inside the ``with`` block."""
     try:
         yield
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number in a range; click's own type accepts ``nan`` in every range, and ``inf``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with a usage error."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
 
 
 class _TargetsType(click.ParamType[Targets]):
@@ -122,26 +127,40 @@ targets_option: Decorator = click.option(
     default="all",
     show_default=True,
     metavar="ENGINES",
-    help="Which engines: 3, 0,2 or ::2 or all.",
+    help="The engines: 3, 0,2 or ::2 or all.",
 )
-cluster_argument: Decorator = click.argument("name", required=False, envvar="NSACTORS_CLUSTER")
+cluster_argument: Decorator = click.argument("name", required=False, envvar=CLUSTER_VARIABLE)
 cluster_option: Decorator = click.option(
     "-c",
     "--cluster",
     "name",
-    envvar="NSACTORS_CLUSTER",
+    envvar=CLUSTER_VARIABLE,
     show_envvar=True,
     metavar="NAME",
-    help="Which cluster; needed if several run.",
+    help="The name of the cluster; needed if several run.",
 )
 
 
+def cluster_argument_or_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command without other arguments take the cluster's name as an argument or as ``--cluster NAME``."""
+
+    @functools.wraps(command)
+    def called(*args: Any, name: str | None, option: str | None, **kwargs: Any) -> Any:
+        if name and option and name != option:
+            raise click.UsageError(f"one cluster at a time: {name!r} or {option!r}")
+        return command(*args, name=name or option or os.environ.get(CLUSTER_VARIABLE) or None, **kwargs)
+
+    with_option = click.option("-c", "--cluster", "option", metavar="NAME", hidden=True)(called)
+    with_argument: Callable[..., Any] = click.argument("name", required=False)(with_option)
+    return with_argument
+
+
 def checked(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """A callback for what people type is refused before anything is done."""
+    """Return a callback that checks an option's value before the command runs; its ValueError is a usage error."""
 
     def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         try:
-            if value:
+            if value is not None and value != parameter.default:
                 check(value)
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
@@ -151,7 +170,7 @@ def checked(check: Callable[[str], object]) -> Callable[[click.Context, click.Pa
 
 
 def the_cluster(name: str | None) -> ClusterRecord:
-    """The cluster of this name, or the only one.
+    """Return the record of the cluster of this name, or of the only one.
 
     Raises:
         ClusterNotFound: if there is no such cluster, or no name and several clusters.
@@ -162,17 +181,17 @@ def the_cluster(name: str | None) -> ClusterRecord:
 
 
 def job_folder(registry: Registry, name: str) -> Path:
-    """Where the files of a batch job are, if its user has not said where."""
+    """Return the default folder of a batch job's files."""
     return registry.folder.parent / "jobs" / name
 
 
 @contextmanager
 def attached(name: str | None, purpose: str) -> Iterator[Client]:
-    """A client of a cluster, for one command.
+    """Connect a client to a cluster for the duration of one command.
 
     Args:
-        name: of the cluster; None for the only one, and the path of a connection file will do, too.
-        purpose: the command, which the cluster's history names with its user.
+        name: the cluster's name, or the path of a connection file; None for the only cluster.
+        purpose: the command; the cluster's history shows it next to the user's name.
     """
     from nsactors.client import Client
 
@@ -188,26 +207,24 @@ def attached(name: str | None, purpose: str) -> Iterator[Client]:
 
 
 def _leave_problems_to_status(client: Client) -> None:
-    """Do not tell at the end of each command which engines could not start: who asked for them knows by now."""
-    client.session.ledger.heard(map(str, client.session.roster.take_problems()))
+    """Keep a command from reporting engines that failed to start: `engines add` did so, and `status` shows them."""
+    client.session.unretrieved.heard(map(str, client.session.directory.take_problems()))
 
 
 def without_place(client: Client) -> dict[int, EngineStartError]:
-    """The engines that have no place, by id: why, and what can be done about it where commands are typed."""
+    """Map each engine that has no place to the error that gives the reason and a remedy at a shell."""
     return {
-        engine_id: obstacle.with_advice(
-            f"It starts when it has one; `nsactors engines remove {engine_id}` takes it back"
-        )
-        for engine_id, obstacle in client.session.roster.waiting.items()
+        engine_id: obstacle.with_advice(f"It starts when it has one; `nsactors engines remove {engine_id}` cancels it")
+        for engine_id, obstacle in client.session.directory.waiting.items()
     }
 
 
 def advice_at_a_shell(error: NsactorsError, name: str | None = None) -> str:
-    """What an error says where commands are typed, if its own advice is what Python programs can do.
+    """Return an error's message with advice for a shell in place of advice for Python programs.
 
     Args:
-        error: which.
-        name: of the cluster, as it was typed.
+        error: the error.
+        name: the cluster's name as the user typed it.
     """
     match error:
         case ClusterStopped():
@@ -216,11 +233,11 @@ def advice_at_a_shell(error: NsactorsError, name: str | None = None) -> str:
             named = name or _the_only_one()
             return (
                 f"no cluster answers at {address}: {reason}. `nsactors logs{named and f' {named}'}` may say why, and "
-                f"`nsactors stop{named and f' {named}'}` ends what is left of it"
+                f"`nsactors stop{named and f' {named}'}` ends its remaining processes"
             )
         case NoSuchEngine(ids=(), engine_id=engine_id):
             return f"there is no engine {engine_id}, nor any other: `nsactors engines add N` starts some"
-        case NoEngines(hint=None):
+        case NoEngines(hint=None, targets=None):
             return "there are no engines: `nsactors engines add N` starts some"
     return str(error)
 
@@ -233,18 +250,24 @@ def _the_only_one() -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value for scripts."""
+    """Print a value as JSON, for scripts."""
     click.echo(json.dumps(value, indent=2))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table for people; in a pipe as wide as it is."""
-    from rich.box import SIMPLE_HEAD
+def print_rich(value: Any) -> None:
+    """Print a value that rich shows; into a pipe it may be 200 columns wide."""
     from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    console.print(value, width=None if console.is_terminal else 200, soft_wrap=False)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table for people; into a pipe it may be 200 columns wide."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for row in rows:
-        table.add_row(*map(str, row))
-    console = Console(file=sys.stdout, highlight=False, markup=False)
-    console.print(table, width=None if console.is_terminal else 200, soft_wrap=False)
+        table.add_row(*(as_text(str(cell)) for cell in row))
+    print_rich(table)

@@ -1,4 +1,4 @@
-"""``nsactors doctor``: what is wrong on this machine, and how to mend it."""
+"""``nsactors doctor``: faults of this machine, and their remedies."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from nsactors.errors import bytes_in_words
+from nsactors.errors import FolderTooLong, bytes_in_words
+from nsactors.system.private_files import parent_folder
 
-__all__ = ["Finding", "Level", "doctor", "examine"]
-
-# As long as paths of sockets get below the folder for temporary files; the system takes no more than 107 bytes.
-SOCKET_TAIL = len("/nsa-4194304-abcdefgh/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-SOCKET_LIMIT = 107
-LEAST_FILES = 4_096  # Ray keeps some 50 a process
+LEAST_FILES = 4_096  # Ray keeps some 50 open in each process
 LEAST_MEMORY = 1_000_000_000  # an idle Ray with four engines takes 0.6 GB
 LEAST_SHARED = 256_000_000
 LEAST_DISK = 1_000_000_000
@@ -31,7 +26,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost")
 
 
 class Level(enum.Enum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     GOOD = "good"
     NOTE = "note"
@@ -39,7 +34,7 @@ class Level(enum.Enum):
 
 
 class Finding(NamedTuple):
-    """What was looked at, what was found, and what to do about it."""
+    """The subject of a check, its severity, what was found, and the remedy."""
 
     subject: str
     level: Level
@@ -48,8 +43,9 @@ class Finding(NamedTuple):
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything that needs no cluster."""
+    """Run all checks that need no cluster."""
     yield from packages()
+    yield starts(os.environ)
     yield memory(_available_memory())
     yield shared_memory(_free(Path("/dev/shm")))
     yield temporary_folder(tempfile.gettempdir())
@@ -61,24 +57,52 @@ def examine() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Python, Ray, and what travels between processes."""
-    from nsactors.transport.versions import versions_here
+    """Check that Ray can be imported; report the versions of packages that all machines of a cluster share."""
+    from nsactors.system.resources import versions_here
 
-    versions = versions_here()
+    return check_packages(versions_here())
+
+
+def check_packages(versions: Mapping[str, str]) -> Iterator[Finding]:
+    """Report versions of packages, and check Ray's.
+
+    Args:
+        versions: the versions by the names of the packages.
+    """
+    from nsactors.system.resources import TRIED_RAY, ray_was_tried
+
     yield Finding("versions", Level.GOOD, ", ".join(f"{name} {version}" for name, version in versions.items()))
     if "ray" not in versions:
         yield Finding("ray", Level.WRONG, "is not installed", "pip install 'ray>=2.60,<3'")
     elif importlib.util.find_spec("ray") is None:
         yield Finding("ray", Level.WRONG, "is installed, but cannot be imported", "pip install --force-reinstall ray")
+    elif not ray_was_tried(versions["ray"]):
+        tried = ", ".join(TRIED_RAY)
+        found = f"{versions['ray']} was never tested with nsactors: clusters start slower, in Ray's own way"
+        yield Finding("ray", Level.NOTE, found, f"if something fails, install a tested version: {tried}")
+
+
+def starts(variables: Mapping[str, str]) -> Finding:
+    """Report how the processes of engines start.
+
+    Args:
+        variables: environment variables.
+    """
+    from nsactors.transport.ray.zygote_process import obstacle_to_forking
+
+    obstacle = obstacle_to_forking(variables)
+    if obstacle is None:
+        return Finding("engines", Level.GOOD, "are forked from a process that has imported Ray")
+    return Finding("engines", Level.GOOD, f"start slower, each by itself: {obstacle}")
 
 
 def memory(available: int | None) -> Finding:
-    """Memory of this machine.
+    """Check the cores and the memory of this machine.
 
     Args:
-        available: bytes; None if the system does not tell.
+        available: available memory in bytes; None if the system does not report it.
     """
-    from nsactors.cluster.resources import available_cores
+    from nsactors.system.resources import available_cores
 
     cores = f"{available_cores()} cores"
     if available is None:
@@ -90,10 +114,10 @@ def memory(available: int | None) -> Finding:
 
 
 def shared_memory(free: int | None) -> Finding:
-    """Where the object store is.
+    """Check the shared memory, which holds the object store.
 
     Args:
-        free: bytes; None if there is no such place.
+        free: free bytes in ``/dev/shm``; None if this machine has none.
     """
     if free is None:
         return Finding("shared memory", Level.NOTE, "there is no /dev/shm", "large arrays will go through files")
@@ -104,22 +128,25 @@ def shared_memory(free: int | None) -> Finding:
 
 
 def temporary_folder(folder: str) -> Finding:
-    """Where Ray keeps its sockets and logs."""
+    """Check the folder of Ray's sockets and logs."""
     subject = "temporary files"
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(subject, Level.WRONG, f"{folder} cannot be written to", "set TMPDIR to a folder of yours")
-    if len(folder.rstrip("/").encode()) + SOCKET_TAIL > SOCKET_LIMIT:
-        found = f"{folder} is too long a path for sockets"
-        return Finding(subject, Level.WRONG, found, "export TMPDIR=/tmp, or another short one")
-    free = shutil.disk_usage(folder).free
-    found = f"{bytes_in_words(free)} free in {folder}"
+    try:
+        used = parent_folder(folder)
+    except FolderTooLong as error:
+        return Finding(subject, Level.WRONG, f"{folder} is too long a path for sockets", str(error).partition(": ")[2])
+    free = shutil.disk_usage(used).free
+    found = f"{bytes_in_words(free)} free in {used}"
+    if used != folder:
+        found += f", for {folder} is too long a path for sockets"
     if free < LEAST_DISK:
-        return Finding(subject, Level.NOTE, found, "what does not fit into the object store goes there: make room")
+        return Finding(subject, Level.NOTE, found, "make room: Ray moves objects there when the object store is full")
     return Finding(subject, Level.GOOD, found)
 
 
 def open_files(limit: int | None) -> Finding:
-    """How many files a process may open; None if there is no such limit."""
+    """Check the number of files that a process may open; None for no limit."""
     if limit is None:
         return Finding("open files", Level.GOOD, "no limit")
     if limit < LEAST_FILES:
@@ -128,7 +155,7 @@ def open_files(limit: int | None) -> Finding:
 
 
 def loopback() -> Finding:
-    """Whether this machine can talk to itself."""
+    """Check that a connection to 127.0.0.1 works."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=2).close()
@@ -138,20 +165,24 @@ def loopback() -> Finding:
 
 
 def environment(variables: Mapping[str, str]) -> Iterator[Finding]:
-    """Variables that change what a cluster does."""
+    """Check environment variables that change the behaviour of clusters."""
     if address := variables.get("RAY_ADDRESS"):
-        found = f"RAY_ADDRESS={address}: clusters are made on that Ray, and no other is started"
-        yield Finding("environment", Level.NOTE, found, "unset RAY_ADDRESS, unless that is what you want")
+        found = f"RAY_ADDRESS={address}: clusters start their engines on that Ray, not on their own"
+        yield Finding("environment", Level.NOTE, found, "unset RAY_ADDRESS, unless you want engines on that Ray")
     excluded = variables.get("no_proxy", variables.get("NO_PROXY", ""))
     for name in ("http_proxy", "HTTP_PROXY", "grpc_proxy"):
         if variables.get(name) and excluded != "*" and not any(host in excluded for host in LOCAL_HOSTS):
             advice = f"export no_proxy={','.join(filter(None, (excluded, *LOCAL_HOSTS)))}"
-            yield Finding("environment", Level.NOTE, f"{name} is set, for calls to this machine as well", advice)
+            yield Finding(
+                "environment", Level.NOTE, f"{name} is set, and applies to connections to this machine, too", advice
+            )
             break
 
 
 def mpi() -> Finding:
-    """Whether engines can be an MPI world."""
+    """Check that engines can form an MPI world."""
+    from importlib import metadata
+
     try:
         version = metadata.version("mpi4py")
     except metadata.PackageNotFoundError:
@@ -164,29 +195,29 @@ def mpi() -> Finding:
 
 
 def clusters() -> Finding:
-    """Clusters of this user; what dead ones have left is cleaned on the way."""
+    """Check this user's clusters, and remove the remains of dead ones."""
     from nsactors.transport.registry import Registry
 
     registry = Registry()
     try:
         names = [record.name for record in registry.records()]
     except OSError as error:
-        advice = f"give yourself {registry.folder}: chmod -R u+rwX"
+        advice = f"make it yours: chmod -R u+rwX {registry.folder}"
         return Finding("clusters", Level.WRONG, f"their folder cannot be used: {error}", advice)
     return Finding("clusters", Level.GOOD, f"running: {', '.join(names)}" if names else "none is running")
 
 
 def trial() -> Finding:
     """Start a cluster of one engine, call it, and stop it."""
-    from nsactors.cluster import Cluster
+    from nsactors.cluster.cluster import Cluster
 
     began = time.monotonic()
     try:
         with Cluster(n=1) as rc:
             answer = rc[0].apply_sync(sum, [20, 22])
-    except Exception as error:  # whatever it is, it is what the user came here for
+    except Exception as error:  # any failure is a finding
         return Finding(
-            "a cluster", Level.WRONG, f"does not start: {type(error).__name__}: {error}", "see what is above"
+            "a cluster", Level.WRONG, f"does not start: {type(error).__name__}: {error}", "check the findings above"
         )
     if answer != 42:
         return Finding("a cluster", Level.WRONG, f"20 + 22 is {answer} on it", "pip install --force-reinstall nsactors")
@@ -197,15 +228,25 @@ def trial() -> Finding:
 @click.command()
 @click.option("--trial/--no-trial", "tries", default=True, help="Start a cluster of one engine as well (the default).")
 @click.option("--json", "as_json", is_flag=True, help="For scripts: a list of findings.")
+@click.option(
+    "--ipyparallel",
+    "programs",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="Read a program, a notebook or a folder, in place of this machine: which lines for ipyparallel must change?",
+)
 @click.pass_context
-def doctor(context: click.Context, tries: bool, as_json: bool) -> None:
-    """Look for what is wrong on this machine, and say how to mend it.
+def doctor(context: click.Context, tries: bool, as_json: bool, programs: tuple[Path, ...]) -> None:
+    """Check this machine for faults, and print a remedy for each.
 
-    Takes some seconds and changes nothing. Exits with status 1 if something is wrong, and with 0 if there is no more
-    than notes.
+    Takes some seconds and changes nothing, except that the remains of dead clusters are removed. Exits with status 1
+    if a check fails, and with 0 if all pass or give notes.
     """
     findings: list[Finding] = []
     looks: tuple[Callable[[], Iterable[Finding]], ...] = (examine, lambda: [trial()] if tries else [])
+    if programs:
+        looks = (lambda: lines_to_change(programs),)
     show = _nothing if as_json else _line
     for look in looks:
         for finding in look():
@@ -216,6 +257,22 @@ def doctor(context: click.Context, tries: bool, as_json: bool) -> None:
 
         click.echo(json.dumps([{**f._asdict(), "level": f.level.value} for f in findings], indent=2))
     context.exit(int(any(finding.level is Level.WRONG for finding in findings)))
+
+
+def lines_to_change(paths: Iterable[Path]) -> Iterator[Finding]:
+    """Read programs written for ipyparallel; yield the lines that must change or behave differently, and numbers.
+
+    Args:
+        paths: programs, notebooks and folders.
+    """
+    from nsactors.ipyparallel.reading import Reader
+
+    reader = Reader()
+    for path in paths:
+        for place, finding in reader.read(path):
+            yield Finding(place, Level.NOTE, finding.text)
+    is_good = reader.files and not reader.found
+    yield Finding("programs for ipyparallel", Level.GOOD if is_good else Level.NOTE, reader.summary())
 
 
 def _line(finding: Finding) -> None:
@@ -233,17 +290,16 @@ def _line(finding: Finding) -> None:
 
 
 def _nothing(finding: Finding) -> None:
-    """For a machine that reads all of it at the end."""
+    """Print no line: with ``--json`` all findings are printed at the end."""
 
 
 def _available_memory() -> int | None:
+    import psutil  # deferred: 35 ms
+
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+        return int(psutil.virtual_memory().available)
+    except OSError:  # /proc is not there, or closed
         return None
-    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    available = kilobytes.get("MemAvailable")
-    return None if available is None else 1024 * available
 
 
 def _free(folder: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""``nsactors launch``: clusters by a batch system, and on Ray's own cluster launcher."""
+"""``nsactors launch``: clusters on a batch system, and on machines of Ray's cluster launcher."""
 
 from __future__ import annotations
 
@@ -8,48 +8,47 @@ from typing import Any
 
 import click
 
-from nsactors.cli.common import checked, job_folder, plain_refusals
+from nsactors.cli.common import FiniteRange, checked, job_folder, plain_refusals
 from nsactors.errors import ClusterNameTaken, bytes_from_words
 from nsactors.transport.registry import check_name
 
-__all__ = ["launch"]
 
-
-@click.group()
+@click.group(short_help="Start a cluster on a batch system, or on a cloud.")
 def launch() -> None:
-    """Start a cluster by a batch system, or by Ray's cluster launcher.
+    """Start a cluster on a batch system, or with Ray's cluster launcher.
 
-    For this machine alone, or for hosts that ssh reaches, see: nsactors start --help
+    For engines on this machine, or on hosts that ssh reaches, see: nsactors start --help
     """
 
 
-def _batch(name: str, system: str, submit: str) -> click.Command:
-    @click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="How many nodes.")
+def _batch_command(system: str, title: str, submit: str) -> click.Command:
+    @click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Number of nodes.")
     @click.option(
         "--engines-per-node",
         type=click.IntRange(0),
         default=0,
-        help="How many engines on each; the default is one for each core that the job has there.",
+        help="Engines on each node; the default is one for each core that the job has there.",
     )
     @click.option(
-        "--name", default=name, show_default=True, callback=checked(check_name), help="What clients call the cluster."
+        "--name", default=system, show_default=True, callback=checked(check_name), help="Name of the cluster."
     )
     @click.option(
         "--recovery",
         type=click.Choice(["restart", "replay", "none"]),
         default="restart",
         show_default=True,
-        help="What becomes of engines that die; with `replay`, a later job can go on.",
+        help="For engines that die: restart with an empty namespace, replay to restore it (a later job can also "
+        "continue with it), or none.",
     )
     @click.option(
         "--journal",
         type=click.Choice(["local", "sync"]),
         default="local",
         show_default=True,
-        help="With `sync` and replay, what was answered is never lost with a node.",
+        help="With `sync` and recovery `replay`, the loss of a node loses no request that was answered.",
     )
-    @click.option("--continue", "goes_on", is_flag=True, help="Go on with the engines that the last job has saved.")
-    @click.option("--fresh", is_flag=True, help="Forget the engines that the last job has saved.")
+    @click.option("--continue", "goes_on", is_flag=True, help="Continue with the engines that the last job saved.")
+    @click.option("--fresh", is_flag=True, help="Delete the engines that the last job saved.")
     @click.option(
         "--warning",
         "warning_s",
@@ -61,73 +60,97 @@ def _batch(name: str, system: str, submit: str) -> click.Command:
     @click.option(
         "--object-store-memory",
         callback=checked(bytes_from_words),
-        help="Of each node, such as 2GB; the default is a third of its memory.",
+        help="Size of each node's object store, such as 2GB; the default is a third of the node's memory.",
     )
-    @click.option("--folder", type=click.Path(path_type=Path), help="For the job's files; all nodes must see it.")
+    @click.option("--folder", type=click.Path(path_type=Path), help="Folder of the job's files; all nodes must see it.")
     @click.option("--python", default=sys.executable, help="The interpreter on the nodes; the default is this one.")
-    @click.option("--template", type=click.File(), help="A batch script with @names for what is filled in.")
+    @click.option("--template", type=click.File(), help="Template of the batch script, with @names for the values.")
     @click.option("--show", is_flag=True, help="Print the batch script, and submit nothing.")
-    @click.option("--wait/--no-wait", default=True, show_default=True, help="Return when clients can attach.")
+    @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until clients can attach.")
     @click.argument("options", nargs=-1)
     def submit_job(**given: Any) -> None:
-        _submit(name, **given)
+        _submit(system, **given)
 
-    text = f"""Start a cluster as a job of {system}.
+    text = f"""Start a cluster as a job of {title}.
 
-    Writes a batch script, submits it with `{submit}`, and waits until clients can attach. Engines appear as nodes join,
-    and end with the job. OPTIONS behind `--` are those of {submit}: nsactors launch {name} --nodes 4 -- --time=2:00:00
+    Writes a batch script, submits it with `{submit}`, and waits until clients can attach. Engines start as nodes join,
+    and end with the job. OPTIONS behind `--` go to {submit}: nsactors launch {system} --nodes 4 -- --time=2:00:00
     """
-    return click.command(name, help=text)(submit_job)
+    return click.command(system, help=text)(submit_job)
 
 
-for _name, _system, _submits in (
+# Not made from BATCH_SYSTEMS, since importing that would slow ``--help``.
+for _system, _title, _submits in (
     ("slurm", "Slurm", "sbatch"),
     ("pbs", "PBS", "qsub"),
     ("sge", "Grid Engine", "qsub"),
     ("lsf", "LSF", "bsub"),
 ):
-    launch.add_command(_batch(_name, _system, _submits))
+    launch.add_command(_batch_command(_system, _title, _submits))
 
 
 @launch.command("join")
 @click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path), help="Of the job's files, if not the usual one.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder of the job's files, if not the default.")
 def join(name: str, folder: Path | None) -> None:
     """Let programs on this machine attach to the cluster NAME, which runs as a batch job.
 
-    For a login node, which is none of the job's nodes: runs a process of Ray's here, without engines, until Ctrl-C or
-    the end of the job.
+    For a login node, which does not belong to the job: runs a Ray node without engines here, until Ctrl-C or the end of
+    the job.
     """
     from nsactors.cluster.node import take_part
-    from nsactors.transport.ray_node import NodePlan
+    from nsactors.transport.ray.node_process import NodePlan
     from nsactors.transport.registry import Registry
 
     plan = (folder or job_folder(Registry(), name)) / "node.json"
     if not plan.exists():
-        raise click.ClickException(f"no job of yours is the cluster {name!r}: there is no {plan}")
-    told = take_part(NodePlan.from_json(plan.read_text()), lambda: click.echo(f"this machine takes part in {name!r}"))
+        raise click.ClickException(f"you have no batch job for the cluster {name!r}: there is no {plan}")
+    with plain_refusals():
+        node = NodePlan.from_json(plan.read_text())
+    told = take_part(node, lambda: click.echo(f"this machine takes part in {name!r}"))
     if not told:
         raise click.ClickException(f"the cluster {name!r} has ended")
 
 
 @launch.command("ray")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("-n", "engines", type=click.IntRange(0), help="How many engines; the default is one a core of the head.")
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--name", default="lab", show_default=True, callback=checked(check_name), help="What clients call the cluster."
+    "--example",
+    type=click.Choice(["aws", "azure", "gcp", "kuberay", "local"]),
+    help="Print a file to begin with, with the versions that are installed here, and start nothing.",
 )
-@click.option("--recovery", type=click.Choice(["restart", "replay", "none"]), help="What becomes of engines that die.")
+@click.option("-n", "engines", type=click.IntRange(0), help="Number of engines; the default is the head node's cores.")
+@click.option("--name", default="lab", show_default=True, callback=checked(check_name), help="Name of the cluster.")
 @click.option(
-    "--num-cpus", type=click.FloatRange(min=0), help="Cores that each engine asks for: nodes come as they are needed."
+    "--recovery",
+    type=click.Choice(["restart", "replay", "none"]),
+    help="For engines that die: restart with an empty namespace, replay to restore it, or none.",
 )
-def launch_ray(config: Path, engines: int | None, name: str, recovery: str | None, num_cpus: float | None) -> None:
-    """Start a cluster on Ray's cluster launcher.
+@click.option(
+    "--num-cpus", type=FiniteRange(min=0), help="Cores that each engine reserves; Ray adds nodes as engines need them."
+)
+def launch_ray(
+    config: Path | None,
+    example: str | None,
+    engines: int | None,
+    name: str,
+    recovery: str | None,
+    num_cpus: float | None,
+) -> None:
+    """Start a cluster with Ray's cluster launcher.
 
-    Brings up what CONFIG describes, by `ray up`, and starts engines there. Their cluster lives on the head node, and
-    so do its clients.
+    Starts the machines that CONFIG describes with `ray up`, and then engines on them. The cluster is listed on the head
+    node, where its clients run. A file to begin with: nsactors launch ray --example aws > cluster.yaml
     """
     from nsactors.cluster.ray_launcher import HEAD, RayLauncher
+    from nsactors.cluster.ray_launcher import example as example_text
 
+    if example is not None:
+        if config is not None:
+            raise click.UsageError("give either CONFIG or --example")
+        return click.echo(example_text(example), nl=False)
+    if config is None:
+        raise click.UsageError("which CONFIG? A file to begin with: nsactors launch ray --example aws > cluster.yaml")
     launcher = RayLauncher(config)
     launcher.bring_up()
     given = {"-n": engines, "--recovery": recovery, "--num-cpus": num_cpus}
@@ -137,10 +160,11 @@ def launch_ray(config: Path, engines: int | None, name: str, recovery: str | Non
         f"the cluster {name!r} is up. Attach on its head node: `ray attach {config}`, then `nsactors console {name}`.\n"
         f"End it with `ray down {config}`"
     )
+    return None
 
 
 def _submit(
-    scheduler: str,
+    system: str,
     *,
     nodes: int,
     engines_per_node: int,
@@ -158,10 +182,11 @@ def _submit(
     wait: bool,
     options: tuple[str, ...],
 ) -> None:
-    from nsactors.cluster.job import JobPlan
-    from nsactors.cluster.resources import store_bytes
-    from nsactors.cluster.submitting import Submission
-    from nsactors.core.batch import BatchJob
+    from nsactors.cluster.batch import BatchJob, Submission
+    from nsactors.cluster.batch_job import JobPlan
+    from nsactors.cluster.options import engine_options
+    from nsactors.protocol.engine_info import EngineOptions
+    from nsactors.system.resources import store_bytes
     from nsactors.transport.registry import Registry
 
     registry = Registry()
@@ -169,8 +194,10 @@ def _submit(
     job = BatchJob(name, nodes, engines_per_node, str(folder), python, options, warning_s)
     kept = {"recovery": recovery, "journal": journal}
     with plain_refusals():
-        plan = JobPlan(name, nodes, engines_per_node, store_bytes(object_store_memory, None), kept)
-        submission = Submission(scheduler, job, plan, template and template.read())
+        engine_options(EngineOptions(), kept, in_threads=False)  # now, and not when the job begins
+        store = store_bytes(object_store_memory, None)
+        plan = JobPlan(name, nodes, engines_per_node, store, kept, float(warning_s))
+        submission = Submission(system, job, plan, template and template.read())
     if show:
         return click.echo(submission.script, nl=False)
     for record in registry.records():
@@ -178,8 +205,8 @@ def _submit(
             raise ClusterNameTaken(name, None if record.owner.is_here else record.owner.host)
     if submission.saved and not (goes_on or fresh):
         raise click.ClickException(
-            f"an earlier job has saved its engines in {folder / 'state'}: go on with them by --continue, or forget "
-            "them by --fresh"
+            f"an earlier job has saved its engines in {folder / 'state'}: continue with them by --continue, or "
+            "delete them by --fresh"
         )
     if goes_on and not submission.saved:
         raise click.ClickException(f"no job has saved engines in {folder / 'state'}: leave out --continue")
@@ -192,6 +219,6 @@ def _submit(
     try:
         submission.wait(registry)
     except KeyboardInterrupt:
-        raise click.ClickException(f"the job stays in the queue; `{submission.cancel_command}` takes it out") from None
+        raise click.ClickException(f"the job stays in the queue; `{submission.cancel_command}` cancels it") from None
     click.echo(f"the cluster {name!r} is up. Attach with `nsactors console {name}`, or in Python: Client({name!r})")
     return None

@@ -1,7 +1,7 @@
-"""The process that owns a cluster in the background.
+"""The process that owns a cluster in the background: starting, waiting while it is used, stopping.
 
-``python -m nsactors.cli.serving`` is told on its standard input what to start, says on its standard output what came of
-it, and then only writes into its log.
+``python -m nsactors.cli.serving`` reads its ``ServeOptions`` as JSON from standard input, writes one answer (the
+cluster's name, or an error) to standard output, and from then on writes only to its log.
 """
 
 from __future__ import annotations
@@ -10,46 +10,85 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TextIO
 
+import click
+
+from nsactors._frozen import frozen
 from nsactors.cli.common import in_words, plain_warnings
-from nsactors.cluster import Cluster
-from nsactors.core.hosts import hosts_from_text
-from nsactors.core.idleness import Idleness
-from nsactors.errors import ClusterUnreachable, ConnectionLost, NsactorsError, bytes_from_words
-from nsactors.transport.base import ControllerProxy
-from nsactors.transport.certificates import encrypted
-from nsactors.transport.leftovers import MARK, end_leftovers
-from nsactors.transport.ray_runtime import ray_runtime
+from nsactors.cluster.cluster import Cluster
+from nsactors.cluster.ssh_hosts import hosts_from_text
+from nsactors.controller import STOP_GRACE_S
+from nsactors.errors import ClusterUnreachable, ConnectionLost, NsactorsError, bytes_from_words, printable
+from nsactors.system.private_files import sweep_folders
+from nsactors.system.processes import KILL_WAIT_S, MARK, end_leftovers
+from nsactors.system.tls import encrypted
+from nsactors.transport.base import ControllerClient
+from nsactors.transport.ray.runtime import ray_runtime
 from nsactors.transport.registry import ClusterRecord, Registry
 
-__all__ = ["STOPPED", "ServeOptions", "leave", "main", "serve"]
+
+class Idleness:
+    """Measures for how long a cluster has been unused.
+
+    A cluster is unused while it has no client and no request. A connected client counts as use even if it sends
+    nothing, since the engines hold its names.
+
+    Args:
+        limit_s: the time in seconds that the cluster may be unused.
+        at: the time now, in seconds.
+    """
+
+    def __init__(self, limit_s: float, at: float) -> None:
+        self._limit_s = limit_s
+        self._since = at
+        self._completed = 0
+
+    def is_over(self, *, clients: int, running: int, completed: int, at: float) -> bool:
+        """Return whether the limit is reached.
+
+        Args:
+            clients: the number of clients.
+            running: the number of requests that run or wait.
+            completed: the number of requests completed since the start.
+            at: the time now, in seconds.
+        """
+        if clients or running or completed != self._completed:
+            self._since = at
+        self._completed = completed
+        return at - self._since >= self._limit_s
+
 
 LOOK_S = 5.0
 STOPPED = "the cluster was stopped while it was starting"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServeOptions:
-    """What cluster to start.
+    """The cluster to start.
 
     Attributes:
-        n: how many engines; None for one a core.
-        name: None for one that is free.
+        n: the number of engines; None for one for each core.
+        name: the cluster's name; None for a free one.
         engine_options: see ``EngineKeywords``.
-        address: of an existing Ray cluster.
+        address: the address of an existing Ray cluster.
         startup: a cell that every engine runs first.
         object_store_memory: as for ``Cluster``.
-        idle_shutdown_min: minutes without a client and without work after which it ends; None for never.
-        tls: encrypt what its processes send each other.
-        detached: this process is in the background, and writes into a log.
-        hosts: machines to start engines on by ssh, as ``hosts_from_text`` reads them; empty for this one alone.
+        stop_grace: as for ``Cluster``; None for its default.
+        idle_shutdown_min: minutes without a client and without work after which the cluster ends; None for never.
+        tls: encrypt the traffic between the cluster's processes.
+        detached: the owner runs in the background, and writes to a log.
+        hosts: machines on which ssh starts engines, as ``hosts_from_text`` reads them; empty for this one alone.
     """
 
     n: int | None = None
@@ -58,6 +97,7 @@ class ServeOptions:
     address: str | None = None
     startup: str = ""
     object_store_memory: str | None = None
+    stop_grace: float | None = None
     idle_shutdown_min: float | None = None
     tls: bool = False
     detached: bool = True
@@ -65,36 +105,37 @@ class ServeOptions:
 
 
 def serve(options: ServeOptions, report: Callable[[ClusterRecord, int], object], registry: Registry) -> bool:
-    """Start a cluster, and keep it until SIGTERM, SIGINT or its idle limit ends it.
+    """Start a cluster, and run it until SIGTERM, SIGINT or its idle limit ends it.
 
     Args:
-        options: what to start.
-        report: called when its engines are there, with what is known of it and their number.
-        registry: where it is written down.
+        options: the cluster to start.
+        report: called when the engines are ready, with the cluster's record and the number of engines.
+        registry: keeps the record of the cluster.
 
     Returns:
-        Whether it ran: not if it was ended while it was starting, and then :func:`leave` is what is left to do.
+        True if the cluster ran; False if a signal ended it during its start, and the caller must call :func:`leave`.
 
     Raises:
-        NsactorsError: if it cannot be started.
-        OSError: if it cannot be written down.
-        ValueError: if the options make no cluster.
+        NsactorsError: if the cluster cannot be started.
+        OSError: if its record cannot be written.
+        ValueError: if an option has a wrong value.
     """
     ran = False
     with contextlib.ExitStack() as undo, _until_signalled() as end:
         record = registry.reserve(options.name, options=options.engine_options)
-        undo.callback(_forget, registry, record, end)
+        notices: list[str] = []
+        undo.callback(_forget, registry, record, end, notices)
         os.environ[MARK] = record.mark
         if options.tls and not options.hosts:
             undo.enter_context(encrypted(os.environ))
         cluster = _on_hosts(options, undo) if options.hosts else _on_ray(options)
-        undo.callback(cluster.stop_cluster_sync)
+        undo.callback(_stop, cluster, registry, record, notices)
         client = cluster.start_and_connect_sync()
         log = os.fspath(registry.log_path(record.name)) if options.detached else ""
         running = replace(record, connection=cluster.connection_info(), log=log)
         registry.update(running)
-        engines, controller = len(client), client.session.transport.controller
-        client.close()  # nobody looks at what it would hear
+        engines, controller = len(client), client.session.controller
+        client.close()  # its events would pile up unread
         if not end.wanted:
             report(running, engines)
             ran = True
@@ -108,6 +149,7 @@ def _on_ray(options: ServeOptions) -> Cluster:
         address=options.address,
         startup=options.startup,
         object_store_memory=options.object_store_memory,
+        stop_grace=STOP_GRACE_S if options.stop_grace is None else options.stop_grace,
         **options.engine_options,
     )
 
@@ -118,39 +160,47 @@ def _on_hosts(options: ServeOptions, undo: contextlib.ExitStack) -> Cluster:
     size = None if options.object_store_memory is None else bytes_from_words(options.object_store_memory)
     named = hosts_from_text(options.hosts)
     hosts = undo.enter_context(SshHosts(named, engines=options.n, store_bytes=size, tls=options.tls))
-    return Cluster(hosts.engines, address=hosts.address, startup=options.startup, **options.engine_options)
+    return Cluster(
+        hosts.engines,
+        address=hosts.address,
+        startup=options.startup,
+        stop_grace=STOP_GRACE_S if options.stop_grace is None else options.stop_grace,
+        **options.engine_options,
+    )
 
 
 def main() -> None:
-    """Serve as standard input says, and report on standard output, once."""
+    """Read options from standard input, serve the cluster, and answer once on standard output."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answer:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # who starts a cluster sees what it says meanwhile
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the user of `nsactors start` sees messages of the start
 
         def report(record: ClusterRecord, engines: int) -> None:
-            _write_into(record.log)  # the last that may fail: who is told that it runs finds it so
+            _write_into(record.log)  # may fail, so it comes before the answer that the cluster runs
             _tell(answer, {"name": record.name, "engines": engines})
 
+        ray_runtime.serves_others = True
+        options = ServeOptions(**json.load(sys.stdin))
         try:
             with plain_warnings():
-                ran = serve(ServeOptions(**json.load(sys.stdin)), report, Registry())
+                ran = serve(options, report, Registry())
         except (NsactorsError, ValueError, TypeError, OSError) as error:
-            _tell(answer, {"error": in_words(error)})
+            _tell(answer, {"error": in_words(error, starts_at=options.address)})
             sys.exit(1)
         if not ran:
             _tell(answer, {"error": STOPPED})
             leave()
 
 
-def _tell(answer: TextIO, what: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError), answer:  # whoever has asked may have been interrupted
-        json.dump(what, answer)
+def _tell(answer: TextIO, message: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError), answer:  # `nsactors start` may have been interrupted
+        json.dump(message, answer)
 
 
 def leave() -> NoReturn:
-    """End this process at once, with status 1, after a cluster was ended while it was starting.
+    """Exit at once with status 1, after a signal ended the cluster during its start.
 
-    What there was of its Ray has been killed. The thread that starts it waits for that for up to a minute, and an exit
-    in the usual way would wait for the thread.
+    The processes of its Ray have been killed. The thread that starts Ray may wait for them for up to a minute, and
+    ``sys.exit`` would wait for the thread.
     """
     ray_runtime.remove_folder()
     sys.stdout.flush()
@@ -159,22 +209,22 @@ def leave() -> NoReturn:
 
 
 class _Ended(BaseException):
-    """Somebody has asked this process to end; no ``Exception``, so that nothing on the way takes it for a failure."""
+    """A signal asks this process to end; not an ``Exception``, so that no handler on the way takes it for an error."""
 
 
 class _End:
-    """Of a cluster: ``wanted`` if somebody has asked for it or nobody uses it, and so not if it has died."""
+    """Holds whether the end of the cluster is wanted (by a signal or the idle limit), or it died by itself."""
 
     wanted = False
 
 
 @contextlib.contextmanager
 def _until_signalled() -> Iterator[_End]:
-    """SIGTERM and SIGINT leave the block; afterwards nothing disturbs the tidying."""
+    """Leave the ``with`` block at SIGTERM, SIGINT or SIGHUP; ignore further ones during the clean-up."""
     end = _End()
 
     def leave_block(number: int, frame: object) -> None:
-        end.wanted = True  # for Python drops what is raised while it runs a callback of its own, as in an import
+        end.wanted = True  # Python drops an exception that is raised in a callback, such as of a weak reference
         raise _Ended
 
     numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -182,7 +232,7 @@ def _until_signalled() -> Iterator[_End]:
         signal.signal(number, leave_block)
     try:
         yield end
-    except BaseException:  # Ray makes errors of its own of what the handler raises
+    except BaseException:  # Ray turns the handler's exception into errors of its own
         if not end.wanted:
             raise
     finally:
@@ -190,7 +240,7 @@ def _until_signalled() -> Iterator[_End]:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _stay(controller: ControllerProxy, idle_limit_min: float | None, end: _End) -> None:
+def _stay(controller: ControllerClient, idle_limit_min: float | None, end: _End) -> None:
     limit_s = math.inf if idle_limit_min is None else 60 * idle_limit_min
     idleness = Idleness(limit_s, time.monotonic())
     pause = threading.Event()
@@ -208,12 +258,28 @@ def _stay(controller: ControllerProxy, idle_limit_min: float | None, end: _End) 
             end.wanted = True
 
 
-def _forget(registry: Registry, record: ClusterRecord, end: _End) -> None:
-    """No process and no file of it is to stay, but for the log of one that has died: it may say why."""
+def _stop(cluster: Cluster, registry: Registry, record: ClusterRecord, notices: list[str]) -> None:
+    """Stop a cluster; Ctrl-C meanwhile skips the grace period of the engines."""
+
+    def tell(notice: str) -> None:
+        notices.append(notice)
+        print(notice, file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        cluster.stop_cluster_sync(grace=registry.again(record).stop_grace_s, report=tell)
+    except KeyboardInterrupt:
+        tell("nsactors: engines that had not ended were killed")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _forget(registry: Registry, record: ClusterRecord, end: _End, notices: Sequence[str]) -> None:
+    """Remove all processes and files of a cluster, but for a log that tells of its death or of killed engines."""
     if end.wanted:
-        threading.excepthook = lambda thread: None  # Ray's would tell people that its servers have gone
+        threading.excepthook = lambda thread: None  # Ray's threads would print that its servers have gone
     end_leftovers(record.mark)
-    registry.remove(record, keeps_log=not end.wanted)
+    registry.remove(record, keeps_log=bool(notices) or not end.wanted)
 
 
 def _write_into(path: str) -> None:
@@ -222,6 +288,150 @@ def _write_into(path: str) -> None:
         stream.flush()
         os.dup2(log, stream.fileno())
     os.close(log)
+
+
+ASK_TO_END = signal.SIGINT  # at SIGTERM Ray, while it is starting, prints the stack of its C++ code and dies
+PATIENCE_S = 60.0
+OWNER_LOOK_S = 0.05
+
+
+class Started(NamedTuple):
+    """The name of a running cluster, and its number of engines."""
+
+    name: str
+    engines: int
+
+
+def start_in_background(options: ServeOptions) -> Started:
+    """Start a process that owns a cluster, and return when its engines are ready.
+
+    Ctrl-C meanwhile ends the process and all that it has started.
+
+    Raises:
+        ClickException: if the cluster could not be started.
+    """
+    server = subprocess.Popen(
+        [sys.executable, "-m", "nsactors.cli.serving"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # out of reach of this terminal's Ctrl-C and SIGHUP
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        with contextlib.suppress(BrokenPipeError), server.stdin as orders:  # the process has ended, with an answer
+            json.dump(asdict(options), orders)
+        with server.stdout as answers:
+            answer = json.loads(answers.read() or "{}")
+    except BaseException:
+        # Processes on this machine are found by their mark, so the owner may be killed. On an existing Ray cluster
+        # only the owner can remove its actors.
+        server.send_signal(ASK_TO_END if options.address else signal.SIGKILL)
+        server.wait()
+        Registry().records()  # ends the remaining processes, as of any cluster whose owner was killed
+        raise
+    match answer:
+        case {"name": name, "engines": engines}:
+            return Started(name, engines)
+        case {"error": error}:
+            raise click.ClickException(error)
+    raise click.ClickException(f"no cluster was started: its process ended with status {server.wait()}")
+
+
+def stop_cluster(record: ClusterRecord, registry: Registry, grace_s: float | None = None) -> None:
+    """Stop a cluster; return when no process and no file of it is left.
+
+    Args:
+        record: the cluster's record.
+        registry: keeps the record.
+        grace_s: seconds for an orderly end of its engines; None for the cluster's own setting.
+
+    Raises:
+        ClickException: if the cluster cannot be stopped from this machine.
+    """
+    if record.owner.is_here:
+        if grace_s is not None:
+            registry.update(replace(registry.again(record), stop_grace_s=grace_s))
+        _end_owner(record, PATIENCE_S + (grace_s or 0.0))
+        _tell_killed(registry.log_path(record.name))
+    elif record.stop_with:
+        _end_job(record)
+    else:
+        raise click.ClickException(
+            f"{record.name!r} was started {_where(record)}: `nsactors stop {record.name}` ends it there. "
+            + _forgetting(record)
+        )
+    registry.remove(record)
+
+
+def forget_cluster(record: ClusterRecord, registry: Registry) -> None:
+    """Remove a cluster from the list whose owner ended on another machine or in a container; its log stays.
+
+    Raises:
+        ClickException: if the owner belongs to this machine, where `nsactors stop` ends it.
+    """
+    if record.owner.is_here:
+        raise click.ClickException(f"{record.name!r} runs on this machine: `nsactors stop {record.name}` ends it")
+    registry.remove(record, keeps_log=True)
+
+
+def _where(record: ClusterRecord) -> str:
+    host = record.owner.host
+    return f"on {host}" if host != socket.gethostname() else "in a container on this machine, or beside this one"
+
+
+def _forgetting(record: ClusterRecord) -> str:
+    return f"If it has ended already, `nsactors stop --forget {record.name}` removes it from the list"
+
+
+def _end_job(record: ClusterRecord) -> None:
+    try:
+        failed = subprocess.run(record.stop_with, check=False).returncode != 0
+    except OSError as error:
+        click.echo(in_words(error), err=True)
+        failed = True
+    if failed:
+        raise click.ClickException(
+            f"{record.name!r} is not known to have ended: `{shlex.join(record.stop_with)}` has failed. "
+            + _forgetting(record)
+        )
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    pause, deadline = threading.Event(), time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(OWNER_LOOK_S)
+    return True
+
+
+def _end_owner(record: ClusterRecord, patience_s: float) -> None:
+    owner = record.owner
+    if not owner.is_gone:
+        os.kill(owner.pid, ASK_TO_END)
+    try:
+        has_gone = _wait_until(lambda: owner.is_gone, patience_s)
+    except KeyboardInterrupt:  # the owner is asked again, and skips the wait for its engines
+        if not owner.is_gone:
+            os.kill(owner.pid, ASK_TO_END)
+        has_gone = _wait_until(lambda: owner.is_gone, PATIENCE_S)
+    if not has_gone:
+        click.echo(f"{record.name!r} has not ended in {patience_s:g} s, and is killed", err=True)
+        os.kill(owner.pid, signal.SIGKILL)
+        _wait_until(lambda: owner.is_gone, KILL_WAIT_S)
+    end_leftovers(record.mark)
+    sweep_folders()
+
+
+def _tell_killed(log: Path) -> None:
+    """Print which engines had to be killed, as the owner wrote into its log, and remove the log."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in log.read_text(errors="replace").splitlines():
+            if line.startswith("nsactors: engine"):
+                click.echo(printable(line), err=True)
+        log.unlink()
 
 
 if __name__ == "__main__":

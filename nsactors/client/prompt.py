@@ -1,52 +1,255 @@
-"""What a client adds to an IPython prompt.
+"""Additions of a client to an IPython prompt.
 
-Errors of engines drawn as such, and those that nobody has asked for told.
+Errors of engines are drawn as such, and errors that have not been retrieved are reported; a note explains errors of
+arrays that are read-only; edits of modules that have not been loaded are named. The first client adds ``%px`` and
+related magics.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
+import warnings
+import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from nsactors.client.ledger import Ledger
-from nsactors.errors import NsactorsError
-from nsactors.errors.drawing import render_lines
+from nsactors.errors import CompositeError, NsactorsError, RemoteError, printable, suggest_name
+from nsactors.errors.rendering import render_lines, show_uncaught_briefly, user_part
+from nsactors.protocol.classes import is_on_engine
+from nsactors.protocol.process import current_shell
+from nsactors.protocol.read_only import note_on_read_only
+from nsactors.results import AsyncResult, ExecuteReply
+from nsactors.results.interrupting import Presses
+from nsactors.session.own_modules import OwnModules
+from nsactors.session.session import Session
+from nsactors.session.unretrieved import UnretrievedErrors
 
-__all__ = ["draw_errors", "join_prompt"]
+MAGICS = {
+    "line": (
+        *("px", "autopx", "pxresult", "pxconfig", "pxreload", "pxinfo", "pxhistory", "pxattach", "result", "pn"),
+        *("pxdebug", "pxstack", "pxpeek", "pxwhos"),
+    ),
+    "cell": ("px",),
+}
+"""The names of the magics that the IPython extension adds, by kind."""
+
+_CLIENTS = "nsactors.clients"  # the key of a session's clients in the registry of its magics
+_DRAWN = (NsactorsError, ValueError, BufferError, AttributeError)
+_FRAMES_OF_ENGINES = (
+    "These are the frames here that made the call. What an engine has bound can be looked at with %px and pull()."
+)
 
 
-def join_prompt(ledger: Ledger) -> Callable[[], None]:
-    """Draw errors of engines, and report unseen failures after every cell, if this process has an IPython prompt.
+class SessionClient(Protocol):
+    """A client, as far as a session knows it."""
+
+    session: Session
+
+
+class SessionClients:
+    """The clients of an IPython session, in the order in which they were made; they are not kept alive.
+
+    Attributes:
+        adds_magics: whether the next client adds the magics. False once a client has, or the user has removed them.
+    """
+
+    def __init__(self) -> None:
+        self.adds_magics = True
+        self._clients: weakref.WeakValueDictionary[int, SessionClient] = weakref.WeakValueDictionary()
+        self._numbers = itertools.count()
+
+    @classmethod
+    def of(cls, shell: Any) -> SessionClients:
+        """Return the clients of a shell."""
+        registry = shell.magics_manager.registry
+        if not isinstance(known := registry.get(_CLIENTS), cls):
+            known = registry[_CLIENTS] = cls()
+        return known
+
+    def add(self, client: SessionClient) -> None:
+        """Add the newest client."""
+        self._clients[next(self._numbers)] = client
+
+    def newest(self) -> SessionClient | None:
+        """Return the newest client that is open; None without one."""
+        numbered = [(number, client) for number, client in self._clients.items() if not client.session.closed]
+        return max(numbered, key=lambda pair: pair[0])[1] if numbered else None
+
+
+def join_session(client: SessionClient) -> None:
+    """Add a client to those of the IPython session, if it is made in one; the first adds ``%px`` and related magics.
+
+    If the user has a magic of one of these names, none is added. Code of an engine is in no session, although the shell
+    of this process is the user's if engines are threads, and the engine's own if they are processes.
+    """
+    shell = None if is_on_engine() else current_shell()
+    if shell is None:
+        return
+    clients = SessionClients.of(shell)
+    clients.add(client)
+    if not clients.adds_magics:
+        return
+    clients.adds_magics = False
+    manager = shell.magics_manager
+    taken = {kind: {*manager.magics[kind], *getattr(manager, "lazy_magics", ())} for kind in MAGICS}
+    if not any(name in taken[kind] for kind, names in MAGICS.items() for name in names):
+        try:
+            # Through IPython, which knows the extension by name: magics are built on clients, not the other way round.
+            shell.extension_manager.load_extension("nsactors")
+        except Exception as error:  # shells that others have derived from IPython's may lack a part
+            warnings.warn(f"%px is not there, for this shell cannot have it: {error!r}", stacklevel=3)
+
+
+def join_prompt(
+    ledger: UnretrievedErrors,
+    modules: OwnModules | None = None,
+    requests: Callable[[], int] = lambda: 0,
+    debug: Callable[[BaseException], bool] = lambda error: False,
+) -> Callable[[], None]:
+    """Draw errors of engines, and report unretrieved errors after every cell, if this process has an IPython prompt.
+
+    If it has none, errors of several engines are drawn so where they are not caught; and where the interpreter prompts
+    for statements, edits are named before the next one.
+
+    Args:
+        unretrieved: the errors.
+        modules: finds modules that have been edited and not loaded since, after a cell that used engines.
+        requests: returns the number of requests sent to engines.
+        debug: opens the debugger on the frames of an error of engines; returns False if there are none.
 
     Returns:
         A function that ends both.
     """
-    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = current_shell()
     if shell is None:
-        return lambda: None
+        show_uncaught_briefly()  # stays: the client is closed by the time that its error reaches the top
+        is_interactive = hasattr(sys, "ps1") or sys.flags.interactive
+        return _tell_of_edits_at_prompt(modules, requests) if modules is not None and is_interactive else lambda: None
+
+    _show_no_empty_values(shell)  # stays: cells may have ended before the client was closed
+    end_telling = None if modules is None else _tell_of_edits(shell, modules, ledger, requests)
 
     def report(*args: Any) -> None:
         if text := ledger.report():
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
+
+    def end() -> None:
+        shell.events.unregister("post_run_cell", report)
+        if end_telling is not None:
+            end_telling()
+        end_debugging()
 
     shell.events.register("post_run_cell", report)
     draw_errors(shell)  # stays: the user may look at an error again after the client is closed
-    return lambda: shell.events.unregister("post_run_cell", report)
+    end_debugging = _debug_engines(shell, debug)
+    return end
+
+
+def _tell_of_edits(
+    shell: Any, modules: OwnModules, ledger: UnretrievedErrors, requests: Callable[[], int]
+) -> Callable[[], None]:
+    """Name edits that have not been loaded, after a cell that used engines; return a function that ends that."""
+    sent = requests()
+
+    def look(*args: Any) -> None:
+        nonlocal sent
+        sent = requests()
+        modules.look_for_edits()
+
+    def tell(*args: Any) -> None:
+        if requests() != sent and (edits := modules.tell_edits()):
+            ledger.tell(edits)
+        # The last of all before a cell: %autoreload, which may be on by now, is to have loaded the edits.
+        shell.events.unregister("pre_run_cell", look)
+        shell.events.register("pre_run_cell", look)
+
+    def end() -> None:
+        shell.events.unregister("pre_run_cell", look)
+        shell.events.unregister("post_run_cell", tell)
+
+    shell.events.register("pre_run_cell", look)
+    shell.events.register("post_run_cell", tell)
+    return end
+
+
+class _TellingPrompt:
+    """A prompt of the plain interpreter, which makes text of ``sys.ps1`` anew whenever it asks for a statement."""
+
+    def __init__(self, usual: object, tell: Callable[[], object]) -> None:
+        self.usual = usual
+        self.tell: Callable[[], object] | None = tell
+
+    def __str__(self) -> str:
+        if self.tell is not None:
+            with contextlib.suppress(Exception):  # there must be a prompt, even if the client has ended
+                self.tell()
+        return str(self.usual)
+
+
+def _tell_of_edits_at_prompt(modules: OwnModules, requests: Callable[[], int]) -> Callable[[], None]:
+    """Name edits that have not been loaded, after a statement that used engines; return a function that ends that."""
+    sent = requests()
+
+    def tell() -> None:
+        nonlocal sent
+        if (now := requests()) != sent:
+            sent = now
+            modules.look_for_edits()
+            if edits := modules.tell_edits():
+                print(printable(f"nsactors: {edits}"), file=sys.stderr)
+
+    prompt = _TellingPrompt(getattr(sys, "ps1", ">>> "), tell)
+    sys.ps1 = prompt
+
+    def end() -> None:
+        prompt.tell = None
+        if sys.ps1 is prompt:
+            sys.ps1 = prompt.usual
+
+    return end
+
+
+class _DisplayHook:
+    """Shows values at a prompt, except those of cells on engines that have none: they get no ``Out`` either.
+
+    IPython writes the prompt of a value before it asks the value for its text.
+    """
+
+    def __init__(self, usual: Any) -> None:
+        self._usual = usual
+
+    def __call__(self, value: Any = None) -> None:
+        if isinstance(value, AsyncResult | ExecuteReply) and value.shows_nothing:
+            self._usual.update_user_ns(value)  # it is `_` all the same
+            self._usual.fill_exec_result(value)
+        else:
+            self._usual(value)
+
+
+def _show_no_empty_values(shell: Any) -> None:
+    trap = getattr(shell, "display_trap", None)
+    if trap is not None and trap.hook is shell.displayhook:  # otherwise the user shows values in a way of their own
+        trap.hook = _DisplayHook(shell.displayhook)
 
 
 def draw_errors(shell: Any) -> Callable[[], None]:
-    """Let ``shell`` show every error of engines as it draws itself; the function returned ends that.
+    """Let ``shell`` show every error of engines as it draws itself; return a function that ends that.
 
-    IPython asks exceptions for their own drawing, but neither syntax errors nor exception groups.
+    IPython asks exceptions for their own drawing, but neither syntax errors nor exception groups. Errors that may come
+    from a read-only array get a note if the array came from an engine; errors of names that an object of ours does not
+    have are shown without the frame of ``suggest_name``.
     """
     if shell.custom_exceptions:
         return lambda: None  # the user shows errors in a way of their own
-    shell.set_custom_exc((NsactorsError,), _show)
+    shell.set_custom_exc(_DRAWN, _show)
+    end_explaining = _explain_debugger(shell)
 
     def end() -> None:
-        if shell.custom_exceptions == (NsactorsError,):
+        end_explaining()
+        if shell.custom_exceptions == _DRAWN:
             shell.set_custom_exc((), None)
 
     return end
@@ -55,12 +258,100 @@ def draw_errors(shell: Any) -> Callable[[], None]:
 def _show(
     shell: Any, kind: type[Exception], error: Exception, traceback: TracebackType, tb_offset: int | None = None
 ) -> list[str]:
-    if _from_magic(traceback):
-        error = error.with_traceback(None)  # where it was called from is the cell above the error
-    lines = render_lines(error)
-    # Both kinds of shell end here: at a terminal it prints, in a notebook it sends a message.
-    shell._showtraceback(kind, error, lines)
+    if not issubclass(kind, NsactorsError):
+        if (note := note_on_read_only(error, traceback, on_engine=False)) is not None:
+            with contextlib.suppress(TypeError):  # a class of the user's may have anything in __notes__
+                error.add_note(note)
+        # As IPython does by default.
+        shell.showtraceback(
+            (kind, error, _without_suggestion(traceback)), tb_offset=tb_offset, running_compiled_code=True
+        )
+        return []
+    # Ctrl-C pressed several times at once may go on until here. If this raised, IPython would not call it any more.
+    with Presses():
+        lines = render_lines(error, says_where=not _from_magic(traceback))  # the place is the cell above the error
+        # Both kinds of shell end here: at a terminal it prints, in a notebook it sends a message.
+        shell._showtraceback(kind, error, lines)
+        _remember(shell, error, traceback)
+    if shell.call_pdb:
+        shell.debugger(force=True)
     return lines
+
+
+def _without_suggestion(traceback: TracebackType) -> TracebackType:
+    """Return a traceback without the frames of ``suggest_name`` at its end."""
+    frames: list[TracebackType] = []
+    at: TracebackType | None = traceback
+    while at is not None:
+        frames.append(at)
+        at = at.tb_next
+    if len(frames) < 2 or frames[-1].tb_frame.f_code is not suggest_name.__code__:
+        return traceback
+    frames.pop()
+    if len(frames) > 1 and frames[-1].tb_frame.f_code.co_name == "__getattr__":  # which has called it
+        frames.pop()
+    shorter: TracebackType | None = None
+    for frame in reversed(frames):
+        shorter = TracebackType(shorter, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return shorter or traceback
+
+
+def _explain_debugger(shell: Any) -> Callable[[], None]:
+    """Let the shell's debugger say after an error of engines whose frames it opens; the function returned ends that.
+
+    The method is replaced, and not ``%debug``: IPython loads magics when they are first used, by their name.
+    """
+    usual = shell.debugger
+
+    def debugger(force: bool = False) -> None:
+        opens = force or shell.call_pdb
+        if opens and isinstance(getattr(sys, "last_value", None), RemoteError | CompositeError):
+            print(_FRAMES_OF_ENGINES)
+        usual(force=force)
+
+    shell.debugger = debugger
+
+    def end() -> None:
+        if vars(shell).get("debugger") is debugger:
+            del shell.debugger
+
+    return end
+
+
+def _debug_engines(shell: Any, debug: Callable[[BaseException], bool]) -> Callable[[], None]:
+    """Let the shell's debugger open the frames on engines after an error of theirs; the function returned ends that."""
+    usual = shell.debugger
+    open_frames: Callable[[BaseException], bool] | None = debug
+
+    def debugger(force: bool = False) -> None:
+        error = getattr(sys, "last_value", None)
+        opens = open_frames if force or shell.call_pdb else None
+        if opens is None or not isinstance(error, RemoteError | CompositeError) or not opens(error):
+            usual(force=force)
+
+    shell.debugger = debugger
+
+    def end() -> None:
+        nonlocal open_frames
+        open_frames = None  # another client may have replaced the method since
+        if vars(shell).get("debugger") is debugger:
+            shell.debugger = usual
+
+    return end
+
+
+def _remember(shell: Any, error: Exception, traceback: TracebackType) -> None:
+    """Let ``%debug`` open this error and no older one, in the frame that made the call; ``%tb`` shows it again.
+
+    IPython does so for the errors that it draws itself. Frames of an engine are no objects here, and those of this
+    package explain nothing.
+    """
+    where = user_part(traceback) or traceback
+    BaseException.with_traceback(error, where)  # a class of the user's may forbid assignment
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, where
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    shell.InteractiveTB.tb = where  # that of the last error which IPython has drawn comes before ``sys.last_traceback``
 
 
 def _from_magic(traceback: TracebackType | None) -> bool:

@@ -1,13 +1,16 @@
 """A node on another machine: ``python -m nsactors.cluster.node PLAN``, started by a batch system or over ssh.
 
-The plan is a file, waited for if it is not there yet; ``-`` reads it from stdin, and ends the node when that is
-closed. ``--tidy`` in its place removes what nodes of this user that were killed have left on this machine.
+PLAN is the path of a file, which need not exist yet; ``-`` reads the plan from stdin, and the node ends when stdin is
+closed. ``--tidy`` instead of a plan removes files on this machine of killed nodes of this user.
+
+Over ssh, ``cluster.node_over_ssh`` runs first; a copy of this package that it has received is removed here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -17,30 +20,24 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from nsactors.cluster.resources import available_cores
+from nsactors.cluster.node_over_ssh import FOLDER
 from nsactors.errors import ClusterUnreachable
-from nsactors.transport.private_folder import sweep_folders
-from nsactors.transport.ray_node import NodePlan, RayNode
-
-__all__ = ["main", "take_part", "use_short_paths"]
+from nsactors.system.private_files import parent_folder, sweep_folders
+from nsactors.system.resources import available_cores
+from nsactors.transport.ray.node_process import NodePlan, RayNode
 
 LOOK_S = 0.2
-LONGEST_FOLDER = 18
 
 
 def use_short_paths() -> None:
-    """Keep temporary files in /tmp if their usual place, which batch systems choose, has a long name.
-
-    Paths of sockets are limited to 107 bytes, of which Ray and we need 89.
-    """
-    if len(tempfile.gettempdir()) > LONGEST_FOLDER:
-        tempfile.tempdir = "/tmp"
+    """Use a temporary folder with a short path: those of batch systems may be too long for the names of sockets."""
+    tempfile.tempdir = parent_folder(tempfile.gettempdir())
 
 
 def main(source: str) -> int:
-    """Run a node as planned until it is told to end; its exit status.
+    """Run a node until a signal, or the end of stdin, ends it; return the exit status.
 
-    It says ``up`` when it belongs to the cluster.
+    Prints ``up`` when the node has joined the cluster.
 
     Args:
         source: the path of the plan's file, ``-``, or ``--tidy``.
@@ -50,9 +47,7 @@ def main(source: str) -> int:
         sweep_folders()
         return 0
     happened = _listen()
-    plan = _read_plan(source, happened)
-    if plan is None:
-        return 0
+    received = os.environ.pop(FOLDER, None)
 
     def up() -> None:
         print("up", flush=True)
@@ -60,21 +55,30 @@ def main(source: str) -> int:
             threading.Thread(target=_tell_of_end, args=(happened,), daemon=True).start()
 
     try:
+        plan = _read_plan(source, happened)
+        if plan is None:
+            return 0
         return 0 if _run(plan.with_cores(available_cores()), happened, up) else 1
     except ClusterUnreachable as error:
         print(error, file=sys.stderr)
         return 1
+    finally:
+        if received is not None:
+            shutil.rmtree(received, ignore_errors=True)
 
 
 def take_part(plan: NodePlan, up: Callable[[], object]) -> bool:
-    """Be a node without engines, so that clients on this machine can attach; whether a signal has ended that.
+    """Run a node without engines, so that clients on this machine can attach.
 
     Args:
-        plan: of the cluster's other nodes.
-        up: called when it belongs to the cluster.
+        plan: the plan of the cluster's other nodes.
+        up: called when the node has joined the cluster.
+
+    Returns:
+        True if a signal has ended the node; False if the cluster has ended.
 
     Raises:
-        ClusterUnreachable: if it cannot be started.
+        ClusterUnreachable: if the node cannot be started.
     """
     use_short_paths()
     return _run(replace(plan, engines=0, num_cpus=0), _listen(), up)
@@ -84,6 +88,10 @@ def _listen() -> SimpleQueue[str]:
     happened: SimpleQueue[str] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: happened.put("told"))
+    # Some batch systems warn all processes of a job, which would end this one; only the head acts on it. A handler,
+    # since engines would inherit that a signal is ignored.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: None)
     return happened
 
 
@@ -94,7 +102,7 @@ def _run(plan: NodePlan, happened: SimpleQueue[str], up: Callable[[], object]) -
 
 
 def _read_plan(source: str, happened: SimpleQueue[str]) -> NodePlan | None:
-    """The plan; None if the node is to end before there is one."""
+    """Wait for the plan and return it; None if the node is told to end first."""
     if source == "-":
         line = sys.stdin.readline()
         return NodePlan.from_json(line) if line else None

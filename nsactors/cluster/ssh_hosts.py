@@ -1,56 +1,111 @@
-"""A Ray of several hosts: its head is here, and a node on each of the others is started over ssh."""
+"""Hosts that ssh reaches: host lists, and nodes started on them."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nsactors.cluster.resources import available_cores
-from nsactors.core.hosts import Host
+from nsactors._frozen import frozen
+from nsactors._version import __version__
+from nsactors.cluster import node_over_ssh
+from nsactors.cluster.own_wheel import own_wheel
 from nsactors.errors import LaunchError
-from nsactors.transport.certificates import new_authority
-from nsactors.transport.ray_node import NodePlan, RayNode
-from nsactors.transport.ray_nodes import engines_wanted
-from nsactors.transport.ray_runtime import ray_runtime
+from nsactors.system.resources import available_cores
+from nsactors.system.tls import new_authority
+from nsactors.transport.ray.node_process import NodePlan, RayNode
+from nsactors.transport.ray.nodes import engines_wanted
+from nsactors.transport.ray.runtime import ray_runtime
 
-__all__ = ["SshHosts"]
+_HERE = ("localhost", "127.0.0.1", "::1")
+_WORD = r"[^\s,:@\[\]-][^\s,:@\[\]]*"  # no dash at its start: ssh would take it for an option
+_ITEM = re.compile(rf"(?P<name>(?:{_WORD}@)?(?:{_WORD}|\[[0-9A-Fa-f:.]+\]))(?::(?P<engines>\d+))?")
+
+
+@frozen
+class Host:
+    """A host for engines.
+
+    Attributes:
+        name: the host for ssh: a name of its configuration, or ``user@host``.
+        engines: the number of engines; None for the default of ``SshHosts``.
+    """
+
+    name: str
+    engines: int | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """True if the host is this machine."""
+        return self.name in _HERE
+
+
+def hosts_from_text(text: str) -> list[Host]:
+    """Parse a list of hosts such as ``a,b:4``.
+
+    Raises:
+        ValueError: if the text is no such list, or a host is listed twice.
+
+    Example:
+        >>> hosts_from_text("a, ann@b:4")
+        [Host(name='a', engines=None), Host(name='ann@b', engines=4)]
+    """
+    hosts: list[Host] = []
+    for item in text.split(","):
+        match = _ITEM.fullmatch(item.strip())
+        if match is None:
+            raise ValueError(
+                f"hosts are listed as in 'a,b:4', with the number of engines behind a colon; {item!r} is none"
+            )
+        name = re.sub(r"[\[\]]", "", match["name"])
+        if name in (host.name for host in hosts):
+            raise ValueError(f"the host {name} is listed twice")
+        hosts.append(Host(name, int(match["engines"]) if match["engines"] else None))
+    return hosts
+
 
 END_S = 5.0
-# Never a question, which nobody would answer; and the end of a host is noticed, though Ray does so earlier.
+# BatchMode makes ssh fail in place of asking for a password. ServerAliveInterval lets ssh end with its host; Ray
+# notices the loss earlier.
 _SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15")
 
 
 class SshHosts:
-    """Hosts whose Ray lasts as long as a ``with`` block, to which this process is connected meanwhile.
+    """A Ray cluster on hosts that ssh reaches, for the duration of a ``with`` block.
 
-    The token goes to them through ssh, and is in no command. If this process is killed, ssh ends, and its nodes do.
+    This process is connected to the cluster meanwhile. The token is sent through ssh's stdin, and is in no command
+    line. If this process is killed, its ssh processes end, and with them the nodes.
 
     Args:
-        hosts: which; this machine has engines only if it is among them.
-        engines: how many on a host that the list says nothing of; None for as many as it has cores.
-        python: the interpreter on the hosts; the default is where this one is here.
-        store_bytes: of the object store on each; None: as Ray thinks fit.
-        tls: encrypt what the hosts send each other.
+        hosts: the hosts; this machine has engines only if it is among them.
+        engines: the number of engines on hosts without a number of their own; None for one for each core.
+        python: the path of the interpreter on the hosts; the default is that of this process. Hosts need the packages
+            that nsactors needs, with the same Ray. They get nsactors itself from this process, for the duration of the
+            block, if they lack this version of it.
+        store_bytes: the size of each host's object store in bytes; None for Ray's default.
+        tls: encrypt the traffic between the hosts.
 
     Attributes:
-        address: of the Ray cluster, for ``Cluster(address=...)``.
-        engines: for how many engines the hosts are there together.
+        address: the address of the Ray cluster, for ``Cluster(address=...)``.
+        engines: the number of engines on all hosts together.
 
     Example:
         >>> with SshHosts(hosts_from_text("a,b:4")) as hosts, Cluster(hosts.engines, address=hosts.address) as rc:
         ...     rc[:].apply_sync(socket.gethostname)
 
     Raises:
-        LaunchError: (on entry) if a host cannot be reached, or has no such Python; nothing is left then.
+        LaunchError: (on entry) if a host cannot be reached, or has no such Python; all other hosts are stopped then.
     """
 
     def __init__(
@@ -78,17 +133,18 @@ class SshHosts:
         with self._at_end:
             started: dict[Host, subprocess.Popen[str]] = {}
             self._at_end.callback(_end, started.values())
-            for host in self._remote:  # they connect while the head is starting
+            for host in self._remote:  # ssh connects while the head is starting
                 started[host] = self._start(host)
             head = self._at_end.enter_context(RayNode(self._plan))
-            self._at_end.callback(_end, started.values())  # before the head that they belong to
+            self._at_end.callback(_end, started.values())  # nodes end before their head
             self.address = head.address
+            _send_package(started)
             for host, process in started.items():
                 self._send_plan(host, process)
             for host, process in started.items():
                 _wait_until_up(host, process)
             ray = ray_runtime.join(head.address, head.settings)
-            self._at_end.callback(ray.shutdown)  # before the node that it is connected to has gone
+            self._at_end.callback(ray.shutdown)  # before the end of the node that it is connected to
             self.engines = engines_wanted(ray.nodes())
             self._at_end = self._at_end.pop_all()
         return self
@@ -97,7 +153,7 @@ class SshHosts:
         self._at_end.close()
 
     def _start(self, host: Host) -> subprocess.Popen[str]:
-        words = [self._python, "-m", "nsactors.cluster.node", "-"]
+        words = [self._python, "-c", Path(node_over_ssh.__file__).read_text(), __version__]
         if path := os.environ.get("PYTHONPATH"):
             words = ["env", f"PYTHONPATH={path}", *words]
         return subprocess.Popen(
@@ -106,14 +162,14 @@ class SshHosts:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # no Ctrl-C of ours
+            start_new_session=True,  # out of reach of this terminal's Ctrl-C
         )
 
     def _send_plan(self, host: Host, process: subprocess.Popen[str]) -> None:
         engines = _first(host.engines, self._usual)
         plan = replace(self._plan, address=self.address, engines=engines, num_cpus=None)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and is asked why below
+        with contextlib.suppress(BrokenPipeError):  # ssh has ended; _wait_until_up raises its message
             process.stdin.write(plan.to_json() + "\n")
             process.stdin.flush()
 
@@ -122,18 +178,35 @@ def _first(*counts: int | None) -> int | None:
     return next((count for count in counts if count is not None), None)
 
 
+def _send_package(started: Mapping[Host, subprocess.Popen[str]]) -> None:
+    """Send the wheel of this package to hosts that lack this version of it."""
+    wheel = ""
+    for host, process in started.items():
+        if _wait_for_line(host, process, node_over_ssh.HERE, node_over_ssh.WANTED) == node_over_ssh.WANTED:
+            wheel = wheel or base64.b64encode(own_wheel()).decode()
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # ssh has ended; _wait_until_up raises its message
+                process.stdin.write(f"{len(wheel)}\n{wheel}")
+                process.stdin.flush()
+
+
 def _wait_until_up(host: Host, process: subprocess.Popen[str]) -> None:
+    _wait_for_line(host, process, "up")
+
+
+def _wait_for_line(host: Host, process: subprocess.Popen[str], *lines: str) -> str:
+    """Return the first of these lines that a host prints; a login shell may print a greeting before."""
     assert process.stdout is not None
     said = []
-    for line in process.stdout:  # a login shell may have something to say first
-        if line == "up\n":
-            return
+    for line in process.stdout:
+        if (text := line.rstrip("\n")) in lines:
+            return text
         said.append(line)
     raise LaunchError(f"no engines on {host.name}: ssh has ended with status {process.wait()}", "".join(said))
 
 
 def _end(processes: Collection[subprocess.Popen[str]]) -> None:
-    """Close what they read, which ends the nodes there; one whose host does not answer any more is left to itself."""
+    """Close the stdin of ssh processes, which ends their nodes; kill an ssh whose host does not answer."""
     for process in processes:
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):

@@ -1,37 +1,102 @@
-"""What can go wrong, how it travels, and how it is shown.
+"""Exceptions and warnings, failures of user code as values, and their rendering.
 
-* ``tree`` holds the exceptions nsactors raises; its docstring draws them all.
-* ``base`` is what all of them are; ``tasks`` holds those of load-balanced tasks, ``joining`` those of getting in.
-* ``services`` holds those of services that a cluster hosts, ``launching`` that of starting one on other machines.
-* ``mpi`` holds those of MPI worlds.
-* ``failure`` describes, as a value, what user code raised on an engine; ``frames`` its traceback.
-* ``remote`` makes of it the exception raised at a client; ``anatomy`` does so without running user code.
-* ``composite`` holds the failures of many engines; ``grouping`` tells equal ones once.
-* ``warnings`` holds the warnings, for what works and costs more than it need.
-* ``text`` and ``drawing`` show them, as Python does and with rich.
-* ``ranges``, ``sizes`` and ``wording`` are parts of their messages: engines, bytes, sentences that several have.
+::
 
-This is the leftmost layer: it imports nothing else of nsactors, and neither Ray nor IPython.
+    exceptions       the exceptions that nsactors raises
+    joining          errors of starting, finding and joining a cluster
+    tasks            errors of tasks that have no result
+    services         errors of hosted services and of MPI worlds
+    failure          a failure of user code on an engine, as a value: its type, message and traceback
+    exception_state  the state of an exception: get it, pickle as much of it as can travel, restore it
+    remote           remote failures as exceptions at the client: single ones, groups, interrupts
+    rendering        rendering of failures and exceptions, for Python's hook and for rich
+    warnings         the warnings of nsactors
+    reporting        reports on stderr of failures that no caller can be told of
+    formatting       wording of error messages: engine ranges, sizes, durations, quoted text
+
 """
 
-from nsactors.errors.composite import CompositeError
-from nsactors.errors.drawing import draw, render_text
-from nsactors.errors.failure import Failure
-from nsactors.errors.frames import FrameSummary
-from nsactors.errors.grouping import FailureGroup, engine_ranges, group_failures
+from nsactors.errors.exceptions import (
+    CapabilityError,
+    ClientClosed,
+    ClusterLost,
+    ClusterStopped,
+    ClusterUnreachable,
+    ConnectionLost,
+    DebuggerUnavailable,
+    DuplicateRequest,
+    EngineError,
+    EngineLost,
+    EngineSilent,
+    EngineStartError,
+    ForkedClient,
+    InvalidArgument,
+    InvalidKey,
+    InvalidName,
+    InvalidTarget,
+    NoEngines,
+    NoSuchEngine,
+    NsactorsError,
+    ObjectLost,
+    PackageMissing,
+    ProgramEnded,
+    ProtocolError,
+    ResultUnavailable,
+    SerializationError,
+    SnapshotUnproved,
+    SnapshotUnwritten,
+    StoreFull,
+    TargetError,
+    TaskAborted,
+    TimeLimitExceeded,
+    UnknownFlag,
+    UnknownKey,
+    UnknownOption,
+    WrongType,
+    WrongValue,
+)
+from nsactors.errors.failure import Failure, FrameSummary
+from nsactors.errors.formatting import (
+    bytes_from_words,
+    bytes_in_words,
+    engine_ranges,
+    plural,
+    printable,
+    suggest_name,
+    unknown_attribute,
+)
 from nsactors.errors.joining import (
     AccessRefused,
     ClusterNameTaken,
     ClusterNotFound,
     ClusterNotReady,
+    FolderTooLong,
+    LaunchError,
     RayImportedFirst,
+    RayStartError,
     VersionMismatch,
 )
-from nsactors.errors.launching import LaunchError
-from nsactors.errors.mpi import MpiError, MpiInUse, MpiUnavailable, WorldBroken, WorldNotFormed
-from nsactors.errors.remote import RemoteError
-from nsactors.errors.services import MeetingFailed, MemberLost, ServiceClosed, ServiceError, ServiceOverloaded
-from nsactors.errors.sizes import bytes_from_words, bytes_in_words
+from nsactors.errors.remote import (
+    CompositeError,
+    FailureGroup,
+    RemoteError,
+    group_failures,
+    is_for_users,
+    keyboard_interrupt,
+)
+from nsactors.errors.rendering import as_text, draw, render_text
+from nsactors.errors.services import (
+    MeetingFailed,
+    MemberLost,
+    MpiError,
+    MpiInUse,
+    MpiUnavailable,
+    ServiceClosed,
+    ServiceError,
+    ServiceOverloaded,
+    WorldBroken,
+    WorldNotFormed,
+)
 from nsactors.errors.tasks import (
     ImpossibleDependency,
     InvalidDependency,
@@ -40,32 +105,6 @@ from nsactors.errors.tasks import (
     TaskLost,
     TaskTimeout,
     UnmetDependency,
-)
-from nsactors.errors.tree import (
-    CapabilityError,
-    ClientClosed,
-    ClusterStopped,
-    ClusterUnreachable,
-    ConnectionLost,
-    DuplicateRequest,
-    EngineError,
-    EngineLost,
-    EngineStartError,
-    InvalidName,
-    InvalidTarget,
-    NoEngines,
-    NoSuchEngine,
-    NsactorsError,
-    ObjectLost,
-    ProtocolError,
-    ResultUnavailable,
-    SerializationError,
-    StoreFull,
-    TargetError,
-    TaskAborted,
-    TimeLimitExceeded,
-    UnknownFlag,
-    UnknownOption,
 )
 from nsactors.errors.warnings import (
     EngineStartWarning,
@@ -80,6 +119,7 @@ __all__ = [
     "AccessRefused",
     "CapabilityError",
     "ClientClosed",
+    "ClusterLost",
     "ClusterNameTaken",
     "ClusterNotFound",
     "ClusterNotReady",
@@ -87,16 +127,22 @@ __all__ = [
     "ClusterUnreachable",
     "CompositeError",
     "ConnectionLost",
+    "DebuggerUnavailable",
     "DuplicateRequest",
     "EngineError",
     "EngineLost",
+    "EngineSilent",
     "EngineStartError",
     "EngineStartWarning",
     "Failure",
     "FailureGroup",
+    "FolderTooLong",
+    "ForkedClient",
     "FrameSummary",
     "ImpossibleDependency",
+    "InvalidArgument",
     "InvalidDependency",
+    "InvalidKey",
     "InvalidName",
     "InvalidTarget",
     "LargeCaptureWarning",
@@ -111,8 +157,11 @@ __all__ = [
     "NsactorsError",
     "NsactorsWarning",
     "ObjectLost",
+    "PackageMissing",
+    "ProgramEnded",
     "ProtocolError",
     "RayImportedFirst",
+    "RayStartError",
     "RemoteError",
     "ResultUnavailable",
     "SchedulerLost",
@@ -121,6 +170,8 @@ __all__ = [
     "ServiceClosed",
     "ServiceError",
     "ServiceOverloaded",
+    "SnapshotUnproved",
+    "SnapshotUnwritten",
     "SpillWarning",
     "StoreFull",
     "TargetError",
@@ -129,17 +180,27 @@ __all__ = [
     "TaskTimeout",
     "TimeLimitExceeded",
     "UnknownFlag",
+    "UnknownKey",
     "UnknownOption",
     "UnmetDependency",
     "VersionMismatch",
     "VersionWarning",
     "WorldBroken",
     "WorldNotFormed",
+    "WrongType",
+    "WrongValue",
+    "as_text",
     "bytes_from_words",
     "bytes_in_words",
     "draw",
     "engine_ranges",
     "group_failures",
+    "is_for_users",
+    "keyboard_interrupt",
+    "plural",
+    "printable",
     "render_text",
+    "suggest_name",
+    "unknown_attribute",
     "warn_caller",
 ]

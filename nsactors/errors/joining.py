@@ -1,47 +1,56 @@
-"""The errors of finding a cluster that runs in the background, and of getting in."""
+"""Errors of starting, finding and joining a cluster.
+
+Launchers, the command and clients raise them before there is a session; each names the command or the call that helps.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
-from nsactors.errors.tree import ConnectionLost, NsactorsError
-from nsactors.errors.wording import columns
+from nsactors.errors.exceptions import ConnectionLost, NsactorsError
+from nsactors.errors.formatting import columns, last_lines
 
-__all__ = [
-    "AccessRefused",
-    "ClusterNameTaken",
-    "ClusterNotFound",
-    "ClusterNotReady",
-    "RayImportedFirst",
-    "VersionMismatch",
-]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of clusters
 
 
 class ClusterNotFound(ConnectionLost):
-    """No cluster of this user goes by this name, or it is not clear which one is meant.
+    """This user runs no cluster of this name, or several and none was named.
 
     Args:
-        name: what was asked for; None for "the only one".
-        known: the names of those that run.
+        name: the name; None for the user's only cluster.
+        known: the names of the user's running clusters.
+        named_by: the environment variable that named it, ``"NSACTORS_CLUSTER"``; empty if the call did.
     """
 
-    def __init__(self, name: str | None, known: Iterable[str]) -> None:
+    def __init__(self, name: str | None, known: Iterable[str], named_by: str = "") -> None:
         self.name = name
         self.known = tuple(known)
+        self.named_by = named_by
+        shown = f"{name!r}, which {named_by} names," if named_by else repr(name)
         listed = ", ".join(map(repr, self.known))
         match name, self.known:
             case _, ():
-                what = "no cluster of yours runs here" if name is None else f"no cluster {name!r} of yours runs here"
-                text = f"{what}: start one with `nsactors start{'' if name is None else f' --name {name}'}`"
+                what = "no cluster of yours runs here" if name is None else f"no cluster {shown} of yours runs here"
+                named = f" --name {name}" if name is not None and _NAME.fullmatch(name) else ""
+                text = f"{what}: start one with `nsactors start{named}`"
+            case None, (only,):  # a cluster would have been taken
+                text = (
+                    f"no cluster of yours runs here, but the program {only!r}, which is meant only by its name: "
+                    f"give it, as in Client({only!r}), or by NSACTORS_CLUSTER"
+                )
             case None, (first, *_):
-                text = f"{len(self.known)} clusters of yours run: {listed}. Say which, as in Client({first!r})"
+                text = (
+                    f"{len(self.known)} clusters of yours run: {listed}. "
+                    f"Say which, as in Client({first!r}), or by NSACTORS_CLUSTER"
+                )
             case _:
-                text = f"no cluster {name!r} of yours runs here; there is {listed}"
+                text = f"no cluster {shown} of yours runs here; there is {listed}"
         super().__init__(text)
 
 
 class ClusterNotReady(ConnectionLost):
-    """The cluster ``name`` is being started."""
+    """The cluster ``name`` has not finished starting."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the cluster {name!r} is still starting: try again when `nsactors list` says that it runs")
@@ -49,41 +58,48 @@ class ClusterNotReady(ConnectionLost):
 
 
 class ClusterNameTaken(NsactorsError):
-    """A cluster of this name runs already.
+    """A cluster or an embedded program of this name is already running.
 
     Args:
-        name: of the cluster.
-        host: where its owner is, if that cannot be looked at from here; it may have ended.
+        name: the name of the cluster.
+        host: the machine of its owner, if it is another one; the cluster may have ended.
+        is_program: whether it is an embedded program.
     """
 
-    def __init__(self, name: str, host: str | None = None) -> None:
-        text = f"a cluster {name!r} of yours runs already: `nsactors stop {name}` ends it, or take another name"
+    def __init__(self, name: str, host: str | None = None, *, is_program: bool = False) -> None:
+        if is_program:
+            text = f"a program {name!r} of yours runs already: take another name"
+        else:
+            text = f"a cluster {name!r} of yours runs already: `nsactors stop {name}` ends it, or take another name"
         if host is not None:
             text += (
-                f". It was started on {host}, and cannot be looked at from here: "
-                f"if it has ended, `nsactors stop --forget {name}` strikes it off the list"
+                f". It was started on {host}, and its state cannot be seen from here: "
+                f"if it has ended, `nsactors stop --forget {name}` removes it from the list"
             )
         super().__init__(text)
         self.name = name
         self.host = host
+        self.is_program = is_program
 
 
 class AccessRefused(ConnectionLost):
-    """The cluster does not let this process in.
+    """The cluster refuses access to this process.
 
     Args:
-        address: of the cluster.
+        address: the address of the cluster.
         reason: why.
     """
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"the cluster at {address} does not let you in: {reason}. Only who started it has its token")
+        super().__init__(
+            f"the cluster at {address} refuses access: {reason}. Only the user who started it has its token"
+        )
         self.address = address
         self.reason = reason
 
 
 class RayImportedFirst(NsactorsError, RuntimeError):
-    """Ray was to be started, or joined, by a process that has imported Ray with settings of its own."""
+    """Ray was to be started or joined by a process that has already imported it with other settings."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -92,11 +108,45 @@ class RayImportedFirst(NsactorsError, RuntimeError):
         )
 
 
-class VersionMismatch(ConnectionLost):
-    """This process and the cluster run versions that do not understand each other.
+class RayStartError(NsactorsError, RuntimeError):
+    """Ray does not start on this machine.
 
     Args:
-        differences: by name, the version here and the version there.
+        reason: the server process that ended, or the time waited.
+        logs: the folder of Ray's logs.
+    """
+
+    def __init__(self, reason: str, logs: str) -> None:
+        super().__init__(
+            f"Ray does not start on this machine: {reason}. Ray may end this process within a minute: save what you "
+            f"need, and try again in a new one. `nsactors doctor`, and the logs in {logs}, may say more"
+        )
+        self.reason = reason
+        self.logs = logs
+
+
+class FolderTooLong(NsactorsError, OSError):
+    """The folder for temporary files has too long a path for Ray's sockets, and ``/tmp`` cannot be used.
+
+    Args:
+        folder: the folder.
+        longest: the longest path in bytes.
+    """
+
+    def __init__(self, folder: str, longest: int) -> None:
+        super().__init__(
+            f"{folder} has too long a path for Ray's sockets, and /tmp cannot be used: set TMPDIR to a folder of yours "
+            f"whose path has at most {longest} bytes"
+        )
+        self.folder = folder
+        self.longest = longest
+
+
+class VersionMismatch(ConnectionLost):
+    """This process and the cluster run incompatible versions.
+
+    Args:
+        differences: the version here and the version of the cluster, by name.
     """
 
     def __init__(self, differences: Mapping[str, tuple[str, str]]) -> None:
@@ -108,5 +158,19 @@ class VersionMismatch(ConnectionLost):
 
 
 def version_table(differences: Mapping[str, tuple[str, str]]) -> str:
-    """Versions here and there, one row each, as plain text."""
+    """Return a table of versions, one row per name, in plain text."""
     return columns([("", "here", "cluster"), *((name, *versions) for name, versions in differences.items())])
+
+
+class LaunchError(NsactorsError):
+    """A batch system or another machine failed to start, or to run, a part of a cluster.
+
+    Args:
+        what: the part, and the failure.
+        output: the text that it wrote.
+    """
+
+    def __init__(self, what: str, output: str = "") -> None:
+        super().__init__("\n".join(filter(None, [what, last_lines(output).rstrip()])))
+        self.what = what
+        self.output = output

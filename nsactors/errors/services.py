@@ -1,4 +1,4 @@
-"""The errors of services that a cluster hosts.
+"""Errors of hosted services and of MPI worlds.
 
 ::
 
@@ -7,42 +7,48 @@
     ├── ServiceOverloaded
     ├── MemberLost
     └── MeetingFailed
+
+::
+
+    MpiError
+    ├── MpiUnavailable
+    ├── MpiInUse
+    ├── WorldNotFormed
+    └── WorldBroken
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from nsactors.errors.base import NsactorsError
-from nsactors.errors.ranges import engine_ranges
-
-__all__ = ["MeetingFailed", "MemberLost", "ServiceClosed", "ServiceError", "ServiceOverloaded"]
+from nsactors.errors.exceptions import NsactorsError
+from nsactors.errors.formatting import engine_ranges
 
 
 class ServiceError(NsactorsError):
-    """A service, or who meets there, cannot do what it was called for."""
+    """A service, or a collective on it, failed."""
 
 
 class MemberLost(ServiceError):
-    """A member of a group has died that others wait for.
+    """A member of a group died while others waited for it.
 
     Args:
-        rank: of the one that has died.
-        what: others wait for, such as ``"recv from 2"``.
+        rank: the rank of the member.
+        what: the operation that waited, such as ``"recv from 2"``.
     """
 
     def __init__(self, rank: int, what: str) -> None:
-        super().__init__(f"{what}: rank {rank} has died, and with it what it had not sent")
+        super().__init__(f"{what}: rank {rank} has died, and the messages that it had not sent are lost")
         self.rank = rank
         self.what = what
 
 
 class MeetingFailed(ServiceError):
-    """The members of a group do not do the same together.
+    """The members of a group called different collectives.
 
     Args:
-        what: what this one does, such as ``"barrier"``.
-        others: what each of them does, by rank.
+        what: the operation of this member, such as ``"barrier"``.
+        others: the operation of each member, by rank.
     """
 
     def __init__(self, what: str, others: Mapping[int, str]) -> None:
@@ -50,30 +56,106 @@ class MeetingFailed(ServiceError):
         for rank, other in others.items():
             ranks.setdefault(other, []).append(rank)
         told = "; ".join(f"{engine_ranges(of).replace('engine', 'rank')}: {other}" for other, of in ranks.items())
-        super().__init__(f"{what}: not all ranks do this now ({told})")
+        super().__init__(f"{what}: the ranks do not all call this now ({told})")
         self.what = what
         self.others = dict(others)
 
 
 class ServiceClosed(ServiceError):
-    """A service has been closed, or its process or its cluster has ended, and what it held is gone.
+    """A service was closed, or its process or its cluster ended, and its state is lost.
 
     Args:
-        name: of the service.
+        name: the name of the service.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"the service {name!r} has ended: make a new one, and pass it to those that used this one")
+        super().__init__(
+            f"the service {name!r} has ended: create a new one, and pass it to the code that used this one"
+        )
         self.name = name
 
 
 class ServiceOverloaded(ServiceError):
-    """More calls wait at a service than it has room for.
+    """A service refuses a call, since too many wait already.
 
     Args:
-        waiting: how many there may be.
+        waiting: the largest number of calls that may wait.
     """
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting:,} calls wait at this service already: let some of them be answered first")
+        super().__init__(f"{waiting:,} calls wait at this service already: wait for some of their replies first")
         self.waiting = waiting
+
+
+class MpiError(NsactorsError):
+    """An MPI world cannot be formed or used."""
+
+
+class MpiUnavailable(MpiError):
+    """Engines have no MPI library that can form a world.
+
+    Args:
+        engine_ids: the engines.
+        reason: the part that is missing, such as ``"No module named 'mpi4py'"``.
+    """
+
+    def __init__(self, engine_ids: Iterable[int], reason: str) -> None:
+        self.engine_ids = tuple(engine_ids)
+        self.reason = reason
+        super().__init__(
+            f"{engine_ranges(self.engine_ids)} cannot join an MPI world: {reason}. A world needs mpi4py with MPICH, or "
+            "a derivative of it: pip install 'nsactors[mpi]' on every machine installs both; then restart the engines"
+        )
+
+
+class MpiInUse(MpiError):
+    """Engines have already initialised MPI, which a process can do only once.
+
+    Args:
+        engine_ids: the engines.
+    """
+
+    def __init__(self, engine_ids: Iterable[int]) -> None:
+        self.engine_ids = tuple(engine_ids)
+        ids = list(self.engine_ids)
+        super().__init__(
+            f"{engine_ranges(ids)} cannot join an MPI world: MPI is initialised there already, which a process can do "
+            f"only once. rc.recover({ids}) gives them new processes; reform() does so for the members of a world"
+        )
+
+
+class WorldNotFormed(MpiError):
+    """Engines could not form an MPI world; those that had begun to join it got new processes.
+
+    Args:
+        reason: the cause.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"no MPI world was formed: {reason}. Call reform(), or mpi() again")
+
+
+class WorldBroken(MpiError):
+    """A member of an MPI world was lost, which breaks the world: MPI cannot continue without it.
+
+    Args:
+        rank: the rank of the member in ``COMM_WORLD``.
+        lost_engine: the engine of that member.
+        reason: how it was lost, such as ``"killed by signal 9 (SIGKILL)"``.
+        engine_id: the member whose call fails for this reason, if there is one.
+    """
+
+    def __init__(self, rank: int, lost_engine: int, reason: str, engine_id: int | None = None) -> None:
+        super().__init__(
+            f"rank {rank} of the MPI world (engine id {lost_engine}) was lost: {reason}. "
+            "The world is broken; world.reform() forms a new one of all its engines"
+        )
+        self.rank = rank
+        self.lost_engine = lost_engine
+        self.reason = reason
+        self.engine_id = engine_id
+
+    def on(self, engine_id: int) -> WorldBroken:
+        """Return the same error for a call of another engine."""
+        return WorldBroken(self.rank, self.lost_engine, self.reason, engine_id)

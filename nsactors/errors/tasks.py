@@ -1,26 +1,19 @@
-"""The errors of tasks: why one has no result."""
+"""Errors of tasks that have no result.
+
+The scheduler sets them as the exception of a task's result; only `UnmetDependency` is raised inside tasks.
+"""
 
 from __future__ import annotations
 
-from nsactors.errors.sizes import bytes_in_words
-from nsactors.errors.tree import EngineError, NsactorsError
-
-__all__ = [
-    "ImpossibleDependency",
-    "InvalidDependency",
-    "SchedulerLost",
-    "SchedulerOverloaded",
-    "TaskLost",
-    "TaskTimeout",
-    "UnmetDependency",
-]
+from nsactors.errors.exceptions import EngineError, InvalidArgument, NsactorsError
+from nsactors.errors.formatting import bytes_in_words, short_repr
 
 
 class UnmetDependency(NsactorsError):
-    """This engine does not meet a condition of a task, which goes to another one; raise it to say so.
+    """This engine does not meet a condition of a task; raise it in a task to send it to another engine.
 
     Args:
-        condition: what is not met, such as ``"import numpy"``.
+        condition: the condition, such as ``"import numpy"``.
     """
 
     def __init__(self, condition: str = "") -> None:
@@ -33,7 +26,7 @@ class ImpossibleDependency(NsactorsError):
 
     Args:
         call: the task, such as ``"apply(f)"``.
-        reason: what cannot be.
+        reason: the condition that cannot be met.
     """
 
     def __init__(self, call: str, reason: str) -> None:
@@ -42,28 +35,30 @@ class ImpossibleDependency(NsactorsError):
         self.reason = reason
 
 
-class InvalidDependency(NsactorsError, TypeError):
-    """Something that a task cannot depend on; nothing has been sent.
+class InvalidDependency(InvalidArgument, TypeError):
+    """An argument that a task cannot depend on; nothing has been sent.
 
     Args:
-        dependency: its short form.
+        dependency: the argument; only its short repr is kept.
+        where: the call and its parameter, such as ``"set_flags(after)"``.
     """
 
-    def __init__(self, dependency: str) -> None:
+    def __init__(self, dependency: object, where: str = "") -> None:
+        self.dependency = short_repr(dependency)
+        self.where = where
         super().__init__(
-            f"a task cannot depend on {dependency}: "
+            f"{f'{where}: ' if where else ''}a task cannot depend on {self.dependency}: "
             "give results of load-balanced views of this client, or their msg_ids; "
             "detached tasks depend on detached ones, of any client, and other tasks on others"
         )
-        self.dependency = dependency
 
 
 class TaskTimeout(NsactorsError, TimeoutError):
-    """A task did not get to an engine in time; it has not run.
+    """A task did not start on an engine in time; it has not run.
 
     Args:
         call: the task, such as ``"apply(f)"``.
-        reason: how long it has waited.
+        reason: how long it waited.
     """
 
     def __init__(self, call: str, reason: str) -> None:
@@ -73,24 +68,29 @@ class TaskTimeout(NsactorsError, TimeoutError):
 
 
 class SchedulerLost(NsactorsError):
-    """The process that schedules detached tasks has ended, and what it held has gone with it.
+    """The scheduler of a task ended before the task, and the state of the task is lost.
 
     Args:
-        call: the task that was asked for, such as ``"apply(f)"``.
-        reason: how it ended.
+        call: the task, such as ``"apply(f)"``.
+        reason: how the scheduler ended.
+        process: whether the process of the detached scheduler ended; otherwise the client's scheduler failed, and
+            another one has replaced it.
     """
 
-    def __init__(self, call: str, reason: str) -> None:
-        super().__init__(
-            f"{call} is lost with the process that schedules detached tasks, and kept their results: {reason}. "
-            "Submit it again: another one is started for that"
-        )
+    def __init__(self, call: str, reason: str, *, process: bool = True) -> None:
+        if process:
+            what = f"the process that schedules detached tasks, and stored their results: {reason}"
+            advice = "Submit it again: that starts another one"
+        else:
+            what = f"the scheduler of tasks, which failed: {reason}. It may have run, or may be running"
+            advice = "Submit it again, unless it must not run twice: another scheduler has started"
+        super().__init__(f"{call} is lost with {what}. {advice}")
         self.call = call
         self.reason = reason
 
 
 class SchedulerOverloaded(NsactorsError):
-    """A detached task is refused, since the arguments of those that have not ended take all the room there is.
+    """A detached task is refused, since the arguments of unfinished ones take all the room there is.
 
     Args:
         call: the task, such as ``"apply(f)"``.
@@ -99,19 +99,19 @@ class SchedulerOverloaded(NsactorsError):
 
     def __init__(self, call: str, held_bytes: int) -> None:
         super().__init__(
-            f"{call} is not submitted: detached tasks that have not ended hold {bytes_in_words(held_bytes)} of "
-            "arguments. Let some of them end; or push large data once, and give tasks a Reference to its name"
+            f"{call} is not submitted: unfinished detached tasks hold {bytes_in_words(held_bytes)} of arguments. "
+            "Wait for some of them; or push large data once, and pass a Reference to its name"
         )
         self.call = call
         self.held_bytes = held_bytes
 
 
 class TaskLost(EngineError):
-    """Engines died while they ran a task, one after the other, so that it was given up.
+    """A task failed because engines died one after the other while they ran it.
 
     Args:
         call: the task, such as ``"apply(f)"``.
-        reason: which engines.
+        reason: the engines that died.
     """
 
     def __init__(self, call: str, reason: str) -> None:

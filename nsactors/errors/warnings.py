@@ -1,4 +1,4 @@
-"""The warnings of nsactors: what works in part, or costs more memory or time than it need.
+"""The warnings of nsactors: degraded starts, costly calls, different versions.
 
 ::
 
@@ -8,7 +8,7 @@
     ├── SpillWarning
     └── VersionWarning
 
-Each builds its message from its fields, and says what to do.
+Each builds its message from its fields, and says what to do next.
 """
 
 from __future__ import annotations
@@ -18,18 +18,9 @@ import warnings
 from collections.abc import Mapping
 from types import FrameType
 
+from nsactors.errors.exceptions import EngineStartError
+from nsactors.errors.formatting import bytes_in_words
 from nsactors.errors.joining import version_table
-from nsactors.errors.sizes import bytes_in_words
-from nsactors.errors.tree import EngineStartError
-
-__all__ = [
-    "EngineStartWarning",
-    "LargeCaptureWarning",
-    "NsactorsWarning",
-    "SpillWarning",
-    "VersionWarning",
-    "warn_caller",
-]
 
 
 class NsactorsWarning(UserWarning):
@@ -37,10 +28,10 @@ class NsactorsWarning(UserWarning):
 
 
 class EngineStartWarning(NsactorsWarning):
-    """An engine that could not be started, or has no place to be; the others are usable.
+    """An engine did not start, or found no machine; the others are usable.
 
     Args:
-        problem: why.
+        problem: the error of its start.
     """
 
     def __init__(self, problem: EngineStartError) -> None:
@@ -51,12 +42,12 @@ class EngineStartWarning(NsactorsWarning):
 
 
 class LargeCaptureWarning(NsactorsWarning):
-    """A call that carries a lot of data to the engines, perhaps by accident.
+    """A call carries much data to the engines, perhaps by accident.
 
     Args:
-        function: what is called.
-        part: what it carries, such as ``"the global `table`"``.
-        nbytes: the size of that.
+        function: the function that is called.
+        part: the part that is large, such as ``"the global `table`"``.
+        nbytes: its size.
         instead: how to send it once.
     """
 
@@ -73,11 +64,11 @@ class LargeCaptureWarning(NsactorsWarning):
 
 
 class SpillWarning(NsactorsWarning):
-    """A value that does not fit into what is free of the object store, so that something goes to disk.
+    """A value does not fit into the free part of the object store, which will spill to disk.
 
     Args:
         nbytes: the size of the value.
-        free_bytes: what was free.
+        free_bytes: the free part.
         capacity_bytes: the size of the store.
     """
 
@@ -91,16 +82,16 @@ class SpillWarning(NsactorsWarning):
         free, capacity = bytes_in_words(self.free_bytes), bytes_in_words(self.capacity_bytes)
         return (
             f"{bytes_in_words(self.nbytes)} go into the object store of this machine, where {free} of {capacity} are "
-            "free: something goes to disk, which is slow. rc.memory() shows what is held; delete what is not needed, "
+            "free: it spills to disk, which is slow. rc.memory() lists the values held; delete those you do not need, "
             "or start with a larger store, Cluster(object_store_memory='8GB')"
         )
 
 
 class VersionWarning(NsactorsWarning):
-    """This process and the cluster run different versions: what one pickles, the other may not understand.
+    """This process and the cluster run different versions, and may not understand each other's pickles.
 
     Args:
-        differences: by name, the version here and the version there.
+        differences: the version here and the version of the cluster, by name.
     """
 
     def __init__(self, differences: Mapping[str, tuple[str, str]]) -> None:
@@ -110,12 +101,12 @@ class VersionWarning(NsactorsWarning):
     def __str__(self) -> str:
         return (
             f"this process and the cluster run different versions:\n{version_table(self.differences)}\n"
-            "What one of them pickles, the other may not understand: better use the same environment"
+            "One may not understand what the other pickles: use the same environment in both"
         )
 
 
 def warn_caller(warning: NsactorsWarning) -> None:
-    """Give a warning at the line of the user's that led here, however deep in this package that was."""
+    """Give a warning at the user's line that made the call, however many frames of this package are between."""
     level = 2
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("nsactors."):

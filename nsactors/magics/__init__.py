@@ -1,10 +1,15 @@
-"""``%px`` and friends: cells that run on engines, from IPython and notebooks.
+"""IPython magics: ``%px`` and related magics run cells on engines, from IPython and notebooks.
 
-* ``options`` reads what stands behind ``%%px``; it is pure.
-* ``parallel`` holds the magics; ``running`` carries out a cell; ``starting`` gets a cluster where there is none.
-* ``reloading`` brings edits of local modules to the engines; ``results`` finds cells that have run, by number.
-* ``sending_cells`` is ``%autopx`` and ``%px name?``; ``completion`` completes names that live on engines.
-* ``extension`` ties all of it to a shell. How output is shown is in ``nsactors.results.live``.
+::
+
+    extension   the IPython extension: ``%px`` and related magics
+    on_demand   the cluster that the first ``%px`` starts
+    options     the options of magics, and their parser
+    completion  completion of names on engines, and ``%autopx``
+    looks       looks into engines at a prompt: values, and profiles of cells
+    reloading   edited modules of the user, loaded again here and on the engines
+    scripts     the history of engines as scripts: ``%pxhistory``
+
 """
 
 from nsactors.magics.extension import Extension, load, unload

@@ -1,4 +1,4 @@
-"""Completion of names that live on engines."""
+"""Completion of names on engines, and ``%autopx``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from nsactors.core.cluster import Complete
 from nsactors.errors import NsactorsError
+from nsactors.protocol.control import Complete
 
 if TYPE_CHECKING:
     from nsactors.client import Client
-
-__all__ = ["EngineCompleter", "remote_part"]
 
 ANSWER_S = 1.0
 
@@ -24,11 +22,11 @@ _PN_TARGET = re.compile(r"(?P<target>\S+)\s+")
 
 
 def remote_part(text: str, line: str) -> tuple[str, str] | None:
-    """The magic that will run ``line``, and the part of it that engines will see; None if it runs here.
+    """Return the magic that will run ``line``, and the part of the line that it sends; None if the line runs here.
 
     Args:
-        text: everything that has been typed.
-        line: the line with the cursor, up to it.
+        text: the whole cell.
+        line: the line with the cursor, up to the cursor.
     """
     if found := _LINE.match(line):
         rest = line[found.end() :]
@@ -42,11 +40,11 @@ def remote_part(text: str, line: str) -> tuple[str, str] | None:
 
 
 class EngineCompleter:
-    """Answers IPython's completer by asking an engine.
+    """Completes names for IPython with the help of an engine.
 
     Args:
-        locate: for a magic's name, the client and engine to ask; None if there is none yet.
-        everything: the magic that runs all cells at present (``%autopx``); None if they run here.
+        locate: returns, for the name of a magic, the client and the engine to ask; None without a cluster.
+        everything: returns the magic that runs all cells at present (``%autopx``); None if cells run here.
     """
 
     def __init__(
@@ -57,7 +55,7 @@ class EngineCompleter:
 
     @context_matcher(identifier="nsactors")  # type: ignore[untyped-decorator]
     def match(self, context: CompletionContext) -> SimpleMatcherResult:
-        """What the text before the cursor can become."""
+        """Return the completions of the text before the cursor."""
         line = context.line_with_cursor[: context.cursor_position]
         part = remote_part(context.full_text, line)
         if part is None and (magic := self._everything()) is not None and not line.lstrip().startswith("%"):
@@ -71,15 +69,49 @@ class EngineCompleter:
             return None
         client, engine_id = place
         try:
-            answers = client.session.transport.controller.ask([engine_id], Complete(code, len(code)), ANSWER_S)
+            replies = client.session.controller.query([engine_id], Complete(code, len(code)), ANSWER_S)
         except NsactorsError:
-            return None  # pressing TAB is no occasion to tell of a lost connection
-        answer = answers.get(engine_id)
-        if answer is None or answer.value is None:
+            return None  # TAB must not raise an error: the next cell reports a lost connection
+        reply = replies.get(engine_id)
+        if reply is None or reply.value is None:
             return None
-        return code[answer.value.start : answer.value.end], answer.value.matches
+        return code[reply.value.start : reply.value.end], reply.value.matches
 
 
 def _result(fragment: str, matches: tuple[str, ...]) -> SimpleMatcherResult:
     completions = [SimpleCompletion(text=match) for match in matches]
     return {"completions": completions, "matched_fragment": fragment, "suppress": bool(completions)}
+
+
+_STAYS = re.compile(
+    r"\s*(%{1,2}(autopx|px|pn|pxconfig|pxresult|result|pxreload|pxhistory|debug)\w*\b|(exit|quit)(\(\))?\s*$)"
+)
+_HELP = re.compile(r"(?P<indent>\s*)%(?P<magic>px\w*)\s+(?P<name>[A-Za-z_][\w.]*)\s*(?P<marks>\?{1,2})\s*$")
+
+
+class CellSender:
+    """Turns every cell into a ``%%px`` cell, except cells that start with one of our magics or leave IPython.
+
+    Args:
+        magic: the name of the cell magic.
+    """
+
+    # IPython's check for complete input must see the cell as it was typed.
+    has_side_effects = True
+
+    def __init__(self, magic: str) -> None:
+        self.magic = magic
+
+    def __call__(self, lines: list[str]) -> list[str]:
+        """Return the lines of the cell to run."""
+        if not lines or not "".join(lines).strip() or _STAYS.match(lines[0]):
+            return lines
+        return [f"%%{self.magic}\n", *lines]
+
+
+def ask_engines(lines: list[str]) -> list[str]:
+    """Turn ``%px name?`` into ``%pxinfo name``, which asks an engine: IPython would look the name up here."""
+    if len(lines) != 1 or not (found := _HELP.match(lines[0])):
+        return lines
+    suffix = found["magic"].removeprefix("px")
+    return [f"{found['indent']}%pxinfo{suffix} {found['name']} {len(found['marks'])}\n"]

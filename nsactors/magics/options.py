@@ -1,41 +1,50 @@
-"""What may stand behind ``%%px``, read into values."""
+"""The options of magics, and their parser."""
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
 import shlex
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Self
 
-from nsactors.core.targets import Targets, targets_from_text
-
-__all__ = ["CELL", "CONFIG", "RESULT", "Options", "OptionsError", "leading_options", "parse", "parse_targets", "usage"]
+from nsactors._frozen import frozen
+from nsactors.inside.profiles import HOWS
+from nsactors.protocol.targets import Targets, targets_from_text
 
 _GROUPINGS = ("engine", "order", "type")
 
 
 class OptionsError(ValueError):
-    """A magic's options cannot be understood; the message says what is allowed."""
+    """A magic has a wrong option; the message lists the allowed ones."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """The options of a cell; None stands for the default, which ``%pxconfig`` sets.
 
     Attributes:
         targets: the engines.
         block: wait for the cell.
-        local: run it here as well.
-        out: the name under which the result is kept here.
-        group_outputs: show output when all have ended, by ``engine``, ``order`` or ``type``.
+        local: also run the cell in this process.
+        out: the name to bind to the result in this process.
+        group_outputs: show output when all engines have ended, by ``engine``, ``order`` or ``type``.
         progress_after_s: seconds until a progress bar is shown; negative for never.
         signal_on_interrupt: the signal that Ctrl-C sends to engines.
-        stream: show output as it comes.
-        verbose: say for each cell where it runs.
+        stream: show output as it is printed.
+        verbose: print the engines of each cell.
         timeout_s: seconds after which the cell is interrupted.
-        journal: whether a recovery of an engine's namespace runs the cell again.
+        journal: record the cell in the journal, so that a replay runs it again.
+        breaks: stop at breakpoints.
+        file: the file for a history.
+        profile: how to measure where the cell spends its time: ``sample`` or ``calls``.
+        profile_out: the file for the profile.
+        threads: show the stacks of all threads that run code of the user's.
+        native: show functions of C code in stacks.
+        disturb: read stacks by a signal where nothing else does.
     """
 
     targets: Targets = None
@@ -49,31 +58,46 @@ class Options:
     verbose: bool | None = None
     timeout_s: float | None = None
     journal: bool | None = None
+    breaks: bool | None = None
+    file: str | None = None
+    profile: str | None = None
+    profile_out: str | None = None
+    threads: bool | None = None
+    native: bool | None = None
+    disturb: bool | None = None
 
     def over(self, defaults: Self) -> Self:
-        """These options, and those of ``defaults`` where none was given."""
+        """Return these options, completed by those of ``defaults``."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return replace(defaults, **given)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Option:
-    """One way to write an option: what it sets, and how its argument (if it has one) is read."""
+    """One spelling of an option: the field of ``Options`` that it sets, its value, or the parser of its argument.
+
+    With both, it has the value without an argument, which follows an equals sign.
+    """
 
     sets: str
     value: Any = None
     reads: Callable[[str], Any] | None = None
     argument: str = ""
 
+    @property
+    def takes_word(self) -> bool:
+        """True if its argument may be the next word."""
+        return self.reads is not None and self.value is None
+
 
 def parse_targets(text: str) -> Targets:
-    """The engines that ``text`` names.
+    """Parse the engines of a magic.
 
     Args:
         text: ``3``, ``0,2`` or ``[0, 2]``, a slice such as ``::2``, or ``all``.
 
     Raises:
-        OptionsError: if it is none of these.
+        OptionsError: if the text has none of these forms.
     """
     try:
         return targets_from_text(text)
@@ -83,7 +107,7 @@ def parse_targets(text: str) -> Targets:
 
 def _parse_signal(text: str) -> int:
     name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
-    if text.isdigit() and int(text) in {0, *signal.valid_signals()}:
+    if text.isdecimal() and int(text) in {0, *signal.valid_signals()}:
         return int(text)
     if name in signal.Signals.__members__:
         return int(signal.Signals[name])
@@ -102,11 +126,27 @@ def _parse_grouping(text: str) -> str:
     return text
 
 
+def _parse_profile(text: str) -> str:
+    if text not in HOWS:
+        raise OptionsError(f"a profile is made by {', '.join(HOWS[:-1])} or {HOWS[-1]}, not by {text!r}")
+    return text
+
+
 def _parse_seconds(text: str) -> float:
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise OptionsError(f"a number of seconds was expected, not {text!r}") from None
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise OptionsError(f"a number of seconds was expected, not {text!r}")
+    return seconds
+
+
+def _parse_limit(text: str) -> float:
+    limit_s = _parse_seconds(text)
+    if limit_s < 0:
+        raise OptionsError(f"a number of seconds from 0 on was expected, not {text!r}")
+    return limit_s
 
 
 _TARGETS = _Option("targets", reads=parse_targets, argument="ENGINES")
@@ -127,11 +167,13 @@ CONFIG: dict[str, _Option] = {
     "--no-verbose": _Option("verbose", False),
     "--progress-after": _Option("progress_after_s", reads=_parse_seconds, argument="SECONDS"),
     "--signal-on-interrupt": _Option("signal_on_interrupt", reads=_parse_signal, argument="NAME"),
-    "--timeout": _Option("timeout_s", reads=_parse_seconds, argument="SECONDS"),
+    "--timeout": _Option("timeout_s", reads=_parse_limit, argument="SECONDS"),
     "--journal": _Option("journal", True),
     "--no-journal": _Option("journal", False),
+    "--break": _Option("breaks", True),
+    "--no-break": _Option("breaks", False),
 }
-"""What ``%pxconfig`` takes."""
+"""The options of ``%pxconfig``."""
 
 RESULT: dict[str, _Option] = {
     "--out": _OUT,
@@ -140,20 +182,37 @@ RESULT: dict[str, _Option] = {
     "-e": _Option("group_outputs", "engine"),
     "-r": _Option("group_outputs", "order"),
 }
-"""What ``%result`` takes."""
+"""The options of ``%result``."""
 
-CELL: dict[str, _Option] = {**CONFIG, **RESULT, "--local": _Option("local", True)}
-"""What ``%%px`` takes."""
+_FILE = _Option("file", reads=str, argument="FILE")
+HISTORY: dict[str, _Option] = {"--file": _FILE, "-f": _FILE}
+"""The options of ``%pxhistory``."""
+
+STACK: dict[str, _Option] = {
+    "--threads": _Option("threads", True),
+    "--native": _Option("native", True),
+    "--disturb": _Option("disturb", True),
+}
+"""The options of ``%pxstack``."""
+
+CELL: dict[str, _Option] = {
+    **CONFIG,
+    **RESULT,
+    "--local": _Option("local", True),
+    "--profile": _Option("profile", "sample", _parse_profile, "|".join(HOWS)),
+    "--profile-out": _Option("profile_out", reads=str, argument="FILE"),
+}
+"""The options of ``%%px``."""
 
 
 def parse(line: str, allowed: dict[str, _Option], magic: str) -> tuple[Options, list[str]]:
-    """Read a magic's line.
+    """Parse the line of a magic.
 
     Returns:
-        The options, and the words that are none.
+        The options, and all other words.
 
     Raises:
-        OptionsError: for an option that does not exist here, or whose argument is missing or wrong.
+        OptionsError: if an option is unknown, or its argument is missing or wrong.
 
     Example:
         >>> parse("--targets ::2 --noblock", CELL, "%%px")
@@ -170,18 +229,28 @@ def parse(line: str, allowed: dict[str, _Option], magic: str) -> tuple[Options, 
         if not re.match(r"--?[a-z]", word):
             others.append(word)
             continue
-        name, equals, argument = word.partition("=")
+        name, equals, argument = _divided(word, allowed)
         option = allowed.get(name)
         if option is None:
-            raise OptionsError(f"{magic} has no option {name}.\n{usage(magic, allowed)}")
-        found[option.sets] = _read(magic, name, option, [argument, *words] if equals else words)
-        if option.reads is not None and not equals:
+            near = difflib.get_close_matches(name, allowed, 1) if name.startswith("--") else []
+            meant = f": did you mean {near[0]}?" if near else "."
+            raise OptionsError(f"{magic} has no option {name}{meant}\n{usage(magic, allowed)}")
+        found[option.sets] = _read(magic, name, option, [argument, *words] if equals else words, written=bool(equals))
+        if option.takes_word and not equals:
             words.pop(0)
     return Options(**found), others
 
 
+def _divided(word: str, allowed: dict[str, _Option]) -> tuple[str, str, str]:
+    """Divide a word into an option, an equals sign and its argument; ``-t0`` is ``-t=0``."""
+    short = allowed.get(word[:2])
+    if short is not None and short.takes_word and word[2:3] not in ("", "="):
+        return word[:2], "=", word[2:]
+    return word.partition("=")
+
+
 def leading_options(line: str) -> tuple[str, str]:
-    """The long options at the start of a ``%px`` line, and the code behind them, which may begin with one minus.
+    """Split a ``%px`` line into its leading long options and the code behind them, which may begin with a minus.
 
     Example:
         >>> leading_options("--targets 0 --noblock print(-a)")
@@ -191,15 +260,47 @@ def leading_options(line: str) -> tuple[str, str]:
     while (found := re.match(r"--[a-z][a-z-]*(=\S+)?(\s+|$)", rest)) and (name := found.group().strip()):
         option = CELL.get(name.partition("=")[0])
         taken = found.end()
-        if option is not None and option.reads is not None and "=" not in name:
+        if option is not None and option.takes_word and "=" not in name:
             argument = re.match(r"\S+\s*", rest[taken:])
             taken += argument.end() if argument else 0
         rest = rest[taken:]
     return line[: len(line) - len(rest)].strip(), rest
 
 
+def meant_option(code: str) -> str | None:
+    """Return the line with long options first that was probably meant by a line that is no code; None without options.
+
+    Example:
+        >>> meant_option("-t 0 x = 1")
+        '--targets 0 x = 1'
+        >>> meant_option("x = 1 --targets 0")
+        '--targets 0 x = 1'
+    """
+    words = code.split()
+    for place, word in enumerate(words):
+        name, equals, argument = _divided(word, CELL)
+        option = CELL.get(name)
+        if option is None or (place and not name.startswith("--")):  # x -a is code
+            continue
+        taken = place + (2 if option.takes_word and not equals else 1)
+        written = (
+            words[place:taken]
+            if name.startswith("--")
+            else _long_form(option, [argument] if equals else words[1:taken])
+        )
+        return " ".join([*written, *words[:place], *words[taken:]])
+    return None
+
+
+def _long_form(option: _Option, arguments: list[str]) -> list[str]:
+    """Return a short option as it is written in full: ``-e`` is ``--group-outputs engine``."""
+    names = [name for name, other in CELL.items() if name.startswith("--") and other.sets == option.sets]
+    exact = [name for name in names if CELL[name] == option]
+    return [exact[0], *arguments] if exact else [names[0], str(option.value)]
+
+
 def usage(magic: str, allowed: dict[str, _Option]) -> str:
-    """The options of a magic, for people."""
+    """Return the list of a magic's options, for error messages."""
     spellings: dict[tuple[str, Any, str], list[str]] = {}
     for name, option in allowed.items():
         spellings.setdefault((option.sets, option.value, option.argument), []).append(name)
@@ -209,8 +310,8 @@ def usage(magic: str, allowed: dict[str, _Option]) -> str:
     return f"{magic} takes: " + "; ".join(written)
 
 
-def _read(magic: str, name: str, option: _Option, words: Sequence[str]) -> Any:
-    if option.reads is None:
+def _read(magic: str, name: str, option: _Option, words: Sequence[str], *, written: bool) -> Any:
+    if option.reads is None or (option.value is not None and not written):
         return option.value
     if not words:
         raise OptionsError(f"{magic} {name} needs an argument: {name} {option.argument}")

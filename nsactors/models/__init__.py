@@ -1,14 +1,14 @@
-"""Models of parallel computing on the engines of a cluster, each an adapter over views and hosted services.
+"""Models of parallel computing on the engines of a cluster, over views and hosted services.
 
 ::
 
-    communicator   message passing, with mpi4py's lower-case methods
-    bsp            bulk-synchronous parallel programs, after BSPlib
-    stencil        arrays in bands of rows with halos, on a communicator
-    tuple_space    coordination through tuples that nobody owns, after Linda
-    map_reduce     MapReduce, with pairs that go from engine to engine; its records come from
-                   ``inputs``, and ``pairs`` is what its engines do
+    communicator  message passing between the namespaces of engines, without MPI: mpi4py's lower-case methods over
+                  mailboxes
+    bsp           bulk-synchronous parallel programs: supersteps of local work and communication, each ended by a
+                  barrier
+    tuple_space   tuple spaces: processes that coordinate through tuples which none of them owns
+    stencil       stencil computations: an array in bands of rows, each of which sees some rows of its neighbours
+    map_reduce    mapReduce, with pairs that go from engine to engine
+    inputs        sources of the records of MapReduce jobs
 
-None of them knows how engines or the controller work. How one more is written is told in
-``docs/how-to/write-a-model.md``.
 """

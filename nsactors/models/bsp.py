@@ -1,31 +1,37 @@
 """Bulk-synchronous parallel programs: supersteps of local work and communication, each ended by a barrier.
 
-The rules are those of BSPlib. Within a superstep nothing arrives. At its end, first all gets read what the variables
-hold, then all puts are written, and then messages can be received, for one superstep. Variables are names in the
+The rules are those of BSPlib. Within a superstep nothing arrives. At its end, first all gets read the variables,
+then all puts are written, and then messages can be received, for one superstep. Variables are names in the
 namespaces of engines, so they can be looked at and changed from the prompt between any two supersteps.
 """
 
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from nsactors.core.mailboxes import Mailboxes, Meet, Member
-from nsactors.core.messages import Reference
-from nsactors.core.targets import resolve
-from nsactors.errors import MeetingFailed, MemberLost
-from nsactors.transport.hosting import Parcel, Service
+from nsactors.errors import MeetingFailed, MemberLost, WrongValue
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.messages import Reference
+from nsactors.protocol.targets import resolve
+from nsactors.services.mailboxes import Collective, Mailboxes, MailboxMember
+from nsactors.services.service import Parcel, Service
 
 if TYPE_CHECKING:
     from nsactors.views.direct import DirectView
 
-__all__ = ["BSP", "Message", "Process"]
+__all__ = [
+    "BSP",
+    "Message",
+    "Process",
+]
 
 
 class Message(NamedTuple):
-    """What another process has sent in the last superstep."""
+    """A message that another process sent in the last superstep."""
 
     source: int
     tag: Any
@@ -33,7 +39,7 @@ class Message(NamedTuple):
 
 
 class _Superstep:
-    """What a process has asked for in a superstep, by the process that it is asked of."""
+    """The gets, puts and messages of a process in a superstep, by the other process."""
 
     def __init__(self) -> None:
         self.gets: defaultdict[int, list[tuple[str, Any, str]]] = defaultdict(list)
@@ -42,13 +48,13 @@ class _Superstep:
 
 
 class Process:
-    """One process of a program: what an engine calls ``bsp``.
+    """One process of a program: ``bsp`` in the namespace of an engine.
 
     Args:
         names: the namespace of its engine.
-        service: where the processes meet.
+        service: carries the messages of the processes.
         pid: its own number.
-        nprocs: how many there are.
+        nprocs: the number of processes.
     """
 
     def __init__(self, names: dict[str, Any], service: Service, pid: int, nprocs: int) -> None:
@@ -58,14 +64,16 @@ class Process:
         self._superstep = _Superstep()
 
     def __getitem__(self, name: str) -> Any:
-        """A variable of this process: for programs that are functions, whose own names are not those of the engine."""
+        """Return a variable of this process, for programs that are functions: their own names are not the engine's."""
+        arg.check("process[name]", name=arg.text(name))
         return self._names[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
+        arg.check("process[name] = value", name=arg.text(name))
         self._names[name] = value
 
     def put(self, pid: int, name: str, value: Any, at: Any = None) -> None:
-        """At the end of this superstep bind ``name`` to ``value`` (as it is now) on another process.
+        """Bind ``name`` to ``value`` (as it is now) on another process, at the end of this superstep.
 
         Args:
             pid: the other process, or this one.
@@ -73,21 +81,23 @@ class Process:
             value: any that can be pickled.
             at: write ``name[at] = value`` in its place.
         """
-        self._superstep.puts[self._checked(pid)].append(
+        arg.check("put", name=arg.text(name))
+        self._superstep.puts[self._checked("put", pid)].append(
             (name, at, self._service.pack(value, f"the value put into {name!r}"))
         )
 
     def get(self, pid: int, name: str, into: str, at: Any = None) -> None:
-        """At the end of this superstep bind ``into``, here, to what ``name`` (or ``name[at]``) is on another process.
+        """Bind ``into``, here, to ``name`` (or ``name[at]``) of another process, at the end of this superstep.
 
         Raises:
             LookupError: (by :meth:`sync`) if there is no such variable, or part of it, or it cannot be sent.
         """
-        self._superstep.gets[self._checked(pid)].append((name, at, into))
+        arg.check("get", name=arg.text(name), into=arg.text(into))
+        self._superstep.gets[self._checked("get", pid)].append((name, at, into))
 
     def send(self, pid: int, value: Any, tag: Any = None) -> None:
         """Send a message; the other process finds it in ``received`` in the next superstep, and only then."""
-        self._superstep.sends[self._checked(pid)].append((tag, self._service.pack(value, "the message")))
+        self._superstep.sends[self._checked("send", pid)].append((tag, self._service.pack(value, "the message")))
 
     def sync(self) -> None:
         """End this superstep.
@@ -103,7 +113,7 @@ class Process:
         mine = {p: (asks, self._service.pack((wanted[p], step.puts[p], step.sends[p]))) for p in everybody}
         came = self._meet("sync", mine)
         theirs = [self._service.unpack(parcel) for _, parcel in came]
-        if any(asked for asked, _ in came):  # everybody knows whether anybody does
+        if any(asked for asked, _ in came):  # all processes know whether one of them does
             got = self._meet("the gets of sync", {p: [self._read(*want) for want in theirs[p][0]] for p in everybody})
         else:
             got = [[] for _ in everybody]
@@ -123,14 +133,15 @@ class Process:
 
     def run(self, program: Callable[..., Any], *args: Any) -> Any:
         """Call ``program(self, *args)``, which has to make as many supersteps as on the other processes."""
+        arg.check("run", program=arg.function(program))
         self.forget()
         try:
             result = program(self, *args)
         except (MeetingFailed, MemberLost):  # which all are told
             raise
         except BaseException as error:
-            # The others are told when they come to the end of a superstep; nobody waits for them here. It has been
-            # handled when this engine answers: later, it would end a meeting of the next program.
+            # The others are told when they come to the end of a superstep; this process does not wait for them. The
+            # message has been handled when this engine replies: later, it would end a meeting of the next program.
             with contextlib.suppress(MeetingFailed, MemberLost):
                 self._service.tell(self._meeting(f"failed with {type(error).__name__}", {}))
             raise
@@ -138,12 +149,12 @@ class Process:
         return result
 
     def forget(self) -> None:
-        """Begin this superstep anew: nothing has been asked for in it, and nothing has come."""
+        """Begin this superstep anew, without its gets, puts and messages, and those that have arrived."""
         self._superstep = _Superstep()
         self.received = []
 
-    def _meeting(self, what: str, parcels: dict[int, Any]) -> Meet:
-        return Meet(Member("bsp", self.pid), self.nprocs, what, parcels)
+    def _meeting(self, what: str, parcels: dict[int, Any]) -> Collective:
+        return Collective(MailboxMember("bsp", self.pid), self.nprocs, what, parcels)
 
     def _meet(self, what: str, parcels: dict[int, Any]) -> list[Any]:
         came: list[Any] = self._service.call(self._meeting(what, parcels))
@@ -152,7 +163,7 @@ class Process:
     def _read(self, name: str, at: Any) -> tuple[Parcel | None, str]:
         try:
             return self._service.pack(self._names[name] if at is None else self._names[name][at]), ""
-        except Exception as error:  # for who asked
+        except Exception as error:  # for the process that asked
             return None, f"{type(error).__name__}: {error}"
 
     def _write(self, name: str, at: Any, value: Any) -> None:
@@ -161,10 +172,11 @@ class Process:
         else:
             self._names[name][at] = value
 
-    def _checked(self, pid: int) -> int:
+    def _checked(self, call: str, pid: int) -> int:
+        arg.check(call, pid=arg.whole(pid))
         if not 0 <= pid < self.nprocs:
-            raise ValueError(f"there is no process {pid}: there are {self.nprocs}, from 0")
-        return pid
+            raise WrongValue(call, "pid", pid, f"the number of one of {self.nprocs} processes, from 0")
+        return operator.index(pid)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a process belongs to the namespace of its engine, and cannot be sent or saved")
@@ -178,7 +190,7 @@ class BSP:
 
     Args:
         view: the engines.
-        name: what each engine's own :class:`Process` is bound to.
+        name: the name of each engine's own :class:`Process`.
 
     Example:
         >>> machine = rc[:].bsp()
@@ -189,6 +201,9 @@ class BSP:
     """
 
     def __init__(self, view: DirectView, name: str = "bsp") -> None:
+        from nsactors.views.direct import DirectView  # deferred: engines import this module too, and have no views
+
+        arg.check("BSP", view=arg.instance(view, DirectView, "a direct view"), name=arg.identifier(name))
         engines = resolve(view.targets, view.client.ids)
         self._name = name
         self._view: DirectView = view.client[engines]
@@ -203,24 +218,26 @@ class BSP:
         Raises:
             CompositeError: if it fails anywhere: the superstep is not ended then, and nothing has arrived.
         """
+        arg.check("step", code=arg.text(code))
         try:
             self._view.execute(code, block=True)
         except BaseException:
-            self._view.apply_async(Process.forget, Reference(self._name))  # comes before whatever is asked next
+            self._view.apply_async(Process.forget, Reference(self._name))  # comes before the next call
             raise
         self._view.apply_sync(Process.sync, Reference(self._name))
 
     def run(self, program: Callable[..., Any], *args: Any) -> list[Any]:
-        """Call ``program(process, *args)`` on each engine: what it returns, in the order of the processes.
+        """Call ``program(process, *args)`` on each engine; return the values in the order of the processes.
 
         Raises:
             CompositeError: if it fails in one process, or makes fewer supersteps there: it fails in all then.
         """
+        arg.check("run", program=arg.function(program))
         results: list[Any] = self._view.apply_sync(Process.run, Reference(self._name), program, *args)
         return results
 
     def close(self) -> None:
-        """End it: a process that waits for others gets ServiceClosed."""
+        """End the machine: a process that waits for others gets ServiceClosed."""
         self._service.close()
 
 

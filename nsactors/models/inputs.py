@@ -1,4 +1,4 @@
-"""Where the records of a MapReduce job are from.
+"""Sources of the records of MapReduce jobs.
 
 A *source* cuts the input into about as many *splits* as it is asked for; a split is a function that gives its records,
 and is called on an engine. Splits follow the order of the input.
@@ -13,12 +13,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nsactors.core.partition import Block
+from nsactors.errors import WrongType
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.partition import Block, kind_of
 
 if TYPE_CHECKING:
     from nsactors.views.direct import DirectView
 
-__all__ = ["Source", "Split", "chunks", "csv_rows", "items", "names", "parquet_rows", "text_files", "text_lines"]
+__all__ = [
+    "Source",
+    "Split",
+    "chunks",
+    "csv_rows",
+    "items",
+    "names",
+    "parquet_rows",
+    "text_files",
+    "text_lines",
+]
 
 Split = Callable[[], Iterable[Any]]
 Source = Callable[[int], Sequence[Split]]
@@ -26,46 +38,58 @@ Path = str | os.PathLike[str]
 
 
 def items(iterable: Iterable[Any]) -> Source:
-    """Each item is a record; arrays are cut along their first axis."""
-    sequence: Any = iterable if isinstance(iterable, Sequence) or hasattr(iterable, "__array__") else list(iterable)
+    """Make each item a record; arrays are cut along their first axis."""
+    arg.check("items", iterable=arg.iterable(iterable))
+    kind = kind_of(iterable)
+    sequence: Any = iterable if kind is not None and kind.iterates else list(iterable)
     return lambda count: [partial(iter, part) for part in Block().split(sequence, min(count, max(1, len(sequence))))]
 
 
 def chunks(sequence: Sequence[Any], size: int, overlap: int = 0) -> Source:
-    """Records are ``(start, part)``: parts of a text, list or array, each with the first items of what follows.
+    """Make records ``(start, part)``: parts of a text, list or array, each with the first items of the next part.
 
     Args:
-        sequence: what is cut.
+        sequence: the text, list or array.
         size: items of a part.
-        overlap: how many of those that follow it has besides, so that nothing is lost where it was cut.
+        overlap: the number of items of the next part that it has besides, so that nothing is lost at the cut.
 
     Example:
         >>> [record for split in chunks("abcde", 2, overlap=1)(1) for record in split()]
         [(0, 'abc'), (2, 'cde'), (4, 'e')]
     """
+    arg.check(
+        "chunks",
+        sequence=arg.iterable(sequence, "a text, a list or an array"),
+        size=arg.whole(size, at_least=1),
+        overlap=arg.whole(overlap, at_least=0),
+    )
     parts = [(start, sequence[start : start + size + overlap]) for start in range(0, len(sequence), size)]
     return items(parts)
 
 
 def names(view: DirectView, name: str) -> Source:
-    """Records are the items of what a name, or an expression, is on each engine of a view, in their order."""
+    """Make the items of a name, or an expression, on each engine of a view records, in their order."""
+    is_view = hasattr(view, "pull")  # engines import this module too, and have no views
+    arg.check("names", view=None if is_view else arg.Unfit(view, "a direct view", WrongType), name=arg.text(name))
     values = view.pull(name, block=True, as_ref=True)
     splits: list[Split] = [partial(iter, value) for value in (values if isinstance(values, list) else [values])]
     return lambda count: splits
 
 
 def text_files(*paths: Path, encoding: str = "utf-8", errors: str = "strict") -> Source:
-    """Records are ``(path, text)``, one for each file; ``**/*.py`` and the like stand for all files they match.
+    """Make records ``(path, text)``, one for each file; ``**/*.py`` and the like stand for all files they match.
 
     The files are read on the engines, and must be found there under the same paths.
     """
-    found = _found(paths)
+    arg.check("text_files", encoding=arg.text(encoding), errors=arg.text(errors))
+    found = _found("text_files", paths)
     return lambda count: [partial(_read_files, group, encoding, errors) for group in _groups(found, count)]
 
 
 def text_lines(*paths: Path, encoding: str = "utf-8", errors: str = "strict") -> Source:
-    """Records are lines without their ends; large files are cut between lines. For paths see :func:`text_files`."""
-    found = _found(paths)
+    """Make lines records, without their ends; large files are cut between lines. For paths see :func:`text_files`."""
+    arg.check("text_lines", encoding=arg.text(encoding), errors=arg.text(errors))
+    found = _found("text_lines", paths)
 
     def splits(count: int) -> Sequence[Split]:
         sizes = [os.path.getsize(path) for path in found]
@@ -77,19 +101,24 @@ def text_lines(*paths: Path, encoding: str = "utf-8", errors: str = "strict") ->
 
 
 def csv_rows(*paths: Path, **options: Any) -> Source:
-    """Records are rows of CSV files as dictionaries; ``options`` are those of ``pyarrow.csv.open_csv``."""
-    found = _found(paths)
+    """Make rows of CSV files records, as dictionaries; ``options`` are those of ``pyarrow.csv.open_csv``."""
+    found = _found("csv_rows", paths)
     return lambda count: [partial(_read_csv, group, options) for group in _groups(found, count)]
 
 
 def parquet_rows(*paths: Path, columns: Sequence[str] | None = None) -> Source:
-    """Records are rows of Parquet files as dictionaries; a row group is not cut.
+    """Make rows of Parquet files records, as dictionaries; a row group is not cut.
 
     Args:
         paths: see :func:`text_files`.
-        columns: what is read; None: all.
+        columns: the columns that are read; None: all.
     """
-    found = _found(paths)
+    takes = "names of columns, or None for all"
+    if columns is not None:
+        arg.check("parquet_rows", columns=arg.iterable(columns, takes))
+        for column in columns:
+            arg.check("parquet_rows", columns=arg.instance(column, str, takes))
+    found = _found("parquet_rows", paths)
 
     def splits(count: int) -> Sequence[Split]:
         from pyarrow import parquet
@@ -101,12 +130,14 @@ def parquet_rows(*paths: Path, columns: Sequence[str] | None = None) -> Source:
     return splits
 
 
-def _found(paths: Iterable[Path]) -> list[str]:
-    """The files that paths and patterns stand for, those of a pattern in order.
+def _found(call: str, paths: Sequence[Path]) -> list[str]:
+    """Return the files that paths and patterns stand for, those of a pattern in order.
 
     Raises:
         FileNotFoundError: for one that stands for none.
     """
+    for given in paths:
+        arg.check(call, paths=arg.path(given))
     found: list[str] = []
     for path in (os.fspath(path) for path in paths):
         matching = sorted(filter(os.path.isfile, glob.glob(path, recursive=True))) if glob.has_magic(path) else [path]
@@ -117,7 +148,7 @@ def _found(paths: Iterable[Path]) -> list[str]:
 
 
 def _groups(paths: list[str], count: int) -> list[list[str]]:
-    """Files that follow one another, cut where it makes groups of about equal size."""
+    """Return groups of consecutive files, of about equal size."""
     ends = list(itertools.accumulate(os.path.getsize(path) for path in paths))
     places = [(end - 1) * count // max(1, ends[-1]) for end in ends]
     return [

@@ -1,25 +1,244 @@
-"""MapReduce: records to pairs, pairs of a key to results, on engines that pass the pairs on to one another.
+"""MapReduce, with pairs that go from engine to engine.
 
 After "MapReduce: Simplified Data Processing on Large Clusters" (Dean and Ghemawat, 2004).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from nsactors.core.remote_value import RemoteValue
-from nsactors.errors import ObjectLost, bytes_in_words
-from nsactors.models.inputs import Source, items
-from nsactors.models.pairs import Pair, Step, TaskResult, hash_partitioner, increment, map_split, reduce_partition
+from nsactors._frozen import frozen
+from nsactors.errors import InvalidKey, ObjectLost, WrongType, WrongValue, bytes_in_words
+from nsactors.models.inputs import Source, Split, items
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.serialize import RemoteValue, keep
+from nsactors.services.keys import canonical, order_of, stable_hash
+from nsactors.views.base import ViewClient, check_client
 from nsactors.views.load_balanced import LoadBalancedView
 
-if TYPE_CHECKING:
-    from nsactors.client import Client
+__all__ = [
+    "MapReduce",
+    "Output",
+    "Pair",
+    "Reducer",
+    "Step",
+    "TaskResult",
+    "hash_partitioner",
+    "increment",
+    "map_split",
+    "reduce_partition",
+]
 
-__all__ = ["MapReduce", "Output", "Step", "hash_partitioner", "increment"]
+Pair = tuple[Any, Any]
+Reducer = Callable[[Any, list[Any]], Iterable[Pair]]
+
+COMBINED_AT_ONCE = 500_000  # pairs that are held in memory to be combined
+REMEMBERED_KEYS = 100_000  # whose partition a task computes once
+
+_counters: ContextVar[Counter[str] | None] = ContextVar("counters", default=None)
+
+
+def increment(counter: str, by: int = 1) -> None:
+    """Add to a counter of the job, from a function of a step; a task that runs twice counts once.
+
+    Raises:
+        RuntimeError: outside a job.
+    """
+    arg.check("increment", counter=arg.text(counter), by=None if isinstance(by, bool) else arg.whole(by))
+    counters = _counters.get()
+    if counters is None:
+        raise RuntimeError("increment() counts for a job of MapReduce: call it in a function of a step")
+    counters[counter] += arg.plain(by)
+
+
+def hash_partitioner(key: Any, partitions: int) -> int:
+    """Return the partition of a key: the same for equal keys in every process, with any hash seed of Python.
+
+    Raises:
+        InvalidKey: for a key whose equality is a matter of its class, or of being the same object.
+    """
+    return stable_hash(key) % partitions
+
+
+@frozen
+class Step:
+    """The functions that a job applies to its records.
+
+    Args:
+        mapper: gives pairs of a key and a value for a record. Keys are numbers, texts, bytes, None, dates, times,
+            enums, UUIDs, paths, and tuples, frozen sets and frozen data classes of them; equal ones are one key, as in
+            a dictionary, and so are all that are not a number.
+        reducer: gives pairs, for a key and the list of all its values, in the order of the input; is called with the
+            keys of its partition in increasing order. None: the pairs of the mapper, sorted by key. Keys that Python
+            does not order, such as sets and those of several types, have an order of their own.
+        combiner: as the reducer, called on any part of a key's values any number of times, before they travel.
+        partitioner: gives the number of a key's partition, for the key and their number. With one of your own,
+            keys may be whatever has a hash and an order.
+        by_split: call the mapper with all records of a split, an iterator, and not with one after the other.
+    """
+
+    mapper: Callable[[Any], Iterable[Pair]]
+    reducer: Reducer | None = None
+    combiner: Reducer | None = None
+    partitioner: Callable[[Any, int], int] = hash_partitioner
+    by_split: bool = False
+
+    def __post_init__(self) -> None:
+        arg.check(
+            "Step",
+            mapper=arg.function(self.mapper),
+            reducer=arg.function(self.reducer, or_none=True),
+            combiner=arg.function(self.combiner, or_none=True),
+            partitioner=arg.function(self.partitioner),
+            by_split=arg.flag(self.by_split),
+        )
+
+
+class TaskResult(NamedTuple):
+    """The result of a task: parts that stay on its engine, and its counters."""
+
+    parts: list[RemoteValue]
+    counters: Counter[str]
+
+
+class _Pairs(NamedTuple):
+    """Pairs as they travel: texts and numbers are written faster apart than in pairs."""
+
+    keys: list[Any]
+    values: list[Any]
+
+
+def map_split(step: Step, partitions: int, split: Split) -> TaskResult:
+    """Map a split on an engine; return the pairs for each partition."""
+    counters: Counter[str] = Counter()
+    token = _counters.set(counters)
+    try:
+        parts = [_Pairs([], []) for _ in range(partitions)]
+        number = itertools.count()
+        pairs = _mapped(step, split, number)
+        _distribute(pairs if step.combiner is None else _combined(step.combiner, pairs), step.partitioner, parts)
+        if records := next(number):
+            counters["records in"] += records
+        counters["pairs shuffled"] = sum(len(part.keys) for part in parts)
+    finally:
+        _counters.reset(token)
+    return TaskResult([keep(part, "mapped pairs") for part in parts], counters)
+
+
+# Loops of C code, or with as few steps as can be: those for a pair take as long as the mapper itself.
+
+
+def _mapped(step: Step, split: Split, number: Iterator[int]) -> Iterator[Pair]:
+    """Yield the pairs of a split; as many numbers are taken from ``number`` as there are records."""
+    records = map(itemgetter(0), zip(split(), number, strict=False))
+    if step.by_split:
+        return iter(step.mapper(records))
+    return itertools.chain.from_iterable(map(step.mapper, records))
+
+
+def _distribute(pairs: Iterable[Pair], partitioner: Callable[[Any, int], int], parts: list[_Pairs]) -> None:
+    """Append each pair to the part of its key."""
+    count, writers = len(parts), [(part.keys.append, part.values.append) for part in parts]
+    if partitioner is not hash_partitioner:
+        for key, value in pairs:
+            add_key, add_value = writers[partitioner(key, count)]
+            add_key(key)
+            add_value(value)
+        return
+    known: dict[Any, tuple[Callable[[Any], None], Callable[[Any], None]]] = {}
+    for key, value in pairs:
+        is_plain = type(key) in _PLAIN  # others may be equal to a known key, and be no valid keys
+        if is_plain and key in known:
+            add_key, add_value = known[key]
+        else:
+            writer = add_key, add_value = writers[stable_hash(key) % count]
+            if is_plain and len(known) < REMEMBERED_KEYS:
+                known[key] = writer
+        add_key(key)
+        add_value(value)
+
+
+def _combined(combiner: Reducer, pairs: Iterator[Pair]) -> Iterator[Pair]:
+    """Combine pairs, so that there are fewer for each key, and never more than can be held in memory."""
+    kept: list[Pair] = []
+    for first in pairs:
+        batch = itertools.islice(pairs, COMBINED_AT_ONCE - 1)
+        kept = list(_reduced(combiner, _grouped(itertools.chain(kept, (first,), batch)).items()))
+    return iter(kept)
+
+
+def reduce_partition(reducer: Reducer | None, parts: list[_Pairs]) -> TaskResult:
+    """Reduce a partition on an engine, its keys one by one, in order."""
+    counters: Counter[str] = Counter()
+    token = _counters.set(counters)
+    try:
+        groups = _grouped(itertools.chain.from_iterable(zip(part.keys, part.values, strict=True) for part in parts))
+        pairs = list(_reduced(reducer or _all_pairs, groups.in_order()))
+        counters["keys"], counters["pairs out"] = len(groups.values), len(pairs)
+    finally:
+        _counters.reset(token)
+    return TaskResult([keep(pairs, "reduced pairs")], counters)
+
+
+def _reduced(reducer: Reducer, groups: Iterable[tuple[Any, list[Any]]]) -> Iterator[Pair]:
+    for key, values in groups:
+        yield from reducer(key, values)
+
+
+def _all_pairs(key: Any, values: list[Any]) -> Iterator[Pair]:
+    return ((key, value) for value in values)
+
+
+_PLAIN = frozenset({str, int, bytes})  # keys that stand for themselves
+
+
+class _Groups(NamedTuple):
+    """Values by the canonical form of their keys, and the first key of each group that has another form."""
+
+    values: dict[Any, list[Any]]
+    keys: dict[Any, Any]
+
+    def items(self) -> Iterator[tuple[Any, list[Any]]]:
+        """Yield keys and their values, in the order in which they came."""
+        keys = self.keys
+        return ((keys.get(stands_for, stands_for), values) for stands_for, values in self.values.items())
+
+    def in_order(self) -> Iterator[tuple[Any, list[Any]]]:
+        """Yield keys and their values, in increasing order of the keys."""
+        if not self.keys and len(set(map(type, self.values))) < 2:  # Python orders them
+            return ((key, self.values[key]) for key in sorted(self.values))
+        try:
+            return iter([(self.keys.get(at, at), self.values[at]) for at in sorted(self.values, key=order_of)])
+        except InvalidKey:  # came here by a partitioner of the user's, and is ordered as its class says
+            return iter(sorted(self.items(), key=itemgetter(0)))
+
+
+def _grouped(pairs: Iterable[Pair]) -> _Groups:
+    groups: defaultdict[Any, list[Any]] = defaultdict(list)
+    keys: dict[Any, Any] = {}
+    for key, value in pairs:
+        if type(key) in _PLAIN:
+            groups[key].append(value)
+        else:
+            stands_for = _canonical_or_own(key)
+            groups[stands_for].append(value)
+            keys.setdefault(stands_for, key)
+    return _Groups(groups, keys)
+
+
+def _canonical_or_own(key: Any) -> Any:
+    try:
+        return canonical(key)
+    except InvalidKey:  # came here by a partitioner of the user's, and is compared as its class says
+        hash(key)
+        return key
+
 
 SPLITS_PER_ENGINE = 2  # so that one that takes longer than others holds up little; each costs some milliseconds
 
@@ -31,8 +250,8 @@ class MapReduce:
     the same pairs for the same record each time.
 
     Args:
-        client: whose engines, or a load-balanced view of some of them.
-        partitions: into how many the keys are divided; the default is the number of engines.
+        client: the client of the cluster, or a load-balanced view of some engines.
+        partitions: the number of partitions of the keys; the default is the number of engines.
 
     Example:
         >>> def words(line):
@@ -43,10 +262,16 @@ class MapReduce:
         {'a': 2, 'rose': 2, 'is': 1}
     """
 
-    def __init__(self, client: Client | LoadBalancedView, partitions: int | None = None) -> None:
-        self._view = client if isinstance(client, LoadBalancedView) else client.load_balanced_view()
+    def __init__(self, client: ViewClient | LoadBalancedView, partitions: int | None = None) -> None:
+        fits = isinstance(client, LoadBalancedView) or check_client(client) is None
+        arg.check(
+            "MapReduce",
+            client=None if fits else arg.Unfit(client, "a Client or a load-balanced view", WrongType),
+            partitions=arg.whole(partitions, at_least=1, or_none=True),
+        )
+        self._view: LoadBalancedView = client if isinstance(client, LoadBalancedView) else client.load_balanced_view()
         engines = len(self._view)
-        self._partitions = partitions or engines
+        self._partitions = arg.plain(partitions) or engines
         self._splits = SPLITS_PER_ENGINE * engines
 
     def run(self, source: Source | Output | Iterable[Any], *steps: Step) -> Output:
@@ -58,10 +283,14 @@ class MapReduce:
             steps: at least one.
 
         Raises:
-            Exception: what a function raised on an engine.
+            Exception: the error of a function on an engine.
         """
         if not steps:
             raise TypeError("run() takes at least one step")
+        for step in steps:
+            arg.check("run", steps=arg.instance(step, Step, "steps"))
+        if not isinstance(source, Output) and not callable(source):
+            arg.check("run", source=arg.iterable(source, "a source of records, the output of a run, or an iterable"))
         for step in steps:
             if not isinstance(source, Output) and not callable(source):
                 source = items(source)
@@ -70,7 +299,7 @@ class MapReduce:
         return source
 
     def _run(self, source: Source | Output, step: Step) -> list[TaskResult]:
-        """What is made of each partition; the first has counted for all tasks."""
+        """Return the results of all partitions; the first has the counters of all tasks."""
         while True:
             splits = source.splits() if isinstance(source, Output) else source(self._splits)
             mapped: list[TaskResult] = []
@@ -94,10 +323,10 @@ class MapReduce:
 
 
 class Output:
-    """The pairs that a job has made. They are on the engines, and come here when they are asked for.
+    """The pairs that a job has made. They stay on the engines until they are asked for.
 
     Args:
-        make: runs the last step: what it has made of each partition.
+        make: runs the last step; returns the results of all partitions.
     """
 
     def __init__(self, make: Callable[[], list[TaskResult]]) -> None:
@@ -105,22 +334,29 @@ class Output:
         self._made = make()
 
     def __len__(self) -> int:
-        """How many partitions there are."""
+        """Return the number of partitions."""
         return len(self.partitions)
 
     def __iter__(self) -> Iterator[Pair]:
-        """The pairs, partition after partition, in increasing order of the keys that made them."""
+        """Iterate over the pairs, partition after partition, in increasing order of the keys that made them."""
         for index in range(len(self)):
             yield from self.partition(index)
 
     @property
     def partitions(self) -> list[RemoteValue]:
-        """Each partition where it is, a list of pairs: to be given to calls on engines."""
+        """References to the partitions, lists of pairs: to be passed to calls on engines."""
         self._made = self._made or self._make()
         return [task.parts[0] for task in self._made]
 
     def partition(self, index: int) -> list[Pair]:
-        """The pairs of one partition."""
+        """Return the pairs of one partition.
+
+        Raises:
+            InvalidArgument: if there is no such partition.
+        """
+        arg.check("partition", index=arg.whole(index))
+        if not -len(self) <= index < len(self):
+            raise WrongValue("partition", "index", index, f"the number of one of {len(self)} partitions")
         while True:
             try:
                 pairs: list[Pair] = self.partitions[index].get()
@@ -130,21 +366,21 @@ class Output:
                 return pairs
 
     def to_dict(self) -> dict[Any, Any]:
-        """All pairs, partition after partition."""
+        """Return all pairs, partition after partition."""
         return dict(iter(self))
 
     @property
     def counters(self) -> Counter[str]:
-        """What was counted by the functions of the last step, and how many records and pairs there were."""
+        """The counters of the last step's functions, and the numbers of records and pairs."""
         self._made = self._made or self._make()
         return sum((task.counters for task in self._made), Counter())
 
     def splits(self) -> list[Callable[[], Iterable[Any]]]:
-        """The partitions as input to another step."""
+        """Return the partitions as input to another step."""
         return [partial(iter, partition) for partition in self.partitions]
 
     def forget(self, lost: ObjectLost) -> bool:
-        """Make the pairs again when they are asked for, if this is one of theirs; whether it is."""
+        """Make the pairs again when they are asked for, if this object is one of theirs; return whether it is."""
         is_mine = holds(self._made, lost)
         self._made = [] if is_mine else self._made
         return is_mine
@@ -155,5 +391,5 @@ class Output:
 
 
 def holds(made: list[TaskResult], lost: ObjectLost) -> bool:
-    """Whether what an engine held that has died is among these results."""
+    """Return whether the lost object is among these results."""
     return any(part.engine_id == lost.holder for task in made for part in task.parts)

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nsactors.core.messages import Reference
+from nsactors.errors import WrongValue
 from nsactors.models.communicator import PROC_NULL, Communicator, communicators
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.messages import Reference
 
 if TYPE_CHECKING:
     from nsactors.views.direct import DirectView
 
-__all__ = ["Band", "Stencil"]
+__all__ = [
+    "Band",
+    "Stencil",
+]
 
 Update = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
@@ -24,8 +29,8 @@ class Band:
     Args:
         comm: the way to its neighbours.
         rows: an array of shape (k, ...).
-        halo: how many rows of each neighbour it sees; at most k.
-        edge: what is beyond the first and the last row of the whole array; None: it wraps round.
+        halo: the number of rows of each neighbour that it sees; at most k.
+        edge: the value beyond the first and the last row of the whole array; None: it wraps round.
     """
 
     def __init__(self, comm: Communicator, rows: np.ndarray[Any, Any], halo: int, edge: float | None) -> None:
@@ -36,7 +41,7 @@ class Band:
             self.below = self.below if comm.rank + 1 < comm.size else PROC_NULL
 
     def with_halo(self) -> np.ndarray[Any, Any]:
-        """The rows with those of the neighbours above and below: shape (halo + k + halo, ...)."""
+        """Return the rows with those of the neighbours above and below: shape (halo + k + halo, ...)."""
         first, last = self.rows[: self.halo], self.rows[-self.halo :]
         above = self.comm.sendrecv(last, dest=self.below, source=self.above)
         below = self.comm.sendrecv(first, dest=self.above, source=self.below)
@@ -44,7 +49,7 @@ class Band:
         return np.concatenate([nothing if above is None else above, self.rows, nothing if below is None else below])
 
     def step(self, update: Update, times: int) -> None:
-        """Replace the rows by ``update`` of them with their halo, so many times."""
+        """Replace the rows by ``update`` of the rows with their halo; do this ``times`` times."""
         for _ in range(times):
             rows = update(self.with_halo())
             if rows.shape != self.rows.shape:
@@ -58,9 +63,9 @@ class Stencil:
     Args:
         view: the engines.
         array: of shape (n, ...), with at least ``halo`` rows for each engine.
-        halo: how many rows beyond its own each engine sees.
-        edge: what is beyond the first and the last row; None: the array wraps round.
-        name: what each engine's :class:`Band` is bound to, to be looked at and changed between steps.
+        halo: the number of rows beyond its own that each engine sees.
+        edge: the value beyond the first and the last row, any number; None: the array wraps round.
+        name: the name of each engine's :class:`Band`, to be looked at and changed between steps.
 
     Raises:
         ValueError: if there are too few rows.
@@ -76,8 +81,19 @@ class Stencil:
         self, view: DirectView, array: np.ndarray[Any, Any], *, halo: int = 1, edge: float | None = 0.0,
         name: str = "band",
     ) -> None:  # fmt: skip
-        if halo < 1 or len(array) < halo * len(view):
-            raise ValueError(f"{len(array)} rows are too few for {len(view)} engines with a halo of {halo}, at least 1")
+        from nsactors.views.direct import DirectView  # deferred: engines import this module too, and have no views
+
+        arg.check(
+            "Stencil",
+            view=arg.instance(view, DirectView, "a direct view"),
+            array=arg.instance(array, np.ndarray, "an array"),
+            halo=arg.whole(halo, at_least=1),
+            edge=arg.number(edge, or_none=True, finite=False),
+            name=arg.identifier(name),
+        )
+        if array.ndim < 1 or len(array) < halo * len(view):
+            takes = f"at least {halo * len(view)} rows, {halo} for each of {len(view)} engines with this halo"
+            raise WrongValue("Stencil", "array", array, takes)
         self._view, self._name = view, name
         self._service = communicators(view, f"{name}_comm")
         view.scatter(name, array, block=True)
@@ -89,17 +105,18 @@ class Stencil:
         Args:
             update: called on each engine with its rows and those beyond them, an array of shape
                 (halo + k + halo, ...), which is not to be changed; returns the k new rows.
-            times: how often.
+            times: the number of steps.
         """
+        arg.check("step", update=arg.function(update), times=arg.whole(times, at_least=0))
         self._view.apply_sync(Band.step, Reference(self._name), update, times)
 
     def array(self) -> np.ndarray[Any, Any]:
-        """The whole array, brought here."""
+        """Return the whole array."""
         whole: np.ndarray[Any, Any] = self._view.gather(f"{self._name}.rows", block=True)
         return whole
 
     def close(self) -> None:
-        """End it."""
+        """Close the service that carries the rows."""
         self._service.close()
 
 

@@ -5,31 +5,34 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from nsactors.core.tuple_space import Ask, Begin, Collect, Count, Finish, Forget, Item, Out, TupleSpaces
-from nsactors.core.tuples import header_of, is_plain, template_of
 from nsactors.errors import CapabilityError
+from nsactors.protocol import arguments as arg
+from nsactors.services.tuple_index import header_of, is_plain, template_of
+from nsactors.services.tuple_space import Ask, Begin, Collect, Count, Finish, Forget, Item, Out, TupleSpaces
 
 if TYPE_CHECKING:
-    from nsactors.client import Client
     from nsactors.results import AsyncResult
-    from nsactors.transport.hosting import Service
+    from nsactors.services.service import Service
+    from nsactors.views.base import ViewClient
 
-__all__ = ["TupleSpace"]
+__all__ = [
+    "TupleSpace",
+]
 
 
 class TupleSpace:
     """A bag of tuples that clients and engines share, as in Linda.
 
-    Who wants a tuple says what it is like with a *template*: each field is a value, which must be equal and of the same
+    A *template* describes the tuples that a caller wants: each field is a value, which must be equal and of the same
     type, or a type, whose instances match (``object`` takes anything, ``int | str`` either; ``int`` takes no bool).
-    Whoever waits for a tuple uses no processor time, and is served in the order of coming. A tuple that does not reach
-    its taker, because that was interrupted, ran out of time or has died, stays in the space.
+    A caller that waits for a tuple uses no processor time; callers are served in the order of their calls. A tuple that
+    does not reach its caller, because that was interrupted, ran out of time or has died, stays in the space.
 
     Push it to engines, or give it to functions that are called there: it is the same space everywhere. Arrays that come
     out of it are read-only.
 
     Args:
-        client: of the cluster that holds the space.
+        client: the client of the cluster that holds the space.
         name: spaces of the same name are one.
 
     Example:
@@ -42,16 +45,19 @@ class TupleSpace:
         2
     """
 
-    def __init__(self, client: Client, name: str = "main") -> None:
-        self._client: Client | None = client
+    def __init__(self, client: ViewClient, name: str = "main") -> None:
+        from nsactors.views.base import check_client  # deferred: engines import this module too, and have no views
+
+        arg.check("TupleSpace", client=check_client(client), name=arg.text(name))
+        self._client: ViewClient | None = client
         self.name = name
         self._service: Service = client.host(TupleSpaces(), "tuple spaces")
 
     def out(self, *fields: Any) -> None:
         """Put a tuple into the space.
 
-        It does not wait until the tuple is there; what this process asks for later, what engines are asked for later,
-        and, on an engine, what follows the call that runs, finds it there.
+        It does not wait until the tuple is there. Later calls of this process, later calls to engines, and on an engine
+        the calls that follow the running one, find it there.
 
         Raises:
             SerializationError: if a field cannot be pickled.
@@ -62,7 +68,7 @@ class TupleSpace:
         """Take a tuple, and wait for it if there is none.
 
         Args:
-            template: what it is to be like.
+            template: describes the tuple.
             timeout: seconds; None: as long as it takes.
 
         Raises:
@@ -70,14 +76,16 @@ class TupleSpace:
             TypeError: if a value in the template cannot be compared, such as a list: give its type.
             ServiceClosed: if the space is closed meanwhile.
         """
+        arg.check("in_", timeout=arg.seconds(timeout))
         found = self._ask(template, timeout, takes=True, waits=True)
-        assert found is not None, "who waits is given a tuple"
+        assert found is not None, "a caller that waits is given a tuple"
         return found
 
     def rd(self, *template: Any, timeout: float | None = None) -> tuple[Any, ...]:
-        """A copy of a tuple, which stays; as :meth:`in_`."""
+        """Return a copy of a tuple, which stays; as :meth:`in_`."""
+        arg.check("rd", timeout=arg.seconds(timeout))
         found = self._ask(template, timeout, takes=False, waits=True)
-        assert found is not None, "who waits is given a tuple"
+        assert found is not None, "a caller that waits is given a tuple"
         return found
 
     def inp(self, *template: Any) -> tuple[Any, ...] | None:
@@ -85,7 +93,7 @@ class TupleSpace:
         return self._ask(template, None, takes=True, waits=False)
 
     def rdp(self, *template: Any) -> tuple[Any, ...] | None:
-        """A copy of a tuple, which stays; None if there is none now."""
+        """Return a copy of a tuple, which stays; None if there is none now."""
         return self._ask(template, None, takes=False, waits=False)
 
     def eval(self, *fields: Any) -> AsyncResult:
@@ -113,27 +121,28 @@ class TupleSpace:
             )
         live = uuid.uuid4().hex
         self._service.call(Begin(self.name, live))
-        return self._client.load_balanced_view().apply_async(_compute, self, live, fields)
+        result: AsyncResult = self._client.load_balanced_view().apply_async(_compute, self, live, fields)
+        return result
 
     def collect(self, target: TupleSpace | str, *template: Any) -> int:
-        """Move all tuples that match to another space, in one step; how many."""
+        """Move all tuples that match to another space, in one step; return their number."""
         return self._collect(target, template, copies=False)
 
     def copy_collect(self, target: TupleSpace | str, *template: Any) -> int:
-        """Copy all tuples that match to another space, in one step; how many."""
+        """Copy all tuples that match to another space, in one step; return their number."""
         return self._collect(target, template, copies=True)
 
     def __len__(self) -> int:
-        """How many tuples there are."""
+        """Return the number of tuples."""
         return self._count()[0]
 
     @property
     def waiting(self) -> int:
-        """How many wait here for a tuple."""
+        """The number of callers that wait here for a tuple."""
         return self._count()[1]
 
     def close(self) -> None:
-        """Empty the space; who waits in it gets ``ServiceClosed``. Whoever uses its name again begins anew."""
+        """Empty the space; callers that wait in it get ``ServiceClosed``. Its name may be used again."""
         self._service.call(Forget(self.name))
 
     def __repr__(self) -> str:
@@ -160,6 +169,8 @@ class TupleSpace:
         return None if found is None else self._fields(found[1])
 
     def _collect(self, target: TupleSpace | str, template: tuple[Any, ...], *, copies: bool) -> int:
+        call = "copy_collect" if copies else "collect"
+        arg.check(call, target=arg.instance(target, (str, TupleSpace), "a tuple space, or the name of one"))
         name = target if isinstance(target, str) else target.name
         count: int = self._service.call(Collect(self.name, name, template_of(template), copies))
         return count
@@ -170,7 +181,7 @@ class TupleSpace:
 
 
 def _compute(space: TupleSpace, live: str, fields: tuple[Any, ...]) -> None:
-    """What an engine does for :meth:`TupleSpace.eval`."""
+    """Compute a tuple on an engine for :meth:`TupleSpace.eval`."""
     service = space._service
     try:
         values = tuple(field() if callable(field) and not isinstance(field, type) else field for field in fields)

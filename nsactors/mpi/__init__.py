@@ -1,15 +1,12 @@
-"""MPI: engines as the ranks of one world, without ``mpiexec``, at any time after they have started.
+"""MPI: engines as the ranks of one world, without ``mpiexec``, at any time after their start.
 
-::
+A :class:`World` lets engines initialise MPI together through a PMI server in the client's process; if a rank dies, it
+ends the calls of the others::
 
-    world      a world, what becomes of it when a member dies, and how it is made anew
-    forming    making one; ending what engines do for one that is over
-    joining    what is called on the engines
-    server     where they meet: sockets around ``pmi``
-    spawning   processes that ranks start themselves
-    pmi        what MPICH asks its process manager for
-
-MPI itself is mpi4py's and MPICH's, from the extra ``mpi``; nothing here imports them but on engines.
+    world        MPI worlds of engines: form, break and form again
+    engine_side  functions that join an engine to a world
+    pmi          the PMI-1 wire protocol that MPICH speaks to its process manager
+    pmi_server   the PMI server of a world, and processes that ranks start
 """
 
 from nsactors.mpi.world import World, WorldState

@@ -1,8 +1,8 @@
-"""What MPICH asks its process manager for: the server's side of the PMI-1 wire protocol, version 1.1.
+"""The server's side of PMI-1, version 1.1, the wire protocol that MPICH speaks to its process manager.
 
-A process that finds ``PMI_PORT`` and ``PMI_ID`` in its environment connects, says its id, and is told its rank. Then
-the processes exchange their addresses: each puts keys, all meet at a barrier, each gets the others' keys. Messages are
-lines of ``key=value`` pairs. Flux describes the protocol in its RFC 13.
+A process that finds ``PMI_PORT`` and ``PMI_ID`` in its environment connects, sends its id and is told its rank. Then
+the processes exchange their addresses: each puts keys, all meet at a barrier, each gets the keys of the others.
+Messages are lines of ``key=value`` pairs. Flux describes the protocol in its RFC 13.
 
 Lines and peers in, messages out: no sockets here.
 """
@@ -14,29 +14,27 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
-__all__ = ["LINE_BYTES", "Command", "Exchange", "Refuse", "Send", "Spawn", "process_mapping"]
-
 KEY_BYTES = 64
 VALUE_BYTES = 4096
 LINE_BYTES = 8192
-"""The longest line that anybody may send."""
+"""The longest line that a peer may send."""
 
 
 class Send(NamedTuple):
-    """Send this to that peer: a line, or several."""
+    """Send one or several lines to a peer."""
 
     peer: int
     text: str
 
 
 class Refuse(NamedTuple):
-    """Close the connection of that peer: it does not belong here."""
+    """Close the connection of a peer that does not belong to this world."""
 
     peer: int
 
 
 class Command(NamedTuple):
-    """Start so many processes, in a folder if one is named."""
+    """Start processes with these arguments, in a folder if one is given."""
 
     arguments: tuple[str, ...]
     processes: int
@@ -44,7 +42,7 @@ class Command(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Start processes for that peer, as a world of their own, which has these values from the beginning."""
+    """Start processes for a peer, as a world of their own that has these values from the start."""
 
     peer: int
     commands: tuple[Command, ...]
@@ -55,10 +53,10 @@ Effect = Send | Refuse | Spawn
 
 
 def process_mapping(places: Sequence[object]) -> str:
-    """Which ranks share a machine, in the notation of MPICH.
+    """Return the ranks that share a machine, in MPICH's notation.
 
     Args:
-        places: for each rank, anything that is equal for those on one machine.
+        places: a place for each rank, equal for ranks on one machine.
 
     Example:
         >>> process_mapping(["a", "a", "b"])
@@ -71,13 +69,13 @@ def process_mapping(places: Sequence[object]) -> str:
 
 @dataclass(slots=True)
 class Exchange:
-    """One world's ranks as they join it.
+    """The ranks of one world as they join it.
 
     Args:
-        ids: for each rank, what its process says to be let in; each is good for one connection.
-        name: of the world, unique.
+        ids: for each rank the id that admits its process; each is good for one connection.
+        name: the unique name of the world.
         mapping: see :func:`process_mapping`.
-        given: values that are there from the beginning.
+        given: values that exist from the start.
     """
 
     ids: Sequence[int]
@@ -89,22 +87,22 @@ class Exchange:
     _values: dict[str, str] = field(init=False)
     _waiting: list[int] = field(init=False, default_factory=list)
     _published: dict[str, str] = field(init=False, default_factory=dict)
-    _orders: dict[int, list[dict[str, str]]] = field(init=False, default_factory=dict)  # by peer, of processes
-    _ordering: set[int] = field(init=False, default_factory=set)  # who is in the middle of one
+    _orders: dict[int, list[dict[str, str]]] = field(init=False, default_factory=dict)  # orders of processes by peer
+    _ordering: set[int] = field(init=False, default_factory=set)  # peers in the middle of an order
 
     def __post_init__(self) -> None:
         self._admissible = {str(number): rank for rank, number in enumerate(self.ids)}
         self._values = dict(self.given)
-        if len(self.mapping) <= VALUE_BYTES:  # without it MPICH goes by the names of the machines
+        if len(self.mapping) <= VALUE_BYTES:  # without it MPICH compares the names of the machines
             self._values["PMI_process_mapping"] = self.mapping
 
     @property
     def missing(self) -> list[int]:
-        """The ranks that have not come yet."""
+        """Return the ranks that have not joined yet."""
         return list(self._admissible.values())
 
     def handle(self, peer: int, line: str) -> list[Effect]:
-        """What a peer has said, and what follows."""
+        """Handle a line from a peer; return the effects."""
         line = line.rstrip("\n")
         if peer in self._ordering or (peer in self._ranks and line == "mcmd=spawn"):
             return self._order(peer, line)
@@ -142,11 +140,11 @@ class Exchange:
         if rank is None:
             return [Refuse(peer)]
         self._ranks[peer] = rank
-        told = ("initack rc=0", f"set size={len(self.ids)}", f"set rank={rank}", "set debug=0")
-        return [Send(peer, "\n".join(f"cmd={line}" for line in told))]
+        lines = ("initack rc=0", f"set size={len(self.ids)}", f"set rank={rank}", "set debug=0")
+        return [Send(peer, "\n".join(f"cmd={line}" for line in lines))]
 
     def _put(self, peer: int, key: str, line: str) -> Send:
-        # A value may hold blanks and equal signs; it is what comes last.
+        # The value comes last and may hold blanks and equal signs.
         value = line.partition(" value=")[2]
         if not key or len(key) > KEY_BYTES or len(value) > VALUE_BYTES or key in self._values:
             return Send(peer, "cmd=put_result rc=-1 msg=invalid_or_duplicate_key")
@@ -158,21 +156,21 @@ class Exchange:
             return Send(peer, "cmd=get_result rc=-1 msg=key_not_found value=unknown")
         return Send(peer, f"cmd=get_result rc=0 msg=success value={self._values[key]}")
 
-    def _name(self, peer: int, what: str, service: str, line: str) -> Send:
-        if (service in self._published) == (what == "publish"):
-            return Send(peer, f"cmd={what}_result rc=1 info=no_such_or_already_published_service")
+    def _name(self, peer: int, verb: str, service: str, line: str) -> Send:
+        if (service in self._published) == (verb == "publish"):
+            return Send(peer, f"cmd={verb}_result rc=1 info=no_such_or_already_published_service")
         found = ""
-        match what:
+        match verb:
             case "publish":
                 self._published[service] = line.partition(" port=")[2]
             case "unpublish":
                 del self._published[service]
             case _:
                 found = f" port={self._published[service]}"
-        return Send(peer, f"cmd={what}_result rc=0 info=ok{found}")
+        return Send(peer, f"cmd={verb}_result rc=0 info=ok{found}")
 
     def _order(self, peer: int, line: str) -> list[Effect]:
-        """Take a line of an order to start processes, of which several may follow each other."""
+        """Take a line of an order of processes; several orders may follow each other."""
         orders = self._orders.setdefault(peer, [])
         if line == "mcmd=spawn":
             self._ordering.add(peer)

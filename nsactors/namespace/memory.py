@@ -1,29 +1,30 @@
-"""How much memory names, values and this process take."""
+"""Memory of names, values and this process.
+
+Sizes are read without running code of the values' classes, so a control thread can measure a namespace in use.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import os
-import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GetSetDescriptorType, ModuleType
 from typing import Any
 
-from nsactors.core.memory import NameMemory, NamespaceMemory, ProcessMemory, Size
+from nsactors.protocol.engine_info import NameMemory, NamespaceMemory, ProcessMemory, Size
+from nsactors.protocol.process import imported
 
-__all__ = ["keep_freed_memory", "namespace_memory", "process_memory", "size_of"]
+SAMPLE = 1_000  # parts of a large container that are measured; the others are taken to be like them
+FEW = 10  # parts that are measured in any case
+BUDGET = 10_000  # values measured in total, roughly: about 30 ms
 
-SAMPLE = 1_000  # parts of a large container: the others are taken to be like them
-FEW = 10  # parts that are looked at in any case
-BUDGET = 10_000  # values looked at, more or less: about 30 ms
-
-# What leads from a value to half of the process.
+# Objects that lead from a value to half of the process.
 _ELSEWHERE = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, FrameType)
 _PROMPT_NAMES = frozenset({"In", "exit", "quit", "get_ipython", "open"})  # every IPython has these
-_SHARED = frozenset({"ray", "mmap"})  # packages of what stands for shared memory
+_SHARED = frozenset({"ray", "mmap"})  # packages whose buffers are shared memory
 
 # Parameters of mallopt, and the variables by which glibc lets users set them. The most that it takes for the second one
 # is 32 MB.
@@ -31,11 +32,11 @@ _MALLOC = ((-1, "MALLOC_TRIM_THRESHOLD_", 64 * 1024 * 1024), (-3, "MALLOC_MMAP_T
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep up to 64 MB that have been freed, for the next arrays; whether that is done.
+    """Let this process keep up to 64 MB of freed memory for the next arrays; return whether that worked.
 
-    By default the C library gives back most of it at once, and the kernel clears every page when it is asked for again:
+    By default the C library returns most of it at once, and the kernel clears every page when it is requested again:
     half of the time that NumPy needs for temporary arrays of some megabytes. A user's own settings in the environment
-    go before, and other C libraries do as they like.
+    take precedence, and other C libraries are left alone.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -46,27 +47,32 @@ def keep_freed_memory() -> bool:
 
 
 def namespace_memory(names: Mapping[str, Any], top: int) -> NamespaceMemory:
-    """The ``top`` largest names that a user made, and what all of them hold; callable while they change.
+    """Return the ``top`` largest of the user's names, and the size of all; callable while they change.
 
-    Modules are left out, and names that begin with an underscore: IPython's last results, which are in ``Out`` too.
+    Modules are left out, and so are names that begin with an underscore: IPython's last results, which are in ``Out``
+    too.
     """
-    made = {
-        name: value
-        for name, value in list(names.items())
-        if not name.startswith("_") and name not in _PROMPT_NAMES and not isinstance(value, ModuleType)
-        if name != "Out" or value
-    }
-    sized = [NameMemory(name, _type_name(value), size_of([value])) for name, value in made.items()]
+    made = {name: value for name, value in user_names(names).items() if not isinstance(value, ModuleType)}
+    sized = [NameMemory(name, type_name_of(value), size_of([value])) for name, value in made.items()]
     sized.sort(key=lambda one: (-one.size.total, one.name))
     return NamespaceMemory(tuple(sized[:top]), len(sized[top:]), size_of(made.values()))
 
 
-def size_of(values: Iterable[object]) -> Size:
-    """How much memory values take, with all that they hold, each part once: a good guess.
+def user_names(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names of a namespace that are the user's, not those of Python or of IPython's prompt."""
+    return {
+        name: value
+        for name, value in list(names.items())
+        if not name.startswith("_") and name not in _PROMPT_NAMES and (name != "Out" or value)
+    }
 
-    Arrays count by their ``nbytes``, and so does what compiled code holds and gives such an attribute; anything else as
-    ``sys.getsizeof`` says. Of large containers a sample is looked at. No Python code of the values' classes is run, so
-    this can be called from any thread.
+
+def size_of(values: Iterable[object]) -> Size:
+    """Estimate the memory of values with all that they hold, each part counted once.
+
+    Arrays count by ``nbytes``, and so do objects of compiled classes that have this attribute; other objects count by
+    ``sys.getsizeof``. Large containers are sampled. No Python code of the values' classes runs, so any thread can call
+    this.
     """
     seen = {id(value): value for value in values}
     waiting = deque((value, 1.0) for value in seen.values())
@@ -80,30 +86,30 @@ def size_of(values: Iterable[object]) -> Size:
         own += weight * size.own
         shared += weight * size.shared
         room = max(FEW, min(SAMPLE, (BUDGET - looked_at) // (len(waiting) + 1)))
-        # An odd step: the parts of a dictionary are a key and a value in turn.
+        # An odd step, since the parts of a dictionary are keys and values in turn.
         chosen = parts[:: (len(parts) // room) | 1] if len(parts) > room else parts
         weight *= count / max(1, len(chosen))
         for part in chosen:
             if id(part) not in seen and not isinstance(part, _ELSEWHERE):
-                seen[id(part)] = part  # held, so that its id stays its own
+                seen[id(part)] = part  # held, so that its id is not reused
                 waiting.append((part, weight))
     return Size(round(own), round(shared))
 
 
 def process_memory() -> ProcessMemory | None:
-    """What this process takes; None on systems that do not tell."""
+    """Return the memory of this process; None on systems that do not report it."""
+    import psutil  # deferred: 35 ms, except on engines, where Ray has imported it
+
     try:
-        with open("/proc/self/smaps_rollup") as file:
-            kilobytes = {name: int(number) for name, number in re.findall(r"(\w+):\s+(\d+) kB", file.read())}
-    except OSError:
+        memory = psutil.Process().memory_full_info()
+    except psutil.Error:
         return None
-    unique = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return ProcessMemory(unique * 1024, kilobytes["Rss"] * 1024)
+    return ProcessMemory(memory.uss, memory.rss)
 
 
 def _parts(value: object) -> tuple[list[Any], int]:
-    """What a value refers to, or a sample of it; and how many that are."""
-    if _is_array(value):  # whose items the garbage collector does not know
+    """Return the objects that a value refers to, or a sample of them, and their number."""
+    if _is_array(value):  # the garbage collector does not know the items of an array
         array: Any = value
         if not array.dtype.hasobject:
             return [], 0
@@ -115,32 +121,33 @@ def _parts(value: object) -> tuple[list[Any], int]:
 
 
 def _size(value: object, *, alone: bool) -> Size:
-    """The size of a value without its parts, of which it has none if it is ``alone``."""
+    """Return the size of a value without its parts; ``alone`` says that it has none."""
     kind = type(value)
     if _is_array(value):
         array: Any = value
         memory = type(_memory_of(array)).__module__.partition(".")[0]
         return Size(0, array.nbytes) if memory in _SHARED else Size(array.nbytes, 0)
-    # What a class says itself may count the parts too, or fail.
+    # A class's own `__sizeof__` may count the parts too, or fail.
     own = object.__sizeof__(value) if isinstance(kind.__sizeof__, FunctionType) else sys.getsizeof(value)
     nbytes = getattr(kind, "nbytes", None)
     return Size(max(own, nbytes.__get__(value)) if alone and isinstance(nbytes, GetSetDescriptorType) else own)
 
 
 def _is_array(value: object) -> bool:
-    numpy = sys.modules.get("numpy")
+    numpy = imported("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def _memory_of(array: Any) -> object:
-    """What an array is a view of, in the end; itself if it is none."""
+    """Follow an array's bases to the object that owns its memory; the array itself if it is no view."""
     memory = array
     while (base := memory.obj if isinstance(memory, memoryview) else getattr(memory, "base", None)) is not None:
         memory = base
     return memory
 
 
-def _type_name(value: object) -> str:
+def type_name_of(value: object) -> str:
+    """Return the name of a value's class; of an array also its type and shape."""
     name = type(value).__name__
     if _is_array(value):
         array: Any = value

@@ -1,4 +1,4 @@
-"""A namespace: names, and the operations that make them evolve."""
+"""A namespace: names, and the operations that change them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from nsactors.core.functions import keeping_builtins
-from nsactors.core.messages import Apply, Execute, Operation, Pull, Push, Reset, TakeSnapshot
-from nsactors.core.payload import Payload, unpack
-from nsactors.core.remote_value import RemoteValue
-from nsactors.namespace.gate import run_user_code
-from nsactors.namespace.plain_shell import complete_names, describe
-from nsactors.namespace.shell import Completions, Shell
+from nsactors.namespace.interrupts import run_user_code
+from nsactors.namespace.plain_shell import Completions, Shell, complete_names, describe
+from nsactors.namespace.programs import assignments
+from nsactors.protocol.functions import keeping_builtins
+from nsactors.protocol.messages import Apply, Execute, Operation, Pull, Push, Reset, TakeSnapshot
+from nsactors.protocol.serialize import Payload, RemoteValue, unpack
 
-__all__ = ["Namespace"]
+OnCall = Callable[[Any, tuple[Any, ...], dict[str, Any]], object]
+"""Takes a function, its arguments, and those by name."""
 
 
 class Namespace:
-    """Runs operations in a shell, one at a time, and gives back their values.
+    """Run operations in a shell, one at a time, and return their values.
 
-    Whatever user code raises is raised here, ``SystemExit`` and ``KeyboardInterrupt`` included.
+    Errors of user code are raised here, ``SystemExit`` and ``KeyboardInterrupt`` included.
 
     Args:
-        names: the dictionary user code runs in.
-        make_shell: makes the shell when the first cell arrives; most of what it costs is importing IPython, which calls
+        names: the dictionary in which user code runs.
+        make_shell: makes the shell when the first cell arrives; most of its cost is the import of IPython, which calls
             and data do not need.
-        keep: puts aside the value of a name or expression that is pulled as a reference.
+        keep: stores the value of a name or expression that is pulled as a reference.
     """
 
     def __init__(
@@ -39,14 +39,15 @@ class Namespace:
         self._make_shell = make_shell
         self._keep = keep
         self._made_shell: Shell | None = None
+        self.pushed = ""
 
     @property
     def execution_count(self) -> int:
-        """The number the next cell will have."""
+        """Return the number that the next cell will have."""
         return self._made_shell.execution_count if self._made_shell else 1
 
     def number_cells(self, number: int) -> None:
-        """Let the next cell have this number."""
+        """Set the number of the next cell."""
         self._shell.execution_count = number
 
     @property
@@ -55,8 +56,14 @@ class Namespace:
             self._made_shell = self._make_shell(self.names)
         return self._made_shell
 
-    def run(self, operation: Operation, payload: Payload | None) -> Any:
-        """Carry out one operation; its value is what the caller gets."""
+    def run(self, operation: Operation, payload: Payload | None, on_call: OnCall | None = None) -> Any:
+        """Run one operation and return its value.
+
+        Args:
+            operation: the operation.
+            payload: its function, arguments or values.
+            on_call: called with a function and its arguments before the function runs.
+        """
         match operation:
             case Execute(code, silent, store_history):
                 self._shell.run_cell(code, silent=silent, store_history=store_history)
@@ -64,9 +71,14 @@ class Namespace:
             case Apply(_, copy):
                 with keeping_builtins(self.names):
                     function, args, kwargs = self._load(payload, stays=False, copy=copy)
+                    if on_call is not None:
+                        on_call(function, args, kwargs)
                     return run_user_code(function, *args, **kwargs)
             case Push(copy):
-                self.names.update(self._load(payload, stays=True, copy=copy))
+                values = self._load(payload, stays=True, copy=copy)
+                # Now, since later changes have code of their own. A scalar takes 1 us.
+                self.pushed = assignments(values)
+                self.names.update(values)
                 return None
             case Pull(expressions, single, as_ref):
                 values = [self._evaluate(expression) for expression in expressions]
@@ -79,13 +91,18 @@ class Namespace:
             case TakeSnapshot():
                 raise AssertionError("a snapshot is taken by the journal of a namespace")
 
+    def close_shell(self) -> None:
+        """Release the objects that the shell keeps beside the names; no operation may follow."""
+        if self._made_shell is not None:
+            self._made_shell.close()
+
     def complete(self, code: str, cursor: int) -> Completions:
-        """Names that complete ``code`` at ``cursor``; callable from another thread while a cell runs."""
+        """Return names that complete ``code`` at ``cursor``; callable from another thread while a cell runs."""
         shell = self._made_shell
         return shell.complete(code, cursor) if shell else complete_names(self.names, code, cursor)
 
     def inspect(self, name: str, detail: int) -> str | None:
-        """What ``name`` is, for people; None if there is no such name. Callable from another thread."""
+        """Describe ``name`` for people; None if it is not bound. Callable from another thread."""
         shell = self._made_shell
         return shell.inspect(name, detail) if shell else describe(self.names, name, detail)
 

@@ -1,7 +1,7 @@
-"""A shell of plain Python, for namespaces that share one process.
+"""Shells: the interface, one in plain Python, and the sources of cells for tracebacks.
 
-IPython allows one shell per process: several fight over ``__main__``, the display hook and the streams. This one
-keeps the parts of it that need no process of their own: ``In``, ``Out``, ``_``, the value of a last expression,
+IPython allows one shell per process: several would compete for ``__main__``, the display hook and the streams. The
+plain shell has the parts that need no process of their own: ``In``, ``Out``, ``_``, the value of a last expression,
 top-level ``await``.
 """
 
@@ -14,44 +14,151 @@ import itertools
 import linecache
 import re
 import rlcompleter
+import weakref
+from collections.abc import Iterator
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from nsactors.core.messages import ExecuteResult
-from nsactors.namespace.cell_sources import CellSources
-from nsactors.namespace.gate import CellLoop, run_user_code
-from nsactors.namespace.output import Output
-from nsactors.namespace.shell import KEPT_CELLS, Completions, forget_input
+from nsactors.namespace.interrupts import CellEventLoop, run_user_code
+from nsactors.namespace.mentions import parse_code
+from nsactors.namespace.output import OutputRecorder
+from nsactors.protocol.messages import ExecuteResult
 
-__all__ = ["PlainShell", "complete_names", "describe", "fresh_names"]
+KEPT_CELLS = 1_000  # cells with source and results in the histories; IPython keeps as many results
+
+
+class Completions(NamedTuple):
+    """Completions of the text between ``start`` and ``end``."""
+
+    matches: tuple[str, ...]
+    start: int
+    end: int
+
+
+class Shell(Protocol):
+    """Run cells in a dictionary of names, and show their displays."""
+
+    names: dict[str, Any]
+    execution_count: int
+
+    def run_cell(self, code: str, *, silent: bool, store_history: bool) -> None:
+        """Run a cell; its error is raised here."""
+        ...
+
+    def reset(self) -> None:
+        """Remove every name of the user, and the histories."""
+        ...
+
+    def close(self) -> None:
+        """Release the objects kept beside the names, and files made for the user."""
+        ...
+
+    def complete(self, code: str, cursor: int) -> Completions:
+        """Return names that complete ``code`` at ``cursor``."""
+        ...
+
+    def inspect(self, name: str, detail: int) -> str | None:
+        """Describe ``name`` as ``name?`` does (``name??`` with detail 1); None if it is not bound."""
+        ...
+
+
+def forget_input(inputs: list[str], number: int) -> None:
+    """Empty the source of an old cell; the other cells keep their numbers."""
+    if 0 < number < len(inputs):
+        inputs[number] = ""
+
+
+_SOME = 100  # kept sources; a search for unused ones among fewer is not worth its time
+
+
+class CellSources:
+    """Drop the source of a cell at the next cell, or later, as soon as no function of it can run any more.
+
+    Failures carry their source lines, so those of a finished cell are needed again only if a function or class that it
+    defined fails later. The sources of a hundred thousand cells would take 90 MB.
+    """
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._kept: dict[str, list[weakref.ref[CodeType]]] = {}
+        self._many = _SOME
+
+    def begin(self, filename: str) -> list[str]:
+        """Note that a cell with this file name comes next; return the file names whose sources have been dropped."""
+        gone = [self._last] if self._last and not self._is_needed(self._last) else []
+        if len(self._kept) > self._many:
+            gone += [name for name in self._kept if name not in gone and not self._is_needed(name)]
+            self._many = _SOME + 2 * (len(self._kept) - len(gone))  # so that a search of all is rare
+        for name in gone:
+            self._kept.pop(name, None)
+            linecache.cache.pop(name, None)
+        self._last = filename
+        return gone
+
+    def compiled(self, code: CodeType) -> None:
+        """Note the code of the cell that has begun, or of one of its statements."""
+        if defined := [weakref.ref(inner) for inner in _codes_in(code)]:
+            self._kept.setdefault(self._last, []).extend(defined)
+
+    def _is_needed(self, filename: str) -> bool:
+        codes = self._kept.get(filename)
+        return codes is not None and any(code() is not None for code in codes)
+
+
+def _codes_in(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code of functions, classes and comprehensions in this one; each may outlive it."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes_in(constant)
+
 
 _MAGIC = re.compile(r"^\s*(%{1,2}\w|!)", re.MULTILINE)
 
 
 class PlainShell:
-    """Runs cells with ``compile`` and ``exec`` in ``names``."""
+    """Run cells with ``compile`` and ``exec`` in ``names``.
 
-    def __init__(self, engine_id: int, names: dict[str, Any], output: Output, cell_loop: CellLoop) -> None:
+    Args:
+        engine_id: the engine.
+        names: the names.
+        output: records the values of cells.
+        cell_loop: runs ``await``.
+        history: gets the histories ``In``, ``Out`` and ``_``; by default, they are among the names.
+    """
+
+    def __init__(
+        self,
+        engine_id: int,
+        names: dict[str, Any],
+        output: OutputRecorder,
+        cell_loop: CellEventLoop,
+        history: dict[str, Any] | None = None,
+    ) -> None:
         self.names = names
+        self._history = names if history is None else history
         self.execution_count = 1
         self._engine_id = engine_id
         self._output = output
         self._cell_loop = cell_loop
         self._cell_numbers = itertools.count(1)
         self._sources = CellSources()
-        names.update(In=[""], Out={})
+        self._history.update(In=[""], Out={})
 
     def reset(self) -> None:
-        """Forget every name the user made, and the histories."""
+        """Remove every name of the user, and the histories."""
         self.names.clear()
         self.names.update(fresh_names(), In=[""], Out={})
         self.execution_count = 1
 
+    def close(self) -> None:
+        """Do nothing: all objects of this shell are bound to names."""
+
     def run_cell(self, code: str, *, silent: bool, store_history: bool) -> None:
-        """Run a cell; what it raised is raised here."""
+        """Run a cell; its error is raised here."""
         store_history = store_history and not silent
         if store_history:
-            self.names["In"].append(code)
+            self._history["In"].append(code)
         try:
             self._run(code, show=not silent)
         finally:
@@ -60,11 +167,11 @@ class PlainShell:
                 self.execution_count += 1
 
     def _forget_cell(self, number: int) -> None:
-        """Forget a cell that came long ago, and its result."""
-        forget_input(self.names["In"], number)
-        results = self.names.get("Out")
+        """Drop an old cell and its result."""
+        forget_input(self._history["In"], number)
+        results = self._history.get("Out")
         if isinstance(results, dict) and results.pop(number, None) is not None:
-            self.names.pop(f"_{number}", None)
+            self._history.pop(f"_{number}", None)
 
     def _run(self, code: str, *, show: bool) -> None:
         filename = f"<engine {self._engine_id}, cell {next(self._cell_numbers)}>"
@@ -80,7 +187,7 @@ class PlainShell:
 
     def _parse(self, code: str, filename: str) -> ast.Module:
         try:
-            return ast.parse(code, filename)
+            return parse_code(code, filename)
         except SyntaxError as error:
             if _MAGIC.search(code):
                 error.add_note(
@@ -97,30 +204,30 @@ class PlainShell:
 
     def _show(self, value: Any) -> None:
         text = run_user_code(repr, value)
-        self.names["Out"][self.execution_count] = value
-        self.names.update(_=value, **{f"_{self.execution_count}": value})
+        self._history["Out"][self.execution_count] = value
+        self._history.update(_=value, **{f"_{self.execution_count}": value})
         self._output.show(ExecuteResult(self.execution_count, {"text/plain": text}, {}))
 
     def complete(self, code: str, cursor: int) -> Completions:
-        """Names that complete ``code`` at ``cursor``."""
+        """Return names that complete ``code`` at ``cursor``."""
         return complete_names(self.names, code, cursor)
 
     def inspect(self, name: str, detail: int) -> str | None:
-        """What ``name`` is, for people."""
+        """Describe ``name`` for people."""
         return describe(self.names, name, detail)
 
 
 def fresh_names() -> dict[str, Any]:
-    """What a namespace holds before anybody has used it.
+    """Return the names of a new namespace.
 
-    It is called ``__main__``, so that functions and classes made in it travel by value, like those of a client's
+    It is called ``__main__``, so that functions and classes made in it are pickled by value, like those of a client's
     session.
     """
     return {"__name__": "__main__", "__builtins__": builtins}
 
 
 def complete_names(names: dict[str, Any], code: str, cursor: int) -> Completions:
-    """Names and attributes that complete ``code`` at ``cursor``."""
+    """Return names and attributes that complete ``code`` at ``cursor``."""
     match = re.search(r"[\w.]*$", code[:cursor])
     text = match.group() if match else ""
     completer = rlcompleter.Completer(names)
@@ -129,7 +236,7 @@ def complete_names(names: dict[str, Any], code: str, cursor: int) -> Completions
 
 
 def describe(names: dict[str, Any], name: str, detail: int) -> str | None:
-    """Type, value, docstring and (``detail`` 1) source of a name or expression; None if it cannot be evaluated."""
+    """Return type, value, docstring and (``detail`` 1) source of an expression; None if it cannot be evaluated."""
     try:
         value = eval(name, names)
     except Exception:

@@ -1,41 +1,55 @@
-"""What comes back from engines: results that are futures, their output and timing.
+"""Handles on work in progress: calls, futures, results of engines and of maps.
 
 ::
 
-    async_result   the result of a call to engines       map_result     of a map, as one sequence
-    call           one request to one engine             call_group     several, taken together
-    task_calls     tasks, as the calls that they are     balanced_map   the result of a load-balanced map
-    lean_future    what all of them are                  taking         the shortest way to a value
-    waiting        waiting so that Ctrl-C reaches engines
-    showing        progress and output                   live           output while it is printed
-    transfers      progress of what takes long           forms          results as rich and notebooks show them
-    progress       how far calls are, and how fast       asynchronous   waiting in coroutines
-    timeline       who did what when, drawn in terminals (timeline_text) and notebooks (timeline_svg)
+    call          calls: one request and its reply, or a task and its result
+    outcome       outcomes of requests: the value or error that a reply means, with hints
+    async_result  ``AsyncResult``: the handle on the calls to one or more engines
+    as_completed  results in the order in which they end, for threads and for coroutines
+    map_result    results of maps, ordered by input
+    interrupting  waiting for engines so that Ctrl-C reaches them
+    display/      display of results: live output, progress and timelines
+
 """
 
-from nsactors.results.async_result import AsyncResult
-from nsactors.results.asynchronous import as_completed
-from nsactors.results.balanced_map import BalancedMapResult
-from nsactors.results.call import NOWHERE, Call, CallOwner, ExecuteReply, Metadata, Terms
-from nsactors.results.map_result import AsyncMapResult, next_settled
-from nsactors.results.taking import result_of, value_of
-from nsactors.results.task_calls import MapCall, MapPiece, TaskCall
+from nsactors.results.as_completed import as_completed
+from nsactors.results.async_result import AsyncResult, receive_result, receive_value
+from nsactors.results.call import (
+    NOWHERE,
+    OUTPUTS,
+    Call,
+    CallController,
+    EngineOutput,
+    ExecuteReply,
+    MapCall,
+    MapPiece,
+    Metadata,
+    OutputGoes,
+    RequestOptions,
+    TaskCall,
+)
+from nsactors.results.display.live import AwaitedOutput
+from nsactors.results.map_result import AsyncMapResult, BalancedMapResult, next_settled
 
 __all__ = [
     "NOWHERE",
+    "OUTPUTS",
     "AsyncMapResult",
     "AsyncResult",
+    "AwaitedOutput",
     "BalancedMapResult",
     "Call",
-    "CallOwner",
+    "CallController",
+    "EngineOutput",
     "ExecuteReply",
     "MapCall",
     "MapPiece",
     "Metadata",
+    "OutputGoes",
+    "RequestOptions",
     "TaskCall",
-    "Terms",
     "as_completed",
     "next_settled",
-    "result_of",
-    "value_of",
+    "receive_result",
+    "receive_value",
 ]

@@ -1,76 +1,101 @@
-"""The result of a call to one engine or many, now or later."""
+"""``AsyncResult``: the handle on the calls to one or more engines."""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from nsactors.errors import CompositeError
-from nsactors.results.asynchronous import AwaitedResult
-from nsactors.results.call import Call, CallOwner, ExecuteReply
-from nsactors.results.call_group import CallGroup
-from nsactors.results.lean_future import LeanFuture
-from nsactors.results.task_calls import MapCall
-from nsactors.results.waiting import wait_or_interrupt
+from nsactors.errors import CompositeError, UnknownKey, keyboard_interrupt, plural, printable, suggest_name
+from nsactors.protocol import arguments as arg
+from nsactors.results.as_completed import AsyncNotifier
+from nsactors.results.call import METADATA_KEYS, Call, CallController, ExecuteReply, MapCall, Metadata
+from nsactors.results.display.live import AwaitedOutput, has_unshown
+from nsactors.results.display.progress import wait_showing
+from nsactors.results.interrupting import (
+    Presses,
+    debugging,
+    interrupt_and_wait,
+    interruptible,
+    stopping,
+    wait_or_interrupt,
+)
 
-__all__ = ["AsyncResult"]
+if TYPE_CHECKING:
+    from nsactors.results.display.timeline import Timeline
 
-_COUNTING = threading.RLock()  # held for an instant: one is enough for all. A garbage collection may come back to it
+RETURN_WHEN = (
+    concurrent.futures.FIRST_COMPLETED,
+    concurrent.futures.FIRST_EXCEPTION,
+    concurrent.futures.ALL_COMPLETED,
+)
+GROUPS = ("type", "engine", "order")
+
+# Each is held for an instant, so that one is enough for all results. A garbage collection may come back to it.
+_COUNTING = threading.RLock()
+_MAKING = threading.RLock()
 
 
-class AsyncResult(AwaitedResult):
+class AsyncResult(Future[Any]):
     """The result of one request to each of several engines.
 
-    It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has answered and all their
+    It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has replied and all their
     output is here. A call to one engine given by its id has a single value; any other has a list, in the order of the
     targets.
 
     Args:
-        owner: who made the calls.
-        calls: one per engine; none of them may have settled before.
-        label: what people call it, e.g. ``apply(f)``.
+        owner: the part of the client that made the calls.
+        calls: one per engine.
+        label: the name of the call, e.g. ``apply(f)``.
         single: whether the value is that of the only call rather than a list.
         return_exceptions: put exceptions into the list of values instead of raising them.
     """
 
     def __init__(
         self,
-        owner: CallOwner,
+        owner: CallController,
         calls: Sequence[Call],
         *,
         label: str,
         single: bool = False,
         return_exceptions: bool = False,
     ) -> None:
-        LeanFuture.__init__(self)
-        CallGroup.__init__(self, list(calls), label, single)
+        # Instead of Future.__init__, which makes a condition variable: that is two thirds of the memory of a future,
+        # and most results of many are looked at when they have ended. It is made when it is needed.
+        self._made_condition: threading.Condition | None = None
+        self._state = PENDING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+
         self._owner = owner
+        self._calls = list(calls)
+        self._label = label
+        self._single = single
         self._return_exceptions = return_exceptions
         self._parts_awaited = False
+        self._output = AwaitedOutput(self._calls)
         self._open = len(self._calls) + 1  # one more, so that it cannot end before it is made
         for call in self._calls:
             call.when_settled(self._one_settled)
         self._one_settled()
 
-    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        """As ``Future.add_done_callback``; ``fn`` may wait for other results, for it has a thread for that."""
-        if (
-            getattr(fn, "__module__", "") == "asyncio.futures"
-        ):  # it only wakes an event loop, and is not to stand behind one that waits
-            super().add_done_callback(fn)
-        else:
-            super().add_done_callback(lambda done: self._owner.call_back(partial(fn, done)))
+    # The end of the calls
 
     def _one_settled(self, call: Call | None = None) -> None:
         with _COUNTING:
             self._open -= 1
             last = self._open == 0
-        # Waking somebody who waits for all of them at each answer is what costs a call to many engines most.
+        # To wake a thread that waits for all of them at each reply is the greatest cost of a call to many engines.
         if self._parts_awaited or (call is not None and call.error is not None):
             self.notify()
         if last:
@@ -79,12 +104,17 @@ class AsyncResult(AwaitedResult):
                 self._resolve()
 
     def _resolve(self) -> None:
-        errors = self._failures()
+        errors: list[Exception] = []
+        outcomes = []
+        for call in self._calls:
+            if call.error is not None:
+                errors.append(call.error)
+            outcomes.append(_outcome_of(call))
         if errors and not self._return_exceptions:
             self.set_exception(self._combined(errors))
             return
         try:
-            value = self._value([_outcome(call) for call in self._calls])
+            value = self._value(outcomes)
         except Exception as error:  # parts that cannot be joined
             self.set_exception(error)
         else:
@@ -97,135 +127,101 @@ class AsyncResult(AwaitedResult):
         if self._single:
             return errors[0]
         many = len({call.engine_id for call in self._calls})
-        failed = len({call.engine_id for call in self._calls if call.error in errors})
-        return CompositeError(f"{self._label} failed on {failed} of {many} engine{'s' * (many != 1)}", errors)
+        failed = len({call.engine_id for call in self._calls if call.error is not None})
+        return CompositeError(f"{self._label} failed on {failed} of {many} {plural('engine', many)}", errors)
 
     def _value(self, values: list[Any]) -> Any:
         return values[0] if self._single else values
 
-    def result(self, timeout: float | None = None) -> Any:
-        """As ``Future.result``: waits for all engines; Ctrl-C does not reach them."""
-        with self._asking():
-            return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As ``Future.exception``."""
-        with self._asking():
-            return super().exception(timeout)
-
-    def get(
-        self,
-        timeout: float | None = None,
-        return_exceptions: bool | None = None,
-        return_when: str | None = None,
-    ) -> Any:
-        """Wait for the result and return it.
-
-        Ctrl-C meanwhile interrupts the engines it is waiting for.
-
-        Args:
-            timeout: seconds to wait; None or a negative number waits as long as it takes.
-            return_exceptions: return exceptions in place of the values they prevented; the default is what the call was
-                made with.
-            return_when: ``concurrent.futures.FIRST_EXCEPTION`` raises as soon as one engine has failed.
-
-        Raises:
-            TimeoutError: (the built-in one) if the result is not there in time.
-            RemoteError: of the original class as well, if a call to one engine failed.
-            CompositeError: with all failures, if a call to several engines failed on some. Every call raises it again.
-        """
-        first = return_when == concurrent.futures.FIRST_EXCEPTION
-        wait = partial(self._wait, first_exception=first)
-        if not wait_or_interrupt(wait, self._calls, self._owner, timeout):
-            raise TimeoutError(
-                f"{self._label} is not done after {timeout:g} s: {self.progress} of {len(self)} answered"
-            )
-        self._owner.asked(self._calls)
-        if return_exceptions is None:
-            return_exceptions = self._return_exceptions
-        if return_exceptions:
-            return self._value([_outcome(call) for call in self._calls])
-        if not self.done():
-            raise self._combined(self._failures())
-        return super().result()
-
-    r = property(get, doc="The result; waits for it.")
-
-    def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
-        """The results by engine id, as :meth:`get`; ValueError if an engine answered more than once."""
-        values = self.get(timeout)
-        ids = [call.engine_id for call in self._calls]
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"some of the engines {sorted(set(ids))} answered more than once: there is no dict")
-        return dict(zip(ids, [values] if self._single else values, strict=True))
+    # A future of the standard library
 
     @property
-    def result_dict(self) -> dict[int, Any]:
-        """The results by engine id; waits for them."""
-        return self.get_dict()
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # where the parent has an attribute
+        made = self._made_condition
+        if made is None:
+            with _MAKING:
+                made = self._made_condition = self._made_condition or threading.Condition()
+        return made
 
-    def wait(self, timeout: float | None = -1, return_when: str | None = None) -> Any:
-        """Wait until the result is there, or for ``timeout`` seconds (None and negative: as long as it takes).
+    def done(self) -> bool:
+        """Return whether the result is there, or has been cancelled."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
-        Returns:
-            Whether it is there. With ``return_when`` (a constant of ``concurrent.futures``): the sets of done and
-            pending parts, one per engine.
-        """
-        if return_when is not None:
-            limit = None if timeout is None or timeout < 0 else timeout
-            return concurrent.futures.wait(self.split(), limit, return_when)
-        return self._wait(timeout)
+    def cancelled(self) -> bool:
+        """Return whether :meth:`cancel` has been called before the result was there."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
-    def wait_for_output(self, timeout: float | None = -1) -> bool:
-        """Wait until all output is there, which it is when the result is."""
-        return self._wait(timeout)
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result and return it, as ``Future.result``; Ctrl-C ends the waiting and not the calls."""
+        arg.check("result", timeout=arg.seconds(timeout, negative=True))
+        with self._asking():
+            return self._value_or_raise(arg.plain(timeout))
 
-    def ready(self) -> bool:
-        """Whether every engine has answered."""
-        return self.done()
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the result and return its exception, as ``Future.exception``."""
+        arg.check("exception", timeout=arg.seconds(timeout, negative=True))
+        with self._asking():
+            self._wait_until_done(arg.plain(timeout))
+            return super().exception(0)
 
-    def successful(self) -> bool:
-        """Whether every engine has answered without an error; RuntimeError if it is not done."""
-        if not self.done():
-            raise RuntimeError(f"{self._label} is not done: ask ready() first")
-        self._owner.asked(self._calls)
-        return not self.cancelled() and not self._failures()
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Somebody asks how it ended: if it has by then, they know."""
+    def _value_or_raise(self, timeout: float | None = None) -> Any:
+        self._wait_until_done(timeout)
+        if self._state != FINISHED:
+            return super().result(0)
+        if self._exception is None:  # without the lock that the parent would have made
+            return self._result
         try:
-            yield
+            # Not by the parent, which takes an exception that is false, for its length is 0, for none.
+            raise self._exception
         finally:
-            if self.done():
-                self._owner.asked(self._calls)
+            # Otherwise the exception's traceback would hold this future.
+            self = None  # type: ignore[assignment]  # noqa: PLW0642
 
-    def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
-        if self.done():  # as most are whose caller has taken the answer: no condition is made for them
+    def _wait_until_done(self, timeout: float | None) -> None:
+        # Not by the parent, which takes the first time that it is woken, by notify() too, for the end of its time.
+        if not self.done():
+            self._owner.check_process()
+            with self._condition:
+                self._condition.wait_for(self.done, timeout)
+
+    def set_result(self, result: Any) -> None:
+        """Give the future its value, as ``Future.set_result``."""
+        if not self._end_unnoticed(result, None):
+            super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Give the future its exception, as ``Future.set_exception``."""
+        if not self._end_unnoticed(None, exception):
+            super().set_exception(exception)
+
+    def _end_unnoticed(self, result: Any, exception: BaseException | None) -> bool:
+        """End without a notification, if no thread has asked for one."""
+        with _MAKING:
+            if self._made_condition is not None or self._state != PENDING:
+                return False
+            self._result, self._exception = result, exception
+            self._state = FINISHED
             return True
-        limit = None if timeout is None or timeout < 0 else timeout
 
-        def over() -> bool:
-            return self.done() or (first_exception and any(c.error is not None for c in self._calls))
+    def notify(self) -> None:
+        """Wake the threads that wait, to look whether they have waited long enough."""
+        condition = self._made_condition  # a thread that makes one later looks after that
+        if condition is not None:
+            with condition:
+                condition.notify_all()
 
-        with self._condition:
-            return self._condition.wait_for(over, limit)
-
-    def abort(self, *, interrupt: bool = False) -> None:
-        """Take back what has not started: it never runs, and its result is ``TaskAborted``.
-
-        Args:
-            interrupt: also raise KeyboardInterrupt in what runs.
-
-        Raises:
-            RuntimeError: if it is done.
-        """
-        if self.done():
-            raise RuntimeError(f"{self._label} is done: nothing can be aborted")
-        self._owner.abort([call for call in self._calls if not call.done], interrupt=interrupt)
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Call ``fn`` with this future when it is done; it has a thread where it may wait for other results."""
+        arg.check("add_done_callback", fn=arg.function(fn))
+        self._owner.check_process()
+        # asyncio's callback only wakes an event loop, and is not to stand behind one that waits.
+        if getattr(fn, "__module__", "") == "asyncio.futures":
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(lambda done: self._owner.run_callback(partial(fn, done)))
 
     def cancel(self) -> bool:
-        """Give the result up, in any state: what has not started never runs, what runs goes on and is not waited for.
+        """Give the result up, in any state: calls that have not begun never run, those that run are not waited for.
 
         Returns:
             False if it was done already.
@@ -236,16 +232,193 @@ class AsyncResult(AwaitedResult):
         self._owner.abort([call for call in self._calls if not call.done], interrupt=False)
         return True
 
+    # Waiting
+
+    def get(
+        self,
+        timeout: float | None = None,
+        return_exceptions: bool | None = None,
+        return_when: str | None = None,
+    ) -> Any:
+        """Wait for the result and return it.
+
+        Ctrl-C meanwhile interrupts the engines that it waits for.
+
+        Args:
+            timeout: seconds to wait; None or a negative number waits as long as it takes.
+            return_exceptions: return exceptions in place of the values they prevented; the default is the choice made
+                with the call.
+            return_when: ``concurrent.futures.FIRST_EXCEPTION`` raises as soon as one engine has failed.
+
+        Raises:
+            TimeoutError: (the built-in one) if the result is not there in time.
+            RemoteError: of the original class as well, if a call to one engine failed.
+            CompositeError: with all failures, if a call to several engines failed on some. Every call raises it again.
+        """
+        arg.check(
+            "get",
+            timeout=arg.seconds(timeout, negative=True),
+            return_exceptions=arg.flag(return_exceptions, or_none=True),
+            return_when=arg.choice(return_when, RETURN_WHEN, or_none=True),
+        )
+        first = return_when == concurrent.futures.FIRST_EXCEPTION
+        wait = partial(self._wait, first_exception=first)
+        if not wait_or_interrupt(wait, self._calls, self._owner, timeout, output=self._output):
+            raise TimeoutError(
+                f"{self._label} is not done after {timeout:g} s: {self.progress} of {len(self)} answered. "
+                "It goes on: call get() again to wait longer, or abort() to cancel it"
+            )
+        self._owner.mark_retrieved(self._calls)
+        if return_exceptions is None:
+            return_exceptions = self._return_exceptions
+        if return_exceptions:
+            return self._value([_outcome_of(call) for call in self._calls])
+        if not self.done():
+            raise self._combined(self._failures())
+        return self._value_or_raise()
+
+    r = property(get, doc="The result; waits for it.")
+
+    def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
+        """Wait as :meth:`get` and return the values by engine id; ValueError if an engine replied more than once."""
+        arg.check("get_dict", timeout=arg.seconds(timeout, negative=True))
+        values = self.get(timeout)
+        ids = [call.engine_id for call in self._calls]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"some of the engines {sorted(set(ids))} answered more than once: there is no dict")
+        return dict(zip(ids, [values] if self._single else values, strict=True))
+
+    @property
+    def result_dict(self) -> dict[int, Any]:
+        """The values by engine id; waits for them."""
+        return self.get_dict()
+
+    def wait(self, timeout: float | None = -1, return_when: str | None = None) -> Any:
+        """Wait until the result is there, or for ``timeout`` seconds (None and negative: as long as it takes).
+
+        Returns:
+            Whether it is there. With ``return_when`` (a constant of ``concurrent.futures``): the sets of done and
+            pending parts, one per engine.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, when the engines that were waited for have been interrupted, as by
+                :meth:`get`.
+        """
+        arg.check(
+            "wait",
+            timeout=arg.seconds(timeout, negative=True),
+            return_when=arg.choice(return_when, RETURN_WHEN, or_none=True),
+        )
+        limit = arg.limit_s(timeout)
+
+        def wait() -> Any:
+            if return_when is None:
+                return wait_showing(stopping(self._wait, self._owner), self._calls, limit)
+            if not self.done():
+                self._owner.check_process()
+            return concurrent.futures.wait(self.split(), limit, return_when)
+
+        def stop(presses: Presses) -> None:
+            interrupt_and_wait(self._wait, self._calls, self._owner, presses=presses)
+            self._owner.mark_retrieved(self._calls)
+            # Not the result's own errors, as by get(): the statement after wait() must not run as if they had ended.
+            raise keyboard_interrupt(f"{self._label} was interrupted: its get() says where")
+
+        return debugging(lambda: interruptible(wait, stop), self._owner, self._output.settle)
+
+    def wait_for_output(self, timeout: float | None = -1) -> bool:
+        """Wait until all output is there, which it is when the result is; as :meth:`wait`."""
+        arg.check("wait_for_output", timeout=arg.seconds(timeout, negative=True))
+        return bool(self.wait(timeout))
+
+    def wait_interactive(
+        self,
+        interval: float = 0.1,
+        timeout: float | None = -1,
+        widget: object = None,
+        return_when: str | None = None,
+    ) -> None:
+        """Wait behind a progress bar, for many tasks with rate and estimate; Ctrl-C ends the waiting, not the work.
+
+        Args:
+            interval: seconds between two looks.
+            timeout: seconds to wait at most; None or negative: as long as it takes.
+            widget: not used; kept for scripts written for ipyparallel.
+            return_when: a constant of ``concurrent.futures``: wait only for the first reply or failure.
+        """
+        from nsactors.results.display.progress import show_progress
+
+        arg.check(
+            "wait_interactive",
+            interval=arg.number(interval, above=0),
+            timeout=arg.seconds(timeout, negative=True),
+            return_when=arg.choice(return_when, RETURN_WHEN, or_none=True),
+        )
+        show_progress(self, float(interval), arg.limit_s(timeout), return_when)
+
+    def ready(self) -> bool:
+        """Return whether every engine has replied."""
+        return self.done()
+
+    def successful(self) -> bool:
+        """Return whether every engine has replied without an error; RuntimeError if the result is not done."""
+        if not self.done():
+            raise RuntimeError(f"{self._label} is not done: ask ready() first")
+        self._owner.mark_retrieved(self._calls)
+        return not self.cancelled() and not self._failures()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Count the errors as retrieved if the result is done at the end of the block, and show its output."""
+        try:
+            yield
+        finally:
+            if self.done():
+                self._owner.mark_retrieved(self._calls)
+                self._output.settle()
+
+    def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
+        if self.done():  # as most are whose caller has taken the replies: no condition is made for them
+            return True
+        self._owner.check_process()
+        limit = arg.limit_s(timeout)
+
+        def over() -> bool:
+            return self.done() or (first_exception and any(c.error is not None for c in self._calls))
+
+        with self._condition:
+            return self._condition.wait_for(over, limit)
+
+    def _one(self, call: Call) -> Any:
+        """Return the outcome of one call; wait for it, and raise its error."""
+
+        def wait(timeout_s: float | None) -> bool:
+            if not call.done:
+                self._owner.check_process()
+            with self._condition:
+                self._parts_awaited = True
+                return self._condition.wait_for(lambda: call.done, timeout_s)
+
+        wait_or_interrupt(wait, self._calls, self._owner, None, output=self._output)
+        if call.error is not None and not self._return_exceptions:
+            self._owner.mark_retrieved(self._calls)
+            raise self._combined([call.error])
+        return _outcome_of(call)
+
+    # Parts
+
     @classmethod
     def join(cls, *results: AsyncResult) -> AsyncResult:
-        """One result of several (at least one): its values are theirs, one after the other."""
+        """Return one result of several (at least one), with their values one after the other."""
+        for result in results:
+            arg.check("join", results=arg.instance(result, AsyncResult, "results of calls"))
         if not results:
             raise ValueError("join() takes at least one result")
         calls = [call for result in results for call in result._calls]
         return AsyncResult(results[0]._owner, calls, label=results[0]._label)
 
     def split(self) -> tuple[AsyncResult, ...]:
-        """One result per engine, for ``concurrent.futures.wait`` and the like."""
+        """Return one result per engine, for ``concurrent.futures.wait`` and the like."""
         if len(self._calls) == 1:
             return (self,)
         tolerant = self._return_exceptions
@@ -254,8 +427,11 @@ class AsyncResult(AwaitedResult):
             for call in self._calls
         )
 
+    def __len__(self) -> int:
+        return len(self._calls)
+
     def __iter__(self) -> Iterator[Any]:
-        """The values, each as soon as it and those before it are there; a single one cannot be iterated over."""
+        """Yield the values, each as soon as it and those before it are there; TypeError for a single value."""
         if self._single:
             raise TypeError(f"{self._label} ran on one engine: its result is one value, in .get()")
         return self._iterate()
@@ -264,52 +440,211 @@ class AsyncResult(AwaitedResult):
         for call in self._calls:
             yield self._one(call)
 
-    def _one(self, call: Call) -> Any:
-        def wait(timeout_s: float | None) -> bool:
-            with self._condition:
-                self._parts_awaited = True
-                return self._condition.wait_for(lambda: call.done, timeout_s)
+    def __await__(self) -> Generator[Any, None, Any]:
+        with self._asking():
+            return (yield from asyncio.wrap_future(self).__await__())
 
-        wait_or_interrupt(wait, self._calls, self._owner, None)
-        if call.error is not None and not self._return_exceptions:
-            self._owner.asked(self._calls)
-            raise self._combined([call.error])
-        return _outcome(call)
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield the values as ``for`` does, without holding up the event loop meanwhile."""
+        if self._single:
+            raise TypeError(f"{self._label} ran on one engine: its result is one value, which `await` gives")
+        return self._iterate_async()
+
+    async def _iterate_async(self) -> AsyncIterator[Any]:
+        notifier = AsyncNotifier()
+        for call in self._calls:
+            call.when_settled(notifier.tell)
+        for call in self._calls:
+            await notifier.wait_for(lambda: call.done)  # noqa: B023 (it is awaited at once)
+            yield self._one(call)
 
     def __getitem__(self, key: int | slice | str) -> Any:
-        """Values by position, once they are there; what is known about the calls by name, at any time."""
+        """Return values by position, once they are there, or an entry of the metadata by name, at any time."""
         if isinstance(key, str):
             return self.known(key)
+        if not isinstance(key, slice):
+            arg.check("result[key]", key=arg.whole(key))
         if not self.done():
-            raise TimeoutError(f"{self._label} is not done")
+            raise TimeoutError(f"{self._label} is not done: get() waits for it")
         return self.get()[key]
 
-    def wait_interactive(self, interval: float = 0.1, timeout: float | None = -1, widget: object = None) -> None:
-        """Wait behind a progress bar, for many tasks with rate and estimate; Ctrl-C ends the waiting, not the work.
+    def abort(self, *, interrupt: bool = False) -> None:
+        """Cancel the calls that have not begun: they never run, and their result is ``TaskAborted``.
 
         Args:
-            interval: seconds between two looks.
-            timeout: seconds to wait at most; None or negative: as long as it takes.
-            widget: not used, as in scripts for ipyparallel.
-        """
-        from nsactors.results.showing import show_progress
+            interrupt: also raise KeyboardInterrupt in those that run.
 
-        show_progress(self, interval, None if timeout is None or timeout < 0 else timeout)
+        Raises:
+            RuntimeError: if the result is done.
+            CapabilityError: if calls run that were to be interrupted, on engines that are threads or embedded programs;
+                those that had not begun are cancelled.
+        """
+        arg.check("abort", interrupt=arg.flag(interrupt))
+        if self.done():
+            raise RuntimeError(f"{self._label} is done: nothing can be aborted")
+        self._owner.abort([call for call in self._calls if not call.done], interrupt=interrupt)
+
+    def debug(self) -> None:
+        """Open the debugger on the frames of the calls that failed, at this program's prompt.
+
+        Engines keep the frames of the last failure of each client that has a prompt: see ``Client.debug``.
+
+        Raises:
+            RuntimeError: if the result is not done.
+            DebuggerUnavailable: if no engine keeps frames of this result any more, or there is no prompt.
+        """
+        if not any(call.done for call in self._calls):
+            raise RuntimeError(f"{self._label} is not done: there is no failure to look at")
+        self._owner.mark_retrieved(self._calls)
+        self._owner.debug(self._calls)
+
+    # Progress, times and metadata
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls, in the order of the targets."""
+        return list(self._calls)
+
+    @property
+    def settled(self) -> bool:
+        """True if every engine has replied."""
+        return all(call.done for call in self._calls)
+
+    @property
+    def progress(self) -> int:
+        """The number of engines that have replied."""
+        return sum(call.done for call in self._calls)
+
+    @property
+    def msg_ids(self) -> list[str]:
+        """The ids of the requests."""
+        return [str(call.request_id) for call in self._calls]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since submission, until now or the last reply."""
+        if not self._calls:
+            return 0.0
+        end = time.time() if not self.settled else max((c.received or 0.0) for c in self._calls)
+        return end - min(call.submitted for call in self._calls)
+
+    @property
+    def serial_time(self) -> float:
+        """Seconds that the engines computed, added up; so far, if the result is not done."""
+        return sum(c.completed - c.started for c in self.calls if c.completed is not None and c.started is not None)
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds from submission to the last reply.
+
+        Raises:
+            TimeoutError: if the result is not done.
+        """
+        if not self.settled:
+            raise TimeoutError(f"{self._label} is not done: wait() for it first")
+        return self.elapsed
+
+    @property
+    def metadata(self) -> Any:
+        """The metadata of the call to each engine; a list unless it is a single one."""
+        known = [Metadata.of(call) for call in self.calls]
+        return known[0] if self._single else known
+
+    def known(self, key: str) -> Any:
+        """Return one entry of the metadata: of each call, or of the single one.
+
+        Raises:
+            UnknownKey: if there is no such entry.
+        """
+        arg.check("known", key=arg.text(key))
+        if key not in METADATA_KEYS:
+            raise UnknownKey(key, METADATA_KEYS)
+        values = [Metadata.of(call)[key] for call in self.calls]
+        return values[0] if self._single else values
+
+    def __getattr__(self, name: str) -> Any:
+        if name in METADATA_KEYS:
+            return self.known(name)
+        return suggest_name(self, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *METADATA_KEYS})
+
+    def timeline(self, engines: Iterable[int] = ()) -> Timeline:
+        """Return a picture of the engines' work in time, with utilisation and speed-up, as far as calls have ended.
+
+        Args:
+            engines: ids of engines that get a line although they did nothing, and count as unused: ``rc.ids``.
+        """
+        from nsactors.results.display.timeline import Timeline, check_engines
+
+        check_engines("timeline", engines)
+        return Timeline.of(self, engines=engines)
+
+    # Display
+
+    @contextmanager
+    def stream_output(self) -> Iterator[None]:
+        """Show the output of the engines live, within a ``with`` block.
+
+        Example:
+            >>> with result.stream_output():
+            ...     result.wait()
+        """
+        from nsactors.results.display.live import LiveOutput, open_screen
+
+        live = LiveOutput(self._calls, open_screen(blocking=True))
+        thread = live.follow()
+        try:
+            yield
+        finally:
+            if not self.settled:
+                live.stop()
+            thread.join()
+            live.let_go()
 
     def display_outputs(self, groupby: str = "type", result_only: bool = False) -> None:
-        """Show what the engines printed and displayed, labelled by engine.
+        """Show the output of the engines that has not been shown yet, labelled by engine.
 
         Args:
             groupby: ``"type"`` (all stdout, then all stderr ...), ``"engine"`` or ``"order"`` (as written).
             result_only: show values and displays, not text.
 
         Raises:
-            ValueError: for another ``groupby``.
+            InvalidArgument: for another ``groupby``.
         """
-        from nsactors.results.showing import show_outputs
+        from nsactors.results.display.outputs import print_outputs
 
-        self._wait(-1)
-        show_outputs(self.calls, groupby, result_only=result_only)
+        arg.check("display_outputs", groupby=arg.choice(groupby, GROUPS), result_only=arg.flag(result_only))
+        self.wait()
+        print_outputs(self._calls, groupby, result_only=result_only)
+
+    @property
+    def shows_nothing(self) -> bool:
+        """True if a prompt that gives this as a value shows nothing, as after a cell that has none."""
+        from nsactors.results.display.outputs import cell_values
+
+        return cell_values(self._calls) == []
+
+    def __rich__(self) -> Any:
+        """Return a table of how far each engine is."""
+        from nsactors.results.display.outputs import result_table
+
+        return result_table(repr(self), self.calls)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the values of a cell that has ended at IPython's prompt, and otherwise the ``repr``."""
+        from nsactors.results.display.outputs import cell_values, values_as_text
+
+        values = cell_values(self._calls)
+        printer.text(values_as_text(values, single=self._single) if values else repr(self))
+
+    def _repr_html_(self) -> str | None:
+        from nsactors.results.display.outputs import cell_values, values_as_html
+        from nsactors.results.display.tables import table_as_html
+
+        values = cell_values(self._calls)
+        return table_as_html(self.__rich__()) if values is None else values_as_html(values, single=self._single)
 
     def __repr__(self) -> str:
         if self.cancelled():
@@ -318,12 +653,63 @@ class AsyncResult(AwaitedResult):
             state = f"pending, {self.progress} of {len(self)} answered" if not self._single else "pending"
         else:
             state = "failed" if self._failures() else "finished"
-        return f"<{type(self).__name__}({self._label}): {state}>"
+        return printable(f"<{type(self).__name__}({self._label}): {state}>", "")
 
 
-def _outcome(call: Call) -> Any:
+def _outcome_of(call: Call) -> Any:
     if call.error is not None:
         return call.error
     if isinstance(call, MapCall):
         return call.values
     return ExecuteReply(call) if call.executes else call.value
+
+
+class CallTaker(CallController, Protocol):
+    """A maker of calls whose callers may take the replies themselves."""
+
+    def take(self, calls: Sequence[Call]) -> bool:
+        """Wait a moment for the replies to calls that were submitted to be awaited; return whether all are here.
+
+        If they are not, they come by themselves from now on.
+        """
+        ...
+
+
+def receive_value(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool) -> Any:
+    """Return the value of calls that were submitted to be awaited, as ``AsyncResult.get`` would."""
+    if _receive(owner, calls, label, single):
+        return calls[0].value if single else [call.value for call in calls]
+    return AsyncResult(owner, calls, label=label, single=single).get()
+
+
+def receive_result(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool) -> AsyncResult:
+    """Return the result of calls that were submitted to be awaited, once it is there; raise as ``AsyncResult.get``."""
+    succeeded = _receive(owner, calls, label, single)
+    result = AsyncResult(owner, calls, label=label, single=single)
+    if not succeeded:
+        result.get()
+    return result
+
+
+def _receive(owner: CallTaker, calls: Sequence[Call], label: str, single: bool) -> bool:
+    """Take the replies to calls and show their output; return whether all are here and none is an error.
+
+    Most calls are answered within milliseconds. The caller's own thread takes those replies: no other thread has to
+    wake it, and no result is made for others to wait for.
+    """
+
+    def take() -> bool:
+        if not owner.take(calls):
+            return False
+        for call in calls:
+            if call.error is not None:
+                return False
+        if has_unshown(calls):
+            AwaitedOutput(calls).settle()
+        return True
+
+    def stop(presses: Presses) -> bool:
+        interrupt_and_wait(AsyncResult(owner, calls, label=label, single=single)._wait, calls, owner, presses=presses)
+        return False
+
+    return interruptible(take, stop)

@@ -1,33 +1,65 @@
-"""One request to one engine, as its client sees it."""
+"""Calls: one request and its reply, or a task and its result."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any, NamedTuple, Protocol
 
-from nsactors.core.messages import Display, ExecuteResult, OutputChunk, RequestId, StreamText
-from nsactors.core.output import OutputAssembler
-
-__all__ = ["NOWHERE", "Call", "CallOwner", "ExecuteReply", "Metadata", "Terms"]
-
+from nsactors._frozen import frozen
+from nsactors.errors import CompositeError, plural, printable, unknown_attribute
+from nsactors.protocol.messages import Display, ExecuteResult, OutputChunk, RequestId, StreamText
+from nsactors.protocol.output import OutputAssembler
+from nsactors.protocol.tasks import MapItems
 
 OutputListener = Callable[["Call", list[OutputChunk]], None]
 
-NOWHERE = -1
-"""In place of an engine's id."""
 
-_WATCH_LOCK = threading.Lock()  # watchers are few and quick: one lock is enough for all calls
+class EngineOutput(NamedTuple):
+    """Output of an engine.
+
+    Attributes:
+        engine_id: the engine.
+        source: the request that it comes from. Output that the controller routes may arrive before the end of the
+            output in the reply to an earlier request: lines are put together only within one request.
+        chunks: the output.
+    """
+
+    engine_id: int
+    source: RequestId | None
+    chunks: list[OutputChunk]
+
+
+OUTPUTS = ("show", "keep")
+"""The choices for the output of calls."""
+
+NOWHERE = -1
+"""The engine id of a task that has not been sent to an engine."""
+
+# Watchers are few and quick: one lock is enough for all calls. A batch hands on to its tasks, and so takes it again.
+_WATCH_LOCK = threading.RLock()
 _SETTLING = threading.RLock()  # held for an instant: one is enough for all. A garbage collection may come back to it
+
+
+class OutputGoes(enum.Enum):
+    """The destination of a call's output, besides its result."""
+
+    TO_WAITER = "to the thread that waits for the call"
+    TO_DISPLAY = "to a display that has been made for the call"
+    NOWHERE = "nowhere"
 
 
 @dataclass(slots=True, eq=False)
 class _Watcher:
-    """Somebody who reads a call's output as it comes, and how far they are."""
+    """A listener to a call's output, and the number of chunks that it has been given."""
 
     listener: OutputListener
     position: int = 0
@@ -43,7 +75,27 @@ class _Watcher:
 class Call:
     """A request from its submission to its reply: settled once, when value or error and all output are here.
 
-    A task has no engine until it is sent to one (``engine_id`` is :data:`NOWHERE`), and ``tried_on`` others before.
+    Attributes:
+        request_id: the id of the request.
+        engine_id: the engine; :data:`NOWHERE` for a task that has not been sent to one.
+        label: the name of the operation, e.g. ``apply(f)``.
+        executes: it runs a cell.
+        copies: arrays in its value are copies that can be written to.
+        submitted: the time of the submission, in seconds since the epoch, by the client's clock.
+        started: the time at which it began, by the engine's clock.
+        completed: the time at which it ended, by the engine's clock.
+        received: the time at which it was settled, by the client's clock.
+        execution_count: the number of its cell.
+        value: its value, once it is settled.
+        error: its error, once it is settled.
+        done: it is settled.
+        tried_on: the engines that a task was on before.
+        items: the items of a map that it carries.
+        nbytes: the size of a large value on its way; 0 for others.
+        output_goes: the destination of its output.
+        shown: the number of its output chunks that have been shown.
+        shows_value: the value of its cell has not been shown yet.
+        output: its output.
     """
 
     request_id: RequestId
@@ -60,17 +112,27 @@ class Call:
     error: Exception | None = None
     done: bool = False
     tried_on: tuple[int, ...] = ()
+    items: MapItems | None = None
+    nbytes: int = 0
+    output_goes: OutputGoes = OutputGoes.TO_WAITER
+    shown: int = 0
+    shows_value: bool = True
     output: OutputAssembler = field(default_factory=OutputAssembler)
     _listeners: list[Callable[[Call], None]] = field(default_factory=list)
     _watchers: list[_Watcher] = field(default_factory=list)
 
+    @property
+    def errors(self) -> list[Exception]:
+        """The errors of its parts; its own if it has none."""
+        return [] if self.error is None else [self.error]
+
     def settle(self, value: Any, error: Exception | None, note: Callable[[Call], object] | None = None) -> None:
-        """The call has ended; nothing happens if it had already, of which several threads may hear at once.
+        """End the call, once: nothing happens if another thread has done so already.
 
         Args:
-            value: what it gave.
-            error: what went wrong.
-            note: called with it before anybody else can see that it has ended; quick, for others wait meanwhile.
+            value: its value.
+            error: its error.
+            note: called with it before its end can be seen; it must be quick, for other calls wait meanwhile.
         """
         with _SETTLING:
             if self.done:
@@ -85,7 +147,7 @@ class Call:
     def when_settled(self, listener: Callable[[Call], None]) -> None:
         """Call ``listener`` once, when this call is settled: now, if it is already."""
         self._listeners.append(listener)
-        # Settling may have passed by a moment ago: whoever takes the listener off the list calls it.
+        # It may have been settled a moment ago: the thread that takes the listener off the list calls it.
         if self.done and self._listeners:
             with contextlib.suppress(IndexError):
                 self._listeners.pop()(self)
@@ -98,19 +160,41 @@ class Call:
             watcher.catch_up(self)
 
     def output_arrived(self) -> None:
-        """Tell those who watch."""
+        """Give the listeners the output that has arrived."""
         if self._watchers:
             with _WATCH_LOCK:
                 for watcher in self._watchers:
                     watcher.catch_up(self)
 
+    @property
+    def has_unshown(self) -> bool:
+        """True if some of its output has not been shown."""
+        return self.shown < len(self.output.chunks)
+
+    def unshown(self) -> list[EngineOutput]:
+        """Return the output that has not been shown; by engine, in order."""
+        fresh = self.output.chunks[self.shown :]
+        return [EngineOutput(self.engine_id, self.request_id, fresh)] if fresh else []
+
+    def take_unshown(self) -> list[EngineOutput]:
+        """Return the output that has not been shown, and count it as shown from now on; by engine, in order."""
+        with _WATCH_LOCK:
+            fresh = self.unshown()
+            self.shown += sum(len(output.chunks) for output in fresh)
+        return fresh
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata of the call as they are now."""
+        return Metadata.of(self)
+
     def text(self, name: str) -> str:
-        """What was written to ``stdout`` or ``stderr`` so far."""
+        """Return the text written to ``stdout`` or ``stderr`` so far."""
         return "".join(c.text for c in self.output.chunks if isinstance(c, StreamText) and c.name == name)
 
     @property
     def displays(self) -> list[dict[str, Any]]:
-        """What was displayed so far: ``{"data": MIME bundle, "metadata": ...}`` each."""
+        """The displays so far: ``{"data": MIME bundle, "metadata": ...}`` each."""
         return [{"data": c.data, "metadata": c.metadata} for c in self.output.chunks if isinstance(c, Display)]
 
     @property
@@ -128,38 +212,43 @@ class Call:
         return "pending" if not self.done else "ok" if self.error is None else "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How calls are to be carried out.
+@frozen
+class RequestOptions:
+    """The options of a request.
 
     Attributes:
         limit_s: seconds after which a call is interrupted.
-        stops_on_error: if it fails on an engine, what its client has queued behind it there is not run.
+        stops_on_error: its failure on an engine aborts the requests of its client behind it there.
         copies: arrays in its result are copies that can be written to.
-        journalled: whether a recovery of the namespace runs it again.
-        carries_tasks: it is a batch of tasks, which are somebody else's calls: it is not among those of the user's that
-            are open, and is never held for an engine that is being brought back, for its tasks go elsewhere.
+        journalled: a recovery of the namespace runs it again.
+        breaks: it stops at breakpoints.
+        output_goes: the destination of its output.
+        carries_tasks: it is a batch of tasks: not one of the user's open calls, and never held for an engine that
+            restarts, for its tasks go elsewhere.
+        items: the items of a map that it carries.
     """
 
     limit_s: float | None = None
     stops_on_error: bool = False
     copies: bool = False
     journalled: bool = True
+    breaks: bool = True
+    output_goes: OutputGoes = OutputGoes.TO_WAITER
     carries_tasks: bool = False
+    items: MapItems | None = None
 
 
 class Metadata(dict[str, Any]):
-    """What is known about a call: a dictionary whose keys are attributes too.
+    """The metadata of a call: a dictionary whose keys are attributes too.
 
     Keys are those of ipyparallel: ``msg_id submitted started completed received engine_id status execution_count
     execute_result stdout stderr outputs error label``; and ``tried_on``, the engines that a task failed on or that were
-    lost under it. Times are aware datetimes; ``started`` and ``completed`` are
-    read from the engine's clock.
+    lost under it. Times are aware datetimes; ``started`` and ``completed`` are read from the engine's clock.
     """
 
     @classmethod
     def of(cls, call: Call) -> Metadata:
-        """The metadata of a call as it stands now."""
+        """Return the metadata of a call as they are now."""
         return cls(
             msg_id=str(call.request_id),
             submitted=_when(call.submitted),
@@ -182,11 +271,14 @@ class Metadata(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(name) from None
+            raise unknown_attribute(self, name) from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
 
 
 class ExecuteReply:
-    """What a cell gave on one engine: its text, its displays, the value of its last expression.
+    """The reply to a cell on one engine: its text, its displays, the value of its last expression.
 
     It is shown as the cell would be: at a prompt the value's text, in a notebook its rich form.
     """
@@ -211,17 +303,17 @@ class ExecuteReply:
 
     @property
     def stdout(self) -> str:
-        """What the cell printed."""
+        """The text that the cell printed."""
         return self._call.text("stdout")
 
     @property
     def stderr(self) -> str:
-        """What the cell wrote to stderr."""
+        """The text that the cell wrote to stderr."""
         return self._call.text("stderr")
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
-        """What the cell displayed."""
+        """The displays of the cell: ``{"data": MIME bundle, "metadata": ...}`` each."""
         return self._call.displays
 
     @property
@@ -230,40 +322,67 @@ class ExecuteReply:
         result = self.execute_result
         return "" if result is None else str(result["data"].get("text/plain", ""))
 
+    @property
+    def shows_nothing(self) -> bool:
+        """True if a prompt that gives this as a value shows nothing, as after a cell that has none."""
+        return self.execute_result is None
+
     def __repr__(self) -> str:
-        return f"<ExecuteReply[{self.execution_count}] engine {self.engine_id}{': ' + self.text if self.text else ''}>"
+        value = f": {printable(self.text)}" if self.text else ""
+        return f"<ExecuteReply[{self.execution_count}] engine {self.engine_id}{value}>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         result = self.execute_result
-        return dict(result["data"]) if result else {"text/plain": repr(self)}
+        return {**result["data"], "text/plain": printable(self.text)} if result else {"text/plain": repr(self)}
 
 
-class CallOwner(Protocol):
-    """Who made calls, as their results need it."""
+class CallController(Protocol):
+    """The maker of calls, as their results need it: a session or a task scheduler."""
 
     @property
-    def goes_on(self) -> bool:
-        """Whether Ctrl-C of somebody who waits for these calls leaves them alone."""
+    def detached(self) -> bool:
+        """True if Ctrl-C in a wait for these calls leaves them alone."""
         ...
 
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
-        """Take back what has not started; with ``interrupt``, stop what has. Does not wait."""
+        """Cancel calls that have not begun; with ``interrupt``, interrupt those that run. Does not wait for them."""
         ...
 
     def interrupt(self, calls: Iterable[Call]) -> bool:
-        """Raise KeyboardInterrupt in the user code of those that run; False if this transport cannot."""
+        """Raise KeyboardInterrupt in the user code of the calls that run; return False if this transport cannot."""
+        ...
+
+    def check_process(self) -> None:
+        """Raise ForkedClient in a forked child of the process that made the calls, which replies cannot reach."""
+        ...
+
+    def obstacles(self, calls: Iterable[Call]) -> Mapping[int, str]:
+        """Return the reasons why interrupted calls have not ended, in words, by engine, as far as they are known."""
         ...
 
     def restart(self, engine_ids: Iterable[int]) -> None:
-        """End engines, whatever they are doing, and start new processes under their ids."""
+        """Stop engines, whatever they are doing, and start new processes under their ids."""
         ...
 
-    def call_back(self, function: Callable[[], object]) -> None:
+    def run_callback(self, function: Callable[[], object]) -> None:
         """Call a function of the user's soon, on a thread where it may wait."""
         ...
 
-    def asked(self, calls: Iterable[Call]) -> None:
-        """Somebody has seen how these calls ended; failures that nobody has seen are reported."""
+    def mark_retrieved(self, calls: Iterable[Call]) -> None:
+        """Count the errors of these calls as retrieved: errors that never are get reported."""
+        ...
+
+    @property
+    def has_stops(self) -> bool:
+        """True if engines have stopped at breakpoints in calls of this client, and a user can be prompted."""
+        ...
+
+    def debug_stops(self, settle: Callable[[], object]) -> None:
+        """Open the debuggers of these engines, until they go on; ``settle`` is called before each prompt."""
+        ...
+
+    def debug(self, calls: Iterable[Call]) -> None:
+        """Open the debugger on the frames of those of these calls that failed; return when the user leaves it."""
         ...
 
 
@@ -272,3 +391,111 @@ def _when(seconds: float | None) -> datetime | None:
 
 
 METADATA_KEYS = frozenset(Metadata.of(Call(RequestId("", 0), 0, "", False)))
+
+
+@dataclass(slots=True, eq=False)
+class TaskCall(Call):
+    """A task.
+
+    Attributes:
+        dropped: takes the task's number when nothing refers to it any more: no task can depend on it from then on.
+    """
+
+    dropped: deque[int] = field(default_factory=deque)
+    _printed: list[tuple[int, RequestId | None, OutputChunk]] = field(default_factory=list)
+
+    def add_output(self, engine_id: int, source: RequestId | None, chunks: Iterable[OutputChunk]) -> None:
+        """Add output of an engine for this task, which may have begun on another one before.
+
+        Args:
+            engine_id: the engine.
+            source: the batch that the task was in, where that is known.
+            chunks: the output.
+        """
+        chunks = list(chunks)
+        self._printed.extend((engine_id, source, chunk) for chunk in chunks)
+        self._keep_output(chunks)
+        self.output_arrived()
+
+    def _keep_output(self, chunks: list[OutputChunk]) -> None:
+        self.output.chunks.extend(chunks)
+
+    @property
+    def has_unshown(self) -> bool:
+        """True if some of its output has not been shown."""
+        return self.shown < len(self._printed)
+
+    def unshown(self) -> list[EngineOutput]:
+        """Return the output that has not been shown; by engine, in order."""
+        fresh = self._printed[self.shown :]
+        return [
+            EngineOutput(engine_id, source, [chunk for *_, chunk in some])
+            for (engine_id, source), some in groupby(fresh, key=itemgetter(0, 1))
+        ]
+
+    def __del__(self) -> None:
+        self.dropped.append(self.request_id.seq)
+
+
+@dataclass(slots=True, eq=False)
+class MapPiece(Call):
+    """The result of an engine for consecutive items of a map: a list of values, or an error."""
+
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def values(self) -> list[Any]:
+        """The value of each item, or the error in its place."""
+        return self.value if self.error is None else [self.error] * (self.stop - self.start)
+
+
+@dataclass(slots=True, eq=False)
+class MapCall(TaskCall):
+    """A map: a task of ``size`` items, which ends when all have. If it ``joins``, its values are parts of one."""
+
+    size: int = 0
+    left: int = 0
+    joins: bool = False
+    pieces: list[MapPiece] = field(default_factory=list)  # as they come
+    _piece_listeners: list[Callable[[MapPiece], None]] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Exception]:
+        """The errors of its pieces, newest first."""
+        return [piece.error for piece in reversed(self.pieces) if piece.error is not None]
+
+    def _keep_output(self, chunks: list[OutputChunk]) -> None:
+        """Keep nothing: the pieces keep the output of their items."""
+
+    def add(self, piece: MapPiece) -> None:
+        """Add a piece whose items have ended; when none is left, the call is yet to be settled."""
+        self.left -= piece.stop - piece.start
+        if piece.error is not None and self.error is None:
+            self.error = piece.error
+        self.pieces.append(piece)
+        for listener in self._piece_listeners:
+            listener(piece)
+
+    def when_piece_arrives(self, listener: Callable[[MapPiece], None]) -> None:
+        """Call ``listener`` with each piece that arrives from now on, from another thread."""
+        self._piece_listeners.append(listener)
+
+    @property
+    def values(self) -> list[Any]:
+        """The value of each item, or the error in its place, when the call has ended."""
+        return list(chain.from_iterable(piece.values for piece in sorted(self.pieces, key=_start)))
+
+    @property
+    def failure(self) -> CompositeError | None:
+        """All errors together; None if there are none."""
+        # An error once for each item: several may have one cause, such as a lost engine, in common.
+        errors = [error for piece in self.pieces if piece.error is not None for error in piece.values]
+        if not errors:
+            return None
+        items = f"{len(errors)} of {self.size} {plural('item', self.size)}"
+        return CompositeError(f"{self.label} failed for {items}", errors)
+
+
+def _start(piece: MapPiece) -> int:
+    return piece.start

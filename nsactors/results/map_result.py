@@ -1,51 +1,93 @@
-"""The result of a map: the pieces that engines return, as one sequence."""
+"""Results of maps, ordered by input."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+import operator
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from nsactors.core.partition import Block, Partitioner
+from nsactors.errors import WrongValue
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.messages import RequestId
+from nsactors.protocol.partition import Block, Distribution, items_of
+from nsactors.results.as_completed import AsyncNotifier
 from nsactors.results.async_result import AsyncResult
-from nsactors.results.asynchronous import News
-from nsactors.results.call import Call, CallOwner
-from nsactors.results.waiting import wait_or_interrupt
+from nsactors.results.call import NOWHERE, Call, CallController, MapCall, MapPiece, OutputGoes
+from nsactors.results.display.live import AwaitedOutput
+from nsactors.results.interrupting import wait_or_interrupt
 
-__all__ = ["AsyncMapResult", "next_settled"]
+_PART = re.compile(r"(?P<map>.+:\d+)/items:\d+", re.DOTALL)  # the message id of a part: see _new_part()
 
 
 class AsyncMapResult(AsyncResult):
     """Like :class:`AsyncResult`, with one value: the sequence that the engines' parts make up.
 
     Args:
-        owner: who made the calls.
+        owner: the part of the client that made the calls.
         calls: one per part, in the order of the parts.
-        label: what people call it, e.g. ``map(f)``.
+        label: the name of the map, e.g. ``map(f)``.
         partitioner: joins the parts.
-        ordered: whether iterating gives the items in order, or part by part as they come.
-        return_exceptions: put exceptions into the sequence in place of the parts they prevented.
-        lengths: of contiguous parts that are lists, where they are known: each is put into its place as it comes, while
-            engines still compute.
+        ordered: whether iterating yields the items in order, or part by part as they arrive.
+        return_exceptions: put exceptions into the sequence in place of the items they prevented.
+        lengths: of contiguous parts that are lists, where they are known: each is put into its place as it arrives,
+            while engines still compute.
+        seed: see :attr:`seed`.
+
+    Attributes:
+        seed: of a map with a seed, the ``SeedSequence`` that gives the same random numbers, as ``map(..., seed=)``.
     """
 
     def __init__(
         self,
-        owner: CallOwner,
+        owner: CallController,
         calls: Sequence[Call],
         *,
         label: str,
-        partitioner: Partitioner,
+        partitioner: Distribution,
         ordered: bool = True,
         return_exceptions: bool = False,
         lengths: Sequence[int] | None = None,
+        seed: Any = None,
     ) -> None:
+        self.seed = seed
         self._partitioner = partitioner
         self._ordered = ordered
         self._assembly = None if lengths is None or len(calls) < 2 else _Assembly(calls, lengths)
         super().__init__(owner, calls, label=label, return_exceptions=return_exceptions)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show a table of its parts at IPython's prompt, the first and the last ones of many."""
+        from nsactors.results.display.tables import show_pretty
+
+        show_pretty(printer, self.__rich__())
+
+    def split(self, size: int | None = None) -> tuple[AsyncResult, ...]:
+        """Return one result per engine, or of a load-balanced map one for every ``size`` items, done as these are.
+
+        The value of a part of ``size`` items is their list, and its message id that of the map with ``/items:START``.
+        Its metadata is that of its items; the output of short items that travelled together belongs to the first of
+        them. Output is shown by waiting for the map, and items are cancelled with all others of the map.
+
+        Args:
+            size: the number of items of each part of a load-balanced map, the last of which may be shorter.
+
+        Example:
+            >>> for part in as_completed(lview.map_async(simulate, range(1000)).split(100)):
+            ...     save(part.get())
+
+        Raises:
+            InvalidArgument: with a size, if this is the map of another view: its parts are those of the engines.
+        """
+        if size is not None:
+            raise WrongValue("split", "size", size, "None, for this map was cut into one part for each engine")
+        return super().split()
 
     def _one_settled(self, call: Call | None = None) -> None:
         assembly = self._assembly  # read once: parts may end on several threads
@@ -56,48 +98,52 @@ class AsyncMapResult(AsyncResult):
     def _value(self, values: list[Any]) -> Any:
         if self._assembly is not None and self.settled:
             return self._assembly.items
-        return self._partitioner.join([[v] if isinstance(v, Exception) else v for v in values])
+        return self._partitioner.join([_part_of(call, value) for call, value in zip(self._calls, values, strict=True)])
 
     def _iterate(self) -> Iterator[Any]:
-        if not self._ordered:
-            return self._as_they_come()
-        # Only contiguous parts can be given out before all are there.
-        return self._in_order() if isinstance(self._partitioner, Block) else iter(self.get())
+        if self._ordered and not isinstance(self._partitioner, Block):
+            return iter(self.get())  # only contiguous parts can be yielded before all are there
+        return self._items_of(self._calls if self._ordered else self._as_settled())
 
-    def _in_order(self) -> Iterator[Any]:
+    def _items_of(self, calls: Iterable[Call]) -> Iterator[Any]:
+        for call in calls:
+            items = items_of(_part_of(call, self._one(call)))
+            if items is None:
+                yield from self.get()
+                return
+            yield from items
+
+    def _as_settled(self) -> Iterator[Call]:
+        settled: SimpleQueue[Call] = SimpleQueue()
         for call in self._calls:
-            part = self._one(call)
-            yield from [part] if isinstance(part, Exception) else part
+            call.when_settled(settled.put)
+        for _ in self._calls:
+            yield next_settled(settled, self._calls, self._owner, self._output)
 
     async def _iterate_async(self) -> AsyncIterator[Any]:
         if self._ordered and not isinstance(self._partitioner, Block):
             for value in await self:
                 yield value
             return
-        news, settled = News(), SimpleQueue[Call]()
+        notifier, settled = AsyncNotifier(), SimpleQueue[Call]()
 
         def settle(call: Call) -> None:
             settled.put(call)
-            news.tell()
+            notifier.tell()
 
         for call in self._calls:
             call.when_settled(settle)
         for call in self._calls:
             if self._ordered:
-                await news.wait_for(lambda: call.done)  # noqa: B023 (it is awaited at once)
+                await notifier.wait_for(lambda: call.done)  # noqa: B023 (it is awaited at once)
             else:
-                await news.wait_for(lambda: not settled.empty())
-            part = self._one(call if self._ordered else settled.get())
-            for value in [part] if isinstance(part, Exception) else part:
+                await notifier.wait_for(lambda: not settled.empty())
+            ended = call if self._ordered else settled.get()
+            items = items_of(_part_of(ended, self._one(ended)))
+            for value in self.get() if items is None else items:
                 yield value
-
-    def _as_they_come(self) -> Iterator[Any]:
-        settled: SimpleQueue[Call] = SimpleQueue()
-        for call in self._calls:
-            call.when_settled(settled.put)
-        for _ in self._calls:
-            part = self._one(next_settled(settled, self._calls, self._owner))
-            yield from [part] if isinstance(part, Exception) else part
+            if items is None:
+                return
 
 
 class _Assembly:
@@ -109,7 +155,7 @@ class _Assembly:
         self.items: list[Any] = [None] * ends[-1]
 
     def place(self, call: Call) -> bool:
-        """Put a call's part into its place; False if it is not what was expected."""
+        """Put a call's part into its place; return False if it is no list of the expected length."""
         start, stop = self._places[call.request_id]
         if call.error is not None or type(call.value) is not list or len(call.value) != stop - start:
             return False
@@ -117,14 +163,367 @@ class _Assembly:
         return True
 
 
-def next_settled(settled: SimpleQueue[Call], calls: Sequence[Call], owner: CallOwner) -> Call:
-    """Wait for a call to be put into ``settled``; Ctrl-C meanwhile stops ``calls``."""
+def _part_of(call: Call, value: Any) -> Any:
+    """Return the items of a call: an error in the place of each, as far as their number is known, if it has failed."""
+    if not isinstance(value, Exception):
+        return value
+    return [value] * (1 if call.items is None else len(call.items.numbers))
+
+
+def next_settled(
+    settled: SimpleQueue[Call], calls: Sequence[Call], owner: CallController, output: AwaitedOutput | None = None
+) -> Call:
+    """Return the next call from ``settled``; Ctrl-C meanwhile interrupts ``calls``, and ``output`` shows theirs."""
     arrived: list[Call] = []
 
     def wait(timeout_s: float | None) -> bool:
+        if settled.empty():
+            owner.check_process()
         with contextlib.suppress(Empty):
             arrived.append(settled.get(timeout=timeout_s))
         return bool(arrived)
 
-    wait_or_interrupt(wait, calls, owner, None)
+    wait_or_interrupt(wait, calls, owner, None, output=output)
     return arrived[0]
+
+
+class BalancedMapResult(AsyncMapResult):
+    """An :class:`AsyncMapResult` whose parts are cut while engines take them.
+
+    It counts in items. The metadata of its calls (``metadata``, ``engine_id``, ``stdout`` ...) are lists with one entry
+    for each part that has arrived, in the order of the items.
+
+    Args:
+        owner: the task scheduler of the map.
+        call: the map.
+        label: the name of the map, e.g. ``map(f)``.
+        ordered: whether iterating yields the items in order, or as they arrive.
+        return_exceptions: put exceptions into the sequence in place of the items they prevented.
+        partitioner: joins the values, which are parts of a sequence; None: they are its items.
+        seed: as for :class:`AsyncMapResult`.
+    """
+
+    def __init__(
+        self,
+        owner: CallController,
+        call: MapCall,
+        *,
+        label: str,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        partitioner: Distribution | None = None,
+        seed: Any = None,
+    ) -> None:
+        self._map = call
+        self._holds_parts = partitioner is not None
+        super().__init__(
+            owner,
+            [call],
+            label=label,
+            partitioner=partitioner or Block(),
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            seed=seed,
+        )
+        call.when_piece_arrives(self._piece_arrived)
+
+    def _pieces(self) -> PieceReader:
+        return PieceReader(
+            self._owner, self._map, self._output, ordered=self._ordered, return_exceptions=self._return_exceptions
+        )
+
+    @property
+    def calls(self) -> list[Call]:
+        """The parts that have arrived, in the order of their items."""
+        return [*sorted(self._map.pieces, key=lambda piece: piece.start)]
+
+    @property
+    def map_call(self) -> MapCall:
+        """The call of the whole map, of which ``calls`` are the parts."""
+        return self._map
+
+    @property
+    def progress(self) -> int:
+        """The number of items that have ended."""
+        return self._map.size - self._map.left
+
+    def split(self, size: int | None = None) -> tuple[AsyncResult, ...]:
+        """See :class:`AsyncMapResult`."""
+        arg.check("split", size=arg.whole(size, at_least=1, or_none=True))
+        return super().split() if size is None else _split(self._owner, self._map, size, self._return_exceptions)
+
+    def __len__(self) -> int:
+        return self._map.size
+
+    def _iterate(self) -> Iterator[Any]:
+        for values in self._pieces():
+            yield from values
+
+    async def _iterate_async(self) -> AsyncIterator[Any]:
+        async for values in self._pieces():
+            for value in values:
+                yield value
+
+    def _combined(self, errors: list[Exception]) -> Exception:
+        return errors[0]
+
+    def _value(self, values: list[Any]) -> Any:
+        items = self._map.values if self._map.error is not None else values[0]
+        return self._partitioner.join(items) if self._holds_parts else items
+
+    def _piece_arrived(self, piece: MapPiece) -> None:
+        if piece.error is not None:
+            self.notify()
+
+
+class PieceReader:
+    """Reads the values of a map piece by piece as they arrive, with ``for`` or ``async for``; errors are raised.
+
+    Args:
+        owner: the task scheduler of the map.
+        call: the map.
+        output: shows the output of the map while its pieces are waited for.
+        ordered: whether pieces are read in the order of their items, or as they arrive.
+        return_exceptions: read exceptions in place of the values they prevented.
+        timeout_s: the time until the last piece has to be there; None: as long as it takes.
+    """
+
+    def __init__(
+        self,
+        owner: CallController,
+        call: MapCall,
+        output: AwaitedOutput,
+        *,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout_s: float | None = None,
+    ) -> None:
+        self._owner = owner
+        self._call = call
+        self._output = output
+        self._ordered = ordered
+        self._return_exceptions = return_exceptions
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._arrived = threading.Condition()
+        call.when_piece_arrives(self._wake)
+        call.when_settled(self._wake)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for step in self._steps():
+            if isinstance(step, MapPiece):
+                yield self._values_of(step)
+            else:
+                self._wait(step)
+
+    async def __aiter__(self) -> AsyncIterator[list[Any]]:
+        notifier = AsyncNotifier()
+        self._call.when_piece_arrives(notifier.tell)
+        self._call.when_settled(notifier.tell)
+        for step in self._steps():
+            if isinstance(step, MapPiece):
+                yield self._values_of(step)
+            else:
+                await notifier.wait_for(lambda: self._has_more_than(step))  # noqa: B023 (it is awaited at once)
+                self._wait(step)
+
+    def _steps(self) -> Iterator[MapPiece | int]:
+        """Yield the pieces in the order of reading; the number of pieces so far where the next is not there yet."""
+        there: dict[int, MapPiece] = {}
+        seen = items = 0
+        while items < self._call.size:
+            fresh = self._call.pieces[seen:]
+            seen += len(fresh)
+            there.update((piece.start, piece) for piece in fresh)
+            given = items
+            while piece := there.pop(items if self._ordered else next(iter(there), -1), None):
+                items = piece.stop if self._ordered else items + piece.stop - piece.start
+                yield piece
+            if not fresh and items == given:
+                yield seen
+
+    def _values_of(self, piece: MapPiece) -> list[Any]:
+        if piece.error is not None and not self._return_exceptions:
+            # When it has ended, which may be later: its errors count as unretrieved from then on.
+            self._call.when_settled(lambda call: self._owner.mark_retrieved([call]))
+            raise piece.error
+        return piece.values
+
+    def _wait(self, seen: int) -> None:
+        def wait(timeout_s: float | None) -> bool:
+            if not self._has_more_than(seen):
+                self._owner.check_process()
+            with self._arrived:
+                return self._arrived.wait_for(lambda: self._has_more_than(seen), timeout_s)
+
+        call = self._call
+        left_s = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        if not wait_or_interrupt(wait, [call], self._owner, left_s, output=self._output):
+            ended = call.size - call.left
+            raise TimeoutError(f"{call.label} is not done in time: {ended} of {call.size} items are there")
+        if len(call.pieces) <= seen and call.error is not None:
+            raise call.error  # it has ended for a reason of its own: the client was closed
+
+    def _has_more_than(self, seen: int) -> bool:
+        return len(self._call.pieces) > seen or self._call.done
+
+    def _wake(self, cause: Call) -> None:
+        with self._arrived:
+            self._arrived.notify_all()
+
+
+@dataclass(slots=True, eq=False)
+class _MapPart(Call):
+    """Consecutive items of a map, from ``start`` to before ``stop``; settled when they have ended."""
+
+    start: int = 0
+    stop: int = 0
+    pieces: list[MapPiece] = field(default_factory=list)  # as they come
+    missing: int = 0
+
+    def add(self, piece: MapPiece) -> bool:
+        """Take the items of a piece that belong to this part; return whether all are there."""
+        self.pieces.append(piece)
+        self.missing -= min(piece.stop, self.stop) - max(piece.start, self.start)
+        return self.missing == 0
+
+    def finish(self, *, keeps_errors: bool) -> None:
+        """End with the items that are there.
+
+        Args:
+            keeps_errors: put errors into the value in place of items, instead of failing with the first.
+        """
+        self.pieces.sort(key=operator.attrgetter("start"))
+        self.engine_id = self.pieces[-1].engine_id
+        self.started = min((some.started for some in self.pieces if some.started is not None), default=None)
+        self.completed = max((some.completed for some in self.pieces if some.completed is not None), default=None)
+        for some in self.pieces:
+            if some.start >= self.start:  # otherwise its output is with the part before
+                self.output.chunks.extend(some.output.chunks)
+        error = next((some.error for some in self.pieces if some.error is not None), None)
+        values = [value for some in self.pieces for value in self._own(some)]
+        self.pieces.clear()
+        if error is not None and not keeps_errors:
+            self.settle(None, error)
+        else:
+            self.settle(values, None)
+
+    def _own(self, piece: MapPiece) -> list[Any]:
+        return piece.values[max(self.start - piece.start, 0) : self.stop - piece.start]
+
+
+def _split(owner: CallController, call: MapCall, size: int, keeps_errors: bool) -> tuple[AsyncResult, ...]:
+    """Return the results of parts of a map; see ``AsyncMapResult.split``."""
+    parts = [_new_part(call, start, min(start + size, call.size)) for start in range(0, call.size, size)]
+    taken: set[int] = set()
+    lock = threading.Lock()
+
+    def take(piece: MapPiece) -> None:
+        with lock:
+            if piece.start in taken:  # it arrived while the earlier ones were taken
+                return
+            taken.add(piece.start)
+            ended = [part for part in parts[piece.start // size : (piece.stop - 1) // size + 1] if part.add(piece)]
+        for part in ended:  # outside the lock: it calls functions of the user's
+            part.finish(keeps_errors=keeps_errors)
+
+    def end(ended: Call) -> None:
+        with lock:
+            left = [part for part in parts if part.missing]  # another thread may be about to finish the others
+        for part in left:
+            part.settle(None, ended.error)  # it has ended for a reason of its own: the client was closed
+
+    call.when_piece_arrives(take)
+    for piece in list(call.pieces):
+        take(piece)
+    call.when_settled(end)
+    controller = _PartController(owner, call, parts)
+    return tuple(_MapPartResult(controller, [part], label=part.label, single=True) for part in parts)
+
+
+def map_of_part(msg_id: str) -> str | None:
+    """Return the message id of the map of which a part has this id; None if it is not the id of a part."""
+    found = _PART.fullmatch(msg_id)
+    return None if found is None else found["map"]
+
+
+def _new_part(call: MapCall, start: int, stop: int) -> _MapPart:
+    return _MapPart(
+        RequestId(f"{call.request_id}/items", start),
+        NOWHERE,
+        f"{call.label}[{start}:{stop}]",
+        False,
+        call.copies,
+        submitted=call.submitted,
+        output_goes=OutputGoes.NOWHERE,  # the map shows it
+        start=start,
+        stop=stop,
+        missing=stop - start,
+    )
+
+
+class _MapPartResult(AsyncResult):
+    """The result of some items of a map; see ``AsyncMapResult.split``."""
+
+    def cancel(self) -> bool:
+        """Return False: items are cancelled with the whole map."""
+        return False
+
+
+class _PartController:
+    """The ``CallController`` of parts of a map, on that of the map.
+
+    Args:
+        owner: the controller of the map.
+        call: the map.
+        parts: all its parts.
+    """
+
+    def __init__(self, owner: CallController, call: MapCall, parts: Sequence[Call]) -> None:
+        self._owner = owner
+        self._map = call
+        self._parts = parts
+        self.check_process: Callable[[], None] = owner.check_process
+        self.run_callback: Callable[[Callable[[], object]], None] = owner.run_callback
+        self.restart: Callable[[Iterable[int]], None] = owner.restart
+
+    @property
+    def has_stops(self) -> bool:
+        """See ``CallController``."""
+        return self._owner.has_stops
+
+    def debug_stops(self, settle: Callable[[], object]) -> None:
+        """See ``CallController``."""
+        self._owner.debug_stops(settle)
+
+    def debug(self, calls: Iterable[Call]) -> None:
+        """See ``CallController``: of the whole map, an engine keeps its last failure."""
+        self._owner.debug(calls)
+
+    @property
+    def detached(self) -> bool:
+        """See ``CallController``."""
+        return self._owner.detached
+
+    def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
+        """See ``CallController``.
+
+        Raises:
+            ValueError: if unfinished items would remain: they are cancelled with the whole map.
+        """
+        chosen = set(map(id, calls))
+        if any(not part.done and id(part) not in chosen for part in self._parts):
+            raise ValueError(f"items are cancelled with the whole map: abort the result of {self._map.label}")
+        self._owner.abort([self._map], interrupt=interrupt)
+
+    def interrupt(self, calls: Iterable[Call]) -> bool:
+        """See ``CallController``: interrupt the whole map."""
+        return self._owner.interrupt([self._map])
+
+    def obstacles(self, calls: Iterable[Call]) -> Mapping[int, str]:
+        """See ``CallController``."""
+        return self._owner.obstacles([self._map])
+
+    def mark_retrieved(self, calls: Iterable[Call]) -> None:
+        """See ``CallController``: the errors of the map count as retrieved with those of a part."""
+        if any(call.error is not None for call in calls):
+            self._map.when_settled(lambda ended: self._owner.mark_retrieved([ended]))

@@ -1,129 +1,331 @@
-"""What a transport offers to clients, and a backend to clusters."""
+"""The interface of a transport, its connections and its end."""
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, field
 from typing import Any, NamedTuple, Protocol
 
-from nsactors.core.cluster import (
-    Answer,
+from nsactors._frozen import frozen
+from nsactors.errors import (
+    AccessRefused,
+    CapabilityError,
+    ClusterLost,
+    ClusterStopped,
+    ClusterUnreachable,
+    NsactorsError,
+    SerializationError,
+)
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.control import (
     ClusterState,
     Command,
-    EngineInfo,
-    EngineOptions,
+    EngineReport,
     Event,
     HistoryEntry,
-    Question,
+    Program,
+    Query,
+    QueryReply,
     Receipt,
-    Report,
 )
-from nsactors.core.messages import Capability, Instruction, Reply
-from nsactors.core.payload import Payload
-from nsactors.core.remote_value import StoredObject
-from nsactors.errors import CapabilityError
-from nsactors.transport.connection import ConnectionInfo
-from nsactors.transport.hosting import Services
-from nsactors.transport.residents import MakeResident, ResidentLine
+from nsactors.protocol.engine_info import EngineInfo, EngineOptions
+from nsactors.protocol.messages import Capability, Reply, Request
+from nsactors.protocol.serialize import Payload, StoredObject, pack, unpack
+from nsactors.services.service import Services
+from nsactors.system.private_files import from_fields, read_private, write_private
 
-__all__ = [
-    "Addressed",
-    "Backend",
-    "ControllerLine",
-    "ControllerProxy",
-    "EngineGone",
-    "Relays",
-    "Transport",
-    "require",
-    "tail_of",
-]
+MakeNamedActor = Callable[["Transport", Callable[[], None]], Any]
+"""Makes a named actor where it is to live; a class or function that can be imported there.
+
+It gets a way to the cluster of its own, and a function for it to call when the cluster is gone. The methods of what it
+returns are coroutines of one event loop, on which others wait too: none of them may block.
+"""
+
+
+class NamedActorGone(Exception):
+    """The process of a named actor has ended, and its data with it."""
+
+
+class NamedActorClient(Protocol):
+    """Calls methods of a named actor and waits for their results."""
+
+    def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call a method. Arguments and result are pickled, also within one process.
+
+        Raises:
+            NsactorsError: that the method raises.
+            NamedActorGone: if its process has ended.
+            ConnectionLost: if the cluster is gone, or there is no reply in time.
+        """
+        ...
+
+
+def pack_arguments(method: str, args: tuple[Any, ...], ref_types: tuple[type, ...]) -> Payload:
+    """Pack the arguments of a call to a named actor."""
+    return pack(args, what=f"what {method}() takes", ref_types=ref_types)
+
+
+async def answer(target: Any, method: str, arguments: Payload, ref_types: tuple[type, ...]) -> Payload:
+    """Call a method of a named actor; return its packed outcome."""
+    try:
+        outcome = True, await getattr(target, method)(*unpack(arguments))
+    except NsactorsError as error:  # raised again at the caller
+        outcome = False, error
+    except (
+        SystemExit,
+        KeyboardInterrupt,
+    ) as error:  # raised by a class of the caller's; it would end the loop of all callers
+        reason = f"{type(error).__name__} is raised where it is read"
+        outcome = False, SerializationError(f"what {method}() takes", reason)
+    return pack(outcome, what=f"what {method}() gives", ref_types=ref_types)
+
+
+def outcome_of(answer: Payload) -> Any:
+    """Return the value of a method from its packed outcome, or raise its error."""
+    succeeded, outcome = unpack(answer)
+    if succeeded:
+        return outcome
+    raise outcome
+
+
+_LAST_PORT = 65_535
+
+
+@frozen
+class ConnectionInfo:
+    """The way to a cluster: for ``Client.connect(info)``, in any process of the same user.
+
+    It holds no secret, but the path of one. :meth:`save` and :meth:`load` take it from process to process.
+
+    Attributes:
+        address: of the Ray cluster, ``host:port``.
+        namespace: of the cluster in Ray.
+        settings: environment variables for Ray in a process that connects.
+        versions: of Python and packages of the cluster; a process that connects compares them with its own.
+    """
+
+    address: str
+    namespace: str
+    settings: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # It may come from a file of any origin.
+        check_address(self.address, elsewhere=True)
+        if any(not name or "=" in name or "\0" in name + value for name, value in self.settings.items()):
+            raise ValueError("its settings are no variables of an environment")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the connection info to a file, readable by this user alone; missing folders are made likewise."""
+        arg.check("save", path=arg.path(path))
+        write_private(path, json.dumps(asdict(self), indent=2))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ConnectionInfo:
+        """Read a file that :meth:`save` has written.
+
+        Raises:
+            ClusterUnreachable: if there is no such file, or something else is in it.
+            AccessRefused: if it is another user's.
+        """
+        arg.check("load", path=arg.path(path))  # a number would be an open file of this process
+        try:
+            return cls.from_dict(json.loads(read_private(path)))
+        except AccessRefused:
+            raise
+        except OSError as error:
+            raise ClusterUnreachable(os.fspath(path), f"this file cannot be read ({error.strerror})") from None
+        except (ValueError, RecursionError) as error:
+            reason = f"this is no file that ConnectionInfo.save() has written ({error})"
+            raise ClusterUnreachable(os.fspath(path), reason) from None
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> ConnectionInfo:
+        """Return connection info from the dictionary that :func:`dataclasses.asdict` makes of it.
+
+        Raises:
+            ValueError: if it has other keys or types.
+        """
+        return from_fields(cls, fields)
+
+
+def check_address(address: str, *, elsewhere: bool = False) -> None:
+    """Raise ValueError if this cannot be the address of a Ray cluster.
+
+    Args:
+        address: the text to check.
+        elsewhere: do not accept words that mean a cluster on this machine.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and int(port) <= _LAST_PORT:
+        return
+    if elsewhere or not (address in ("auto", "local") or address.startswith("ray://")):
+        word = "" if elsewhere else ", or auto"
+        raise ValueError(f"an address of a Ray is written host:port, such as 10.0.0.1:6379{word}; {address!r} is not")
+
+
+class LossListener(Protocol):
+    """Is told of the loss of a cluster. Its members may neither wait nor call the cluster."""
+
+    @property
+    def has_something_to_lose(self) -> bool:
+        """True if there are engines or open calls, so that a loss matters."""
+        ...
+
+    def cluster_lost(self, lost: ClusterLost) -> None:
+        """End all open calls."""
+        ...
+
+
+class ClusterEnd(threading.Event):
+    """The end of a cluster: set when this process has stopped it, or has lost it.
+
+    Attributes:
+        lost: the reason, if the cluster was lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: ClusterLost | None = None
+        self._listeners: weakref.WeakSet[LossListener] = weakref.WeakSet()
+
+    def check(self) -> None:
+        """Raise ClusterLost or ClusterStopped if the cluster has ended."""
+        if self.is_set():
+            raise self.error()
+
+    def error(self) -> ClusterStopped:
+        """Return the error of calls to a cluster that has ended."""
+        return ClusterStopped() if self.lost is None else self.lost.again()
+
+    def when_lost(self, listener: LossListener) -> None:
+        """Tell a listener, which is held weakly, if the cluster is lost."""
+        self._listeners.add(listener)
+
+    def lose(self, lost: ClusterLost) -> bool:
+        """Let calls from now on fail because the cluster is lost; return whether that matters to a listener.
+
+        Calls that are open end when :meth:`tell_listeners` is called.
+        """
+        if self.is_set():
+            return False
+        news = any(listener.has_something_to_lose for listener in list(self._listeners))
+        self.lost = lost
+        self.set()
+        return news
+
+    def tell_listeners(self) -> None:
+        """End all open calls, if the cluster was lost."""
+        if self.lost is not None:
+            for listener in list(self._listeners):
+                listener.cluster_lost(self.lost)
+
 
 CALL_TIMEOUT_S = 30.0
+WATCH_TIMEOUT_S = 2.0  # tasks wait for the reply, and can do without
 POLL_TIMEOUT_S = 60.0  # above the controller's own limit of a long poll
 TAIL_BYTES = 16_000
 
 
 class EngineGone(Exception):
-    """An engine's process has ended and cannot answer."""
+    """An engine's process has ended and cannot reply.
 
-    def __init__(self, reason: str, stderr_tail: str = "") -> None:
-        super().__init__(reason, stderr_tail)
+    Args:
+        reason: the reason of its end, in words.
+        stderr_tail: the last lines that it wrote to stderr since it began its last request, as far as they are known.
+        last_begun: that request; None if it is not known.
+        wanted: the end was asked for.
+    """
+
+    def __init__(self, reason: str, stderr_tail: str = "", last_begun: str | None = None, wanted: bool = False) -> None:
+        super().__init__(reason, stderr_tail, last_begun, wanted)
         self.reason = reason
         self.stderr_tail = stderr_tail
+        self.last_begun = last_begun
+        self.wanted = wanted
 
 
-class ControllerLine(Protocol):
+class ControllerChannel(Protocol):
     """Calls a method of the controller and waits for its result."""
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
-        """Call a method. It is called again if the controller has died meanwhile, and is being brought back.
+        """Call a method; repeat the call if the controller dies and restarts meanwhile.
 
         Raises:
-            ConnectionLost: if the controller is gone or does not answer in time.
+            ConnectionLost: if the controller is gone or does not reply in time.
         """
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerProxy:
+@frozen
+class ControllerClient:
     """The controller's methods, as clients and engines call them."""
 
-    line: ControllerLine
+    line: ControllerChannel
 
     def register(self, engine: EngineInfo) -> bool:
-        """An engine is up; False if it is not wanted any more."""
+        """Register an engine that has started; return False if it is not wanted any more."""
         return bool(self.line.call("register", engine, timeout_s=CALL_TIMEOUT_S))
 
     def poll(self, engine_id: int, incarnation: int) -> list[Command] | None:
-        """Wait for commands to an engine."""
+        """Wait for commands to an engine; return them, or None if it is to end."""
         commands: list[Command] | None = self.line.call("poll", engine_id, incarnation, timeout_s=POLL_TIMEOUT_S)
         return commands
 
-    def report(self, engine_id: int, incarnation: int, report: Report) -> Receipt:
-        """Hand over an engine's output and news."""
+    def report(self, engine_id: int, incarnation: int, report: EngineReport) -> Receipt:
+        """Deliver the report of an engine: its output, and the requests that it has begun and ended."""
         receipt: Receipt = self.line.call("report", engine_id, incarnation, report, timeout_s=CALL_TIMEOUT_S)
         return receipt
 
     def start_engines(self, count: int, options: EngineOptions) -> list[int]:
-        """Start engines; their ids."""
+        """Start engines; return their ids."""
         ids: list[int] = self.line.call("start_engines", count, options, uuid.uuid4().hex, timeout_s=CALL_TIMEOUT_S)
         return ids
 
     def stop_engines(self, engine_ids: Iterable[int]) -> None:
-        """End engines."""
-        self.line.call("stop_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
+        """Stop engines; return when their processes have ended."""
+        while not self.line.call("stop_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S):
+            pass  # it returns from time to time, like a poll
 
     def retire_engines(self, engine_ids: Iterable[int]) -> None:
-        """Let engines finish what they have to do, and then end them; returns at once."""
+        """Stop engines when they have finished their requests; return at once."""
         self.line.call("retire_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
 
     def restart_engines(self, engine_ids: Iterable[int], *, recovers: bool) -> None:
-        """End engines and start new processes under their ids, with or without what they held."""
+        """Stop engines and start new processes under their ids; with ``recovers``, recover their namespaces."""
         self.line.call("restart_engines", list(engine_ids), recovers, uuid.uuid4().hex, timeout_s=CALL_TIMEOUT_S)
 
     def attach(self, client: str) -> ClusterState:
-        """A client comes."""
+        """Attach a client; return the state of the cluster."""
         state: ClusterState = self.line.call("attach", client, timeout_s=CALL_TIMEOUT_S)
         return state
 
     def state(self) -> ClusterState:
-        """Who is there now."""
+        """Return the state of the cluster."""
         state: ClusterState = self.line.call("state", timeout_s=CALL_TIMEOUT_S)
         return state
 
     def clients(self) -> list[str]:
-        """Who is attached."""
+        """Return the names of the clients that are attached."""
         names: list[str] = self.line.call("clients", timeout_s=CALL_TIMEOUT_S)
         return names
 
     def announce(self, entries: Sequence[HistoryEntry], timeout_s: float = CALL_TIMEOUT_S) -> None:
-        """Say which requests wait at their engines."""
+        """Enter requests that wait at their engines into the history."""
         self.line.call("announce", list(entries), timeout_s=timeout_s)
 
+    def watch_work(self, client: str) -> list[HistoryEntry]:
+        """Return other clients' requests that take long, and send the client events of changes from now on."""
+        entries: list[HistoryEntry] = self.line.call("watch_work", client, timeout_s=WATCH_TIMEOUT_S)
+        return entries
+
     def detach(self, client: str) -> None:
-        """A client leaves."""
+        """Detach a client."""
         self.line.call("detach", client, timeout_s=CALL_TIMEOUT_S)
 
     def events(self, client: str) -> list[Event] | None:
@@ -132,74 +334,105 @@ class ControllerProxy:
         return events
 
     def command(self, engine_ids: Iterable[int], command: Command) -> list[int]:
-        """Pass a command to engines; the ids of those reached."""
+        """Pass a command to engines; return the ids of those reached."""
         reached: list[int] = self.line.call("command", list(engine_ids), command, timeout_s=CALL_TIMEOUT_S)
         return reached
 
-    def ask(self, engine_ids: Iterable[int], question: Question, timeout_s: float) -> dict[int, Answer]:
-        """Ask engines, busy or not; the answers by id, without those that did not come in time."""
-        answers: dict[int, Answer] = self.line.call(
-            "ask", list(engine_ids), question, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S
+    def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> dict[int, QueryReply]:
+        """Send a query to engines, busy or not; return the replies that come in time, by engine."""
+        replies: dict[int, QueryReply] = self.line.call(
+            "query", list(engine_ids), query, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S
         )
-        return answers
+        return replies
+
+    def lacking_sources(self, digests: Sequence[str]) -> list[str]:
+        """Return the digests of those sources of modules that the cluster does not have."""
+        lacking: list[str] = self.line.call("lacking_sources", list(digests), timeout_s=CALL_TIMEOUT_S)
+        return lacking
+
+    def keep_sources(self, sources: Sequence[bytes]) -> None:
+        """Store sources of modules for engines."""
+        self.line.call("keep_sources", list(sources), timeout_s=CALL_TIMEOUT_S)
+
+    def sources(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return sources of modules by digest, as far as there are any; wait for those that are on their way."""
+        sources: dict[str, bytes] = self.line.call("sources", list(digests), timeout_s=CALL_TIMEOUT_S)
+        return sources
 
     def running(self) -> dict[int, tuple[int, list[HistoryEntry]]]:
-        """For each engine: how many requests it has completed, and what it runs."""
+        """Return for each engine the number of requests it has completed, and the requests that it runs."""
         running: dict[int, tuple[int, list[HistoryEntry]]] = self.line.call("running", timeout_s=CALL_TIMEOUT_S)
         return running
 
     def history(self, client: str | None, engine_id: int | None, last: int | None) -> list[HistoryEntry]:
-        """Who ran what, where, when, with which outcome."""
+        """Return the history of requests, or a part of it: client, engine, times and outcome of each."""
         entries: list[HistoryEntry] = self.line.call("history", client, engine_id, last, timeout_s=CALL_TIMEOUT_S)
         return entries
 
-    def shut_down(self) -> None:
-        """End every engine and release every client."""
-        self.line.call("shut_down", timeout_s=CALL_TIMEOUT_S)
+    def programs(self, engine_id: int) -> tuple[str, list[Program]]:
+        """Return the start-up cell of all engines, and the programs that an engine has run since, in order."""
+        programs: tuple[str, list[Program]] = self.line.call("programs", engine_id, timeout_s=CALL_TIMEOUT_S)
+        return programs
+
+    def shut_down(self, stop_grace_s: float) -> list[str]:
+        """Stop all engines and release all clients; return a notice for each engine that had to be killed."""
+        notices: list[str] = self.line.call("shut_down", stop_grace_s, timeout_s=CALL_TIMEOUT_S + stop_grace_s)
+        return notices
 
 
-class Addressed(NamedTuple):
-    """To whom a request goes: the engine, its number there, and how many stops its client knew of."""
+class Envelope(NamedTuple):
+    """The address of a request: the engine, the request's number, and the number of stops that its client knew of."""
 
     engine: EngineInfo
     seq: int
     stops_seen: int
 
 
-class Relays(Protocol):
-    """A tree to many engines, through which one client's requests reach each of them in order."""
+class Lane(Protocol):
+    """A way to engines, on which one client's requests reach each of them in order.
 
-    def send(self, requests: Sequence[Addressed], prepared: Any) -> Sequence[Any]:
-        """Send the same request to several engines; what stands for each answer until it is here."""
+    Requests on different lanes may overtake each other.
+    """
+
+    def send(self, requests: Sequence[Envelope], prepared: Any) -> Sequence[Any]:
+        """Send the same request to several engines; return a handle on each reply."""
         ...
 
 
 class Transport(Protocol):
-    """One client's way to the engines and the controller of a cluster."""
+    """One client's way to the engines and the controller of a cluster.
+
+    ``namespace`` is that of the cluster's :class:`ConnectionInfo`; empty for a cluster of this process alone.
+    """
 
     name: str
+    namespace: str
     capabilities: frozenset[Capability]
     ref_types: tuple[type, ...]
-    controller: ControllerProxy
+    controller: ControllerClient
     services: Services
-    stopped: threading.Event  # set when this process has stopped the cluster
+    stopped: ClusterEnd
 
     @property
     def address(self) -> str:
-        """Where other machines of the cluster reach this one."""
+        """The address of this machine for other machines of the cluster."""
         ...
 
     @property
-    def relays(self) -> Relays | None:
+    def relays(self) -> Lane | None:
         """A tree to many engines; None where each request is best sent by itself."""
         ...
 
     def stand_by(self, client: str) -> None:
-        """See that the controller notices at once, and not when its lease ends, if this client's process dies."""
+        """Let the controller notice the death of this client's process at once, and not when its lease ends."""
         ...
 
-    def resident(self, name: str, make: MakeResident | None = None) -> ResidentLine | None:
-        """The way to an object of the cluster's own; see ``residents``.
+    def connection_info(self) -> ConnectionInfo:
+        """Return the way to this cluster from other processes; CapabilityError if there is none."""
+        ...
+
+    def named_actor(self, name: str, make: MakeNamedActor | None = None) -> NamedActorClient | None:
+        """Return the way to a named actor, an object that lives in the cluster.
 
         Args:
             name: its name; there is one of a name in a cluster.
@@ -210,78 +443,91 @@ class Transport(Protocol):
         """
         ...
 
-    def prepare(self, instruction: Instruction, payload: Payload | None) -> Any:
-        """Get a request ready to be sent, once for any number of engines."""
+    def prepare(self, request: Request, payload: Payload | None) -> Any:
+        """Encode a request without its number, once for any number of engines."""
         ...
 
     def keep(self, payload: Payload) -> StoredObject:
         """Store a payload for several requests to refer to."""
         ...
 
-    def send(self, request: Addressed, prepared: Any) -> Any:
-        """Send a request to one engine; what stands for its answer until it is here."""
+    def lane(self, engine: EngineInfo, prepared: Any) -> Lane | None:
+        """Return a lane by which a request is answered sooner than by :meth:`send`, which is a lane of its own."""
+        ...
+
+    def send(self, request: Envelope, prepared: Any) -> Any:
+        """Send a request to one engine; return a handle on its reply."""
+        ...
+
+    def make_safe(self) -> None:
+        """Let requests that have been sent reach their engines even if this process ends."""
         ...
 
     def when_answered(self, pending: Any, listener: Callable[[Any], None]) -> None:
-        """Call ``listener`` once, on a thread of the transport, with something for :meth:`open`."""
+        """Call ``listener`` once with the reply in its encoded form, for :meth:`open`, on a thread of the transport."""
         ...
 
     def take(self, pending: Sequence[Any], timeout_s: float) -> list[Any] | None:
-        """Wait for answers; something for :meth:`open` for each, None if they are not all here in time.
+        """Wait for replies; return each in its encoded form for :meth:`open`, or None if some are late.
 
-        Then, and if this raises, :meth:`when_answered` still brings each of them.
+        In that case, and if this raises, :meth:`when_answered` still delivers each of them.
         """
         ...
 
     def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
-        """Decode an answer.
+        """Decode a reply.
 
         Raises:
-            EngineGone: if the engine died before it answered.
+            EngineGone: if the engine died before it replied.
         """
         ...
 
     def close(self) -> None:
-        """The client leaves; what comes in from now on is dropped."""
+        """Let the client leave; drop replies from now on."""
         ...
 
 
 class Backend(Protocol):
-    """Where a cluster lives: starts and ends its controller."""
+    """The place of a cluster: starts and stops its controller."""
 
     def start(self) -> None:
         """Start the controller."""
         ...
 
     def connect(self) -> Transport:
-        """A new client's transport."""
+        """Return the transport of a new client."""
         ...
 
     def connection_info(self) -> ConnectionInfo:
-        """How another process reaches this cluster; CapabilityError if none can."""
+        """Return the way to this cluster from other processes; CapabilityError if there is none."""
         ...
 
-    def stop(self) -> None:
-        """End the controller and whatever was started with it."""
+    def stop(self, stop_grace_s: float | None = None) -> list[str]:
+        """Stop the controller and all that was started with it.
+
+        An exception meanwhile, as by Ctrl-C, cuts the wait for engines short: they are killed.
+
+        Args:
+            stop_grace_s: the time that engines may take to end in order; None: as they were started with.
+
+        Returns:
+            A notice for each engine that had to be killed.
+        """
         ...
 
 
 def require(transport: Transport, capability: Capability, what: str) -> None:
-    """See that a transport can do something.
-
-    Raises:
-        CapabilityError: if it cannot.
-    """
+    """Raise CapabilityError if a transport lacks a capability, which ``what`` is needed for."""
     if capability not in transport.capabilities:
-        raise CapabilityError(what, transport.name, "use Cluster(backend='ray') for that")
+        raise CapabilityError(what, f"the {transport.name} transport", "use Cluster(backend='ray') for that")
 
 
-def tail_of(path: str) -> str:
-    """The last lines of a file that may not exist; at most ``TAIL_BYTES``."""
+def tail_of(path: str, since: int = 0) -> str:
+    """Return the end of a file, ``TAIL_BYTES`` at most and none before the position ``since``; empty without a file."""
     try:
         with open(path, "rb") as file:
             file.seek(0, 2)
-            file.seek(max(0, file.tell() - TAIL_BYTES))
+            file.seek(max(since, file.tell() - TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""

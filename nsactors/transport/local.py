@@ -1,12 +1,13 @@
 """Everything in one process, without Ray: engines are threads, the controller runs on an event loop in another.
 
-Requests and replies are pickled both ways, so that what would fail between processes fails here too.
+Requests and replies are pickled both ways, so that a value that cannot travel between processes fails here too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -15,62 +16,102 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from nsactors.controller import Controller, Death
-from nsactors.core.cluster import EngineInfo, EngineSpec
-from nsactors.core.messages import Capability, Instruction, Reply
-from nsactors.core.payload import Payload
-from nsactors.core.remote_value import ObjectGone
-from nsactors.core.wire import Sealed, decode_reply, decode_request, encode, encode_body, seal, stamp
-from nsactors.engine_actor import EngineActor
+from nsactors._frozen import frozen
+from nsactors.controller import STOP_GRACE_S, Controller, Death, Process
+from nsactors.engine_actor import EngineActor, EngineEnds
 from nsactors.errors import CapabilityError, ClusterStopped, ClusterUnreachable
-from nsactors.namespace.host import ThreadHost
-from nsactors.transport.base import Addressed, ControllerProxy, EngineGone
-from nsactors.transport.connection import ConnectionInfo
-from nsactors.transport.hosting import Services
-from nsactors.transport.local_hosting import LocalServices
-from nsactors.transport.residents import MakeResident, answer, outcome_of, pack_arguments
-
-__all__ = ["LocalBackend"]
+from nsactors.namespace.host import EngineHost, ThreadHost
+from nsactors.namespace.startup import StartupFailed
+from nsactors.protocol.engine_info import EngineInfo, EngineSpec
+from nsactors.protocol.messages import Capability, Reply, Request
+from nsactors.protocol.process import OwnProcess
+from nsactors.protocol.serialize import ObjectGone, Payload
+from nsactors.protocol.wire import Sealed, decode_reply, decode_request, encode, encode_body, seal, stamp
+from nsactors.services.service import Services
+from nsactors.transport.base import (
+    ClusterEnd,
+    ConnectionInfo,
+    ControllerClient,
+    EngineGone,
+    Envelope,
+    MakeNamedActor,
+    answer,
+    outcome_of,
+    pack_arguments,
+)
+from nsactors.transport.local_services import LocalServices
 
 T = TypeVar("T")
+STOP_S = 5.0
 _cluster_numbers = itertools.count(1)
 
 
 @dataclass(slots=True)
-class _Letter:
-    """One request on its way; answered exactly once, by the engine or by its end."""
+class SentRequest:
+    """A request on its way; the engine or its end sets the reply, once."""
 
     header: bytes
     sealed: Sealed
-    answer: Future[Any] = field(default_factory=Future)
+    reply: Future[Any] = field(default_factory=Future)
 
 
-class _EngineThread:
-    """A thread that serves an engine's requests in order of arrival."""
+class LocalEngine:
+    """An engine of this process: the requests that it has not answered, and its end.
 
-    def __init__(self, spec: EngineSpec, line: _LoopLine) -> None:
-        self._spec = spec
-        self._line = line
-        self._letters: SimpleQueue[_Letter | None] = SimpleQueue()
+    The thread that runs them calls :meth:`open`, :meth:`run` for each one, and :meth:`close`.
+
+    Attributes:
+        requests: those that wait, in order of arrival; None after its end.
+        death: its end; None as long as it takes requests.
+        died: the same, for the controller, when the engine has run its last request.
+    """
+
+    def __init__(self, spec: EngineSpec, cluster: LocalCluster) -> None:
+        self.spec = spec
+        self.requests: SimpleQueue[SentRequest | None] = SimpleQueue()
+        self._cluster = cluster
         self._lock = threading.Lock()
-        self._open: dict[int, _Letter] = {}
+        self._open: dict[int, SentRequest] = {}
+        self._is_busy = False
+        self._is_over = False
+        self._engine: EngineActor | None = None
         self.death: Death | None = None
-        self.died: asyncio.Future[Death] = line.loop.create_future()
-        self._thread = threading.Thread(target=self._serve, name=f"engine-{spec.engine_id}", daemon=True)
-        self._thread.start()
+        self.died: asyncio.Future[Death] = cluster.loop.create_future()
+        self._thread = 0
 
-    def post(self, letter: _Letter) -> None:
+    def open(self, host: EngineHost) -> bool:
+        """Start the engine, on the thread that is to run its requests; return False if that fails."""
+        with self._lock:
+            self._thread = threading.get_ident()
+        try:
+            self._engine = EngineActor(self.spec, ControllerClient(self._cluster), host, _LocalStore(self))
+        except StartupFailed as failed:
+            self.end(Death(failed.reason, failed.output))
+        except BaseException as error:
+            self.end(Death(f"{type(error).__name__}: {error}"))
+        return self._engine is not None
+
+    def send(self, request: SentRequest) -> None:
+        """Put a request into the queue; if the engine has ended, reply at once."""
         with self._lock:
             if self.death is None:
-                self._open[id(letter)] = letter
-                self._letters.put(letter)
+                self._open[id(request)] = request
+                self.requests.put(request)
                 return
-        letter.answer.set_result(EngineGone(self.death.reason, self.death.stderr_tail))
+        request.reply.set_result(self._gone(self.death))
 
     def end(self, death: Death) -> None:
-        """Take no more requests and fail those that are open.
+        """Take no more requests, fail those that are open, and be dead.
 
-        What is running cannot be stopped; its result is dropped.
+        Code that runs cannot be stopped; its result is dropped.
+        """
+        self.finish(death)
+        self._announce_soon(death)
+
+    def finish(self, death: Death) -> None:
+        """Take no more requests, fail those that are open, and be dead when the thread has ended.
+
+        A busy thread cannot be interrupted: its engine is dead at once, and the thread goes on until its code ends.
         """
         with self._lock:
             if self.death is not None:
@@ -78,87 +119,158 @@ class _EngineThread:
             self.death = death
             abandoned = list(self._open.values())
             self._open.clear()
-        self._letters.put(None)
-        for letter in abandoned:
-            letter.answer.set_result(EngineGone(death.reason, death.stderr_tail))
-        self._line.services.end_thread(self._thread.ident)
-        self._line.loop.call_soon_threadsafe(self._announce, death)
+            is_busy = self._is_busy
+            # Within the lock: a thread that has ended meanwhile may have left its number to another one.
+            self._cluster.services.end_engine(self._thread, goes_on=not self._is_over)
+        self.requests.put(None)
+        for request in abandoned:
+            request.reply.set_result(self._gone(death))
+        if is_busy:
+            self._announce_soon(death)
+
+    def _gone(self, death: Death) -> EngineGone:
+        begun = None if self._engine is None else self._engine.last_begun
+        return EngineGone(death.reason, death.stderr_tail, begun, wanted=death is DISMISSED)
+
+    def _announce_soon(self, death: Death) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: the cluster has gone before this thread
+            self._cluster.loop.call_soon_threadsafe(self._announce, death)
 
     def _announce(self, death: Death) -> None:
         if not self.died.done():
             self.died.set_result(death)
 
-    def _serve(self) -> None:
-        host = ThreadHost()
+    def run(self, sent: SentRequest) -> bool:
+        """Run a request and send its reply; return False if the engine has ended, and runs no further one."""
+        engine = self._engine
+        assert engine is not None, "it has been opened"
+        self._is_busy = True
         try:
-            engine = EngineActor(self._spec, ControllerProxy(self._line), host, _LocalStore(self))
-        except BaseException as error:
-            return self.end(Death(f"{type(error).__name__}: {error}"))
-        try:
-            while (letter := self._letters.get()) is not None:
-                self._answer(letter, self._run(engine, letter))
-        except BaseException as error:  # not the user's: whoever waits must hear that nobody will answer
+            request, payload = decode_request(sent.header, sent.sealed.buffers, sent.sealed.refs)
+            reply, result = engine.handle(request, payload)
+            sealed = copied(seal(result))
+            header = encode(reply, sealed)
+            engine.replies.store(reply, header, result, sealed)
+        except EngineEnds:
+            return False
+        except BaseException as error:  # no error of user code: callers that wait must be told that there is no reply
             self.end(Death(f"{type(error).__name__}: {error}"))
-        finally:
-            engine.close()
-
-    def _run(self, engine: EngineActor, letter: _Letter) -> tuple[bytes, Sealed]:
-        request, payload = decode_request(letter.header, letter.sealed.buffers, letter.sealed.refs)
-        reply, result = engine.handle(request, payload)
-        sealed = _copied(seal(result))
-        header = encode(reply, sealed)
-        engine.answers.keep(reply, header, result, sealed)
-        return header, sealed
-
-    def _answer(self, letter: _Letter, reply: Any) -> None:
+            return False
         with self._lock:
-            wanted = self._open.pop(id(letter), None) is not None
+            self._is_busy = False
+            wanted = self._open.pop(id(sent), None) is not None
         if wanted:
-            letter.answer.set_result(reply)
+            sent.reply.set_result((header, sealed))
+        return True
+
+    def close(self) -> None:
+        """End the engine's namespace and helper threads, on the thread that ran its requests."""
+        if (engine := self._engine) is not None:
+            engine.end()
+            engine.close()
+            self._announce_soon(self.death or DISMISSED)
+
+    def leave_thread(self) -> None:
+        """Note that the thread of the engine is about to end."""
+        with self._lock:
+            self._is_over = True
+            self._cluster.services.end_thread(threading.get_ident())
 
 
-@dataclass(frozen=True, slots=True)
-class _LocalObject:
-    """A payload that an engine holds, or a client; it travels as itself."""
+class EngineThread(LocalEngine):
+    """An engine with a thread of its own.
 
-    engine: _EngineThread | None
+    Args:
+        spec: its description.
+        cluster: its cluster.
+        host: its surroundings.
+    """
+
+    def __init__(self, spec: EngineSpec, cluster: LocalCluster, host: EngineHost | None = None) -> None:
+        super().__init__(spec, cluster)
+        self._host = host or ThreadHost()
+        threading.Thread(target=self._serve, name=f"engine-{spec.engine_id}", daemon=True).start()
+
+    def _serve(self) -> None:
+        try:
+            if self.open(self._host):
+                try:
+                    while (request := self.requests.get()) is not None and self.run(request):
+                        del request  # with its reply, which would stay until the next request
+                finally:
+                    self.close()
+        finally:
+            self.leave_thread()
+
+
+@frozen
+class LocalObject:
+    """A payload that an engine or a client holds; it travels as itself."""
+
+    engine: LocalEngine | None
     payload: Payload
 
     def load(self) -> Payload:
+        """Return the payload; see ``StoredObject``."""
         if self.engine is not None and self.engine.death is not None:
             raise ObjectGone(self.engine.death.reason)
         return self.payload
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _LocalStore:
-    """What an engine has put aside."""
+    """The object store of an engine: references to its own memory."""
 
-    engine: _EngineThread
-    ref_types: tuple[type, ...] = (_LocalObject, LocalServices)
+    engine: LocalEngine
+    ref_types: tuple[type, ...] = (LocalObject, LocalServices)
 
-    def put(self, payload: Payload) -> _LocalObject:
-        return _LocalObject(self.engine, _detached(payload))
+    def put(self, payload: Payload) -> LocalObject:
+        return LocalObject(self.engine, payload.copied())
 
     def memory(self) -> None:
-        """It is this process's own memory."""
+        """Return None: the store has no memory besides that of this process."""
 
 
 @dataclass(slots=True)
-class _LoopLine:
-    """Calls the controller on its event loop, from any other thread."""
+class LocalCluster:
+    """A cluster in this process: its controller, called on its event loop from any other thread, and its services."""
 
     loop: asyncio.AbstractEventLoop
     controller: Controller | None = None
-    stopped: threading.Event = field(default_factory=threading.Event)
-    residents: dict[str, Any] = field(default_factory=dict)
-    services: LocalServices = field(default_factory=lambda: LocalServices(_keep, (_LocalObject,)))
+    stopped: ClusterEnd = field(default_factory=ClusterEnd)
+    named_actors: dict[str, Any] = field(default_factory=dict)
+    services: LocalServices = field(default_factory=lambda: LocalServices(_keep, (LocalObject,)))
     opening: threading.Lock = field(default_factory=threading.Lock)
+    process: OwnProcess = field(default_factory=OwnProcess)
+    _loop_thread: threading.Thread = field(init=False)
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        """Call a method of the controller; see ``ControllerChannel``."""
         return self.await_answer(getattr(self.controller, method), *args, method=method, timeout_s=timeout_s)
 
+    def start_loop(self) -> None:
+        """Start the thread of the event loop."""
+        self._loop_thread = threading.Thread(target=self._run_loop, name="nsactors-controller", daemon=True)
+        self._loop_thread.start()
+
+    def stop_loop(self) -> None:
+        """End all that goes on there, and the thread."""
+        self.run(_cancel_others(), timeout_s=STOP_S)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._loop_thread.join(STOP_S)  # it closes the loop, which has three descriptors
+
+    def _run_loop(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
     def await_answer(self, function: Callable[..., Any], *args: Any, method: str, timeout_s: float) -> Any:
+        """Call a coroutine function on the event loop, and return its result.
+
+        Raises:
+            ClusterStopped: if the cluster has ended.
+            ClusterUnreachable: if there is no answer in time.
+        """
+        self.process.check()
         if self.stopped.is_set():
             raise ClusterStopped
         try:
@@ -169,103 +281,86 @@ class _LoopLine:
             raise ClusterStopped from None
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Run a coroutine on the event loop, and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
 
 
-@dataclass(frozen=True, slots=True)
+DISMISSED = Death("it was asked to shut down")
+
+
+@frozen
 class _ThreadLauncher:
-    line: _LoopLine
+    cluster: LocalCluster
+    after_grace: str = "goes on until its code ends, as threads cannot be killed"
+    adds_nodes: bool = False
 
-    def launch(self, spec: EngineSpec) -> _EngineThread:
-        return _EngineThread(spec, self.line)
+    def launch(self, spec: EngineSpec) -> EngineThread:
+        return EngineThread(spec, self.cluster)
 
-    async def obstacles(self, spec: EngineSpec, address: _EngineThread) -> AsyncIterator[str]:
+    async def obstacles(self, spec: EngineSpec, address: EngineThread) -> AsyncIterator[str]:
         none: tuple[str, ...] = ()  # a thread can always be started
         for obstacle in none:
             yield obstacle
 
-    async def watch(self, spec: EngineSpec, address: _EngineThread) -> Death:
+    async def watch(self, spec: EngineSpec, address: EngineThread) -> Death:
         return await address.died
 
-    def kill(self, address: _EngineThread) -> None:
-        address.end(Death("it was asked to shut down"))
+    def end(self, process: Process, address: EngineThread) -> None:
+        address.finish(DISMISSED)
 
-    def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], _EngineThread]:
-        """Nobody is left: the controller and the engines are one process."""
+    def kill(self, address: EngineThread) -> None:
+        address.end(DISMISSED)
+
+    def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], EngineThread]:
+        """Return no engines: those of a controller that has ended have ended with it, in the same process."""
         return {}
 
 
-@dataclass(frozen=True, slots=True)
-class _LocalResidentLine:
-    """Calls a resident on the controller's event loop."""
+@frozen
+class _LocalNamedActorClient:
+    """Calls a named actor on the controller's event loop."""
 
-    line: _LoopLine
-    resident: Any
+    cluster: LocalCluster
+    target: Any
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
         ref_types = LocalTransport.ref_types
-        arguments = _detached(pack_arguments(method, args, ref_types))
-        sent = answer, self.resident, method, arguments, ref_types
-        return outcome_of(_detached(self.line.await_answer(*sent, method=method, timeout_s=timeout_s)))
+        arguments = pack_arguments(method, args, ref_types).copied()
+        sent = answer, self.target, method, arguments, ref_types
+        return outcome_of(self.cluster.await_answer(*sent, method=method, timeout_s=timeout_s).copied())
 
 
-class LocalTransport:
-    """A client's way to engines in its own process."""
+def _not_from_elsewhere() -> CapabilityError:
+    return CapabilityError(
+        "be reached from another process", "the local transport", "use Cluster(backend='ray') for that"
+    )
 
-    name = "local"
-    capabilities: frozenset[Capability] = frozenset()
-    ref_types: tuple[type, ...] = (_LocalObject, LocalServices)
-    relays = None
 
-    def __init__(self, line: _LoopLine) -> None:
-        self.controller = ControllerProxy(line)
-        self.stopped = line.stopped
-        self.services: Services = line.services
-        self._line = line
+class FutureReplies:
+    """The half of a transport that takes replies, where the handles on them are futures."""
+
+    def __init__(self) -> None:
         self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
-    @property
-    def address(self) -> str:
-        """Loopback: there are no other machines."""
-        return "127.0.0.1"
+    def lane(self, engine: EngineInfo, prepared: Any) -> None:
+        """Return None: no way is quicker than that of all requests."""
 
-    def stand_by(self, client: str) -> None:
-        """The controller dies with it."""
-
-    def resident(self, name: str, make: MakeResident | None = None) -> _LocalResidentLine | None:
-        """An object of this process's, for as long as the cluster is there."""
-        line = self._line
-        with line.opening:
-            if name not in line.residents and make is not None:
-                line.residents[name] = make(LocalTransport(line), _nothing_to_end)
-            return _LocalResidentLine(line, line.residents[name]) if name in line.residents else None
-
-    def prepare(self, instruction: Instruction, payload: Payload | None) -> tuple[bytes, Sealed]:
-        """Encode a request and copy its payload: what the caller changes afterwards must not change what was sent."""
-        sealed = _copied(seal(payload))
-        return encode_body(instruction, sealed), sealed
-
-    def keep(self, payload: Payload) -> _LocalObject:
-        """Copy a payload."""
-        return _keep(payload)
-
-    def send(self, request: Addressed, prepared: tuple[bytes, Sealed]) -> Future[Any]:
-        """Post a request to the engine's thread."""
-        body, sealed = prepared
-        letter = _Letter(stamp(request.seq, request.stops_seen, body), sealed)
-        request.engine.address.post(letter)
-        return letter.answer
+    def make_safe(self) -> None:
+        """Do nothing: what has been sent has arrived."""
 
     def when_answered(self, pending: Future[Any], listener: Callable[[Any], None]) -> None:
-        """Wait on a thread of the client's: on an engine's, what a callback prints would be the engine's."""
-        pending.add_done_callback(lambda answer: self._replies.put((listener, answer.result())))
+        """Call the listener on a thread of the client.
+
+        On that of an engine its output would be the engine's; on one that reads messages it could not wait for more.
+        """
+        pending.add_done_callback(lambda reply: self._replies.put((listener, _outcome(reply))))
 
     def take(self, pending: Sequence[Future[Any]], timeout_s: float) -> list[Any] | None:
-        """Wait here."""
+        """Wait for replies on this thread."""
         if wait(pending, timeout_s).not_done:
             return None
-        return [answer.result() for answer in pending]
+        return [_outcome(reply) for reply in pending]
 
     def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
         """Decode a reply."""
@@ -275,13 +370,72 @@ class LocalTransport:
         return decode_reply(header, sealed.buffers, sealed.refs)
 
     def close(self) -> None:
-        """Deliver no more."""
+        """Deliver no more replies."""
         self._replies.put(None)
 
     def _deliver(self) -> None:
         while (delivery := self._replies.get()) is not None:
             listener, reply = delivery
             listener(reply)
+            del delivery, listener, reply  # large values would stay until the next reply
+
+
+def _outcome(reply: Future[Any]) -> Any:
+    error = reply.exception()
+    return reply.result() if error is None else EngineGone(str(error))
+
+
+class LocalTransport(FutureReplies):
+    """A client's way to engines in its own process."""
+
+    name = "local"
+    namespace = ""
+    capabilities: frozenset[Capability] = frozenset()
+    ref_types: tuple[type, ...] = (LocalObject, LocalServices)
+    relays = None
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.controller = ControllerClient(cluster)
+        self.stopped = cluster.stopped
+        self.services: Services = cluster.services
+        self._cluster = cluster
+        super().__init__()
+
+    @property
+    def address(self) -> str:
+        """The loopback address: there are no other machines."""
+        return "127.0.0.1"
+
+    def stand_by(self, client: str) -> None:
+        """Do nothing: the controller dies with its clients."""
+
+    def connection_info(self) -> ConnectionInfo:
+        """Raise CapabilityError: no other process can reach this one."""
+        raise _not_from_elsewhere()
+
+    def named_actor(self, name: str, make: MakeNamedActor | None = None) -> _LocalNamedActorClient | None:
+        """Return the way to an object that lives in this process as long as the cluster does."""
+        cluster = self._cluster
+        with cluster.opening:
+            if name not in cluster.named_actors and make is not None:
+                cluster.named_actors[name] = make(LocalTransport(cluster), _nothing_to_end)
+            return _LocalNamedActorClient(cluster, cluster.named_actors[name]) if name in cluster.named_actors else None
+
+    def prepare(self, request: Request, payload: Payload | None) -> tuple[bytes, Sealed]:
+        """Encode a request and copy its payload, which the caller may change afterwards."""
+        sealed = copied(seal(payload))
+        return encode_body(request, sealed), sealed
+
+    def keep(self, payload: Payload) -> LocalObject:
+        """Copy a payload."""
+        return _keep(payload)
+
+    def send(self, request: Envelope, prepared: tuple[bytes, Sealed]) -> Future[Any]:
+        """Put a request into the queue of the engine's thread."""
+        body, sealed = prepared
+        sent = SentRequest(stamp(request.seq, request.stops_seen, body), sealed)
+        request.engine.address.send(sent)
+        return sent.reply
 
 
 class LocalBackend:
@@ -290,46 +444,45 @@ class LocalBackend:
     Args:
         environment: not used: engines share this process's environment, and its threads for linear algebra.
         startup: a cell that every engine runs first.
+        stop_grace_s: the time that engines may take to end when they are asked to.
     """
 
-    def __init__(self, environment: dict[str, str], startup: str = "") -> None:
+    def __init__(self, environment: dict[str, str], startup: str = "", stop_grace_s: float = STOP_GRACE_S) -> None:
+        self._stop_grace_s = stop_grace_s
         self._environment = environment
         self._startup = startup
-        self._line: _LoopLine | None = None
+        self._cluster: LocalCluster | None = None
 
     def start(self) -> None:
         """Start the event loop and the controller on it."""
         loop = asyncio.new_event_loop()
-        line = self._line = _LoopLine(loop)
+        cluster = self._cluster = LocalCluster(loop)
         name = f"local-{next(_cluster_numbers)}"
-        line.controller = Controller(name, _ThreadLauncher(line), self._environment, self._startup)
-        threading.Thread(target=self._run_loop, args=(loop,), name="nsactors-controller", daemon=True).start()
+        launcher, grace_s = _ThreadLauncher(cluster), self._stop_grace_s
+        cluster.controller = Controller(name, launcher, self._environment, self._startup, stop_grace_s=grace_s)
+        cluster.start_loop()
 
     def connect(self) -> LocalTransport:
-        """A new client's transport."""
-        if self._line is None:
+        """Return the transport of a new client."""
+        if self._cluster is None:
             raise ClusterStopped
-        return LocalTransport(self._line)
+        return LocalTransport(self._cluster)
 
     def connection_info(self) -> ConnectionInfo:
-        """There is no way here from another process."""
-        raise CapabilityError("be reached from another process", "local", "use Cluster(backend='ray') for that")
+        """Raise CapabilityError: no other process can reach this one."""
+        raise _not_from_elsewhere()
 
-    def stop(self) -> None:
-        """End engines and controller. An engine that is busy ends when its code does."""
-        line, self._line = self._line, None
-        if line is None:
-            return
-        line.call("shut_down", timeout_s=5.0)
-        line.stopped.set()
-        line.services.close()
-        line.run(_cancel_others(), timeout_s=5.0)
-        line.loop.call_soon_threadsafe(line.loop.stop)
-
-    @staticmethod
-    def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-        loop.run_forever()
-        loop.close()
+    def stop(self, stop_grace_s: float | None = None) -> list[str]:
+        """End engines and controller; see ``Backend``. An engine that is busy ends when its code does."""
+        cluster, self._cluster = self._cluster, None
+        if cluster is None:
+            return []
+        try:
+            return ControllerClient(cluster).shut_down(self._stop_grace_s if stop_grace_s is None else stop_grace_s)
+        finally:
+            cluster.stopped.set()
+            cluster.services.close()
+            cluster.stop_loop()
 
 
 async def _cancel_others() -> None:
@@ -340,17 +493,13 @@ async def _cancel_others() -> None:
 
 
 def _nothing_to_end() -> None:
-    """The process is its client's."""
+    """Do nothing: the process belongs to its client."""
 
 
-def _keep(payload: Payload) -> _LocalObject:
-    return _LocalObject(None, _detached(payload))
+def _keep(payload: Payload) -> LocalObject:
+    return LocalObject(None, payload.copied())
 
 
-def _detached(payload: Payload) -> Payload:
-    """A payload whose buffers are nobody else's."""
-    return payload._replace(buffers=tuple(bytes(b) for b in payload.buffers))
-
-
-def _copied(sealed: Sealed) -> Sealed:
-    return sealed._replace(buffers=tuple(bytes(b) for b in sealed.buffers))
+def copied(sealed: Sealed) -> Sealed:
+    """Return a sealed payload with memory of its own."""
+    return sealed._replace(buffers=tuple(map(bytes, sealed.buffers))) if sealed.buffers else sealed

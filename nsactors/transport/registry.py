@@ -1,7 +1,7 @@
-"""The clusters of this user that run in the background, by name.
+"""Clusters in the background, by name.
 
-Each has a file in a folder that only the user can read. A file whose cluster has died is recognised by the process
-that owned it, and removed, with what that has left behind, by whoever comes across it.
+Each has a file in a folder that only its user can read. The file names the process that owns the cluster. Any process
+that finds the owner dead removes the file, and all that the cluster has left behind.
 """
 
 from __future__ import annotations
@@ -12,38 +12,77 @@ import json
 import os
 import re
 import secrets
+import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
-from nsactors.errors import AccessRefused, ClusterNameTaken, ClusterNotFound
-from nsactors.transport.connection import ConnectionInfo
-from nsactors.transport.leftovers import end_leftovers
-from nsactors.transport.private_files import private_folder_at, read_private, write_private
-from nsactors.transport.private_folder import sweep_folders
-from nsactors.transport.process_identity import ProcessIdentity
+from nsactors._frozen import frozen
+from nsactors.errors import (
+    AccessRefused,
+    ClusterNameTaken,
+    ClusterNotFound,
+    ClusterNotReady,
+    ClusterUnreachable,
+    WrongType,
+    printable,
+)
+from nsactors.system.private_files import (
+    from_fields,
+    private_folder_at,
+    read_private,
+    state_folder,
+    sweep_folders,
+    write_private,
+)
+from nsactors.system.processes import ProcessIdentity, end_leftovers
+from nsactors.transport.base import ConnectionInfo, Transport
 
-__all__ = ["ClusterRecord", "Registry", "check_name"]
+CLUSTER_VARIABLE = "NSACTORS_CLUSTER"
+"""The environment variable with the name of the cluster for commands and programs that give none."""
+
+LOOK_S = 0.2
+"""The time between two looks for a cluster that is awaited."""
+
+TELL_AFTER_S = 1.0
+"""The time after which a client says that it waits for a cluster, and for which."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterRecord:
-    """What is known of a cluster.
+@frozen
+class ProgramAddress:
+    """The address of an embedded program, for other processes of its user on its machine.
 
     Attributes:
-        name: what its user calls it.
-        owner: the process whose end is the cluster's.
-        connection: how it is reached; None while it is being started.
-        origin: how it came to be, in words.
+        socket: the path of its socket; empty while it starts.
+        versions: of Python and packages there.
+    """
+
+    socket: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@frozen
+class ClusterRecord:
+    """A cluster in the background.
+
+    Attributes:
+        name: its name.
+        owner: the process with which the cluster ends.
+        connection: how to connect; None while it starts.
+        origin: how it was started, in words.
         started: seconds since the epoch.
-        log: the path of what its owner writes; empty if that goes to a terminal.
-        options: what its engines are asked for with unless told otherwise; see ``EngineKeywords``.
-        stop_with: the command that ends it where its owner is on another machine.
-        mark: in the environment of each of its processes; see ``leftovers``.
+        log: the path of its owner's log; empty if its owner writes to a terminal.
+        options: the default options of its engines; see ``EngineKeywords``.
+        stop_with: the command that stops it if its owner is on another machine.
+        stop_grace_s: the time that its engines have for an orderly end, if the user who stops it has set one.
+        mark: in the environment of each of its processes; see ``end_leftovers``.
+        copied_from: the path of the file from which this record was copied; empty for the cluster's own record.
+        program: the address of a program that has made itself an engine by ``nsactors.embed()``; None of a cluster.
     """
 
     name: str
@@ -54,73 +93,117 @@ class ClusterRecord:
     log: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     stop_with: tuple[str, ...] = ()
+    stop_grace_s: float | None = None
     mark: str = ""
+    copied_from: str = ""
+    program: ProgramAddress | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the cluster has certainly ended; False also if that cannot be seen from here."""
+        return self.owner.is_gone or bool(self.copied_from and not Path(self.copied_from).exists())
+
+    @property
+    def state(self) -> str:
+        """``"starting"`` or ``"runs"``."""
+        is_ready = self.connection is not None if self.program is None else bool(self.program.socket)
+        return "runs" if is_ready else "starting"
 
 
 class Registry:
     """The clusters of one user.
 
     Args:
-        folder: where their files are; the default is in the user's own state folder, which the machines of a cluster
-            may share. It is made when the first cluster is.
+        folder: the folder of their files, made for the first cluster; by default in the user's state folder, which the
+            machines of a cluster may share.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self.folder = _usual_folder(os.environ) if folder is None else Path(folder)
+        self.folder = state_folder(os.environ) / "clusters" if folder is None else Path(folder)
 
     def records(self) -> list[ClusterRecord]:
-        """Those that live, as far as can be told from here, by name."""
+        """Return the living clusters by name, as far as this machine can tell; clean up after dead ones."""
         living, dead = self._look()
         for record in dead:
             end_leftovers(record.mark)
             sweep_folders()
-            self.remove(record, keeps_log=True)  # it may say why
+            self.remove(record, keeps_log=True)  # the log may say why it died
         return living
 
-    def find(self, name: str | None = None) -> ClusterRecord:
-        """The cluster of this name, or the only one.
+    def find(self, name: str | None = None, *, named_by: str = "") -> ClusterRecord:
+        """Return the cluster or program of this name, or the only cluster.
+
+        Args:
+            name: None for the only one.
+            named_by: the source of the name, for the error; empty for the caller.
 
         Raises:
             ClusterNotFound: if there is no such cluster, or no name and several clusters.
         """
         records = self.records()
-        chosen = [record for record in records if name in (None, record.name)]
+        # A program of the user's is meant only by its name: a command without one would reach it by chance.
+        chosen = [r for r in records if (r.program is None if name is None else r.name == name)]
         if len(chosen) != 1:
-            raise ClusterNotFound(name, [record.name for record in records])
+            raise ClusterNotFound(name, [record.name for record in records], named_by)
         return chosen[0]
 
-    def reserve(self, name: str | None = None, **fields: Any) -> ClusterRecord:
-        """Take a name for a cluster that this process is about to start.
+    def reserve(self, name: str | None = None, *, stem: str = "", **fields: Any) -> ClusterRecord:
+        """Reserve a name for a cluster that this process is about to start.
 
         Args:
-            name: None for one that is free: ``cluster-1``, ``cluster-2`` and so on.
-            fields: of the record.
+            name: None for a free one: ``cluster-1``, ``cluster-2`` and so on.
+            stem: the free names are this one, this one with ``-2`` and so on.
+            fields: fields of the record.
 
         Raises:
-            ClusterNameTaken: if a cluster of this name lives.
-            ValueError: if that cannot be a name.
+            ClusterNameTaken: if a cluster of this name is alive.
+            ValueError: if the name is not valid.
         """
         if name is not None:
             check_name(name)
         private_folder_at(self.folder)
-        self.records()  # what dead ones have left is ended before a name is used again
+        self.records()  # clean up after dead clusters before a name is used again
         with self._alone():
-            taken = {record.name: record.owner for record in self._look()[0]}
+            taken = {record.name: record for record in self._look()[0]}
             if name in taken:
-                raise ClusterNameTaken(name, None if taken[name].is_here else taken[name].host)
-            free = name or next(free for n in range(1, len(taken) + 2) if (free := f"cluster-{n}") not in taken)
+                owner, is_program = taken[name].owner, taken[name].program is not None
+                raise ClusterNameTaken(name, None if owner.is_here else owner.host, is_program=is_program)
+            numbered = (f"{stem or 'cluster'}-{n}" if n > 1 or not stem else stem for n in range(1, len(taken) + 2))
+            free = name or next(free for free in numbered if free not in taken)
             usual = {"owner": ProcessIdentity.of(os.getpid()), "started": time.time(), "mark": secrets.token_hex(16)}
             record = ClusterRecord(free, **{**usual, **fields})
             self._write(record)
         return record
 
+    def adopt(self, copy: Path) -> ClusterRecord | None:
+        """List a cluster whose own record is in a home folder that this machine does not see.
+
+        Args:
+            copy: the file of a copy of its record, named as the cluster. The cluster is listed as long as it is there.
+
+        Returns:
+            None if there is no such file.
+        """
+        record = _read(copy)
+        if record is None:
+            return None
+        record = replace(record, copied_from=str(copy))
+        private_folder_at(self.folder)
+        self.update(record)
+        return record
+
+    def again(self, record: ClusterRecord) -> ClusterRecord:
+        """Return the current record of a cluster, or the given one if it has been removed."""
+        found = _read(self._path(record.name))
+        return found if found is not None and found.mark == record.mark else record
+
     def update(self, record: ClusterRecord) -> None:
-        """Write down what is known of a cluster by now."""
+        """Save the record of a cluster."""
         with self._alone():
             self._write(record)
 
     def remove(self, record: ClusterRecord, *, keeps_log: bool = False) -> None:
-        """Forget a cluster; one that has taken its name since stays."""
+        """Remove a cluster; a later one of its name stays."""
         if not self.folder.is_dir():
             return
         with self._alone():
@@ -131,13 +214,13 @@ class Registry:
                     self.log_path(record.name).unlink(missing_ok=True)
 
     def log_path(self, name: str) -> Path:
-        """Where a cluster's owner writes, or has written before it died."""
+        """Return the path of a cluster's log, which stays after its owner has died."""
         return self.folder / f"{name}.log"
 
     def _look(self) -> tuple[list[ClusterRecord], list[ClusterRecord]]:
-        """Those that live, and those that do not."""
+        """Return the living and the dead clusters."""
         found = [record for path in sorted(self.folder.glob("*.json")) if (record := _read(path)) is not None]
-        return [r for r in found if not r.owner.is_gone], [r for r in found if r.owner.is_gone]
+        return [r for r in found if not r.has_ended], [r for r in found if r.has_ended]
 
     def _write(self, record: ClusterRecord) -> None:
         write_private(self._path(record.name), json.dumps(asdict(record), indent=2))
@@ -147,12 +230,13 @@ class Registry:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep others from changing anything meanwhile. The lock's file is there for as long as it is held."""
+        """Exclude other processes while the registry changes. The lock's file exists only while it is held."""
+        # Not filelock: its import takes 0.1 s, and its file would stay.
         path = self.folder / "lock"
         while True:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if not _is_same(lock.fileno(), path):  # its last holder has just removed it
+                if not _is_same(lock.fileno(), path):  # the last holder has just removed this file
                     continue
                 try:
                     yield
@@ -162,7 +246,7 @@ class Registry:
 
 
 def check_name(name: str) -> None:
-    """See that a cluster can be called this; ValueError if not."""
+    """Raise ValueError unless ``name`` can be a cluster's name."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"a cluster's name is made of letters, digits, '.', '_' and '-'; {name!r} is not")
 
@@ -174,17 +258,101 @@ def _is_same(file: int, path: Path) -> bool:
         return False
 
 
-def _usual_folder(environment: Mapping[str, str]) -> Path:
-    state = environment.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "nsactors" / "clusters"
-
-
 def _read(path: Path) -> ClusterRecord | None:
-    """What a file says; None if it has just been removed, or is none of this user's or this version's."""
+    """Return a record; None if its file has just been removed, or is not of this user or version."""
     try:
-        fields = json.loads(read_private(path))
-        owner, connection = ProcessIdentity(**fields["owner"]), fields["connection"]
-        info = None if connection is None else ConnectionInfo.from_dict(connection)
-        return ClusterRecord(**{**fields, "owner": owner, "connection": info, "stop_with": tuple(fields["stop_with"])})
-    except (OSError, AccessRefused, ValueError, TypeError, KeyError):
+        record = from_fields(ClusterRecord, json.loads(read_private(path)))
+    except (OSError, AccessRefused, ValueError, RecursionError):
         return None
+    # The name becomes part of paths and of terminal output.
+    return record if record.name == path.stem and _NAME.fullmatch(record.name) else None
+
+
+def transport_to(
+    cluster: Transport | ConnectionInfo | str | os.PathLike[str] | None, timeout_s: float = 0.0
+) -> Transport:
+    """Return a transport to a cluster; see ``Client``."""
+    match cluster:
+        case None | str() | os.PathLike() | ConnectionInfo():
+            found: ConnectionInfo | ClusterRecord
+            if isinstance(cluster, ConnectionInfo):
+                found = cluster
+            else:
+                found = await_connection(cluster, os.environ.get(CLUSTER_VARIABLE) or None, timeout_s)
+            if isinstance(found, ClusterRecord):
+                assert found.program is not None, "it has no connection info"
+                from nsactors.transport.embedded_client import connect_to_program
+
+                elsewhere = "" if found.owner.is_here else found.owner.host
+                return connect_to_program(found.name, found.program.socket, found.program.versions, elsewhere)
+            from nsactors.transport.ray.transport import connect
+
+            return connect(found)
+        case _ if not hasattr(cluster, "controller"):
+            takes = "a cluster's name, the path of its file, connection info or a transport, or None"
+            raise WrongType("Client", "cluster", cluster, takes)
+    return cluster
+
+
+def await_connection(
+    cluster: str | os.PathLike[str] | None,
+    usual: str | None = None,
+    timeout_s: float = 0.0,
+    *,
+    tell: Callable[[str], object] | None = None,
+    tell_after_s: float = TELL_AFTER_S,
+) -> ConnectionInfo | ClusterRecord:
+    """Return the connection info of a cluster, or the record of a program, which may be named before it is there.
+
+    Args:
+        cluster: as for :func:`connection_of`; and so is ``usual``, and so are the errors.
+        usual: the name or path in the user's environment.
+        timeout_s: the time to wait for a cluster, or a file, that is not there, or a cluster that is still starting.
+        tell: prints a sentence about the wait; the default writes to stderr.
+        tell_after_s: the time of the wait after which it is called, once.
+    """
+    began, pause = time.monotonic(), threading.Event()
+    deadline, has_told = began + timeout_s, False
+    while True:
+        try:
+            return connection_of(cluster, usual)
+        except (ClusterNotFound, ClusterNotReady, ClusterUnreachable) as error:
+            is_ambiguous = isinstance(error, ClusterNotFound) and error.name is None and error.known
+            # Another file than that of a cluster does not become one. Not os.path.exists(): it may be there by now.
+            is_other_file = isinstance(error, ClusterUnreachable) and not isinstance(
+                error.__context__, FileNotFoundError
+            )
+            if is_ambiguous or is_other_file or (now := time.monotonic()) >= deadline:
+                raise
+            if now - began >= tell_after_s and not has_told:
+                has_told = True
+                (tell or _tell)(f"waiting up to {timeout_s:g} s for a cluster: {error}")
+        pause.wait(min(LOOK_S, max(deadline - time.monotonic(), 0.0)))
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:
+        print(printable(f"nsactors: {text}"), file=sys.stderr, flush=True)
+
+
+def connection_of(cluster: str | os.PathLike[str] | None, usual: str | None = None) -> ConnectionInfo | ClusterRecord:
+    """Return the connection info of a cluster, or the record of an embedded program.
+
+    Args:
+        cluster: its name, or the path of a file, which has a slash or ends in ``.json``; None for ``usual``.
+        usual: the name or path in the user's environment; None for the only cluster.
+
+    Raises:
+        ClusterNotFound: if there is no such cluster, or no name and several clusters.
+        ClusterNotReady: if it is still starting.
+        ClusterUnreachable: if the file does not exist, or is not a connection file.
+        AccessRefused: if the file belongs to another user.
+    """
+    named_by = CLUSTER_VARIABLE if cluster is None and usual is not None else ""
+    cluster = usual if cluster is None else cluster
+    if cluster is not None and (not isinstance(cluster, str) or os.sep in cluster or cluster.endswith(".json")):
+        return ConnectionInfo.load(cluster)
+    record = Registry().find(cluster, named_by=named_by)
+    if record.state == "starting":
+        raise ClusterNotReady(record.name)
+    return record if record.connection is None else record.connection

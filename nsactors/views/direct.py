@@ -1,36 +1,65 @@
-"""The direct view: engines called by name."""
+"""Direct views, which name their engines, and the broadcast view of many."""
 
 from __future__ import annotations
 
+import keyword
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsactors.client.memory import ClusterMemory
-from nsactors.core.messages import Apply, Execute, Reference
-from nsactors.core.payload import pack_call
-from nsactors.core.remote_value import RemoteValue
-from nsactors.core.targets import Targets
-from nsactors.results import AsyncResult, result_of
-from nsactors.views.activation import activate
+from nsactors.errors import InvalidName, NsactorsError, plural
+from nsactors.inside.values import peek
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.messages import (
+    Apply,
+    Execute,
+    Operation,
+    Pull,
+    Push,
+    Reference,
+    Reset,
+    TakeSnapshot,
+    check_expression,
+)
+from nsactors.protocol.partition import Partitioner, first_of, length_of
+from nsactors.protocol.process import current_shell
+from nsactors.protocol.serialize import Payload, RemoteValue, pack_call
+from nsactors.protocol.targets import Targets, is_single
+from nsactors.protocol.tasks import MapItems
+from nsactors.protocol.wire import INLINE_LIMIT_BYTES
+from nsactors.results import AsyncMapResult, AsyncResult, Call, RequestOptions, receive_result, receive_value
+from nsactors.results.display.progress import showing_transfer
+from nsactors.session.memory import ClusterMemory
+from nsactors.views.base import EngineView, Flags, ViewClient, check_client
+from nsactors.views.decorators import ParallelFunction, RemoteFunction, recorded_imports
 from nsactors.views.executor import ViewExecutor
-from nsactors.views.functions import ParallelFunction, RemoteFunction
-from nsactors.views.importing import recorded_imports
-from nsactors.views.mapping import name_of, partitioner_for
-from nsactors.views.maps import MapView
+from nsactors.views.lazy_map import LazyMapResult, check_lazy_map, lazy_map
+from nsactors.views.map_parts import (
+    DISTS,
+    CallChunk,
+    MapPart,
+    MappedFunction,
+    columns_of,
+    distribution_for,
+    map_in_parts,
+    mapped,
+    name_of,
+    pack_part,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from nsactors.models.bsp import BSP
     from nsactors.mpi import World
-    from nsactors.transport.hosting import Service
+    from nsactors.protocol.map_functions import Seed
+    from nsactors.services.service import Service
 
-__all__ = ["DirectView"]
 
-
-class DirectView(MapView):
-    """Some engines of a cluster. What is asked of the view happens on each of them.
+class DirectView(EngineView[Flags]):
+    """Some engines of a cluster. Each of them carries out the view's calls.
 
     A view of one engine, given by its id, gives values; any other gives lists, in the order of its targets. Calls
     return an :class:`AsyncResult`, or wait for the value if ``block`` is set.
@@ -40,7 +69,20 @@ class DirectView(MapView):
         >>> view["a"] = 5
         >>> view.apply_sync(lambda x: x + 1, Reference("a"))
         [6, 6, 6, 6]
+
+    Args:
+        client: the client of the cluster.
+        targets: an id, a list of ids, or ``"all"``, which is looked up at each call.
+        flags: see :class:`nsactors.views.base.Flags`.
     """
+
+    _is_relayed = False
+
+    def __init__(self, client: ViewClient, targets: Targets = "all", **flags: Any) -> None:
+        arg.check(type(self).__name__, client=check_client(client))
+        if not (isinstance(targets, str) and targets == "all"):
+            client.session.resolve(targets)
+        super().__init__(client, Flags(targets=targets, block=client.block).changed(type(self).__name__, **flags))
 
     def execute(
         self,
@@ -58,20 +100,25 @@ class DirectView(MapView):
             silent: do not number the cell, keep it in the histories, or show its last value. Its output is captured all
                 the same.
             targets: in place of the view's own.
-            block: wait until it has run, and raise what it raised.
-            label: what its result is called, in place of ``execute``.
+            block: wait until it has run, and raise its errors.
+            label: the name of its result, in place of ``execute``.
             timeout: seconds after which it is interrupted and fails with ``TimeLimitExceeded``.
 
         Returns:
             A result of :class:`ExecuteReply` values, whatever ``block`` is.
         """
-        if not isinstance(code, str):
-            raise TypeError(f"code is text, not {type(code).__name__}: to call a function use apply()")
-        operation = Execute(code, silent, store_history=not silent)
-        ids, single, session = self._resolve(targets), self._single(targets), self.client.session
-        blocks, label = self._blocks(block), label or self._flags.label or "execute"
-        calls = self._send(ids, operation, timeout=timeout, awaited=blocks)
-        return (result_of if blocks else AsyncResult)(session, calls, label=label, single=single)
+        arg.check(
+            "execute",
+            code=arg.instance(code, str, "text (apply() calls a function)"),
+            silent=arg.flag(silent),
+            block=arg.flag(block, or_none=True),
+            label=arg.text(label, or_none=True),
+            timeout=arg.seconds(timeout),
+        )
+        operation = Execute(code, bool(silent), store_history=not silent)
+        label = label or self._flags.label or "execute"
+        result: AsyncResult = self._ask(targets, operation, label, block, timeout=timeout, receive=receive_result)
+        return result
 
     def run(
         self,
@@ -81,13 +128,22 @@ class DirectView(MapView):
         label: str | None = None,
     ) -> AsyncResult:
         """Run the file ``filename`` of this machine as one cell; see :meth:`execute`."""
+        arg.check(
+            "run",
+            filename=arg.path(filename),
+            block=arg.flag(block, or_none=True),
+            label=arg.text(label, or_none=True),
+        )
+        self._resolve(targets)  # before the file is read
         return self.execute(Path(filename).read_text() + "\n", targets=targets, block=block, label=label)
 
     def apply(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function(*args, **kwargs)`` on each engine; every keyword goes to the function.
 
         Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference`
-        anywhere in the arguments is replaced by what it names on the engine, a :class:`RemoteValue` by its value.
+        anywhere in the arguments is replaced by the engine's object of that name, a :class:`RemoteValue` by its value.
+        Arrays of more than 1 MiB are read-only for the function, and those that it returns for the caller:
+        ``view.with_flags(copy=True).apply(...)`` gives both copies that they can write to.
 
         Returns:
             An :class:`AsyncResult`, or the value if the view blocks.
@@ -98,56 +154,428 @@ class DirectView(MapView):
         return self._call(function, args, kwargs, self.block)
 
     def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """As :meth:`apply`, at once."""
+        """As :meth:`apply`; return the result at once."""
         result: AsyncResult = self._call(function, args, kwargs, block=False)
         return result
 
     def apply_sync(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`apply`; waits for the value."""
+        """As :meth:`apply`; wait for the value."""
         return self._call(function, args, kwargs, block=True)
 
+    def push(
+        self,
+        ns: Mapping[str, Any],
+        targets: Targets = None,
+        block: bool | None = None,
+        track: bool | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Bind names on each engine; the values are serialised once.
+
+        Args:
+            ns: values by name.
+            targets: in place of the view's own.
+            block: wait until they are bound.
+            track: not used; kept for scripts written for ipyparallel.
+            copy: bind arrays that can be written to, also those of more than 1 MiB, which are read-only views of one
+                copy a machine otherwise.
+
+        Raises:
+            InvalidArgument: as InvalidName, if a key is no name.
+            SerializationError: if a value cannot be pickled. Nothing has been sent in any of these cases.
+        """
+        arg.check(
+            "push",
+            ns=arg.mapping(ns, "a dictionary of names and values"),
+            block=arg.flag(block, or_none=True),
+            track=arg.flag(track, or_none=True),
+            copy=arg.flag(copy, or_none=True),
+        )
+        for name in ns:
+            _check_name(name, "push(ns)")
+        payload = self._pack(dict(ns), "the values")
+        with showing_transfer("push", payload.nbytes):
+            return self._ask(targets, Push(self._copies(copy)), "push", block, payload)
+
+    def update(self, ns: Mapping[str, Any]) -> Any:
+        """As :meth:`push`."""
+        return self.push(ns)
+
+    def pull(
+        self,
+        names: str | Iterable[str],
+        targets: Targets = None,
+        block: bool | None = None,
+        *,
+        as_ref: bool = False,
+        copy: bool | None = None,
+    ) -> Any:
+        """Return the values of names, or of expressions, on each engine.
+
+        Args:
+            names: one name, or several, which give a list for each engine.
+            targets: in place of the view's own.
+            block: wait for the values.
+            as_ref: leave each value on its engine, and give a :class:`RemoteValue` in its place, which can be pushed to
+                other engines or passed to calls there.
+            copy: give arrays that can be written to, also those of more than 1 MiB, which are read-only views
+                otherwise.
+
+        Raises:
+            InvalidName: if a name is no expression; nothing has been sent then.
+            NameError: (through the result) where a name is not bound.
+        """
+        arg.check(
+            "pull",
+            names=arg.iterable(names, "a name, or a sequence of names"),
+            block=arg.flag(block, or_none=True),
+            as_ref=arg.flag(as_ref),
+            copy=arg.flag(copy, or_none=True),
+        )
+        single = isinstance(names, str)
+        expressions = (names,) if isinstance(names, str) else tuple(names)
+        for expression in expressions:
+            check_expression(expression, "pull(names)")
+        label = f"pull({', '.join(expressions)})"
+        return self._ask(targets, Pull(expressions, single, as_ref), label, block, copies=copy)
+
+    def get(self, names: str | Iterable[str]) -> Any:
+        """As :meth:`pull`; wait for the values."""
+        return self.pull(names, block=True)
+
+    def __getitem__(self, name: str | Iterable[str]) -> Any:
+        return self.get(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name, "view[name] = value")
+        self.push({name: value})
+
+    def scatter(
+        self,
+        key: str,
+        seq: Any,
+        dist: str | Partitioner = "b",
+        flatten: bool = False,
+        targets: Targets = None,
+        block: bool | None = None,
+        track: bool | None = None,
+        *,
+        axis: int = 0,
+        copy: bool | None = None,
+    ) -> Any:
+        """Split ``seq`` and bind one part per engine, in the order of the targets.
+
+        Parts differ in length by at most one; the first engines take the extra items. They are of the type of ``seq``,
+        and :meth:`gather` puts them together again. Data frames, tables and sparse matrices are split by rows.
+
+        Args:
+            key: the name to bind.
+            seq: a sequence, an array of any shape, a table, or another iterable, of which a list is made.
+            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn, or a partitioner, which says which
+                items each engine gets; see :class:`nsactors.Partitioner`.
+            flatten: bind the item itself where a part has just one.
+            targets: in place of the view's own.
+            block: wait until the parts are bound.
+            track: not used; kept for scripts written for ipyparallel.
+            axis: the axis of an array, data frame or sparse matrix to split along.
+            copy: as for :meth:`push`.
+
+        Raises:
+            InvalidName: if ``key`` is no name.
+            WrongType: if parts of ``seq`` could not be of its type, as those of a dictionary or a set.
+            ValueError: if ``dist`` or ``axis`` does not exist, or a partitioner does not put each item into one part.
+                Nothing has been sent then; nor has it if the partitioner raises anything.
+        """
+        arg.check(
+            "scatter",
+            key=arg.text(key),
+            seq=arg.iterable(seq) or arg.splittable(seq),
+            dist=arg.distribution(dist, DISTS),
+            flatten=arg.flag(flatten),
+            block=arg.flag(block, or_none=True),
+            track=arg.flag(track, or_none=True),
+            axis=arg.whole(axis),
+            copy=arg.flag(copy, or_none=True),
+        )
+        _check_name(key, "scatter(key)")
+        ids = self._resolve(targets)
+        parts = distribution_for("scatter", dist, axis).split(seq, len(ids))
+        values = [first_of(part) if flatten and length_of(part) == 1 else part for part in parts]
+        push = Push(self._copies(copy))
+        payloads = [self._pack({key: value}, f"{key!r}") for value in values]
+        with showing_transfer("scatter", sum(payload.nbytes for payload in payloads)):
+            session, blocks = self._session, self._blocks(block)
+            # Each part is on its way while the next one is copied.
+            calls = [self._send([i], push, p, awaited=blocks)[0] for i, p in zip(ids, payloads, strict=True)]
+            return (receive_value if blocks else AsyncResult)(session, calls, label="scatter", single=False)
+
+    def gather(
+        self,
+        key: str,
+        dist: str | Partitioner = "b",
+        targets: Targets = None,
+        block: bool | None = None,
+        *,
+        axis: int = 0,
+        copy: bool | None = None,
+    ) -> Any:
+        """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options.
+
+        With the partitioner of the scatter as ``dist``, items come back to their places; the parts have to be as long
+        as it makes them. Joined arrays of NumPy can be written to; ``copy`` makes sure of it for parts of other types.
+        """
+        arg.check(
+            "gather",
+            key=arg.text(key),
+            dist=arg.distribution(dist, DISTS),
+            block=arg.flag(block, or_none=True),
+            axis=arg.whole(axis),
+            copy=arg.flag(copy, or_none=True),
+        )
+        check_expression(key, "gather(key)")
+        partitioner = distribution_for("gather", dist, axis)
+        session, blocks, label = self._session, self._blocks(block), f"gather({key})"
+        calls = self._send(self._resolve(targets), Pull((key,), single=True), awaited=blocks, copies=copy)
+        if blocks:
+            return partitioner.join(receive_value(session, calls, label=label, single=False))
+        return AsyncMapResult(session, calls, label=label, partitioner=partitioner)
+
+    def snapshot(self, targets: Targets = None, block: bool | None = None) -> Any:
+        """Save each namespace in its engine's journal, in place of the requests before it: a recovery begins there.
+
+        Engines do so by themselves when a replay would take long. It counts when it has been loaded in another process.
+
+        Returns:
+            For each engine, the names that cannot be pickled or loaded, with the reason. The requests that made them
+            are kept, to be run again.
+
+        Raises:
+            CapabilityError: (through the result) on an engine that keeps no journal.
+            SnapshotUnproved: (through the result) if no process could be had to load it; the journal goes on then.
+        """
+        arg.check("snapshot", block=arg.flag(block, or_none=True))
+        return self._ask(targets, TakeSnapshot(), "snapshot", block)
+
+    def clear(self, targets: Targets = None, block: bool | None = None) -> Any:
+        """Empty the namespaces."""
+        arg.check("clear", block=arg.flag(block, or_none=True))
+        return self._ask(targets, Reset(), "clear", block)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *sequences: Iterable[Any],
+        block: bool | None = None,
+        dist: str | Partitioner = "b",
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        label: str | None = None,
+        copy: bool | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        seed: Seed | None = None,
+        **keywords: Any,
+    ) -> Any:
+        """Compute ``list(map(function, *sequences))``, one part of the sequences per engine. It ends with the shortest.
+
+        Args:
+            function: called with one item of each sequence.
+            sequences: at least one; ranges and arrays are split without being unrolled.
+            block: wait for the list.
+            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn, or a partitioner, which says which
+                items each engine gets; see :class:`nsactors.Partitioner`.
+            ordered: whether iterating over the result gives the items in order, or as they come.
+            return_exceptions: put exceptions into the list in place of the items they prevented.
+            label: in place of ``map(function)`` in the history.
+            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Items of an
+                array are as large as they are, however many of them travel together.
+            kwargs: arguments of ``function`` by name, the same for all items, whatever their names.
+            seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
+                ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
+                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. A whole number or several,
+                a ``SeedSequence``, a ``Generator`` (its next map has another seed), or True for a new seed, which is
+                ``seed`` of the result.
+            keywords: as ``kwargs``, for names that are no options and that the function's signature takes.
+
+        Raises:
+            TypeError: without sequences.
+            UnknownOption: if a keyword is neither an option nor an argument of the function.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
+                has been sent in either case.
+            SerializationError: if function or items cannot be pickled; nothing has been sent then.
+        """
+        if not sequences:
+            raise TypeError("map() needs at least one sequence")
+        arg.check(
+            "map",
+            sequences=arg.iterables(sequences),
+            block=arg.flag(block, or_none=True),
+            dist=arg.distribution(dist, DISTS),
+            ordered=arg.flag(ordered),
+            return_exceptions=arg.flag(return_exceptions),
+            label=arg.text(label, or_none=True),
+            copy=arg.flag(copy, or_none=True),
+        )
+        what = mapped(self.map, function, sequences, kwargs, keywords, seed, self._session)
+        label = label or self._flags.label or f"map({what.name})"
+        part = MapPart(self._stored_if_large(what, label), label)
+        result = map_in_parts(
+            self._session,
+            self._send,
+            self._resolve(None),
+            part,
+            what.columns(columns_of(sequences)),
+            label,
+            dist=dist,
+            in_pieces=dist == "b",
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            copies=self._copies(copy),
+            seed=what.seed,
+        )
+        return result.get() if self._blocks(block) else result
+
+    def imap(
+        self,
+        function: Callable[..., Any],
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        chunksize: int | None = None,
+        max_outstanding: int | str | None = None,
+        return_exceptions: bool = False,
+        label: str | None = None,
+        copy: bool | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        seed: Seed | None = None,
+        **keywords: Any,
+    ) -> LazyMapResult:
+        """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over it; the input may never end.
+
+        It begins at once. Input is pulled, in the caller's thread, only as results are taken. If the view's targets are
+        ``"all"``, engines that join meanwhile get their share. Closing the iterator, or leaving the loop over it,
+        cancels the chunks that have not begun.
+
+        Args:
+            function: called with one item of each iterable.
+            iterables: at least one; it stops at the shortest.
+            ordered: give results in the order of the items, or as they come.
+            chunksize: items sent together; the default is as many as can be pulled and computed in about 20 ms.
+            max_outstanding: chunks that are pulled and not yet given out, at most; the default, and ``"auto"``, is four
+                an engine.
+            return_exceptions: give exceptions in place of the results they prevented. Without, the first one is
+                raised, after the results of the items before it, and ends the iterator.
+            label: in place of ``map(function)`` in the history.
+            copy: as for :meth:`map`; and so are ``kwargs``, ``seed`` and other ``keywords``.
+            kwargs: arguments of ``function`` by name.
+            seed: of the items' random numbers; the iterator's ``seed`` gives the same ones again.
+            keywords: arguments of ``function`` by name.
+
+        Raises:
+            TypeError: without iterables.
+            UnknownOption: if a keyword is neither an option nor an argument of the function.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
+                has been sent in either case.
+            ValueError: if a number is less than 1.
+            SerializationError: if function or items cannot be pickled; at the call if nothing has been sent.
+        """
+        arg.check(
+            "imap",
+            label=arg.text(label, or_none=True),
+            copy=arg.flag(copy, or_none=True),
+        )
+        check_lazy_map(iterables, ordered, chunksize, max_outstanding, return_exceptions)
+        what = mapped(self.imap, function, iterables, kwargs, keywords, seed, self._session)
+        label = label or self._flags.label or f"map({what.name})"
+        part = MapPart(self._stored_if_large(what, label), label)
+        engine_ids = self._engines_for_chunks()
+        operation = Apply(label, self._copies(copy))
+        seeded, sent = what.seeds is not None, 0
+        turns: dict[int, int] = {}  # the first item of the last chunk of each engine
+
+        def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
+            nonlocal sent
+            busy = Counter(call.engine_id for call in on_their_way)
+            # Of engines that are equally busy, the one that has waited longest: all may have replied by now.
+            engine_id = min(engine_ids(), key=lambda i: (busy[i], turns.get(i, -1)))
+            turns[engine_id] = sent
+            items = MapItems(range(sent, sent + len(columns[0])), return_exceptions, lazily=True)
+            payload = pack_part(self._session.ref_types, part, columns, items, engine_id, label, seeded=seeded)
+            (call,) = self._send([engine_id], operation, payload, items=items, copies=operation.copy)
+            sent += len(columns[0])
+            return CallChunk(call, len(columns[0]))
+
+        return lazy_map(
+            self._session,
+            send,
+            lambda: len(engine_ids()),
+            what.iterables(iterables),
+            ordered=ordered,
+            chunksize=chunksize,
+            max_outstanding=max_outstanding,
+            return_exceptions=return_exceptions,
+            seed=what.seed,
+        )
+
+    def call_on_parts(self, function: Callable[..., Any], sequences: Sequence[Any], *, dist: str = "b") -> Any:
+        """Call ``function`` once per engine with the engine's parts of ``sequences``; the results are joined."""
+        arg.check(
+            "call_on_parts",
+            function=arg.function(function),
+            sequences=arg.iterables(sequences) or arg.splittable(*sequences),
+            dist=arg.choice(dist, DISTS),
+        )
+        what = MappedFunction(function, name_of(function))
+        label = self._flags.label or f"parallel({what.name})"
+        function, ids = self._stored_if_large(what, label), self._resolve(None)
+        copies = self._flags.copy
+        result = map_in_parts(
+            self._session, self._send, ids, function, rows_of(sequences), label, dist=dist, copies=copies
+        )
+        return result.get() if self._flags.block else result
+
     def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
-        """A decorator: the function runs on this view's engines whenever it is called."""
-        self._flags.changed(**flags)
+        """Return a decorator: the function runs on this view's engines whenever it is called."""
+        arg.check("remote", block=arg.flag(block, or_none=True))
+        self._changed("remote", flags)
         return lambda function: RemoteFunction(self, function, block, flags)
 
     def parallel(
         self, dist: str = "b", block: bool | None = None, **flags: Any
     ) -> Callable[[Callable[..., Any]], ParallelFunction]:
-        """A decorator: called with sequences, each engine calls the function on its part of them.
+        """Return a decorator: called with sequences, each engine calls the function on its part of them.
 
         Args:
             dist: ``"b"`` for contiguous parts, ``"r"`` to deal them out in turn.
             block: wait for the joined result.
             flags: of the view, for these calls.
         """
-        self._flags.changed(**flags)
-        partitioner_for(dist)
+        arg.check("parallel", dist=arg.choice(dist, DISTS), block=arg.flag(block, or_none=True))
+        self._changed("parallel", flags)
         return lambda function: ParallelFunction(self, function, dist, block, flags)
 
     @property
     def executor(self) -> ViewExecutor:
-        """A ``concurrent.futures.Executor`` over these engines: a call goes to whichever of them is free."""
-        return self.client.executor(self.targets)
+        """A ``concurrent.futures.Executor`` over these engines: a call goes to one that is free."""
+        return self._client.executor(self.targets)
 
     def register_joblib_backend(self, name: str = "nsactors", make_default: bool = False) -> None:
         """Let joblib run on these engines; see ``LoadBalancedView.register_joblib_backend``."""
-        self.client.load_balanced_view(self.targets).register_joblib_backend(name, make_default)
+        self._client.load_balanced_view(self.targets).register_joblib_backend(name, make_default)
 
     @contextmanager
     def sync_imports(self, local: bool = True, quiet: bool = False) -> Iterator[None]:
-        """Imports within the ``with`` block happen on the engines too, ``as`` included.
+        """Carry out imports within the ``with`` block on the engines too, ``as`` included.
 
         Args:
             local: import here as well.
-            quiet: do not tell.
+            quiet: print nothing.
         """
+        arg.check("sync_imports", local=arg.flag(local), quiet=arg.flag(quiet))
         frame = sys._getframe(2)  # past contextlib's own
         with recorded_imports(frame, local=local) as statements:
             yield
         for statement in statements:
             if not quiet:
-                print(f"{statement}   # also on {len(self)} engine{'s' * (len(self) != 1)}")
+                print(f"{statement}   # also on {len(self)} {plural('engine', len(self))}")
             self.execute(statement, block=True)
 
     def mpi(self, timeout: float = 60.0) -> World:
@@ -170,7 +598,7 @@ class DirectView(MapView):
             name: to bind.
 
         Returns:
-            What carries the messages; see ``nsactors.models.communicator``.
+            The service that carries the messages; see ``nsactors.models.communicator``.
 
         Example:
             >>> rc[:].communicator()
@@ -184,7 +612,7 @@ class DirectView(MapView):
         """Make the engines the processes of a bulk-synchronous parallel machine; see ``nsactors.models.bsp``.
 
         Args:
-            name: what each engine's own process is bound to.
+            name: the name of its process on each engine.
         """
         from nsactors.models.bsp import BSP
 
@@ -200,30 +628,165 @@ class DirectView(MapView):
         Raises:
             NsactorsError: outside IPython.
         """
-        activate(self, suffix)
+        arg.check("activate", suffix=arg.text(suffix))
+        shell = current_shell()
+        if shell is None:
+            raise NsactorsError(
+                "activate() adds magics such as %px to IPython, and this is plain Python: use execute()"
+            )
+        # Through IPython, which knows the extension by name: magics are built on views and not the other way round.
+        shell.extension_manager.load_extension("nsactors")
+        shell.magics_manager.registry["nsactors"].activate(self, suffix)
 
     def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None) -> None:
-        """Take back calls that have not started; see ``Client.abort``."""
-        self.client.abort(jobs, self._resolve(targets), block)
+        """Cancel calls that have not started; see ``Client.abort``."""
+        self._client.abort(jobs, self._resolve(targets), block)
 
     def interrupt(self, targets: Targets = None) -> list[int]:
-        """Raise KeyboardInterrupt in what the engines run; see ``Client.interrupt``."""
-        return self.client.interrupt(self._resolve(targets))
+        """Raise KeyboardInterrupt in the code that the engines run; see ``Client.interrupt``."""
+        return self._client.interrupt(self._resolve(targets))
+
+    def peek(self, expression: str, *, timeout: float = 2.0) -> Any:
+        """Return the value of a name or an expression at once, beside the code that the engines run.
+
+        It is evaluated on another thread of the engine, while the values may change: a large array may be half written,
+        and a loop over a dictionary fails if it grows. It is not in the journal, so it should change nothing. The text
+        that it prints is printed here.
+
+        Args:
+            expression: a name or an expression.
+            timeout: seconds after which it is given up.
+
+        Returns:
+            The value; of a view of several engines a list, in the order of its targets.
+
+        Raises:
+            InvalidName: if it is neither a name nor an expression; nothing has been sent then.
+            RemoteError: if it fails.
+            TimeLimitExceeded: if it takes too long.
+            EngineSilent: if the engine does not reply, since C code holds its interpreter.
+            CompositeError: with these errors, for a view of several engines.
+
+        Example:
+            >>> running = view.execute("for x in range(10**9): table.append(x)")
+            >>> rc[0].peek("len(table)")
+            95786
+        """
+        arg.check("peek", timeout=arg.seconds(timeout, or_none=False))
+        check_expression(expression, "peek(expression)")
+        targets = self.targets
+        ids = self._session.resolve(targets)
+        values = peek(self._session, ids, expression, arg.plain(timeout))
+        return values[ids[0]] if is_single(targets) else [values[i] for i in ids]
 
     def memory(self, targets: Targets = None, *, top: int = 10) -> ClusterMemory:
-        """What the engines hold; see ``Client.memory``."""
-        return self.client.memory(self._resolve(targets), top=top)
+        """Return the contents of the engines' memory; see ``Client.memory``."""
+        return self._client.memory(self._resolve(targets), top=top)
 
     def _call(self, function: Callable[..., Any] | Reference, args: Any, kwargs: dict[str, Any], block: bool) -> Any:
-        if not callable(function) and not isinstance(function, Reference | RemoteValue):
-            raise TypeError(f"apply() calls a function, not {function!r}")
-        label = self._flags.label or f"apply({name_of(function)})"
-        payload = pack_call(
-            function,
-            args,
-            kwargs,
-            what=f"the call of {name_of(function)}",
-            ref_types=self.client.session.transport.ref_types,
-        )
+        arg.check("apply", function=arg.function(function))
+        name = name_of(function)
+        payload = pack_call(function, args, kwargs, name=name, ref_types=self._session.ref_types)
         self._warn_of_data(payload, function, args, kwargs)
+        label = self._flags.label or f"apply({name})"
         return self._ask(None, Apply(label, self._flags.copy), label, block, payload)
+
+    def _ask(
+        self,
+        targets: Targets,
+        operation: Operation,
+        label: str,
+        block: bool | None,
+        payload: Payload | None = None,
+        copies: bool | None = None,
+        timeout: float | None = None,
+        receive: Callable[..., Any] = receive_value,
+    ) -> Any:
+        """Submit an operation; return its result, or that of ``receive`` if the view blocks."""
+        session, flags = self._session, self._flags
+        chosen = flags.targets if targets is None else targets
+        blocks = flags.block if block is None else block
+        calls = self._send(session.resolve(chosen), operation, payload, timeout, awaited=blocks, copies=copies)
+        return (receive if blocks else AsyncResult)(session, calls, label=label, single=is_single(chosen))
+
+    def _send(
+        self,
+        ids: list[int],
+        operation: Operation,
+        payload: Payload | None = None,
+        timeout: float | None = None,
+        *,
+        awaited: bool = False,
+        items: MapItems | None = None,
+        copies: bool | None = None,
+    ) -> list[Call]:
+        """Submit an operation as this view's flags say.
+
+        Args:
+            ids: the engines.
+            operation: the operation.
+            payload: its data.
+            timeout: in place of the view's own.
+            awaited: whether the caller waits for it.
+            items: those of a map that it carries.
+            copies: in place of the view's ``copy``, for arrays in its results.
+        """
+        flags, session = self._flags, self._session
+        options = RequestOptions(
+            flags.timeout if timeout is None else timeout,
+            flags.stop_on_error,
+            flags.copy if copies is None else copies,
+            flags.journal,
+            flags.breakpoints,
+            session.output_goes(flags.output),
+            items=items,
+        )
+        # Operations that differ between engines come here for one at a time, and large replies are those of pulls.
+        relayed = self._is_relayed and len(ids) > 1 and not isinstance(operation, Pull)
+        if payload is not None and payload.buffers and isinstance(operation, Apply):  # push shows it by itself
+            with showing_transfer(operation.label, payload.nbytes):
+                return session.submit(ids, operation, payload, options, awaited=awaited, relayed=relayed)
+        return session.submit(ids, operation, payload, options, awaited=awaited, relayed=relayed)
+
+    def _stored_if_large(self, what: MappedFunction, label: str) -> Any:
+        """Return the function of a map, or a reference to a large one, which is needed for every part."""
+        function = what.travelling
+        payload = self._pack(function, f"the call of {label}")
+        if payload.nbytes <= INLINE_LIMIT_BYTES:
+            return function
+        self._warn_of_data(payload, what.given, (), what.keywords)
+        stored = self._session.store(payload)
+        return RemoteValue(stored, what.name, None, label, type(what.given).__name__, payload.nbytes)
+
+    def _engines_for_chunks(self) -> Callable[[], list[int]]:
+        """Return a function that gives the engines for the next chunk: newcomers get their share."""
+        first = self._resolve(None)
+        if self.targets == "all":
+            return lambda: self._resolve(None)
+
+        def those_left() -> list[int]:
+            ids = set(self.client.ids)
+            return [engine_id for engine_id in first if engine_id in ids] or first  # if none is, a call says so
+
+        return those_left
+
+
+class BroadcastView(DirectView):
+    """A :class:`DirectView` for many engines: relays pass its calls on, and bring the answers back in batches.
+
+    It takes this process less work to call many engines, and a little longer to call few. Calls of both kinds of view
+    reach an engine in the order in which they were made. Data that differs between engines, or is large on its way back
+    (scatter, pull, gather), goes the direct way.
+
+    Example:
+        >>> everybody = rc.broadcast_view()
+        >>> everybody.apply_sync(os.getpid)
+        [4242, 4243, 4244, 4245]
+    """
+
+    _is_relayed = True
+
+
+def _check_name(name: Any, where: str) -> None:
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise InvalidName(name, where)

@@ -4,44 +4,89 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from nsactors.core.cluster import EngineInfo, EngineLeft
-from nsactors.errors import ClientClosed, ClusterStopped, ImpossibleDependency, NoEngines, NsactorsError, TaskAborted
-from nsactors.results import NOWHERE, AsyncResult, BalancedMapResult, Call, MapCall, MapPiece, TaskCall
-from nsactors.results.waiting import interrupt_and_wait
+from nsactors.errors import (
+    ClientClosed,
+    ClusterStopped,
+    ConnectionLost,
+    ImpossibleDependency,
+    NoEngines,
+    NsactorsError,
+    TaskAborted,
+)
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.control import EngineLeft
+from nsactors.protocol.engine_info import EngineInfo
+from nsactors.protocol.messages import Capability
+from nsactors.protocol.targets import Targets
+from nsactors.results import NOWHERE, AsyncResult, AwaitedOutput, Call, MapCall, OutputGoes, TaskCall
+from nsactors.results.interrupting import Presses, interrupt_and_wait, interruptible
+from nsactors.results.map_result import PieceReader
 
 if TYPE_CHECKING:
-    from nsactors.client.detached import DetachedFarm
-    from nsactors.client.tasks import Farm
-    from nsactors.views.load_balanced import LoadBalancedView
+    from nsactors.tasks.scheduler import SchedulerClient, TaskPlan
 
-__all__ = ["ExecutorFuture", "ViewExecutor"]
+
+class TaskView(Protocol):
+    """A load-balanced view, as executors use it."""
+
+    client: Any
+
+    @property
+    def targets(self) -> Targets:
+        """See ``LoadBalancedView``."""
+        ...
+
+    @property
+    def output(self) -> str | None:
+        """See ``LoadBalancedView``."""
+        ...
+
+    @property
+    def task_scheduler(self) -> SchedulerClient:
+        """See ``LoadBalancedView``."""
+        ...
+
+    def task_of(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskPlan:
+        """See ``LoadBalancedView``."""
+        ...
+
+    def map_of(
+        self, function: Callable[..., Any], sequences: Sequence[Iterable[Any]], *, chunksize: int | None
+    ) -> TaskPlan:
+        """See ``LoadBalancedView``."""
+        ...
+
+    def with_flags(self, **flags: Any) -> Self:
+        """See ``LoadBalancedView``."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
 class ExecutorFuture(AsyncResult):
-    """An :class:`AsyncResult` whose ``running`` and ``cancel`` mean what they do in the standard library.
+    """An :class:`AsyncResult` whose ``running`` and ``cancel`` have their meanings of the standard library.
 
     Args:
-        owner: where the call has been submitted.
+        owner: the scheduler that the call has been submitted to.
         call: the call.
-        executor: who made it.
+        executor: the executor that made it.
     """
 
-    def __init__(self, owner: Farm | DetachedFarm, call: TaskCall, executor: ViewExecutor) -> None:
+    def __init__(self, owner: SchedulerClient, call: TaskCall, executor: ViewExecutor) -> None:
         self._executor = executor
         super().__init__(owner, [call], label=call.label, single=True)
 
     def running(self) -> bool:
-        """Whether an engine has it. As in ``ProcessPoolExecutor``, one that is next in an engine's line counts."""
+        """Return whether an engine has it. As in ``ProcessPoolExecutor``, one that is next in its queue counts."""
         return not self.done() and self._calls[0].engine_id != NOWHERE
 
     def cancel(self) -> bool:
-        """See that it never runs. What has begun goes on, and its result comes.
+        """Cancel it, unless it has begun: then it goes on, and its result comes.
 
         Returns:
             Whether it is cancelled.
@@ -67,44 +112,15 @@ class ExecutorFuture(AsyncResult):
             self.set_exception(reason)
 
 
-class _ExecutorMap(BalancedMapResult):
-    """The results of a map, each let go when it has been taken."""
-
-    def __init__(
-        self, owner: Farm | DetachedFarm, call: MapCall, executor: ViewExecutor, timeout: float | None
-    ) -> None:
-        self._executor = executor
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        super().__init__(owner, call, label=call.label)
-
-    def _one_settled(self, call: Call | None = None) -> None:
-        super()._one_settled(call)
-        if call is not None:
-            self._executor._ended(call)
-
-    def _resolve(self) -> None:
-        self.set_result(None)  # not the list, which would hold them all
-
-    def _seconds_left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def _values_of(self, piece: MapPiece) -> Iterator[Any]:
-        values = super()._values_of(piece)
-        assert isinstance(values, list), "it is emptied, and not a copy: others have it, too"
-        values.reverse()
-        while values:
-            yield values.pop()
-
-
 class ViewExecutor(Executor):
-    """Runs calls on whichever engines of a view are free, as a ``concurrent.futures.Executor``.
+    """Runs calls on the engines of a view that are free, as a ``concurrent.futures.Executor``.
 
     Unlike a pool of processes it takes functions and classes of ``__main__``, lambdas and closures, and does not break
     when a worker dies: its tasks run on another engine. It is broken when all engines have gone and none is on
     its way; a view makes another one then. Shutting it down leaves the engines as they are.
 
     Args:
-        view: whose flags (``retries``, ``priority`` ...) count for each call.
+        view: the engines, with flags (``retries``, ``priority`` ...) for each call.
 
     Example:
         >>> with rc.load_balanced_view().executor as executor:
@@ -112,20 +128,20 @@ class ViewExecutor(Executor):
         [32, 9, 64]
     """
 
-    def __init__(self, view: LoadBalancedView) -> None:
+    def __init__(self, view: TaskView) -> None:
         self.view = view
         self._changed = threading.Condition()
         self._open: set[Call] = set()
         self._shut_down = False
         self._broken = False
-        roster = view.client.session.roster
+        directory = view.client.session.directory
         watch = _Watch(self)
-        roster.watch(watch)
-        weakref.finalize(self, roster.unwatch, watch).atexit = False
+        directory.watch(watch)
+        weakref.finalize(self, directory.unwatch, watch).atexit = False
 
     @property
     def usable(self) -> bool:
-        """Whether it takes calls: it has not been shut down, and is not broken."""
+        """True if it takes calls: it has not been shut down, and is not broken."""
         return not (self._shut_down or self._broken)
 
     @property
@@ -141,10 +157,11 @@ class ViewExecutor(Executor):
             BrokenExecutor: if there are no engines any more, and none is on its way.
             SerializationError: if function or arguments cannot be pickled; nothing has been sent then.
         """
+        arg.check("submit", fn=arg.function(fn))
         with self._breaking():
-            call, send = self.view.task_of(fn, args, kwargs)
-            future = ExecutorFuture(self._farm, call, self)
-            self._admit(call, send)
+            plan = self.view.task_of(fn, args, kwargs)
+            future = ExecutorFuture(plan.scheduler, plan.spec.call, self)
+            self._admit(plan)
         return future
 
     def map(
@@ -154,9 +171,9 @@ class ViewExecutor(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
     ) -> Iterator[Any]:
-        """``map(fn, *iterables)``, all of it submitted at once; results are given in order and then forgotten.
+        """Compute ``map(fn, *iterables)``, all submitted at once; results are given in order and then forgotten.
 
-        When one fails, or its time is up, what has not begun never runs.
+        When an item fails, or its time is up, items that have not begun never run.
 
         Args:
             fn: called with one item of each iterable.
@@ -167,13 +184,21 @@ class ViewExecutor(Executor):
         Raises:
             RuntimeError: and other errors, as :meth:`submit`.
         """
-        if chunksize is not None and chunksize < 1:
-            raise ValueError(f"chunksize is at least 1, not {chunksize}")
+        arg.check(
+            "map",
+            fn=arg.function(fn),
+            iterables=arg.iterables(iterables),
+            timeout=arg.seconds(timeout, negative=True),
+            chunksize=arg.whole(chunksize, at_least=1, or_none=True),
+        )
         with self._breaking():
-            call, send = self.view.map_of(fn, iterables, chunksize=chunksize)
-            result = _ExecutorMap(self._farm, call, self, timeout)
-            self._admit(call, send)
-        return self._results(result, call)
+            plan = self.view.map_of(fn, iterables, chunksize=chunksize)
+            call = plan.map_call
+            timeout_s = None if timeout is None else float(timeout)
+            pieces = PieceReader(plan.scheduler, call, AwaitedOutput([call]), timeout_s=timeout_s)
+            call.when_settled(self._ended)
+            self._admit(plan)
+        return self._results(pieces, call)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the engines stay.
@@ -181,8 +206,9 @@ class ViewExecutor(Executor):
         Args:
             wait: return when all calls have ended and their callbacks have been called. Ctrl-C meanwhile interrupts the
                 engines.
-            cancel_futures: what has not begun never runs.
+            cancel_futures: cancel calls that have not begun.
         """
+        arg.check("shutdown", wait=arg.flag(wait), cancel_futures=arg.flag(cancel_futures))
         with self._changed:
             self._shut_down = True
         if cancel_futures:
@@ -191,33 +217,36 @@ class ViewExecutor(Executor):
             return
         with self._changed:
             calls = list(self._open)
-        try:
-            self._wait_for_end(None)
-        except KeyboardInterrupt:
-            interrupt_and_wait(self._wait_for_end, calls, self._farm)
-            raise
+
+        def stop(presses: Presses) -> bool:
+            interrupt_and_wait(self._wait_for_end, calls, self._task_scheduler, presses=presses)
+            raise KeyboardInterrupt
+
+        interruptible(lambda: self._wait_for_end(None), stop)
         self.view.client.session.wait_for_callbacks()
 
     def abort(self, *, interrupt: bool = False) -> None:
-        """Take back what has not begun, of calls and maps alike; it goes on taking calls.
+        """Cancel calls and items of maps that have not begun; it goes on taking calls.
 
         Args:
-            interrupt: also raise KeyboardInterrupt in what runs, where engines can be interrupted.
+            interrupt: also raise KeyboardInterrupt in those that run, if engines can be interrupted.
         """
+        arg.check("abort", interrupt=arg.flag(interrupt))
         with self._changed:
             calls = list(self._open)
         if calls:
-            self._farm.abort(calls, interrupt=interrupt)
+            can_interrupt = Capability.SIGNALS in self.view.client.session.transport.capabilities
+            self._task_scheduler.abort(calls, interrupt=interrupt and can_interrupt)
 
     def _ended(self, call: Call) -> None:
-        """A call has ended, and everybody who holds its future can see it."""
+        """Note that a call has ended: its future is done."""
         with self._changed:
             self._open.discard(call)
             if not self._open:
                 self._changed.notify_all()
 
     def _reason(self, error: Exception) -> Exception:
-        """What the standard library raises where ``error`` kept a call from giving a value."""
+        """Return the error that the standard library raises in place of ``error``."""
         match error:
             case ClientClosed() | ClusterStopped() | NoEngines():
                 return BrokenExecutor(f"the executor is broken: {error}")
@@ -229,7 +258,7 @@ class ViewExecutor(Executor):
                 return error
 
     def _look_for_engines(self) -> None:
-        """See whether there are engines left; without, what has not ended never will."""
+        """Break if there are no engines left: calls that have not ended never will."""
         with self._changed:
             if self._has_engines():
                 return
@@ -238,12 +267,12 @@ class ViewExecutor(Executor):
             self.abort()
 
     @property
-    def _farm(self) -> Farm | DetachedFarm:
-        return self.view.farm
+    def _task_scheduler(self) -> SchedulerClient:
+        return self.view.task_scheduler
 
     @contextlib.contextmanager
     def _breaking(self) -> Iterator[None]:
-        """Within it the executor breaks if there are no engines."""
+        """Break the executor if the block finds no engines."""
         self._check()
         try:
             yield
@@ -251,14 +280,17 @@ class ViewExecutor(Executor):
             self._broken = True
             raise self._reason(error) from error
 
-    def _admit(self, call: Call, send: Callable[[], object]) -> None:
+    def _admit(self, plan: TaskPlan) -> None:
+        call = plan.spec.call
+        if self.view.output != "show":  # libraries that wait for futures do not expect that this prints
+            call.output_goes = OutputGoes.NOWHERE
         with self._changed:
             self._check()
             self._open.add(call)
-        # Not under the lock, nor is what comes before: iterating over a map's input may mean to wait for other results,
-        # whose end takes the lock, and so does the end of those that a farm refuses.
+        # Not under the lock, nor is the planning: iterating over a map's input may mean to wait for other results,
+        # whose end takes the lock, and so does the end of those that a scheduler refuses.
         try:
-            send()
+            plan.submit()
         except BaseException:
             self._ended(call)
             raise
@@ -274,13 +306,16 @@ class ViewExecutor(Executor):
             return self._changed.wait_for(lambda: not self._open, timeout_s)
 
     def _has_engines(self) -> bool:
-        roster, targets = self.view.client.session.roster, self.view.targets
-        ids = {*roster.ids, *roster.starting}
+        directory, targets = self.view.client.session.directory, self.view.targets
+        ids = {*directory.ids, *directory.starting}
         return bool(ids.intersection(targets) if isinstance(targets, list) else ids)
 
-    def _results(self, result: _ExecutorMap, call: MapCall) -> Iterator[Any]:
+    def _results(self, pieces: PieceReader, call: MapCall) -> Iterator[Any]:
         try:
-            yield from result
+            for values in pieces:
+                values.reverse()  # the list itself, and no copy: each value is let go when it has been taken
+                while values:
+                    yield values.pop()
         except NsactorsError as error:
             if (reason := self._reason(error)) is error:
                 raise
@@ -288,26 +323,26 @@ class ViewExecutor(Executor):
         finally:
             if not call.done:
                 with contextlib.suppress(NsactorsError):
-                    self._farm.abort([call], interrupt=False)
+                    self._task_scheduler.abort([call], interrupt=False)
 
 
 class _Watch:
-    """Tells an executor, as long as there is one, when engines leave."""
+    """Tells an executor, as long as there is one, that engines leave."""
 
     def __init__(self, executor: ViewExecutor) -> None:
         self._executor = weakref.ref(executor)
-        self._call_back = executor.view.client.session.call_back
+        self._call_back = executor.view.client.session.run_callback
 
     def engine_joined(self, engine: EngineInfo) -> None:
-        """Roster: the farm sends it tasks."""
+        """EngineListener: the scheduler sends it tasks."""
 
     def engine_leaving(self, engine_id: int) -> None:
-        """Roster: it takes no more tasks, and is not away yet."""
+        """EngineListener: it takes no more tasks, and is not away yet."""
 
     def engine_left(self, left: EngineLeft) -> None:
-        """Roster: perhaps the last one."""
+        """EngineListener: it may have been the last one."""
         if (executor := self._executor()) is not None:
             self._call_back(executor._look_for_engines)
 
-    def cut_off(self) -> None:
-        """Roster: the farm ends all tasks."""
+    def cut_off(self, reason: ConnectionLost) -> None:
+        """EngineListener: the scheduler ends all tasks."""

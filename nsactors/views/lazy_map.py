@@ -1,4 +1,4 @@
-"""Mapping a function over what may never end: items are taken from the input as results are taken from the output."""
+"""Maps over input that may never end, in chunks of measured size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,33 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from nsactors.core.chunking import CHUNK_S, ChunkSize
-from nsactors.core.messages import RequestId
 from nsactors.errors import NsactorsError
-from nsactors.results import Call, CallOwner, next_settled
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.messages import RequestId
+from nsactors.results import AwaitedOutput, Call, CallController, next_settled
 
-__all__ = ["CHUNKS_PER_ENGINE", "Chunk", "lazy_map"]
+CHUNK_S = 0.02  # of work in a chunk: much more than the 1 ms that a message costs, and a short wait
+MAX_ITEMS = 1_000  # values that are quick to compute may be large to keep
+
+
+class ChunkSize:
+    """The size of chunks: a given one, or as many items as take :data:`CHUNK_S`, found out from one item on.
+
+    Args:
+        fixed: the size, if it is given.
+    """
+
+    def __init__(self, fixed: int | None = None) -> None:
+        self.items = fixed or 1
+        self.adapts = fixed is None
+
+    def observe(self, items: int, seconds: float) -> None:
+        """Take a measurement: a chunk of so many items (at least one) took so many seconds."""
+        if self.adapts:
+            affordable = int(CHUNK_S * items / max(seconds, 1e-6))
+            # At most doubled at a time: the first items may be the quick ones.
+            self.items = max(1, min(affordable, 2 * self.items, MAX_ITEMS))
+
 
 CHUNKS_PER_ENGINE = 4  # one runs, one waits, and the results of two may wait for those before them
 
@@ -27,64 +48,112 @@ class Chunk(Protocol):
 
     @property
     def call(self) -> Call:
-        """What ends when they have."""
+        """The call that carries them."""
         ...
 
     @property
     def length(self) -> int:
-        """How many there are."""
+        """Their number."""
         ...
 
     @property
     def seconds(self) -> float | None:
-        """How long they took together, once it is known."""
+        """The time that they took together, once it is known."""
         ...
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """One an item, as far as there are any; then raises what came in between."""
+        """Yield the result of each item, as far as there are any; then raise the error that prevented the next."""
         ...
 
 
+def check_lazy_map(
+    iterables: Sequence[Iterable[Any]],
+    ordered: bool,
+    chunksize: int | None,
+    max_outstanding: int | str | None,
+    return_exceptions: bool,
+) -> None:
+    """Check the arguments of an ``imap``.
+
+    Raises:
+        TypeError: without iterables.
+        InvalidArgument: if one of them is none, a number is less than 1, or a flag is neither true nor false.
+    """
+    if not iterables:
+        raise TypeError("imap() needs at least one iterable")
+    arg.check(
+        "imap",
+        iterables=arg.iterables(iterables),
+        ordered=arg.flag(ordered),
+        chunksize=arg.whole(chunksize, at_least=1, or_none=True),
+        max_outstanding=None if _is_auto(max_outstanding) else arg.whole(max_outstanding, at_least=1, or_none=True),
+        return_exceptions=arg.flag(return_exceptions),
+    )
+
+
+def _is_auto(value: object) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+class LazyMapResult(Iterator[Any]):
+    """The results of an ``imap``, one after the other.
+
+    Closing it cancels the chunks that have not begun.
+
+    Attributes:
+        seed: the seed that gives the same random numbers again; None if the map has none.
+    """
+
+    def __init__(self, results: Generator[Any, None, None], seed: Any) -> None:
+        self._results = results
+        self.seed = seed
+
+    def __next__(self) -> Any:
+        return next(self._results)
+
+    def close(self) -> None:
+        """Cancel the chunks that have not begun, and end."""
+        self._results.close()
+
+
 def lazy_map(
-    owner: CallOwner,
+    owner: CallController,
     send: Send,
     engines: Callable[[], int],
     iterables: Sequence[Iterable[Any]],
     *,
     ordered: bool,
     chunksize: int | None,
-    max_outstanding: int | None,
+    max_outstanding: int | str | None,
     return_exceptions: bool,
-) -> Iterator[Any]:
-    """The results of a function over iterables; see the ``imap`` of views.
+    seed: Any,
+) -> LazyMapResult:
+    """Return the results of a function over iterables; see the ``imap`` of views.
 
     Args:
-        owner: who makes the calls.
+        owner: the controller of the calls.
         send: maps the function over a chunk's items of each iterable.
-        engines: how many there are now.
+        engines: returns the number of engines.
         iterables: at least one.
         ordered: give results in the order of the items, or as they come.
-        chunksize: items in a chunk; None for what can be pulled and computed within :data:`CHUNK_S`.
-        max_outstanding: chunks that have been pulled and not yet given out; None for a few an engine.
+        chunksize: items in a chunk; None for as many as can be pulled and computed within :data:`CHUNK_S`.
+        max_outstanding: chunks that have been pulled and not yet given out; None and ``"auto"`` for a few an engine.
         return_exceptions: give exceptions in place of the results they prevented.
-
-    Raises:
-        TypeError: without iterables.
-        ValueError: if a number is less than 1.
+        seed: of the items' random numbers, for the result.
     """
-    if not iterables:
-        raise TypeError("imap() needs at least one iterable")
-    for name, number in (("chunksize", chunksize), ("max_outstanding", max_outstanding)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} is at least 1, not {number}")
     rows = zip(*iterables, strict=False)
-    window = _Window(owner, send, engines, rows, ChunkSize(chunksize), max_outstanding, ordered)
-    window.fill()
-    if window.error and not len(window):
+    limit = None if isinstance(max_outstanding, str) else max_outstanding
+    window = _Window(owner, send, engines, rows, ChunkSize(chunksize), limit, ordered)
+    try:
+        window.fill()
+    except BaseException:  # of the input: the results of chunks that have been sent would never be taken
+        window.abandon()
+        raise
+    if window.error is not None and not len(window):
         raise window.error
     results = _results(window, return_exceptions)
-    next(results)  # it has begun: from now on closing it takes back what has been sent
-    return results
+    next(results)  # it has begun: from now on closing it cancels the chunks that have been sent
+    return LazyMapResult(results, seed)
 
 
 def _results(window: _Window, return_exceptions: bool) -> Generator[Any, None, None]:
@@ -94,7 +163,7 @@ def _results(window: _Window, return_exceptions: bool) -> Generator[Any, None, N
             chunk = window.take()
             yield from chunk.results(return_exceptions)
             window.fill()
-        if window.error:
+        if window.error is not None:
             raise window.error
     finally:
         window.abandon()
@@ -105,7 +174,7 @@ class _Window:
 
     def __init__(
         self,
-        owner: CallOwner,
+        owner: CallController,
         send: Send,
         engines: Callable[[], int],
         rows: Iterator[tuple[Any, ...]],
@@ -122,14 +191,16 @@ class _Window:
         self._ordered = ordered
         self._chunks: dict[RequestId, Chunk] = {}
         self._settled: SimpleQueue[Call] = SimpleQueue()
+        self._calls: list[Call] = []  # of the chunks
+        self._output = AwaitedOutput(self._calls)
         self._ended = False
-        self.error: Exception | None = None  # that ended the input: it comes after the results of what was before it
+        self.error: Exception | None = None  # that ended the input: it comes after the results of the items before it
 
     def __len__(self) -> int:
         return len(self._chunks)
 
     def fill(self) -> None:
-        """Pull and send chunks while there is room; from an input that is slow only until there is a result."""
+        """Pull and send chunks while there is room; stop at the first result if the input is slow."""
         patience = time.monotonic() + CHUNK_S
         try:
             while not self._ended and self._has_room():
@@ -142,21 +213,23 @@ class _Window:
             self._ended, self.error = True, error
 
     def take(self) -> Chunk:
-        """The next chunk to be given out, once it has been computed."""
+        """Wait for the next chunk to be given out, and return it."""
         chunks = list(self._chunks.values())
         settled = self._settled
         if self._ordered:
             settled = SimpleQueue()
             chunks[0].call.when_settled(settled.put)
-        call = next_settled(settled, [chunk.call for chunk in chunks], self._owner)
-        self._owner.asked([call])
+        call = next_settled(settled, [chunk.call for chunk in chunks], self._owner, self._output)
+        self._calls.remove(call)
+        self._owner.mark_retrieved([call])
         chunk = self._chunks.pop(call.request_id)
         if (seconds := chunk.seconds) is not None:
             self._size.observe(chunk.length, seconds)
         return chunk
 
     def abandon(self) -> None:
-        """What has not begun never runs."""
+        """Cancel the chunks that have not begun."""
+        self._output.settle()
         calls = [chunk.call for chunk in self._chunks.values() if not chunk.call.done]
         if calls:
             with contextlib.suppress(NsactorsError):  # the client may have been closed
@@ -178,6 +251,7 @@ class _Window:
         on_their_way = [chunk.call for chunk in self._chunks.values() if not chunk.call.done]
         chunk = self._send(tuple(zip(*rows, strict=True)), on_their_way)
         self._chunks[chunk.call.request_id] = chunk
+        self._calls.append(chunk.call)
         if not self._ordered:
             chunk.call.when_settled(self._settled.put)
 

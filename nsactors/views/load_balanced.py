@@ -1,52 +1,77 @@
-"""The load-balanced view: calls run on whichever engine is free."""
+"""The load-balanced view: calls run on engines that are free."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Self
 
-from nsactors.client.detached import DetachedFarm
-from nsactors.client.tasks import Farm, MapFunction
-from nsactors.core.messages import Reference
-from nsactors.core.partition import Block
-from nsactors.core.payload import pack_call
-from nsactors.core.targets import Targets
-from nsactors.core.wire import INLINE_LIMIT_BYTES
+from nsactors._frozen import frozen
+from nsactors.errors import NoEngines
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.messages import Capability, Reference
+from nsactors.protocol.partition import Block, Kind, cut, length_of
+from nsactors.protocol.partition import kind_of as kind_of_sequence
+from nsactors.protocol.process import imported
+from nsactors.protocol.serialize import Payload, pack, pack_call, pack_small
+from nsactors.protocol.targets import Targets
+from nsactors.protocol.wire import INLINE_LIMIT_BYTES
 from nsactors.results import AsyncResult, BalancedMapResult, Call, MapCall, TaskCall
-from nsactors.views.dependencies import dependency_of
-from nsactors.views.engine_view import EngineView
+from nsactors.tasks.messages import ANYWHERE, Needs, Task, TaskDependency
+from nsactors.tasks.results import MapFunction, TaskSpec
+from nsactors.tasks.scheduler import SchedulerClient, TaskPlan
+from nsactors.views.base import EngineView, TaskFlags, ViewClient, check_client
+from nsactors.views.decorators import BalancedFunction, RemoteFunction
+from nsactors.views.dependencies import Dependency, dependency_of
 from nsactors.views.executor import ViewExecutor
-from nsactors.views.flags import TaskFlags
-from nsactors.views.functions import BalancedFunction, RemoteFunction
-from nsactors.views.lazy_map import lazy_map
-from nsactors.views.mapping import of_equal_length
-from nsactors.views.task_forms import (
-    MapCallChunk,
-    checked_name,
-    column_of,
-    kept_copy,
-    kind_of,
-    parts_of,
-    resolved_targets,
-)
-from nsactors.views.task_planning import Send, TaskPlanner
+from nsactors.views.lazy_map import LazyMapResult, check_lazy_map, lazy_map
+from nsactors.views.map_parts import MappedFunction, columns_of, mapped, name_of, rows_of
 
 if TYPE_CHECKING:
-    from nsactors.client import Client
+    from nsactors.protocol.map_functions import Seed
 
-__all__ = ["LoadBalancedView"]
+_SLICEABLE = frozenset({range, list, tuple, str, bytes, bytearray})
+
+
+@frozen
+class MapCallChunk:
+    """A chunk of a lazy map, as a task."""
+
+    call: MapCall
+
+    @property
+    def length(self) -> int:
+        """The number of its items."""
+        return self.call.size
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that its items took together."""
+        return sum(
+            p.completed - p.started for p in self.call.pieces if p.started is not None and p.completed is not None
+        )
+
+    def results(self, return_exceptions: bool) -> Iterator[Any]:
+        """Yield the result of each item, as far as there are any; then raise the error that prevented the next."""
+        call = self.call
+        for piece in sorted(call.pieces, key=lambda piece: piece.start):
+            if piece.error is not None and not return_exceptions:
+                raise piece.error
+            yield from piece.values
+        if call.left and call.error is not None:  # the client was closed
+            raise call.error
 
 
 class LoadBalancedView(EngineView[TaskFlags]):
-    """Engines that share the work. What is asked of the view happens once, on one of them.
+    """Engines that share the work. One of them carries out each call of the view.
 
     Calls are *tasks*: they go to engines as these are free, many small ones in one message, and somewhere else if their
-    engine dies. They see their engine's names, and cannot count on what other tasks left there.
+    engine dies. They see their engine's names, and cannot rely on names that other tasks left there.
 
     Args:
-        client: whose engines these are.
+        client: the client of the cluster.
         targets: a list of ids, or ``"all"``: those that there are at any time.
-        flags: see :class:`nsactors.views.flags.TaskFlags`.
+        flags: see :class:`nsactors.views.base.TaskFlags`.
 
     Example:
         >>> lview = rc.load_balanced_view()
@@ -54,30 +79,24 @@ class LoadBalancedView(EngineView[TaskFlags]):
         [0, 1, 4, 9, 16]
     """
 
-    def __init__(self, client: Client, targets: Targets = "all", **flags: Any) -> None:
-        super().__init__(client, TaskFlags(targets=targets, block=client.block))
-        self._planner = TaskPlanner(client.session)
+    def __init__(self, client: ViewClient, targets: Targets = "all", **flags: Any) -> None:
+        arg.check("LoadBalancedView", client=check_client(client))
+        super().__init__(client, TaskFlags(block=client.block))
+        self._latest: tuple[TaskFlags | None, Task] = None, Task(0)
         self._executor: ViewExecutor | None = None
-        self.set_flags(**flags)
+        self.set_flags(targets=targets, **flags)
 
     def set_flags(self, **flags: Any) -> Self:
-        """Change flags; the view itself is returned.
+        """Change flags and return the view itself.
 
         Raises:
             UnknownFlag: if one does not exist; nothing is changed then.
             TargetError: if ``targets`` names no engines of this cluster.
             InvalidDependency: if ``after`` or ``follow`` names no tasks of this client, or no detached ones for such.
             CapabilityError: if there is a time limit and engines cannot be interrupted.
-            TypeError: if labels are not text, or resources not numbers; ValueError if these are negative.
+            InvalidArgument: if another has a value that it cannot have.
         """
-        for name in ("after", "follow"):
-            if name in flags:
-                flags[name] = dependency_of(flags[name])
-        if "targets" in flags:
-            flags["targets"] = resolved_targets(flags["targets"], self.client.ids)
-        changed = self._flags.changed(**flags)
-        self._planner.check(changed)
-        self._flags = changed
+        self._flags = self._changed("set_flags", flags)
         return self
 
     def apply(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
@@ -92,33 +111,28 @@ class LoadBalancedView(EngineView[TaskFlags]):
             SerializationError: if function or arguments cannot be pickled; nothing has been sent then.
             NoEngines: if there are none, and none is on its way.
         """
-        return self._finish(self.apply_async(function, *args, **kwargs), None)
+        result = self.apply_async(function, *args, **kwargs)
+        return result.get() if self._flags.block else result
 
     def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """As :meth:`apply`, at once."""
-        call, send = self.task_of(function, args, kwargs)
-        result = AsyncResult(self.farm, [call], label=call.label, single=True)
-        send()
+        """As :meth:`apply`; return the result at once."""
+        plan = self.task_of(function, args, kwargs)
+        result = AsyncResult(plan.scheduler, [plan.spec.call], label=plan.spec.call.label, single=True)
+        plan.submit()
         return result
 
     def task_of(
         self, function: Callable[..., Any] | Reference, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[TaskCall, Send]:
-        """The task of a call, and what submits it, for those who make results of their own; errors as :meth:`apply`."""
-        name = checked_name(function)
-        payload = pack_call(
-            function,
-            args,
-            kwargs,
-            what=f"the call of {name}",
-            ref_types=self.client.session.transport.ref_types,
-        )
+    ) -> TaskPlan:
+        """Plan the task of a call, for results of another kind; errors as :meth:`apply`."""
+        arg.check("apply", function=arg.function(function))
+        flags, name = self._flags, name_of(function)
+        payload = pack_call(function, args, kwargs, name=name, ref_types=self._session.ref_types)
         self._warn_of_data(payload, function, args, kwargs)
-        label = self._flags.label or f"apply({name})"
-        return self._planner.call(self._flags, payload, label, kind_of(function))
+        return self._plan(flags, flags.label or f"apply({name})", kind_of(function), flags.copy, payload)
 
     def apply_sync(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`apply`; waits for the value."""
+        """As :meth:`apply`; wait for the value."""
         return self.apply_async(function, *args, **kwargs).get()
 
     def map(
@@ -130,8 +144,12 @@ class LoadBalancedView(EngineView[TaskFlags]):
         ordered: bool = True,
         return_exceptions: bool = False,
         label: str | None = None,
+        copy: bool | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        seed: Seed | None = None,
+        **keywords: Any,
     ) -> Any:
-        """``list(map(function, *sequences))``, item by item on engines as they are free. Stops at the shortest.
+        """Compute ``list(map(function, *sequences))``, item by item on engines as they are free; stop at the shortest.
 
         Args:
             function: called with one item of each sequence.
@@ -141,20 +159,45 @@ class LoadBalancedView(EngineView[TaskFlags]):
             ordered: whether iterating over the result gives the items in order, or as they come.
             return_exceptions: put exceptions into the list in place of the items they prevented.
             label: in place of ``map(function)``.
+            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Items of an
+                array are as large as they are, however many of them travel together.
+            kwargs: arguments of ``function`` by name, the same for all items, whatever their names.
+            seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
+                ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
+                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. A whole number or several,
+                a ``SeedSequence``, a ``Generator`` (its next map has another seed), or True for a new seed, which is
+                ``seed`` of the result.
+            keywords: as ``kwargs``, for names that are no options and that the function's signature takes.
 
         Raises:
             TypeError: without sequences.
+            UnknownOption: if a keyword is neither an option nor an argument of the function.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
+                has been sent in either case.
             SerializationError: if the function cannot be pickled; nothing has been sent then. An item that cannot is a
                 failure of its own.
             NoEngines: if there are none, and none is on its way.
         """
-        blocks = self._blocks(block)
-        call, send = self.map_of(function, sequences, chunksize=chunksize, label=label, copies=not blocks)
-        send()
-        result = BalancedMapResult(
-            self.farm, call, label=call.label, ordered=ordered, return_exceptions=return_exceptions
+        arg.check(
+            "map",
+            block=arg.flag(block, or_none=True),
+            ordered=arg.flag(ordered),
+            return_exceptions=arg.flag(return_exceptions),
+            copy=arg.flag(copy, or_none=True),
         )
-        return self._finish(result, blocks)
+        blocks = self._blocks(block)
+        what = mapped(self.map, function, sequences, kwargs, keywords, seed, self._session)
+        plan = self._plan_map(what, sequences, chunksize, label, self._copies(copy), keeps=not blocks)
+        plan.submit()
+        result = BalancedMapResult(
+            plan.scheduler,
+            plan.map_call,
+            label=plan.spec.call.label,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            seed=what.seed,
+        )
+        return result.get() if blocks else result
 
     def map_of(
         self,
@@ -164,8 +207,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
         chunksize: int | None = None,
         label: str | None = None,
         copies: bool = True,
-    ) -> tuple[MapCall, Send]:
-        """The task of a map, and what submits it, for those who make results of their own; errors as :meth:`map`.
+    ) -> TaskPlan:
+        """Plan the task of a map, for results of another kind; errors as :meth:`map`.
 
         Args:
             function: called with one item of each sequence.
@@ -174,15 +217,9 @@ class LoadBalancedView(EngineView[TaskFlags]):
             label: in place of ``map(function)``.
             copies: the sequences may change before their items have been sent.
         """
-        if not sequences:
-            raise TypeError("map() needs at least one sequence")
-        columns = tuple(of_equal_length([column_of(s) for s in sequences]))
-        if copies:
-            columns = tuple(kept_copy(column) for column in columns)
-        name = checked_name(function)
-        label = label or self._flags.label or f"map({name})"
-        map_function, kind = self._map_function(function, name), kind_of(function)
-        return self._planner.map(self._flags, map_function, columns, label, kind, chunksize=chunksize)
+        arg.check("map", function=arg.function(function), copies=arg.flag(copies))
+        what = MappedFunction(function, name_of(function))
+        return self._plan_map(what, sequences, chunksize, label, self._flags.copy, keeps=copies)
 
     def imap(
         self,
@@ -190,61 +227,82 @@ class LoadBalancedView(EngineView[TaskFlags]):
         *iterables: Iterable[Any],
         ordered: bool = True,
         chunksize: int | None = None,
-        max_outstanding: int | None = None,
+        max_outstanding: int | str | None = None,
         return_exceptions: bool = False,
         label: str | None = None,
-    ) -> Iterator[Any]:
-        """``map(function, *iterables)``, a few chunks ahead of who takes the results; the input may never end.
+        copy: bool | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        seed: Seed | None = None,
+        **keywords: Any,
+    ) -> LazyMapResult:
+        """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over it; the input may never end.
 
         It begins at once. Input is pulled, in the caller's thread, only as results are taken. Closing the iterator, or
-        leaving the loop over it, takes back what has not begun.
+        leaving the loop over it, cancels the chunks that have not begun.
 
         Args:
             function: called with one item of each iterable.
             iterables: at least one; it stops at the shortest.
             ordered: give results in the order of the items, or as they come.
-            chunksize: items sent together; the default is what can be pulled and computed in about 20 ms.
-            max_outstanding: chunks that are pulled and not yet given out, at most; the default is four an engine.
+            chunksize: items sent together; the default is as many as can be pulled and computed in about 20 ms.
+            max_outstanding: chunks that are pulled and not yet given out, at most; the default, and ``"auto"``, is four
+                an engine.
             return_exceptions: give exceptions in place of the results they prevented. Without, the first one is
-                raised, after the results of what came before it, and ends the iterator.
+                raised, after the results of the items before it, and ends the iterator.
             label: in place of ``map(function)``.
+            copy: as for :meth:`map`; and so are ``kwargs``, ``seed`` and other ``keywords``.
+            kwargs: arguments of ``function`` by name.
+            seed: of the items' random numbers; the iterator's ``seed`` gives the same ones again.
+            keywords: arguments of ``function`` by name.
 
         Raises:
             TypeError: without iterables.
+            UnknownOption: if a keyword is neither an option nor an argument of the function.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
+                has been sent in either case.
             ValueError: if a number is less than 1, or this view's tasks are detached: the input comes from here.
             SerializationError: if the function cannot be pickled; nothing has been sent then.
         """
-        if self._flags.detached:
+        arg.check(
+            "imap",
+            label=arg.text(label, or_none=True),
+            copy=arg.flag(copy, or_none=True),
+        )
+        check_lazy_map(iterables, ordered, chunksize, max_outstanding, return_exceptions)
+        flags = self._flags if copy is None else self._changed("imap", {"copy": copy})
+        if flags.detached:
             raise ValueError("imap() takes its input from this process, so it cannot be detached: use map()")
-        name = checked_name(function)
-        label = label or self._flags.label or f"map({name})"
-        map_function, kind = self._map_function(function, name), kind_of(function)
+        what = mapped(self.imap, function, iterables, kwargs, keywords, seed, self._session)
+        label = label or self._flags.label or f"map({what.name})"
+        map_function, kind = self._map_function(flags, what), kind_of(function)
 
         def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> MapCallChunk:
-            call, submit = self._planner.map(self._flags, map_function, columns, label, kind)
-            submit()
-            return MapCallChunk(call)
+            plan = self._plan(flags, label, kind, flags.copy, None, map_function, columns)
+            plan.submit()
+            return MapCallChunk(plan.map_call)
 
         return lazy_map(
-            self.farm,
+            self._scheduler_of(flags),
             send,
             lambda: len(self),
-            iterables,
+            what.iterables(iterables),
             ordered=ordered,
             chunksize=chunksize,
             max_outstanding=max_outstanding,
             return_exceptions=return_exceptions,
+            seed=what.seed,
         )
 
     def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
-        """A decorator: the function runs on one of this view's engines whenever it is called."""
-        self._flags.changed(**flags)
+        """Return a decorator: the function runs on one of this view's engines whenever it is called."""
+        arg.check("remote", block=arg.flag(block, or_none=True))
+        self._changed("remote", flags)
         return lambda function: RemoteFunction(self, function, block, flags)
 
     def parallel(
         self, chunksize: int | None = None, block: bool | None = None, ordered: bool = True, **flags: Any
     ) -> Callable[[Callable[..., Any]], BalancedFunction]:
-        """A decorator: called with sequences, the function is mapped over them.
+        """Return a decorator: called with sequences, the function is mapped over them.
 
         Args:
             chunksize: as for :meth:`map`.
@@ -252,26 +310,39 @@ class LoadBalancedView(EngineView[TaskFlags]):
             ordered: as for :meth:`map`.
             flags: of the view, for these calls.
         """
-        self._flags.changed(**flags)
+        arg.check(
+            "parallel",
+            chunksize=arg.whole(chunksize, at_least=1, or_none=True),
+            block=arg.flag(block, or_none=True),
+            ordered=arg.flag(ordered),
+        )
+        self._changed("parallel", flags)
         return lambda function: BalancedFunction(self, function, chunksize, block, ordered, flags)
 
     def call_on_parts(
         self, function: Callable[..., Any], sequences: Sequence[Any], chunksize: int | None = None
     ) -> Any:
         """Call ``function`` with parts of ``sequences`` (default: one part per engine), and join the results."""
-        columns = of_equal_length([column_of(sequence) for sequence in sequences])
-        size = chunksize or -(-len(columns[0]) // max(1, len(self))) or 1
+        arg.check(
+            "call_on_parts",
+            function=arg.function(function),
+            sequences=arg.iterables(sequences) or arg.splittable(*sequences),
+            chunksize=arg.whole(chunksize, at_least=1, or_none=True),
+        )
+        columns = rows_of(sequences)
+        size = chunksize or -(-length_of(columns[0]) // max(1, len(self))) or 1
         parts = [parts_of(column, size) for column in columns]
-        name = checked_name(function)
-        label = self._flags.label or f"parallel({name})"
-        map_function, kind = self._map_function(function, name), kind_of(function)
-        call, send = self._planner.map(self._flags, map_function, tuple(parts), label, kind, chunksize=1, joins=True)
-        send()
-        return self._finish(BalancedMapResult(self.farm, call, label=label, partitioner=Block()), None)
+        flags, what = self._flags, MappedFunction(function, name_of(function))
+        label, map_function = flags.label or f"parallel({what.name})", self._map_function(flags, what)
+        kind, copies = kind_of(function), flags.copy
+        plan = self._plan(flags, label, kind, copies, None, map_function, tuple(parts), chunksize=1, joins=True)
+        plan.submit()
+        result = BalancedMapResult(plan.scheduler, plan.map_call, label=label, partitioner=Block())
+        return result.get() if flags.block else result
 
     def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None) -> None:
-        """Take back tasks that have not started; see ``Client.abort``."""
-        self.client.abort(jobs, "all" if targets is None else targets, block)
+        """Cancel tasks that have not started; see ``Client.abort``."""
+        self._client.abort(jobs, "all" if targets is None else targets, block)
 
     @property
     def executor(self) -> ViewExecutor:
@@ -285,8 +356,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
         """Let ``joblib.Parallel``, and so scikit-learn, run its loops on this view's engines.
 
         Args:
-            name: what joblib is to call it.
-            make_default: use it wherever no backend is named.
+            name: its name in joblib.
+            make_default: use it if no backend is named.
 
         Example:
             >>> lview.register_joblib_backend()
@@ -294,17 +365,190 @@ class LoadBalancedView(EngineView[TaskFlags]):
             ...     joblib.Parallel()(joblib.delayed(abs)(i) for i in range(-3, 0))
             [3, 2, 1]
         """
-        from nsactors.views.joblib_backend import register
+        arg.check("register_joblib_backend", name=arg.text(name), make_default=arg.flag(make_default))
+        from nsactors.views.joblib import register
 
         register(self, name, make_default=make_default)
 
     @property
-    def farm(self) -> Farm | DetachedFarm:
-        """Where this view's tasks find their engines."""
-        return self._planner.farm(self._flags)
+    def task_scheduler(self) -> SchedulerClient:
+        """The scheduler of this view's tasks."""
+        return self._scheduler_of(self._flags)
 
-    def _map_function(self, function: Any, name: str) -> MapFunction:
-        payload = self._pack(function, f"the function {name}")
+    def _scheduler_of(self, flags: TaskFlags) -> SchedulerClient:
+        schedulers = self._client.schedulers
+        return schedulers.detached if flags.detached else schedulers.own
+
+    def _changed(self, call: str, flags: dict[str, Any]) -> TaskFlags:
+        for name in ("after", "follow"):
+            if name in flags:
+                flags = {**flags, name: dependency_of(flags[name], name)}
+        if "targets" in flags:
+            flags = {**flags, "targets": self._resolved(flags["targets"])}
+        changed = self._flags.changed(call, **flags)
+        if changed.time_limit is not None:
+            self._session.require(Capability.SIGNALS, "interrupt a task at its time limit")
+        self._template(changed)
+        return changed
+
+    def _resolved(self, targets: Targets) -> Targets:
+        if targets is None or (isinstance(targets, str) and targets == "all"):
+            self._session.check()
+            return "all"
+        return self._session.resolve(targets)
+
+    def _template(self, flags: TaskFlags) -> Task:
+        """Return the fields that all tasks with these flags have in common."""
+        latest, template = self._latest
+        if latest is not flags:
+            template = Task(
+                0,
+                needs=needs_of(flags),
+                after=self._known("after", flags),
+                follow=self._known("follow", flags),
+                retries=flags.retries,
+                timeout_s=flags.timeout,
+                priority=flags.priority,
+                policy=None if flags.policy is None else pack_small(flags.policy, "the policy"),
+            )
+            self._latest = flags, template
+        return template
+
+    def _known(self, flag: str, flags: TaskFlags) -> TaskDependency | None:
+        dependency: Dependency | None = getattr(flags, flag)
+        return dependency.for_scheduler(self._scheduler_of(flags).name, flag) if dependency else None
+
+    def _plan_map(
+        self,
+        what: MappedFunction,
+        sequences: Sequence[Iterable[Any]],
+        chunksize: int | None,
+        label: str | None,
+        copies: bool,
+        *,
+        keeps: bool,
+    ) -> TaskPlan:
+        """Plan a map; it ``keeps`` copies of sequences that may change before their items have been sent."""
+        arg.check(
+            "map",
+            sequences=arg.iterables(sequences),
+            chunksize=arg.whole(chunksize, at_least=1, or_none=True),
+            label=arg.text(label, or_none=True),
+        )
+        if not sequences:
+            raise TypeError("map() needs at least one sequence")
+        columns = columns_of(sequences, kind_in_tasks)
+        if keeps:
+            columns = [*map(kept_copy, columns)]
+        flags, label = self._flags, label or self._flags.label or f"map({what.name})"
+        function, kind, columns = self._map_function(flags, what), kind_of(what.given), [*what.columns(columns)]
+        return self._plan(flags, label, kind, copies, None, function, tuple(columns), chunksize=arg.plain(chunksize))
+
+    def _map_function(self, flags: TaskFlags, what: MappedFunction) -> MapFunction:
+        payload = pack(what.travelling, what=f"the function {what.name}", ref_types=self._session.ref_types)
         if payload.nbytes > INLINE_LIMIT_BYTES:
-            self._warn_of_data(payload, function)
-        return self.farm.map_function(payload, f"map({name})", type(function).__name__)
+            self._warn_of_data(payload, what.given, (), what.keywords)
+        scheduler = self._scheduler_of(flags)
+        return scheduler.map_function(payload, f"map({what.name})", type(what.given).__name__)
+
+    def _plan(
+        self,
+        flags: TaskFlags,
+        label: str,
+        kind: tuple[Any, ...],
+        copies: bool,
+        payload: Payload | None,
+        function: MapFunction | None = None,
+        columns: tuple[Sequence[Any], ...] = (),
+        *,
+        chunksize: int | None = None,
+        joins: bool = False,
+    ) -> TaskPlan:
+        """Plan a call, whose function and arguments are in ``payload``, or a map of ``function`` over ``columns``.
+
+        Args:
+            flags: of the view.
+            label: the name of the task for people.
+            kind: see ``Task``.
+            copies: give function and caller arrays that they can write to.
+            payload: of a call.
+            function: of a map.
+            columns: of a map, of one length: as many as the function has arguments.
+            chunksize: see ``Task``.
+            joins: the values of a map are parts of one sequence.
+
+        Raises:
+            NoEngines: if there are none, and none is on its way.
+        """
+        directory = self._session.directory
+        if not (directory.ids or directory.starting):
+            raise NoEngines
+        scheduler, template = self._scheduler_of(flags), self._template(flags)
+        call: TaskCall
+        if function is None:
+            call, size = scheduler.new_call(label, copies=copies), 1
+        else:
+            size = len(columns[0])
+            call = scheduler.new_map(label, size, copies=copies, joins=joins)
+        call.output_goes = self._session.output_goes(flags.output)
+        told = label if template.policy else ""
+        number = call.request_id.seq
+        task = template._replace(task_id=number, size=size, kind=kind, chunksize=chunksize, label=told)
+        spec = TaskSpec(task, call, payload, function, columns, flags.time_limit)
+        return TaskPlan(scheduler, spec, (flags.after, flags.follow))
+
+
+def kind_of(function: Callable[..., Any] | Reference) -> tuple[Any, ...]:
+    """Return the kind of tasks of a function: those of one kind are expected to take about as long."""
+    code = getattr(function, "__code__", None)
+    line = code.co_firstlineno if isinstance(code, CodeType) else None
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", name_of(function))
+    # A scheduler looks them up: plain ones.
+    return module if type(module) is str else None, name if type(name) is str else None, line
+
+
+def needs_of(flags: TaskFlags) -> Needs:
+    """Return the conditions on engines that may run the tasks of a view.
+
+    Raises:
+        InvalidArgument: if labels are not text, or resources not numbers from 0 on.
+    """
+    targets = flags.targets if isinstance(flags.targets, list) else None
+    arg.check(
+        "set_flags",
+        labels=arg.texts(flags.labels, "names and conditions, such as {'zone': 'b'}", or_none=True),
+        resources=arg.amounts(flags.resources, "names and amounts, such as {'GPU': 1}", or_none=True),
+    )
+    labels, resources = flags.labels or {}, flags.resources or {}
+    return ANYWHERE if targets is None and not (labels or resources) else Needs.of(targets, resources, labels)
+
+
+def kind_in_tasks(sequence: Any) -> Kind | None:
+    """Return the kind of a sequence that is cut as engines take its items; None if a list is to be made of it before.
+
+    A scheduler cuts it later, on another thread, so a sequence of a user's class is iterated over at the call.
+    """
+    kind = kind_of_sequence(sequence)
+    return kind if type(sequence) in _SLICEABLE or (kind is not None and _is_array(sequence)) else None
+
+
+def kept_copy(column: Sequence[Any]) -> Sequence[Any]:
+    """Return a sequence that its owner cannot change while its items are being sent."""
+    if isinstance(column, list):
+        return list(column)
+    if isinstance(column, bytearray):
+        return bytes(column)
+    if _is_array(column):
+        array: Any = column
+        return array.copy() if array.flags.writeable else array  # type: ignore[no-any-return]
+    return column
+
+
+def parts_of(column: Any, size: int) -> list[Any]:
+    """Return consecutive parts of ``size`` items; the last may have fewer."""
+    return [cut(column, slice(start, start + size)) for start in range(0, length_of(column), size)]
+
+
+def _is_array(value: object) -> bool:
+    numpy = imported("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)

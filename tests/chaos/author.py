@@ -12,7 +12,9 @@ import numpy as np
 
 from nsactors import AsyncResult, Client, Reference
 from nsactors.errors import EngineLost
+from nsactors.results import Call
 from tests.chaos.books import Book, Effect, Fate, Holding
+from tests.chaos.gallery import GALLERY, STEP
 from tests.chaos.tally import Tally
 
 __all__ = ["PREPARATION", "Author", "RunFailed"]
@@ -20,18 +22,21 @@ __all__ = ["PREPARATION", "Author", "RunFailed"]
 ANSWER_LIMIT_S = 90.0  # an engine may be brought back several times meanwhile
 ATTEMPTS = 20
 WINDOW = 30  # results that are awaited at a time
+SAFE_AGAIN_S = 0.5  # a disk is full for some seconds
 MAP_ITEMS = 4  # for each engine
 ARRAY_ITEMS = 30_000  # 240 kB go by way of the object store
 
 # What engines need before anybody works.
-PREPARATION = """
+PREPARATION = (
+    GALLERY
+    + """
 import time
-import numpy as np
 ledger = []
 def note(author, number):
     ledger.append((author, number))
     return number
 """
+)
 
 # Takes all that is an author's away from an engine.
 CLEANING = """
@@ -88,6 +93,7 @@ class Author:
         self._number = 0
         self._awaited: deque[_Asked] = deque()
         self._last_push: dict[int, Effect] = {}
+        self._pause = threading.Event()
         self._requests: dict[Callable[[int], _Asked], int] = {
             self._cell: 30,
             self._call: 20,
@@ -97,6 +103,7 @@ class Author:
             self._failing_cell: 5,
             self._slow_cell: 3,
             self._map: 4,
+            self._step: 15,
         }
 
     def work(self, over: threading.Event) -> None:
@@ -160,6 +167,10 @@ class Author:
         result = self.rc[ids].map_async(Reference("note"), [self.name] * len(numbers), numbers)
         return _Asked("map", result, parts, values=[[effect.number for effect in part] for part in parts])
 
+    def _step(self, engine_id: int) -> _Asked:
+        """All odd contents of a namespace change together."""
+        return _Asked("step", self._execute(engine_id, STEP))
+
     def _effects(self, engine_id: int, count: int = 1, *, is_named: bool = False) -> list[Effect]:
         effects = [Effect(engine_id, self._number + k, is_named) for k in range(count)]
         self._number += count
@@ -181,7 +192,7 @@ class Author:
         self._tally.count(asked.kind, [type(call.error).__name__ if call.error else "ok" for call in calls])
         for k, call in enumerate(calls):
             for effect in asked.effects[k] if asked.effects else ():
-                self._book.end(effect, Fate.LOST if isinstance(call.error, EngineLost) else Fate.KEPT)
+                self._book.end(effect, _fate(call))
             if complaint := self._wrong(asked, k, call.value, call.error):
                 self._tally.complain(f"{self.name}: {call.label} on engine {call.engine_id} {complaint}")
 
@@ -189,7 +200,10 @@ class Author:
         match error:
             case EngineLost():
                 return ""
-            case NameError() if asked.depends is not None and self._book.fate(asked.depends) is Fate.LOST:
+            case NameError() if asked.depends is not None and self._book.fate(asked.depends) in (
+                Fate.LOST,
+                Fate.UNSAFE,
+            ):
                 return ""
             case _ if error is not None and asked.raises is not None and isinstance(error, asked.raises):
                 return ""
@@ -206,10 +220,14 @@ class Author:
         while self._awaited:
             self._take_answer()
         view = self.rc[self.rc.ids]
-        questions = [NOTES.format(self.name), NAMES.format(self.name)]
+        questions = [NOTES.format(self.name), NAMES.format(self.name), "wrong()", "missing()"]
         answers = self._insist(lambda: view.pull(questions, block=False))
         holdings = {}
-        for engine_id, (notes, names) in answers.items():
+        for engine_id, (notes, names, wrong, missing) in answers.items():
+            for complaint in wrong:
+                self._tally.complain(f"{self.name}: on engine {engine_id} it does not hold that {complaint}")
+            if untold := set(missing) - self._tally.told_lost(engine_id):
+                self._tally.complain(f"{self.name}: engine {engine_id} has lost {untold} without a word")
             numbers = [int(name.partition("_")[2]) for name in names]
             if numbers != list(names.values()):
                 self._tally.complain(f"{self.name}: names on engine {engine_id} have values of others: {names}")
@@ -217,12 +235,29 @@ class Author:
         for error in self._book.errors(holdings):
             self._tally.complain(f"{self.name}: {error}")
         self._tally.audited(len(self._book))
-        self._insist(lambda: view.execute(CLEANING.format(self.name), block=False))
+        self._return_items(sorted(answers))
+        # Where the journal has no room, a cleaning goes with its engine, and what it took away comes back.
+        self._insist(lambda: view.execute(CLEANING.format(self.name), block=False), is_safe=True)
         self._book.close()
         self._last_push.clear()
 
-    def _insist(self, ask: Callable[[], AsyncResult]) -> dict[int, Any]:
-        """Ask something that may be asked twice until every engine has answered; the values by engine."""
+    def _return_items(self, engine_ids: Sequence[int]) -> None:
+        """Bring an instance of a class that an engine has defined here and back: it must be one of that class."""
+        for engine_id in engine_ids:
+            engine, name = self.rc[engine_id], f"returned_{self.name}"
+            item = self._insist(lambda engine=engine: engine.pull("item", block=False))[engine_id]
+            self._insist(lambda engine=engine, name=name, item=item: engine.push({name: item}, block=False))
+            is_one = self._insist(lambda engine=engine, name=name: engine.pull(f"type({name}) is Item", block=False))
+            if is_one != {engine_id: True}:
+                self._tally.complain(f"{self.name}: an item of engine {engine_id} is no Item when it comes back")
+
+    def _insist(self, ask: Callable[[], AsyncResult], *, is_safe: bool = False) -> dict[int, Any]:
+        """Ask a question that may be asked twice until every engine has answered; return the values by engine.
+
+        Args:
+            ask: sends it.
+            is_safe: only an answer counts that survives its engine.
+        """
         values: dict[int, Any] = {}
         for _ in range(ATTEMPTS):
             result = ask()
@@ -231,9 +266,23 @@ class Author:
             result.exception()
             calls = result.calls
             self._tally.count("audit", [type(call.error).__name__ if call.error else "ok" for call in calls])
-            values |= {call.engine_id: call.value for call in calls if call.error is None}
+            values |= {
+                call.engine_id: call.value
+                for call in calls
+                if call.error is None and not (is_safe and _fate(call) is Fate.UNSAFE)
+            }
             if errors := [call.error for call in calls if not isinstance(call.error, EngineLost | None)]:
                 raise errors[0]
             if len(values) == len(calls):
                 return values
+            if is_safe:
+                self._pause.wait(SAFE_AGAIN_S)
         raise RunFailed(f"engines died {ATTEMPTS} times in a row while they were asked for their books")
+
+
+def _fate(call: Call) -> Fate:
+    if isinstance(call.error, EngineLost):
+        return Fate.LOST
+    lines = call.text("stderr").splitlines()
+    warned = [line for line in lines if line.startswith("[nsactors: ") and "journal" in line and " lost" in line]
+    return Fate.UNSAFE if warned else Fate.KEPT

@@ -17,6 +17,7 @@ class Fate(enum.Enum):
     ASKED = "nobody has said what became of it"
     KEPT = "it was acknowledged"
     LOST = "it was said to be lost"
+    UNSAFE = "it was said not to survive its engine"
 
 
 class Effect(NamedTuple):
@@ -65,8 +66,8 @@ class Book:
     def errors(self, holdings: Mapping[int, Holding]) -> Iterator[str]:
         """Where what engines hold is not what it must be; nothing if the books balance.
 
-        What was acknowledged is there once; what was said to be lost, at most once; nothing else is there; and each
-        engine has run things in the order in which they were asked for.
+        What was acknowledged is there once; what was said to be lost, or not to be safe, at most once; nothing else is
+        there; and each engine has run things in the order in which they were asked for.
         """
         found = Counter(_effects(holdings))
         yield from (f"{effect}: was not asked for, and is there" for effect in found.keys() - self._fates.keys())

@@ -18,23 +18,30 @@ from pathlib import Path
 import psutil
 
 from nsactors import Client
+from nsactors.errors import EngineLost
+from tests.chaos.gallery import EXPENDABLE
 from tests.chaos.recoveries import Recoveries
 
 __all__ = [
     "FAULTS",
     "CrashingCell",
     "Fault",
+    "FullDisk",
     "KillController",
     "KillEngine",
+    "KillInSnapshot",
     "KillNewcomer",
     "RecoverEngine",
     "Scene",
+    "Snapshot",
     "VanishingClient",
 ]
 
 NEWCOMER_S = 10.0
 NEWCOMER_AGE_S = 1.0
 CLIENT_LIMIT_S = 120.0
+SNAPSHOT_S, SNAPSHOT_LIMIT_S = 0.3, 120.0
+FULL_S = 2.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -48,6 +55,7 @@ class Scene:
         recoveries: the watch that is started for an engine when it is struck.
         connection: the file by which other processes become clients.
         spared: engines that nothing strikes, so that one sees whether they grow.
+        disk: the small disk that holds all that the cluster writes; None if it shares one with others.
     """
 
     rc: Client
@@ -55,6 +63,7 @@ class Scene:
     recoveries: Recoveries
     connection: Path
     spared: frozenset[int] = frozenset()
+    disk: Path | None = None
 
     def engine(self) -> int | None:
         """An engine that takes requests and is not spared; None if all have just been struck."""
@@ -125,6 +134,69 @@ class RecoverEngine(Fault):
             return False
         scene.recoveries.begin(engine_id)
         scene.rc.recover(engine_id)
+        return True
+
+
+class Snapshot(Fault):
+    """Somebody takes a snapshot while others work."""
+
+    def __init__(self) -> None:
+        self._left_out: set[str] = set()
+
+    def strike(self, scene: Scene) -> bool:
+        """See ``Fault``."""
+        engine_id = scene.engine()
+        if engine_id is None:
+            return False
+        asked = scene.rc[engine_id].snapshot(block=False)
+        if not isinstance(asked.exception(SNAPSHOT_LIMIT_S), EngineLost | None):
+            self._left_out.add(f"anything: {asked.exception()!r}")
+        elif asked.exception() is None:
+            self._left_out |= asked.get().keys() - EXPENDABLE
+        return True
+
+    def look_back(self, scene: Scene) -> Iterator[str]:
+        """See ``Fault``."""
+        yield from (f"a snapshot did not hold {name}" for name in sorted(self._left_out))
+
+
+class KillInSnapshot(Fault):
+    """SIGKILL while a snapshot is taken, or just before or after."""
+
+    def strike(self, scene: Scene) -> bool:
+        """See ``Fault``."""
+        engine_id = scene.engine()
+        engine = None if engine_id is None else scene.rc.session.directory.get(engine_id)
+        if engine is None or not _is(engine.pid, "RayEngine"):
+            return False
+        asked = scene.rc[engine.engine_id].snapshot(block=False)
+        threading.Event().wait(scene.chance.uniform(0, SNAPSHOT_S))
+        scene.recoveries.begin(engine.engine_id)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(engine.pid, signal.SIGKILL)
+        asked.exception(SNAPSHOT_LIMIT_S)  # it has been seen
+        return True
+
+
+class FullDisk(Fault):
+    """The disk that holds the journals is full for a while, in which an engine may be killed."""
+
+    def strike(self, scene: Scene) -> bool:
+        """See ``Fault``."""
+        if scene.disk is None:
+            return False
+        filler = scene.disk / "filler"
+        try:
+            with filler.open("wb") as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(1_000_000))
+                    file.flush()
+            threading.Event().wait(scene.chance.uniform(0, FULL_S))
+            if scene.chance.random() < 0.5:
+                _kill(scene)
+                threading.Event().wait(scene.chance.uniform(0, FULL_S))
+        finally:
+            filler.unlink()
         return True
 
 
@@ -202,6 +274,9 @@ FAULTS: dict[type[Fault], int] = {
     RecoverEngine: 2,
     CrashingCell: 1,
     KillNewcomer: 1,
+    Snapshot: 3,
+    KillInSnapshot: 3,
+    FullDisk: 2,
     KillController: 2,
     VanishingClient: 1,
 }
@@ -210,7 +285,7 @@ FAULTS: dict[type[Fault], int] = {
 
 def _kill(scene: Scene) -> int | None:
     engine_id = scene.engine()
-    engine = None if engine_id is None else scene.rc.session.roster.get(engine_id)
+    engine = None if engine_id is None else scene.rc.session.directory.get(engine_id)
     if engine is None or not _is(engine.pid, "RayEngine"):
         return None
     scene.recoveries.begin(engine.engine_id)

@@ -20,7 +20,7 @@ CHANCE = {"processes": 1, "files": 3, "memory": 0}
 _TITLES = {
     "ray::RayController": "controller",
     "ray::RayEngine": "engine",
-    "ray::RayKeeper": "keeper",
+    "ray::RayJournalReplica": "keeper",
     "ray::IDLE": "Ray's spare workers",
 }
 _NAMES = {"raylet": "Ray's raylet", "gcs_server": "Ray's gcs_server"}

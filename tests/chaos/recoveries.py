@@ -7,6 +7,8 @@ import time
 from typing import NamedTuple
 
 from nsactors import Client
+from tests.chaos.gallery import EXPENDABLE
+from tests.chaos.tally import Tally
 
 __all__ = ["Recoveries", "Recovery"]
 
@@ -29,16 +31,18 @@ class Recoveries:
 
     Args:
         rc: hears when engines join.
+        tally: hears what recoveries say to be lost.
 
     Attributes:
         done: those that have ended, in order.
         flawed: reports of those that did not bring a namespace back as it was; a client forgets old ones.
     """
 
-    def __init__(self, rc: Client) -> None:
+    def __init__(self, rc: Client, tally: Tally) -> None:
         self.done: list[Recovery] = []
         self.flawed: list[str] = []
         self._rc = rc
+        self._tally = tally
         self._struck: dict[int, float] = {}
         self._changed = threading.Condition()
         rc.on_join(self._end)
@@ -60,11 +64,13 @@ class Recoveries:
     def _end(self, engine_id: int) -> None:
         now = time.monotonic()
         began = self._struck.get(engine_id)
-        engine = self._rc.session.roster.get(engine_id)
+        engine = self._rc.session.directory.get(engine_id)
         report = None if engine is None else engine.recovered
         if report is None:
             return
-        if report.diverged or report.lost or report.shipped_only:
+        lost = {name for name, _ in report.lost}
+        self._tally.tell_lost(engine_id, lost)
+        if report.diverged or lost - EXPENDABLE or report.shipped_only:
             self.flawed.append(str(report))
         if began is None:
             return

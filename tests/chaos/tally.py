@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 __all__ = ["Tally"]
 
@@ -18,6 +19,7 @@ class Tally:
         self.audits = 0
         self.checked = 0
         self.complaints: list[str] = []
+        self._told_lost: dict[int, set[str]] = defaultdict(set)
         self._lock = threading.Lock()
 
     def count(self, kind: str, outcomes: Sequence[str]) -> None:
@@ -31,6 +33,16 @@ class Tally:
         with self._lock:
             self.audits += 1
             self.checked += effects
+
+    def tell_lost(self, engine_id: int, names: Iterable[str]) -> None:
+        """A recovery has said that an engine does not have these names any more."""
+        with self._lock:
+            self._told_lost[engine_id].update(names)
+
+    def told_lost(self, engine_id: int) -> AbstractSet[str]:
+        """The names of an engine that recoveries have said to be lost."""
+        with self._lock:
+            return set(self._told_lost[engine_id])
 
     def complain(self, complaint: str) -> None:
         """Something is as it must not be."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,9 +14,17 @@ from typing import Any
 
 from nsactors.transport.registry import ClusterRecord, Registry
 
-__all__ = ["LIMIT_S", "CommandLine"]
+__all__ = ["IMPORT_RAY", "LIMIT_S", "CommandLine"]
 
 LIMIT_S = 200
+
+IMPORT_RAY = """
+from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use
+with imported_on_use(*SELDOM_USED):
+    import ray
+"""
+"""A program's own import of Ray; where JupyterLab is installed, a bare one takes 4 s of a processor more."""
+
 _PROGRAM = "from nsactors.cli import main; main(prog_name='nsactors')"
 
 
@@ -59,6 +68,12 @@ class CommandLine:
             stderr=subprocess.PIPE,
             **options,
         )
+
+    def shell(self, script: str, **options: Any) -> str:
+        """Run lines of a shell, to which the command is known; return what they print, on stdout and stderr."""
+        command = shlex.join([*self._prefix, sys.executable, "-c", _PROGRAM])
+        lines = f'exec 2>&1\nnsactors() {{ {command} "$@"; }}\n{script}\n'
+        return self._run(["bash", "-c", lines], **options).stdout
 
     def record(self, name: str) -> ClusterRecord:
         """What is written down of a cluster that runs."""

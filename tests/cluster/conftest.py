@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from nsactors import Client, Cluster
+from nsactors.testing import Gate, open_gate
 from tests.cluster.background import CommandLine
 from tests.cluster.hosts import Hosts, why_not
-from tests.gates import Gate, open_gate
 
 
-@pytest.fixture(scope="module")
-def hosts_of_module() -> Iterator[Hosts]:
+# Of this folder's tests, and not of the session: what runs idle takes a twentieth of a processor from the tests after.
+@pytest.fixture(scope="package")
+def hosts_of_package() -> Iterator[Hosts]:
     if reason := why_not():
         pytest.skip(reason)
     with Hosts(3) as hosts:
@@ -20,10 +21,10 @@ def hosts_of_module() -> Iterator[Hosts]:
 
 
 @pytest.fixture
-def hosts(hosts_of_module: Hosts) -> Hosts:
+def hosts(hosts_of_package: Hosts) -> Hosts:
     """Three hosts in working order; a test may do to them what it likes. The first start takes some 10 s."""
-    hosts_of_module.repair()
-    return hosts_of_module
+    hosts_of_package.repair()
+    return hosts_of_package
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def nsactors_command(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     return CommandLine(tmp_path_factory.mktemp("state"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(nsactors_command: CommandLine) -> Iterator[CommandLine]:
     """The command, and a cluster ``lab`` of two engines in the background, shared by all tests."""
     nsactors_command("start", "-n", "2", "--name", "lab")

@@ -31,9 +31,14 @@ StrictModes no
 UsePAM no
 SetEnv TMPDIR={private}
 """
+# The hosts do not know the key of `stranger`.
 CLIENT = """
-Host *
+Host stranger
+    HostName 10.78.0.2
+    IdentityFile {keys}/host
+Host * !stranger
     IdentityFile {keys}/client
+Host *
     IdentitiesOnly yes
     UserKnownHostsFile /dev/null
     StrictHostKeyChecking no

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.gates import wait_until
+from nsactors.testing import wait_until
 
 __all__ = ["Terminal", "terminal"]
 
-LIMIT_S = 30.0
+LIMIT_S = 200.0
+"""A bound for a hang: on a busy machine a prompt with a cluster takes a minute."""
 
 
 class Terminal:
@@ -44,7 +45,7 @@ class Terminal:
     def wait_until_ended(self) -> None:
         """Return when the command has ended."""
         try:
-            wait_until(lambda: self.ended)
+            wait_until(lambda: self.ended, LIMIT_S)
         except AssertionError:
             raise AssertionError(f"it goes on, with this screen:\n{self.screen}") from None
 
@@ -58,12 +59,18 @@ class Terminal:
         self.tmux("send-keys", "-t", "0", *keys)
 
     def wait_for(self, *texts: str) -> str:
-        """The screen once it shows all of these."""
+        """The screen once it shows all of these: that one, for the next may be half drawn."""
+        seen = [""]
+
+        def shows_all() -> bool:
+            seen[0] = self.screen
+            return all(text in seen[0] for text in texts)
+
         try:
-            wait_until(lambda: all(text in self.screen for text in texts))
+            wait_until(shows_all, LIMIT_S)
         except AssertionError:
             raise AssertionError(f"{texts} is not on this screen:\n{self.screen}") from None
-        return self.screen
+        return seen[0]
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 
 from nsactors import Client, Cluster
 from nsactors.errors import ResultUnavailable
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -86,7 +85,9 @@ print(result.get(120) == [x * x for x in range(50)], len(result.stdout), result.
 """,
         name,
     )
-    assert collected == "True 50 squared 0"
+    *shown, said = collected.splitlines()
+    assert said == "True 50 squared 0"
+    assert sorted(shown) == sorted(f"squared {x}" for x in range(50))
 
 
 def test_a_client_that_is_killed_is_missed_and_what_it_would_have_got_is_kept(rc: Client, run: Run, gate: Gate) -> None:
@@ -101,9 +102,7 @@ while not rc.history(client=rc.name):
     threading.Event().wait(0.05)
 die()
 """)
-    killed = time.monotonic()
     wait_until(lambda: name not in rc.clients())
-    assert time.monotonic() - killed < 10
     result = rc.get_result(name)
     gate.open()
     (value,) = result.get(TIMEOUT_S)

@@ -15,7 +15,7 @@ import pytest
 
 from nsactors import Client, Cluster
 from nsactors.errors import ResultUnavailable, SchedulerLost
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -49,6 +49,13 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
+def rc(rc: Client) -> Client:
+    """A client to whom all engines are there: tests before may have killed some."""
+    wait_until(lambda: len(pids_of(rc)) == ENGINES)
+    return rc
+
+
+@pytest.fixture
 def run(cluster: Cluster, tmp_path: Path) -> Run:
     """Runs a program with a client of its own, and a detached view: what it printed."""
     place = tmp_path / "private" / "cluster.json"
@@ -65,15 +72,15 @@ def run(cluster: Cluster, tmp_path: Path) -> Run:
 
 def pids_of(rc: Client) -> dict[int, int]:
     """The processes of engines, by id."""
-    known = rc.session.roster.known
-    return {engine_id: known[engine_id].pid for engine_id in rc.ids if engine_id not in rc.session.roster.away}
+    known = rc.session.directory.known
+    return {engine_id: known[engine_id].pid for engine_id in rc.ids if engine_id not in rc.session.directory.away}
 
 
 def scheduler_pid(cluster: Cluster) -> int:
     """The process of the scheduler."""
     import ray
 
-    actor = ray.get_actor("resident-tasks", cluster.connection_info().namespace)
+    actor = ray.get_actor("named-actor-tasks", cluster.connection_info().namespace)
     pid: int = ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
     return pid
 
@@ -164,6 +171,25 @@ def test_when_their_scheduler_is_killed_tasks_fail_and_the_next_one_starts_anoth
         rc.get_result(done.msg_ids[0])
     assert lview.apply_async(abs, -1).get(TIMEOUT_S) == 1
     assert rc.load_balanced_view().apply_async(abs, -2).get(TIMEOUT_S) == 2
+
+
+def test_items_whose_class_exits_where_they_are_scheduled_are_refused(cluster: Cluster, rc: Client, run: Run) -> None:
+    lview = rc.load_balanced_view(detached=True)
+    lview.apply_sync(int)
+    pid = scheduler_pid(cluster)
+    assert (
+        run("""
+class Bad:
+    def __reduce__(self):
+        return sys.exit, (3,)
+try:
+    lview.map_async(abs, [Bad()])
+except Exception as error:
+    print(type(error).__name__)
+""")
+        == "SerializationError"
+    )
+    assert scheduler_pid(cluster) == pid
 
 
 def wait_for_ever() -> None:

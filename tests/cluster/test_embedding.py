@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gates import wait_until
+from nsactors.testing import wait_until
+from tests.cluster.background import IMPORT_RAY
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -27,25 +28,43 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_clusters_share_the_process_and_one_may_end_first() -> None:
+@pytest.fixture(scope="module")
+def two_clusters() -> list[str]:
+    """The lines of a program that has two clusters beside each other, and then a third one."""
     done = run("""
+import signal
 from nsactors import Cluster
+
+def is_ours():
+    return signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
 first, second = Cluster(n=1), Cluster(n=1)
 one, two = first.start_and_connect_sync(), second.start_and_connect_sync()
 one["x"], two["x"] = 1, 2
-print(one["x"], two["x"])
+print(one["x"], two["x"], is_ours())
 first.stop_cluster_sync()
-print(two["x"])
+print(two["x"], is_ours())
 second.stop_cluster_sync()
+print(is_ours())
 with Cluster(n=1) as rc:
-    print(rc.ids)
+    print(rc.ids, is_ours())
+print(is_ours())
 """)
-    assert (done.stdout, done.stderr) == ("[1] [2]\n[2]\n[0]\n", "")
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_two_clusters_share_the_process_and_one_may_end_first(two_clusters: list[str]) -> None:
+    assert [line.rpartition(" ")[0] for line in two_clusters] == ["[1] [2]", "[2]", "", "[0]", ""]
+
+
+def test_sigterm_is_the_systems_again_when_all_clusters_have_ended(two_clusters: list[str]) -> None:
+    assert [line.rpartition(" ")[2] for line in two_clusters] == ["True", "True", "False", "True", "False"]
 
 
 def test_ray_imported_with_other_settings_is_refused_at_once() -> None:
-    done = run("""
-import ray
+    done = run(f"""
+{IMPORT_RAY}
 from nsactors import Cluster
 Cluster(n=1).start_and_connect_sync()
 """)
@@ -57,15 +76,15 @@ def test_a_ray_that_the_user_has_started_is_used_and_left_running(tmp_path: Path
     try:
         done = run(
             f"""
-import ray
+{IMPORT_RAY}
 from nsactors import Cluster
-from nsactors.transport.lean_start import lean_start
+from nsactors.transport.ray.lean_start import lean_start
 with lean_start(ray):  # all that it would start takes a busy machine longer than the 30 s that Ray waits
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir={folder!r}, logging_level="ERROR")
 with Cluster(n=1) as rc:
     print(rc[0].apply_sync(abs, -1))
 while ray.util.list_named_actors(all_namespaces=True):  # a name goes a moment after its actor
-    pass
+    __import__("threading").Event().wait(0.05)
 print(ray.is_initialized())
 """,
             RAY_AUTH_TOKEN_PATH=str(_token(tmp_path)),
@@ -120,14 +139,14 @@ rc[:]["a"] = 1
 
 
 def test_ray_has_every_private_name_that_a_lean_start_uses() -> None:
-    done = run("import ray; from nsactors.transport.lean_start import missing_names; print(missing_names(ray))")
+    done = run(f"{IMPORT_RAY}\nfrom nsactors.transport.ray.lean_start import missing_names; print(missing_names(ray))")
     assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
     ("show_logs", "servers"),
     [
-        (False, ["RuntimeEnvAgent", "gcs_server", "raylet", "stand_in.py"]),
+        (False, ["RuntimeEnvAgent", "agent_stub.py", "gcs_server", "raylet", "watchdog.sh"]),
         (
             True,
             [
@@ -138,6 +157,7 @@ def test_ray_has_every_private_name_that_a_lean_start_uses() -> None:
                 "log_monitor.py",
                 "monitor.py",
                 "raylet",
+                "watchdog.sh",
             ],
         ),
     ],
@@ -149,8 +169,8 @@ def test_servers_run_for_those_who_want_to_see_rays_lines_and_else_only_what_eng
 import contextlib, re, time
 import psutil
 from nsactors import Cluster
-servers = "[a-z_]*monitor.py|dashboard.py|stand_in.py|gcs_server|raylet|DashboardAgent|RuntimeEnvAgent"
-workers = "^ray::(RayEngine|RayController|IDLE)|^[^ ]*python[^ /]* .*default_worker.py"  # without a title at first
+servers = "[a-z_]*monitor.py|dashboard.py|agent_stub.py|gcs_server|watchdog.sh|raylet|DashboardAgent|RuntimeEnvAgent"
+workers = "^ray::(RayEngine|RayController|IDLE)|^[^ ]*python[^ /]* .*(default_worker|zygote).py"  # at first untitled
 def running():
     lines = []
     for process in psutil.Process().children(recursive=True):
@@ -159,7 +179,7 @@ def running():
     return sorted(found[0] if (found := re.search(servers, line)) else line
                   for line in lines if line and not re.search(workers, line))
 with Cluster(n=1, show_logs={show_logs}):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + {LIMIT_S - 60}
     while running() != {servers} and time.monotonic() < deadline:  # some are still being started
         time.sleep(0.1)
     print(running())

@@ -11,10 +11,10 @@ import pytest
 
 from tests.cluster.hosts import DriverFailed, Host, Hosts
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
-LOST_WITHIN_S = 3.0
-ATTEMPTS = 4  # a machine that is busy with other things needs longer, now and then
+LOST_WITHIN_S = 6.0  # two to three on a quiet machine, and a quarter of a minute with Ray's own settings
+ATTEMPTS = 3  # a machine that is busy with other things needs longer, now and then
 
 SPREAD = """
 import socket
@@ -28,7 +28,7 @@ with Cluster(n=6) as rc:
 WATCH = """
 import socket
 from nsactors import Cluster
-with Cluster(n=6) as rc:
+with Cluster(n=3) as rc:
     places = rc[:].apply_sync(socket.gethostname)
     rc.on_leave(lambda engine_id: print("lost", engine_id, flush=True))
     print(*(i for i, place in zip(rc.ids, places) if place == "host-2"), flush=True)
@@ -57,6 +57,42 @@ from nsactors import Cluster
 with Cluster(n=6) as rc:
     rc[:]["values"] = np.arange(10_000_000)
     print(*rc[:].apply_sync(lambda: int(values.sum())))
+"""
+
+# A module in the memory of one host is on no other one.
+OWN_MODULES = """
+import os, sys
+folder = "/dev/shm/program"
+def write(name, source):
+    os.makedirs(os.path.dirname(f"{folder}/{name}"), exist_ok=True)
+    with open(f"{folder}/{name}", "w") as file:
+        file.write(source)
+write("pack/__init__.py", "from .deep import value")
+write("pack/deep.py", "def value(x):\\n    return 10 // x")
+write("late.py", "x = 1")
+write("pyproject.toml", "")
+os.chdir(folder)
+sys.path.insert(0, folder)
+import importlib, socket, pack, pack.deep
+from nsactors import Cluster
+with Cluster(n=3, recovery="replay") as rc:
+    view = rc[:]
+    print(len(set(view.apply_sync(socket.gethostname))), view.apply_sync(pack.value, 5))
+    error = view.apply_async(pack.value, 0).exception()
+    print("return 10 // x" in str(error.errors[0].traceback if hasattr(error, "errors") else error))
+    away = next(i for i, host in zip(rc.ids, view.apply_sync(socket.gethostname)) if host != socket.gethostname())
+    try:
+        rc[away].execute("import late", block=True)
+    except ModuleNotFoundError as error:
+        print(*[note for note in error.__notes__ if note.startswith("This client")])
+    view.execute("from pack import value; old = value(5)", block=True)
+    write("pack/deep.py", "def value(x):\\n    return 1000 // x")
+    importlib.reload(pack.deep), importlib.reload(pack)
+    view.execute("new = value(5)", block=True)
+    pid = rc[away].apply_sync(os.getpid)
+    rc.send_signal(9, away)
+    print(rc[away].pull(["old", "new"]).get(), rc[away].apply_sync(pack.value, 1), end=" ")
+    print(rc[away].apply_sync(os.getpid) != pid)
 """
 
 # Everybody passes something on, and host-1 sends a large array to host-2.
@@ -130,7 +166,11 @@ def test_engines_on_several_hosts_are_one_mpi_world(hosts: Hosts) -> None:
     assert hosts[1].run(WAVE).strip() == "[2, 2, 2, 2, 2, 2] True"
 
 
-@pytest.mark.parametrize("happens", [Host.kill, Host.freeze, Host.cut_off])
+# With what a host that hangs or is cut off does to engines that recover, `test_hosts_recovery` sees these too.
+LOSSES = [Host.kill, *(pytest.param(loss, marks=pytest.mark.full_size) for loss in (Host.freeze, Host.cut_off))]
+
+
+@pytest.mark.parametrize("happens", LOSSES)
 def test_engines_of_a_host_that_is_gone_are_soon_reported_lost_and_the_others_go_on(
     hosts: Hosts, happens: Callable[[Host], None]
 ) -> None:
@@ -145,14 +185,14 @@ def lose_a_host(hosts: Hosts, happens: Callable[[Host], None]) -> float:
     """After how many seconds its engines were reported lost."""
     with hosts.head.popen(WATCH) as driver:
         doomed = driver.read_line().split()
-        assert len(doomed) == 2
+        assert len(doomed) == 1
         began = time.monotonic()
         happens(hosts[2])
         assert {driver.read_line() for _ in doomed} == {f"lost {engine_id}" for engine_id in doomed}
         lost_s = time.monotonic() - began
         left, _ = driver.communicate("\n")
     answered = Counter(left.split())  # replacements may be among them, on the other hosts
-    assert answered >= Counter({"host-0": 2, "host-1": 2})
+    assert answered >= Counter({"host-0": 1, "host-1": 1})
     assert "host-2" not in answered
     print(f"{happens.__name__}: lost after {lost_s:.2f} s")
     return lost_s
@@ -161,7 +201,7 @@ def lose_a_host(hosts: Hosts, happens: Callable[[Host], None]) -> float:
 def test_a_host_that_was_killed_takes_engines_again_when_it_is_back(hosts: Hosts) -> None:
     hosts[1].kill()
     hosts.repair()
-    assert Counter(hosts.head.run(SPREAD).split())["host-1"] == 2
+    assert Counter(hosts.head.run(SPREAD.replace("n=6", "n=3")).split())["host-1"] == 1
 
 
 def test_a_program_that_fails_is_reported_with_all_that_it_wrote(hosts: Hosts) -> None:
@@ -183,3 +223,11 @@ def test_folders_of_runs_that_were_killed_are_removed(hosts: Hosts) -> None:
     leftover.mkdir()
     Hosts(0).close()
     assert not leftover.exists()
+
+
+def test_engines_on_other_hosts_get_the_sources_and_a_journal_has_their_versions(hosts: Hosts) -> None:
+    count, traceback, late, recovered = hosts.head.run(OWN_MODULES).splitlines()
+    assert count == "3 [2, 2, 2]"
+    assert traceback == "True"
+    assert late.startswith("This client has late in /dev/shm/program/late.py, and has not imported it.")
+    assert recovered == "[2, 200] 1000 True"

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from nsactors import AsyncResult, Client, Cluster, DirectView
-from nsactors.core.cluster import Interrupt
 from nsactors.errors import RemoteError
-from tests.gates import TIMEOUT_S, wait_until
+from nsactors.protocol.control import Interrupt
+from nsactors.testing import TIMEOUT_S, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.serial, pytest.mark.timeout(300)]
 
 AT_ONCE_S = 0.3
 LONGEST_S = 1.0
@@ -73,16 +73,19 @@ def test_endless_code_stops_at_once_and_the_namespace_stays(rc: Client, engine: 
     assert "1/0" in failure.value.__notes__[-1]
 
 
-def test_a_thousand_interrupts_around_short_cells_never_stray(rc: Client, engine: DirectView) -> None:
+def test_interrupts_around_short_cells_never_stray(
+    rc: Client, engine: DirectView, request: pytest.FixtureRequest
+) -> None:
+    many = 1000 if request.config.getoption("--full-size") else 300
     randomness = random.Random(0)
     engine.execute("count = 0", block=True)
     cells = ["count += 1", "count += 1; print(count)", "count += 1; time.sleep(0.003)", "count += 1\ncount"]
     interrupted = 0
-    for _ in range(1000):
+    for _ in range(many):
         result = engine.execute(randomness.choice(cells), silent=randomness.random() < 0.5)
         threading.Event().wait(randomness.uniform(0, 0.004))
         requests = frozenset(call.request_id for call in rc.session.open_calls())
-        rc.session.transport.controller.command([0], Interrupt(requests))
+        rc.session.controller.command([0], Interrupt(requests))
         failure = result.exception(TIMEOUT_S)
         if failure is not None:
             assert isinstance(failure, RemoteError)
@@ -90,8 +93,8 @@ def test_a_thousand_interrupts_around_short_cells_never_stray(rc: Client, engine
             interrupted += 1
         # This one comes right after: a signal that strays would hit it.
         assert engine.apply_sync(abs, -1) == 1
-    assert 0 < interrupted < 1000  # the moments were well chosen: some hit, some came too late
-    assert 1000 - interrupted <= engine["count"] <= 1000
+    assert 0 < interrupted < many  # the moments were well chosen: some hit, some came too late
+    assert many - interrupted <= engine["count"] <= many
 
 
 def test_an_interrupted_await_leaves_no_task_behind(rc: Client, engine: DirectView) -> None:
@@ -111,10 +114,8 @@ await asyncio.sleep(600)
 
 
 def test_a_call_past_its_time_limit_is_interrupted_and_says_so(engine: DirectView) -> None:
-    began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"time limit of 0\.3 s"):
         engine.execute("time.sleep(600)", timeout=0.3).get(TIMEOUT_S)
-    assert time.monotonic() - began < 3.0
     assert engine.apply_sync(abs, -2) == 2
 
 

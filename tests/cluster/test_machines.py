@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nsactors.testing import wait_until
 from tests.cluster.machines import Machine, MachineProcess, Switch, why_not
-from tests.gates import wait_until
 
 REASON = why_not()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nsactors import Client, Cluster, Reference
-from tests.gates import wait_until
+from nsactors.testing import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -16,10 +16,10 @@ import pytest
 from examples import life, midpoint, wave
 from nsactors import Client, Cluster, CompositeError, DirectView, Reference
 from nsactors.errors import CapabilityError, EngineLost, MpiInUse, MpiUnavailable, NoSuchEngine, WorldBroken
-from nsactors.mpi import World, WorldState, joining
+from nsactors.mpi import World, WorldState, engine_side
 from nsactors.mpi.pmi import Exchange, process_mapping
-from nsactors.mpi.server import PmiServer
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.mpi.pmi_server import PmiServer
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 pytestmark = [
     pytest.mark.ray,
@@ -44,7 +44,7 @@ def start(cluster: Cluster, rc: Client) -> Iterator[Callable[..., DirectView]]:
         return rc.direct_view(ids, block=True)
 
     yield start
-    rc.session.transport.controller.stop_engines(started)
+    rc.session.controller.stop_engines(started)
 
 
 def ranks(view: DirectView) -> list[int]:
@@ -140,13 +140,28 @@ def four_ranks(cluster: Cluster) -> Iterator[DirectView]:
         view.mpi()
         view.execute(IMPORT)
         yield view
-        client.session.transport.controller.stop_engines(ids)
+        client.session.controller.stop_engines(ids)
 
 
 def test_on_one_machine_nothing_listens_for_others(four_ranks: DirectView) -> None:
     if not Path("/proc/net/tcp").exists():
         pytest.skip("needs /proc")
     assert set().union(*four_ranks.apply(_listening_addresses)) <= {"0100007F"}
+
+
+def test_mpi_that_is_imported_without_a_world_listens_for_nobody_and_leaves_nothing(
+    start: Callable[..., DirectView], rc: Client
+) -> None:
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("needs /proc")
+    view = start(1, recovery="restart")
+    view.apply(_listening_addresses)  # what listens before is known from here on
+    assert ranks(view) == [0]
+    assert view.apply(_listening_addresses)[0] <= {"0100007F"}
+    mapped = [line for line in view.apply(Path("/proc/self/maps").read_text)[0].splitlines() if "mpich_shm" in line]
+    assert mapped
+    assert all(line.endswith("(deleted)") for line in mapped)
+    assert not {"FI_TCP_IFACE", "UCX_NET_DEVICES"} & set(view.pull("[*__import__('os').environ]")[0])
 
 
 def test_when_a_rank_dies_in_an_allreduce_every_call_fails_and_names_it(
@@ -269,11 +284,11 @@ def test_engines_whose_client_dies_while_they_join_do_not_wait_for_ever(
 ) -> None:
     """One rank comes to a server that then goes away, as its process has ended."""
     view = start(1)
-    view.apply(joining.load)
+    view.apply(engine_side.load)
     exchange = Exchange([77, 78], "world", process_mapping(["a", "b"]))
     server = PmiServer(exchange, "127.0.0.1")
     environment = {"PMI_PORT": server.address, "PMI_ID": "77"}
-    joins = view.apply_async(joining.join, environment, 2, 60.0)
+    joins = view.apply_async(engine_side.join, environment, 2, 60.0)
     wait_until(lambda: exchange.missing == [1])
     server.close()
     assert joins.exception(TIMEOUT_S) is not None
@@ -281,11 +296,11 @@ def test_engines_whose_client_dies_while_they_join_do_not_wait_for_ever(
 
 def test_an_engine_whose_fellows_do_not_come_ends_at_its_time_limit(start: Callable[..., DirectView]) -> None:
     view = start(1)
-    view.apply(joining.load)
+    view.apply(engine_side.load)
     server = PmiServer(Exchange([77, 78], "world", process_mapping(["a", "b"])), "127.0.0.1")
     environment = {"PMI_PORT": server.address, "PMI_ID": "77"}
     with pytest.raises(CompositeError) as failed:
-        view.apply_async(joining.join, environment, 2, 1.0).get(TIMEOUT_S)
+        view.apply_async(engine_side.join, environment, 2, 1.0).get(TIMEOUT_S)
     server.close()
     assert isinstance(failed.value.exceptions[0], EngineLost)
 

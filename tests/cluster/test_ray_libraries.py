@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from nsactors import Client, Cluster
-from tests.gates import TIMEOUT_S, wait_until
+from nsactors.testing import TIMEOUT_S, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 

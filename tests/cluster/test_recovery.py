@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nsactors import Client, Cluster, DirectView, Reference
-from nsactors.errors import EngineLost, RemoteError
+from nsactors.errors import EngineLost, RemoteError, SnapshotUnwritten
+from nsactors.magics.extension import submit
 from nsactors.magics.options import CELL, parse
-from nsactors.magics.running import submit
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
+from tests.cluster.machines import why_not
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -45,7 +48,7 @@ def start(cluster: Cluster, rc: Client) -> Iterator[Callable[[str], DirectView]]
         return view
 
     yield start
-    rc.session.transport.controller.stop_engines(started)
+    rc.session.controller.stop_engines(started)
 
 
 @pytest.fixture
@@ -67,8 +70,8 @@ def test_an_engine_that_dies_comes_back_under_its_id_with_an_empty_namespace(
     engine = start("restart")
     engine.push({"a": 1}, block=True)
     left, joined = threading.Event(), threading.Event()
-    rc.on_leave(lambda engine_id: left.set())
-    rc.on_join(lambda engine_id: joined.set())
+    rc.on_leave(lambda engine_id: left.set() if engine_id == engine.targets else None)
+    rc.on_join(lambda engine_id: joined.set() if engine_id == engine.targets else None)
     pid = kill(engine)
     assert left.wait(TIMEOUT_S)
     assert joined.wait(TIMEOUT_S)
@@ -83,7 +86,7 @@ def test_an_engine_that_dies_comes_back_under_its_id_with_an_empty_namespace(
 def test_what_is_asked_while_an_engine_is_away_runs_when_it_is_back(start: Callable[[str], DirectView]) -> None:
     engine = start("restart")
     left = threading.Event()
-    engine.client.on_leave(lambda engine_id: left.set())
+    engine.client.on_leave(lambda engine_id: left.set() if engine_id == engine.targets else None)
     kill(engine)
     assert left.wait(TIMEOUT_S)
     assert engine.apply_sync(abs, -3) == 3
@@ -112,6 +115,23 @@ def test_names_made_in_every_way_are_there_again(engine: DirectView) -> None:
     ]
 
 
+@pytest.mark.parametrize("from_snapshot", [False, True])
+def test_classes_of_a_recovered_namespace_are_those_of_what_clients_have(
+    engine: DirectView, from_snapshot: bool
+) -> None:
+    source = (
+        "import dataclasses, enum\n@dataclasses.dataclass\nclass Item:\n    x: int\nclass Colour(enum.Enum): RED = 1\n"
+    )
+    engine.execute(source + "before = [Item(1), Colour.RED]", block=True)
+    before = engine["before"]
+    if from_snapshot:
+        assert engine.snapshot(block=True) == {}
+    kill(engine)
+    engine["back"] = before
+    assert engine["back == before == [Item(1), Colour.RED] and back[1] is before[1] is Colour.RED"]
+    assert engine["before"] == before
+
+
 def test_a_recovery_says_what_it_did(rc: Client, engine: DirectView) -> None:
     engine.execute("a = 1", block=True)
     engine.execute("b = 2", block=True)
@@ -119,6 +139,30 @@ def test_a_recovery_says_what_it_did(rc: Client, engine: DirectView) -> None:
     assert engine.pull("a + b", block=True) == 3
     (report,) = rc.recoveries
     assert (report.engine_id, report.replayed, report.is_complete) == (engine.targets, 3, True)  # kill() is one of them
+
+
+RANDOM = """\
+import os, random
+import numpy as np
+from sklearn.utils import check_random_state
+drawn = [random.random(), np.random.normal(), np.random.default_rng().random(), check_random_state(None).rand()]
+random.shuffle(drawn)
+"""
+
+
+def test_random_numbers_and_the_environment_are_the_same_after_a_replay_and_after_a_snapshot(
+    engine: DirectView, tmp_path: Path
+) -> None:
+    engine.execute(RANDOM, block=True)  # also NumPy is imported here
+    drawn = engine.pull("drawn", block=True)
+    engine.execute(f"os.environ['SET'] = '1'; os.chdir({str(tmp_path)!r})", block=True)
+    for _ in range(2):  # the second time from the snapshot that the first recovery has left
+        kill(engine)
+        assert engine.pull(["drawn", "os.environ['SET']", "os.getcwd()"], block=True) == [drawn, "1", str(tmp_path)]
+    engine.execute("before = np.random.get_state()[1].tolist(), random.getstate()", block=True)
+    engine.snapshot(block=True)
+    kill(engine)
+    assert engine.pull("(np.random.get_state()[1].tolist(), random.getstate()) == before", block=True)
 
 
 def test_a_recovered_namespace_is_recovered_again(engine: DirectView) -> None:
@@ -143,6 +187,16 @@ def test_what_was_queued_behind_the_death_runs_once_and_what_was_running_does_no
     with pytest.raises(EngineLost, match="not repeated"):
         running.get(TIMEOUT_S)
     assert engine.pull("seen", block=True) == [0, 1, 2, 3, 4, 5]
+
+
+def test_sigterm_ends_an_engine_and_is_not_raised_in_the_call_that_runs(engine: DirectView, gate: Gate) -> None:
+    pid = engine.apply_sync(os.getpid)
+    running = engine.apply_async(gate.pass_through)
+    gate.wait_arrived()
+    os.kill(pid, signal.SIGTERM)
+    with pytest.raises(EngineLost, match="while running"):
+        running.get(TIMEOUT_S)
+    assert engine.apply_sync(os.getpid) != pid
 
 
 def test_what_is_sent_as_not_to_be_repeated_is_not(engine: DirectView, rc: Client) -> None:
@@ -234,3 +288,121 @@ def test_a_cell_of_a_notebook_can_be_sent_as_not_to_be_repeated(engine: DirectVi
     submit(engine, "count += 1", options).get(TIMEOUT_S)
     kill(engine)
     assert engine.pull("count", block=True) == 0
+
+
+def test_one_name_that_loads_nowhere_else_costs_no_other_one(engine: DirectView, rc: Client) -> None:
+    engine.execute("import functools, sys, types\n@functools.lru_cache\ndef f(x): return x + 1", block=True)
+    engine.execute("made = sys.modules['made'] = types.ModuleType('made')", block=True)
+    engine.execute("exec('class C: pass', vars(made)); c = made.C()", block=True)
+    engine.execute("class A: pass\na = A(); import weakref; p = weakref.proxy(a); del a", block=True)
+    engine.push({"data": [1]}, block=True)
+    left_out = engine.snapshot(block=True)
+    assert left_out.keys() == {"made", "c", "p"}
+    assert left_out["c"] == "ModuleNotFoundError: No module named 'made'"
+    kill(engine)
+    # What cannot be held is made again by what had made it.
+    assert engine.pull(["data", "f(1)", "type(c) is made.C"], block=True) == [[1], 2, True]
+    assert rc.recoveries[-1].lost == ()
+
+
+@pytest.mark.parametrize(
+    "reduction", ["raise SystemExit", "raise KeyboardInterrupt", "import os; return os._exit, (1,)"]
+)
+def test_an_object_that_ends_whatever_pickles_or_loads_it_does_not_end_recoveries(
+    engine: DirectView, rc: Client, reduction: str
+) -> None:
+    engine.execute(f"class C:\n    def __reduce__(self): {reduction}\ndata = [1]", block=True)
+    engine.execute("c = C()", block=True)
+    kill(engine)
+    assert engine.pull("data", block=True) == [1]
+    assert engine.snapshot(block=True).keys() == {"c"}
+    kill(engine)
+    assert engine.pull(["data", "type(c) is C"], block=True) == [[1], True]
+
+
+def test_a_second_death_without_a_snapshot_asked_for_costs_nothing(engine: DirectView) -> None:
+    engine.execute("import functools\n@functools.lru_cache\ndef f(x): return x + 1\ndata = [f(1)]", block=True)
+    for _ in range(2):
+        kill(engine)
+        assert engine.pull(["data", "f(2)"], block=True) == [[2], 3]
+
+
+def test_memory_that_arrays_share_and_what_is_read_only_are_as_they_were(engine: DirectView) -> None:
+    engine.execute("import numpy as np\nbase = np.arange(6); view = base[2:]; fixed = np.ones(3)", block=True)
+    engine.execute("fixed.flags.writeable = False", block=True)
+    assert engine.snapshot(block=True) == {}
+    kill(engine)
+    assert engine.pull("int(base[3])", block=True) == 3  # it is back: what runs as an engine dies is not repeated
+    engine.execute("base[3] = 70", block=True)
+    assert engine.pull(["int(view[1])", "fixed.flags.writeable"], block=True) == [70, False]
+
+
+def test_the_process_that_tries_snapshots_ends_with_its_engines(
+    cluster: Cluster, engine: DirectView, tmp_path: Path
+) -> None:
+    told = tmp_path / "pid"
+    write = f"import os, pathlib; pathlib.Path({str(told)!r}).write_text(str(os.getppid()))"
+    engine.execute(f"class C:\n    def __reduce__(self): return exec, ({write!r},)\nc = C()", block=True)
+    engine.snapshot(block=True)
+    pid = int(told.read_text())
+    assert pid != engine.apply_sync(os.getpid)
+    cluster.stop_engines([engine.targets])
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+class SmallDisk:
+    """A disk of a few megabytes in memory, in place of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(folder)], check=True)
+
+    def fill(self) -> None:
+        with suppress(OSError), (self._folder / "filler").open("wb", buffering=0) as file:
+            while file.write(bytes(4_096)):
+                pass
+
+    def free(self) -> None:
+        (self._folder / "filler").unlink()
+
+    def close(self) -> None:
+        # Engines that end have files open there still: it goes with the last of them.
+        subprocess.run(["umount", "-l", str(self._folder)], check=True)
+
+
+def output_folder() -> str:
+    return os.path.dirname(os.readlink("/proc/self/fd/1"))
+
+
+@pytest.fixture
+def disk(start: Callable[[str], DirectView]) -> Iterator[SmallDisk]:
+    """That of the engines that are started from now on."""
+    if reason := why_not():
+        pytest.skip(reason)
+    disk = SmallDisk(Path(start("none").apply_sync(output_folder)))
+    yield disk
+    disk.close()
+
+
+def test_an_engine_goes_on_while_its_disk_is_full_and_comes_back_when_it_dies(
+    disk: SmallDisk, start: Callable[[str], DirectView], rc: Client
+) -> None:
+    engine = start("replay")
+    engine.execute("a = 1; print('a')", block=True)
+    disk.fill()
+    engine.push({"b": bytes(100_000)}, block=True)  # more than the rest of a page that is there already
+    result = engine.execute("print('shown' * 2_000)")
+    result.get(TIMEOUT_S)
+    assert result.stdout == "shown" * 2_000 + "\n"
+    assert "cannot write its journal (No space left on device)" in result.stderr
+    with pytest.raises(SnapshotUnwritten):
+        engine.snapshot(block=True)
+    os.kill(engine.apply_sync(os.getpid), signal.SIGKILL)
+    assert engine.apply_async(abs, Reference("a")).get(TIMEOUT_S) == 1
+    (report,) = rc.recoveries
+    assert report.not_replayed[0].label == "push"
+    assert not report.is_complete
+    disk.free()
+    assert "cannot write" not in engine.execute("c = 3", block=True).stderr
+    kill(engine)
+    assert engine.pull(["a", "c"], block=True) == [1, 3]

@@ -11,11 +11,11 @@ import pytest
 
 from nsactors import Client, Cluster, RemoteError, RemoteValue
 from nsactors.errors import ObjectLost
-from nsactors.transport.ray_store import RayObject
-from tests.cluster.hosts import Hosts, why_not
-from tests.gates import TIMEOUT_S, wait_until
+from nsactors.testing import TIMEOUT_S, wait_until
+from nsactors.transport.ray.object_store import RayObject
+from tests.cluster.hosts import Hosts
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 VALUE_BYTES = 50_000_000
 
@@ -31,7 +31,7 @@ def traffic():
 def on_all_hosts():
     return {{"host-0": traffic(), "host-1": holder.apply_sync(traffic), "host-2": user.apply_sync(traffic)}}
 
-with Cluster(n=9) as rc:
+with Cluster(n=3) as rc:  # one on each host
     places = rc[:].apply_sync(socket.gethostname)
     holder, user = (rc[places.index(host)] for host in ("host-1", "host-2"))
     holder.execute("import numpy as np; a = np.ones({VALUE_BYTES}, np.uint8)", block=True)
@@ -45,17 +45,23 @@ print(json.dumps({{host: [b - a for a, b in zip(before[host], after[host])] for 
 
 
 @pytest.fixture(scope="module")
-def rc() -> Iterator[Client]:
+def lost() -> RemoteValue:
+    """A value whose cluster has ended, when there was no other one."""
+    with Cluster(n=1) as client:
+        a: RemoteValue = client[0].pull("1", as_ref=True, block=True)
+    wait_until(lambda: is_lost(a))
+    return a
+
+
+@pytest.fixture(scope="module")
+def rc(lost: RemoteValue) -> Iterator[Client]:
     with Cluster(n=2) as client:
         yield client
 
 
-def test_a_value_is_lost_with_its_cluster_also_when_there_is_another_one(request: pytest.FixtureRequest) -> None:
-    with Cluster(n=1) as client:
-        a: RemoteValue = client[0].pull("1", as_ref=True, block=True)
-    wait_until(lambda: is_lost(a))
-    request.getfixturevalue("rc")
-    assert is_lost(a)
+@pytest.mark.usefixtures("rc")
+def test_a_value_is_lost_with_its_cluster_also_when_there_is_another_one(lost: RemoteValue) -> None:
+    assert is_lost(lost)
 
 
 def is_lost(value: RemoteValue) -> bool:
@@ -100,10 +106,8 @@ def test_an_engine_that_waits_for_a_value_can_be_interrupted(rc: Client) -> None
     assert rc[0].apply_sync(abs, -1) == 1
 
 
-@pytest.mark.skipif(reason=f"there can be no hosts here: {why_not()}", condition=why_not() is not None)
-def test_a_value_goes_from_host_to_host_and_not_by_way_of_client_or_controller() -> None:
-    with Hosts(3) as hosts:
-        moved = json.loads(hosts.head.run(TRAFFIC, timeout_s=200))
+def test_a_value_goes_from_host_to_host_and_not_by_way_of_client_or_controller(hosts: Hosts) -> None:
+    moved = json.loads(hosts.head.run(TRAFFIC))
     (head_in, head_out), (_, holder_out), (user_in, _) = (moved[f"host-{number}"] for number in range(3))
     assert max(head_in, head_out) < 1_000_000
     assert VALUE_BYTES < holder_out < 1.1 * VALUE_BYTES

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from nsactors.testing import wait_until
 from tests.cluster.terminal import terminal
-from tests.gates import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
 
@@ -22,9 +22,16 @@ LIMIT_S = 200
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """Of a user with one cluster in the background, and a home of their own."""
+    """Of a user with one cluster in the background, a home of their own, and a temporary folder with a long path."""
     home = tmp_path_factory.mktemp("home")
-    variables = {"XDG_STATE_HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "TERM": "xterm-256color"}
+    temporary = home / "temporary files of a job that has a long name"
+    temporary.mkdir()
+    variables = {
+        "XDG_STATE_HOME": str(home),
+        "IPYTHONDIR": str(home / "ipython"),
+        "TERM": "xterm-256color",
+        "TMPDIR": str(temporary),
+    }
     for arguments in (["start", "-n", "2", "--name", "lab"], ["exec", "import time; a = 5"]):
         _run(variables, *arguments)
     yield variables
@@ -63,7 +70,7 @@ def test_cells_of_the_console_run_on_the_engines_until_it_is_left(
         shown.type("1/0")
         shown.wait_for("ZeroDivisionError: division by zero  [engines 0-1]", "lab In [4]:")
         shown.type("time.sleep(600)")
-        wait_until(lambda: _running(environment) == ["time.sleep(600)"] * 2)
+        wait_until(lambda: _running(environment) == ["time.sleep(600)"] * 2, LIMIT_S)
         shown.press("C-c")
         shown.wait_for("KeyboardInterrupt", "lab In [5]:")
         shown.type("exit")
@@ -71,19 +78,20 @@ def test_cells_of_the_console_run_on_the_engines_until_it_is_left(
     assert "5" in _run(environment, "exec", "print(a)")
 
 
-@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize(("columns", "arguments", "end"), [(80, [], "C-c"), (140, ["lab"], "q")])
 def test_top_fits_the_terminal_and_shows_what_engines_do(
-    columns: int, environment: Mapping[str, str], tmp_path: Path
+    columns: int, arguments: list[str], end: str, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
     busy = subprocess.Popen([*COMMAND, "exec", "time.sleep(600)"], env={**os.environ, **environment})
     try:
-        with terminal(tmp_path, [*COMMAND, "top"], columns, environment=environment) as shown:
-            wait_until(lambda: shown.screen.count("busy") >= 2)
-            screen = shown.wait_for("busy", "time.sl", "%", "MB", "queued")
+        with terminal(tmp_path, [*COMMAND, "top", *arguments], columns, environment=environment) as shown:
+            wait_until(lambda: shown.screen.count("busy") >= 2, LIMIT_S)
+            screen = shown.wait_for("lab · ", "busy", "time.sl", "%", "MB", "queued", "q or Ctrl-C")
             assert ("last error" in screen) == (columns == 140)
             assert all(len(line) <= columns for line in screen.splitlines())
-            shown.press("C-c")
+            shown.press(end)
             shown.wait_until_ended()
+        assert "engine 0 runs time.sleep(600), for" in _run(environment, "top", "--seconds", "0")
     finally:
         _run(environment, "interrupt")
         busy.wait(LIMIT_S)
@@ -93,3 +101,5 @@ def test_the_doctor_finds_a_machine_on_which_clusters_run(environment: Mapping[s
     findings = {finding["subject"]: finding for finding in json.loads(_run(environment, "doctor", "--json"))}
     assert findings["a cluster"]["level"] == "good"
     assert findings["clusters"]["found"] == "running: lab"
+    assert "is too long a path for sockets" in findings["temporary files"]["found"]
+    assert findings["temporary files"]["level"] != "wrong"

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nsactors.transport.access import UNAUTHENTICATED, NotRay, answer_to
-from nsactors.transport.connection import ConnectionInfo
-from nsactors.transport.leftovers import marked_processes
-from tests.cluster.background import CommandLine
+from nsactors.system.processes import marked_processes
+from nsactors.transport.base import ConnectionInfo
+from nsactors.transport.ray.access import UNAUTHENTICATED, NotRay, answer_to
+from tests.cluster.background import IMPORT_RAY, CommandLine
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(450)]
 
@@ -165,9 +165,7 @@ def test_a_client_that_wants_no_tokens_is_refused(lab: CommandLine, changed: str
 
 
 def test_ray_imported_first_is_told_at_once(lab: CommandLine) -> None:
-    assert refusal(lab.python("import ray\n" + TRY, "lab").stdout).startswith(
-        "RayImportedFirst: Ray was imported before"
-    )
+    assert refusal(lab.python(IMPORT_RAY + TRY, "lab").stdout).startswith("RayImportedFirst: Ray was imported before")
 
 
 def test_a_token_in_the_environment_does_not_get_in_the_way(lab: CommandLine) -> None:
@@ -204,7 +202,7 @@ def test_with_encryption_nobody_gets_a_word_in_without_a_certificate(nsactors_co
         with pytest.raises((NotRay, OSError)):
             answer_to(info.address, token, {})
         nsactors_command.change("secret", settings={**info.settings, "RAY_USE_TLS": "0"})
-        assert "wants what is sent encrypted" in refusal(nsactors_command.python(TRY, "changed").stdout)
+        assert "requires encryption" in refusal(nsactors_command.python(TRY, "changed").stdout)
         nsactors_command.registry.remove(nsactors_command.registry.find("changed"))
     finally:
         nsactors_command("stop", "secret")

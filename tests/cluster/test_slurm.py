@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.slurm import Slurm, why_not
+from nsactors.transport.ray.node_process import NodePlan
+from tests.cluster.interpreters import interpreter_without_nsactors
+from tests.cluster.slurm import ROOT, Slurm, why_not
 
 REASON = why_not()
 
@@ -19,9 +21,10 @@ pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 
-NSACTORS = [sys.executable, "-c", "from nsactors.cli import main; main()"]
+# Not by PYTHONPATH, which jobs would inherit.
+COMMAND = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from nsactors.cli import main; main()"
 LAUNCH = [
-    *NSACTORS,
+    *("env", "-u", "PYTHONPATH", sys.executable, "-c", COMMAND),
     "launch",
     "slurm",
     "--name=lab",
@@ -29,7 +32,7 @@ LAUNCH = [
     "--engines-per-node=2",
     "--object-store-memory=100MB",
 ]
-JOB_FILES = {"job.sh", "job.json", "job.log"}
+JOB_FILES = {"job.sh", "job.json", "job.log", "package"}
 
 PROGRAM = """
 from nsactors import Client
@@ -75,6 +78,9 @@ def allreduce():
 
 world = everyone.mpi()
 print(everyone.apply(allreduce))
+everyone.execute("import os; log = open(f'log-{len(part)}-{os.getpid()}', 'w'); log.write('unwritten')")
+everyone.execute("path = os.path.abspath(log.name)")
+print(*everyone["path"])
 """
 )
 VALUES = "[1, 13, 41, 85] [[0, 1], [2, 3], [4, 5], [6, 7]]"
@@ -90,24 +96,39 @@ def slurm() -> Iterator[Slurm]:
         shutil.rmtree(folder)
 
 
-def launch(slurm: Slurm, *options: str) -> str:
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of the nodes."""
+    return interpreter_without_nsactors(tmp_path_factory.mktemp("environment"))
+
+
+def launch(slurm: Slurm, python: str, *options: str) -> str:
     """The id of a job whose cluster is up."""
-    said = slurm.run(*LAUNCH, "--recovery=replay", "--journal=sync", *options, "--", "--time=20", timeout_s=300)
+    options = (f"--python={python}", "--recovery=replay", "--journal=sync", *options)
+    said = slurm.run(*LAUNCH, *options, timeout_s=300)
     assert "the cluster 'lab' is up" in said
     return said.split()[1]
 
 
 def cancel(slurm: Slurm, job: str) -> None:
-    """Cancel a job, and see that nothing is left of it but what is to be read or gone on from."""
+    """Cancel a job, and wait until it has gone."""
     slurm.run("scancel", job)
+    wait_gone(slurm)
+
+
+def wait_gone(slurm: Slurm) -> None:
+    """Wait for the end of a job, and see that nothing is left of it but what is to be read or gone on from."""
     slurm.wait_for(lambda: not slurm.titles())
+    assert "No cluster of yours runs" in slurm.run(sys.executable, "-c", COMMAND, "list")
     assert {name for name in slurm.listing() if name.startswith("nsa-")} == set()
     assert slurm.listing("clusters") <= {"lock"}
     assert slurm.listing("jobs/lab") == JOB_FILES | {"state"}
 
 
-def test_a_job_survives_the_loss_of_a_node_and_goes_on_as_another_job(slurm: Slurm) -> None:
-    first = launch(slurm)
+def test_a_job_on_nodes_without_nsactors_survives_the_loss_of_a_node_and_goes_on_as_another_job(
+    slurm: Slurm, python: str
+) -> None:
+    first = launch(slurm, python, "--", "--time=20")
     with slurm.popen(sys.executable, "-c", STAY) as client:
         assert client.read_line() == f"[0, 1, 2, 3] 2 {VALUES}"
         slurm.run("scancel", f"{first}.0")  # the step of the second node
@@ -116,8 +137,27 @@ def test_a_job_survives_the_loss_of_a_node_and_goes_on_as_another_job(slurm: Slu
     slurm.run("scancel", "--batch", "--signal=USR1", first)  # as Slurm does before the time limit
     slurm.wait_for(lambda: "are saved in" in slurm.read("jobs/lab/job.log"))
     cancel(slurm, first)
-    second = launch(slurm, "--continue")
-    shown, world = slurm.run(sys.executable, "-c", GO_ON, timeout_s=300).splitlines()
+    # The nodes see another home folder than the machine of the client, as far as nsactors looks into it.
+    elsewhere = f"--export=ALL,XDG_STATE_HOME={slurm.folder / 'home-of-nodes'}"
+    second = launch(slurm, python, "--continue", "--", "--time=20", elsewhere)
+    shown, world, paths = slurm.run(sys.executable, "-c", GO_ON, timeout_s=300).splitlines()
     assert shown == f"[0, 1, 2, 3] 2 {VALUES}"
     assert world == str([(4, 6.0)] * 4)
-    cancel(slurm, second)
+    slurm.run("scontrol", "update", f"JobId={second}", "EndTime=now+20seconds")
+    slurm.run("scancel", "--batch", "--signal=USR1", second)
+    wait_gone(slurm)
+    assert "ended in order" in slurm.read("jobs/lab/job.log")
+    assert slurm.run("cat", *paths.split()) == "unwritten" * 4
+
+
+def test_a_node_without_a_way_to_the_head_says_so_and_nothing_of_it_stays(slurm: Slurm, python: str) -> None:
+    plan = NodePlan("0" * 64, 2, "10.99.0.1:6379", 2)  # an address that no machine knows
+    slurm.write("far.json", plan.to_json().encode())
+    before = slurm.listing()
+    start = [python, "-m", "nsactors.cluster.node", str(slurm.folder / "far.json")]
+    with slurm.popen("srun", "--nodes=1", "--ntasks=1", "--nodelist=n2", *start) as step:
+        _, errors = step.communicate()
+    assert "has no way to the cluster's head" in errors
+    assert "exited with exit code 1" in errors.lower()
+    slurm.wait_for(lambda: not slurm.titles())
+    assert slurm.listing() == before

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from nsactors.transport.leftovers import marked_processes
-from tests.cluster.background import CommandLine
-from tests.gates import wait_until
+from nsactors.system.processes import marked_processes
+from nsactors.testing import wait_until
+from tests.cluster.background import IMPORT_RAY, CommandLine
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(900)]
 
-USERS = ("nsatest-ann", "nsatest-ben")
+USERS = (f"nsatest-{os.getpid()}-ann", f"nsatest-{os.getpid()}-ben")  # another run may be under way
 CHECKOUT = Path(__file__).parents[2]
 
 # Becomes a user and runs a command. Python, or this checkout, may be in a folder that is closed to others: the command
@@ -49,7 +49,7 @@ STRANGER = """
 import json, os, sys
 from nsactors import Client
 from nsactors.errors import AccessRefused
-from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.base import ConnectionInfo
 file, fields = sys.argv[1], json.loads(sys.argv[2])
 token = fields["settings"]["RAY_AUTH_TOKEN_PATH"]
 for path in (file, token, os.path.dirname(token)):
@@ -84,7 +84,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CommandLine
             subprocess.run(["useradd", "--create-home", name], check=True)
             made.append(name)
         commands = [command_of(pwd.getpwnam(name), stage) for name in made]
-        if failure := commands[0].python("import ray").stderr:
+        if failure := commands[0].python(IMPORT_RAY).stderr:
             pytest.skip(f"another user cannot run this Python: {failure}")
         yield commands
     finally:

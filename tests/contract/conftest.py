@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import math
+import os
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -14,24 +16,128 @@ from typing import Any
 import pytest
 
 from nsactors import Client, Cluster, DirectView
-from nsactors.core.messages import Capability
-from tests.gates import TIMEOUT_S, Gate, open_gate
+from nsactors.protocol.messages import Capability
+from nsactors.testing import TIMEOUT_S, Gate, open_gate
 
 ENGINES = 4
 PATIENCE_S = 10.0
+FORKS_HERE = "NSACTORS_TESTS_FORK_HERE"
+"""The variable that says that this process is there for tests that fork."""
+
+# What tasks cannot be asked for with.
+WRONG_SIZES: list[Any] = [0, -1, "2", 1.5]
+WRONG_FLAGS: list[dict[str, Any]] = [
+    {"priority": "x"},
+    {"priority": math.nan},
+    {"timeout": "5"},
+    {"time_limit": "x"},
+    {"retries": "x"},
+]
 
 _LACKING = pytest.StashKey[dict[str, dict[Capability, list[str]]]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): skipped on transports that lack one of them")
+    config.addinivalue_line(
+        "markers", "once: decided above the transports: asked of the local one, and of Ray with --full-size"
+    )
+    config.addinivalue_line(
+        "markers",
+        "sampled(*parameters): cases of a kind, decided above the transports. The local one is asked all of them; Ray"
+        " the first and the last, or as many as have each value of these parameters once. --full-size asks all",
+    )
+    config.addinivalue_line(
+        "markers",
+        "forks: forks the process of the test; on Ray in a process of its own, which tests/cluster/test_forks starts",
+    )
+    config.addinivalue_line(
+        "markers",
+        "services(both_ways): calls services of the cluster. On Ray they are called by a socket, and by Ray's calls"
+        " alone as well if both_ways is True, or with --full-size",
+    )
     for marker in ("no_cover", "thread_unsafe"):
         config.addinivalue_line("markers", f"{marker}: of joblib's own tests, which some tests call")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out on Ray what forks elsewhere, and cases that are like others unless they are called by name."""
+    on_ray = [item for item in items if isinstance(item, pytest.Function) and _transport_of(item) == "ray"]
+    left_out: set[pytest.Item] = set()
+    if FORKS_HERE not in os.environ:
+        # A child shares what Ray's threads hold with its parent: one that had forked waited for ever in Ray's C++ code
+        # when it started its next cluster, where no time limit reaches it.
+        left_out.update(item for item in on_ray if item.get_closest_marker("forks") is not None)
+    left_out.update(item for item in items if _services_of(item) == "calls" and _transport_of(item) == "local")
+    if not config.getoption("--full-size") and not any("[" in argument for argument in config.args):
+        left_out.update(
+            item
+            for item in on_ray
+            if _services_of(item) == "calls"
+            and not any(marker.kwargs.get("both_ways") for marker in item.iter_markers("services"))
+        )
+        kinds: dict[tuple[str, str], list[pytest.Function]] = {}
+        left_out.update(item for item in on_ray if item.get_closest_marker("once") is not None)
+        for item in on_ray:
+            if item.get_closest_marker("sampled") is not None:
+                kinds.setdefault((item.module.__name__, item.originalname), []).append(item)
+        for cases in kinds.values():
+            left_out.update(set(cases) - set(_sample(cases)))
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _transport_of(item: pytest.Function) -> str | None:
+    """Return the transport that a test of the contract runs on."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("backend")
+
+
+def _services_of(item: pytest.Item) -> str | None:
+    """Return the way by which a test calls services; None if it calls none."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("services_by")
+
+
+def _sample(cases: list[pytest.Function]) -> list[pytest.Function]:
+    """Return the cases that stand for all of a test, as its mark says."""
+    marker = cases[0].get_closest_marker("sampled")
+    assert marker is not None
+    if not marker.args:
+        return [cases[0], cases[-1]]
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    for case in cases:
+        values = {(name, repr(case.callspec.params[name])) for name in marker.args}
+        if values - seen:
+            chosen.append(case)
+            seen |= values
+    return chosen
 
 
 def _lacking(config: pytest.Config) -> dict[str, dict[Capability, list[str]]]:
     """For each transport that was used: what it lacks, and the tests that were skipped for it."""
     return config.stash.setdefault(_LACKING, {})
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand that over to the process that reports, where several run the tests."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["lacking"] = {
+            transport: {capability.name: tests for capability, tests in lacking.items()}
+            for transport, lacking in _lacking(session.config).items()
+        }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect it from a process that has run tests."""
+    for transport, lacking in getattr(node, "workeroutput", {}).get("lacking", {}).items():
+        known = _lacking(node.config).setdefault(transport, {})
+        for name, tests in lacking.items():
+            known.setdefault(Capability[name], []).extend(tests)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -45,11 +151,31 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line("nothing")
 
 
-@pytest.fixture(scope="session", params=["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.hookimpl(tryfirst=True)  # its name is the first of each case
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat each test on every transport that there is."""
+    transports: list[Any] = ["local"]
+    if not metafunc.config.getoption("--without-ray"):
+        transports.append(pytest.param("ray", marks=pytest.mark.ray))
+    metafunc.parametrize("backend", transports, indirect=True, scope="session")
+    if metafunc.definition.get_closest_marker("services") is not None:
+        metafunc.parametrize("services_by", ["socket", "calls"], indirect=True)
+
+
+@pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> str:
     """The transport that the test runs on."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(autouse=True)
+def services_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way by which services that the test makes are called on Ray: by a socket, or by Ray's calls alone."""
+    way: str = getattr(request, "param", "socket")
+    if way == "calls":
+        monkeypatch.setenv("NSACTORS_SOCKETS", "0")
+    return way
 
 
 @pytest.fixture(scope="session")
@@ -65,10 +191,16 @@ def cluster(backend: str) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def transport(cluster: Cluster) -> Any:
-    """What tests may ask of the transport: its name and its capabilities."""
+def cleaner(cluster: Cluster) -> Iterator[Client]:
+    """A client that empties namespaces between tests."""
     with cluster.connect_client_sync() as client:
-        return client.session.transport
+        yield client
+
+
+@pytest.fixture(scope="module")
+def transport(cleaner: Client) -> Any:
+    """What tests may ask of the transport: its name and its capabilities."""
+    return cleaner.session.transport
 
 
 @pytest.fixture(autouse=True)
@@ -87,12 +219,14 @@ def _needed_capabilities(request: pytest.FixtureRequest, transport: Any) -> None
 @pytest.fixture(autouse=True)
 def _patience(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients wait for engines that are slow to answer: people at a prompt would not, but machines have pauses."""
-    for wait in ("session.ABORT_WAIT_S", "announcing.LEAVING_S", "memory.ANSWER_WAIT_S"):
-        monkeypatch.setattr(f"nsactors.client.{wait}", PATIENCE_S)
-    for module in ("asking", "farm"):
-        monkeypatch.setattr(f"nsactors.client.tasks.{module}.ANSWER_S", PATIENCE_S)
+    session = ("session.ABORT_WAIT_S", "session.EXPLAIN_WAIT_S", "other_clients.LEAVING_S")
+    for wait in (*session, "memory.REPLY_WAIT_S"):
+        monkeypatch.setattr(f"nsactors.session.{wait}", PATIENCE_S)
+    for module in ("driver", "scheduler"):
+        monkeypatch.setattr(f"nsactors.tasks.{module}.REPLY_S", PATIENCE_S)
+    monkeypatch.setattr("nsactors.tasks.scheduler.STATUS_S", TIMEOUT_S)
     if backend == "ray":
-        monkeypatch.setattr("nsactors.transport.ray_hosting.ANSWER_S", PATIENCE_S)
+        monkeypatch.setattr("nsactors.transport.ray.services.ANSWER_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -116,7 +250,7 @@ def connect(cluster: Cluster, clients: list[Client]) -> Callable[..., Client]:
 
 
 @pytest.fixture
-def rc(connect: Callable[..., Client], clients: list[Client]) -> Iterator[Client]:
+def rc(connect: Callable[..., Client], clients: list[Client], cleaner: Client) -> Iterator[Client]:
     """A client of its own for each test, of engines that nobody has used."""
     client = connect()
     assert client.ids == list(range(ENGINES)), "an earlier test has ended engines, or left some behind"
@@ -124,8 +258,7 @@ def rc(connect: Callable[..., Client], clients: list[Client]) -> Iterator[Client
     for one in clients:  # requests of several clients have no order: these might come after the namespaces are emptied
         if not one.session.closed:
             one.wait(timeout=TIMEOUT_S)
-    everywhere = connect()
-    assert everywhere.direct_view(list(range(ENGINES))).clear().wait(TIMEOUT_S), "an engine is still busy"
+    assert cleaner.direct_view(list(range(ENGINES))).clear().wait(TIMEOUT_S), "an engine is still busy"
 
 
 @pytest.fixture
@@ -181,7 +314,7 @@ def add_engines(cluster: Cluster, rc: Client) -> Iterator[Callable[[int], list[i
 
     yield add
     # Not through the client, which may not have heard yet of one that has just been ended.
-    rc.session.transport.controller.stop_engines(added)
+    rc.session.controller.stop_engines(added)
 
 
 @pytest.fixture
@@ -195,6 +328,21 @@ def end_engine(rc: Client) -> Callable[[int], None]:
         assert gone.wait(TIMEOUT_S)
 
     return end
+
+
+@pytest.fixture
+def no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history has all that there will be: clients ask it once."""
+    monkeypatch.setattr("nsactors.client.find_requests.NEWS_S", 0.0)
+
+
+@pytest.fixture
+def nothing_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is to go need not wait for requests of clients that have not heard of it: the test sends none.
+
+    The controller of a cluster on Ray, in a process of its own, waits as always.
+    """
+    monkeypatch.setattr("nsactors.controller.IDLE_S", 0.02)
 
 
 @pytest.fixture

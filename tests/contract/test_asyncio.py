@@ -12,8 +12,8 @@ import pytest
 import nsactors
 from nsactors import Client, CompositeError, DirectView
 from nsactors.errors import RemoteError
+from nsactors.testing import TIMEOUT_S, Gate
 from tests.contract.conftest import ENGINES
-from tests.gates import TIMEOUT_S, Gate
 
 
 def run(coroutine: Any) -> Any:
@@ -62,6 +62,7 @@ def test_awaiting_raises_what_was_raised(rc: Client, dv: DirectView) -> None:
         run(main(dv.apply_async(divmod, 1, 0)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["iteration", "async", "exit"])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_control_flow_of_an_engine_does_not_act_here(rc: Client, kind: str, balanced: bool) -> None:
@@ -75,6 +76,7 @@ def test_control_flow_of_an_engine_does_not_act_here(rc: Client, kind: str, bala
         run(collect(generator()))
 
 
+@pytest.mark.once
 def test_a_result_can_be_waited_for_with_a_limit(rc: Client, gate: Gate) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
@@ -89,6 +91,7 @@ def test_a_result_can_be_waited_for_with_a_limit(rc: Client, gate: Gate) -> None
 # Many.
 
 
+@pytest.mark.once
 def test_values_come_one_after_the_other(dv: DirectView, rc: Client) -> None:
     lview = rc.load_balanced_view()
     expected = [abs(n) for n in range(-500, 500)]
@@ -134,6 +137,7 @@ def test_values_of_a_map_by_engine_come_as_they_are_there(dv: DirectView, gate: 
     assert run(main(dv.map_async(wait, range(ENGINES), ordered=False))) == [1, 2, 3, 0]
 
 
+@pytest.mark.once
 def test_a_failure_comes_in_its_place(rc: Client) -> None:
     async def main() -> list[Any]:
         values = aiter(rc.load_balanced_view().map_async(divmod, [1, 1, 1], [2, 0, 3]))
@@ -145,11 +149,13 @@ def test_a_failure_comes_in_its_place(rc: Client) -> None:
     assert run(main()) == [(0, 1)]
 
 
+@pytest.mark.once
 def test_a_single_value_is_not_iterated_over(rc: Client) -> None:
     with pytest.raises(TypeError, match="await"):
         aiter(rc[0].apply_async(abs, -1))
 
 
+@pytest.mark.once
 def test_results_come_in_the_order_of_their_ends(rc: Client, gate: Gate) -> None:
     lview = rc.load_balanced_view()
     slow = lview.apply_async(gate.pass_through)
@@ -166,6 +172,7 @@ def test_results_come_in_the_order_of_their_ends(rc: Client, gate: Gate) -> None
     assert set(nsactors.as_completed([slow, quick])) == {quick, slow}
 
 
+@pytest.mark.once
 def test_what_is_not_complete_in_time_is_an_error(rc: Client, gate: Gate) -> None:
     slow = rc.load_balanced_view().apply_async(gate.pass_through)
 
@@ -181,6 +188,7 @@ def test_what_is_not_complete_in_time_is_an_error(rc: Client, gate: Gate) -> Non
     assert slow.get(TIMEOUT_S) == "passed"
 
 
+@pytest.mark.once
 def test_asyncios_own_functions_take_results(rc: Client) -> None:
     lview = rc.load_balanced_view()
 
@@ -192,6 +200,7 @@ def test_asyncios_own_functions_take_results(rc: Client) -> None:
     assert run(main()) == ([1, 2, 4, 8], [1, 2, 4, 8])
 
 
+@pytest.mark.once
 def test_futures_of_other_executors_may_be_among_them(rc: Client) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         futures: list[concurrent.futures.Future[int]] = [threads.submit(abs, -1), rc.executor().submit(abs, -1)]

@@ -7,7 +7,7 @@ import pytest
 
 from nsactors import BroadcastView, Client, CompositeError, DirectView, Reference
 from nsactors.errors import EngineLost
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 
 @pytest.fixture
@@ -78,5 +78,6 @@ def test_what_an_engine_prints_is_there_with_its_answer(everybody: BroadcastView
     assert result.stdout == ["hello\n"] * 4
 
 
+@pytest.mark.once
 def test_a_view_of_one_engine_gives_values(rc: Client) -> None:
     assert rc.broadcast_view(2).apply_sync(abs, -1) == 1

@@ -12,7 +12,9 @@ from examples import supersteps
 from nsactors import Client, Cluster, CompositeError, DirectView
 from nsactors.errors import MeetingFailed, MemberLost, SerializationError
 from nsactors.models.bsp import BSP, Process
-from tests.gates import TIMEOUT_S, wait_until
+from nsactors.testing import TIMEOUT_S, wait_until
+
+pytestmark = pytest.mark.services
 
 
 @pytest.fixture
@@ -40,6 +42,7 @@ def failures(machine: BSP, program: Callable[..., Any]) -> list[type[BaseExcepti
     return [next(kind for kind in kinds if isinstance(error, kind)) for error in caught.value.exceptions]
 
 
+@pytest.mark.services(both_ways=True)
 def test_a_get_sees_what_was_there_before_any_put(machines: Iterator[tuple[int, BSP]]) -> None:
     for n, machine in machines:
         assert machine.run(supersteps.ring) == [((pid - 1) % n + 100, (pid - 1) % n) for pid in range(n)]
@@ -60,6 +63,7 @@ def test_nothing_arrives_within_a_superstep(machine: BSP, dv: DirectView) -> Non
     assert dv.pull("[message.value for message in bsp.received]") == [["hello"]] * 4
 
 
+@pytest.mark.services(both_ways=True)
 def test_parts_of_arrays_are_put_and_got(machine: BSP, dv: DirectView) -> None:
     dv.push({"a": np.zeros(4)}, copy=True)
     machine.step("bsp.put(0, 'a', bsp.pid + 1, at=bsp.pid)")
@@ -67,6 +71,7 @@ def test_parts_of_arrays_are_put_and_got(machine: BSP, dv: DirectView) -> None:
     assert [part.tolist() for part in dv["part"]] == [[1, 2], [2, 3], [3, 4], [4]]
 
 
+@pytest.mark.once
 def test_messages_last_for_one_superstep_and_are_in_the_order_of_their_senders(machine: BSP) -> None:
     def program(bsp: Process) -> list[Any]:
         for number in range(2):
@@ -80,6 +85,7 @@ def test_messages_last_for_one_superstep_and_are_in_the_order_of_their_senders(m
     assert machine.run(program)[0] == [expected, []]
 
 
+@pytest.mark.once
 def test_variables_can_be_looked_at_and_changed_between_supersteps(machine: BSP, dv: DirectView) -> None:
     machine.step("x = bsp.pid ** 2; bsp.put((bsp.pid + 1) % bsp.nprocs, 'y', x)")
     assert dv["y"] == [9, 0, 1, 4]
@@ -88,6 +94,7 @@ def test_variables_can_be_looked_at_and_changed_between_supersteps(machine: BSP,
     assert dv["z"] == [200, 300, 400, 100]
 
 
+@pytest.mark.once
 def test_a_process_that_ends_early_is_an_error_in_all(machine: BSP) -> None:
     def ends_early(bsp: Process) -> None:
         bsp.sync()
@@ -110,6 +117,7 @@ def test_a_process_that_fails_is_an_error_in_all_and_is_named(machine: BSP) -> N
     assert failures(machine, fails) == [MeetingFailed, ZeroDivisionError, MeetingFailed, MeetingFailed]
 
 
+@pytest.mark.once
 def test_a_variable_that_is_not_there_is_an_error_in_all(machine: BSP) -> None:
     def asks_for_nothing(bsp: Process) -> None:
         if bsp.pid == 0:
@@ -120,6 +128,7 @@ def test_a_variable_that_is_not_there_is_an_error_in_all(machine: BSP) -> None:
     assert failures(machine, asks_for_nothing) == [LookupError, MeetingFailed, MeetingFailed, MeetingFailed]
 
 
+@pytest.mark.once
 def test_after_a_failure_the_next_program_runs(machine: BSP) -> None:
     def fails(bsp: Process) -> None:
         bsp.put(0, "x", "of a superstep that never ends")
@@ -131,6 +140,7 @@ def test_after_a_failure_the_next_program_runs(machine: BSP) -> None:
         assert machine.run(supersteps.sum_of_squares, 10) == [385] * 4
 
 
+@pytest.mark.once
 def test_a_step_that_fails_anywhere_is_not_ended(machine: BSP, dv: DirectView) -> None:
     dv["x"] = "old"
     with pytest.raises(CompositeError, match="1 of 4 engines"):
@@ -139,6 +149,7 @@ def test_a_step_that_fails_anywhere_is_not_ended(machine: BSP, dv: DirectView) -
     assert dv["x"] == ["old"] * 4
 
 
+@pytest.mark.services(both_ways=True)
 def test_an_engine_that_ends_is_an_error_for_the_others(
     rc: Client, victim: DirectView, end_engine: Callable[[int], None]
 ) -> None:
@@ -158,17 +169,20 @@ def test_a_process_does_not_leave_its_engine(machine: BSP, rc: Client) -> None:
         rc[0].pull("bsp", block=True)
 
 
+@pytest.mark.once
 def test_there_are_no_other_processes(machine: BSP, rc: Client) -> None:
     for call in ("bsp.put(4, 'x', 1)", "bsp.get(-1, 'x', into='x')", "bsp.send(9, 'x')"):
-        with pytest.raises(ValueError, match="there is no process"):
+        with pytest.raises(ValueError, match=r"takes pid as the number of one of 4 processes, from 0, not (4|-1|9)\n"):
             rc[0].execute(call, block=True)
 
 
+@pytest.mark.once
 def test_prefix_sums(machines: Iterator[tuple[int, BSP]]) -> None:
     for n, machine in machines:
         assert machine.run(supersteps.prefix_sum, list(range(1, n + 1))) == [k * (k + 1) // 2 for k in range(1, n + 1)]
 
 
+@pytest.mark.once
 def test_the_sum_of_the_first_million_squares(machines: Iterator[tuple[int, BSP]]) -> None:
     for n, machine in machines:
         assert machine.run(supersteps.sum_of_squares, 1_000_000) == [333333833333500000] * n
@@ -182,6 +196,7 @@ def test_sorting_by_regular_sampling_is_right_and_balanced(machines: Iterator[tu
         assert max(map(len, buckets)) <= 2 * 1_000_000 / n
 
 
+@pytest.mark.once
 def test_page_rank(machines: Iterator[tuple[int, BSP]]) -> None:
     known = {"A": 3.3, "B": 38.4, "C": 34.3, "D": 3.9, "E": 8.1, "F": 3.9, **dict.fromkeys("GHIJK", 1.6)}
     # A superstep takes milliseconds on Ray: as many as the first decimal of a percentage needs.

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from nsactors import Client
-from nsactors.core.messages import Capability
-from tests.gates import TIMEOUT_S, Gate
+from nsactors.protocol.messages import Capability
+from nsactors.testing import TIMEOUT_S, Gate
 
 
 def test_the_value_of_a_last_expression_is_in_the_reply(rc: Client) -> None:
@@ -102,6 +102,26 @@ def test_a_cell_with_a_syntax_error_does_nothing(rc: Client) -> None:
 def test_code_that_is_no_text_raises_at_the_call(rc: Client) -> None:
     with pytest.raises(TypeError, match="apply"):
         rc[0].execute(print)
+
+
+@pytest.mark.needs(Capability.MAGICS)
+def test_a_handler_that_a_cell_has_set_is_told_of_errors_and_its_own_do_no_harm(rc: Client) -> None:
+    engine = rc[0]
+    handler = "def handle(shell, kind, error, trace, tb_offset=None):\n    print('handled', error)\n    {}\n"
+    setting = "get_ipython().set_custom_exc((ZeroDivisionError,), handle)"
+    try:
+        engine.execute(handler.format("pass") + setting, block=True)
+        told, other = engine.execute("1 / 0"), engine.execute("int('x')")
+        assert isinstance(told.exception(TIMEOUT_S), ZeroDivisionError)
+        assert isinstance(other.exception(TIMEOUT_S), ValueError)
+        assert (told.stdout, other.stdout) == ("handled division by zero\n", "")
+        engine.execute(handler.format("raise SystemExit") + setting, block=True)
+        assert isinstance(engine.execute("1 / 0").exception(TIMEOUT_S), ZeroDivisionError)
+        again = engine.execute("1 / 0")
+        assert isinstance(again.exception(TIMEOUT_S), ZeroDivisionError)
+        assert again.stdout == ""  # IPython has taken it away
+    finally:
+        engine.execute("get_ipython().set_custom_exc((), None)", block=True)
 
 
 @pytest.mark.needs(Capability.MAGICS)

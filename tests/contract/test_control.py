@@ -1,4 +1,4 @@
-"""What is queued or running can be watched, taken back, cancelled and interrupted, in every state (A4, ER4)."""
+"""What is queued or running can be watched, cancelled and interrupted, in every state (A4, ER4)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from nsactors import Client, DirectView
-from nsactors.core.messages import Capability
-from nsactors.errors import CapabilityError, CompositeError, NoSuchEngine, RemoteError, TaskAborted
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.errors import CapabilityError, CompositeError, NoSuchEngine, RemoteError, TaskAborted, TimeLimitExceeded
+from nsactors.protocol.messages import Capability
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 signals = pytest.mark.needs(Capability.SIGNALS)
 
@@ -28,6 +28,20 @@ def test_what_was_aborted_in_the_queue_never_runs(rc: Client, gate: Gate) -> Non
     assert (held.get(TIMEOUT_S), caught.value.engine_id, rc[0].get("x")) == ("passed", 0, 0)
 
 
+def test_what_was_aborted_behind_anothers_call_has_ended_at_once(
+    rc: Client, connect: Callable[..., Client], gate: Gate
+) -> None:
+    another = connect()[0].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    queued = rc[0].apply_async(abs, -1)
+    queued.abort()
+    with pytest.raises(TaskAborted):
+        queued.get(TIMEOUT_S)
+    assert not another.done()
+    gate.open()
+    assert (another.get(TIMEOUT_S), rc[0].apply_sync(abs, -2)) == ("passed", 2)
+
+
 def test_aborting_leaves_what_runs_alone(rc: Client, gate: Gate) -> None:
     held = rc[0].apply_async(gate.pass_through)
     gate.wait_arrived()
@@ -36,6 +50,7 @@ def test_aborting_leaves_what_runs_alone(rc: Client, gate: Gate) -> None:
     assert held.get(TIMEOUT_S) == "passed"
 
 
+@pytest.mark.once
 def test_what_comes_after_an_aborted_call_runs(rc: Client, gate: Gate) -> None:
     rc[0].apply_async(gate.pass_through)
     gate.wait_arrived()
@@ -45,6 +60,7 @@ def test_what_comes_after_an_aborted_call_runs(rc: Client, gate: Gate) -> None:
     assert after.get(TIMEOUT_S) == 2
 
 
+@pytest.mark.once
 def test_a_finished_result_cannot_be_aborted(rc: Client) -> None:
     result = rc[0].apply_async(abs, -1)
     assert result.wait(TIMEOUT_S)
@@ -61,6 +77,7 @@ def test_a_client_takes_back_everything_that_it_has_queued(rc: Client, gate: Gat
     assert [type(result.exception(TIMEOUT_S)) for result in queued] == [TaskAborted] * 4
 
 
+@pytest.mark.once
 def test_a_client_takes_back_what_is_queued_on_chosen_engines(rc: Client, gate: Gate) -> None:
     rc[:2].apply_async(gate.pass_through)
     gate.wait_arrived(2)
@@ -71,6 +88,7 @@ def test_a_client_takes_back_what_is_queued_on_chosen_engines(rc: Client, gate: 
     assert second.get(TIMEOUT_S) == 1
 
 
+@pytest.mark.once
 def test_chosen_results_are_taken_back_by_result_or_by_id(rc: Client, gate: Gate) -> None:
     rc[0].apply_async(gate.pass_through)
     gate.wait_arrived()
@@ -92,6 +110,7 @@ def test_one_client_does_not_take_back_what_another_has_queued(
     assert others.get(TIMEOUT_S) == 1
 
 
+@pytest.mark.once
 def test_a_composite_tells_which_parts_were_aborted(rc: Client, gate: Gate) -> None:
     rc[0].apply_async(gate.pass_through)
     gate.wait_arrived()
@@ -122,6 +141,7 @@ def test_what_is_cancelled_while_it_runs_is_not_waited_for(rc: Client, gate: Gat
         result.result(TIMEOUT_S)
 
 
+@pytest.mark.once
 def test_asking_a_cancelled_result_raises_at_once(rc: Client, gate: Gate) -> None:
     result = rc[0].apply_async(gate.pass_through)
     gate.wait_arrived()
@@ -130,24 +150,28 @@ def test_asking_a_cancelled_result_raises_at_once(rc: Client, gate: Gate) -> Non
         result.get(TIMEOUT_S)
 
 
+@pytest.mark.once
 def test_a_finished_result_cannot_be_cancelled(rc: Client) -> None:
     result = rc[0].apply_async(abs, -1)
     assert result.get(TIMEOUT_S) == 1
     assert (result.cancel(), result.cancelled(), result.get(TIMEOUT_S)) == (False, False, 1)
 
 
+@pytest.mark.once
 def test_a_failed_result_cannot_be_cancelled(rc: Client) -> None:
     result = rc[0].execute("1/0")
     assert isinstance(result.exception(TIMEOUT_S), ZeroDivisionError)
     assert result.cancel() is False
 
 
+@pytest.mark.once
 def test_cancelling_twice_is_cancelling_once(rc: Client, gate: Gate) -> None:
     result = rc[0].apply_async(gate.pass_through)
     gate.wait_arrived()
     assert (result.cancel(), result.cancel()) == (True, True)
 
 
+@pytest.mark.once
 def test_the_callbacks_of_a_cancelled_result_are_called(rc: Client, gate: Gate) -> None:
     called = threading.Event()
     result = rc[0].apply_async(gate.pass_through)
@@ -172,6 +196,7 @@ def test_the_queue_status_of_a_busy_engine_is_there_at_once(rc: Client, gate: Ga
     assert ({i: status[i]["queue"] for i in rc.ids}, status["unassigned"]) == ({0: 2, 1: 0, 2: 0, 3: 0}, 0)
 
 
+@pytest.mark.once
 def test_the_queue_status_names_the_calls_if_asked(rc: Client, gate: Gate) -> None:
     rc[0].apply_async(gate.pass_through)
     rc[0].apply_async(abs, -1)
@@ -185,6 +210,7 @@ def test_the_queue_status_counts_what_was_completed(rc: Client) -> None:
     wait_until(lambda: rc.queue_status()[0]["completed"] > before)
 
 
+@pytest.mark.once
 def test_the_queue_status_of_a_bad_target_raises_at_the_call(rc: Client) -> None:
     with pytest.raises(NoSuchEngine):
         rc.queue_status(targets=99)
@@ -276,6 +302,45 @@ def test_an_interrupt_can_be_caught_by_the_code_that_runs(rc: Client, gate: Gate
     assert rc[0].get("x") == "cleaned up"
 
 
+CATCHING = """
+try:
+    pass_gate()
+except KeyboardInterrupt:
+    x = 'cleaned up'
+y = 'went on'
+"""
+
+
+@signals
+def test_a_call_that_catches_the_interrupt_of_its_time_limit_fails_by_it_all_the_same(rc: Client, gate: Gate) -> None:
+    rc[0].push({"pass_gate": gate.pass_through}, block=True)
+    with pytest.raises(TimeLimitExceeded, match=r"time limit of 0\.5 s, for it caught the interrupt") as caught:
+        rc[0].execute(CATCHING, timeout=0.5).get(TIMEOUT_S)  # the cell is within its `try` long before
+    assert caught.value.ran_s is not None
+    assert caught.value.ran_s >= 0.5
+    assert rc[0].pull(("x", "y"), block=True) == ["cleaned up", "went on"]
+
+
+@signals
+def test_it_is_known_what_keeps_an_interrupted_call_from_ending(rc: Client, gate: Gate) -> None:
+    rc[0].push({"pass_gate": gate.pass_through}, block=True)
+    # A thread that takes no signals stands for code in C, such as a long sort: it cannot be interrupted either.
+    native = rc[0].execute(
+        "import signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+        "pass_gate()\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})"
+    )
+    gate.wait_arrived()
+    rc.session.interrupt(native.calls)
+    ((engine_id, why),) = rc.session.obstacles(native.calls).items()
+    assert engine_id == 0
+    assert why.startswith("in C code, which cannot be interrupted: ")
+    gate.open()
+    with pytest.raises(RemoteError, match="KeyboardInterrupt"):
+        native.get(TIMEOUT_S)
+
+
 @signals
 def test_aborting_can_interrupt_what_runs_too(rc: Client, gate: Gate) -> None:
     held, queued = rc[0].apply_async(gate.pass_through), rc[0].apply_async(abs, -1)
@@ -291,7 +356,7 @@ def test_engines_are_sent_any_signal(rc: Client) -> None:
     code = "import signal, threading; got = threading.Event(); signal.signal(signal.SIGUSR1, lambda *a: got.set())"
     rc[0].execute(code, block=True)
     rc.send_signal(signal.SIGUSR1, targets=0)
-    assert rc[0].pull("got.wait(30)").get(TIMEOUT_S) is True
+    assert rc[0].pull("got.wait(50)").get(TIMEOUT_S) is True
 
 
 def test_engines_that_cannot_be_interrupted_say_so(rc: Client, told: Callable[[], None]) -> None:
@@ -301,6 +366,22 @@ def test_engines_that_cannot_be_interrupted_say_so(rc: Client, told: Callable[[]
     else:
         with pytest.raises(CapabilityError, match="backend='ray'"):
             rc.interrupt()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_calls_that_cannot_be_interrupted_go_on_and_abort_says_so(rc: Client, gate: Gate, balanced: bool) -> None:
+    if Capability.SIGNALS in rc.session.transport.capabilities:
+        pytest.skip("engines of this transport can be interrupted")
+    view = rc.load_balanced_view([0]) if balanced else rc[0]
+    held, queued = view.apply_async(gate.pass_through), view.apply_async(abs, -1)
+    gate.wait_arrived()
+    queued.abort(interrupt=True)
+    with pytest.raises(TaskAborted):
+        queued.get(TIMEOUT_S)
+    with pytest.raises(CapabilityError, match="cannot interrupt a call that runs"):
+        held.abort(interrupt=True)
+    gate.open()
+    held.get(TIMEOUT_S)
 
 
 def test_a_failing_call_takes_what_was_queued_behind_it_along_if_asked_to(rc: Client, gate: Gate) -> None:

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsactors import AsyncResult, Client, Cluster, CompositeError, DirectView, LoadBalancedView
-from nsactors.client.tasks import TaskStatus
-from nsactors.core.messages import Capability
-from nsactors.core.scheduling import TaskState
+from nsactors import AsyncResult, Client, Cluster, CompositeError, DirectView, LoadBalancedView, Reference
 from nsactors.errors import (
     ClientClosed,
     ImpossibleDependency,
+    InvalidArgument,
     InvalidDependency,
     RemoteError,
     ResultUnavailable,
     SerializationError,
     TaskAborted,
 )
-from tests.contract.conftest import ENGINES
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.protocol.messages import Capability
+from nsactors.tasks.messages import TaskState, TaskStatus
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
+from tests.contract.conftest import ENGINES, WRONG_FLAGS, WRONG_SIZES
 
 Connect = Callable[..., Client]
 
@@ -67,6 +67,19 @@ def test_a_detached_call_gives_its_value_and_says_where_it_ran(lview: LoadBalanc
     assert result.get(TIMEOUT_S) == (3, 2)
     assert result.engine_id in lview.client.ids
     assert result.submitted <= result.started <= result.completed
+
+
+def test_what_a_detached_task_prints_is_shown_to_whoever_waits_for_it(
+    lview: LoadBalancedView, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = lview.apply_async(print, "of a call")
+    result.get(TIMEOUT_S)
+    assert (capsys.readouterr().out, result.stdout) == ("of a call\n", "of a call\n")
+    lview.map_sync(print, ["of", "a map"])
+    assert sorted(capsys.readouterr().out.splitlines()) == ["a map", "of"]
+    again = lview.client.get_result(result.msg_ids[0])
+    again.get(TIMEOUT_S)
+    assert capsys.readouterr().out == "of a call\n"
 
 
 def test_a_detached_map_gives_its_values_in_order_whatever_their_number(lview: LoadBalancedView) -> None:
@@ -155,6 +168,19 @@ def test_an_endless_input_cannot_be_detached(lview: LoadBalancedView) -> None:
         lview.imap(abs, [1])
 
 
+def test_detached_tasks_do_not_wait_for_an_engine_that_works_for_a_client(
+    rc: Client, lview: LoadBalancedView, gate: Gate
+) -> None:
+    lview.apply_sync(int)
+    held = rc[0].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    assert lview.map_async(abs, range(100)).get(TIMEOUT_S) == list(range(100))
+    there = rc.load_balanced_view([0], detached=True).apply_async(int)
+    wait_until(lambda: status_of(rc, there.msg_ids[0]).waits.endswith(f"apply(partial) of client {rc.session.name}"))
+    gate.open()
+    assert (held.get(TIMEOUT_S), there.get(TIMEOUT_S)) == ("passed", 0)
+
+
 # Clients leave.
 
 
@@ -239,9 +265,20 @@ def test_a_function_that_carries_much_survives(rc: Client, other: Client, theirs
 
 def test_arrays_are_copies_that_can_be_written_to_if_that_was_asked_for(rc: Client, other: Client) -> None:
     view = other.load_balanced_view(detached=True, copy=True)
-    left = view.apply_async(np.zeros, 3)
+    left = view.apply_async(np.zeros, 200_000)
     array = rc.get_result(left.msg_ids[0]).get(TIMEOUT_S)
     array[0] = 1
+
+
+def test_constants_and_seeds_go_along(rc: Client, lview: LoadBalancedView) -> None:
+    def drawn(x: int, y: int, k: int, rng: Any) -> tuple[int, float]:
+        return x + y + k, rng.random()
+
+    rc[:].push({"k": 10}, block=True)
+    result = lview.map_async(drawn, range(20), range(20), k=Reference("k"), seed=42)
+    spawned = np.random.SeedSequence(42).spawn(20)
+    assert result.get(TIMEOUT_S) == [(2 * i + 10, np.random.default_rng(s).random()) for i, s in enumerate(spawned)]
+    assert result.seed.entropy == 42
 
 
 def test_parts_of_a_sequence_are_joined_for_others_too(rc: Client, theirs: LoadBalancedView) -> None:
@@ -299,8 +336,8 @@ def test_another_client_takes_back_what_has_not_begun(
     rc: Client, other: Client, theirs: LoadBalancedView, gate: Gate
 ) -> None:
     running = [theirs.apply_async(gate.pass_through) for _ in range(ENGINES)]
-    queued = theirs.apply_async(lambda: "never run")
     gate.wait_arrived(ENGINES)
+    queued = theirs.apply_async(lambda: "never run")
     rc.get_result(queued.msg_ids[0]).abort()
     for result in (queued, rc.get_result(queued.msg_ids[0])):
         with pytest.raises(TaskAborted):
@@ -311,8 +348,8 @@ def test_another_client_takes_back_what_has_not_begun(
 
 def test_they_are_taken_back_by_their_ids(rc: Client, other: Client, theirs: LoadBalancedView, gate: Gate) -> None:
     running = [theirs.apply_async(gate.pass_through) for _ in range(ENGINES)]
-    queued = theirs.apply_async(lambda: "never run")
     gate.wait_arrived(ENGINES)
+    queued = theirs.apply_async(lambda: "never run")
     other.close()
     rc.abort(queued.msg_ids)
     with pytest.raises(TaskAborted):
@@ -362,8 +399,8 @@ def test_the_queue_status_counts_and_names_them(
 
 def test_a_client_takes_back_all_that_it_waits_for(rc: Client, lview: LoadBalancedView, gate: Gate) -> None:
     running = [lview.apply_async(gate.pass_through) for _ in range(ENGINES)]
-    queued = [lview.apply_async(lambda: "never run") for _ in range(10)]
     gate.wait_arrived(ENGINES)
+    queued = [lview.apply_async(lambda: "never run") for _ in range(10)]
     rc.abort()
     assert {type(result.exception(TIMEOUT_S)) for result in queued} == {TaskAborted}
     gate.open()
@@ -444,3 +481,35 @@ def test_pieces_of_a_map_come_while_it_runs(rc: Client, theirs: LoadBalancedView
     wait_until(lambda: result.progress == 2)
     gate.open()
     assert result.get(TIMEOUT_S) == [1, 2, "passed"]
+
+
+# As all calls.
+
+
+def test_a_client_waits_for_a_task_of_another_by_its_id(rc: Client, theirs: LoadBalancedView) -> None:
+    (msg_id,) = theirs.apply_async(abs, -1).msg_ids
+    assert rc.wait(msg_id, TIMEOUT_S)
+    with pytest.raises(ResultUnavailable):
+        rc.wait(msg_id.rpartition(":")[0] + ":1000000")
+
+
+def test_bad_options_cost_the_scheduler_nothing(lview: LoadBalancedView) -> None:
+    kept = lview.apply_async(abs, -2)
+    for wrong in WRONG_SIZES:
+        with pytest.raises(InvalidArgument, match="takes chunksize as a whole number, 1 or more, or None, not"):
+            lview.map(abs, [1], chunksize=wrong)
+    for flags in WRONG_FLAGS:
+        with pytest.raises(InvalidArgument, match=f"takes {next(iter(flags))} as"):
+            lview.with_flags(**flags)
+    assert lview.with_flags(detached=np.True_, retries=np.int8(1)).apply_sync(abs, -1) == 1
+    assert kept.get(TIMEOUT_S) == 2
+
+
+def test_a_policy_that_fails_where_detached_tasks_are_scheduled_harms_none(rc: Client) -> None:
+    class Broken:
+        def choose_engine(self, task: Any, engines: Any) -> int:
+            raise SystemExit(3)
+
+    view = rc.load_balanced_view(policy=Broken(), detached=True)
+    assert view.map(abs, [-1, 2, -3]).get(TIMEOUT_S) == [1, 2, 3]
+    assert view.apply_async(abs, -4).get(TIMEOUT_S) == 4

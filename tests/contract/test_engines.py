@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nsactors import Client, Cluster, DirectView
-from nsactors.cluster.cluster import EngineStartWarning
-from nsactors.core.messages import Capability
 from nsactors.errors import ClientClosed, ClusterStopped, ConnectionLost, EngineLost, EngineStartError, NoEngines
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.errors.warnings import EngineStartWarning
+from nsactors.protocol.control import Program
+from nsactors.protocol.messages import Capability
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 
 def test_new_engines_make_the_ids_grow_and_take_work(rc: Client, add_engines: Callable[[int], list[int]]) -> None:
@@ -25,6 +28,7 @@ def test_new_engines_make_the_ids_grow_and_take_work(rc: Client, add_engines: Ca
     assert rc[new].apply_async(abs, -1).get(TIMEOUT_S) == [1, 1]
 
 
+@pytest.mark.once
 def test_ids_are_never_reused(
     rc: Client, add_engines: Callable[[int], list[int]], end_engine: Callable[[int], None]
 ) -> None:
@@ -38,9 +42,11 @@ def test_ending_an_engine_fails_what_it_held_and_names_it(rc: Client, victim: Di
     running, queued = victim.apply_async(gate.pass_through), victim.apply_async(abs, -1)
     gate.wait_arrived()
     victim.shutdown()
-    for result in (running, queued):
-        with pytest.raises(EngineLost, match=f"engine {victim.targets}"):
+    for result, began in ((running, True), (queued, False)):
+        with pytest.raises(EngineLost, match=f"engine {victim.targets}") as caught:
             result.get(TIMEOUT_S)
+        assert caught.value.began is began
+        assert "Cluster(recovery='replay')" not in str(caught.value)
 
 
 def test_ending_an_engine_disturbs_no_other(rc: Client, victim: DirectView, gate: Gate) -> None:
@@ -66,7 +72,7 @@ def test_killing_the_process_of_an_engine_fails_what_it_held(rc: Client, victim:
 @pytest.mark.needs(Capability.PROCESS)
 def test_an_idle_engine_whose_process_is_killed_leaves_the_ids(rc: Client, victim: DirectView) -> None:
     left = threading.Event()
-    rc.on_leave(lambda engine_id: left.set())
+    rc.on_leave(lambda engine_id: left.set() if engine_id == victim.targets else None)
     os.kill(victim.apply_sync(os.getpid), 9)
     assert left.wait(TIMEOUT_S)
     assert victim.targets not in rc.ids
@@ -107,6 +113,7 @@ def test_joining_and_leaving_engines_are_told(
     assert told == [("joined", new), ("left", new)]
 
 
+@pytest.mark.once
 def test_an_exception_in_a_callback_is_printed_and_the_others_are_called(
     rc: Client, add_engines: Callable[[int], list[int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,10 +136,12 @@ def test_a_callback_may_use_the_engine_that_joined(rc: Client, add_engines: Call
     assert results[0].get(TIMEOUT_S) == 1
 
 
+@pytest.mark.once
 def test_waiting_for_engines_that_are_there_returns_at_once(rc: Client) -> None:
     rc.wait_for_engines(4, timeout=0)
 
 
+@pytest.mark.once
 def test_waiting_for_more_engines_than_come_times_out(rc: Client) -> None:
     with pytest.raises(TimeoutError, match="4 of 5"):
         rc.wait_for_engines(5, timeout=0.05)
@@ -144,7 +153,7 @@ def test_a_client_waits_for_engines_that_have_been_asked_for(cluster: Cluster, r
         rc.wait_for_engines(5, timeout=TIMEOUT_S)
         assert new[0] in rc.ids
     finally:
-        rc.session.transport.controller.stop_engines(new)
+        rc.session.controller.stop_engines(new)
 
 
 def test_two_clients_see_the_same_engines(
@@ -183,6 +192,22 @@ def test_two_clients_see_the_same_history_of_who_ran_what(rc: Client, connect: C
     assert told(other) == expected
 
 
+def test_the_code_that_an_engine_has_run_is_kept_whole(rc: Client) -> None:
+    engine, long = rc[0], "\n".join(["total = 0", *["total += 1"] * 500])
+    engine.execute(long, block=True)
+    engine.push({"plain": 3, "other": {1, 2}}, block=True)
+    assert engine.execute("1 / 0").wait(TIMEOUT_S)
+    engine.apply_sync(abs, -1)
+    expected = [
+        Program(long),
+        Program("plain = 3\n# other was pushed by a client: set"),
+        Program("1 / 0", "ZeroDivisionError"),
+    ]
+    controller = rc.session.controller
+    wait_until(lambda: controller.programs(0)[1][-3:] == expected)
+    assert all(len(entry.source) <= 200 and not entry.program for entry in rc.history(engine=0, last=3))
+
+
 def test_the_history_of_one_client_or_engine_can_be_asked_for(rc: Client, connect: Callable[..., Client]) -> None:
     connect()[2].apply_sync(abs, -1)
     rc[2].apply_sync(abs, -1)
@@ -191,11 +216,50 @@ def test_the_history_of_one_client_or_engine_can_be_asked_for(rc: Client, connec
     assert rc.history(client=rc.name, engine=1) == []
 
 
+def test_requests_are_found_by_label_state_and_time(rc: Client, gate: Gate) -> None:
+    before = datetime.now(UTC)
+    with rc[2].temp_flags(label="sweep-1") as view:
+        view.apply_sync(abs, -1)
+    with rc[2].temp_flags(label="sweep-2") as view, pytest.raises(ZeroDivisionError):
+        view.apply_sync(divmod, 1, 0)
+    rc.load_balanced_view([2]).map_sync(abs, [1], label="sweep-3")
+    rc[2].with_flags(label="other").apply_async(gate.pass_through)
+    gate.wait_arrived()
+
+    def labels(**query: Any) -> list[str]:
+        return [entry.label for entry in rc.history(client=rc.name, engine=2, **query)]
+
+    # The last one is known by its client, too, and perhaps before the engine has reported those before it.
+    outcomes = ["ok", "ZeroDivisionError", "ok", "running"]
+    wait_until(lambda: [entry.outcome for entry in rc.history(client=rc.name, engine=2)] == outcomes)
+    assert labels() == ["sweep-1", "sweep-2", "sweep-3", "other"]
+    assert labels(label="sweep-*") == ["sweep-1", "sweep-2", "sweep-3"]
+    assert labels(label="sweep-1") == ["sweep-1"]
+    assert labels(state="failed") == ["sweep-2"]
+    assert labels(state="running") == labels(label="o*") == labels(last=1) == ["other"]
+    assert labels(label="sweep-*", state="ok", last=1) == ["sweep-3"]
+    assert labels(since=before) == labels() == labels(since=before.timestamp())
+    assert labels(until=before) == labels(last=0) == []
+    assert labels(since=datetime.now(UTC) + timedelta(days=1)) == ["other"]
+
+
+def test_requests_of_tasks_are_ok_although_tasks_have_failed(rc: Client) -> None:
+    lview = rc.load_balanced_view([2])
+    results = [lview.with_flags(label=f"t-{number}").apply_async(divmod, 1, 0) for number in range(20)]
+    for result in results:
+        with pytest.raises(ZeroDivisionError):
+            result.get(TIMEOUT_S)
+    wait_until(lambda: rc.history(client=rc.name, label="*t-0*", state="ok"))
+    (first,) = rc.history(client=rc.name, label="*t-0*")
+    assert re.fullmatch(r"t-0|\d+ tasks: t-0 \.\.\.", first.label)
+    assert rc.history(client=rc.name, state="failed") == []
+
+
 def test_what_an_engine_runs_is_in_the_history(rc: Client, gate: Gate) -> None:
     rc[0].push({"pass_gate": gate.pass_through}, block=True)
     rc[0].execute("pass_gate()")
     gate.wait_arrived()
-    wait_until(lambda: any(e.source == "pass_gate()" for e in rc.history(client=rc.name)))
+    wait_until(lambda: [e.source for e in rc.history(client=rc.name) if e.outcome == "running"] == ["pass_gate()"])
     last = rc.history(client=rc.name)[-1]
     assert (last.source, last.outcome, last.completed) == ("pass_gate()", "running", None)
 
@@ -230,6 +294,7 @@ def test_what_a_client_still_waited_for_when_it_was_closed_is_an_error(
         result.get(TIMEOUT_S)
 
 
+@pytest.mark.once
 def test_a_client_may_come_back_under_the_name_it_had(connect: Callable[..., Client]) -> None:
     name = f"ann-{uuid.uuid4().hex}"
     for _ in range(2):
@@ -237,12 +302,14 @@ def test_a_client_may_come_back_under_the_name_it_had(connect: Callable[..., Cli
             assert client[0].apply_async(abs, -1).get(TIMEOUT_S) == 1
 
 
+@pytest.mark.once
 def test_two_clients_may_have_one_name(connect: Callable[..., Client]) -> None:
     name = f"ann-{uuid.uuid4().hex}"
     clients = [connect(name), connect(name)]
     assert [client[0].apply_async(abs, -1).get(TIMEOUT_S) for client in clients] == [1, 1]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "use",
     [
@@ -264,6 +331,7 @@ def test_a_closed_client_says_so_at_the_call(connect: Callable[..., Client], use
         use(client, view)
 
 
+@pytest.mark.once
 def test_closing_twice_is_closing_once(connect: Callable[..., Client]) -> None:
     client = connect()
     client.close()
@@ -271,6 +339,7 @@ def test_closing_twice_is_closing_once(connect: Callable[..., Client]) -> None:
     assert "closed" in repr(client)
 
 
+@pytest.mark.once
 def test_a_stopped_cluster_says_so_at_the_call(own_cluster: Callable[..., Cluster]) -> None:
     cluster = own_cluster(1)
     cluster.start_and_connect_sync()
@@ -302,6 +371,7 @@ def test_what_was_running_when_the_cluster_was_stopped_is_an_error(
         assert isinstance(result.exception(TIMEOUT_S), (EngineLost, ConnectionLost))
 
 
+@pytest.mark.once
 def test_stopping_twice_is_stopping_once(own_cluster: Callable[..., Cluster]) -> None:
     cluster = own_cluster(1)
     cluster.start_and_connect_sync()
@@ -310,6 +380,7 @@ def test_stopping_twice_is_stopping_once(own_cluster: Callable[..., Cluster]) ->
     assert "stopped" in repr(cluster)
 
 
+@pytest.mark.once
 def test_a_cluster_without_engines_says_how_to_start_some(own_cluster: Callable[..., Cluster]) -> None:
     client = own_cluster(0).start_and_connect_sync()
     with pytest.raises(NoEngines, match="Cluster"):
@@ -318,14 +389,38 @@ def test_a_cluster_without_engines_says_how_to_start_some(own_cluster: Callable[
         client.direct_view("all").execute("1")
 
 
-def test_engines_run_their_startup_code_first(own_cluster: Callable[..., Cluster]) -> None:
-    client = own_cluster(2, startup="x = 5").start_and_connect_sync()
+def test_engines_run_their_startup_code_first_and_handlers_of_errors_hear_of_each(
+    own_cluster: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def on_error(error: Exception) -> None:
+        print("noted", type(error).__name__)
+        if isinstance(error, KeyError):
+            raise SystemExit(3)
+
+    startup = "import sys\nx = 5\nprint('ready')\nprint('odd', file=sys.stderr)"
+    client = own_cluster(2, startup=startup, on_error=on_error).start_and_connect_sync()
     assert client["x"] == [5, 5]
+    assert capsys.readouterr().out.splitlines() == ["[0-1] ready", "[0-1] odd"]
+
+    cell, call, task = (
+        client[0].execute("1 / 0"),
+        client[0].apply_async(int, "x"),
+        client.load_balanced_view([0]).map_async({}.__getitem__, ["a"]),
+    )
+    assert isinstance(cell.exception(TIMEOUT_S), ZeroDivisionError)
+    assert isinstance(call.exception(TIMEOUT_S), ValueError)
+    assert task.exception(TIMEOUT_S) is not None
+    assert (cell.stdout, call.stdout) == ("noted ZeroDivisionError\n", "noted ValueError\n")
+    assert task.stdout == ["noted KeyError\n"]
+    assert task.stderr == ["[nsactors: on_error itself failed: SystemExit: 3]\n"]
 
 
 def test_a_cluster_whose_engines_cannot_start_says_why_at_once(own_cluster: Callable[..., Cluster]) -> None:
-    with pytest.raises(EngineStartError, match="not today") as failed:
-        own_cluster(2, startup="raise RuntimeError('not today')").start_and_connect_sync()
+    startup = "print('so far')\ndef start():\n    raise RuntimeError('not today')\nstart()"
+    with pytest.raises(EngineStartError, match="its start-up code raised RuntimeError: not today") as failed:
+        own_cluster(2, startup=startup).start_and_connect_sync()
+    assert "    so far\n    Traceback (most recent call last):\n" in str(failed.value)
+    assert "line 3, in start\n" in str(failed.value)
     assert "The cluster has been stopped: remove the cause and start it again" in str(failed.value)
 
 
@@ -339,6 +434,7 @@ def test_engines_that_start_are_usable_beside_one_that_does_not(
     assert client[:].apply_sync(abs, -1) == [1]
 
 
+@pytest.mark.once
 def test_a_number_of_engines_that_cannot_be_is_refused(backend: str) -> None:
-    with pytest.raises(ValueError, match="how many"):
+    with pytest.raises(ValueError, match="n as a whole number, 0 or more"):
         Cluster(n=-1, backend=backend)

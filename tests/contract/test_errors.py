@@ -9,13 +9,15 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import nsactors
-from nsactors import Client, CompositeError, DirectView, RemoteError
-from nsactors.core.messages import Capability
+from nsactors import Client, CompositeError, DirectView, Reference, RemoteError
 from nsactors.errors import EngineLost, SerializationError
-from tests.gates import TIMEOUT_S, Gate
+from nsactors.protocol.messages import Capability
+from nsactors.testing import TIMEOUT_S, Gate
 
 CANONICAL_NINE = {
     "1/0": ZeroDivisionError,
@@ -31,6 +33,7 @@ CANONICAL_NINE = {
 nine = pytest.mark.parametrize(("code", "error"), CANONICAL_NINE.items(), ids=lambda v: getattr(v, "__name__", ""))
 
 
+@pytest.mark.sampled
 @nine
 def test_what_a_cell_raises_is_caught_by_its_own_class(rc: Client, code: str, error: type[Exception]) -> None:
     with pytest.raises(error) as caught:
@@ -38,6 +41,7 @@ def test_what_a_cell_raises_is_caught_by_its_own_class(rc: Client, code: str, er
     assert (isinstance(caught.value, RemoteError), caught.value.engine_id) == (True, 0)
 
 
+@pytest.mark.sampled
 @nine
 def test_what_a_function_raises_is_caught_by_its_own_class(rc: Client, code: str, error: type[Exception]) -> None:
     with pytest.raises(error) as caught:
@@ -45,6 +49,7 @@ def test_what_a_function_raises_is_caught_by_its_own_class(rc: Client, code: str
     assert (isinstance(caught.value, RemoteError), caught.value.call) == (True, "apply(<lambda>)")
 
 
+@pytest.mark.sampled
 @nine
 def test_what_all_engines_raise_is_one_composite_of_all(rc: Client, code: str, error: type[Exception]) -> None:
     with pytest.raises(CompositeError) as caught:
@@ -52,6 +57,7 @@ def test_what_all_engines_raise_is_one_composite_of_all(rc: Client, code: str, e
     assert [isinstance(each, error) for each in caught.value.exceptions] == [True] * 4
 
 
+@pytest.mark.once
 def test_a_composite_is_an_exception_group(rc: Client) -> None:
     engines = []
     try:
@@ -95,12 +101,14 @@ def test_the_first_failure_can_be_had_before_the_others_are_done(rc: Client, gat
     assert (len(caught.value.exceptions), result.done()) == (1, False)
 
 
+@pytest.mark.once
 def test_exceptions_can_be_had_in_place_of_values(rc: Client) -> None:
     rc[:].scatter("d", [1, 0, 2, 0], flatten=True, block=True)
     values = rc[:].pull("2 // d").get(TIMEOUT_S, return_exceptions=True)
     assert [type(value).__name__ for value in values] == ["int", "ZeroDivisionError", "int", "ZeroDivisionError"]
 
 
+@pytest.mark.once
 def test_a_failed_result_raises_at_every_call(rc: Client) -> None:
     result = rc[0].execute("1/0")
     for _ in range(2):
@@ -118,18 +126,21 @@ def test_type_arguments_and_attributes_survive(rc: Client) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.once
 def test_notes_survive(rc: Client) -> None:
     with pytest.raises(ValueError, match="bad") as caught:
         rc[0].execute("error = ValueError('bad'); error.add_note('a hint'); raise error", block=True)
     assert "a hint" in caught.value.__notes__
 
 
+@pytest.mark.once
 def test_causes_survive(rc: Client) -> None:
     with pytest.raises(RuntimeError) as caught:
         rc[0].execute("try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise RuntimeError('so') from e", block=True)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+@pytest.mark.once
 def test_contexts_survive(rc: Client) -> None:
     with pytest.raises(KeyError) as caught:
         rc[0].execute("try:\n    1/0\nexcept ZeroDivisionError:\n    {}['k']", block=True)
@@ -157,6 +168,7 @@ def test_the_remote_traceback_shows_every_frame_of_the_user(rc: Client) -> None:
     assert all(part in text for part in ("in outer", "in inner", "return 1/0")), text
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "call",
     [
@@ -190,18 +202,125 @@ def test_a_class_of_main_that_is_raised_on_an_engine_is_caught_here(
         rc[0].apply_sync(main.f)
 
 
-def test_an_exception_that_cannot_be_serialised_is_of_the_nearest_built_in_class(rc: Client) -> None:
+def test_what_an_exception_cannot_bring_along_is_named_and_the_rest_arrives(rc: Client) -> None:
     code = (
-        "import threading\nclass Own(ValueError): pass\nerror = Own('bad'); error.lock = threading.Lock(); raise error"
+        "import threading\nclass Own(ValueError): pass\n"
+        "error = Own('bad'); error.lock, error.code = threading.Lock(), 7; raise error"
     )
     with pytest.raises(ValueError, match="bad") as caught:
         rc[0].execute(code, block=True)
-    assert (caught.value.ename, caught.value.original) == ("Own", None)
+    error: Any = caught.value
+    assert (error.ename, type(error.original).__name__, error.code) == ("Own", "Own", 7)
+    assert not hasattr(error, "lock")
+    assert ".lock (lock) was left out: cannot pickle '_thread.lock' object" in error.__notes__
 
 
-def test_an_exception_that_cannot_even_be_shown_is_an_error_all_the_same(rc: Client) -> None:
-    with pytest.raises(RemoteError):
-        rc[0].execute("class Own(Exception):\n    def __str__(self): raise ValueError\nraise Own", block=True)
+ARRAYS = "import numpy as np, pandas as pd\nclass Own(Exception): pass\ndef own(*args):\n    return Own(*args)\n"
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    "made",
+    [
+        "np.arange(3)",
+        "pd.DataFrame({'a': [1, 2]})",
+        "pd.Series([1.5, None])",
+        "bytearray(b'abc')",
+        "np.ma.array([1, 2], mask=[1, 0])",
+    ],
+)
+def test_an_exception_brings_its_arrays_and_frames_along(rc: Client, made: str) -> None:
+    rc[0].execute(f"{ARRAYS}held = {made}", block=True)
+    here: Any = {"np": np, "pd": pd}
+    with pytest.raises(RemoteError) as caught:
+        rc[0].execute("raise own(held) from own(0, held)", block=True)
+    error: Any = caught.value
+    for link, position in ((error, 0), (error.__cause__, 1)):
+        assert link.ename == "Own"
+        assert type(link.args[position]) is type(eval(made, here))
+        assert repr(link.args[position]) == repr(eval(made, here))
+    assert error.original.args[0] is not None
+
+
+def test_an_exception_carries_so_much_and_no_more(rc: Client) -> None:
+    rc[0].execute(ARRAYS, block=True)
+    with pytest.raises(RemoteError) as caught:
+        rc[0].execute("error = own('large')\nerror.data, error.code = np.ones(2_000_000), 7\nraise error", block=True)
+    error: Any = caught.value
+    assert (type(error.original).__name__, error.code) == ("Own", 7)
+    assert ".data (ndarray) was left out: it takes more than 10 MB" in error.__notes__
+
+
+BROKEN = {
+    "__str__": "def __str__(self): raise SystemExit",
+    "a __str__ that is no text": "def __str__(self): return 5",
+    "__repr__": "def __repr__(self): raise SystemExit",
+    "__len__": "def __len__(self): return 0",
+    "__bool__": "def __bool__(self): raise ValueError",
+    "__eq__": "def __eq__(self, other): raise ValueError",
+    "__hash__": "def __hash__(self): raise ValueError",
+    "__reduce__": "def __reduce__(self): raise SystemExit",
+    "a __reduce__ that is interrupted": "def __reduce__(self): raise KeyboardInterrupt",
+    "a __reduce__ to something else": "def __reduce__(self): return int, ()",
+    "a __reduce__ that lacks arguments": "def __reduce__(self): return Own, ()\n    def __init__(self, text): pass",
+    "__traceback__": "__traceback__ = property(lambda self: 1 / 0)",
+    "a __traceback__ that is none": "__traceback__ = 5",
+    "__cause__": "__cause__ = property(lambda self: 1 / 0)",
+    "__notes__": "__notes__ = property(lambda self: 1 / 0)",
+    "args": "args = property(lambda self: 1 / 0)",
+    "__dict__": "__dict__ = property(lambda self: 1 / 0)",
+    "__getattribute__": "def __getattribute__(self, name): raise SystemExit",
+    "__setattr__": "def __setattr__(self, name, value): raise ValueError",
+    "methods of its own": "def with_traceback(self, tb): 1 / 0\n    def add_note(self, text): 1 / 0",
+}
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+def test_an_exception_with_awkward_parts_is_caught_by_its_class(rc: Client, body: str) -> None:
+    classes = f"class Base(Exception): pass\nclass Own(Base):\n    {body}\n"
+    rc[0].execute(f"{classes}def f(item): raise Own('bad')", block=True)
+    lview = rc.load_balanced_view(targets=[0])
+    for result in (rc[0].execute("f(0)"), rc[0].apply_async(Reference("f"), 0), lview.apply_async(Reference("f"), 0)):
+        error: Any = result.exception(TIMEOUT_S)
+        assert (error.ename, type(error.original).__name__) == ("Own", "Own")
+        assert error.failure.where.endswith("raise Own('bad')")
+        assert CompositeError("all", [error, error]).groups[0].ename == "Own"
+        assert repr(error)
+    with pytest.raises(CompositeError):
+        rc[:2].execute(f"{classes}raise Own('bad')", block=True)
+    assert rc[0].apply_sync(abs, -1) == 1
+
+
+def test_a_class_that_cannot_travel_gives_way_to_its_base(rc: Client) -> None:
+    code = (
+        "import threading\nlock = threading.Lock()\nclass Own(LookupError):\n    used = property(lambda self: lock)\n"
+    )
+    with pytest.raises(LookupError) as caught:
+        rc[0].execute(f"{code}error = Own('bad')\nerror.code = 7\nraise error", block=True)
+    error: Any = caught.value
+    assert (error.ename, error.args, error.code) == ("Own", ("bad",), 7)
+    assert error.__notes__[0].startswith("the class (Own) was left out: ")
+    assert rc[0].apply_sync(abs, -1) == 1
+
+
+def test_a_class_that_cannot_be_made_here_gives_way_to_its_built_in_base(rc: Client) -> None:
+    code = "class Own(LookupError):\n    __class__ = property(lambda self: 1 / 0)\nraise Own('bad')"
+    with pytest.raises(LookupError, match="bad") as caught:
+        rc[0].execute(code, block=True)
+    error: Any = caught.value
+    assert error.ename == "Own"
+    assert "__class__ must be set to a class" in error.__notes__[0]
+    assert rc[0].apply_sync(abs, -1) == 1
+
+
+def test_locals_that_exit_when_they_are_shown_cost_nothing(rc: Client) -> None:
+    code = "class Local:\n    def __repr__(self): raise SystemExit\ndef f():\n    held = Local()\n    1 / 0\nf()"
+    with pytest.raises(ZeroDivisionError) as caught:
+        rc[0].execute(code, block=True)
+    shown = dict(caught.value.failure.frames[-1].locals)  # type: ignore[attr-defined]
+    assert shown["held"] == "<Local whose __repr__ raised SystemExit>"
+    assert rc[0].apply_sync(abs, -1) == 1
 
 
 def test_endless_recursion_is_a_recursion_error(rc: Client) -> None:
@@ -210,6 +329,7 @@ def test_endless_recursion_is_a_recursion_error(rc: Client) -> None:
     assert rc[0].apply_sync(abs, -1) == 1
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "import sys; sys.exit('over')", "raise KeyboardInterrupt"])
 @pytest.mark.parametrize("call", ["execute", "apply"])
 def test_control_flow_is_a_remote_error_and_the_engine_goes_on(rc: Client, code: str, call: str) -> None:
@@ -219,6 +339,7 @@ def test_control_flow_is_a_remote_error_and_the_engine_goes_on(rc: Client, code:
     assert rc[0].apply_sync(abs, -1) == 1
 
 
+@pytest.mark.once
 def test_a_stop_iteration_does_not_end_a_loop_at_the_client(rc: Client) -> None:
     with pytest.raises(RemoteError) as caught:
         rc[0].apply_sync(next, iter([]))
@@ -277,19 +398,25 @@ def test_a_segfault_is_called_by_its_name(victim: DirectView) -> None:
 
 @pytest.mark.needs(Capability.PROCESS)
 def test_the_last_words_of_an_engine_are_told(victim: DirectView) -> None:
-    with pytest.raises(EngineLost, match="last words"):
-        victim.execute("import os, sys; print('last words', file=sys.stderr); os._exit(1)").get(TIMEOUT_S)
+    victim.execute("import os, sys; print('an earlier cell', file=sys.stderr)", block=True)
+    with pytest.raises(EngineLost, match="last words") as caught:
+        victim.execute("print('last words', file=sys.stderr); os._exit(1)").get(TIMEOUT_S)
+    assert caught.value.stderr_tail == "last words"
+    assert "It does not restart" in str(caught.value)
 
 
 @pytest.mark.needs(Capability.PROCESS)
 def test_what_was_queued_on_an_engine_that_dies_is_lost_with_it(victim: DirectView, gate: Gate) -> None:
     victim.push({"pass_gate": gate.pass_through}, block=True)
-    running = victim.execute("import os; pass_gate(); os._exit(1)")
+    running = victim.execute("import os; pass_gate(); os.write(2, b'last words'); os._exit(1)")
     gate.wait_arrived()
     queued = victim.apply_async(abs, -1)
     gate.open()
-    for result in (running, queued):
-        assert isinstance(result.exception(TIMEOUT_S), EngineLost)
+    ran, waited = (result.exception(TIMEOUT_S) for result in (running, queued))
+    assert isinstance(ran, EngineLost)
+    assert isinstance(waited, EngineLost)
+    assert (ran.call, ran.began, ran.stderr_tail) == ("execute", True, "last words")
+    assert (waited.call, waited.began, waited.running, waited.stderr_tail) == ("apply(abs)", False, "execute", "")
 
 
 def test_failures_in_many_threads_at_once_are_each_their_own(rc: Client) -> None:
@@ -309,8 +436,17 @@ def test_failures_in_many_threads_at_once_are_each_their_own(rc: Client) -> None
     assert found == {n: str(n) for n in range(12)}
 
 
+@pytest.mark.once
 def test_a_remote_error_draws_itself_where_python_shows_it(rc: Client) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         rc[0].execute("1/0", block=True)
     shown = "".join(traceback.format_exception(caught.value))
     assert "on engine 0, in execute" in shown
+
+
+@pytest.mark.once
+def test_an_error_of_a_name_that_is_not_there_has_no_frames_of_this_package(rc: Client) -> None:
+    with pytest.raises(NameError) as caught:
+        rc[0].apply_sync(abs, Reference("nowhere"))
+    assert caught.value.failure.frames == ()  # type: ignore[attr-defined]
+    assert str(caught.value).startswith("name 'nowhere' is not defined")

@@ -59,6 +59,7 @@ def own_tests() -> list[Any]:
     ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("mixin", "name"), own_tests())
 def test_cpythons_own_test_passes(mixin: Any, name: str, rc: Client) -> None:
     class Case(mixin, unittest.TestCase):  # type: ignore[misc]  # known at run time only

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import operator
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from types import SimpleNamespace
@@ -14,8 +16,13 @@ import pytest
 
 from nsactors import Client, RemoteError
 from nsactors.errors import SerializationError
+from nsactors.testing import Gate, wait_until
 from tests.contract.conftest import ENGINES
-from tests.gates import Gate, wait_until
+
+
+def here(item: int) -> tuple[int, int]:
+    """The process and the thread that this is called in."""
+    return os.getpid(), threading.get_ident()
 
 
 class Input:
@@ -31,6 +38,7 @@ class Input:
             yield item
 
 
+@pytest.mark.sampled("ordered", "chunksize", "length")
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("chunksize", [None, 1, 3])
 @pytest.mark.parametrize("length", [0, 1, 2, 50])
@@ -39,6 +47,7 @@ def test_an_imap_equals_the_serial_one(rc: Client, length: int, chunksize: int |
     assert (results if ordered else sorted(results)) == [x * x for x in range(length)]
 
 
+@pytest.mark.once
 def test_an_imap_takes_several_iterables_and_stops_at_the_shortest(rc: Client) -> None:
     assert list(rc[:].imap(operator.mul, itertools.count(), [1, 2, 3])) == [0, 2, 6]
 
@@ -48,6 +57,7 @@ def test_an_imap_goes_on_while_its_input_does(rc: Client) -> None:
     assert list(itertools.islice(squares, 3_000)) == [x * x for x in range(3_000)]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("ordered", [True, False])
 def test_no_more_input_is_pulled_than_may_be_outstanding(rc: Client, ordered: bool) -> None:
     numbers = Input(itertools.count())
@@ -83,6 +93,7 @@ def test_an_imap_begins_before_its_results_are_asked_for(rc: Client, gate: Gate)
     assert list(results) == ["passed"]
 
 
+@pytest.mark.once
 def test_input_may_depend_on_results_that_have_been_taken(rc: Client) -> None:
     taken: list[int] = [1]
     results: Iterator[int] = rc[0].imap(
@@ -111,6 +122,7 @@ def test_a_slow_input_does_not_hold_up_the_results_of_what_it_gave(
     assert len(list(results)) == 49
 
 
+@pytest.mark.once
 def test_ordered_results_wait_for_those_before_them(rc: Client, gate: Gate) -> None:
     results = rc[:2].imap(lambda f: f(), [gate.pass_through, int, float], ordered=True, chunksize=1)
     gate.wait_arrived()
@@ -135,6 +147,14 @@ def test_chunks_go_to_engines_that_have_nothing_to_do(rc: Client, gate: Gate) ->
     assert sorted(map(str, results)) == ["0"] * 10 + ["passed"]
 
 
+@pytest.mark.once
+def test_engines_that_all_have_nothing_to_do_take_turns(rc: Client) -> None:
+    places = rc.direct_view("all").imap(here, range(3 * ENGINES), chunksize=1, max_outstanding=1)
+    first, second, third = ([next(places) for _ in range(ENGINES)] for _ in range(3))
+    assert len(set(first)) == ENGINES
+    assert first == second == third
+
+
 def test_what_came_before_a_failing_item_is_given_before_its_error(rc: Client) -> None:
     results = rc[:].imap(lambda x: 6 // x, [1, 2, 3, 0, 6], chunksize=5)
     assert [next(results), next(results), next(results)] == [6, 3, 2]
@@ -151,11 +171,13 @@ def test_an_error_says_where_it_happened(rc: Client, from_main: Callable[[str], 
     assert (caught.value.engine_id, caught.value.failure.frames[0].name) == (2, "check")
 
 
+@pytest.mark.once
 def test_an_imap_can_give_exceptions_in_place_of_results(rc: Client) -> None:
     results = rc[:].imap(lambda x: 6 // x, [1, 0, 2], return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["int", "ZeroDivisionError", "int"]
 
 
+@pytest.mark.once
 def test_an_error_of_the_input_comes_after_the_results_of_what_was_before_it(rc: Client) -> None:
     results = rc[:].imap(abs, (1 // x for x in [1, -1, 0]))
     assert [next(results), next(results)] == [1, 1]
@@ -163,12 +185,14 @@ def test_an_error_of_the_input_comes_after_the_results_of_what_was_before_it(rc:
         next(results)
 
 
+@pytest.mark.once
 def test_a_function_that_cannot_be_sent_raises_at_the_call(rc: Client) -> None:
     generator = (x for x in ())
     with pytest.raises(SerializationError, match="generator"):
         rc[:].imap(lambda x: generator, [1])
 
 
+@pytest.mark.once
 def test_an_item_that_cannot_be_sent_raises_in_its_place(rc: Client) -> None:
     results = rc[:].imap(abs, [1, (x for x in ())], chunksize=1)
     assert next(results) == 1
@@ -207,17 +231,21 @@ def test_an_imap_that_outlives_its_client_can_be_closed(connect: Callable[..., C
         pass
 
 
+@pytest.mark.once
 def test_an_imap_over_rows_of_an_array_gives_arrays(rc: Client) -> None:
     sums = list(rc[:].imap(np.sum, np.arange(12).reshape(4, 3), chunksize=2))
     assert sums == [3, 12, 21, 30]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wrong", [{"chunksize": 0}, {"max_outstanding": 0}])
 def test_sizes_below_one_are_refused(rc: Client, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"takes {name} as a whole number, 1 or more, or None, not 0"):
         rc[:].imap(abs, [1], **wrong)
 
 
+@pytest.mark.once
 def test_an_imap_without_iterables_raises_at_the_call(rc: Client) -> None:
     with pytest.raises(TypeError, match="at least one"):
         rc[:].imap(abs)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import joblib
@@ -14,21 +16,17 @@ import pytest
 from joblib import Parallel, delayed, parallel_backend, parallel_config
 from joblib.parallel import BACKENDS
 from joblib.test import test_parallel as joblibs
-from sklearn.datasets import make_classification
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import GridSearchCV
-from sklearn.svm import SVC
 
 from nsactors import Client, Cluster, LoadBalancedView
-from nsactors.core.messages import Capability
 from nsactors.errors import SerializationError, UnknownFlag
+from nsactors.protocol.messages import Capability
+from nsactors.testing import TIMEOUT_S, Gate
 from tests.contract.conftest import ENGINES
-from tests.gates import TIMEOUT_S, Gate
 
 NAME = "nsactors"
+SLOWER = 10
 
 pytestmark = [
-    pytest.mark.timeout(120),
     # joblib says so when a generator of results is dropped.
     pytest.mark.filterwarnings("ignore:.* tasks (which|have):UserWarning"),
 ]
@@ -100,11 +98,13 @@ INTERRUPTING = [
 ]
 
 
+@pytest.mark.sampled("test")
 @pytest.mark.parametrize(("test", "arguments"), QUICK)
 def test_joblibs_own_test_passes(test: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run(test, arguments, monkeypatch)
 
 
+@pytest.mark.sampled("test")
 @pytest.mark.needs(Capability.SIGNALS)
 @pytest.mark.parametrize(("test", "arguments"), INTERRUPTING)
 def test_joblibs_own_test_of_ending_work_passes(
@@ -114,6 +114,9 @@ def test_joblibs_own_test_of_ending_work_passes(
 
 
 def run(test: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its limits of a few seconds are for machines that have nothing else to do.
+    clock = SimpleNamespace(**{**vars(time), "time": lambda: time.time() / SLOWER})
+    monkeypatch.setattr(joblibs, "time", clock)
     function = getattr(joblibs, test)
     given = {"backend": NAME, "monkeypatch": monkeypatch, **arguments}
     function(**{name: given[name] for name in inspect.signature(function).parameters})
@@ -123,6 +126,10 @@ def run(test: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_grid_search_gives_the_serial_answer() -> None:
+    from sklearn.datasets import make_classification  # a second, for which every process that collects would wait
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.svm import SVC
+
     features, classes = make_classification(n_samples=200, random_state=0)
     grid = {"C": [0.1, 1.0, 10.0], "gamma": [0.01, 0.1]}
     serial = GridSearchCV(SVC(), grid).fit(features, classes)
@@ -134,7 +141,12 @@ def test_a_grid_search_gives_the_serial_answer() -> None:
             np.testing.assert_array_equal(spread.cv_results_[column], values)
 
 
+@pytest.mark.once
 def test_a_forest_whose_trees_grow_in_loops_within_tasks_gives_the_serial_answer() -> None:
+    from sklearn.datasets import make_classification
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GridSearchCV
+
     features, classes = make_classification(n_samples=100, random_state=0)
     grid = {"n_estimators": [5, 10]}
     serial = GridSearchCV(RandomForestClassifier(random_state=0), grid, cv=2).fit(features, classes)
@@ -144,6 +156,7 @@ def test_a_forest_whose_trees_grow_in_loops_within_tasks_gives_the_serial_answer
     np.testing.assert_array_equal(spread.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"])
 
 
+@pytest.mark.once
 def test_all_engines_are_used_unless_a_number_is_given() -> None:
     with parallel_config(backend=NAME):
         assert joblib.effective_n_jobs(-1) == ENGINES
@@ -178,6 +191,7 @@ def test_a_large_argument_is_stored_once_for_all_tasks(
     assert len(stored) == 1
 
 
+@pytest.mark.once
 def test_flags_of_the_view_may_be_given() -> None:
     with parallel_config(backend=NAME, label="my loop"):
         assert Parallel()(delayed(abs)(-n) for n in range(5)) == list(range(5))
@@ -185,6 +199,14 @@ def test_flags_of_the_view_may_be_given() -> None:
         pass
 
 
+def test_what_tasks_print_is_shown_if_the_view_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for output, shown in [(None, ""), ("show", "a\na\n")]:
+        with parallel_config(backend="nsactors", output=output):
+            Parallel()(delayed(print)("a") for _ in range(2))
+        assert capsys.readouterr().out == shown
+
+
+@pytest.mark.once
 def test_some_engines_can_be_a_backend_by_another_name(rc: Client) -> None:
     rc[[1, 3]].register_joblib_backend("odd")
     try:
@@ -195,11 +217,13 @@ def test_some_engines_can_be_a_backend_by_another_name(rc: Client) -> None:
         del BACKENDS["odd"]
 
 
+@pytest.mark.once
 def test_what_cannot_be_pickled_ends_the_loop() -> None:
     with pytest.raises(SerializationError):
         Parallel(n_jobs=2, backend=NAME)(delayed(print)(threading.Lock() if n == 9 else n) for n in range(10))
 
 
+@pytest.mark.once
 def test_a_loop_may_take_its_input_from_another_one() -> None:
     first = Parallel(n_jobs=2, backend=NAME, return_as="generator")(delayed(abs)(-n) for n in range(50))
     second = Parallel(n_jobs=2, backend=NAME, return_as="generator")(delayed(pow)(n, 2) for n in first)
@@ -217,6 +241,7 @@ def test_a_failure_is_told_once(connect: Callable[..., Client]) -> None:
     assert told == []
 
 
+@pytest.mark.once
 def test_a_loop_ends_when_all_engines_have_gone(own_cluster: Callable[..., Cluster], gate: Gate) -> None:
     with own_cluster(n=2, recovery="none").start_and_connect_sync() as client:
         client.load_balanced_view().register_joblib_backend()

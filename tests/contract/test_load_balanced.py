@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import operator
 import os
 import signal
@@ -15,13 +16,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsactors import Client, CompositeError, Dependency, DirectView, LoadBalancedView, Reference, depend, require
-from nsactors.core.messages import Capability
-from nsactors.core.scheduling import TaskState
+from nsactors import (
+    Client,
+    CompositeError,
+    Dependency,
+    DirectView,
+    LoadBalancedView,
+    Reference,
+    SchedulingPolicy,
+    depend,
+    require,
+)
 from nsactors.errors import (
     CapabilityError,
     ClientClosed,
     ImpossibleDependency,
+    InvalidArgument,
     InvalidDependency,
     NoSuchEngine,
     RemoteError,
@@ -32,8 +42,10 @@ from nsactors.errors import (
     UnknownFlag,
     UnmetDependency,
 )
+from nsactors.protocol.messages import Capability
+from nsactors.tasks.messages import TaskState
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 from tests.contract.conftest import ENGINES
-from tests.gates import TIMEOUT_S, Gate, wait_until
 
 Gates = Callable[[], Gate]
 
@@ -55,6 +67,7 @@ def test_a_task_runs_once_and_gives_one_value(lview: LoadBalancedView) -> None:
     assert lview.apply_async(dict, a=1).get(TIMEOUT_S) == {"a": 1}
 
 
+@pytest.mark.once
 def test_a_view_that_blocks_gives_values(lview: LoadBalancedView) -> None:
     lview.block = True
     assert lview.apply(abs, -1) == 1
@@ -90,7 +103,7 @@ def test_a_quick_item_need_not_wait_for_a_slow_one_that_was_sent_with_it(rc: Cli
 
 
 def test_quick_tasks_are_not_trapped_behind_slow_ones(lview: LoadBalancedView, gate: Gate) -> None:
-    """Those that were sent along with a slow one are taken back and run elsewhere."""
+    """Items that were sent along with a slow one are stolen and run elsewhere."""
     lview.map_sync(abs, range(1000))
     slow = lview.map_async(lambda x: gate.pass_through() if x == 0 else x, range(2000), chunksize=500)
     gate.wait_arrived()
@@ -156,8 +169,8 @@ def test_a_function_may_carry_much(lview: LoadBalancedView) -> None:
 
 def test_results_can_be_written_to_on_request(lview: LoadBalancedView) -> None:
     lview.set_flags(copy=True)
-    lview.apply_sync(lambda a: a.__setitem__(0, 1), np.zeros(100_000))
-    array = lview.apply_sync(np.zeros, 100_000)
+    lview.apply_sync(lambda a: a.__setitem__(0, 1), np.zeros(200_000))
+    array = lview.apply_sync(np.zeros, 200_000)
     array[0] = 1
 
 
@@ -197,23 +210,27 @@ def test_metadata_tell_where_and_when_a_task_ran(lview: LoadBalancedView) -> Non
 # Maps.
 
 
+@pytest.mark.sampled("chunksize", "length")
 @pytest.mark.parametrize("chunksize", [None, 1, 7])
 @pytest.mark.parametrize("length", [0, 1, 5, 1000])
 def test_a_map_equals_the_serial_one(lview: LoadBalancedView, length: int, chunksize: int | None) -> None:
     assert lview.map_sync(lambda x: x * x, range(length), chunksize=chunksize) == [x * x for x in range(length)]
 
 
+@pytest.mark.once
 def test_a_map_takes_any_iterables_and_stops_at_the_shortest(lview: LoadBalancedView) -> None:
     assert lview.map_sync(operator.add, {1: 0, 2: 0}, iter([10, 20, 30])) == [11, 22]
     assert lview.map_sync(operator.mul, np.arange(3), [1, 2, 3]) == [0, 2, 6]
     assert lview.map_sync(str.upper, "abc") == ["A", "B", "C"]
 
 
+@pytest.mark.once
 def test_a_map_needs_a_sequence(lview: LoadBalancedView) -> None:
     with pytest.raises(TypeError, match="sequence"):
         lview.map(abs)
 
 
+@pytest.mark.once
 def test_items_of_an_ordered_map_come_in_order_while_others_run(lview: LoadBalancedView, gates: Gates) -> None:
     first, last = gates(), gates()
     calls = [first.pass_through, abs, last.pass_through]
@@ -227,6 +244,7 @@ def test_items_of_an_ordered_map_come_in_order_while_others_run(lview: LoadBalan
     assert list(items) == ["passed"]
 
 
+@pytest.mark.once
 def test_items_of_an_unordered_map_come_as_they_end(lview: LoadBalancedView, gate: Gate) -> None:
     work = [gate.pass_through, lambda: 1, lambda: 2]
     items = iter(lview.map_async(lambda f: f(), work, ordered=False, chunksize=1))
@@ -235,6 +253,7 @@ def test_items_of_an_unordered_map_come_as_they_end(lview: LoadBalancedView, gat
     assert list(items) == ["passed"]
 
 
+@pytest.mark.once
 def test_failing_items_are_told_together_and_spare_the_others(lview: LoadBalancedView) -> None:
     result = lview.map_async(lambda x: 1 // (x % 3), range(9))
     with pytest.raises(CompositeError, match="3 of 9 items") as caught:
@@ -244,6 +263,7 @@ def test_failing_items_are_told_together_and_spare_the_others(lview: LoadBalance
     assert [value if isinstance(value, int) else None for value in values] == [None, 1, 0] * 3
 
 
+@pytest.mark.once
 def test_iterating_raises_where_an_item_failed(lview: LoadBalancedView) -> None:
     items = iter(lview.map_async(lambda x: 1 // (x - 2), range(5)))
     assert [next(items), next(items)] == [-1, -1]
@@ -251,6 +271,7 @@ def test_iterating_raises_where_an_item_failed(lview: LoadBalancedView) -> None:
         next(items)
 
 
+@pytest.mark.once
 def test_a_result_of_a_map_counts_items(lview: LoadBalancedView, gate: Gate) -> None:
     result = lview.map_async(lambda x: gate.pass_through() if x == 9 else x, range(10), chunksize=1)
     wait_until(lambda: result.progress >= ENGINES)
@@ -272,6 +293,7 @@ def test_maps_are_balanced_by_default(lview: LoadBalancedView, gates: Gates) -> 
     assert result.get(TIMEOUT_S)[-ENGINES:] == ["passed"] * ENGINES
 
 
+@pytest.mark.once
 def test_an_imap_goes_on_while_its_input_does_and_pulls_no_more_than_may_be_outstanding(
     lview: LoadBalancedView,
 ) -> None:
@@ -290,6 +312,7 @@ def test_an_imap_goes_on_while_its_input_does_and_pulls_no_more_than_may_be_outs
     results.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("ordered", [True, False])
 def test_an_imap_equals_the_serial_one(lview: LoadBalancedView, ordered: bool) -> None:
     results = list(lview.imap(lambda x: x * x, range(50), ordered=ordered))
@@ -306,6 +329,7 @@ def test_an_imap_that_is_left_takes_back_what_has_not_begun(lview: LoadBalancedV
     assert lview.client.tasks() == []
 
 
+@pytest.mark.once
 def test_an_imap_raises_after_the_results_of_what_came_before(lview: LoadBalancedView) -> None:
     results = lview.imap(lambda x: 1 // (x - 3), range(10))
     assert [next(results) for _ in range(3)] == [-1, -1, -1]
@@ -340,6 +364,7 @@ def test_a_task_follows_another_to_its_engine(lview: LoadBalancedView) -> None:
         assert follower.engine_id == leader.engine_id
 
 
+@pytest.mark.once
 def test_dependencies_count_the_ends_that_they_name(lview: LoadBalancedView) -> None:
     failed = lview.apply_async(fail)
     with lview.temp_flags(after=Dependency(failed, success=False, failure=True)):
@@ -349,6 +374,7 @@ def test_dependencies_count_the_ends_that_they_name(lview: LoadBalancedView) -> 
     assert isinstance(failed.exception(), ValueError)
 
 
+@pytest.mark.once
 def test_impossible_dependencies_raise(lview: LoadBalancedView) -> None:
     failed = lview.apply_async(fail)
     with lview.temp_flags(after=failed), pytest.raises(ImpossibleDependency, match="failed"):
@@ -356,12 +382,14 @@ def test_impossible_dependencies_raise(lview: LoadBalancedView) -> None:
     assert isinstance(failed.exception(), ValueError)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("nonsense", [1.5, ["somebody:7"], [abs], "7"])
 def test_what_is_no_task_cannot_be_depended_on(lview: LoadBalancedView, nonsense: Any) -> None:
     with pytest.raises(InvalidDependency):
         lview.set_flags(after=nonsense)
 
 
+@pytest.mark.once
 def test_a_result_that_nobody_holds_can_be_depended_on_at_once(lview: LoadBalancedView) -> None:
     for _ in range(300):
         with lview.temp_flags(after=lview.apply_async(abs, 1)):
@@ -381,6 +409,7 @@ def test_tasks_keep_to_their_targets(rc: Client) -> None:
         rc.load_balanced_view([99])
 
 
+@pytest.mark.once
 def test_functions_run_only_where_their_condition_holds(rc: Client, lview: LoadBalancedView) -> None:
     rc[:].push({"has_licence": False})
     rc[2].push({"has_licence": True})
@@ -391,6 +420,7 @@ def test_functions_run_only_where_their_condition_holds(rc: Client, lview: LoadB
     assert mapped.get(TIMEOUT_S) == [1, 2]
 
 
+@pytest.mark.once
 def test_a_condition_that_no_engine_meets_is_impossible(lview: LoadBalancedView) -> None:
     def nowhere() -> None:
         raise UnmetDependency("a licence")
@@ -409,6 +439,7 @@ def test_required_modules_and_values_are_among_the_globals(
     assert lview.apply_sync(needing, 2) == pytest.approx(2)
 
 
+@pytest.mark.once
 def test_urgent_tasks_go_first(lview: LoadBalancedView, gate: Gate) -> None:
     one = lview.with_flags(targets=[0])
     blocker = one.apply_async(gate.pass_through)
@@ -422,6 +453,53 @@ def test_urgent_tasks_go_first(lview: LoadBalancedView, gate: Gate) -> None:
     assert urgent.started <= min(result.started for result in usual)
 
 
+@pytest.mark.once
+def test_a_policy_orders_tasks_and_chooses_their_engine(rc: Client, gate: Gate) -> None:
+    offered: list[list[int]] = []
+
+    class LastFirstOnTheHighest:
+        def priority(self, task: Any) -> float:
+            return float(task.number)
+
+        def choose_engine(self, task: Any, engines: Any) -> int:
+            offered.append([engine.engine_id for engine in engines])
+            return max(offered[-1])
+
+    policy = LastFirstOnTheHighest()
+    one = rc.load_balanced_view([0], policy=policy)
+    blocker = one.apply_async(gate.pass_through)
+    gate.wait_arrived()
+    waiting = [one.apply_async(abs, -n) for n in range(4)]
+    gate.open()
+    blocker.get(TIMEOUT_S)
+    for result in waiting:
+        result.get(TIMEOUT_S)
+    assert sorted(waiting, key=lambda result: result.started) == waiting[::-1]
+    every = rc.load_balanced_view(policy=policy)
+    result = every.apply_async(abs, -1)
+    result.get(TIMEOUT_S)
+    assert result.engine_id == max(offered[-1])  # an engine may still be said to work for the client of another test
+
+
+@pytest.mark.once
+def test_a_policy_that_fails_harms_no_task(rc: Client) -> None:
+    class Broken:
+        def choose_engine(self, task: Any, engines: Any) -> int:
+            raise SystemExit(3)
+
+    view = rc.load_balanced_view(policy=Broken())
+    assert view.map(abs, [-1, 2, -3]).get(TIMEOUT_S) == [1, 2, 3]
+    assert view.apply_async(abs, -4).get(TIMEOUT_S) == 4
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("policy", [7, "fair", object(), SchedulingPolicy])
+def test_what_is_no_policy_is_refused(rc: Client, policy: Any) -> None:
+    with pytest.raises(InvalidArgument, match="a method priority\\(\\) or choose_engine\\(\\)"):
+        rc.load_balanced_view(policy=policy)
+
+
+@pytest.mark.once
 def test_an_unknown_flag_is_refused(lview: LoadBalancedView) -> None:
     with pytest.raises(UnknownFlag, match="retries"):
         lview.set_flags(retires=3)
@@ -430,6 +508,7 @@ def test_an_unknown_flag_is_refused(lview: LoadBalancedView) -> None:
 # What goes wrong.
 
 
+@pytest.mark.once
 def test_a_task_is_tried_again_on_other_engines_as_long_as_there_are_any(lview: LoadBalancedView) -> None:
     with lview.temp_flags(retries=ENGINES - 1):
         result = lview.apply_async(fail)
@@ -489,11 +568,22 @@ def test_running_tasks_are_interrupted_one_item_at_a_time(rc: Client, gates: Gat
 @pytest.mark.needs(Capability.SIGNALS)
 def test_a_task_that_runs_too_long_is_interrupted(rc: Client, gate: Gate) -> None:
     lview = rc.load_balanced_view(time_limit=0.1)
-    with pytest.raises(TimeLimitExceeded, match=r"0\.1 s"):
+    with pytest.raises(TimeLimitExceeded, match=r"0\.1 s: allow more time with time_limit=\.\.\."):
         lview.apply_sync(gate.pass_through)
     gate.open()
     lview.set_flags(time_limit=TIMEOUT_S)  # the machine may pause for longer than that
     assert lview.map_sync(abs, [-1, -2]) == [1, 2]
+
+
+@pytest.mark.needs(Capability.SIGNALS)
+def test_a_task_that_catches_the_interrupt_of_its_time_limit_fails_by_it_all_the_same(rc: Client, gate: Gate) -> None:
+    def catch(pass_through: Callable[[], str]) -> str:
+        with contextlib.suppress(KeyboardInterrupt):
+            pass_through()
+        return "went on"
+
+    with pytest.raises(TimeLimitExceeded, match=r"against a time limit of 0\.5 s, for it caught the interrupt"):
+        rc.load_balanced_view(time_limit=0.5).apply_sync(catch, gate.pass_through)
 
 
 def test_a_time_limit_needs_interrupts(rc: Client, transport: Any) -> None:
@@ -569,6 +659,7 @@ def test_a_failing_task_that_nobody_asks_for_is_told(connect: Callable[..., Clie
 # Results, and what is known of tasks.
 
 
+@pytest.mark.once
 def test_results_are_futures(lview: LoadBalancedView) -> None:
     results = [lview.apply_async(abs, -number) for number in range(50)]
     done, pending = concurrent.futures.wait(results, TIMEOUT_S)
@@ -581,6 +672,7 @@ async def _await(result: Any) -> Any:
     return await result
 
 
+@pytest.mark.once
 def test_results_can_be_awaited(lview: LoadBalancedView) -> None:
     import asyncio
 
@@ -605,6 +697,7 @@ def test_tasks_that_have_not_ended_are_listed(rc: Client, lview: LoadBalancedVie
     assert rc.tasks() == []
 
 
+@pytest.mark.once
 def test_views_share_the_engines(rc: Client, gate: Gate) -> None:
     one, other = rc.load_balanced_view(), rc.load_balanced_view()
     held = [view.apply_async(gate.pass_through) for view in (one, other) * (ENGINES // 2)]
@@ -614,6 +707,7 @@ def test_views_share_the_engines(rc: Client, gate: Gate) -> None:
     assert all(result.get(TIMEOUT_S) for result in held)
 
 
+@pytest.mark.once
 def test_decorated_functions_run_as_tasks(lview: LoadBalancedView) -> None:
     @lview.remote(block=True)
     def double(x: int) -> int:

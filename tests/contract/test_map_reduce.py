@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +17,11 @@ import numpy as np
 import pytest
 
 from nsactors import Client, Cluster, RemoteValue
-from nsactors.core.messages import Capability
-from nsactors.errors import ObjectLost
+from nsactors.errors import InvalidKey, ObjectLost
 from nsactors.models.inputs import chunks, names, text_files, text_lines
 from nsactors.models.map_reduce import MapReduce, Step, hash_partitioner, increment
-from tests.gates import wait_until
+from nsactors.protocol.messages import Capability
+from nsactors.testing import wait_until
 
 TEXT = ["the quick brown fox", "jumps over", "the lazy dog", "", "the end of the fox"]
 
@@ -61,6 +65,7 @@ def test_functions_typed_at_a_prompt_are_taken(rc: Client, from_main: Callable[[
     assert MapReduce(rc).run(["abba", "b"], Step(main.letters, main.add)).to_dict() == {"a": 2, "b": 3}
 
 
+@pytest.mark.once
 def test_the_keys_of_each_partition_come_in_increasing_order(rc: Client, text: list[str]) -> None:
     output = MapReduce(rc, partitions=3).run(text, Step(words, listed))
     parts = [[key for key, _ in output.partition(index)] for index in range(3)]
@@ -73,6 +78,7 @@ def test_the_values_of_a_key_come_in_the_order_of_the_input(rc: Client) -> None:
     assert output.to_dict() == {rest: list(range(rest, 1000, 7)) for rest in range(7)}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("n", [1, 2, 4, 7])
 def test_the_output_does_not_depend_on_the_number_of_engines(n: int, text: list[str]) -> None:
     with Cluster(n=n, backend="local") as rc:
@@ -108,11 +114,13 @@ def test_between_two_steps_the_namespaces_are_free(rc: Client) -> None:
     assert all(isinstance(part, RemoteValue) for part in output.partitions)
 
 
+@pytest.mark.once
 def test_without_a_reducer_pairs_are_sorted_by_key(rc: Client) -> None:
     output = MapReduce(rc, partitions=1).run([3, 1, 2, 1], Step(lambda number: [(number, str(number))]))
     assert list(output) == [(1, "1"), (1, "1"), (2, "2"), (3, "3")]
 
 
+@pytest.mark.once
 def test_counters_are_counted_once(rc: Client) -> None:
     def counting(line: str) -> list[tuple[str, int]]:
         increment("empty", not line)
@@ -128,12 +136,14 @@ def test_counters_are_counted_once(rc: Client) -> None:
     }
 
 
+@pytest.mark.once
 def test_a_partitioner_of_ones_own_says_where_keys_go(rc: Client) -> None:
     step = Step(lambda number: [(number, 1)], add, partitioner=lambda key, partitions: key * partitions // 100)
     output = MapReduce(rc, partitions=4).run(range(100), step)
     assert [key for key, _ in output] == list(range(100))
 
 
+@pytest.mark.once
 def test_a_mapper_may_see_a_whole_split(rc: Client) -> None:
     step = Step(lambda lines: Counter(word for line in lines for word in line.split()).items(), add, by_split=True)
     assert MapReduce(rc).run(TEXT, step).to_dict() == ANSWER
@@ -163,11 +173,13 @@ def test_files_are_input(rc: Client, tmp_path: Path) -> None:
     assert MapReduce(rc).run(text_lines(tmp_path / "*.txt"), COUNT).to_dict() == ANSWER + Counter({"étage": 5})
 
 
+@pytest.mark.once
 def test_an_error_of_a_function_is_raised_here(rc: Client) -> None:
     with pytest.raises(ZeroDivisionError):
         MapReduce(rc).run([1, 0], Step(lambda number: [(1 / number, 1)], add))
 
 
+@pytest.mark.once
 def test_a_job_has_steps(rc: Client) -> None:
     with pytest.raises(TypeError, match="at least one step"):
         MapReduce(rc).run(TEXT)
@@ -231,3 +243,76 @@ def test_engines_that_are_killed_midway_change_nothing(
     output = MapReduce(rc.load_balanced_view(add_engines(3)), partitions=5).run(text, Step(fatal_words, fatal_list))
     assert [output.partition(index) for index in range(5)] == expected_partitions(text)
     assert {path.name for path in tmp_path.iterdir()} == {"mapping", "reducing"}
+
+
+def one_each(key: Any) -> list[tuple[Any, int]]:
+    return [(key, 1)]
+
+
+@pytest.mark.sampled("partitions", "combiner")
+@pytest.mark.parametrize("combiner", [None, add])
+@pytest.mark.parametrize("partitions", [1, 3, 8])
+def test_equal_sets_are_one_key_wherever_they_were_made(rc: Client, partitions: int, combiner: Any) -> None:
+    pairs = [frozenset(pair) for pair in itertools.combinations(["a", "b", "c", "d", "e"], 2)]
+    output = MapReduce(rc, partitions).run(pairs * 9, Step(one_each, add, combiner=combiner))
+    assert Counter(dict(output)) == dict.fromkeys(pairs, 9)
+    assert len(list(output)) == 10
+
+
+@pytest.mark.once
+def test_equal_keys_of_several_types_are_one_key(rc: Client) -> None:
+    noon = datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.UTC)
+    zones = [datetime.timezone(datetime.timedelta(hours=hours)) for hours in range(-6, 6)]
+    keys = [1, 1.0, True, Decimal(1), Fraction(1), np.int64(1), 0.0, -0.0, float("nan"), np.float64("nan")]
+    keys += [("k", 2), ("k", 2.0), *(noon.astimezone(zone) for zone in zones)]
+    output = dict(MapReduce(rc).run(keys, Step(one_each, add, combiner=add)))
+    assert [output.pop(key) for key in (1, 0, ("k", 2), noon)] == [6, 2, 2, 12]
+    assert [(str(key), count) for key, count in output.items()] == [("nan", 2)]
+
+
+@pytest.mark.once
+def test_keys_that_python_does_not_order_have_one_order(rc: Client) -> None:
+    keys: list[Any] = [
+        None,
+        2,
+        "b",
+        ("a", 1),
+        frozenset("ab"),
+        frozenset("c"),
+        b"x",
+        1.5,
+        "a",
+        float("nan"),
+        ("a", "b"),
+    ]
+    runs = [list(MapReduce(rc, 1).run(generator, Step(one_each))) for generator in (keys, keys[::-1])]
+    assert str(runs[0]) == str(runs[1])
+    assert [key for key, _ in runs[0]][:4] == [1.5, 2, "a", "b"]
+
+
+@pytest.mark.once
+def test_a_key_that_other_processes_could_not_tell_is_refused_by_name(rc: Client) -> None:
+    with pytest.raises(
+        InvalidKey, match=r"object cannot be a key: it has no hash that is the same in every process.*tuple"
+    ):
+        MapReduce(rc).run(range(3), Step(lambda number: [(object(), number)], add))
+
+
+@pytest.mark.once
+def test_keys_of_any_class_are_told_apart_by_it_where_a_partitioner_places_them(rc: Client) -> None:
+    class Folded:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Folded) and self.text.lower() == other.text.lower()
+
+        def __hash__(self) -> int:
+            return hash(self.text.lower())
+
+        def __lt__(self, other: Any) -> bool:
+            return bool(self.text.lower() < other.text.lower())
+
+    step = Step(lambda word: [(Folded(word), 1)], add, partitioner=lambda key, count: len(key.text) % count)
+    output = list(MapReduce(rc).run(["b", "a", "A", "B", "a"], step))
+    assert [(key.text.lower(), count) for key, count in output] == [("a", 3), ("b", 2)]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from nsactors import Client, DirectView, Reference
-from nsactors.core import carried
-from nsactors.core.messages import Capability
 from nsactors.errors import LargeCaptureWarning, NoSuchEngine
-from tests.gates import Gate, wait_until
+from nsactors.protocol.messages import Capability
+from nsactors.session import carried_data
+from nsactors.testing import Gate, wait_until
 
 ITEMS = 1_000_000
 NBYTES = 8 * ITEMS
@@ -22,7 +22,7 @@ NBYTES = 8 * ITEMS
 
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carried, "LIMIT_BYTES", NBYTES // 2)
+    monkeypatch.setattr(carried_data, "LIMIT_BYTES", NBYTES // 2)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_large_argument_is_told_and_a_pushed_one_is_not(dv: DirectView) -> Non
 
 @pytest.mark.usefixtures("low_limit")
 def test_a_large_global_of_a_map_is_told_and_its_sequence_is_not(dv: DirectView, simulate: Any) -> None:
-    dv.map(abs, np.ones(ITEMS))
+    dv.map(len, np.ones((4, ITEMS // 4)))
     with pytest.warns(LargeCaptureWarning, match="the global `table`"):
         assert dv.map(simulate, range(4)) == [1.0] * 4
 
@@ -109,7 +109,7 @@ def test_a_busy_engine_answers(rc: Client, gate: Gate) -> None:
 
 @pytest.mark.needs(Capability.PROCESS)
 def test_an_engine_whose_interpreter_is_held_is_named(rc: Client, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nsactors.client.memory.ANSWER_WAIT_S", 0.5)
+    monkeypatch.setattr("nsactors.session.memory.REPLY_WAIT_S", 0.5)
     rc[0].apply_async(gate.pass_holding_gil)
     gate.wait_arrived()
     seen = []

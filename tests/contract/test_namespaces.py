@@ -9,7 +9,7 @@ import pytest
 
 from nsactors import Client, DirectView
 from nsactors.errors import InvalidName
-from tests.gates import TIMEOUT_S, Gate
+from nsactors.testing import TIMEOUT_S, Gate
 
 
 def test_a_name_bound_on_one_engine_is_unknown_on_another(rc: Client) -> None:
@@ -18,6 +18,7 @@ def test_a_name_bound_on_one_engine_is_unknown_on_another(rc: Client) -> None:
         rc[1].pull("x", block=True)
 
 
+@pytest.mark.once
 def test_a_name_bound_by_a_cell_on_one_engine_is_unknown_to_a_cell_on_another(rc: Client) -> None:
     rc[0].execute("x = 1", block=True)
     with pytest.raises(NameError, match="x"):
@@ -95,11 +96,13 @@ def test_a_file_of_the_client_is_run_on_every_engine(dv: DirectView, tmp_path: P
     assert dv["y"] == [42] * 4
 
 
+@pytest.mark.once
 def test_running_a_file_that_is_not_there_raises_before_anything_is_sent(dv: DirectView, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         dv.run(tmp_path / "missing.py")
 
 
+@pytest.mark.once
 def test_clearing_removes_the_names_of_the_chosen_engines_only(rc: Client) -> None:
     rc["x"] = 1
     rc.clear(targets=[0, 1], block=True)
@@ -108,6 +111,7 @@ def test_clearing_removes_the_names_of_the_chosen_engines_only(rc: Client) -> No
         rc[0].pull("x", block=True)
 
 
+@pytest.mark.once
 def test_a_cleared_engine_works_on(rc: Client) -> None:
     rc[0].execute("x = 1", block=True)
     rc[0].clear(block=True)
@@ -115,6 +119,7 @@ def test_a_cleared_engine_works_on(rc: Client) -> None:
     assert rc[0].get("x") == 120
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["a b", "1a", "", "class", "a.b", 3])
 def test_pushing_under_what_is_no_name_raises_at_the_call(dv: DirectView, name: object) -> None:
     with pytest.raises(InvalidName):
@@ -123,17 +128,20 @@ def test_pushing_under_what_is_no_name_raises_at_the_call(dv: DirectView, name: 
         dv.pull("good", targets=0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["a b", "", "x =", 3])
 def test_pulling_what_is_no_expression_raises_at_the_call(dv: DirectView, name: object) -> None:
     with pytest.raises(InvalidName):
         dv.pull([name])
 
 
+@pytest.mark.once
 def test_an_expression_can_be_pulled(dv: DirectView) -> None:
     dv["a"] = [3, 1, 2]
     assert dv.pull("sorted(a)[0] + len(a)") == [4] * 4
 
 
+@pytest.mark.once
 def test_several_names_are_pulled_as_a_list_for_each_engine(dv: DirectView) -> None:
     dv.push({"a": 1, "b": 2})
     assert dv.pull(["a", "b"]) == [[1, 2]] * 4
@@ -145,6 +153,7 @@ def test_pulling_a_missing_name_raises_name_error_with_the_name(rc: Client) -> N
     assert caught.value.name == "nowhere"
 
 
+@pytest.mark.once
 def test_pushing_what_is_no_dictionary_raises_at_the_call(dv: DirectView) -> None:
     with pytest.raises(TypeError, match="dictionary"):
         dv.push(["x"])

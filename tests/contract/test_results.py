@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nsactors import AsyncResult, Client, Cluster, CompositeError
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 
 def test_a_result_is_a_future_of_the_standard_library(rc: Client) -> None:
@@ -21,6 +21,7 @@ def test_a_result_is_a_future_of_the_standard_library(rc: Client) -> None:
     assert future.result(TIMEOUT_S) == 1
 
 
+@pytest.mark.once
 def test_results_can_be_waited_for_as_any_future(rc: Client) -> None:
     futures = [rc[i].apply_async(abs, -i) for i in rc.ids]
     done, pending = concurrent.futures.wait(futures, TIMEOUT_S)
@@ -43,6 +44,7 @@ def test_a_callback_is_called_with_the_finished_result(rc: Client) -> None:
     assert called.result(TIMEOUT_S) is future
 
 
+@pytest.mark.once
 def test_a_callback_may_ask_for_the_value_and_submit_more(rc: Client) -> None:
     more: concurrent.futures.Future[AsyncResult] = concurrent.futures.Future()
     rc[0].apply_async(abs, -1).add_done_callback(lambda f: more.set_result(rc[0].apply_async(abs, f.result() - 5)))
@@ -56,6 +58,7 @@ def test_a_result_can_be_awaited(rc: Client) -> None:
     assert asyncio.run(asyncio.wait_for(main(), TIMEOUT_S)) == [1] * 4
 
 
+@pytest.mark.once
 def test_awaiting_a_failed_result_raises_what_it_raised(rc: Client) -> None:
     async def main() -> None:
         with pytest.raises(ZeroDivisionError):
@@ -64,6 +67,7 @@ def test_awaiting_a_failed_result_raises_what_it_raised(rc: Client) -> None:
     asyncio.run(asyncio.wait_for(main(), TIMEOUT_S))
 
 
+@pytest.mark.once
 def test_many_results_are_awaited_at_once(rc: Client) -> None:
     async def main() -> list[int]:
         return await asyncio.gather(*(rc[i].apply_async(abs, -i) for i in rc.ids))
@@ -99,6 +103,7 @@ def test_a_result_that_is_not_there_in_time_raises_the_built_in_timeout_error(rc
     assert result.get(TIMEOUT_S) == ["passed"] * 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("method", ["result", "exception"])
 def test_the_methods_of_futures_time_out_too(rc: Client, gate: Gate, method: str) -> None:
     result = rc[0].apply_async(gate.pass_through)
@@ -106,6 +111,7 @@ def test_the_methods_of_futures_time_out_too(rc: Client, gate: Gate, method: str
         getattr(result, method)(timeout=0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("method", ["result", "exception"])
 def test_the_methods_of_futures_wait_on_when_one_engine_has_failed(
     rc: Client, gates: Callable[[], Gate], method: str
@@ -121,6 +127,7 @@ def test_the_methods_of_futures_wait_on_when_one_engine_has_failed(
         assert isinstance(waiting.exception(TIMEOUT_S) or waiting.result(), CompositeError)
 
 
+@pytest.mark.once
 def test_waiting_says_whether_the_result_is_there(rc: Client, gate: Gate) -> None:
     result = rc[0].apply_async(gate.pass_through)
     gate.wait_arrived()
@@ -138,22 +145,26 @@ def test_waiting_for_the_first_gives_the_parts_that_are_done(rc: Client, gate: G
     assert ([part.engine_id for part in done], len(pending)) == ([0], 2)
 
 
+@pytest.mark.once
 def test_a_result_that_is_not_done_is_neither_successful_nor_not(rc: Client, gate: Gate) -> None:
     result = rc[0].apply_async(gate.pass_through)
     with pytest.raises(RuntimeError, match="not done"):
         result.successful()
 
 
+@pytest.mark.once
 def test_a_failed_result_is_not_successful(rc: Client) -> None:
     result = rc[0].execute("1/0")
     assert result.wait(TIMEOUT_S)
     assert not result.successful()
 
 
+@pytest.mark.once
 def test_a_failed_result_gives_its_exception(rc: Client) -> None:
     assert isinstance(rc[0].execute("1/0").exception(TIMEOUT_S), ZeroDivisionError)
 
 
+@pytest.mark.once
 def test_r_is_the_value(rc: Client) -> None:
     assert rc[0].apply_async(abs, -1).r == 1
 
@@ -163,10 +174,12 @@ def test_values_come_by_engine_id(rc: Client) -> None:
     assert (result.get_dict(TIMEOUT_S), result.result_dict) == ({3: 1, 1: 1}, {3: 1, 1: 1})
 
 
+@pytest.mark.once
 def test_a_result_has_the_length_of_its_engines(rc: Client) -> None:
     assert len(rc[:3].apply_async(abs, 1)) == 3
 
 
+@pytest.mark.once
 def test_values_are_indexed_once_they_are_there(rc: Client, gate: Gate) -> None:
     result = rc[:].apply_async(gate.pass_through)
     with pytest.raises(TimeoutError):
@@ -186,20 +199,24 @@ def test_values_are_iterated_as_they_come(rc: Client, gate: Gate) -> None:
     assert list(values) == ["passed"]
 
 
+@pytest.mark.once
 def test_a_single_value_cannot_be_iterated(rc: Client) -> None:
     with pytest.raises(TypeError, match="one value"):
         iter(rc[0].apply_async(abs, 1))
 
 
+@pytest.mark.once
 def test_results_are_joined_into_one(rc: Client) -> None:
     joined = AsyncResult.join(rc[0].apply_async(abs, -1), rc[1:3].apply_async(abs, -2))
     assert joined.get(TIMEOUT_S) == [1, 2, 2]
 
 
+@pytest.mark.once
 def test_a_result_is_split_by_engine(rc: Client) -> None:
     assert [part.get(TIMEOUT_S) for part in rc[:].apply_async(abs, -1).split()] == [1] * 4
 
 
+@pytest.mark.once
 def test_the_metadata_have_the_keys_that_ipyparallel_users_know(rc: Client) -> None:
     result = rc[0].execute("print(1)", silent=False)
     result.get(TIMEOUT_S)
@@ -217,6 +234,7 @@ def test_the_times_of_a_call_are_in_order_and_aware(rc: Client) -> None:
     assert all(isinstance(time, datetime.datetime) and time.tzinfo for time in times)
 
 
+@pytest.mark.once
 def test_metadata_are_attributes_of_the_result(rc: Client) -> None:
     single, many = rc[2].apply_async(abs, -1), rc[:2].apply_async(abs, -1)
     single.get(TIMEOUT_S)
@@ -224,6 +242,7 @@ def test_metadata_are_attributes_of_the_result(rc: Client) -> None:
     assert (single.engine_id, single.status, many.engine_id, many.status) == (2, "ok", [0, 1], ["ok", "ok"])
 
 
+@pytest.mark.once
 def test_an_unknown_attribute_of_a_result_is_an_attribute_error(rc: Client) -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         rc[0].apply_async(abs, -1).nonsense  # noqa: B018
@@ -235,6 +254,7 @@ def test_metadata_can_be_read_while_the_call_runs(rc: Client, gate: Gate) -> Non
     assert (result.status, result.completed) == ("pending", None)
 
 
+@pytest.mark.once
 def test_a_call_knows_how_long_it_took(rc: Client) -> None:
     result = rc[:].apply_async(abs, -1)
     result.get(TIMEOUT_S)
@@ -242,6 +262,7 @@ def test_a_call_knows_how_long_it_took(rc: Client) -> None:
     assert 0 <= result.serial_time < 4 * TIMEOUT_S
 
 
+@pytest.mark.once
 def test_there_is_no_wall_time_before_the_end(rc: Client, gate: Gate) -> None:
     result = rc[0].apply_async(gate.pass_through)
     assert result.elapsed >= 0
@@ -249,6 +270,7 @@ def test_there_is_no_wall_time_before_the_end(rc: Client, gate: Gate) -> None:
         result.wall_time  # noqa: B018
 
 
+@pytest.mark.once
 def test_progress_counts_the_engines_that_have_answered(rc: Client, gate: Gate) -> None:
     rc[0].push({"f": int}, block=True)
     rc[1].push({"f": gate.pass_through}, block=True)
@@ -261,6 +283,7 @@ def test_progress_counts_the_engines_that_have_answered(rc: Client, gate: Gate) 
     assert result.progress == 2
 
 
+@pytest.mark.once
 def test_a_result_shows_its_state(rc: Client) -> None:
     finished, failed = rc[0].apply_async(abs, -1), rc[0].execute("1/0")
     assert finished.wait(TIMEOUT_S)
@@ -294,6 +317,7 @@ def test_waiting_for_everything_waits_for_every_call(rc: Client, gate: Gate) -> 
     assert all(result.done() for result in results)
 
 
+@pytest.mark.once
 def test_waiting_for_chosen_results_waits_for_them_alone(rc: Client, gate: Gate) -> None:
     held, quick = rc[0].apply_async(gate.pass_through), rc[1].apply_async(abs, -1)
     assert rc.wait([quick], timeout=TIMEOUT_S)

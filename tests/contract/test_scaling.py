@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nsactors import Client, Cluster
-from nsactors.core.messages import Capability
 from nsactors.errors import EngineLost, NoSuchEngine, RemoteError
-from tests.gates import TIMEOUT_S, Gate, wait_until
+from nsactors.protocol.messages import Capability
+from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 AddEngines = Callable[[int], list[int]]
 
@@ -32,6 +35,7 @@ def here(item: int = 0) -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
 
 
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_a_cluster_is_scaled_up_and_down(own_cluster: Callable[..., Cluster]) -> None:
     cluster = own_cluster(1)
     rc = cluster.start_and_connect_sync()
@@ -42,6 +46,7 @@ def test_a_cluster_is_scaled_up_and_down(own_cluster: Callable[..., Cluster]) ->
     assert cluster.scale(2) == [0, 1]
 
 
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_engines_that_have_not_joined_yet_are_counted(own_cluster: Callable[..., Cluster]) -> None:
     cluster = own_cluster(0)
     rc = cluster.start_and_connect_sync()
@@ -50,6 +55,8 @@ def test_engines_that_have_not_joined_yet_are_counted(own_cluster: Callable[...,
     assert rc.ids == [0]
 
 
+@pytest.mark.once
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_scaling_has_forms_for_event_loops(own_cluster: Callable[..., Cluster]) -> None:
     cluster = own_cluster(1)
     rc = cluster.start_and_connect_sync()
@@ -64,14 +71,16 @@ def test_scaling_has_forms_for_event_loops(own_cluster: Callable[..., Cluster]) 
     assert asyncio.run(scale()) == [[1], [0, 1, 2], [0, 1]]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("n", [-1, 2.5, "4", True])
 def test_a_number_of_engines_that_cannot_be_is_refused(cluster: Cluster, rc: Client, n: Any) -> None:
     for method in (cluster.scale, cluster.start_engines):
-        with pytest.raises((ValueError, TypeError), match="how many"):
+        with pytest.raises((ValueError, TypeError), match="takes n as a whole number, 0 or more, not"):
             method(n)
     assert rc.ids == [0, 1, 2, 3]
 
 
+@pytest.mark.once
 def test_stopping_an_engine_that_there_is_not_stops_none(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
     (new,) = add_engines(1)
     with pytest.raises(NoSuchEngine):
@@ -79,6 +88,7 @@ def test_stopping_an_engine_that_there_is_not_stops_none(cluster: Cluster, rc: C
     assert new in rc.ids
 
 
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_an_idle_engine_that_is_stopped_is_gone(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
     (new,) = add_engines(1)
     gone = []
@@ -88,6 +98,7 @@ def test_an_idle_engine_that_is_stopped_is_gone(cluster: Cluster, rc: Client, ad
     assert rc.ids == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_a_busy_engine_finishes_what_it_has_been_asked_to_do(
     rc: Client, add_engines: AddEngines, gate: Gate, stop: Callable[..., Future[None]]
 ) -> None:
@@ -102,6 +113,7 @@ def test_a_busy_engine_finishes_what_it_has_been_asked_to_do(
     stopping.result(TIMEOUT_S)
 
 
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_what_another_client_has_asked_for_is_finished_too(
     connect: Callable[..., Client], rc: Client, add_engines: AddEngines, gate: Gate, stop: Callable[..., Future[None]]
 ) -> None:
@@ -174,6 +186,7 @@ def test_balanced_work_goes_on_while_an_engine_finishes_and_goes(
     assert results.get(TIMEOUT_S) == list(range(20_000))
 
 
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_an_engine_that_is_about_to_go_gets_no_more_balanced_work(
     rc: Client, add_engines: AddEngines, gate: Gate, stop: Callable[..., Future[None]]
 ) -> None:
@@ -190,6 +203,8 @@ def test_an_engine_that_is_about_to_go_gets_no_more_balanced_work(
     stopping.result(TIMEOUT_S)
 
 
+@pytest.mark.once
+@pytest.mark.usefixtures("nothing_on_its_way")
 def test_calls_to_all_look_up_the_engines_each_time(cluster: Cluster, rc: Client, add_engines: AddEngines) -> None:
     everyone = rc.direct_view("all")
     lengths = [len(everyone.apply_async(abs, -1).get(TIMEOUT_S))]
@@ -201,6 +216,37 @@ def test_calls_to_all_look_up_the_engines_each_time(cluster: Cluster, rc: Client
     assert lengths == [4, 6, 4]
 
 
+def test_a_new_engine_that_lacks_a_name_says_that_it_is_new_and_takes_no_more_than_one_task(
+    own_cluster: Callable[..., Cluster], from_main: Callable[[str], SimpleNamespace]
+) -> None:
+    cluster = own_cluster(2)
+    rc = cluster.start_and_connect_sync()
+    rc[:].push({"data": 5}, block=True)
+    cluster.restart_engines(1)
+    rc.wait_for_engines(2, TIMEOUT_S)
+    scale = from_main("def scale(x): return data * x").scale
+    lview = rc.load_balanced_view()
+    values = lview.map_async(scale, range(16), chunksize=2, return_exceptions=True).get(TIMEOUT_S)
+    failed = [x for x, value in enumerate(values) if isinstance(value, NameError)]
+    assert len(failed) <= 1
+    assert [value for x, value in enumerate(values) if x not in failed] == [5 * x for x in range(16) if x not in failed]
+    is_new = r"engine 1 restarted at \d\d:\d\d:\d\d with an empty namespace"
+    there = rc.load_balanced_view([1])
+    for call in (rc[1].apply_sync, there.apply_sync):
+        assert re.search(is_new, text_of_name_error(call, scale, 1))
+    assert "restarted at" not in text_of_name_error(rc[0].apply_sync, eval, "missing")
+    rc[1].push({"data": 5}, block=True)
+    assert lview.map_async(scale, range(16)).get(TIMEOUT_S) == [5 * x for x in range(16)]
+    assert there.apply_sync(scale, 2) == 10
+
+
+def text_of_name_error(call: Callable[..., Any], *args: Any) -> str:
+    with pytest.raises(NameError) as caught:
+        call(*args)
+    return "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.once
 def test_restarted_engines_begin_with_empty_namespaces(own_cluster: Callable[..., Cluster]) -> None:
     cluster = own_cluster(2)
     rc = cluster.start_and_connect_sync()

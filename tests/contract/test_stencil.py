@@ -29,6 +29,7 @@ def life(rows: Array) -> Array:
     return ((alive == 3) | ((alive == 4) & (rows[1:-1] == 1))).astype(np.int8)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("edge", [0.0, 2.5, None])
 def test_each_step_sees_the_rows_beyond_its_own(rc: Client, edge: float | None) -> None:
     array = np.random.default_rng(1).random((17, 3))
@@ -43,6 +44,7 @@ def test_each_step_sees_the_rows_beyond_its_own(rc: Client, edge: float | None) 
         field.close()
 
 
+@pytest.mark.once
 def test_a_wider_halo_reaches_further(dv: DirectView) -> None:
     field = Stencil(dv, np.arange(16.0), halo=2, edge=None)
     field.step(far)
@@ -59,6 +61,7 @@ def test_a_glider_goes_round_the_torus(dv: DirectView) -> None:
     assert np.array_equal(field.array(), board)
 
 
+@pytest.mark.once
 def test_the_rows_can_be_changed_between_steps(dv: DirectView) -> None:
     field = Stencil(dv, np.ones((8, 1)))
     dv.execute("band.rows = band.rows * 0")
@@ -66,11 +69,13 @@ def test_the_rows_can_be_changed_between_steps(dv: DirectView) -> None:
     assert field.array().sum() == 0
 
 
+@pytest.mark.once
 def test_too_few_rows_are_refused(dv: DirectView) -> None:
-    with pytest.raises(ValueError, match="3 rows are too few for 4 engines"):
+    with pytest.raises(ValueError, match="takes array as at least 4 rows, 1 for each of 4 engines"):
         Stencil(dv, np.ones(3))
 
 
+@pytest.mark.once
 def test_an_update_that_loses_rows_is_refused(dv: DirectView) -> None:
     with pytest.raises(CompositeError, match="4 of 4"):
         Stencil(dv, np.ones(8)).step(far)

@@ -10,6 +10,8 @@ import pytest
 from nsactors import Client, DirectView
 from nsactors.errors import InvalidTarget, NoEngines, NoSuchEngine, TargetError
 
+pytestmark = pytest.mark.once  # decided before anything is sent
+
 
 @pytest.fixture
 def numbered(rc: Client) -> Client:
@@ -53,6 +55,7 @@ def test_an_id_that_does_not_exist_raises_before_anything_is_sent(rc: Client, ta
         rc[0].pull("x", block=True)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("targets", [1.5, ["0"], [0, 0], b"all", object(), True])
 def test_what_cannot_name_engines_raises_at_the_call(rc: Client, targets: Any) -> None:
     with pytest.raises(InvalidTarget):

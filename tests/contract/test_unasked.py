@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from nsactors import Client, Cluster
-from tests.gates import TIMEOUT_S, Gate
+from nsactors.testing import TIMEOUT_S, Gate
 
 
 def test_a_failure_that_nobody_asked_for_is_reported_when_the_client_is_closed(connect: Callable[..., Client]) -> None:
@@ -23,6 +23,7 @@ def test_a_failure_that_nobody_asked_for_is_reported_when_the_client_is_closed(c
     assert all(part in told[0] for part in ("1 call failed", "ZeroDivisionError", "engine 1")), told[0]
 
 
+@pytest.mark.once
 def test_equal_failures_that_nobody_asked_for_are_reported_once(connect: Callable[..., Client]) -> None:
     told: list[str] = []
     client = connect(report=told.append)
@@ -31,6 +32,7 @@ def test_equal_failures_that_nobody_asked_for_are_reported_once(connect: Callabl
     assert (told[0].count("ZeroDivisionError"), "4 calls failed" in told[0]) == (1, True), told[0]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("ask", ["get", "result", "exception", "successful"])
 def test_a_failure_that_somebody_asked_for_is_not_reported(connect: Callable[..., Client], ask: str) -> None:
     told: list[str] = []
@@ -43,6 +45,7 @@ def test_a_failure_that_somebody_asked_for_is_not_reported(connect: Callable[...
     assert told == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ask", ["get", "result", "exception"])
 def test_a_failure_that_somebody_waited_for_is_not_reported(
     connect: Callable[..., Client], gate: Gate, ask: str
@@ -61,6 +64,7 @@ def test_a_failure_that_somebody_waited_for_is_not_reported(
     assert told == []
 
 
+@pytest.mark.once
 def test_a_failure_that_somebody_awaited_is_not_reported(connect: Callable[..., Client], gate: Gate) -> None:
     told: list[str] = []
     client = connect(report=told.append)
@@ -77,6 +81,7 @@ def test_a_failure_that_somebody_awaited_is_not_reported(connect: Callable[..., 
     assert told == []
 
 
+@pytest.mark.once
 def test_a_result_that_was_cancelled_is_not_reported(connect: Callable[..., Client], gate: Gate) -> None:
     told: list[str] = []
     client = connect(report=told.append)

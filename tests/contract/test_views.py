@@ -6,7 +6,9 @@ import pytest
 
 from nsactors import AsyncResult, Client, DirectView
 from nsactors.errors import NoSuchEngine, UnknownFlag
-from tests.gates import TIMEOUT_S, Gate
+from nsactors.testing import TIMEOUT_S, Gate
+
+pytestmark = pytest.mark.once  # decided before anything is sent
 
 
 def test_flags_are_set_and_the_view_is_returned(rc: Client) -> None:

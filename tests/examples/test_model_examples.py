@@ -12,7 +12,7 @@ from nsactors import Cluster, Reference
 MIDDLE = [(row + 300, column + 300) for row, column in life.R_PENTOMINO]
 
 
-@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("n", [2, *(pytest.param(n, marks=pytest.mark.full_size) for n in (1, 7))])
 def test_the_r_pentomino_has_116_cells_at_generation_1103(n: int) -> None:
     with Cluster(n=n, backend="local") as rc:
         rc[:].communicator()

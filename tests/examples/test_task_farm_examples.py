@@ -12,6 +12,7 @@ import pytest
 import nsactors
 from nsactors import Cluster
 
+SIZES = [1, 4, *(pytest.param(n, marks=pytest.mark.full_size) for n in (2, 7))]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 Run = Callable[..., tuple[int, str]]
@@ -40,7 +41,7 @@ def cluster() -> Iterator[Cluster]:
     cluster.stop_cluster_sync()
 
 
-@pytest.mark.parametrize("engines", [1, 2, 4, 7])
+@pytest.mark.parametrize("engines", SIZES)
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("queens", [4, 8]), ("pi_digits", [0, 1000]), ("option_prices", ["--paths", 3200])],

@@ -12,6 +12,7 @@ import pytest
 import nsactors
 from nsactors import Cluster
 
+SIZES = [1, 4, *(pytest.param(n, marks=pytest.mark.full_size) for n in (2, 7))]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 Run = Callable[..., tuple[int, str]]
@@ -30,13 +31,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
-@pytest.mark.parametrize("engines", [1, 2, 4, 7])
+@pytest.mark.parametrize("engines", SIZES)
 def test_programs_around_a_tuple_space_are_right_on_any_number_of_engines(run: Run, engines: int) -> None:
     status, text = run(EXAMPLES / "tuple_space.py", "--backend", "local", "--engines", engines)
     assert (status, text.count(": right")) == (0, 3), text
 
 
-@pytest.mark.parametrize("engines", [1, 2, 4, 7])
+@pytest.mark.parametrize("engines", [4, *(pytest.param(n, marks=pytest.mark.full_size) for n in (1, 2, 7))])
 def test_map_reduce_is_right_on_any_number_of_engines(run: Run, engines: int) -> None:
     options = ["--files", 60, "--decimals", 10_000, "--backend", "local", "--engines", engines]
     status, text = run(EXAMPLES / "map_reduce.py", *options)

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.gates import TIMEOUT_S, wait_until
+from nsactors.testing import TIMEOUT_S, wait_until
 
-__all__ = ["CHROMIUM", "CHROMIUM_DRIVER", "LONG_S", "Lab", "Seen", "open_lab"]
+__all__ = ["CHROMIUM", "CHROMIUM_DRIVER", "LONG_S", "Lab", "Seen", "open_browser", "open_lab"]
 
 LONG_S = 2 * TIMEOUT_S
 """For what starts a server, a browser or a cluster."""
@@ -90,7 +90,7 @@ def open_lab(notebook: Path) -> Iterator[Lab]:
     server = subprocess.Popen(_command(port, folder), env=_environment(folder), stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: _ask(f"{address}/api/status") is not None, LONG_S)
-        with _open_browser(folder) as browser:
+        with open_browser(folder) as browser:
             browser.get(f"{address}/doc/tree/{notebook.name}?token={_TOKEN}")
             wait_until(lambda: [kernel["execution_state"] for kernel in _kernels(address)] == ["idle"], LONG_S)
             wait_until(lambda: browser.find_elements("css selector", ".jp-CodeCell .jp-InputPrompt"), LONG_S)
@@ -103,7 +103,8 @@ def open_lab(notebook: Path) -> Iterator[Lab]:
 
 
 @contextmanager
-def _open_browser(folder: Path) -> Iterator[Any]:
+def open_browser(folder: Path) -> Iterator[Any]:
+    """Open a browser whose files are in a folder, and quit it at the end; it yields a Selenium driver."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 

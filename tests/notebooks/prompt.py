@@ -9,19 +9,28 @@ from pathlib import Path
 
 import pexpect
 
-from tests.gates import TIMEOUT_S, wait_until
+from nsactors.testing import TIMEOUT_S, wait_until
 
 __all__ = ["Prompt"]
 
+START_S = 3 * TIMEOUT_S
+"""A bound for a hang: a busy machine starts a prompt, and a cluster at it, within this time."""
+
 # Run by the session before its first cell. Equal lines of engines are shown once however far apart they come, and an
-# engine that is slow to answer is waited for: people would not, but machines have pauses.
+# engine that is slow to answer is waited for: people would not, but machines have pauses. Lines of progress, which only
+# a slow machine shows, would stand in front of other lines.
 _PATIENCE = """
 import functools
-from nsactors.magics import completion
-from nsactors.results.live import watching
-completion.ANSWER_S = 10.0
-watching.Merger = functools.partial(watching.Merger, hold_s=30.0)
-del functools, completion, watching
+from nsactors.client import client
+from nsactors.magics import completion, extension, scripts
+from nsactors.results.display import live as awaited, progress
+completion.ANSWER_S = extension.ANSWER_S = scripts.ANSWER_S = 10.0
+awaited.Merger = functools.partial(awaited.Merger, hold_s=30.0)
+client.SHOWN_AFTER_S = progress.AFTER_S = 1e6
+def without_progress(*args, live=extension.LiveOutput, **options):
+    return live(*args, **{**options, "progress_after_s": -1.0})
+extension.LiveOutput = without_progress
+del functools, client, completion, extension, scripts, awaited, progress, without_progress
 """
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|\r")
 
@@ -45,7 +54,7 @@ class Prompt:
             cwd=folder,
             env={**os.environ, **own},
             encoding="utf-8",
-            timeout=TIMEOUT_S,
+            timeout=START_S,
             dimensions=(40, 80),
             echo=False,
         )
@@ -66,7 +75,7 @@ class Prompt:
 
     def look_for(self, text: str) -> None:
         """Return when ``text`` has come, and leave it to whoever reads next."""
-        wait_until(lambda: text in self.child.buffer or self.look_on(0.1))
+        wait_until(lambda: text in self.child.buffer or self.look_on(0.1), START_S)
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""

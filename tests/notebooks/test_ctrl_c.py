@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.gates import TIMEOUT_S
+from nsactors.testing import TIMEOUT_S
 from tests.notebooks.prompt import Prompt
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.serial, pytest.mark.timeout(180)]
 
 ENGINES = 2
 PRESSES_EACH = 3
 LATEST_PRESS_S = 0.4
 MEDIAN_LIMIT_S, LIMIT_S = 0.3, 1.0
+TASKS_LIMIT_S = 0.5
 ATTEMPTS = 2  # a machine may pause for longer than the limit; not each time
 
 # `arrive` tells the test that the engine runs this cell.
@@ -56,10 +57,15 @@ class Session:
         self.prompt.run(f"import nsactors; rc = nsactors.Cluster(n={ENGINES}).start_and_connect_sync()")
         self.prompt.run_cell("%%px", *(line.format(fifo=fifo) for line in SETUP))
         self._marks = 0
+        self.said = ""
 
     def start(self, *lines: str) -> None:
         """Type a cell; returns when every engine runs it."""
         self.prompt.type_cell("%%px", *lines)
+        self.await_engines()
+
+    def await_engines(self) -> None:
+        """Return when every engine runs what was typed."""
         for _ in range(ENGINES):
             assert select.select([self._arrived], [], [], TIMEOUT_S)[0], "an engine has not begun to run the cell"
             os.read(self._arrived, 1)
@@ -73,15 +79,21 @@ class Session:
 
     def press_in_the_gap(self) -> float:
         """Press Ctrl-C when there may be no cell any more; the seconds until the session obeys again."""
-        self._marks += 1
         began = time.perf_counter()
         self.prompt.interrupt()
-        # Whether the prompt comes once or twice depends on the moment.
+        return self.settle() - began
+
+    def settle(self) -> float:
+        """Return when the session obeys again: when. How often the prompt comes depends on the moment of a press."""
+        self._marks += 1
+        # A question may be there, or come: an empty answer waits on, and an empty line does nothing.
+        self.prompt.child.sendline("")
         self.prompt.child.sendline(f"print('mark', {self._marks})")
         self.prompt.wait_for(f"mark {self._marks}\r\n")
-        seconds = time.perf_counter() - began
+        at = time.perf_counter()
+        self.said = self.prompt.child.before or ""
         self.prompt.until_prompt()
-        return seconds
+        return at
 
     def check_all_is_well(self, kept: int) -> None:
         """The names are there, the next cell runs and the next traceback is its own."""
@@ -109,6 +121,21 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 def seconds() -> list[float]:
     """How long each press has taken."""
     return []
+
+
+def test_control_c_ends_tasks_that_flood_the_screen(session: Session) -> None:
+    session.prompt.run("flood = lambda item: (arrive(), all(print('line', i) is None for i in range(10**9)))")
+    for attempt in range(ATTEMPTS):
+        session.prompt.child.sendline("rc.load_balanced_view().map_sync(flood, range(4))")
+        session.await_engines()
+        session.prompt.look_on(LATEST_PRESS_S)
+        took, said = session.press()
+        assert "KeyboardInterrupt" in said
+        session.prompt.run(f"%px kept = {attempt}")
+        session.check_all_is_well(attempt)
+        if took < TASKS_LIMIT_S:
+            break
+    assert took < TASKS_LIMIT_S
 
 
 @pytest.mark.parametrize("press", range(PRESSES_EACH))
@@ -144,6 +171,22 @@ def test_control_c_just_after_a_cell_harms_nothing(session: Session, seconds: li
         logging.warning("Ctrl-C took %.2f s just after a cell", took)
     seconds.append(took)
     assert took < LIMIT_S
+
+
+@pytest.mark.parametrize("gaps_ms", [(0, 0), (2, 3), (10, 10), (30, 60), (20, 20, 20, 20)])
+def test_control_c_pressed_several_times_reaches_the_engines_and_tears_nothing(
+    session: Session, gaps_ms: tuple[int, ...]
+) -> None:
+    session.prompt.run("%px kept = 3")
+    session.start(*CELLS["time.sleep"])
+    session.prompt.interrupt()
+    for gap_ms in gaps_ms:
+        session.prompt.look_on(gap_ms / 1000)
+        session.prompt.interrupt()
+    session.settle()
+    assert "KeyboardInterrupt" in session.said
+    assert all(word not in session.said for word in ("Custom TB Handler failed", "ray/", "exception occurred"))
+    session.check_all_is_well(3)
 
 
 def test_half_of_all_presses_are_hardly_noticed(seconds: list[float]) -> None:

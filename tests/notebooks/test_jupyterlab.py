@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-import nbformat
 import pytest
 
-from tests.gates import wait_until
+from nsactors.testing import wait_until
 from tests.notebooks.jupyterlab import CHROMIUM, CHROMIUM_DRIVER, LONG_S, Seen, open_lab
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         not (CHROMIUM and CHROMIUM_DRIVER and find_spec("jupyterlab") and find_spec("selenium")),
         reason="needs chromium, chromium-driver, jupyterlab and selenium",
@@ -35,7 +34,7 @@ CELLS = [
     ASYNC.format(name="first", targets="0,1"),
     ASYNC.format(name="second", targets="2,3"),
     "'other work'",
-    "first.wait(30), second.wait(30)",
+    "first.wait(200), second.wait(200)",
     "cluster.stop_cluster_sync()\n'stopped'",
 ]
 READY, FIRST, SECOND, OTHER, WAITED, STOPPED = range(2, 8)
@@ -46,6 +45,8 @@ PICTURES = "NSACTORS_TEST_PICTURES"
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Seen]]:
     """What stood under each cell while the asynchronous ones ran, and after."""
+    import nbformat  # it takes seconds to import, for which every process that collects tests would wait
+
     folder = tmp_path_factory.mktemp("lab")
     go = folder / "go"
     sources = [source.replace("{go!r}", repr(str(go))) for source in CELLS]

@@ -23,18 +23,23 @@ PUBLIC_NAMES = {
     "DirectView",
     "LoadBalancedView",
     "NsactorsError",
+    "Partitioner",
     "Reference",
     "RemoteError",
     "RemoteValue",
+    "SchedulingPolicy",
     "Timeline",
     "UnmetDependency",
     "__version__",
     "as_completed",
+    "bind_kernel",
     "depend",
+    "embed",
     "error",
     "errors",
     "keep",
     "require",
+    "rng",
 }
 
 
@@ -49,11 +54,17 @@ def test_importing_the_package_is_quick() -> None:
     assert min(float(run_fresh(code)) for _ in range(5)) < IMPORT_BUDGET_S
 
 
-@pytest.mark.parametrize("module", ["nsactors", "nsactors.errors", "nsactors.core"])
+@pytest.mark.parametrize("module", ["nsactors", "nsactors.errors", "nsactors.protocol", "nsactors.testing"])
 def test_importing_leaves_heavy_libraries_out(module: str) -> None:
-    heavy = {"ray", "IPython", "numpy", "rich"}
+    heavy = {"ray", "IPython", "numpy", "psutil", "pytest", "rich"}
     loaded = run_fresh(f"import sys, {module}; print(*sys.modules)").split()
     assert heavy.isdisjoint(loaded)
+
+
+def test_the_command_imports_what_its_subcommands_use_when_they_run() -> None:
+    late = {"IPython", "asyncio", "numpy", "ray", "rich", "nsactors.client.client", "nsactors.cluster.cluster"}
+    loaded = run_fresh("import sys, nsactors.cli; print(*sys.modules)").split()
+    assert late.isdisjoint(loaded)
 
 
 def test_the_exported_names_are_these() -> None:

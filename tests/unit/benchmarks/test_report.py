@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import (
+from benchmarks.operations.report import (
     as_json,
     client_cpu,
     draw,
@@ -19,8 +19,8 @@ from benchmarks.report import (
     rows,
     wall,
 )
-from benchmarks.rounds import Cell, Results
-from benchmarks.turns import Turn
+from benchmarks.operations.rounds import Cell, Results
+from benchmarks.operations.turns import Turn
 
 
 @pytest.fixture

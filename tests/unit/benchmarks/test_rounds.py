@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.operations import OPERATIONS, Operation, find
-from benchmarks.rounds import Cell, Results, measure_in_rounds
-from benchmarks.turns import Turn
+from benchmarks.operations.catalogue import OPERATIONS, Operation, find
+from benchmarks.operations.rounds import Cell, Results, measure_in_rounds
+from benchmarks.operations.turns import Turn
 
 QUICK = Operation("quick", "something small", burst=3, share=1.0, most_engines=None)
 SLOW = Operation("slow", "something large", share=0.25, most_engines=8)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.stats import paired_ratios, summarise, turn_order
+from benchmarks.operations.stats import paired_ratios, summarise, turn_order
 
 TIMES = st.floats(1e-6, 1e3)
 TURNS = st.lists(st.lists(TIMES, min_size=1, max_size=5), min_size=1, max_size=8)

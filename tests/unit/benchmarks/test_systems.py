@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.operations import OPERATIONS
+from benchmarks.operations.catalogue import OPERATIONS
 from benchmarks.systems import SYSTEMS, make
 from benchmarks.systems.ns import NsactorsBroadcast
 

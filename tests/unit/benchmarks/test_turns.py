@@ -1,6 +1,6 @@
 """The clock of a turn."""
 
-from benchmarks.turns import WARM_UP_RUNS, take_turn
+from benchmarks.operations.turns import WARM_UP_RUNS, take_turn
 
 
 def test_each_run_is_timed_after_some_that_do_not_count() -> None:

@@ -1,7 +1,9 @@
 """The command line: what it says of itself, and its exit status."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,10 +12,10 @@ from click.testing import CliRunner
 
 import nsactors
 from nsactors.cli import main
-from nsactors.cli.demo.script import Check, Step
+from nsactors.cli.demo import Check, DemoStep
 
-RIGHT = Step("Add", "total = 1 + 1", (Check("total", "2"),))
-WRONG = Step("Add", "total = 1 + 1", (Check("total", "3"),))
+RIGHT = DemoStep("Add", "total = 1 + 1", (Check("total", "2"),))
+WRONG = DemoStep("Add", "total = 1 + 1", (Check("total", "3"),))
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_the_help_of_the_demo_says_what_its_exit_status_means(runner: CliRunner)
 
 @pytest.mark.parametrize(("step", "status"), [(RIGHT, 0), (WRONG, 1)])
 def test_the_demo_exits_with_1_if_an_answer_is_wrong(
-    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, step: Step, status: int
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, step: DemoStep, status: int
 ) -> None:
     monkeypatch.setattr("nsactors.cli.demo.STEPS", (step,))
     assert runner.invoke(main, ["demo"]).exit_code == status
@@ -101,6 +103,10 @@ def test_where_no_cluster_runs_the_list_is_empty(
         ["start", "--memory", "lots"],
         ["start", "--hosts", "a:b:c"],
         ["start", "--address", "here:1", "--tls"],
+        ["start", "--address", "junk"],
+        ["start", "--name", ""],
+        ["top", "lab", "--cluster", "other"],
+        ["engines", "lab"],
         ["exec", "-t", "some", "1"],
         ["exec"],
         ["run", "/no/such/script.py"],
@@ -115,3 +121,51 @@ def test_what_is_called_wrongly_is_a_usage_error(runner: CliRunner, arguments: l
     result = runner.invoke(main, arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.stderr
+
+
+def test_every_command_says_in_a_whole_line_what_it_is_for(runner: CliRunner) -> None:
+    lines = runner.invoke(main, ["--help"]).output.partition("Commands:\n")[2].splitlines()
+    assert len(lines) == len(main.commands)
+    assert [line for line in lines if "..." in line] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["top", "nope"],
+        ["top", "-c", "nope"],
+        ["console", "nope"],
+        ["engines", "-c", "nope"],
+        ["engines", "list", "-c", "nope"],
+        ["engines", "-c", "other", "add", "1", "--cluster", "nope"],
+        ["logs", "nope"],
+        ["status", "nope"],
+    ],
+)
+def test_a_cluster_is_named_where_people_name_it(
+    runner: CliRunner, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    result = runner.invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: no cluster 'nope' of yours runs here")
+
+
+def test_a_group_says_how_its_cluster_is_named(runner: CliRunner) -> None:
+    assert "as in: nsactors engines --cluster lab" in runner.invoke(main, ["engines", "lab"]).stderr
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The handlers of signals are put back: a command that ends its process does not."""
+    known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in known.items():
+        signal.signal(number, handler)
+
+
+def test_a_ray_that_does_not_answer_is_told_in_the_command_s_own_words(runner: CliRunner, signals: None) -> None:
+    said = runner.invoke(main, ["start", "--foreground", "--address", "no-such-host.invalid:1"]).stderr
+    assert "no Ray answers at no-such-host.invalid:1" in said
+    assert "without --address" in said
+    assert "Cluster(n=4)" not in said

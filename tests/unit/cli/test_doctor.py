@@ -11,10 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from nsactors.cli.doctor import (
-    SOCKET_LIMIT,
-    SOCKET_TAIL,
     Finding,
     Level,
+    check_packages,
     doctor,
     environment,
     examine,
@@ -24,9 +23,19 @@ from nsactors.cli.doctor import (
     shared_memory,
     temporary_folder,
 )
+from nsactors.system import private_files
 
 # The command has the module's name.
 doctor_module = importlib.import_module("nsactors.cli.doctor")
+
+
+@pytest.mark.parametrize(("ray", "levels"), [("2.60.3", []), ("2.61.0", [Level.NOTE]), ("3.0.0", [Level.NOTE])])
+def test_a_ray_that_was_never_tried_is_noted(ray: str, levels: list[Level], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    versions, *others = check_packages({"python": "3.11.7", "ray": ray})
+    assert versions.found == f"python 3.11.7, ray {ray}"
+    assert [finding.level for finding in others] == levels
+    assert all("clusters start slower" in finding.found for finding in others)
 
 
 def test_little_memory_is_noted() -> None:
@@ -41,14 +50,18 @@ def test_a_container_with_little_shared_memory_is_told_how_to_be_started() -> No
     assert "--shm-size" in finding.advice
 
 
-def test_a_path_that_is_too_long_for_sockets_is_wrong(tmp_path: Path) -> None:
-    longest = SOCKET_LIMIT - SOCKET_TAIL
-    folder = tmp_path / ("x" * SOCKET_LIMIT)
+def test_in_place_of_a_path_that_is_too_long_for_sockets_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 100)
     folder.mkdir()
     finding = temporary_folder(str(folder))
+    assert finding.level is not Level.WRONG
+    assert f"free in /tmp, for {folder} is too long a path for sockets" in finding.found
+    monkeypatch.setattr(private_files, "SHORT_FOLDERS", ())
+    finding = temporary_folder(str(folder))
     assert finding.level is Level.WRONG
-    assert "TMPDIR=/tmp" in finding.advice
-    assert len("/tmp") <= longest
+    assert finding.advice.startswith("set TMPDIR to a folder of yours")
 
 
 def test_a_folder_that_is_not_there_cannot_be_written_to(tmp_path: Path) -> None:
@@ -115,3 +128,18 @@ def test_notes_are_no_failure(findings: list[Finding]) -> None:
 def test_scripts_read_json(findings: list[Finding]) -> None:
     findings.append(Finding("a", Level.NOTE, "is odd", "look"))
     assert json.loads(call("--json").output) == [{"subject": "a", "level": "note", "found": "is odd", "advice": "look"}]
+
+
+def test_programs_for_ipyparallel_are_read_instead_of_the_machine(tmp_path: Path) -> None:
+    program = tmp_path / "a.py"
+    program.write_text("import ipyparallel as ipp\nrc = ipp.Client(profile='mpi')\n")
+    (tmp_path / "b.py").write_text("import ipyparallel as ipp\nrc = ipp.Client()\n")
+    found = CliRunner().invoke(doctor, ["--ipyparallel", str(tmp_path), "--json"])
+    assert found.exit_code == 0
+    line, total = json.loads(found.stdout)
+    assert line["subject"] == f"{program}:2"
+    assert line["found"].startswith("Client(profile=...) does nothing")
+    assert total["found"].startswith("2 files read, 2 of them for ipyparallel: 1 line needs a look;")
+    plain = CliRunner().invoke(doctor, ["--ipyparallel", str(tmp_path / "b.py")]).stdout
+    assert "1 file read, 1 of them for ipyparallel: 0 lines need" in plain
+    assert CliRunner().invoke(doctor, ["--ipyparallel", str(tmp_path / "c.py")]).exit_code == 2

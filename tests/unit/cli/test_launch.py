@@ -1,26 +1,36 @@
 """``nsactors launch`` as it is typed, with commands in place of the batch system's."""
 
+import functools
 import json
 import os
+import shutil
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from nsactors import __version__
 from nsactors.cli import main
+from nsactors.cli.launch import launch as launch_group
 from nsactors.cluster import ray_launcher
-from nsactors.cluster.ray_launcher import RayLauncher
+from nsactors.cluster.batch import BATCH_SYSTEMS
+from nsactors.cluster.batch_job import COPIES
+from nsactors.cluster.own_wheel import own_wheel, wheel_name
+from nsactors.cluster.ray_launcher import EXAMPLES, RayLauncher, example
 from nsactors.errors import LaunchError
-from nsactors.transport.connection import ConnectionInfo
+from nsactors.transport.base import ConnectionInfo
 from nsactors.transport.registry import Registry
 
 Launch = Callable[..., Result]
 Fake = Callable[[str, str], None]
 
-EXAMPLES = Path(__file__).parents[3] / "examples" / "clusters"
+same_wheel = functools.cache(own_wheel)
+SCHEMA = Path("ray", "autoscaler", "ray-schema.json")
 
 
 @pytest.fixture
@@ -28,6 +38,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     """Types a command; the user's files are in ``tmp_path``, and there is no batch system but the fake one."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr("nsactors.cluster.own_wheel.own_wheel", same_wheel)  # packed once, not for each job
     (tmp_path / "bin").mkdir()
     for name in ("sbatch", "squeue"):
         (tmp_path / "bin" / name).symlink_to("/bin/false")
@@ -49,6 +60,10 @@ def fake(tmp_path: Path, launch: Launch) -> Fake:
 
 def job_folder(tmp_path: Path) -> Path:
     return tmp_path / "state" / "nsactors" / "jobs" / "lab"
+
+
+def test_each_batch_system_has_a_command() -> None:
+    assert [name for name in launch_group.commands if name not in ("join", "ray")] == list(BATCH_SYSTEMS)
 
 
 def test_show_prints_the_script_and_submits_nothing(launch: Launch, tmp_path: Path) -> None:
@@ -89,15 +104,52 @@ def test_it_returns_when_the_job_says_how_to_attach(launch: Launch, fake: Fake) 
     assert "the cluster 'lab' is up" in done.output
 
 
+def test_a_job_whose_home_folder_is_another_says_how_to_attach_by_a_file_in_its_own_folder(
+    launch: Launch, fake: Fake, tmp_path: Path
+) -> None:
+    # In place of a job: this process, with a registry in another home folder.
+    elsewhere = Registry(tmp_path / "elsewhere")
+    up = replace(elsewhere.reserve("lab"), connection=ConnectionInfo("10.0.0.1:6379", "nsactors-x"))
+    elsewhere.update(up)
+    copies = job_folder(tmp_path) / COPIES
+    fake("sbatch", f"cat > /dev/null; umask 077; cp -r {elsewhere.folder} {copies}; echo 4711")
+    assert "the cluster 'lab' is up" in launch("slurm", "--name", "lab").output
+    assert Registry().find("lab") == replace(up, copied_from=str(copies / "lab.json"))
+    shutil.rmtree(copies)  # as the job does at its end
+    assert Registry().records() == []
+
+
 def test_a_job_that_ends_before_it_is_up_is_told_with_its_log(
     launch: Launch, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsactors.cluster.submitting.GONE_AFTER_S", 0.0)
+    monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 0.0)
     fake("sbatch", f"cat > /dev/null; echo 'no such module: ray' > {job_folder(tmp_path)}/job.log; echo 4711")
     done = launch("slurm", "--name", "lab")
     assert done.exit_code == 1
     assert "job 4711 has ended before its cluster was up" in done.output
     assert "no such module: ray" in done.output
+
+
+@pytest.mark.parametrize("state", ["EXIT", "DONE"])
+def test_a_job_of_lsf_that_has_ended_is_listed_for_an_hour_and_yet_told_to_have_ended(
+    state: str, launch: Launch, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 0.0)
+    fake("bsub", "cat > /dev/null; echo 'Job <4711> is submitted to queue <normal>.'")
+    fake("bjobs", f"echo {state}")
+    done = launch("lsf", "--name", "lab")
+    assert done.exit_code == 1
+    assert "job 4711 has ended before its cluster was up" in done.output
+
+
+def test_the_users_token_is_not_among_the_variables_of_a_job(
+    launch: Launch, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    fake("sbatch", f"cat > /dev/null; env > {tmp_path}/variables; echo 4711")
+    assert launch("slurm", "--name", "lab", "--no-wait").exit_code == 0
+    assert "XDG_STATE_HOME=" in (tmp_path / "variables").read_text()
+    assert "secret" not in (tmp_path / "variables").read_text()
 
 
 def test_what_the_batch_system_refuses_is_told_in_its_words(launch: Launch, fake: Fake) -> None:
@@ -137,7 +189,7 @@ def test_there_has_to_be_something_to_go_on_with(launch: Launch) -> None:
 def test_only_a_cluster_that_is_a_job_can_be_joined(launch: Launch) -> None:
     done = launch("join", "lab")
     assert done.exit_code == 1
-    assert "no job of yours is the cluster 'lab'" in done.output
+    assert "you have no batch job for the cluster 'lab'" in done.output
 
 
 def test_a_template_of_ones_own_takes_the_place_of_the_usual_one(launch: Launch, tmp_path: Path) -> None:
@@ -146,18 +198,54 @@ def test_a_template_of_ones_own_takes_the_place_of_the_usual_one(launch: Launch,
     assert shown.output == "#!/bin/sh\n# lab on 3 nodes\n"
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_example_of_a_cluster_is_bound_to_a_token(example: Path, tmp_path: Path) -> None:
-    if example.stem == "kuberay":
-        assert "authOptions:\n    mode: token" in example.read_text()
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_of_a_cluster_is_bound_to_a_token(name: str, tmp_path: Path) -> None:
+    if name == "kuberay":
+        assert "authOptions:\n    mode: token" in example(name)
     else:
-        RayLauncher(example, tmp_path / "token")
+        (tmp_path / "cluster.yaml").write_text(example(name))
+        RayLauncher(tmp_path / "cluster.yaml", tmp_path / "token")
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "kuberay"])
+def test_every_example_keeps_to_the_schema_of_rays_launcher(name: str) -> None:
+    jsonschema, yaml = pytest.importorskip("jsonschema"), pytest.importorskip("yaml")  # Ray requires both
+    schema = Path(str(distribution("ray").locate_file(SCHEMA))).read_text()
+    jsonschema.validate(yaml.safe_load(example(name)), json.loads(schema))
+
+
+def test_an_example_is_printed_with_the_versions_that_are_installed(launch: Launch) -> None:
+    shown = launch("ray", "--example", "aws")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output == example("aws")
+    ray = version("ray")
+    assert f'"ray[default]=={ray}"' in shown.output
+    python = f"py{sys.version_info.major}{sys.version_info.minor}"
+    assert (
+        f"FROM rayproject/ray:{ray}-{python}, and nsactors {__version__}"
+        in launch("ray", "--example", "kuberay").output
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["cluster.yaml", "--example", "aws"]])
+def test_a_file_or_the_name_of_an_example_is_asked_for(launch: Launch, words: list[str]) -> None:
+    asked = launch("ray", *words)
+    assert asked.exit_code == 2
+    assert "--example" in asked.output
+
+
+@pytest.mark.parametrize("name", ["aws", "azure", "gcp"])
+def test_machines_of_a_cloud_install_the_wheel_that_the_launcher_writes_for_them(name: str) -> None:
+    text = example(name)
+    assert '"~/.ray/nsactors": "~/.ray/nsactors"' in text
+    assert f'  - pip install --quiet "ray[default]=={version("ray")}" ~/.ray/nsactors/*.whl\n' in text
+    assert "pip install --quiet nsactors" not in text
 
 
 def test_a_cluster_that_lets_everybody_in_is_refused(tmp_path: Path) -> None:
     open_to_all = tmp_path / "open.yaml"
     open_to_all.write_text("head_start_ray_commands: [ray start --head]\n")
-    with pytest.raises(LaunchError, match="lets in whoever reaches it: put RAY_AUTH_MODE=token"):
+    with pytest.raises(LaunchError, match="needs no token: put RAY_AUTH_MODE=token"):
         RayLauncher(open_to_all, tmp_path / "token")
 
 
@@ -172,7 +260,8 @@ def test_the_launcher_brings_it_up_with_a_token_and_starts_engines_on_its_head(
 
     monkeypatch.setattr(ray_launcher.subprocess, "run", run)
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = str(EXAMPLES / "aws.yaml")
+    config = str(tmp_path / "aws.yaml")
+    Path(config).write_text(example("aws"))
     done = launch("ray", config, "-n", "16", "--num-cpus", "1", "--name", "sky")
     assert done.exit_code == 0, done.output
     assert ran == [
@@ -184,6 +273,7 @@ def test_the_launcher_brings_it_up_with_a_token_and_starts_engines_on_its_head(
             "nsactors start --name sky --address localhost:6379 -n 16 --num-cpus 1.0",
         ],
     ]
+    assert [wheel.name for wheel in (tmp_path / ".ray" / "nsactors").iterdir()] == [wheel_name()]
     token = tmp_path / ".ray" / "auth_token"
     assert len(token.read_text()) == 64
     assert stat.S_IMODE(os.stat(token).st_mode) == 0o600

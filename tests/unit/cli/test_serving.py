@@ -8,19 +8,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nsactors.cli import detaching, serving
-from nsactors.cli.serving import STOPPED, ServeOptions, serve
+from nsactors.cli import serving
+from nsactors.cli.serving import STOPPED, Idleness, ServeOptions, serve
 from nsactors.errors import ClusterStopped
-from nsactors.transport.connection import ConnectionInfo
-from nsactors.transport.leftovers import MARK, marked_processes
+from nsactors.system.processes import MARK, marked_processes
+from nsactors.testing import TIMEOUT_S
+from nsactors.transport.base import ConnectionInfo
 from nsactors.transport.registry import ClusterRecord, Registry
-from tests.gates import TIMEOUT_S
 
 Serve = Callable[..., bool]
 
@@ -79,19 +80,31 @@ def serve_a_cluster(registry: Registry, reports: list[str], monkeypatch: pytest.
         reports.append(record.name)
         Path(record.log).write_text("written")
 
-    def run(*, starting: Callable[[], None] = nothing, running: Callable[[], None] = nothing, **options: Any) -> bool:
-        monkeypatch.setattr(serving, "_on_ray", lambda options: _Cluster(starting, running))
+    def run(
+        *,
+        starting: Callable[[], None] = nothing,
+        running: Callable[[], None] = nothing,
+        stopping: Callable[[float | None, Callable[[str], object]], None] = lambda grace, report: None,
+        **options: Any,
+    ) -> bool:
+        monkeypatch.setattr(serving, "_on_ray", lambda options: _Cluster(starting, running, stopping))
         return serve(ServeOptions(name="lab", **options), report, registry)
 
     return run
 
 
 class _Cluster:
-    def __init__(self, starting: Callable[[], None], running: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        starting: Callable[[], None],
+        running: Callable[[], None],
+        stopping: Callable[[float | None, Callable[[str], object]], None],
+    ) -> None:
         self._starting = starting
         self._running = running
+        self._stopping = stopping
         controller = SimpleNamespace(clients=self._clients, running=dict)
-        self.session = SimpleNamespace(transport=SimpleNamespace(controller=controller))
+        self.session = SimpleNamespace(controller=controller)
 
     def start_and_connect_sync(self) -> _Cluster:
         self._starting()
@@ -103,8 +116,8 @@ class _Cluster:
     def close(self) -> None:
         pass
 
-    def stop_cluster_sync(self) -> None:
-        pass
+    def stop_cluster_sync(self, *, grace: float | None, report: Callable[[str], object]) -> None:
+        self._stopping(grace, report)
 
     def __len__(self) -> int:
         return 1
@@ -147,6 +160,37 @@ def test_one_that_nobody_uses_leaves_no_log(serve_a_cluster: Serve, registry: Re
     assert files(registry) == []
 
 
+def test_engines_that_had_to_be_killed_are_in_the_log_that_stays(
+    serve_a_cluster: Serve, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notice = "nsactors: engine 0 did not end within 5 s and was killed; it ran execute"
+    assert serve_a_cluster(idle_shutdown_min=1e-9, stopping=lambda grace, report: report(notice))
+    assert (files(registry), capsys.readouterr().err) == (["lab.log"], notice + "\n")
+
+
+def test_who_ends_it_may_say_how_long_its_engines_have(serve_a_cluster: Serve, registry: Registry) -> None:
+    graces = []
+
+    def ended_by_a_command() -> None:
+        registry.update(replace(registry.find("lab"), stop_grace_s=1.5))
+        signal.raise_signal(signal.SIGINT)
+
+    assert serve_a_cluster(running=ended_by_a_command, stopping=lambda grace, report: graces.append(grace))
+    assert graces == [1.5]
+
+
+def test_another_ctrl_c_skips_the_wait_for_engines(
+    serve_a_cluster: Serve, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wait_for_engines(grace: float | None, report: Callable[[str], object]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the wait has gone on")
+
+    assert serve_a_cluster(running=lambda: signal.raise_signal(signal.SIGINT), stopping=wait_for_engines)
+    assert files(registry) == ["lab.log"]
+    assert capsys.readouterr().err == "nsactors: engines that had not ended were killed\n"
+
+
 def test_one_that_has_died_leaves_its_log(serve_a_cluster: Serve, registry: Registry) -> None:
     assert serve_a_cluster(running=gone)
     assert files(registry) == ["lab.log"]
@@ -186,7 +230,7 @@ def test_what_breaks_off_a_start_leaves_nothing_of_it(
     server = tmp_path / "server"
     server.write_text(f"""#!{sys.executable}
 import os, signal, subprocess, sys
-from nsactors.transport.leftovers import MARK
+from nsactors.system.processes import MARK
 from nsactors.transport.registry import Registry
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 mark = Registry().reserve("lab").mark
@@ -198,6 +242,34 @@ signal.pause()
     server.chmod(0o700)
     monkeypatch.setattr("sys.executable", str(server))
     with pytest.raises(json.JSONDecodeError) as broken:
-        detaching.start_in_background(ServeOptions())
+        serving.start_in_background(ServeOptions())
     assert marked_processes(broken.value.doc.strip()) == []
     assert files(Registry()) == []
+
+
+# A cluster ends by itself when nobody has used it for long enough, and not before.
+
+
+LIMIT_S = 60.0
+NOTHING = {"clients": 0, "running": 0, "completed": 0}
+
+
+def test_it_is_over_when_nothing_has_happened_for_the_limit() -> None:
+    idleness = Idleness(LIMIT_S, at=0)
+    assert not idleness.is_over(**NOTHING, at=59)
+    assert idleness.is_over(**NOTHING, at=60)
+
+
+@pytest.mark.parametrize("use", [{"clients": 1}, {"running": 1}, {"completed": 1}])
+def test_whoever_uses_it_begins_the_limit_anew(use: dict[str, int]) -> None:
+    idleness = Idleness(LIMIT_S, at=0)
+    assert not idleness.is_over(**{**NOTHING, **use}, at=100)
+    after = {**NOTHING, "completed": use.get("completed", 0)}
+    assert not idleness.is_over(**after, at=159)
+    assert idleness.is_over(**after, at=160)
+
+
+def test_work_that_came_and_went_between_two_looks_counts() -> None:
+    idleness = Idleness(LIMIT_S, at=0)
+    idleness.is_over(**NOTHING, at=50)
+    assert not idleness.is_over(clients=0, running=0, completed=3, at=70)

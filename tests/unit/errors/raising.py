@@ -4,9 +4,8 @@ import linecache
 import pickle
 from types import FrameType
 
-import cloudpickle
-
 from nsactors.errors import Failure, RemoteError
+from nsactors.protocol.serialize import pack_whole
 
 
 def capture(source: str, *, engine_id: int = 0, call: str = "execute", cell: int = 1, **namespace: object) -> Failure:
@@ -16,7 +15,7 @@ def capture(source: str, *, engine_id: int = 0, call: str = "execute", cell: int
     try:
         exec(compile(source, filename, "exec"), {"__name__": "__main__", **namespace})
     except BaseException as exc:
-        return Failure.capture(exc, engine_id=engine_id, call=call, dumps=cloudpickle.dumps, is_user_frame=_in_cell)
+        return Failure.capture(exc, engine_id=engine_id, call=call, dumps=pack_whole, is_user_frame=_in_cell)
     raise AssertionError("the source did not fail")
 
 
@@ -25,7 +24,7 @@ def describe(exc: BaseException) -> Failure:
     try:
         raise exc
     except BaseException as caught:
-        return Failure.capture(caught, engine_id=0, call="apply(f)", dumps=cloudpickle.dumps)
+        return Failure.capture(caught, engine_id=0, call="apply(f)", dumps=pack_whole)
 
 
 def at_client(failure: Failure) -> RemoteError:

@@ -32,6 +32,8 @@ def test_what_has_no_order_of_its_own_is_taken_as_it_comes() -> None:
     assert records(items({"a": 1, "b": 2}), 2) == ["a", "b"]
     assert sorted(records(items({3, 1, 2}), 2)) == [1, 2, 3]
     assert records(items("abc"), 2) == ["a", "b", "c"]
+    frame = pytest.importorskip("pandas").DataFrame({"a": [1], "b": [2]})
+    assert records(items(frame), 2) == ["a", "b"]
 
 
 @given(st.integers(0, 30), counts)

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.models import pairs
-from nsactors.models.pairs import Step, increment, map_split, reduce_partition
+from nsactors.errors import InvalidKey
+from nsactors.models import map_reduce
+from nsactors.models.map_reduce import Step, hash_partitioner, increment, map_split, reduce_partition
+from tests.counting import counted_steps
 
 
 def add(key: Any, values: list[int]) -> Iterator[tuple[Any, int]]:
@@ -33,7 +35,7 @@ words = st.lists(st.lists(st.sampled_from("abcdefgh")), max_size=5)
 @given(words, st.integers(1, 4), st.integers(1, 5))
 def test_a_combiner_may_run_any_number_of_times(splits: list[list[str]], partitions: int, at_once: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "COMBINED_AT_ONCE", at_once)
+        patch.setattr(map_reduce, "COMBINED_AT_ONCE", at_once)
         combined = computed(Step(lambda word: [(word, 1)], add, combiner=add), partitions, splits)
     assert combined == computed(Step(lambda word: [(word, 1)], add), partitions, splits)
     assert dict(sum(combined, [])) == Counter(word for split in splits for word in split)  # noqa: RUF017
@@ -49,3 +51,55 @@ def test_counters_belong_to_the_job_that_counts() -> None:
     assert task.counters == {"words": 4, "records in": 2, "pairs shuffled": 2}
     with pytest.raises(RuntimeError, match="function of a step"):
         increment("words")
+
+
+KEYS = st.one_of(
+    st.text(max_size=2), st.integers(0, 3), st.booleans(), st.binary(max_size=1), st.sampled_from([0.0, 1.0])
+)
+
+
+@given(st.lists(KEYS), st.integers(1, 4), st.integers(0, 3))
+def test_a_key_that_is_remembered_goes_where_its_hash_says(keys: list[Any], partitions: int, remembered: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(map_reduce, "REMEMBERED_KEYS", remembered)
+        parts = map_split(Step(lambda key: [(key, 1)]), partitions, partial(iter, keys)).parts
+    for number, part in enumerate(parts):
+        assert [*map(repr, part.value.keys)] == [
+            repr(key) for key in keys if hash_partitioner(key, partitions) == number
+        ]
+
+
+class Equal:
+    """Is equal to the text ``a``, by a rule of its own."""
+
+    def __eq__(self, other: object) -> bool:
+        return other == "a"
+
+    def __hash__(self) -> int:
+        return hash("a")
+
+
+@pytest.mark.parametrize("key", [Equal(), []])
+def test_a_key_that_is_no_valid_one_fails_also_if_it_is_equal_to_one_before(key: Any) -> None:
+    with pytest.raises(InvalidKey):
+        map_split(Step(lambda key: [(key, 1)]), 2, partial(iter, ["a", key]))
+
+
+def test_records_that_a_mapper_of_splits_leaves_are_not_counted() -> None:
+    def first_two(records: Iterator[str]) -> Iterator[tuple[str, int]]:
+        yield next(records), 1
+        yield next(records), 1
+
+    task = map_split(Step(first_two, by_split=True), 1, partial(iter, "abcd"))
+    assert task.counters == {"records in": 2, "pairs shuffled": 2}
+
+
+@pytest.mark.parametrize("combiner", [None, add])
+def test_a_pair_takes_few_steps(combiner: Any) -> None:
+    pairs = [(word, 1) for word in ("a", "b", "c", "d")]
+    counts = []
+    for records in (100, 200):
+        with counted_steps() as steps:
+            map_split(Step(lambda record: pairs, add, combiner), 4, partial(iter, range(records)))
+        counts.append(steps.count)
+    assert (counts[1] - counts[0]) / (100 * len(pairs)) < 40

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from nsactors.namespace.ipython_shell import drawable
 
 PREPARATION = """
 import sys, types
 from nsactors.namespace import ipython_shell
-from nsactors.namespace.gate import CellLoop
+from nsactors.namespace.interrupts import CellEventLoop
 
 class NoOutput:
     def show(self, display):
@@ -17,7 +20,7 @@ class NoOutput:
 
 ipython_shell.KEPT_CELLS = 3
 module = sys.modules["space"] = types.ModuleType("space")
-shell = ipython_shell.IPythonShell(0, module, NoOutput(), CellLoop(), sys.argv[1])
+shell = ipython_shell.IPythonShell(0, module, NoOutput(), CellEventLoop(), sys.argv[1])
 ipython, history, names = shell._shell, shell._shell.history_manager, shell.names
 
 def run(code):
@@ -88,3 +91,43 @@ run("print('x')\\nkept = dict(getattr(history, 'outputs', {}))")
 assert names["kept"] == {}
 """,
     )
+
+
+# Widgets, which only a kernel's front end can draw, say what to do in their place.
+
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def test_a_shell_is_imported_after_an_import_that_failed_halfway() -> None:
+    code = """
+import sys
+from nsactors.namespace.host import import_shell
+
+class Fails:
+    def find_spec(self, name, path=None, target=None):
+        if name == "IPython.core.displaypub":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, finder := Fails())
+try:
+    import_shell()
+except KeyboardInterrupt:
+    sys.meta_path.remove(finder)
+    print(import_shell().IPythonShell.__name__)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("IPythonShell\n", "")
+
+
+def test_a_widget_becomes_its_text_and_what_to_use_in_its_place() -> None:
+    widget: dict[str, Any] = {"text/plain": "IntProgress(value=3)", VIEW: {"model_id": "1"}, "text/html": "<b>"}
+    (mime,) = drawable(widget)
+    assert mime == "text/plain"
+    assert drawable(widget)[mime].startswith("IntProgress(value=3) (a widget on an engine has no connection")
+    assert "display_id" in drawable(widget)[mime]
+
+
+def test_everything_else_stays_as_it_is() -> None:
+    figure = {"application/vnd.plotly.v1+json": {"data": []}, "text/html": "<div>"}
+    assert drawable(figure) is figure

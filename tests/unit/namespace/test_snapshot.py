@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsactors.core.journal import Snapshot
-from nsactors.core.payload import pack, unpack
 from nsactors.namespace.plain_shell import fresh_names
-from nsactors.namespace.snapshot import restore, take
+from nsactors.namespace.snapshot import Bindings, is_users, restore, take
+from nsactors.protocol.serialize import pack, unpack
+from nsactors.recovery.journal import Snapshot
 
 
 def namespace(code: str = "") -> dict[str, Any]:
@@ -51,13 +52,6 @@ def test_what_cannot_be_pickled_is_left_out_with_the_reason() -> None:
         "g": "TypeError",
         "lock": "TypeError",
     }
-
-
-def test_what_pickles_but_does_not_unpickle_is_left_out() -> None:
-    code = "class Odd(Exception):\n    def __init__(self, a, b): super().__init__(a)\nodd = Odd(1, 2)\na = 1"
-    snapshot = take(namespace(code))
-    assert snapshot.names == {"a", "Odd"}
-    assert "missing 1 required positional argument" in snapshot.left_out["odd"]
 
 
 def test_arrays_come_back_as_ones_that_can_be_written_to() -> None:
@@ -196,3 +190,45 @@ def test_a_working_folder_that_has_been_removed_stops_no_snapshot(
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert take(fresh_names()).folder == ""
+
+
+def test_names_bound_rebound_and_removed_have_changed() -> None:
+    names: dict[str, Any] = {"same": object(), "other": object(), "gone": object()}
+    bindings = Bindings(names)
+    names["new"] = names["other"] = object()
+    del names["gone"]
+    assert set(bindings.changed()) == {"gone", "new", "other"}
+    assert bindings.changed() == ()
+
+
+def test_a_name_that_takes_the_place_of_another_has_changed() -> None:
+    names: dict[str, Any] = {"a": object()}
+    bindings = Bindings(names)
+    names["b"] = names.pop("a")
+    assert set(bindings.changed()) == {"a", "b"}
+
+
+def test_objects_are_not_held() -> None:
+    names: dict[str, Any] = {"big": [object()]}
+    bindings = Bindings(names)
+    names["big"] = None
+    assert bindings.changed() == ("big",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_", "__", "___", "_3", "_i", "_i12", "_oh", "In", "Out", "__name__", "__nsactors__", "__nsactors_classes__"],
+)
+def test_what_the_shell_keeps_for_itself_is_not_the_users(name: str) -> None:
+    assert not is_users(name, 1)
+
+
+@pytest.mark.parametrize("name", ["x", "_x", "_x1", "i", "In1", "__x", "__version__", "__annotations__"])
+def test_all_other_names_are_the_users(name: str) -> None:
+    assert is_users(name, 1)
+
+
+def test_a_function_of_the_shell_is_the_users_when_he_has_replaced_it() -> None:
+    assert is_users("open", os.open)
+    assert not is_users("open", open)
+    assert not is_users("exit", exit)

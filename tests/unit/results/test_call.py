@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Thread
 
-from nsactors.core.messages import RequestId
+from nsactors.protocol.messages import RequestId
 from nsactors.results import Call
 
 RIVAL_S = 0.2  # long enough for a thread to settle a call, if it can

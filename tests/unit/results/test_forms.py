@@ -10,11 +10,13 @@ from IPython.lib.pretty import pretty
 from rich.console import Console
 
 from nsactors import Client, Cluster
-from nsactors.core.messages import Display, ExecuteResult
-from nsactors.results.live.grouping import Shown, TextLine
-from nsactors.results.live.notebook import document
-from nsactors.results.live.terminal import TerminalScreen
-from tests.gates import Gate, open_gate
+from nsactors.protocol.messages import Display, ExecuteResult, RequestId
+from nsactors.results import Call
+from nsactors.results.display.merging import Shown, TextLine
+from nsactors.results.display.notebook import document
+from nsactors.results.display.outputs import cell_values, values_as_html, values_as_text
+from nsactors.results.display.terminal import TerminalScreen
+from nsactors.testing import Gate, open_gate
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +40,12 @@ def drawn(thing: object) -> str:
 
 def test_a_client_is_a_table_of_its_engines(rc: Client) -> None:
     assert drawn(rc).count("idle") == 2
-    assert rc._repr_html_().count("<td>idle</td>") == 2
+    assert rc._repr_html_().count(">idle</td>") == 2
 
 
 def test_a_view_is_a_table_of_its_engines_alone(rc: Client) -> None:
     assert drawn(rc[1]).count("idle") == 1
-    assert rc[1]._repr_html_().count("<td>idle</td>") == 1
+    assert rc[1]._repr_html_().count(">idle</td>") == 1
 
 
 def test_a_view_tells_at_the_prompt_what_its_engines_do(rc: Client, gate: Gate) -> None:
@@ -65,7 +67,7 @@ def test_a_result_is_a_table_of_its_engines(rc: Client) -> None:
     result = rc[:].execute("1 / (len('a') - 1)", block=False)
     result.wait()
     assert drawn(result).count("ZeroDivisionError") == 2
-    assert result._repr_html_().count("<td>ZeroDivisionError</td>") == 2
+    assert result._repr_html_().count(">ZeroDivisionError</td>") == 2
     result.exception()
 
 
@@ -111,3 +113,34 @@ def test_a_document_escapes_text_and_keeps_html_and_images() -> None:
     assert "<pre>[0] &lt;b&gt;</pre>" in bundle["text/html"]
     assert "<table></table>" in bundle["text/html"]
     assert 'src="data:image/png;base64,AAAA"' in bundle["text/html"]
+
+
+def test_a_cell_that_has_ended_shows_its_value(rc: Client) -> None:
+    result = rc[:].execute("6 * 7", silent=False, block=True)
+    alike = [Call(RequestId("ann", i), i, "execute", True, done=True) for i in range(3)]
+    for call, text in zip(alike, ("7", "8", "7"), strict=True):
+        call.output.chunks.append(ExecuteResult(1, {"text/plain": text}, {}))
+    values = cell_values(alike)
+    assert values == [([0, 2], {"text/plain": "7"}), ([1], {"text/plain": "8"})]
+    assert values_as_text(values, single=False) == "[0, 2] 7\n[1] 8"
+    assert values_as_text(values[:1], single=True) == "7"
+    assert values_as_html(values, single=False) is None
+    assert pretty(result) == "[0-1] 42"
+    assert pretty(rc[0].execute("6 * 7", silent=False, block=True)) == "42"
+
+
+def test_a_frame_is_shown_as_one() -> None:
+    html = values_as_html(
+        [([0, 1], {"text/html": "<table></table>", "text/plain": "t"}), ([2], {"text/plain": "<"})], single=False
+    )
+    assert html == "<div>[0-1]</div><table></table><div>[2]</div><pre>&lt;</pre>"
+
+
+def test_a_cell_without_a_value_shows_nothing_and_one_that_failed_says_so(rc: Client) -> None:
+    assert rc[:].execute("a = 1", block=True).shows_nothing
+    assert rc[0].execute("a = 1").get().shows_nothing
+    failed = rc[:].execute("1 / 0", block=False)
+    failed.exception()
+    assert not failed.shows_nothing
+    assert pretty(failed) == repr(failed) == "<AsyncResult(execute): failed>"
+    assert not rc[:].apply_async(abs, -1).shows_nothing

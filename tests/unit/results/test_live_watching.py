@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from nsactors.core.messages import StreamText
-from nsactors.results.live import LiveOutput
-from nsactors.results.live.grouping import Shown
-from nsactors.results.live.screen import Progress
+from nsactors.protocol.messages import StreamText
+from nsactors.results import EngineOutput
+from nsactors.results.display.live import LiveOutput
+from nsactors.results.display.merging import Shown
+from nsactors.results.display.screen import Progress
 
 
 class FakeCall:
@@ -21,9 +22,22 @@ class FakeCall:
     engine_id = 0
     error = None
     output = SimpleNamespace(chunks=[])
+    shown = 0
+    submitted = 0.0
+
+    def __init__(self) -> None:
+        self._unshown: list[StreamText] = []
 
     def watch_output(self, tell: Callable[..., object]) -> None:
-        self.say = lambda text: tell(self, [StreamText("stdout", text)])
+        self._tell = tell
+
+    def say(self, text: str) -> None:
+        self._unshown.append(StreamText("stdout", text))
+        self._tell(self, self._unshown[-1:])
+
+    def take_unshown(self) -> list[EngineOutput]:
+        fresh, self._unshown = self._unshown, []
+        return [EngineOutput(0, None, [*fresh])] if fresh else []
 
     def when_settled(self, tell: Callable[..., object]) -> None:
         self.end = lambda: tell(self)

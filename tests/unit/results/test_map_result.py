@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from nsactors.core.messages import RequestId
-from nsactors.core.partition import Block
-from nsactors.results import AsyncMapResult, Call
-from nsactors.results.call import CallOwner
+from nsactors.protocol.messages import RequestId
+from nsactors.protocol.partition import Block
+from nsactors.results import AsyncMapResult, BalancedMapResult, Call
+from nsactors.results.call import NOWHERE, CallController, MapCall, MapPiece
+from nsactors.testing import TIMEOUT_S
 
 
 class FailsMeanwhile(AsyncMapResult):
@@ -30,9 +32,34 @@ class FailsMeanwhile(AsyncMapResult):
 
 @pytest.mark.parametrize("kind", [AsyncMapResult, FailsMeanwhile])
 def test_parts_that_end_on_several_threads_are_all_there(kind: type[AsyncMapResult]) -> None:
-    owner = cast(CallOwner, SimpleNamespace(asked=lambda calls: None))
+    owner = cast(CallController, SimpleNamespace(mark_retrieved=lambda calls: None))
     calls = [Call(RequestId("ann", number), number, "map(f)", False) for number in range(2)]
     result = kind(owner, calls, label="map(f)", partitioner=Block(), lengths=[1, 2])
     calls[1].settle([1, 2], None)
     calls[0].settle([0], None)
     assert result.get(timeout=1) == [0, 1, 2]
+
+
+def test_a_part_ends_without_a_lock_and_without_the_items_of_others() -> None:
+    owner = SimpleNamespace(check_process=None, run_callback=None, restart=None, mark_retrieved=lambda calls: None)
+    call = MapCall(RequestId("ann", 1), NOWHERE, "map(f)", False, size=4, left=4)
+    result = BalancedMapResult(cast(CallController, owner), call, label="map(f)")
+    parts = result.split(2)
+
+    def add(start: int, stop: int) -> None:
+        piece = MapPiece(RequestId("ann", 1), 0, "map(f)", False, start=start, stop=stop)
+        piece.settle(list(range(start, stop)), None)
+        call.add(piece)
+
+    def add_the_others(_: Call) -> None:  # as another thread may, on which a listener waits
+        other = threading.Thread(target=add, args=(3, 4), daemon=True)
+        other.start()
+        other.join(TIMEOUT_S)
+        ended.append(not other.is_alive())
+
+    ended: list[bool] = []
+    parts[0].calls[0].when_settled(add_the_others)
+    add(0, 3)
+    assert ended == [True]
+    assert [part.get(timeout=1) for part in parts] == [[0, 1], [2, 3]]
+    assert [part.calls[0].pieces for part in parts] == [[], []]  # type: ignore[attr-defined]  # of a map

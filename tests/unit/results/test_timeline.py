@@ -13,8 +13,8 @@ from IPython.lib.pretty import pretty
 from rich.console import Console
 
 from nsactors import Client, Cluster, LoadBalancedView, Timeline
-from nsactors.core.timeline import Schedule, Stretch
-from tests.gates import Gate, open_gate
+from nsactors.results.display.schedule import Schedule, Stretch
+from nsactors.testing import Gate, open_gate
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from nsactors.core.cluster import EngineInfo
 from nsactors.errors import ClusterUnreachable, StoreFull
-from nsactors.transport.base import Addressed
-from nsactors.transport.ray_relays import Promise, RayRelay, RayRelays, _Engine
+from nsactors.protocol.engine_info import EngineInfo
+from nsactors.transport.base import Envelope
+from nsactors.transport.ray.relays import Promise, RayRelay, RayRelays, _RelayedEngine
 
 
 class Remote:
@@ -55,8 +55,8 @@ def relays(ray: Ray) -> RayRelays:
     return RayRelays(ray, threading.Event())
 
 
-def to(engine_id: int, incarnation: int = 0) -> Addressed:
-    return Addressed(EngineInfo(engine_id, incarnation, pid=1, host="", address=None), 0, 0)
+def to(engine_id: int, incarnation: int = 0) -> Envelope:
+    return Envelope(EngineInfo(engine_id, incarnation, pid=1, host="", address=None), 0, 0)
 
 
 def heard(promises: list[Promise]) -> list[Any]:
@@ -104,7 +104,7 @@ def test_a_relay_is_told_of_each_incarnation_once(ray: Ray, relays: RayRelays) -
     for incarnation in (0, 0, 1, 1):
         relays.send([to(0, incarnation)], (b"", None))
     assert [list(newcomers) for _, newcomers, *_ in ray.carry.calls] == [[0], [], [0], []]
-    assert len(relays._line_of) == 1
+    assert len(relays._relay_of) == 1
 
 
 class Engine:
@@ -120,7 +120,7 @@ class Engine:
 
 async def carried(engine: Any, turn: int = 0, relay: RayRelay | None = None) -> Any:
     relay = relay or RayRelay()
-    return await relay.carry(turn, {0: _Engine(0, engine, None, "")}, [(0, 0, 0)], b"", None)
+    return await relay.carry(turn, {0: _RelayedEngine(0, engine, None, "")}, [(0, 0, 0)], b"", None)
 
 
 def test_a_full_store_is_told_as_such_by_a_relay_too() -> None:

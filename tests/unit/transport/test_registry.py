@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from nsactors.errors import AccessRefused, ClusterNameTaken, ClusterNotFound
-from nsactors.transport.connection import ConnectionInfo
-from nsactors.transport.leftovers import MARK
-from nsactors.transport.process_identity import ProcessIdentity
+from nsactors.system.processes import MARK, ProcessIdentity
+from nsactors.transport.base import ConnectionInfo
 from nsactors.transport.registry import ClusterRecord, Registry
 
 INFO = ConnectionInfo("127.0.0.1:1", "nsactors-1", {"RAY_AUTH_MODE": "token"}, {"python": "3.11.2"})

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.core.partition import Block
-from nsactors.core.payload import pack, unpack
-from nsactors.views.mapping import PIECE_ITEMS, PIECES, MapPart, of_equal_length, work_for
+from nsactors.protocol.partition import Block, RoundRobin
+from nsactors.protocol.serialize import pack, unpack
+from nsactors.protocol.tasks import MapItems
+from nsactors.views.load_balanced import kind_in_tasks
+from nsactors.views.map_parts import PIECE_ITEMS, PIECES, MapPart, columns_of, numbers_of, rows_of, work_for
 
 
 def test_ranges_travel_as_ranges() -> None:
@@ -41,15 +48,78 @@ def test_the_pieces_in_their_order_are_the_sequence(length: int, engines: int) -
 
 
 def test_the_parts_of_several_sequences_stay_side_by_side() -> None:
-    sequences = of_equal_length([range(1_000), "x" * 2_000])
+    sequences = columns_of([range(1_000), "x" * 2_000])
     work = work_for([0, 1], sequences, Block(), in_pieces=True)
     assert all(len(numbers) == len(text) for piece in work for numbers, text in [piece.parts])
 
 
-@pytest.mark.parametrize("tolerant", [True, False])
-def test_a_part_is_mapped_in_one_go_or_one_by_one(tolerant: bool) -> None:
-    part = MapPart(abs, tolerant)
-    assert part([-1, -2]) == list(part.results([-1, -2])) == [1, 2]
+ITERABLES: dict[str, Callable[[int], Any]] = {
+    "list": lambda size: list(range(size)),
+    "range": range,
+    "generator": lambda size: (i for i in range(size)),
+    "set": lambda size: set(range(size)),
+    "dictionary": lambda size: dict.fromkeys(range(size)),
+    "view of a dictionary": lambda size: dict.fromkeys(range(size)).items(),
+    "deque": lambda size: deque(range(size)),
+    "array": np.arange,
+    "memory": lambda size: memoryview(np.arange(size)),
+    "zip": lambda size: zip(range(size), range(size), strict=True),
+    "endless": itertools.count,
+    "repeated": itertools.repeat,
+}
+
+
+@pytest.mark.parametrize("kinds", [*itertools.product(ITERABLES, repeat=2)])
+@pytest.mark.parametrize("kept", [None, kind_in_tasks])
+def test_columns_have_the_rows_of_zip(kinds: tuple[str, str], kept: Any) -> None:
+    if set(kinds) <= {"endless", "repeated"}:
+        with pytest.raises(ValueError, match="of which one ends"):
+            columns_of([ITERABLES[kind](3) for kind in kinds], kept)
+        return
+    for sizes in ((3, 5), (5, 3), (0, 2), (4, 4)):
+        made = [[ITERABLES[kind](size) for kind, size in zip(kinds, sizes, strict=True)] for _ in range(2)]
+        columns = columns_of(made[0], kept)
+        assert len({len(column) for column in columns}) == 1
+        assert list(zip(*columns, strict=True)) == list(zip(*made[1], strict=False))
+
+
+@pytest.mark.parametrize("others", [[[1, 2]], [(i for i in range(2)), "abc"]])
+def test_no_more_items_are_taken_than_are_needed(others: list[Any]) -> None:
+    taken = []
+
+    def numbers() -> Iterator[int]:
+        for i in itertools.count():
+            taken.append(i)
+            yield i
+
+    assert len(columns_of([*others, numbers()])[-1]) == 2
+    assert taken == [0, 1]
+
+
+def test_a_frame_is_mapped_over_as_it_is_iterated_over_and_cut_by_rows() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": range(5), "b": range(5)})
+    assert columns_of([frame]) == [["a", "b"]]
+    rows, letters = rows_of([frame, "vwx"])
+    pd.testing.assert_frame_equal(rows, frame.iloc[:3])
+    assert letters == "vwx"
+
+
+@pytest.mark.parametrize(("spares", "lazily"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("function", "parts"), [(abs, ([-1, -2],)), (pow, ([1, 2], [3, 0]))])
+def test_a_part_is_mapped_item_by_item(function: Any, parts: Any, spares: bool, lazily: bool) -> None:
+    values = MapPart(function, "map(f)")(*parts, items=MapItems(range(2), spares, lazily).as_value(), engine_id=0)
+    payload = values.pack(lambda value, what: pack(value, what=what))
+    assert unpack(payload) == [function(*items) for items in zip(*parts, strict=True)]
+
+
+def test_the_items_of_a_piece_are_numbered() -> None:
+    pieces = work_for([0, 1, 2], [range(7)], Block(), in_pieces=False)
+    assert numbers_of(pieces, Block()) == [range(3), range(3, 5), range(5, 7)]
+    for length in range(7):
+        dealt = work_for([0, 1, 2], [range(length)], RoundRobin(), in_pieces=False)
+        numbers = numbers_of(dealt, RoundRobin())
+        assert [list(numbers) for numbers in numbers] == [list(piece.parts[0]) for piece in dealt]
 
 
 @pytest.mark.parametrize("make_data", [bytes, bytearray, memoryview, lambda data: np.frombuffer(data, np.uint8)])

@@ -1,0 +1,243 @@
+"""Results as tables for people and as JSON for comparisons later."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.operations.catalogue import OPERATIONS
+from benchmarks.operations.rounds import Cell, Results
+from benchmarks.operations.stats import Summary, paired_ratios, summarise
+from benchmarks.operations.turns import Turn
+from benchmarks.systems import SYSTEMS
+
+__all__ = [
+    "RATIOS",
+    "Row",
+    "as_json",
+    "client_cpu",
+    "draw",
+    "draw_cpu",
+    "draw_growth",
+    "format_ratio",
+    "format_seconds",
+    "from_json",
+    "growth",
+    "rows",
+    "wall",
+]
+
+RATIOS = (
+    ("nsactors", "ray"),
+    ("nsactors", "serial"),
+    ("broadcast", "nsactors"),
+    ("ipyparallel", "nsactors"),
+    ("dask", "nsactors"),
+    ("pool", "nsactors"),
+    ("processes", "nsactors"),
+)
+GROWTH_FROM = 4  # engines
+_DISTRIBUTIONS = ("nsactors", "ray", "ipyparallel", "distributed", "ipython", "numpy")
+_TITLES = {operation.name: operation.title for operation in OPERATIONS}
+
+Measure = Callable[[Turn], Sequence[float]]
+
+
+def wall(turn: Turn) -> Sequence[float]:
+    """Seconds that each run took."""
+    return turn.seconds
+
+
+def client_cpu(turn: Turn) -> Sequence[float]:
+    """CPU seconds of the driving process per run."""
+    return [turn.cpu_s]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: summaries by system, and the ratios of ``RATIOS`` where both sides were measured."""
+
+    operation: str
+    engines: int
+    summaries: dict[str, Summary]
+    ratios: dict[tuple[str, str], Summary]
+
+
+def rows(results: Results, measure: Measure = wall) -> list[Row]:
+    """The lines of the table, in the order of ``OPERATIONS``."""
+    order = list(_TITLES)
+    lines = {(cell.operation, cell.engines) for cell in results.turns}
+    return [_row(results, measure, *line) for line in sorted(lines, key=lambda line: (order.index(line[0]), line[1]))]
+
+
+def _row(results: Results, measure: Measure, operation: str, engines: int) -> Row:
+    turns = {name: _measured(results, measure, Cell(operation, engines, name)) for name in SYSTEMS}
+    present = {name: found for name, found in turns.items() if found}
+    return Row(
+        operation,
+        engines,
+        {name: _summary(found) for name, found in present.items()},
+        {
+            (above, below): summarise(paired_ratios(present[above], present[below]))
+            for above, below in RATIOS
+            if above in present and below in present
+        },
+    )
+
+
+def growth(results: Results, measure: Measure = wall) -> list[tuple[str, int, dict[str, Summary]]]:
+    """Operation, engines, and by system how many times as much each engine costs as where there are four of them."""
+    found = []
+    for row in rows(results, measure):
+        if row.engines <= GROWTH_FROM:
+            continue
+        summaries = {}
+        for name in row.summaries:
+            few = _measured(results, measure, Cell(row.operation, GROWTH_FROM, name))
+            many = _measured(results, measure, Cell(row.operation, row.engines, name))
+            if few:
+                share = GROWTH_FROM / row.engines
+                summaries[name] = summarise([ratio * share for ratio in paired_ratios(many, few)])
+        if summaries:
+            found.append((row.operation, row.engines, summaries))
+    return found
+
+
+def draw(results: Results) -> Table:
+    """The table of times: medians with quartiles, and ratios."""
+    return _draw(rows(results), "time: median (quartiles)", lambda row: 1)
+
+
+def draw_cpu(results: Results) -> Table:
+    """The table of what the driving process spends for each engine, in calls that are not about data."""
+    calls = {operation.name for operation in OPERATIONS if operation.most_engines is None}
+    lines = [row for row in rows(results, client_cpu) if row.operation in calls]
+    return _draw(lines, "CPU time of the client for each engine: median (quartiles)", lambda row: row.engines)
+
+
+def _draw(lines: Sequence[Row], title: str, share: Callable[[Row], int]) -> Table:
+    present = [name for name in SYSTEMS if any(name in line.summaries for line in lines)]
+    ratios = [pair for pair in RATIOS if any(pair in line.ratios for line in lines)]
+    table = _table(title, present)
+    for above, below in ratios:
+        table.add_column(f"{SYSTEMS[above].title}\n/ {SYSTEMS[below].title}", justify="right", style="bold")
+    for line in lines:
+        table.add_row(
+            _TITLES[line.operation],
+            str(line.engines or ""),
+            *(_format_summary(line.summaries.get(name), share(line)) for name in present),
+            *(_format_ratios(line.ratios.get(pair)) for pair in ratios),
+        )
+    return table
+
+
+def draw_growth(results: Results) -> Table:
+    """The table of how the cost of an engine grows with their number; without lines if there were never more."""
+    lines = [(line, "time") for line in growth(results)] + [(line, "CPU") for line in growth(results, client_cpu)]
+    present = [name for name in SYSTEMS if any(name in line[2] for line, _ in lines)]
+    table = _table(f"cost of each engine, in times that of one of {GROWTH_FROM}: median (quartiles)", present)
+    table.add_column("of")
+    for (operation, engines, summaries), what in lines:
+        table.add_row(
+            _TITLES[operation], str(engines), *(_format_ratios(summaries.get(name)) for name in present), what
+        )
+    return table
+
+
+def _table(title: str, systems: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("operation", min_width=20)
+    table.add_column("engines", justify="right")
+    for name in systems:
+        table.add_column(SYSTEMS[name].title, justify="right")
+    return table
+
+
+def format_seconds(seconds: float) -> str:
+    """A time in the unit that suits it, to three digits: ``1.23 ms``."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{_three_digits(seconds / size)} {unit}"
+    return f"{_three_digits(seconds / 1e-6)} µs"
+
+
+def format_ratio(ratio: float | None) -> str:
+    """A ratio to two places; empty without one."""
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def as_json(results: Results, options: dict[str, Any], load_average: Iterable[float]) -> dict[str, Any]:
+    """Everything that was measured and where: single timings in seconds, grouped by round."""
+    return {
+        "options": options,
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "load_average": list(load_average),
+            "versions": {name: _version(name) for name in _DISTRIBUTIONS},
+        },
+        "results": [
+            {
+                **asdict(cell),
+                "summary": asdict(_summary([turn.seconds for turn in turns])),
+                "turns": [turn._asdict() for turn in turns],
+            }
+            for cell, turns in sorted(results.turns.items())
+        ],
+    }
+
+
+def from_json(document: Mapping[str, Any]) -> Results:
+    """The results in what :func:`as_json` gave."""
+    return Results(
+        {
+            Cell(entry["operation"], entry["engines"], entry["system"]): [Turn(**turn) for turn in entry["turns"]]
+            for entry in document["results"]
+        }
+    )
+
+
+def _measured(results: Results, measure: Measure, cell: Cell) -> list[Sequence[float]]:
+    return [measure(turn) for turn in results.turns.get(cell, [])]
+
+
+def _summary(turns: Iterable[Sequence[float]]) -> Summary:
+    return summarise([number for turn in turns for number in turn])
+
+
+def _format_summary(summary: Summary | None, share: int = 1) -> str:
+    if summary is None:
+        return ""
+    return _with_spread(summary, lambda seconds: format_seconds(seconds / share))
+
+
+def _format_ratios(ratios: Summary | None) -> str:
+    return "" if ratios is None else _with_spread(ratios, format_ratio)
+
+
+def _with_spread(summary: Summary, form: Callable[[float], str]) -> str:
+    if summary.count == 1:
+        return form(summary.median)
+    lower, upper = (
+        form(n).replace(" ", "\N{NO-BREAK SPACE}") for n in (summary.lower_quartile, summary.upper_quartile)
+    )
+    return f"{form(summary.median)}\n[dim not bold]{lower} – {upper}[/]"
+
+
+def _three_digits(number: float) -> str:
+    decimals = 2 if number < 10 else 1 if number < 100 else 0
+    return f"{number:.{decimals}f}"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

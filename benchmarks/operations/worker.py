@@ -1,0 +1,37 @@
+"""Drive one system, as a pipe says: ``python -m benchmarks.operations.worker FD SYSTEM N``."""
+
+import time
+
+_BEGAN = time.perf_counter()  # before anything else is imported: what follows belongs to a system's start
+
+import sys  # noqa: E402
+from multiprocessing.connection import Connection  # noqa: E402
+
+from benchmarks.operations.turns import Turn, take_turn  # noqa: E402
+from benchmarks.systems import make  # noqa: E402
+
+
+def main(pipe: Connection, name: str, engines: int) -> None:
+    """Start the system and say how long it took, as a turn; then serve orders until None comes, or nobody is there.
+
+    An order is ``(system, operation, engines, runs)``; the system is this one, or one that lives beside it. The answer
+    is a turn, or None if the system has no such operation.
+    """
+    systems = {name: make(name)}
+    systems[name].start(engines)
+    try:
+        pipe.send(Turn([time.perf_counter() - _BEGAN], time.process_time()))
+        while (order := pipe.recv()) is not None:
+            who, operation, count, runs = order
+            if who not in systems:
+                systems[who] = make(who, systems[name])
+            run = systems[who].prepare(operation, count)
+            pipe.send(None if run is None else take_turn(run, runs))
+    except (EOFError, BrokenPipeError):
+        pass  # whoever started this has gone: end the system too
+    finally:
+        systems[name].close()
+
+
+if __name__ == "__main__":
+    main(Connection(int(sys.argv[1])), sys.argv[2], int(sys.argv[3]))

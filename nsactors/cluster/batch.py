@@ -1,0 +1,284 @@
+"""Batch systems: their scripts, commands and answers.
+
+A script is made from a template with ``@name`` in place of each value, since ``$`` belongs to the shell; ``@@`` is an
+``@``. The names are:
+
+    name          the cluster's name
+    nodes         the number of nodes
+    cores         the number of cores to request on each node: one for each engine
+    slots         the number of cores to request on all nodes together
+    folder        the folder of the job's files, on a file system that all nodes see
+    package       the folder with the copy of nsactors that the job runs, for PYTHONPATH
+    python        the interpreter, as a word of the shell
+    warning_s     seconds before the time limit at which engines are to save their namespaces
+    warning_min   the same in minutes, rounded up
+    options       the user's options of the batch system, one directive on each line
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import re
+import shlex
+import shutil
+import string
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nsactors._frozen import frozen
+from nsactors.cluster.batch_job import COPIES, JobPlan
+from nsactors.cluster.own_wheel import unpack_own_wheel
+from nsactors.errors import ClusterNotFound, LaunchError
+from nsactors.system.private_files import make_private
+from nsactors.transport.registry import ClusterRecord, Registry
+
+
+@frozen
+class BatchJob:
+    """The values of a batch script.
+
+    Attributes:
+        name: the cluster's name.
+        nodes: the number of nodes.
+        engines: the number of engines on each node; 0 for one on each core that the job has there.
+        folder: the folder of the job's files, an absolute path on a file system that all nodes see.
+        python: the path of the interpreter.
+        options: options of the batch system's submit command, as words.
+        warning_s: seconds before the time limit at which the engines are to save their namespaces.
+    """
+
+    name: str
+    nodes: int
+    engines: int
+    folder: str
+    python: str
+    options: tuple[str, ...] = ()
+    warning_s: int = 120
+
+
+@frozen
+class BatchSystem:
+    """The commands of a batch system.
+
+    Attributes:
+        name: the name of the system, as in ``nsactors launch NAME``.
+        directive: the prefix of directives in a script.
+        submit: the command that reads a script from stdin and prints the job's id.
+        job_id: a regular expression whose first group is the id in the output of ``submit``.
+        cancel: the command that ends a job; the id is appended.
+        state: the command that prints the state of a job, or nothing for an unknown one; the id is appended.
+    """
+
+    name: str
+    directive: str
+    submit: tuple[str, ...]
+    job_id: str
+    cancel: tuple[str, ...]
+    state: tuple[str, ...]
+
+    def job_of(self, answer: str) -> str:
+        """Return the id of a submitted job.
+
+        Args:
+            answer: the output of the submit command.
+
+        Raises:
+            ValueError: if the output contains no id.
+        """
+        found = re.search(self.job_id, answer)
+        if found is None:
+            raise ValueError(f"{self.submit[0]} printed no job id: {answer.strip()!r}")
+        return found[1]
+
+
+BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
+    system.name: system
+    for system in (
+        BatchSystem(
+            "slurm",
+            "#SBATCH",
+            ("sbatch", "--parsable"),
+            r"^(\d+)",
+            ("scancel",),
+            ("squeue", "--noheader", "--format=%T", "--jobs"),
+        ),
+        BatchSystem("pbs", "#PBS", ("qsub",), r"^(\d+\S*)", ("qdel",), ("qstat", "-f")),
+        BatchSystem("sge", "#$", ("qsub", "-terse"), r"^(\d+)", ("qdel",), ("qstat", "-j")),
+        BatchSystem("lsf", "#BSUB", ("bsub",), r"Job <(\d+)>", ("bkill",), ("bjobs", "-noheader", "-o", "stat")),
+    )
+}
+
+
+PACKAGE = "package"  # in the job's folder
+
+
+class _Template(string.Template):
+    delimiter = "@"
+
+
+def batch_script(template: str, job: BatchJob, system: BatchSystem) -> str:
+    r"""Return the text of a batch script.
+
+    Args:
+        template: the template; this module's docstring lists its names.
+        job: the values.
+        system: the batch system, for the prefix of directives.
+
+    Raises:
+        ValueError: if the template has an unknown name or a stray ``@``, or a value contains a line break.
+
+    Example:
+        >>> job = BatchJob("lab", 2, 8, "/home/me/lab", "/usr/bin/python3", ("--time=1:00:00",))
+        >>> print(batch_script("#SBATCH --nodes=@nodes\n@options", job, BATCH_SYSTEMS["slurm"]))
+        #SBATCH --nodes=2
+        #SBATCH --time=1:00:00
+    """
+    values = {
+        "name": job.name,
+        "nodes": job.nodes,
+        "cores": max(1, job.engines),
+        "slots": job.nodes * max(1, job.engines),
+        "folder": shlex.quote(job.folder),
+        "package": shlex.quote(f"{job.folder}/{PACKAGE}"),
+        "python": shlex.quote(job.python),
+        "warning_s": job.warning_s,
+        "warning_min": -(-job.warning_s // 60),
+        "options": "\n".join(f"{system.directive} {option}" for option in _directives(job.options)),
+    }
+    if any("\n" in text for text in (job.name, job.folder, job.python, *job.options)):
+        raise ValueError("a value with a line break would be a line of its own in the batch script")
+    try:
+        return _Template(template).substitute(values)
+    except KeyError as error:
+        raise ValueError(f"the template asks for @{error.args[0]}; there are {', '.join(sorted(values))}") from None
+
+
+def _directives(options: Sequence[str]) -> list[str]:
+    """Join each option with its value: one line for each directive, such as ``-p debug``."""
+    lines: list[str] = []
+    for word in options:
+        if word.startswith("-") or not lines:
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += " " + shlex.quote(word)
+    return lines
+
+
+_ENDED = ("", "DONE", "EXIT")  # LSF lists a job for an hour after its end
+LOOK_S = 1.0
+GONE_AFTER_S = 5.0  # without a job in the queue: a busy batch system may not list it at once
+
+
+def template_of(system: str) -> str:
+    """Return the default template of a batch system."""
+    return (importlib.resources.files("nsactors.cluster") / "templates" / f"{system}.sh").read_text()
+
+
+class Submission:
+    """The submission of a cluster as a batch job.
+
+    Args:
+        system: the batch system's name.
+        job: the values of the script.
+        plan: the plan for the job's process.
+        template: the template of the script; None for the batch system's default.
+
+    Raises:
+        ValueError: as for :func:`batch_script`.
+    """
+
+    def __init__(self, system: str, job: BatchJob, plan: JobPlan, template: str | None = None) -> None:
+        self._system: BatchSystem = BATCH_SYSTEMS[system]
+        self._plan = plan
+        self.folder = Path(job.folder)
+        self.script = batch_script(template or template_of(system), job, self._system)
+        self.job_id = ""
+
+    @property
+    def saved(self) -> bool:
+        """True if an earlier job has saved engines from which this one can continue."""
+        return (self.folder / "state").is_dir()
+
+    def forget(self) -> None:
+        """Delete the engines that an earlier job has saved."""
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+
+    def submit(self) -> str:
+        """Write the script and a copy of nsactors, submit the script, and return the job's id.
+
+        Raises:
+            LaunchError: if the batch system does not take it, or there is none.
+        """
+        make_private(self.folder)
+        shutil.rmtree(self.folder / COPIES, ignore_errors=True)  # of a job that was killed
+        self._plan.save(self.folder)
+        unpack_own_wheel(self.folder / PACKAGE)
+        path = self.folder / "job.sh"
+        path.write_text(self.script)
+        with open(path) as script:
+            answer = self._run(*self._system.submit, stdin=script.fileno())
+        try:
+            self.job_id = self._system.job_of(answer)
+        except ValueError as error:
+            raise LaunchError(str(error)) from None
+        return self.job_id
+
+    def wait(self, registry: Registry, timeout_s: float | None = None) -> ClusterRecord:
+        """Wait until clients can attach, and return the cluster's record.
+
+        Args:
+            registry: the list of clusters, to which the job adds its own.
+            timeout_s: the limit in seconds; None waits as long as the job is in the queue.
+
+        Raises:
+            LaunchError: if the job ends first; the message includes the end of its log.
+            TimeoutError: if the limit is reached. The job stays in the queue.
+        """
+        began = seen = time.monotonic()
+        pause = threading.Event()
+        while True:
+            record: ClusterRecord | None
+            try:
+                record = registry.find(self._plan.name)
+            except ClusterNotFound:  # which is in the registry of the job's home folder alone, perhaps
+                record = registry.adopt(self.folder / COPIES / f"{self._plan.name}.json")
+            if record is not None and record.connection is not None:
+                return record
+            now = time.monotonic()
+            if self._is_there():
+                seen = now
+            elif now - seen > GONE_AFTER_S:
+                raise LaunchError(f"job {self.job_id} has ended before its cluster was up", self._end_of_log())
+            if timeout_s is not None and now - began > timeout_s:
+                raise TimeoutError(f"job {self.job_id} is not up after {timeout_s:g} s; it stays in the queue")
+            pause.wait(LOOK_S)
+
+    @property
+    def cancel_command(self) -> str:
+        """The shell command that ends the job."""
+        return " ".join((*self._system.cancel, self.job_id))
+
+    def _is_there(self) -> bool:
+        try:
+            return self._run(*self._system.state, self.job_id).strip() not in _ENDED
+        except LaunchError:
+            return False
+
+    def _end_of_log(self) -> str:
+        log = self.folder / "job.log"
+        return "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:]) if log.exists() else ""
+
+    def _run(self, *command: str, stdin: int = subprocess.DEVNULL) -> str:
+        # A batch system may show the variables of a job to all users. The job has a token of its own, in a file.
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+        try:
+            done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False, env=environment)
+        except FileNotFoundError:
+            raise LaunchError(f"there is no {command[0]} on this machine: run this where jobs are submitted") from None
+        if done.returncode:
+            raise LaunchError(f"{' '.join(command)} has failed", done.stderr or done.stdout)
+        return done.stdout

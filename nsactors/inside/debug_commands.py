@@ -1,0 +1,466 @@
+"""The debugger on an engine: Python's own, with a client in place of a keyboard.
+
+:class:`FrameViewer` looks at the frames of a failure, :class:`StopDebugger` stops a running request at breakpoints.
+"""
+
+from __future__ import annotations
+
+import ast
+import bdb
+import contextlib
+import ctypes
+import dis
+import inspect
+import itertools
+import linecache
+import pdb
+import re
+import sys
+from collections.abc import Callable
+from reprlib import Repr
+from types import FrameType, MethodType, TracebackType
+from typing import Any
+
+from nsactors.errors.exception_state import name_of, text_of
+from nsactors.inside.debug_conversation import Conversation
+from nsactors.namespace.interrupts import calls_user_code, is_user_code
+from nsactors.namespace.output import printing_to
+
+LINES_AROUND = 3
+NAMES_SHOWN = 200
+REPR_CHARS = 200
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_SUSPENDS = ("YIELD_VALUE", "RESUME")  # before Python 3.13, and from then on
+_ASSIGNS = re.compile(r"\s*[^\W\d]\w*\s*([-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)")
+SKIPPED = ("nsactors.*", "IPython.*", "ray.*")  # modules, while stepping
+
+
+def place_of(frame: FrameType, lineno: int) -> str:
+    """Describe a place: ``f() <cell 2>:3``."""
+    code = frame.f_code
+    name = getattr(code, "co_qualname", code.co_name).rpartition("<locals>.")[2]
+    return f"{name if name == '<module>' else f'{name}()'} {code.co_filename}:{lineno}"
+
+
+def lines_of(filename: str, names: dict[str, Any] | None = None) -> list[str]:
+    """Return the lines of a source file; none if it is not here."""
+    try:
+        return linecache.getlines(filename, names)
+    except Exception:  # a loader of the user's may raise anything
+        return []
+
+
+def shown_lines(filename: str, lineno: int, names: dict[str, Any]) -> str:
+    """Return the lines of a file around a place, with an arrow; empty without the source."""
+    lines = lines_of(filename, names)
+    if not 0 < lineno <= len(lines):
+        return ""
+    first, last = max(1, lineno - LINES_AROUND), min(len(lines), lineno + LINES_AROUND)
+    width = len(str(last))
+    return "".join(
+        f"{'--->' if number == lineno else '    '} {number:>{width}} {lines[number - 1].rstrip()}\n"
+        for number in range(first, last + 1)
+    )
+
+
+class ClientDebugger(pdb.Pdb):
+    """Python's debugger, with a client in place of a keyboard and a terminal.
+
+    Python's own and not IPython's: that one makes a shell for the process, and colours what it prints.
+
+    Args:
+        conversation: its input and output.
+        title: the first line of the output.
+    """
+
+    serves_client = True  # it is not skipped, unlike all other debuggers on an engine
+
+    def __init__(self, conversation: Conversation, title: str = "") -> None:
+        readline: Any = sys.modules.get("readline")
+        delimiters = None if readline is None else readline.get_completer_delims()
+        super().__init__(stdin=conversation, stdout=conversation, nosigint=True, readrc=False)  # type: ignore[arg-type]
+        if delimiters is not None:  # changed by pdb for its own prompt, of which there is none in this process
+            readline.set_completer_delims(delimiters)
+        self.prompt = ""
+        self.breaks = {}  # not those of other debuggers in this process: Python keeps one list of all
+        self._own_breaks: set[tuple[str, int]] = set()
+        self.conversation = conversation
+        self._title = title
+        conversation.describe = self._describe
+
+    def reset(self) -> None:
+        """Forget frames and stops.
+
+        Not by bdb's own method, which looks at all of Python's source cache: on two threads at once, that raises.
+        """
+        self.botframe = None
+        self._set_stopinfo(None, None)  # type: ignore[attr-defined]
+        self.forget()
+
+    def set_break(self, filename: str, lineno: int, *args: Any, **kwargs: Any) -> Any:
+        """Set a breakpoint; return the reason if that is not possible."""
+        problem = super().set_break(filename, lineno, *args, **kwargs)
+        if not problem:
+            self._own_breaks.add((self.canonic(filename), lineno))
+        return problem
+
+    def clear_own_breaks(self) -> None:
+        """Clear the breakpoints that have been set at this prompt."""
+        while self._own_breaks:
+            with contextlib.suppress(KeyError):  # it has been cleared, perhaps by another engine of this process
+                self.clear_break(*self._own_breaks.pop())
+        self.breaks = {}
+
+    def set_quit(self) -> None:
+        """Let the debugger end; other than by bdb's own method, tracers of the user's program go on."""
+        self._set_stopinfo(self.botframe, None)  # type: ignore[attr-defined]
+        self.quitting = True
+
+    def break_here(self, frame: FrameType) -> bool:
+        """Return whether there is a breakpoint at the line of a frame."""
+        try:
+            return bool(super().break_here(frame))
+        except KeyError:  # another engine of this process has cleared the last one of this line
+            return False
+
+    def _describe(self) -> tuple[str, tuple[str, ...]]:
+        if not self.stack:
+            return "", ()
+        frame, lineno = self.stack[self.curindex]
+        names = dict.fromkeys(f.f_code.co_filename for f, _ in self.stack)
+        return place_of(frame, lineno), tuple(name for name in names if not lines_of(name))
+
+    def print_stack_entry(self, frame_lineno: tuple[FrameType, int], prompt_prefix: str = "") -> None:
+        """Show a place and the lines around it."""
+        frame, lineno = frame_lineno
+        if self._title:
+            self.message(self._title)
+            self._title = ""
+        self.message(place_of(frame, lineno))
+        self.conversation.write(shown_lines(frame.f_code.co_filename, lineno, frame.f_globals))
+        below = len(self.stack) - 1 - self.curindex
+        if frame is self.curframe and below and not is_user_code(self.stack[self.curindex + 1][0].f_code):
+            self.message(f"({below} {'frames' if below > 1 else 'frame'} of libraries below: d)")
+
+    def print_stack_trace(self) -> None:
+        """Show all places, the current one marked, outermost first."""
+        for frame, lineno in self.stack:
+            mark = ">" if frame is self.curframe else " "
+            line = "".join(lines_of(frame.f_code.co_filename, frame.f_globals)[lineno - 1 : lineno]).strip()
+            self.message(f"{mark} {place_of(frame, lineno)}{f'  {line}' if line else ''}")
+
+    # Commands. Only this thread's output belongs to the conversation, and an engine's other threads go on printing:
+    # pdb itself would put its own stream in the place of the process's.
+
+    def onecmd(self, line: str) -> bool:
+        """Carry out a command; no error of user code ends the debugger.
+
+        An assignment is none, also to a variable that is called like a command: ``r = 5``.
+        """
+        if _ASSIGNS.match(line):
+            line = f"!{line}"
+        try:
+            with printing_to(self.conversation.text):
+                return bool(super().onecmd(line))
+        except (bdb.BdbQuit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.error(f"{name_of(type(error))}: {text_of(error)}")
+            return False
+
+    def emptyline(self) -> bool:
+        """Repeat the last command."""
+        return bool(super().emptyline())
+
+    def default(self, line: str) -> None:
+        """Evaluate an expression, and show its value; or carry out a statement."""
+        text = line.removeprefix("!").strip()
+        try:
+            tree = ast.parse(text, "<debugger>")
+            if len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
+                if (value := self._getval(text, says=False)) is not None:
+                    self.message(repr(value))
+                return
+            assert self.curframe is not None, "the debugger is at a frame"
+            exec(compile(tree, "<debugger>", "exec"), self.curframe.f_globals, self.curframe_locals)
+            self._write_back()
+        except BaseException as error:
+            self._tell(error)
+
+    def _write_back(self) -> None:
+        """Assign changed local variables in the frame itself; before Python 3.13, they are a copy."""
+        if sys.version_info < (3, 13):
+            ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(self.curframe), ctypes.c_int(0))
+
+    def _getval(self, arg: str, *, says: bool = True) -> Any:
+        """Evaluate an expression in the current frame.
+
+        Global and local names are in one dictionary: comprehensions and lambdas find both.
+        """
+        assert self.curframe is not None, "the debugger is at a frame"
+        try:
+            return eval(arg, {**self.curframe.f_globals, **self.curframe_locals})
+        except BaseException as error:
+            if says:
+                self._tell(error)
+            raise
+
+    def _tell(self, error: BaseException) -> None:
+        if issubclass(type(error), bdb.BdbQuit):
+            raise error
+        text = text_of(error)
+        self.error(f"{name_of(type(error))}: {text}" if text else name_of(type(error)))
+
+    def do_here(self, arg: str) -> None:
+        """``here``: show the current place again."""
+        self.print_stack_entry(self.stack[self.curindex])
+
+    def do_locals(self, arg: str) -> None:
+        """``locals``: show the local variables of the current frame, each in a line."""
+        if arg:  # the user's own name, or a call of Python's function
+            self.default(f"locals{arg}" if arg[0] in "([" else f"locals {arg}")
+            return
+        short = Repr()
+        short.maxstring = short.maxother = short.maxlong = REPR_CHARS
+        names = {n: v for n, v in list(self.curframe_locals.items()) if not n.startswith(("__", "."))}
+        for name in itertools.islice(names, NAMES_SHOWN):
+            self.message(f"{name} = {_short(short, names[name])}")
+        if len(names) > NAMES_SHOWN:
+            self.message(f"... ({len(names) - NAMES_SHOWN} more names)")
+        if not names:
+            self.message("(no local variables)")
+
+    def do__complete(self, arg: str) -> None:
+        """``_complete TEXT``: show the names and attributes that complete a text; the client's prompt asks so."""
+        found = self._complete_expression(arg, arg, 0, len(arg))
+        for name in sorted(found)[:NAMES_SHOWN]:
+            self.message(name)
+
+    def do_quit(self, arg: str) -> bool:
+        """``q(uit)``: leave the debugger."""
+        self.set_quit()
+        return True
+
+    do_q = do_exit = do_EOF = do_quit
+
+    def _refuse(self, arg: str) -> None:
+        """Not available: this command of pdb asks for a keyboard on the engine, or for a program of its own."""
+        self.error("this command is not available on an engine")
+
+    do_interact = do_debug = do_commands = do_run = do_restart = _refuse
+
+    def do_clear(self, arg: str) -> Any:
+        """``cl(ear) [filename:lineno | bpnumber ...]``: clear breakpoints; without arguments, all of them."""
+        if arg:
+            return super().do_clear(arg)
+        self.clear_own_breaks()
+        self.message("all breakpoints are cleared")
+        return None
+
+    do_cl = do_clear
+
+
+class FrameViewer(ClientDebugger):
+    """A debugger for frames that have ended."""
+
+    def setup(self, f: FrameType | None, tb: TracebackType | None) -> None:
+        """Take frames over, and begin at the innermost one of the user's own."""
+        super().setup(f, tb)
+        index = self.curindex
+        while index > 0 and not is_user_code(self.stack[index][0].f_code):
+            index -= 1
+        if is_user_code(self.stack[index][0].f_code) and index != self.curindex:
+            self._look_at(index)
+
+    def _look_at(self, index: int) -> None:
+        self.curindex = index
+        self.curframe = self.stack[index][0]
+        with contextlib.suppress(AttributeError):  # a property from Python 3.13 on
+            self.curframe_locals = self.curframe.f_locals
+        self.lineno = None
+
+    def _over(self, arg: str) -> None:
+        """Not available: the code has ended: its frames can be looked at, and nothing goes on."""
+        self.error("the code has ended, so it cannot go on: up, down, locals and expressions look at its frames")
+
+    do_step = do_s = do_next = do_n = do_until = do_unt = do_return = do_r = do_jump = do_j = _over
+    do_break = do_b = do_tbreak = _over  # type: ignore[assignment]
+
+    def do_continue(self, arg: str) -> bool:
+        """``c(ont(inue))``: leave the debugger."""
+        return self.do_quit(arg)
+
+    do_c = do_cont = do_continue
+
+
+class StopDebugger(ClientDebugger):
+    """A debugger for a request that stops at breakpoints; it works on the thread of the request.
+
+    A conversation lasts from a stop until the code goes on by itself. Frames of the machinery are never traced.
+
+    Args:
+        converse: begins a conversation at a place, with the client of the request.
+        conversation: the first one.
+
+    Attributes:
+        interrupted: whether the request is to end with KeyboardInterrupt.
+    """
+
+    def __init__(self, converse: Callable[[str], Conversation], conversation: Conversation) -> None:
+        super().__init__(conversation)
+        self.skip = set(SKIPPED)
+        self._converse = converse
+        self._is_at_work = False
+        self._between: tuple[str, bool] | None = None
+        self.interrupted = False
+        self._others: Any = None  # the tracer of the user's program, which goes on afterwards
+        self._traced: list[tuple[FrameType, Any]] = []
+        self._has_raised = False
+
+    @property
+    def is_at_work(self) -> bool:
+        """True while it carries out a command at its prompt."""
+        return self._is_at_work
+
+    def stop_at(self, frame: FrameType) -> None:
+        """Prompt the client at a frame, and trace it afterwards as the client says."""
+        self.reset()
+        at: FrameType | None = frame
+        while at is not None and not calls_user_code(at):
+            if not self._is_own(at.f_trace):
+                self._traced.append((at, at.f_trace))
+            at.f_trace = self.trace_dispatch
+            self.botframe = at
+            at = at.f_back
+        self._set_stopinfo(None, None)  # type: ignore[attr-defined]
+        self.interaction(frame, None)
+        if self.quitting:
+            self._raise()
+        if self._traces:
+            if not self._is_own(tracer := sys.gettrace()):
+                self._others = tracer
+            sys.settrace(self.trace_dispatch)
+        else:
+            self._stop_tracing()
+
+    def _is_own(self, tracer: object) -> bool:
+        return isinstance(tracer, MethodType) and tracer.__self__ is self
+
+    def _stop_tracing(self) -> None:
+        """Let the user's tracer go on, if there is one."""
+        if self._is_own(sys.gettrace()):
+            sys.settrace(self._others)
+        for frame, tracer in self._traced:
+            if self._is_own(frame.f_trace):
+                frame.f_trace = tracer
+        self._traced.clear()
+
+    @property
+    def _traces(self) -> bool:
+        return self.stoplineno != -1 or bool(self.breaks)
+
+    def _raise(self) -> None:
+        self._stop_tracing()
+        self._has_raised = True
+        if self.interrupted:
+            raise KeyboardInterrupt
+        raise bdb.BdbQuit
+
+    def interaction(self, frame: FrameType | None, traceback: Any) -> None:
+        """Prompt the client."""
+        if self.conversation.ended:
+            assert frame is not None, "code has stopped in a frame"
+            self.conversation = self._converse(place_of(frame, frame.f_lineno))
+            self.conversation.describe = self._describe
+            self.stdin = self.stdout = self.conversation  # type: ignore[assignment]
+        self._is_at_work = True
+        try:
+            super().interaction(frame, traceback)
+        finally:
+            self._is_at_work = False
+
+    def finish(self) -> None:
+        """Trace nothing more, for the request has ended."""
+        self._stop_tracing()
+        if self._has_raised and sys.gettrace() is None:
+            sys.settrace(self._others)  # Python has dropped it, because a tracer had raised
+        self.clear_own_breaks()
+        self._end()
+
+    def _end(self) -> None:
+        if not self.conversation.ended:
+            self.conversation.end()
+
+    # Tracing, as bdb calls it.
+
+    def trace_dispatch(self, frame: FrameType, event: str, arg: Any) -> Any:
+        """Handle an event of a traced frame."""
+        try:
+            return super().trace_dispatch(frame, event, arg)
+        except bdb.BdbQuit:
+            self._raise()
+
+    def dispatch_call(self, frame: FrameType, arg: Any) -> Any:
+        """Decide whether to trace a function that is called."""
+        if self._between is not None:
+            # IPython runs each statement of a cell as code of its own: go on in the next one of the same cell.
+            filename, steps = self._between
+            if frame.f_code.co_filename != filename or frame.f_code.co_name != "<module>":
+                return None
+            self._between, self.botframe = None, frame
+            if steps:
+                self.set_step()
+            else:
+                self._set_stopinfo(frame, None, -1)  # type: ignore[attr-defined]
+            return self.trace_dispatch
+        return super().dispatch_call(frame, arg)
+
+    def dispatch_return(self, frame: FrameType, arg: Any) -> Any:
+        """End tracing with the outermost frame of the user's, except in a cell whose next statement follows."""
+        if frame is not self.botframe:
+            return super().dispatch_return(frame, arg)
+        if _is_suspended(frame):
+            return self.trace_dispatch
+        steps = self.stoplineno != -1 and self.stopframe in (None, frame)
+        if frame.f_code.co_name == "<module>" and (steps or self.breaks):
+            self._between = frame.f_code.co_filename, steps
+        else:
+            self._stop_tracing()
+            self._end()
+        return self.trace_dispatch
+
+    # Commands.
+
+    def do_continue(self, arg: str) -> bool:
+        """``c(ont(inue))``: let the code go on until the next breakpoint."""
+        if self.conversation.lost:
+            self.clear_own_breaks()  # no client is there for whom to stop
+            print(f"[nsactors: the debugger was left: {self.conversation.lost}]", file=sys.stderr)
+        self._set_stopinfo(self.botframe, None, -1)  # type: ignore[attr-defined]
+        if not self.breaks:
+            self._stop_tracing()
+        self._end()
+        return True
+
+    do_c = do_cont = do_continue
+
+    def do_quit(self, arg: str) -> bool:
+        """``q(uit)``: end the request with an error, BdbQuit."""
+        self.set_quit()
+        self._end()
+        return True
+
+    do_q = do_exit = do_EOF = do_quit
+
+
+def _is_suspended(frame: FrameType) -> bool:
+    """Return whether a coroutine or generator leaves its frame to go on later, for which tracing has no event."""
+    code = frame.f_code
+    return bool(code.co_flags & _SUSPENDABLE) and dis.opname[code.co_code[frame.f_lasti]] in _SUSPENDS
+
+
+def _short(short: Repr, value: object) -> str:
+    try:
+        return str.__str__(short.repr(value))
+    except BaseException as error:  # Repr catches only Exception
+        return f"<{name_of(type(value))} whose __repr__ raised {name_of(type(error))}>"

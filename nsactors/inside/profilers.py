@@ -1,0 +1,309 @@
+"""Profilers of an engine: a sampler of stacks, and Python's own profiler of calls."""
+
+from __future__ import annotations
+
+import cProfile
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Hashable
+from types import CodeType
+from typing import Any, Protocol
+
+from nsactors.errors.failure import file_name
+from nsactors.inside.allocations import MemoryProfiler
+from nsactors.inside.frames import BORDERS, Place, user_places
+from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_user_code
+from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
+from nsactors.protocol.messages import Request
+
+MOST_STACKS = 20_000  # different ones; of further stacks only the outermost functions are kept
+OUTERMOST = 5
+MOST_DEPTH = 200  # of a deeper stack both ends are kept
+MACHINERY = "(arguments and results)"
+
+Running = Callable[[], tuple[Request, float] | None]
+"""Returns the request that runs, and its start in seconds since the epoch."""
+
+
+class Profiler(Protocol):
+    """A profiler of the requests of one client."""
+
+    client: str
+
+    def stop(self) -> EngineProfile:
+        """End the profile, and return it."""
+        ...
+
+
+class Sampler:
+    """Looks at the stack of the running request every few milliseconds, from a thread of its own.
+
+    A sample counts for the time since the sample before it, so the sum is the time that requests have run. Code in C
+    that holds the interpreter keeps the sampler waiting: its time counts for the line that runs when it returns.
+
+    Args:
+        client: the client whose requests are sampled.
+        interval_s: the time between two samples in seconds.
+        thread: the identifier of the thread that runs requests.
+        cell_loop: the event loop of the cells.
+        running: returns the request that runs.
+    """
+
+    def __init__(self, client: str, interval_s: float, thread: int, cell_loop: CellEventLoop, running: Running) -> None:
+        self.client = client
+        self._interval_s = interval_s
+        self._watched = thread
+        self._cell_loop = cell_loop
+        self._running = running
+        self._stacks: dict[tuple[Hashable, ...], list[float]] = {}
+        self._over = threading.Event()
+        self._last = time.perf_counter()
+        self._thread = threading.Thread(target=self._run, name="nsactors-sampler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> EngineProfile:
+        """Take a last sample, and return the profile."""
+        self._over.set()
+        self._thread.join()
+        return sampled_profile(self._stacks)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._interval_s):
+            self._sample()
+        self._sample()
+
+    def _sample(self) -> None:
+        running = self._running()
+        places: list[Place] | None = None
+        if running is not None:
+            places = user_places(sys._current_frames().get(self._watched), self._cell_loop)
+        now = time.perf_counter()
+        elapsed, self._last = now - self._last, now
+        if running is None or running[0].id.client != self.client:
+            return
+        seconds = min(elapsed, max(0.0, time.time() - running[1]))  # it may have begun since the last sample
+        add_sample(self._stacks, places, seconds)
+
+
+def add_sample(stacks: dict[tuple[Hashable, ...], list[float]], places: list[Place] | None, seconds: float) -> None:
+    """Add a sample to those of equal stacks.
+
+    Args:
+        stacks: for each stack, the outermost function first, the seconds and the number of samples.
+        places: the functions, the innermost first; None for the machinery.
+        seconds: the time for which the sample counts.
+    """
+    functions: tuple[Hashable, ...] = (MACHINERY,)
+    if places:
+        functions = tuple(code for code, _ in reversed(places))
+        if len(functions) > MOST_DEPTH:
+            functions = functions[: MOST_DEPTH // 2] + functions[-MOST_DEPTH // 2 :]
+    if functions not in stacks and len(stacks) >= MOST_STACKS:
+        functions = functions[:OUTERMOST]
+    times = stacks.setdefault(functions, [0.0, 0])
+    times[0] += seconds
+    times[1] += 1
+
+
+def sampled_profile(stacks: dict[tuple[Hashable, ...], list[float]]) -> EngineProfile:
+    """Return a profile of samples; see :func:`add_sample`."""
+    numbers: dict[Hashable, int] = {}
+    samples = [
+        StackSample(tuple(numbers.setdefault(one, len(numbers)) for one in functions), seconds, int(count))
+        for functions, (seconds, count) in stacks.items()
+    ]
+    return EngineProfile(tuple(map(_described, numbers)), tuple(samples))
+
+
+def _described(function: Hashable) -> ProfiledFunction:
+    if isinstance(function, CodeType):
+        file, line = function.co_filename, function.co_firstlineno
+        return ProfiledFunction(file_name(file), line, function.co_qualname, is_user_code(function))
+    return ProfiledFunction("", 0, str(function), own=False)
+
+
+class CallProfiler:
+    """Counts and times every call of a function, by Python's own ``cProfile``, from the next request on.
+
+    The thread that runs requests calls :meth:`begin` and :meth:`end`.
+    """
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self._profile = cProfile.Profile()
+        self._is_on = self._was_on = self._was_refused = False
+
+    def begin(self, request: Request) -> None:
+        """Measure a request from here on, if it is one of the client.
+
+        From Python 3.12 on, a process has one profiler at a time: beside another one, the request runs unmeasured.
+        """
+        if request.id.client != self.client:
+            return
+        try:
+            self._profile.enable()
+        except ValueError:
+            self._was_refused = True
+        else:
+            self._is_on = self._was_on = True
+            if sys.version_info >= (3, 12):
+                count_this_thread_only()
+
+    def end(self) -> None:
+        """Measure no more."""
+        if self._is_on:
+            self._is_on = False
+            self._profile.disable()
+
+    def stop(self) -> EngineProfile:
+        """Return the profile; calls that have not returned are missing.
+
+        Raises:
+            RuntimeError: if another profiler was at work whenever a request began.
+        """
+        if self._was_refused and not self._was_on:
+            raise RuntimeError("another profiler is at work in its process")
+        self._profile.snapshot_stats()
+        stats: Any = self._profile.stats
+        return called_profile(stats)
+
+
+if sys.version_info >= (3, 12):
+
+    def count_this_thread_only() -> None:
+        """Let Python's profiler, which has been switched on, count calls of this thread alone.
+
+        From Python 3.12 on it is told of the calls of all threads, and takes them for calls of one.
+        """
+        monitoring, thread = sys.monitoring, threading.get_ident()
+
+        def only_here(callback: Callable[..., object]) -> Callable[..., object]:
+            def count(*args: object) -> None:
+                if threading.get_ident() == thread:
+                    callback(*args)
+
+            return count
+
+        for name, event in vars(monitoring.events).items():
+            if name.isupper() and event and (callback := _callback_of(event)) is not None:
+                monitoring.register_callback(monitoring.PROFILER_ID, event, only_here(callback))
+
+    def _callback_of(event: int) -> Any:
+        """Take the profiler's function for an event out; return None if it has none."""
+        try:
+            return sys.monitoring.register_callback(sys.monitoring.PROFILER_ID, event, None)
+        except ValueError:  # a combination of events
+            return None
+
+
+_Key = tuple[str, int, str]
+_Stats = tuple[int, int, float, float, dict[_Key, tuple[int, int, float, float]]]
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+# Files whose functions, and those that they call, are no work of the user's: they pickle, and show values of cells.
+_AWAY = ("nsactors/protocol/serialize.py", "IPython/core/displayhook.py")
+_BORDERS = {(code.co_filename, code.co_firstlineno, code.co_name) for code in BORDERS}
+
+
+def called_profile(stats: dict[_Key, _Stats]) -> EngineProfile:
+    """Return the part of a profile of calls that lies below the machinery.
+
+    Args:
+        stats: in the form of ``pstats``: by file, line and name of a function the numbers of primitive calls and of
+            calls, the seconds in it and in all, and its callers.
+    """
+    called: dict[_Key, list[_Key]] = {}
+    for key, (_, _, _, _, callers) in stats.items():
+        for caller in callers:
+            called.setdefault(caller, []).append(key)
+    kept: dict[_Key, int] = {}
+    seen: set[_Key] = set(_BORDERS)
+    left = [key for border in _BORDERS for key in called.get(border, [])]
+    while left:
+        key = left.pop()
+        if key in seen or key[0].endswith(_AWAY):
+            continue
+        seen.add(key)
+        left += called.get(key, [])
+        if not key[0].startswith(_PACKAGE):  # functions of a map are called by those of this package
+            kept[key] = len(kept)
+    calls = []
+    for key, number in kept.items():
+        primitive, count, own_s, total_s, callers = stats[key]
+        known = tuple((kept[c], n, p, own, total) for c, (p, n, own, total) in callers.items() if c in kept)
+        calls.append(CallTimes(number, count, primitive, own_s, total_s, known))
+    return EngineProfile(tuple(_called(*key) for key in kept), calls=tuple(calls))
+
+
+def _called(file: str, line: int, name: str) -> ProfiledFunction:
+    if file == "~":  # a built-in function
+        return ProfiledFunction("", 0, name, own=False)
+    own = file.startswith("<engine ") or not is_library_file(file)
+    return ProfiledFunction(file_name(file) if file.startswith("<") else os.fspath(file), line, name, own)
+
+
+class Profilers:
+    """The profilers of an engine, by name.
+
+    Attributes:
+        calls: the profiler of calls; None if there is none.
+    """
+
+    MOST = 4
+
+    def __init__(
+        self, thread: int, cell_loop: CellEventLoop, running: Running, *, shares_process: bool = False
+    ) -> None:
+        self.calls: CallProfiler | None = None
+        self._shares_process = shares_process
+        self._thread = thread
+        self._cell_loop = cell_loop
+        self._running = running
+        self._open: dict[str, Profiler] = {}
+        self._stopped: dict[str, EngineProfile] = {}
+
+    def start(self, profile_id: str, client: str, how: str, interval_s: float) -> None:
+        """Begin a profile, unless it has begun.
+
+        Raises:
+            RuntimeError: if there are too many.
+        """
+        if profile_id in self._open or profile_id in self._stopped:
+            return
+        if how == "calls":
+            if self.calls is not None:
+                raise RuntimeError(f"calls are being counted for the client {self.calls.client} already")
+            self._open[profile_id] = self.calls = CallProfiler(client)
+        elif how == "memory":
+            if self._shares_process:
+                raise RuntimeError("it is a thread, and its memory that of the process: use Cluster(backend='ray')")
+            self._open[profile_id] = MemoryProfiler(client)
+        elif len(self._open) >= self.MOST:
+            raise RuntimeError(f"{len(self._open)} profiles are being made already")
+        else:
+            self._open[profile_id] = Sampler(client, interval_s, self._thread, self._cell_loop, self._running)
+
+    def stop(self, profile_id: str) -> EngineProfile:
+        """End a profile and return it; repeated, it returns the same.
+
+        Raises:
+            RuntimeError: if there is no such profile.
+        """
+        profiler = self._open.pop(profile_id, None)
+        if profiler is not None:
+            if profiler is self.calls:
+                self.calls = None
+            self._stopped[profile_id] = profiler.stop()
+            while len(self._stopped) > self.MOST:
+                del self._stopped[next(iter(self._stopped))]
+        if profile_id not in self._stopped:
+            raise RuntimeError("it was not being profiled: its process is new")
+        return self._stopped[profile_id]
+
+    def forget(self, client: str) -> None:
+        """End the profiles of a client that has left."""
+        for profile_id, profiler in list(self._open.items()):
+            if profiler.client == client:
+                self.stop(profile_id)
+                self._stopped.pop(profile_id, None)

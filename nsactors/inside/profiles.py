@@ -1,0 +1,285 @@
+"""Profiles of engines, as a client asks for them, shows and saves them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from nsactors._version import __version__
+from nsactors.errors import (
+    NsactorsError,
+    WrongValue,
+    as_text,
+    bytes_in_words,
+    engine_ranges,
+    plural,
+    printable,
+)
+from nsactors.inside.flames import flame_of, flame_svg, profile_stats, speedscope, times_of
+from nsactors.inside.session import LookingSession
+from nsactors.inside.stacks import short_path
+from nsactors.protocol import arguments as arg
+from nsactors.protocol.inspection import EngineProfile, StartProfile, StopProfile
+from nsactors.protocol.serialize import Payload, unpack
+from nsactors.results.display.tables import duration_in_words, heading, show_pretty, table_as_html, table_as_text
+from nsactors.results.interrupting import unless_interrupted
+
+HOWS = ("sample", "calls", "memory")
+STARTED_S, STOPPED_S = 5.0, 10.0
+SHOWN = 15  # functions in the table
+FEW = 30  # samples of an engine, below which figures mean little
+LEAST_INTERVAL_S = 0.001
+
+
+class FunctionTime(NamedTuple):
+    """The time of a function in a profile.
+
+    Attributes:
+        name: its qualified name.
+        place: its file and first line; empty for a built-in function.
+        own_s: seconds in the function itself, on all engines; in a profile of memory, bytes that it has allocated.
+        total_s: the same of the function and those that it called.
+        number: the number of calls; of a profile by samples the number of samples that found it on the stack, of one of
+            memory the number of allocations.
+        own: whether its code is the user's, not that of a library.
+    """
+
+    name: str
+    place: str
+    own_s: float
+    total_s: float
+    number: int
+    own: bool
+
+
+class Profile:
+    """The time that engines spent in each function, shown as a table, and in a notebook as a flame graph too.
+
+    ``with view.profiled() as profile:`` and ``view.profile(f)`` make it.
+
+    Attributes:
+        how: ``"sample"``, ``"calls"`` or ``"memory"``.
+        by_engine: a profile of each engine alone, by id; empty within the ``with`` block.
+        problems: for engines without a profile the reason, by id.
+        value: the value of the function of ``view.profile``; of several engines a list.
+    """
+
+    def __init__(self, how: str, data: Mapping[int, EngineProfile] | None = None) -> None:
+        self.how = how
+        self.problems: dict[int, str] = {}
+        self.value: Any = None
+        self._data: dict[int, EngineProfile] = dict(data or {})
+
+    @property
+    def by_engine(self) -> dict[int, Profile]:
+        """A profile of each engine alone, by id."""
+        return {engine_id: Profile(self.how, {engine_id: data}) for engine_id, data in self._data.items()}
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all engines together; of a profile of memory, bytes."""
+        return sum(sample.seconds for data in self._data.values() for sample in data.samples) + sum(
+            called.own_s for data in self._data.values() for called in data.calls
+        )
+
+    @property
+    def samples(self) -> int:
+        """The number of samples; 0 for a profile of calls."""
+        return sum(sample.number for data in self._data.values() for sample in data.samples)
+
+    def functions(self) -> list[FunctionTime]:
+        """Return the functions with their times, the one with the most time of its own first."""
+        times, _ = times_of(self._data.values())
+        found = [
+            FunctionTime(
+                function.name,
+                f"{short_path(function.file)}, line {function.line}" if function.file else "",
+                one.own_s,
+                one.total_s,
+                one.count,
+                function.own,
+            )
+            for function, one in times.items()
+        ]
+        return sorted(found, key=lambda one: (-one.own_s, -one.total_s, one.name))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the profile into a file, whose name says its form; one that is there is overwritten.
+
+        Args:
+            path: ``"x.prof"`` for ``pstats`` and viewers of its files, ``"x.json"`` for speedscope, with all engines
+                and each of them, ``"x.svg"`` or ``"x.html"`` for a flame graph.
+
+        Raises:
+            InvalidArgument: for another name, or if a profile of calls is to be a flame graph: it has no stacks.
+        """
+        arg.check("save", path=arg.path(path))
+        name = os.fspath(path)
+        if (takes := wrong_form(name, self.how)) is not None:
+            raise WrongValue("save", "path", name, takes)
+        suffix = os.path.splitext(name)[1]
+        content: str | bytes
+        match suffix:
+            case ".prof":
+                content = profile_stats(self._data.values())
+            case ".json":
+                unit = "bytes" if self.how == "memory" else "seconds"
+                content = speedscope(self._data, self._title(), f"nsactors {__version__}", unit)
+            case ".svg":
+                content = self._flames()
+            case _:
+                content = f"<!doctype html><meta charset=utf-8><title>{self._title()}</title>{self._repr_html_()}"
+        with open(name, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+
+    def __rich__(self) -> Any:
+        """Return the table."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        table = Table(
+            title=heading(self._title()),
+            title_justify="left",
+            caption=as_text("\n".join(self._remarks()), "yellow") if self._remarks() else None,
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for name in ("own", "", "total", {"sample": "samples", "memory": "allocations"}.get(self.how, self.how)):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("function", overflow="fold")
+        table.add_column("place", overflow="fold")
+        several = len(self._data) > 1
+        if several:
+            table.add_column("most on", no_wrap=True)
+            per_engine = {i: {(f.name, f.place): f.own_s for f in one.functions()} for i, one in self.by_engine.items()}
+        whole = self.total_s or 1.0
+        found = self.functions()
+        for function in found[:SHOWN]:
+            cells = [
+                self._in_words(function.own_s),
+                f"{function.own_s / whole:.0%}",
+                self._in_words(function.total_s),
+                f"{function.number:,}",
+                printable(function.name, ""),
+                printable(function.place, ""),
+            ]
+            if several:
+                by = {i: times.get((function.name, function.place), 0.0) for i, times in per_engine.items()}
+                most = max(by, key=by.__getitem__)
+                cells.append(f"engine {most}: {self._in_words(by[most])}" if by[most] else "")
+            table.add_row(*(as_text(cell, "" if function.own else "dim") for cell in cells))
+        if (more := len(found) - SHOWN) > 0:
+            table.add_row("", "", "", "", as_text(f"… {more} further {plural('function', more)}", "dim"))
+        return table
+
+    def _in_words(self, amount: float) -> str:
+        return bytes_in_words(int(amount)) if self.how == "memory" else duration_in_words(amount)
+
+    def _title(self) -> str:
+        if not self._data:
+            return "no profile yet: it is there when the `with` block has ended" if not self.problems else "no profile"
+        engines, total = engine_ranges(self._data), self._in_words(self.total_s) or "0 s"
+        if self.how == "memory":
+            return f"memory of {engines} at its peak: {total} in {self.samples:,} {plural('allocation', self.samples)}"
+        if self.how == "calls":
+            return f"calls on {engines}: {total}"
+        return f"profile of {engines}: {total} in {self.samples:,} {plural('sample', self.samples)}"
+
+    def _remarks(self) -> list[str]:
+        remarks = [f"engine {i}: {why}" for i, why in sorted(self.problems.items())]
+        if self.how == "sample" and self._data and self.samples < FEW * len(self._data):
+            remarks.append("few samples: figures mean little. Measure more work, or take a shorter interval")
+        return remarks
+
+    def _flames(self) -> str:
+        words = self._in_words if self.how == "memory" else "{:.2f} s".format
+        return flame_svg(flame_of(self._data.values()), self._title(), words)
+
+    def __repr__(self) -> str:
+        return table_as_text(self.__rich__())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the table at IPython's prompt, with colours."""
+        show_pretty(printer, self.__rich__())
+
+    def _repr_html_(self) -> str:
+        flames = self._flames() if self.samples else ""
+        return f"<div>{flames}</div>{table_as_html(self.__rich__())}"
+
+
+def wrong_form(name: str, how: str) -> str | None:
+    """Return the names of files that a profile can be saved in, in words; None if this is one of them."""
+    suffix = os.path.splitext(name)[1]
+    if suffix not in (".prof", ".json", ".svg", ".html"):
+        return "a name that ends in .prof, .json, .svg or .html"
+    if suffix == ".prof" and how == "memory":
+        return "a name that ends in .json, .svg or .html, as .prof files hold times"
+    if suffix != ".prof" and how == "calls":
+        return "a name that ends in .prof, as a profile of calls has no stacks"
+    return None
+
+
+class Profiled:
+    """A ``with`` block in which engines measure the requests of a client; it gives the profile.
+
+    Args:
+        session: the client's session.
+        name: the client's name in requests.
+        engine_ids: the engines.
+        how: see ``view.profiled``.
+        interval_s: the time between two samples in seconds.
+    """
+
+    def __init__(
+        self, session: LookingSession, name: str, engine_ids: Sequence[int], how: str, interval_s: float
+    ) -> None:
+        self._session = session
+        self._start = StartProfile(f"{name}/{uuid.uuid4().hex}", name, how, max(LEAST_INTERVAL_S, interval_s))
+        self._ids = engine_ids
+        self._profile = Profile(how)
+
+    def __enter__(self) -> Profile:
+        try:
+            replies = self._session.controller.query(self._ids, self._start, STARTED_S)
+        except BaseException:
+            self._stop()
+            raise
+        for i in self._ids:
+            if (reply := replies.get(i)) is None:
+                self._profile.problems[i] = "it did not reply when the profile began"
+            elif reply.error is not None:
+                self._profile.problems[i] = reply.error.partition(": ")[2]
+        if len(self._profile.problems) == len(self._ids):
+            self._stop()
+            told = "; ".join(f"engine {i}: {why}" for i, why in self._profile.problems.items())
+            raise NsactorsError(f"no engine can be profiled: {told}. rc.stack() shows the code that they run")
+        return self._profile
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        profile = self._profile
+        wanted = [i for i in self._ids if i not in profile.problems]
+        stop = StopProfile(self._start.profile_id)
+        try:
+            replies = unless_interrupted(lambda: self._session.controller.query(self._ids, stop, STOPPED_S))
+        except KeyboardInterrupt:
+            profile.problems |= dict.fromkeys(wanted, "its profile was not waited for, because of Ctrl-C")
+            raise
+        for i in wanted:
+            reply = replies.get(i)
+            if reply is None:
+                gone = self._session.directory.get(i) is None
+                profile.problems[i] = "it has left" if gone else "it did not reply when the profile ended"
+            elif reply.error is not None:
+                profile.problems[i] = reply.error.partition(": ")[2]
+            else:
+                payload = reply.value if isinstance(reply.value, Payload) else reply.value.load()
+                profile._data[i] = EngineProfile._make(unpack(payload))

@@ -1,0 +1,52 @@
+"""A client's session, as far as looks into engines use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from nsactors.protocol.control import ClusterState, HistoryEntry, Query, QueryReply
+from nsactors.protocol.engine_info import EngineInfo
+
+
+class Controller(Protocol):
+    """The controller, as far as it is used here."""
+
+    def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> dict[int, QueryReply]:
+        """Return the replies of engines that come in time, by engine."""
+        ...
+
+    def state(self) -> ClusterState:
+        """Return the state of the cluster."""
+        ...
+
+    def running(self) -> dict[int, tuple[int, list[HistoryEntry]]]:
+        """Return for each engine the number of completed requests, and the requests that run."""
+        ...
+
+
+class Directory(Protocol):
+    """The engines of a session."""
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the engines that take requests."""
+        ...
+
+    def get(self, engine_id: int) -> EngineInfo | None:
+        """Return an engine; None if it is not there."""
+        ...
+
+
+class LookingSession(Protocol):
+    """A client's session."""
+
+    @property
+    def controller(self) -> Controller:
+        """The way to the controller."""
+        ...
+
+    @property
+    def directory(self) -> Directory:
+        """The engines."""
+        ...

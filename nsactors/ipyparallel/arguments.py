@@ -1,0 +1,76 @@
+"""Checks of arguments, before anything is sent.
+
+ipyparallel accepts more than nsactors does: a number as a flag, a negative time limit. All else is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+__all__ = ["check_choice", "check_flags", "check_function", "check_seconds", "check_whole"]
+
+
+def check_flags(call: str, **given: Any) -> None:
+    """Check that arguments are True, False, None, or numbers in their place.
+
+    Raises:
+        TypeError: if one is something else, such as text.
+    """
+    for name, value in given.items():
+        is_flag = value is None or isinstance(value, numbers.Real) or type(value).__name__ in ("bool", "bool_")
+        if not is_flag or value != value:  # NaN
+            raise TypeError(f"{call}() takes {name} as True, False or None, not {value!r}")
+
+
+def check_seconds(call: str, name: str, value: Any) -> None:
+    """Check that an argument is a time limit: a number of seconds, negative or None for no limit.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is NaN.
+    """
+    if value is None:
+        return
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{call}() takes {name} as a number of seconds or None, not {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"{call}() takes {name} as a number of seconds or None, not NaN")
+
+
+def check_whole(call: str, name: str, value: Any, *, others: Collection[Any] = ()) -> None:
+    """Check that an argument is a whole number from 0 on, or one of ``others``.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is negative.
+    """
+    if any(value is other or (isinstance(value, str) and value == other) for other in others):
+        return
+    also = "".join(f" or {other!r}" for other in others)
+    if not isinstance(value, numbers.Integral):
+        raise TypeError(f"{call}() takes {name} as a whole number{also}, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{call}() takes {name} from 0 on{also}, not {value!r}")
+
+
+def check_function(call: str, name: str, value: Any) -> None:
+    """Check that an argument can be called.
+
+    Raises:
+        TypeError: if it cannot.
+    """
+    if not callable(value):
+        raise TypeError(f"{call}() takes {name} as a function, not {value!r}")
+
+
+def check_choice(call: str, name: str, value: Any, choices: Collection[Any]) -> None:
+    """Check that an argument is one of a few.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+        raise ValueError(f"{call}() takes {name} as one of {', '.join(map(repr, choices))}, not {value!r}")

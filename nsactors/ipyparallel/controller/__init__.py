@@ -1,0 +1,1 @@
+"""Dependencies of tasks: ``dependency``. The controller itself is that of nsactors."""

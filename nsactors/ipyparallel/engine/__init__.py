@@ -1,0 +1,1 @@
+"""Modules for code on engines: ``datapub``."""

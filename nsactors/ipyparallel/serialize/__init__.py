@@ -1,0 +1,169 @@
+"""ipyparallel's functions that pickle objects and calls, for programs that call them.
+
+Objects always travel by cloudpickle, with large buffers apart; the functions that choose a pickler have no effect.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import nsactors
+from nsactors import Reference
+
+__all__ = [
+    "PrePickled",
+    "Reference",
+    "can",
+    "can_map",
+    "deserialize_object",
+    "pack_apply_message",
+    "serialize_object",
+    "uncan",
+    "uncan_map",
+    "unpack_apply_message",
+    "use_cloudpickle",
+    "use_dill",
+    "use_pickle",
+]
+
+
+# The thresholds of ipyparallel: bytes of a buffer, and items of a sequence.
+MAX_BYTES = 1024
+MAX_ITEMS = 64
+
+
+class PrePickled:
+    """A wrapper of an object that is sent several times; views send the object in its place.
+
+    Args:
+        obj: the object.
+    """
+
+    def __init__(self, obj: Any) -> None:
+        self.obj = obj
+
+
+def unwrapped(value: Any) -> Any:
+    """Return the object in a ``PrePickled``; return any other value unchanged."""
+    return value.obj if isinstance(value, PrePickled) else value
+
+
+def can(obj: Any) -> Any:
+    """Return ``obj``: cloudpickle needs no preparation."""
+    return obj
+
+
+def uncan(obj: Any, g: Mapping[str, Any] | None = None) -> Any:
+    """Undo :func:`can`; look up a ``Reference`` in ``g``."""
+    if isinstance(obj, nsactors.Reference) and g is not None:
+        return eval(obj.name, dict(g))
+    return unwrapped(obj)
+
+
+def can_map(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply :func:`can` to each value."""
+    return {name: can(value) for name, value in mapping.items()}
+
+
+def uncan_map(mapping: Mapping[str, Any], g: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Apply :func:`uncan` to each value."""
+    return {name: uncan(value, g) for name, value in mapping.items()}
+
+
+def use_dill() -> None:
+    """Do nothing: closures, lambdas and classes of ``__main__`` travel always."""
+
+
+def use_cloudpickle() -> None:
+    """Do nothing: cloudpickle is always used."""
+
+
+def use_pickle() -> None:
+    """Do nothing: cloudpickle accepts every object that plain pickle accepts."""
+
+
+class _Bytes:
+    """Bytes that travel as a buffer of their own.
+
+    Args:
+        kind: makes the original object from the buffer.
+        data: the bytes.
+    """
+
+    def __init__(self, kind: type, data: Any) -> None:
+        self._kind = kind
+        self._data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._kind, (pickle.PickleBuffer(self._data),)
+
+
+def serialize_object(obj: Any, buffer_threshold: int = MAX_BYTES, item_threshold: int = MAX_ITEMS) -> list[Any]:
+    """Return the pickle of ``obj``, followed by its buffers.
+
+    Args:
+        obj: the object.
+        buffer_threshold: the size in bytes from which arrays, and bytes that are the object or in a list, a tuple or a
+            dictionary, travel as buffers of their own.
+        item_threshold: the length up to which a list, a tuple or a dictionary is searched for bytes.
+    """
+    import cloudpickle
+
+    buffers: list[pickle.PickleBuffer] = []
+
+    def is_small(buffer: pickle.PickleBuffer) -> bool:
+        """Return whether a buffer is part of the pickle; keep the others."""
+        if buffer.raw().nbytes < buffer_threshold:
+            return True
+        buffers.append(buffer)
+        return False
+
+    apart = _with_bytes_apart(unwrapped(obj), buffer_threshold, item_threshold)
+    data = cloudpickle.dumps(apart, protocol=5, buffer_callback=is_small)
+    head = len(buffers).to_bytes(4, "big")
+    return [head + data, *(bytes(buffer.raw()) for buffer in buffers)]
+
+
+def _with_bytes_apart(obj: Any, least: int, items: int, depth: int = 1) -> Any:
+    """Return ``obj`` with ``_Bytes`` in place of bytes, also in lists, tuples and dictionaries, ``depth`` deep."""
+    if type(obj) in (bytes, bytearray, memoryview):
+        is_view = type(obj) is memoryview  # a memoryview cannot be pickled otherwise
+        return _Bytes(type(obj), obj) if is_view or len(obj) >= least else obj
+    if depth and type(obj) in (list, tuple) and len(obj) <= items:
+        return type(obj)(_with_bytes_apart(each, least, items, depth - 1) for each in obj)
+    if depth and type(obj) is dict and len(obj) <= items:
+        return {key: _with_bytes_apart(value, least, items, depth - 1) for key, value in obj.items()}
+    return obj
+
+
+def deserialize_object(buffers: Iterable[Any], g: Mapping[str, Any] | None = None) -> tuple[Any, list[Any]]:
+    """Return an object from the buffers of :func:`serialize_object`, and the remaining buffers."""
+    first, *rest = buffers
+    data = bytes(first)
+    count = int.from_bytes(data[:4], "big")
+    return uncan(pickle.loads(data[4:], buffers=rest[:count]), g), rest[count:]
+
+
+def pack_apply_message(
+    f: Any,
+    args: Iterable[Any],
+    kwargs: Mapping[str, Any],
+    buffer_threshold: int = MAX_BYTES,
+    item_threshold: int = MAX_ITEMS,
+) -> list[Any]:
+    """Return the pickle of a call, followed by its buffers; thresholds as for :func:`serialize_object`."""
+    given = [_with_bytes_apart(unwrapped(arg), buffer_threshold, item_threshold) for arg in args]
+    named = {
+        name: _with_bytes_apart(value, buffer_threshold, item_threshold) for name, value in can_map(kwargs).items()
+    }
+    return serialize_object((unwrapped(f), given, named), buffer_threshold, item_threshold)
+
+
+def unpack_apply_message(
+    bufs: Iterable[Any], g: Mapping[str, Any] | None = None, copy: bool = True
+) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Return function, arguments and keyword arguments from the buffers of :func:`pack_apply_message`."""
+    (function, args, kwargs), _ = deserialize_object(bufs)
+    return uncan(function, g), [uncan(arg, g) for arg in args], uncan_map(kwargs, g)

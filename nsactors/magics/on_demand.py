@@ -1,0 +1,139 @@
+"""A cluster that the first ``%px`` starts, and the lines that show its progress meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from nsactors.client import Client
+from nsactors.cluster.cluster import Cluster
+from nsactors.results.display.line import ProgressLine, draw_until
+from nsactors.results.display.notebook import CellArea
+from nsactors.results.display.screen import Progress
+
+
+class ClusterOnDemand:
+    """A cluster that starts in the background on this machine's cores; work for it is queued meanwhile.
+
+    Args:
+        make: returns the cluster to start.
+    """
+
+    def __init__(self, make: Callable[[], Cluster] = Cluster) -> None:
+        self.cluster = make()
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Callable[[Client], object], Callable[[Exception], object]]] = []
+        self._client: Future[Client] = Future()
+        threading.Thread(target=self._start, name="nsactors-start-cluster", daemon=True).start()
+
+    @property
+    def ready(self) -> bool:
+        """True once the start is over: queued work has been sent, or the cluster could not be started."""
+        return self._client.done()
+
+    def when_ready(self, work: Callable[[Client], object], otherwise: Callable[[Exception], object]) -> None:
+        """Call ``work(client)`` when the engines are ready, in the order of the calls of this method.
+
+        Args:
+            work: sends requests with the client; it must not wait.
+            otherwise: called with the error if the cluster cannot be started.
+        """
+        with self._lock:
+            if not self.ready:
+                self._waiting.append((work, otherwise))
+                return
+        work(self._client.result())
+
+    def progress(self) -> Progress:
+        """Return the progress of the start."""
+        return self.cluster.start_progress.read()
+
+    def show_on(self, line: ProgressLine) -> None:
+        """Draw the progress of the start from a background thread, until the engines are ready."""
+        over = threading.Event()
+        self._client.add_done_callback(lambda _: over.set())
+        threading.Thread(
+            target=draw_until, args=(over, line, self.progress, 0.0), name="nsactors-progress", daemon=True
+        ).start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the engines are ready; return False if the limit is reached first.
+
+        Raises:
+            NsactorsError: if the cluster could not be started.
+        """
+        try:
+            self._client.result(timeout_s)
+        except TimeoutError:
+            if not self.ready:
+                return False
+            raise
+        return True
+
+    @property
+    def client(self) -> Client:
+        """The cluster's client; waits until the engines are ready."""
+        return self._client.result()
+
+    def _start(self) -> None:
+        try:
+            client = self.cluster.start_and_connect_sync()
+        except Exception as error:
+            with self._lock:
+                self._client.set_exception(error)
+            for _, otherwise in self._waiting:
+                otherwise(error)
+            return
+        with self._lock:
+            for work, _ in self._waiting:
+                work(client)
+            self._client.set_result(client)
+        # The kernel kills Ray's processes when the thread that started them ends (PR_SET_PDEATHSIG), not the process.
+        threading.Event().wait()
+
+
+class AreaLine:
+    """A progress line in the output area of a notebook's cell."""
+
+    def __init__(self, area: CellArea) -> None:
+        self._area = area
+
+    def draw(self, progress: Progress) -> None:
+        """Show the progress."""
+        self._area.status({}, progress)
+
+    def leave(self) -> None:
+        """Do nothing: the cell's output replaces the line."""
+
+    def remove(self) -> None:
+        """Do nothing: the cell's output replaces the line."""
+
+
+class ToolbarLine:
+    """A progress line below IPython's prompt, at which the user may type meanwhile.
+
+    Args:
+        session: IPython's own ``PromptSession``; its previous toolbar is restored at the end.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._before = session.bottom_toolbar
+
+    def draw(self, progress: Progress) -> None:
+        """Show the progress."""
+        self._set(f" {progress.label}: {progress.amount}, {progress.times}")
+
+    def leave(self) -> None:
+        """Restore the previous toolbar."""
+        self.remove()
+
+    def remove(self) -> None:
+        """Restore the previous toolbar."""
+        self._set(self._before)
+
+    def _set(self, toolbar: Any) -> None:
+        self._session.bottom_toolbar = toolbar
+        self._session.app.invalidate()  # may be called from any thread, and does nothing while no prompt is shown

@@ -1,0 +1,253 @@
+"""Queries that look inside an engine, and their replies.
+
+An engine answers them while it is busy, from its control thread or from a thread of their own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nsactors._frozen import frozen
+from nsactors.errors import Failure
+from nsactors.protocol.engine_info import Size
+from nsactors.protocol.serialize import Payload, StoredObject
+
+
+class StackFrame(NamedTuple):
+    """A function that a thread is in.
+
+    Attributes:
+        file: the path of its source, or the name of a cell, such as ``"<cell 3>"``.
+        line: the number of the line that runs, from 1; 0 if it is not known.
+        function: the qualified name of the function.
+        source: the text of the line; empty if it is not known.
+        own: whether the code is the user's own, not that of a library.
+    """
+
+    file: str
+    line: int
+    function: str
+    source: str = ""
+    own: bool = True
+
+
+class ThreadStack(NamedTuple):
+    """The functions that a thread is in, the outermost first; none if it runs no code of the user's."""
+
+    name: str
+    frames: tuple[StackFrame, ...] = ()
+
+
+class EngineStack(NamedTuple):
+    """The code that an engine runs at one moment.
+
+    Attributes:
+        call: the label of the request, such as ``"apply(simulate)"``; empty if the engine is idle.
+        client: the client that sent it.
+        for_s: seconds that it has run; None if the engine is idle.
+        threads: the thread that runs requests, and those that user code has started, if they were asked for. No
+            threads if the stack could not be read.
+        notes: the reason that the stack could not be read, or how it was read if the engine did not answer.
+        waits: calls to services that its code waits for, such as ``"recv from 2 tag 5 for 12 s"``.
+        program: of an embedded program, the thread that runs the program's own code; None if it runs a request, or
+            waits in a library.
+    """
+
+    call: str = ""
+    client: str = ""
+    for_s: float | None = None
+    threads: tuple[ThreadStack, ...] = ()
+    notes: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+    program: ThreadStack | None = None
+
+    @property
+    def frames(self) -> tuple[StackFrame, ...]:
+        """The functions that the request is in, the outermost first."""
+        return self.threads[0].frames if self.threads else ()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if the engine runs no request."""
+        return self.for_s is None and bool(self.threads) and not self.frames
+
+
+@frozen
+class ReadStack:
+    """Read the stack of the running request; with ``threads``, also those of other threads of the user's.
+
+    The query reply is an ``EngineStack``.
+    """
+
+    threads: bool = False
+
+
+@frozen
+class ReadProcesses:
+    """Read the stacks of other processes of this machine, whose engines do not answer.
+
+    The query reply has a ``ProcessStacks`` for each of the processes, in their order.
+
+    Attributes:
+        pids: the processes.
+        signals: for each process the path of the file that it writes its stacks into when it gets a signal; empty to
+            send none.
+        native: also read the functions of C code; the process is stopped meanwhile.
+    """
+
+    pids: tuple[int, ...]
+    signals: tuple[str, ...] = ()
+    native: bool = False
+
+
+class ProcessStacks(NamedTuple):
+    """The stacks of a process, read from outside.
+
+    Attributes:
+        threads: its threads, the main thread first; empty if they could not be read.
+        note: the reason, or a remark on the threads, in words.
+    """
+
+    threads: tuple[ThreadStack, ...] = ()
+    note: str = ""
+
+
+@frozen
+class Peek:
+    """Evaluate an expression in the namespace, on a thread of its own.
+
+    The query reply is a ``PeekResult``.
+
+    Attributes:
+        expression: the expression.
+        limit_s: the time in seconds after which it is given up.
+        as_text: reply with a text for people in place of the value.
+    """
+
+    expression: str
+    limit_s: float
+    as_text: bool = False
+
+
+class PeekResult(NamedTuple):
+    """The outcome of a peek.
+
+    Attributes:
+        value: the packed value, or a reference to a large one; None if there is a failure, or the limit was reached.
+        failure: the error that the expression raised.
+        printed: the text that it printed.
+    """
+
+    value: Payload | StoredObject | None = None
+    failure: Failure | None = None
+    printed: str = ""
+
+
+@frozen
+class ListVariables:
+    """List the names of the namespace.
+
+    The query reply is a tuple of ``Variable``, in the order of the names.
+    """
+
+
+class Variable(NamedTuple):
+    """A name in a namespace, described without running code of its value's class.
+
+    Attributes:
+        name: the name.
+        type_name: the class of its value; of an array also its type and shape.
+        text: a short text of the value, if its class is one of Python's own.
+        size: its memory, with all that it holds.
+    """
+
+    name: str
+    type_name: str
+    text: str
+    size: Size
+
+
+@frozen
+class StartProfile:
+    """Begin to measure where the requests of a client spend their time; repeated, it changes nothing.
+
+    Attributes:
+        profile_id: a name, unique for ever.
+        client: the client.
+        how: ``"sample"``: look at the stack now and then. ``"calls"``: count and time every call of a function.
+            ``"memory"``: record allocations.
+        interval_s: the time between two samples in seconds.
+    """
+
+    profile_id: str
+    client: str
+    how: str
+    interval_s: float
+
+
+@frozen
+class StopProfile:
+    """End a profile. The query reply is an ``EngineProfile``, or a payload or stored object that holds one."""
+
+    profile_id: str
+
+
+class ProfiledFunction(NamedTuple):
+    """A function in a profile.
+
+    Attributes:
+        file: the path of its source, or the name of a cell, such as ``"<cell 3>"``; empty for a built-in function.
+        line: the number of its first line; 0 if it is not known.
+        name: its qualified name.
+        own: whether its code is the user's, not that of a library.
+    """
+
+    file: str
+    line: int
+    name: str
+    own: bool = True
+
+
+class StackSample(NamedTuple):
+    """A stack that was sampled, with the time that was spent in it.
+
+    Attributes:
+        functions: the numbers of its functions in the profile, the outermost first.
+        seconds: the time; of a profile of memory the bytes.
+        number: the number of samples, or of allocations.
+    """
+
+    functions: tuple[int, ...]
+    seconds: float
+    number: int
+
+
+class CallTimes(NamedTuple):
+    """The calls of one function.
+
+    Attributes:
+        function: the number of the function in the profile.
+        number: the number of calls.
+        primitive: the number of calls that were no recursion.
+        own_s: seconds in the function itself.
+        total_s: seconds in the function and in those that it called.
+        callers: for each caller its number, and the four figures of the calls from there.
+    """
+
+    function: int
+    number: int
+    primitive: int
+    own_s: float
+    total_s: float
+    callers: tuple[tuple[int, int, int, float, float], ...] = ()
+
+
+class EngineProfile(NamedTuple):
+    """A profile of one engine: samples, or calls."""
+
+    functions: tuple[ProfiledFunction, ...] = ()
+    samples: tuple[StackSample, ...] = ()
+    calls: tuple[CallTimes, ...] = ()
+
+
+Inspection = ReadStack | ReadProcesses | Peek | ListVariables | StartProfile | StopProfile

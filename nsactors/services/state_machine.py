@@ -1,0 +1,247 @@
+"""The state machine of a service, and the inbox that passes calls to it.
+
+A *state machine* turns requests into answers, now or later; a mailbox, a barrier and a tuple space are state machines.
+Its *inbox* stands between it and its callers: it keeps the calls of each caller in order, knows which wait, and returns
+a value to the machine that was taken by a caller that did not receive it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from nsactors.errors import ServiceOverloaded
+
+MOST_WAITING = 8_000  # each of them occupies one of the host's 20,000 places for concurrent calls
+REMEMBERED = 1_000
+
+
+class CallId(NamedTuple):
+    """One call.
+
+    Attributes:
+        caller: the name of the caller; unique, and begins with the name that users know, as in ``"engine 3/8f2c19"``.
+        number: the number of the call; each caller numbers its calls upwards.
+    """
+
+    caller: str
+    number: int
+
+
+class Answer(NamedTuple):
+    """The answer to a call.
+
+    Attributes:
+        ticket: the call.
+        value: the value that the call returns.
+        error: an exception that the call raises instead.
+        takes: whether the value has left the machine; it is given back if the caller does not receive it.
+    """
+
+    ticket: CallId
+    value: Any = None
+    error: Exception | None = None
+    takes: bool = False
+
+
+class Waiting(NamedTuple):
+    """A call that has not been answered.
+
+    Attributes:
+        ticket: the call.
+        what: a description of the expected answer.
+        since: the time at which it was made.
+    """
+
+    ticket: CallId
+    what: str
+    since: float
+
+
+class StateMachine(ABC):
+    """The behaviour of a service: requests in, answers out. It has no clock and no threads, and cannot wait.
+
+    Example:
+        >>> class Counter(Machine):
+        ...     count = 0
+        ...
+        ...     def handle(self, ticket, request):
+        ...         self.count += request
+        ...         return [Answer(ticket, self.count)]
+        >>> service = rc.host(Counter())
+        >>> service.call(5)
+        5
+    """
+
+    @abstractmethod
+    def handle(self, ticket: CallId, request: Any) -> Iterable[Answer]:
+        """Answer this call, or others that have been waiting, or both. A call without an answer waits.
+
+        An exception raised here is raised by the call.
+        """
+
+    def withdraw(self, ticket: CallId) -> Iterable[Answer]:
+        """Forget a waiting call, since its caller waits no more."""
+        return ()
+
+    def give_back(self, answer: Answer) -> Iterable[Answer]:
+        """Put back a value that was taken and has not been received."""
+        return ()
+
+    def gone(self, caller: str) -> Iterable[Answer]:
+        """Handle the death of a caller's process; its calls have been withdrawn."""
+        return ()
+
+    def describe(self, request: Any) -> str:
+        """Describe the answer that the call with this request waits for, such as ``"recv from 2 tag 5"``."""
+        return "an answer"
+
+
+@dataclass(slots=True)
+class _Caller:
+    """The state of one caller.
+
+    Attributes:
+        upto: the highest number that has been handled.
+        early: calls that arrived before their predecessors: number, predecessor, request, time.
+        withdrawn: numbers of calls that were withdrawn before they arrived.
+    """
+
+    upto: int = 0
+    early: list[tuple[int, int, Any, float]] = field(default_factory=list)
+    withdrawn: deque[int] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+
+
+class ServiceInbox:
+    """Passes the calls of many callers to one state machine.
+
+    Every method returns the answers that can be given now.
+
+    Args:
+        machine: the state machine.
+        waiting: returns the number of calls that wait in all inboxes of the host, if there are several.
+    """
+
+    def __init__(self, machine: StateMachine, waiting: Callable[[], int] | None = None) -> None:
+        self._machine = machine
+        self._all_waiting = waiting or self.count_waiting
+        self._callers: dict[str, _Caller] = {}
+        self._open: dict[CallId, tuple[Any, float]] = {}
+        self._taken: dict[CallId, Answer] = {}
+
+    @property
+    def callers(self) -> list[str]:
+        """The names of the callers that have not left."""
+        return list(self._callers)
+
+    def call(self, ticket: CallId, after: int, request: Any, now: float) -> list[Answer]:
+        """Handle a call.
+
+        Args:
+            ticket: the call.
+            after: the number of the caller's call before it. Calls may overtake each other on their way.
+            request: the request for the machine.
+            now: the time in seconds on the host's clock.
+        """
+        caller = self._callers.setdefault(ticket.caller, _Caller())
+        caller.early.append((ticket.number, after, request, now))
+        answers: list[Answer] = []
+        # Numbers may be missing: a caller may be interrupted between taking one and using it.
+        while due := [call for call in caller.early if call[1] <= caller.upto]:
+            call = min(due, key=lambda call: call[0])
+            caller.early.remove(call)
+            caller.upto = max(caller.upto, call[0])
+            answers += self._serve(caller, CallId(ticket.caller, call[0]), call[2], call[3])
+        return answers
+
+    def _serve(self, caller: _Caller, ticket: CallId, request: Any, now: float) -> list[Answer]:
+        if ticket.number in caller.withdrawn:
+            return [withdrawn(ticket)]
+        self._open[ticket] = request, now
+        try:
+            answers = self._record(self._machine.handle(ticket, request))
+        except Exception as error:  # raised by the machine, for the caller
+            answers = self._record([Answer(ticket, error=error)])
+        # After the machine has handled the call: only now is it known whether it waits.
+        if ticket in self._open and self._all_waiting() > MOST_WAITING:
+            answers += self._record(self._machine.withdraw(ticket))
+            answers += self._record([Answer(ticket, error=ServiceOverloaded(MOST_WAITING))])
+        return answers
+
+    def acknowledge(self, ticket: CallId) -> None:
+        """Record that the caller has received the value that this call took."""
+        self._taken.pop(ticket, None)
+
+    def withdraw(self, ticket: CallId) -> list[Answer]:
+        """Withdraw a call; a value that it took and did not acknowledge is given back."""
+        if ticket in self._open:
+            del self._open[ticket]
+            return [*self._record(self._machine.withdraw(ticket)), withdrawn(ticket)]
+        if (answer := self._taken.pop(ticket, None)) is not None:
+            return self._record(self._machine.give_back(answer))
+        # The withdrawal has overtaken its call.
+        self._callers.setdefault(ticket.caller, _Caller()).withdrawn.append(ticket.number)
+        return []
+
+    def leave(self, caller: str, *, died: bool = False) -> list[Answer]:
+        """Remove a caller that makes no more calls, because it has left or because its process died."""
+        if self._callers.pop(caller, None) is None:
+            return []
+        answers = []
+        # Values that the caller took and did not acknowledge are given back, too.
+        for ticket in [t for known in (self._open, self._taken) for t in known if t.caller == caller]:
+            answers += self.withdraw(ticket)
+        if died:
+            answers += self._record(self._machine.gone(caller))
+        return answers
+
+    def close(self, make_error: Callable[[], Exception]) -> list[Answer]:
+        """End the service: answer all waiting calls with errors, one made for each."""
+        return self._record([Answer(ticket, error=make_error()) for ticket in self._open])
+
+    def count_waiting(self) -> int:
+        """Return the number of waiting calls."""
+        return len(self._open)
+
+    def waiting(self) -> list[Waiting]:
+        """Return the calls without an answer, in the order in which they were made."""
+        return [Waiting(ticket, self._machine.describe(request), at) for ticket, (request, at) in self._open.items()]
+
+    def _record(self, answers: Iterable[Answer]) -> list[Answer]:
+        settled = list(answers)
+        for answer in settled:
+            self._open.pop(answer.ticket, None)
+            if answer.takes:
+                self._taken[answer.ticket] = answer
+        return settled
+
+
+class ServiceInboxes(dict[str, ServiceInbox]):
+    """Inboxes by keys that are never reused: calls to a closed service reach no later service of the same name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._serials = itertools.count(1)
+
+    def open(self, name: str, make: Callable[[], StateMachine]) -> str:
+        """Return the key of the service of this name, making the service if there is none."""
+        for key in self:
+            if name_of(key) == name:
+                return key
+        key = f"{name}#{next(self._serials)}"
+        self[key] = ServiceInbox(make(), lambda: sum(inbox.count_waiting() for inbox in self.values()))
+        return key
+
+
+def name_of(key: str) -> str:
+    """Return the name of the service with this key."""
+    return key.rpartition("#")[0]
+
+
+def withdrawn(ticket: CallId) -> Answer:
+    """Return the answer to a withdrawn call, for a thread that still waits for it in an engine that has ended."""
+    return Answer(ticket, error=RuntimeError("this call has been withdrawn"))

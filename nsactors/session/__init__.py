@@ -1,0 +1,15 @@
+"""One process's connection to a cluster: requests, replies, engines, other clients' calls.
+
+::
+
+    session           the connection of one process to a cluster
+    requests          requests on their way out and replies on their way back
+    engine_directory  the engines of a cluster, kept up to date by the controller, and tables of them
+    engine_start      the start of engines, as its client waits for it
+    other_clients     requests of other clients: collected, found and announced
+    memory            memory of a cluster, by engine and name
+    carried_data      the data that calls carry with them: a warning of each large variable
+    own_modules       the modules that this program has imported from files of its own, as engines are told of them
+    unretrieved       errors of calls that have not been retrieved, and other notices for the user
+
+"""

@@ -1,0 +1,741 @@
+"""Requests on their way out and replies on their way back.
+
+Callers send. The transport's own thread, or a caller that waits, settles calls as their replies arrive: that saves a
+change of threads on the way to the caller. Steps that may take longer than a reply should are left to the session's
+dispatcher.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from nsactors.errors import ClusterUnreachable, EngineLost, TaskAborted
+from nsactors.protocol.client_modules import ClientModules
+from nsactors.protocol.control import EngineLeft
+from nsactors.protocol.engine_info import EngineInfo
+from nsactors.protocol.messages import (
+    Execute,
+    Expired,
+    Failed,
+    Operation,
+    OutputBatch,
+    Refused,
+    Reply,
+    Request,
+    RequestId,
+    StreamText,
+    label_of,
+)
+from nsactors.protocol.sequencing import SendWindow
+from nsactors.protocol.serialize import Payload
+from nsactors.results import Call, RequestOptions
+from nsactors.results.outcome import read_outcome
+from nsactors.transport.base import EngineGone, Envelope, Lane, Transport
+
+
+@dataclass(slots=True, eq=False)
+class EngineConnection:
+    """The way to one engine, through all its incarnations.
+
+    Attributes:
+        engine: the incarnation that takes requests, or was the last to do so.
+        window: the requests in flight to that incarnation.
+        stops_seen: the number of failures on that incarnation, as far as known here, that abort the requests after
+            them.
+        away: the engine has died, and its next incarnation has not joined yet.
+        replays: the next incarnation restores the namespace, so requests without a reply are sent again.
+        unanswered: the requests that have been submitted and have no reply, in order.
+        direct: the number of these that do not carry tasks.
+        direct_so_far: the number of requests without tasks ever submitted.
+        heard_at: the time of the last reply, on the clock of ``Call.received``.
+        turns: functions to call when every request without tasks up to a number has a reply.
+        first_lost: the last incarnation to be lost, and the first of its requests without a reply.
+        modules: the description of this client's modules that the incarnation has received and replied after.
+    """
+
+    engine: EngineInfo
+    window: SendWindow[PendingRequest]
+    stops_seen: int = 0
+    away: bool = False
+    replays: bool = False
+    unanswered: dict[RequestId, PendingRequest] = field(default_factory=dict)
+    direct: int = 0
+    direct_so_far: int = 0
+    heard_at: float = 0.0
+    turns: list[tuple[int, Callable[[], object]]] = field(default_factory=list)
+    first_lost: tuple[int, RequestId | None] = (-1, None)
+    modules: ClientModules | None = None
+
+    def add(self, request: PendingRequest) -> None:
+        """Count a request that has been submitted."""
+        self.unanswered[request.call.request_id] = request
+        if not request.options.carries_tasks:
+            self.direct += 1
+            self.direct_so_far += 1
+
+    def remove(self, request: PendingRequest) -> list[Callable[[], object]]:
+        """Discount a request that has ended; return the functions to call now."""
+        if self.unanswered.pop(request.call.request_id, None) is None or request.options.carries_tasks:
+            return []
+        self.direct -= 1
+        if not self.turns:
+            return []
+        first = self.first_direct()
+        passed = [turn for turn in self.turns if first is None or turn[0] < first.call.request_id.seq]
+        self.turns = [turn for turn in self.turns if turn not in passed]
+        return [call for _, call in passed]
+
+    def first_direct(self) -> PendingRequest | None:
+        """Return the first request that carries no tasks and has not ended."""
+        if not self.direct:
+            return None
+        return next((i for i in self.unanswered.values() if not (i.options.carries_tasks or i.call.done)), None)
+
+
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """A request to one engine that has no reply yet.
+
+    Attributes:
+        call: the request as its caller sees it.
+        connection: the way that it takes.
+        stops_seen: the number of stops of that engine that its client knew of.
+        prepared: its encoded body, ready to be sent.
+        options: its options; with ``carries_tasks`` it dies with the incarnation that it is sent to, for its tasks then
+            go elsewhere.
+        lane: the way that it takes; None for a call of the transport's own.
+        modules: the description of this client's modules that it brings along.
+        engine: the incarnation that it is sent to; None as long as there is none.
+        handle: the transport's handle on the reply, once it has been sent.
+        is_claimed: a caller waits for the reply, and takes it.
+        has_listener: the transport delivers the reply.
+        repeated: it was sent to an incarnation that is gone.
+        losses: the number of incarnations that died with this request in front.
+    """
+
+    call: Call
+    connection: EngineConnection
+    stops_seen: int
+    prepared: Any
+    options: RequestOptions
+    lane: Lane | None
+    modules: ClientModules | None
+    engine: EngineInfo | None = None
+    handle: Any = None
+    is_claimed: bool = False
+    has_listener: bool = False
+    repeated: bool = False
+    losses: int = 0
+
+    def unsend(self, *, in_front: bool) -> None:
+        """Make it as if it had not been sent: its incarnation has died, perhaps with this request ``in_front``."""
+        if self.engine is not None:
+            self.repeated = True
+            self.losses += in_front
+        self.handle, self.is_claimed, self.has_listener = None, False, False
+
+
+def loss_of(call: Call, gone: EngineGone, prospect: str, *, began: bool | None, running: str) -> EngineLost:
+    """Return the error of a call whose engine is gone.
+
+    Args:
+        call: the call.
+        gone: the end of the engine.
+        prospect: the future of the engine, in words.
+        began: whether the call had begun; None if that is not known.
+        running: the label of the request that the engine ran instead, as far as that is known.
+    """
+    tail = "" if began is False else gone.stderr_tail
+    return EngineLost(call.engine_id, call.label, gone.reason, tail, prospect, began=began, running=running)
+
+
+def prospect_of(*, returns: bool, replays: bool, wanted: bool = False) -> str:
+    """Say in words whether an engine that is gone restarts.
+
+    Args:
+        returns: another process takes its place, as far as its client knows.
+        replays: that process restores the namespace.
+        wanted: the end was asked for, and the cluster has yet to say whether the engine restarts.
+    """
+    if not returns:
+        return "It does not restart, and its namespace is lost; the other engines continue"
+    if replays:
+        return "It restarts and recovers its namespace"
+    if wanted:
+        return "If it was told to restart, it does so with an empty namespace: rc.ids lists the engines"
+    return "It restarts with an empty namespace (Cluster(recovery='replay') would restore it)"
+
+
+def not_repeated(call: Call) -> EngineLost:
+    """Return the error of a call that was sent again to an engine which had begun it before it died."""
+    return EngineLost(
+        call.engine_id,
+        call.label,
+        "it had begun this, which is not repeated",
+        after="The engine has recovered its namespace, without the effects of this call; send it again if needed",
+    )
+
+
+OUTPUT_GRACE_S = 10.0  # a controller that was killed is back after two, or more on a busy machine
+RECENT = 1_000
+
+
+class AwaitingOutput:
+    """Calls whose reply has overtaken their routed output; they wait for it, but not for ever."""
+
+    def __init__(self) -> None:
+        self._calls: dict[RequestId, tuple[Call, float]] = {}
+
+    def add(self, call: Call) -> None:
+        """Let a call wait for the rest of its output."""
+        self._calls[call.request_id] = (call, time.monotonic() + OUTPUT_GRACE_S)
+
+    def remove(self, call: Call) -> bool:
+        """End the waiting of a call; return whether it waited."""
+        return self._calls.pop(call.request_id, None) is not None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time until the next call has waited long enough; None if none waits."""
+        if not self._calls:
+            return None
+        calls = list(self._calls.values())  # in one step: replies may add to them meanwhile
+        return max(0.0, min(deadline for _, deadline in calls) - time.monotonic())
+
+    def take_overdue(self) -> list[Call]:
+        """Remove and return the calls that have waited long enough."""
+        now = time.monotonic()
+        overdue = [call for call, deadline in self._calls.values() if deadline <= now]
+        for call in overdue:
+            del self._calls[call.request_id]
+        return overdue
+
+
+class RecentlyCompleted:
+    """The calls that ended last, as long as a result refers to them: late output still belongs to them."""
+
+    def __init__(self) -> None:
+        self._calls: dict[RequestId, weakref.ref[Call]] = {}
+
+    def add(self, call: Call) -> None:
+        """Remember a call that has ended."""
+        self._calls[call.request_id] = weakref.ref(call)
+        if len(self._calls) > RECENT:
+            del self._calls[next(iter(self._calls))]
+
+    def get(self, request: RequestId) -> Call | None:
+        """Return the call with this id, if it ended not long ago and is still referred to."""
+        known = self._calls.get(request)
+        return None if known is None else known()
+
+
+WINDOW = 1_000  # requests in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
+LOSSES = 2  # deaths of an engine with the same request in front, after which it is sent once more; then no more
+LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
+TAKE_S = 0.05  # a caller takes quick replies itself, and is woken for others
+
+Settle = Callable[[Call, Any, Exception | None], None]
+
+
+class OtherWork(NamedTuple):
+    """The requests without tasks that an engine has from a client.
+
+    Attributes:
+        label: the label of the first of them.
+        is_first: it comes before all tasks.
+    """
+
+    label: str
+    is_first: bool
+
+
+class RequestSender:
+    """Numbers requests, keeps a window of them in flight to each engine, and settles each exactly once.
+
+    Args:
+        transport: the way to the engines.
+        client: the name that the requests bear.
+        settle: ends a call; called with every call that has a reply, or will have none.
+        later: runs a function soon, on another thread.
+        lost: called when the transport says that an engine is gone.
+        abandoned: called soon, on that other thread, with calls that their caller does not get, for Ctrl-C interrupted
+            the sending.
+        modules: returns the description of this client's modules for engines, if there is one.
+        debugs: returns whether a user at this client can open a debugger.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        client: str,
+        *,
+        settle: Settle,
+        later: Callable[[Callable[[], object]], object],
+        lost: Callable[[EngineInfo, EngineGone], object],
+        abandoned: Callable[[Sequence[Call]], object],
+        modules: Callable[[], ClientModules | None] = lambda: None,
+        debugs: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._transport = transport
+        self._client = client
+        self._settle = settle
+        self._later = later
+        self._lost = lost
+        self._abandoned = abandoned
+        self._modules = modules
+        self._debugs = debugs
+        self._requests_sent = 0
+        self._lock = threading.RLock()
+        self._connections: dict[int, EngineConnection] = {}
+        self._open: dict[RequestId, PendingRequest] = {}
+        self._recent = RecentlyCompleted()
+        self._overtaken = AwaitingOutput()
+        self.busy: set[int] = set()  # engines with requests that do not carry tasks; read without the lock
+
+    def submit(
+        self,
+        engine_ids: Sequence[int],
+        operation: Operation,
+        payload: Payload | None,
+        options: RequestOptions,
+        *,
+        awaited: bool,
+        relayed: bool,
+    ) -> list[Call]:
+        """Send one operation to several engines; it is encoded and stored once.
+
+        Arguments are those of ``Session.submit``; there need not be relays.
+        """
+        modules = self._modules()
+        told = modules if modules is not None and self._is_news(modules, engine_ids) else None
+        # Encoded without its number, which each engine's copy gets when it is sent.
+        unnumbered = RequestId(self._client, 0)
+        request_of_all = Request(
+            unnumbered,
+            operation,
+            options.limit_s,
+            options.stops_on_error,
+            options.journalled,
+            told,
+            self._debugs(),
+            options.breaks,
+        )
+        transport = self._transport
+        prepared = transport.prepare(request_of_all, payload)
+        label, executes = label_of(operation), isinstance(operation, Execute)
+        relayed = relayed and transport.relays is not None
+        calls: list[Call] = []
+        unsendable: list[Call] = []
+        to_send: list[PendingRequest] = []
+        try:
+            # Numbered and sent under one lock, or a newer request would go first and this one be refused as a repeated
+            # one.
+            with self._lock:
+                if told is None and modules is not None and self._is_news(modules, engine_ids):
+                    told = modules  # an engine has been replaced in the meantime
+                    prepared = transport.prepare(request_of_all._replace(modules=told), payload)
+                for engine_id in engine_ids:
+                    request_id = RequestId(self._client, self._requests_sent)
+                    self._requests_sent += 1
+                    call = Call(request_id, engine_id, label, executes, options.copies)
+                    call.items, call.output_goes = options.items, options.output_goes
+                    calls.append(call)
+                    connection = self._connections.get(engine_id)
+                    if connection is None or (connection.away and options.carries_tasks):
+                        unsendable.append(call)
+                        continue
+                    lane = transport.relays if relayed else transport.lane(connection.engine, prepared)
+                    request = PendingRequest(call, connection, connection.stops_seen, prepared, options, lane, told)
+                    self._open[request_id] = request
+                    connection.add(request)
+                    if not options.carries_tasks:
+                        self.busy.add(engine_id)
+                    if not connection.away:
+                        request.engine = connection.engine
+                        if connection.window.offer(request, lane) is not None:
+                            to_send.append(request)
+                self._send(to_send)
+                if not awaited or relayed:
+                    self._listen(to_send)
+        except BaseException:  # Ctrl-C in the midst of a call of Ray's
+            self._later(partial(self._abandoned, calls))
+            raise
+        for call in unsendable:  # their engines left between the look-up of targets and now
+            self.end(call, None, EngineLost(call.engine_id, label, "it left before this was sent", began=False))
+        return calls
+
+    def take(self, calls: Sequence[Call]) -> bool:
+        """Wait a moment for the replies to calls that were submitted to be awaited; return whether all are here.
+
+        If they are not, or if this is interrupted, the transport delivers them from now on.
+        """
+        taken: list[PendingRequest] = []
+        handles: list[Any] = []
+        replies = None
+        try:
+            with self._lock:  # so that no other thread listens for these replies meanwhile
+                for call in calls:
+                    request = self._open.get(call.request_id)
+                    if request is None or request.handle is None or request.is_claimed or request.has_listener:
+                        continue
+                    taken.append(request)  # before it is claimed: Ctrl-C between the two must not lose it
+                    request.is_claimed = True
+                    handles.append(request.handle)
+            if len(taken) == len(calls):
+                replies = self._transport.take(handles, TAKE_S)
+            for request, reply in zip(taken, replies or (), strict=False):
+                self._deliver(request, request.connection.window, reply)
+        except BaseException:  # Ctrl-C between a reply and its call's end: another thread goes on with it
+            for request, reply in zip(taken, replies or (), strict=False):
+                if request.handle is None and not request.call.done:
+                    self._later(partial(self._deliver, request, request.connection.window, reply))
+            raise
+        finally:  # after Ctrl-C while a reply is unpickled, too: it is delivered again
+            missing = [request for request in taken if replies is None or not request.call.done] if taken else []
+            if missing:
+                for request in missing:
+                    request.is_claimed = False
+                self._listen(missing)
+        return replies is not None and not missing
+
+    def make_safe(self) -> None:
+        """Let the requests that have been sent reach their engines even if this process ends."""
+        self._transport.make_safe()
+
+    def listen_to_strays(self, sent_before: float) -> None:
+        """Listen for the replies that no caller takes, because the one that was to take them has been interrupted.
+
+        A claim does not count here, for Ctrl-C may have kept its caller from giving it up. A reply that is taken twice
+        ends its call once.
+        """
+        self._listen([request for request in self.open_requests() if request.call.submitted < sent_before])
+
+    def give_up(self, calls: Iterable[Call]) -> None:
+        """End those of ``calls`` whose sending was interrupted, for they have no handle; listen to the others.
+
+        They may have been sent all the same: their engines are to be told to abort them before this.
+        """
+        requests = [request for call in calls if (request := self._open.get(call.request_id)) and not call.done]
+        self._listen(requests)
+        for request in requests:
+            if request.handle is None:
+                self._make_room(request.connection.window)
+                self.end(request.call, None, TaskAborted(request.call.engine_id, request.call.label))
+
+    def withdraw(self, calls: Iterable[Call]) -> list[Call]:
+        """Keep those of ``calls`` from being sent that have not been; return them."""
+        ids = {call.request_id for call in calls}
+        with self._lock:
+            withdrawn = [
+                request.call
+                for connection in self._connections.values()
+                for request in connection.window.withdraw(lambda request: request.call.request_id in ids)
+            ]
+            held = [i for request_id in ids if (i := self._open.get(request_id)) and i.engine is None]
+            for request in held:  # or it might be sent before it is ended
+                self._close(request.call.request_id)
+            return withdrawn + [request.call for request in held]
+
+    def open_calls(self, *, carriers: bool = False) -> list[Call]:
+        """Return the calls without a reply, in order of submission; those that carry tasks only with ``carriers``."""
+        with self._lock:
+            return [
+                i.call for i in self._open.values() if not i.call.done and (carriers or not i.options.carries_tasks)
+            ]
+
+    def open_requests(self) -> list[PendingRequest]:
+        """Return the requests without a reply, sent or not, in order of submission."""
+        with self._lock:
+            return [request for request in self._open.values() if not request.call.done]
+
+    def other_work(self, engine_id: int) -> OtherWork | None:
+        """Return the requests without tasks that an engine has from this client; None if there are none."""
+        with self._lock:
+            connection = self._connections.get(engine_id)
+            first = None if connection is None else connection.first_direct()
+            if connection is None or first is None:
+                return None
+            return OtherWork(first.call.label, next(iter(connection.unanswered.values())) is first)
+
+    def when_passed(self, engine_id: int, call: Callable[[], object]) -> None:
+        """Call a function soon after an engine has replied to all requests without tasks that it has now."""
+        with self._lock:
+            connection = self._connections.get(engine_id)
+            if connection is not None and connection.direct:
+                last = next(i for i in reversed(connection.unanswered.values()) if not i.options.carries_tasks)
+                connection.turns.append((last.call.request_id.seq, call))
+                return
+        self._later(call)
+
+    def other_requests(self, engine_id: int) -> int:
+        """Return the number of requests without tasks that an engine has ever been sent."""
+        connection = self._connections.get(engine_id)
+        return 0 if connection is None else connection.direct_so_far
+
+    def silent(self, since: float) -> list[Call]:
+        """Return for each engine without a reply since then the first open request that was sent before."""
+        with self._lock:
+            firsts = [
+                next(iter(connection.unanswered.values()))
+                for connection in self._connections.values()
+                if connection.unanswered and connection.heard_at < since and not connection.away
+            ]
+            return [i.call for i in firsts if i.handle is not None and i.call.submitted < since]
+
+    def add_engine(self, engine: EngineInfo) -> None:
+        """Send requests to an engine from now on, those first that were held for it."""
+        with self._lock:
+            connection = self._connections.setdefault(engine.engine_id, EngineConnection(engine, SendWindow(WINDOW)))
+            if connection.engine == engine:
+                return
+            held = [i for i in self._requests_of(connection) if connection.replays or i.engine is None]
+            connection.engine, connection.window = engine, SendWindow(WINDOW)
+            connection.stops_seen, connection.away, connection.modules = 0, False, None
+            for place, request in enumerate(held):
+                request.unsend(in_front=place == 0)
+            if held and held[0].losses > LOSSES:
+                self._later(partial(self.end, held[0].call, None, not_repeated(held.pop(0).call)))
+            relays = self._transport.relays
+            for request in held:
+                request.engine = engine
+                if relays is None or request.lane is not relays:
+                    request.lane = self._transport.lane(engine, request.prepared)
+                if connection.window.offer(request, request.lane) is not None:
+                    self._send([request])
+                    self._listen([request])
+
+    def engine_left(self, left: EngineLeft) -> list[Call]:
+        """Send nothing more to an engine, for good or for a while; return the calls that will have no reply.
+
+        Requests that were sent and are not repeated fail by themselves, when the transport says so.
+        """
+        with self._lock:
+            connection = self._connections.get(left.engine_id)
+            if connection is None or connection.engine.incarnation != left.incarnation:
+                return []
+            was_away, connection.away, connection.replays = connection.away, left.returns, left.replays
+            carriers = [request.call for request in self._requests_of(connection) if request.options.carries_tasks]
+            if left.returns and left.replays:
+                return carriers
+            if not left.returns:
+                del self._connections[left.engine_id]
+            unanswered = connection.window.drain()
+            if was_away:  # those that had been sent have been waiting for the next incarnation
+                unanswered = [i for i in self._requests_of(connection) if i.engine or not left.returns]
+            return carriers + [request.call for request in unanswered if not request.options.carries_tasks]
+
+    def take_output(self, batch: OutputBatch) -> None:
+        """Take output that the controller has routed, which may arrive before its call's reply or after it."""
+        call = self.find(batch.request)
+        if call is None:
+            return
+        with self._lock:
+            call.output.add(batch)
+            overtaken = call.output.complete and self._overtaken.remove(call)
+        call.output_arrived()
+        if overtaken:
+            self.end(call, call.value, call.error)
+
+    @property
+    def seconds_to_overdue(self) -> float | None:
+        """The time until :meth:`settle_overdue` has something to do; None if no output is awaited."""
+        return self._overtaken.seconds_left
+
+    def settle_overdue(self) -> None:
+        """End the calls whose output has not followed their reply."""
+        with self._lock:
+            overdue = self._overtaken.take_overdue()
+        for call in overdue:
+            call.output.chunks.append(StreamText("stderr", "[nsactors: output was lost on its way]\n"))
+            call.output_arrived()
+            self.end(call, call.value, call.error)
+
+    @property
+    def requests_sent(self) -> int:
+        """The number of requests so far."""
+        return self._requests_sent
+
+    def find(self, request_id: RequestId) -> Call | None:
+        """Return the call with this id, if it is open, or a result still refers to it."""
+        request = self._open.get(request_id)
+        return self._recent.get(request_id) if request is None else request.call
+
+    def _is_news(self, modules: ClientModules, engine_ids: Sequence[int]) -> bool:
+        """Return whether one of these engines may not know this description of the client's modules.
+
+        It is sent until an engine has replied: a request that goes by way of a relay may be overtaken.
+        """
+        for engine_id in engine_ids:
+            connection = self._connections.get(engine_id)
+            if connection is not None and connection.modules is not modules:
+                return True
+        return False
+
+    def _requests_of(self, connection: EngineConnection) -> list[PendingRequest]:
+        """Return the requests without a reply that were submitted to one engine, in order."""
+        return [i for i in self._open.values() if i.connection is connection and not i.call.done]
+
+    def _send(self, requests: Sequence[PendingRequest]) -> None:
+        """Send requests with one body; those that have been sent have a handle.
+
+        An error may concern a request whose caller has gone on long ago: its call fails, and nothing is raised here.
+        """
+        transport = self._transport
+        try:
+            for lane, group in itertools.groupby(requests, key=lambda request: request.lane):
+                if lane is None:
+                    for request in group:
+                        request.handle = transport.send(_envelope(request), request.prepared)
+                    continue
+                together = list(group)
+                handles = lane.send([_envelope(i) for i in together], together[0].prepared)
+                for request, handle in zip(together, handles, strict=True):
+                    request.handle = handle
+        except Exception as error:
+            failure = ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
+            for request in requests:
+                if request.handle is None:
+                    self._make_room(request.connection.window)
+                    self.end(request.call, None, failure)
+
+    def _listen(self, requests: Iterable[PendingRequest]) -> None:
+        for request in requests:
+            with self._lock:
+                handle = None if request.has_listener else request.handle
+                request.has_listener = request.has_listener or handle is not None
+            if handle is not None:
+                deliver = partial(self._deliver, request, request.connection.window, lingers=False)
+                self._transport.when_answered(handle, deliver)
+
+    def _send_waiting(self, window: SendWindow[PendingRequest]) -> None:
+        with self._lock:
+            while request := window.next():
+                self._send([request])
+                self._listen([request])
+
+    def _deliver(
+        self, request: PendingRequest, window: SendWindow[PendingRequest], content: Any, *, lingers: bool = True
+    ) -> None:
+        """Take the reply to a request that was sent through ``window``; quickly, unless the thread may linger."""
+        engine = request.engine
+        assert engine is not None, "a request with a reply has been sent"
+        try:
+            reply, payload = self._transport.open(engine, content)
+        except EngineGone as gone:
+            # Otherwise it has been sent again.
+            if window is request.connection.window or engine is not request.connection.engine:
+                self._later(partial(self._take_loss, request, engine, gone))
+        except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
+            self._make_room(window)
+            self.end(request.call, None, error)
+        else:
+            if lingers or payload is None or len(payload.data) < LARGE_BYTES:
+                self._take_reply(request, engine, window, reply, payload)
+            else:
+                self._later(partial(self._take_reply, request, engine, window, reply, payload))
+
+    def _make_room(self, window: SendWindow[PendingRequest]) -> None:
+        # The window that the request was sent through: the engine may have restarted by now, and have another one.
+        with self._lock:
+            if window.settle():
+                self._later(partial(self._send_waiting, window))
+
+    def _take_reply(
+        self,
+        request: PendingRequest,
+        engine: EngineInfo,
+        window: SendWindow[PendingRequest],
+        reply: Reply,
+        payload: Payload | None,
+    ) -> None:
+        call, connection = request.call, request.connection
+        call.started, call.completed, call.execution_count = reply.started, reply.completed, reply.execution_count
+        connection.heard_at = time.time()
+        value, error = read_outcome(call, reply.outcome, payload)
+        if request.repeated and isinstance(reply.outcome, Refused):
+            error = not_repeated(call)
+        with self._lock:
+            if request.handle is not None:  # otherwise this was interrupted after these steps
+                request.handle = None
+                self._make_room(window)
+                is_current = engine is connection.engine
+                if request.modules is not None and is_current:
+                    connection.modules = request.modules
+                if request.options.stops_on_error and isinstance(reply.outcome, Failed | Expired):
+                    connection.stops_seen += is_current
+            call.output.finish(reply.tail)
+            complete = call.output.complete
+            if not complete:
+                call.value, call.error = value, error
+                self._overtaken.add(call)
+                self._later(_look_at_the_clock)
+        call.output_arrived()
+        if complete:
+            self.end(call, value, error)
+
+    def _take_loss(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> None:
+        self._lost(engine, gone)
+        connection, call = request.connection, request.call
+        with self._lock:
+            waits = connection.replays and (connection.away or connection.engine != engine)
+            returns, replays = self._connections.get(engine.engine_id) is connection, connection.replays
+            began, running = self._place_of(request, engine, gone)
+        if not waits:
+            prospect = prospect_of(returns=returns, replays=replays, wanted=gone.wanted)
+            self.end(call, None, loss_of(call, gone, prospect, began=began, running=running))
+
+    def _place_of(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> tuple[bool | None, str]:
+        """Return whether a request had begun on a lost engine (None: not known), and the label that ran instead."""
+        connection, request_id = request.connection, request.call.request_id
+        if gone.last_begun is None:
+            # Its files are on another machine. It ran one client's requests in order: those behind the first waited.
+            incarnation, first = connection.first_lost
+            if incarnation != engine.incarnation:
+                first = next(iter(connection.unanswered.values()), request).call.request_id
+                connection.first_lost = engine.incarnation, first
+            return (None if first == request_id else False), ""
+        if gone.last_begun == str(request_id):
+            return True, ""
+        client, _, number = gone.last_begun.rpartition(":")
+        if client != self._client:
+            return False, f"a call of {client}" if client else ""
+        running = self.find(RequestId(client, int(number)))
+        if running is None or (running.done and not isinstance(running.error, EngineLost)):
+            return False, ""  # it was idle: this one was on its way
+        return False, running.label
+
+    def end(self, call: Call, value: Any, error: Exception | None) -> None:
+        """End a call: with its reply, or because none will arrive or be waited for."""
+        self._settle(call, value, error)
+        # After waiting callers have been told. Late output still belongs to the call, as long as a result refers to it.
+        with self._lock:
+            if self._close(call.request_id):
+                self._recent.add(call)
+
+    def _close(self, request_id: RequestId) -> bool:
+        """Remove a request from those that are open; return whether it was."""
+        request = self._open.pop(request_id, None)
+        if request is None:
+            return False
+        connection = request.connection
+        for call in connection.remove(request):
+            self._later(call)
+        if not connection.direct:
+            self.busy.discard(connection.engine.engine_id)
+        return True
+
+
+def _envelope(request: PendingRequest) -> Envelope:
+    assert request.engine is not None, "a request is offered before it is sent"
+    return Envelope(request.engine, request.call.request_id.seq, request.stops_seen)
+
+
+def _look_at_the_clock() -> None:
+    """Wake the dispatcher, which has a deadline to look after now."""

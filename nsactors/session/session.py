@@ -1,0 +1,784 @@
+"""A session: the connection of one process to a cluster.
+
+Several threads meet here. Callers submit requests, and calls are settled as :mod:`nsactors.session.requests` says. A
+reader waits for the controller's events; a dispatcher acts on them, and runs all steps that may take longer than a
+reply should.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from nsactors.errors import (
+    ClientClosed,
+    ClusterLost,
+    ClusterStopped,
+    ClusterUnreachable,
+    ConnectionLost,
+    DebuggerUnavailable,
+    EngineLost,
+    EngineStartError,
+    TaskAborted,
+    keyboard_interrupt,
+)
+from nsactors.errors.reporting import print_traceback
+from nsactors.inside.debug_console import (
+    KEPT_RULE,
+    DebugConsole,
+    EngineStops,
+    held_by_others,
+    kept_failures,
+    open_failures,
+    take_stops,
+)
+from nsactors.protocol.client_modules import ClientModules
+from nsactors.protocol.control import (
+    Abort,
+    ClientJoined,
+    ClusterState,
+    EngineFailedToStart,
+    EngineJoined,
+    EngineLeaving,
+    EngineLeft,
+    EngineOverdue,
+    EngineResumed,
+    EngineStarting,
+    EngineStopped,
+    EngineWaiting,
+    Event,
+    ExplainObstacle,
+    HistoryEntry,
+    Interrupt,
+    Obstacle,
+    OutputEvent,
+    WorkReported,
+)
+from nsactors.protocol.engine_info import EngineInfo, Recovery, RecoveryReport
+from nsactors.protocol.messages import Capability, Operation, RequestId
+from nsactors.protocol.process import OwnProcess, current_shell
+from nsactors.protocol.serialize import Payload, StoredObject
+from nsactors.protocol.targets import Targets, resolve
+from nsactors.recovery.replay import RecoveryReports
+from nsactors.results import Call, OutputGoes, RequestOptions, TaskCall
+from nsactors.results.interrupting import UserPrompt, user_input
+from nsactors.session.engine_directory import EngineDirectory, leave_of, missed_events
+from nsactors.session.other_clients import QueueReporter, ReplyCollector
+from nsactors.session.requests import OtherWork, RequestSender, prospect_of
+from nsactors.session.unretrieved import UnretrievedErrors
+from nsactors.transport.base import EngineGone, Transport, require
+
+
+class Callbacks:
+    """Calls functions one after the other, on a thread of its own.
+
+    The threads that deliver replies and events must not run them: a function that waited for another result would wait
+    for itself. The errors of a function, ``SystemExit`` included, are printed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call ``function()`` soon."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nsactors-callbacks", daemon=True)
+                self._thread.start()
+        self._waiting.put(function)
+
+    def drain(self) -> None:
+        """Return when the functions given so far have been called; at once on the thread that calls them."""
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        drained = threading.Event()
+        self._waiting.put(drained.set)
+        while thread.is_alive() and not drained.wait(0.1):  # it may have been closed meanwhile
+            continue
+
+    def close(self) -> None:
+        """Call the functions given so far, and end the thread."""
+        self._waiting.put(None)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while (function := self._waiting.get()) is not None:
+            try:
+                function()
+            except BaseException:
+                print_traceback()
+
+
+def wait_for_calls(calls: Sequence[Call], timeout_s: float) -> bool:
+    """Wait until all of ``calls`` are settled, for at most ``timeout_s`` seconds; return whether they are."""
+    arrived = threading.Semaphore(0)
+    for call in calls:
+        call.when_settled(lambda call: arrived.release())
+    deadline = time.monotonic() + timeout_s
+    return all(arrived.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in calls)
+
+
+EXPLAIN_WAIT_S = 0.4
+ABORT_WAIT_S = 0.5  # an engine that does not reply for so long is held by C code, and so is its queue
+PUSH_GRACE_S = 1.0
+RETRY_S = 0.5
+_USUAL_OPTIONS = RequestOptions()
+_NO_FAILURES: Mapping[int, tuple[str, ...]] = {}
+
+
+class Modules(Protocol):
+    """Describes the modules of a client's program for engines; see ``OwnModules``."""
+
+    def now(self) -> ClientModules | None:
+        """Return the description as it stands now: another object whenever it has changed."""
+        ...
+
+    def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """Return those of these sources that may be sent."""
+        ...
+
+    def tell_too_large(self) -> str:
+        """Return a line on modules that there is no room for, once; empty if there are none."""
+        ...
+
+    def close(self) -> None:
+        """Follow the modules no longer."""
+        ...
+
+
+class WorkListener(Protocol):
+    """Is told of other clients' requests by the controller."""
+
+    def __call__(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
+        """Take entries; with ``afresh``, in place of all that were told before."""
+        ...
+
+
+class Schedulers:
+    """The schedulers of a client's tasks, as its session uses them; this class is that of a session without tasks."""
+
+    def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
+        """Cancel those of ``calls`` that are tasks and have not begun; with ``interrupt``, interrupt those that run."""
+
+    def interrupt(self, calls: Iterable[Call]) -> None:
+        """Interrupt those of ``calls`` that are tasks of the client's own."""
+
+    def has_submitted(self, request: RequestId) -> bool:
+        """Return whether this is the id of one of the client's own tasks."""
+        return False
+
+    def open_calls(self) -> list[TaskCall]:
+        """Return the tasks that have not ended, in the order of submission."""
+        return []
+
+    def assigned(self) -> tuple[int, dict[int, int]]:
+        """Return how many items wait for an engine, and how many each engine has."""
+        return 0, {}
+
+    def close(self) -> None:
+        """End the tasks that end with the client."""
+
+
+class Session:
+    """The engines of a cluster as one client knows them, and its requests to them.
+
+    Args:
+        transport: the way to the cluster.
+        name: unique for this client; people see it in the history.
+        modules: describes the modules of the client's program; None if engines are not to be told of them.
+
+    Attributes:
+        controller: the way to the controller.
+        services: the services that the cluster hosts.
+        ref_types: the types of references that requests may carry beside their pickled payload.
+        directory: the engines that are known.
+        unretrieved: errors that have not been retrieved, and other notices for the user.
+        schedulers: of the client's tasks.
+        output: the default of where the output of calls goes: ``"show"`` or ``"keep"``.
+        leaving: set when the session is closed.
+    """
+
+    detached = False
+
+    def __init__(self, transport: Transport, name: str, modules: Modules | None = None) -> None:
+        self.transport = transport
+        self.controller = transport.controller
+        self.services = transport.services
+        self.ref_types = transport.ref_types
+        self.name = name
+        self.modules = modules
+        self._modules_told: ClientModules | None = None
+        self.unretrieved = UnretrievedErrors()
+        self._recoveries = RecoveryReports()
+        self._callbacks = Callbacks()
+        self.directory = EngineDirectory(self._callbacks.call)
+        self.closed = False
+        self.output = "show"
+        self._cut_off = False
+        self.leaving = threading.Event()
+        self._watch_ends = threading.Event()
+        self._company = threading.Event()
+        self._work_told: WorkListener | None = None
+        self._process = OwnProcess()
+        self.schedulers = Schedulers()
+        self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self.stops = EngineStops(self.controller, self._tell_of_stop, self.leaving)
+        self._sender = RequestSender(
+            transport,
+            name,
+            settle=self._settle,
+            later=self._inbox.put,
+            lost=self._lose_engine,
+            abandoned=self._cancel_interrupted,
+            modules=self.modules_now,
+            debugs=UserPrompt().can_ask,
+        )
+        self._take_state(self._attach())
+        self._reply_collector = ReplyCollector(transport.controller, self.directory, self._settle)
+        self._queue_reporter = QueueReporter(self._sender, transport.controller, name, self._company)
+        transport.stopped.when_lost(self)
+        self._threads = [
+            threading.Thread(target=loop, name=f"nsactors-{loop.__name__}", daemon=True)
+            for loop in (self._read_events, self._dispatch)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(
+        self,
+        engine_ids: Sequence[int],
+        operation: Operation,
+        payload: Payload | None = None,
+        options: RequestOptions = _USUAL_OPTIONS,
+        *,
+        awaited: bool = False,
+        relayed: bool = False,
+    ) -> list[Call]:
+        """Send one operation to several engines; its payload is serialised and stored once.
+
+        Args:
+            engine_ids: the engines.
+            operation: the operation for each of them.
+            payload: its data.
+            options: its time limit, and the like.
+            awaited: the caller goes on to :meth:`take`, which is the quickest way to a reply.
+            relayed: by way of relays, which spares this process work if the engines are many.
+
+        Raises:
+            ClientClosed: if this session has been closed.
+            CapabilityError: if there is a limit and engines cannot be interrupted.
+        """
+        self.check()
+        if options.limit_s is not None:
+            self.require(Capability.SIGNALS, "interrupt a call at its time limit")
+        try:
+            calls = self._sender.submit(engine_ids, operation, payload, options, awaited=awaited, relayed=relayed)
+        except KeyboardInterrupt:
+            raise keyboard_interrupt("the call that was being sent is cancelled") from None
+        self._queue_reporter.stir()
+        return calls
+
+    def take(self, calls: Sequence[Call]) -> bool:
+        """Wait a moment for the replies to calls that were submitted to be awaited; return whether all are here.
+
+        If they are not, they are delivered by another thread from now on.
+        """
+        return self._sender.take(calls)
+
+    def output_goes(self, output: str | None) -> OutputGoes:
+        """Return where the output of a call goes that is made with this flag of a view's."""
+        return OutputGoes.NOWHERE if (output or self.output) == "keep" else OutputGoes.TO_WAITER
+
+    def check(self) -> None:
+        """Raise ForkedClient, ClientClosed, ClusterLost or ClusterStopped if this session has ended."""
+        self._process.check()
+        if self.closed:
+            raise ClientClosed
+        stopped = self.transport.stopped
+        if stopped.is_set():
+            raise stopped.error()
+        if self._cut_off:
+            raise ClusterStopped
+
+    def require(self, capability: Capability, what: str) -> None:
+        """Raise CapabilityError if engines of this transport lack a capability, which ``what`` is needed for."""
+        require(self.transport, capability, what)
+
+    def resolve(self, targets: Targets) -> list[int]:
+        """Return the ids of the engines that ``targets`` names, in its order; see ``protocol.targets.resolve``.
+
+        Raises:
+            TargetError: if it names none.
+            ClientClosed: and the other errors of :meth:`check`.
+        """
+        self.check()
+        return resolve(targets, self.directory.ids)
+
+    def flush(self, timeout_s: float) -> None:
+        """Return when all requests so far are safe from the end of this process; see ``Client.flush``."""
+        self._queue_reporter.flush(timeout_s)
+
+    def recovery_reports(self) -> list[RecoveryReport]:
+        """Return the reports on namespaces that were recovered since the session began, oldest first."""
+        reports = list(self._recoveries)
+        self.unretrieved.heard(map(str, reports))
+        return reports
+
+    def store(self, payload: Payload) -> StoredObject:
+        """Store a payload for several requests to refer to."""
+        return self.transport.keep(payload)
+
+    @property
+    def busy_engines(self) -> AbstractSet[int]:
+        """The engines with open requests of this client besides tasks; the set changes while it is read."""
+        return self._sender.busy
+
+    def other_work(self, engine_id: int) -> OtherWork | None:
+        """Return the requests besides tasks that an engine has from this client; None if there are none."""
+        return self._sender.other_work(engine_id)
+
+    def other_requests(self, engine_id: int) -> int:
+        """Return how many requests besides tasks this client has sent to an engine."""
+        return self._sender.other_requests(engine_id)
+
+    def when_passed(self, engine_id: int, call: Callable[[], object]) -> None:
+        """Call a function soon after an engine has replied to all requests besides tasks that it has now."""
+        self._sender.when_passed(engine_id, call)
+
+    def watch_work(self, listener: WorkListener) -> list[HistoryEntry]:
+        """Return other clients' requests that take long, and tell the listener of changes from now on."""
+        self._work_told = listener
+        return self.controller.watch_work(self.name)
+
+    @property
+    def is_here(self) -> bool:
+        """True if this process is the one that made the session, and not a forked child."""
+        return self._process.is_here
+
+    @property
+    def requests_sent(self) -> int:
+        """The number of requests sent to engines so far."""
+        return self._sender.requests_sent
+
+    def check_process(self) -> None:
+        """Raise ForkedClient in a forked child, which replies cannot reach."""
+        self._process.check()
+
+    def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
+        """Cancel calls that have not begun; with ``interrupt``, interrupt those that run.
+
+        Raises:
+            CapabilityError: if calls run that were to be interrupted, and this transport cannot do that.
+        """
+        self._process.check()
+        calls = [call for call in calls if not call.done]
+        self.schedulers.abort(calls, interrupt=interrupt)
+        calls = [call for call in calls if not isinstance(call, TaskCall)]
+        for call in self._sender.withdraw(calls):
+            self._sender.end(call, None, TaskAborted(call.engine_id, call.label))
+        sent = [call for call in calls if not call.done]
+        if sent:
+            requests = frozenset(call.request_id for call in sent)
+            replies = self.controller.query({call.engine_id for call in sent}, Abort(requests), ABORT_WAIT_S)
+            for call in sent:  # the engine replies so as well, but later: when their turn comes, behind other calls
+                if (reply := replies.get(call.engine_id)) and call.request_id in (reply.value or ()):
+                    self._sender.end(call, None, TaskAborted(call.engine_id, call.label))
+            if interrupt:
+                self.interrupt(sent)
+        if interrupt:
+            self.require_interrupts(calls)
+
+    def require_interrupts(self, calls: Iterable[Call]) -> None:
+        """Raise CapabilityError if there are calls that have not ended, and this transport cannot interrupt them."""
+        if not all(call.done for call in calls):
+            self.require(Capability.SIGNALS, "interrupt a call that runs")
+
+    def _cancel_interrupted(self, calls: Sequence[Call]) -> None:
+        """Interrupt the calls of a submission that was interrupted: its caller has no result to do that with."""
+        for call in calls:
+            call.when_settled(lambda call: self.mark_retrieved([call]))
+        self.abort(calls, interrupt=Capability.SIGNALS in self.transport.capabilities)
+        self._sender.give_up(calls)
+
+    def fail(self, calls: Iterable[Call], error_of: Callable[[Call], Exception]) -> None:
+        """End calls with errors at once: those that have not begun never run, those that run are interrupted."""
+        calls = [call for call in calls if not call.done]
+        sent = {call.request_id: call.engine_id for call in calls}
+        for call in self._sender.withdraw(calls):
+            del sent[call.request_id]
+        for call in calls:
+            self._sender.end(call, None, error_of(call))
+        if sent:
+            requests, ids = frozenset(sent), set(sent.values())
+            self.controller.query(ids, Abort(requests), ABORT_WAIT_S)
+            self.controller.command(ids, Interrupt(requests))
+
+    def interrupt(self, calls: Iterable[Call]) -> bool:
+        """Raise KeyboardInterrupt in the user code of the calls that run; return False if this transport cannot."""
+        if Capability.SIGNALS not in self.transport.capabilities:
+            return False
+        calls = list(calls)
+        self.schedulers.interrupt(calls)
+        calls = [call for call in calls if not isinstance(call, TaskCall)]
+        requests = frozenset(call.request_id for call in calls)
+        self.controller.command({call.engine_id for call in calls}, Interrupt(requests))
+        return True
+
+    def obstacles(self, calls: Iterable[Call]) -> dict[int, str]:
+        """Return the reasons why interrupted calls have not ended, in words, by engine."""
+        calls = [call for call in calls if not isinstance(call, TaskCall)]
+        ids = {call.engine_id for call in calls}
+        query = ExplainObstacle(frozenset(call.request_id for call in calls))
+        replies = self.controller.query(ids, query, EXPLAIN_WAIT_S)
+        silent = dict.fromkeys(ids - replies.keys(), "no reply, for code in C holds its interpreter")
+        return silent | {i: _in_words(reply.value) for i, reply in replies.items() if reply.value is not None}
+
+    @property
+    def has_stops(self) -> bool:
+        """See ``CallController``."""
+        return self.stops.has_new
+
+    def debug_stops(self, settle: Callable[[], object] = lambda: None) -> None:
+        """See ``CallController``."""
+        read_line = user_input()
+        if read_line is None:
+            return self.stops.let_go()
+        console = DebugConsole(self.controller, {}, self._is_there, read_line, self.stops.take, settle)
+        with self.stops.shown(console):
+            console.run()
+
+    def _is_there(self, engine_id: int) -> bool:
+        return self.directory.get(engine_id) is not None
+
+    def debug(self, calls: Iterable[Call]) -> None:
+        """See ``CallController``.
+
+        Raises:
+            DebuggerUnavailable: if no engine keeps frames of these calls any more, or no user can be prompted.
+        """
+        failures = kept_failures((error for call in calls for error in call.errors), self.name)
+        if not failures:
+            raise DebuggerUnavailable(f"engines keep no frames of this result: {KEPT_RULE}")
+        self.open_debugger(failures, failures)
+
+    def debug_error(self, error: BaseException) -> bool:
+        """Open the debugger on the frames of an error of this session's calls; return False if there are none.
+
+        The reason is printed, if engines might have kept them.
+        """
+        failures = {} if self.closed else kept_failures([error], self.name)
+        if not failures:
+            return False
+        try:
+            self.open_debugger(failures, failures)
+        except (DebuggerUnavailable, ConnectionLost) as unavailable:
+            print(unavailable)
+            return False
+        return True
+
+    def open_debugger(
+        self,
+        engine_ids: Iterable[int],
+        failures: Mapping[int, tuple[str, ...]] = _NO_FAILURES,
+        *,
+        takes: bool = False,
+    ) -> None:
+        """Open the debugger on failures that engines keep for this client; return when the user leaves it.
+
+        Args:
+            engine_ids: the engines.
+            failures: the failures that are meant, by engine (``Failure.kept``); without: the last ones.
+            takes: take the debuggers of engines over that are stopped for other clients.
+
+        Raises:
+            DebuggerUnavailable: if no engine keeps such a failure, or no user can be prompted.
+        """
+        self.check()
+        read_line = user_input()
+        if read_line is None or threading.current_thread() is not threading.main_thread():
+            raise DebuggerUnavailable("it needs a prompt: a terminal or a notebook, and the main thread of the program")
+        if not failures and self.stops.rejoin(engine_ids):
+            return self.debug_stops()
+        if takes:
+            states, problems = take_stops(self.controller, self.name, engine_ids)
+        else:
+            states, problems = open_failures(self.controller, self.name, engine_ids, failures)
+        for engine_id, problem in sorted(problems.items()):
+            print(f"*** engine {engine_id}: {problem}")
+        if not states and takes:
+            raise DebuggerUnavailable("none of these engines is stopped in a debugger")
+        if not states:
+            others = held_by_others(self.controller, engine_ids)
+            raise DebuggerUnavailable(others or f"no engine keeps the frames of a failure: {KEPT_RULE}")
+        console = DebugConsole(self.controller, states, self._is_there, read_line)
+        with self.stops.shown(console) if takes else contextlib.nullcontext():
+            console.run()
+
+    def restart(self, engine_ids: Iterable[int], *, recovers: bool = True) -> None:
+        """Stop engines, whatever they are doing, and start new processes under their ids.
+
+        With ``recovers`` their namespaces are recovered as if the engines had died; otherwise they are empty.
+        """
+        ids = list(engine_ids)
+        engines = [engine for engine_id in ids if (engine := self.directory.get(engine_id))]
+        self.controller.restart_engines(ids, recovers=recovers)
+        for engine in engines:  # requests from now on are for the new processes
+            left = leave_of(engine, "it was asked to restart", returns=True)
+            self._take_leave(replace(left, expected=True, replays=left.replays and recovers))
+
+    def retire(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
+        """Stop engines when they have finished their requests; return whether they have gone in time.
+
+        This client sends them nothing more, except by ids that it has looked up before.
+        """
+        ids = list(engine_ids)
+        self.controller.retire_engines(ids)
+        self.directory.retire(ids)
+        return self.directory.wait_until_gone(ids, timeout_s)
+
+    def run_callback(self, function: Callable[[], object]) -> None:
+        """Call a function of the user's soon, on a thread where it may wait."""
+        self._process.check()
+        self._callbacks.call(function)
+
+    def wait_for_callbacks(self) -> None:
+        """Return when the functions given to :meth:`run_callback` so far have been called."""
+        self._callbacks.drain()
+
+    def mark_retrieved(self, calls: Iterable[Call]) -> None:
+        """Count the errors of these calls as retrieved: they are not reported any more."""
+        self.unretrieved.seen(calls)
+
+    def calls_for(self, entries: Sequence[HistoryEntry]) -> list[Call]:
+        """Return the calls of these requests: this client's own, or calls that end as those of other clients do."""
+        own = {entry.request: self._sender.find(entry.request) for entry in entries}
+        others = self._reply_collector.add(entry for entry in entries if own[entry.request] is None)
+        found = {call.request_id: call for call in (*own.values(), *others) if call is not None}
+        return [found[entry.request] for entry in entries]
+
+    def has_made(self, msg_id: str) -> bool:
+        """Return whether this is the id of a request or a task of this client, open or not, and no detached one."""
+        client, _, number = msg_id.rpartition(":")
+        request = RequestId(client, int(number))
+        own = client == self.name and request.seq < self._sender.requests_sent
+        return own or self.schedulers.has_submitted(request)
+
+    def open_calls(self, engine_ids: Iterable[int] | None = None) -> list[Call]:
+        """Return the calls without a reply, in order of submission."""
+        return [c for c in self._sender.open_calls() if engine_ids is None or c.engine_id in engine_ids]
+
+    def open_tasks(self) -> list[TaskCall]:
+        """Return the tasks that have not ended, in order of submission."""
+        return self.schedulers.open_calls()
+
+    def assigned_tasks(self) -> tuple[int, dict[int, int]]:
+        """Return how many items of tasks wait for an engine, and how many each engine has."""
+        return self.schedulers.assigned()
+
+    def modules_now(self) -> ClientModules | None:
+        """Return the description of this client's modules for engines, if there is one."""
+        told = None if self.modules is None else self.modules.now()
+        if told is not None and told is not self._modules_told:
+            self._modules_told = told
+            self._send_sources(told)
+        return told
+
+    def _send_sources(self, told: ClientModules) -> None:
+        """Send the sources to the cluster, soon: engines that do not find them in files ask there, and wait."""
+        assert self.modules is not None, "there is a description of modules"
+        sources = self.modules.sources({module.digest for module in told.modules})
+
+        def send() -> None:
+            controller = self.controller
+            with contextlib.suppress(ConnectionLost):  # calls fail with it as well
+                if lacking := controller.lacking_sources(list(sources)):
+                    controller.keep_sources([sources[digest] for digest in lacking])
+
+        if sources:
+            self._inbox.put(send)
+        here = socket.gethostname()
+        is_elsewhere = any(engine.host != here for engine in self.directory.known.values())
+        if is_elsewhere and (too_large := self.modules.tell_too_large()):
+            self.unretrieved.tell(too_large)
+
+    def new_watch(self) -> threading.Event:
+        """End the display of the cluster's activity, if there is one; return the event that ends the next one."""
+        self._watch_ends.set()
+        self._watch_ends = threading.Event()
+        return self._watch_ends
+
+    def _attach(self) -> ClusterState:
+        state = self.controller.attach(self.name)
+        if state.has_others:
+            self._company.set()
+        if self._work_told is not None:  # this session has been away, and has missed entries
+            entries = self.controller.watch_work(self.name)
+            self._inbox.put(partial(self._work_told, entries, afresh=True))
+        self.transport.stand_by(self.name)
+        return state
+
+    def _read_events(self) -> None:
+        while not self.closed:
+            try:
+                events = self.controller.events(self.name)
+                if events is None and not self.closed:
+                    self._inbox.put(partial(self._take_state, self._attach()))
+                elif events:
+                    self._inbox.put(partial(self._take_events, events))
+            except ClusterUnreachable:
+                self.leaving.wait(RETRY_S)  # silent, not gone: a busy machine, or one that was asleep
+            except ConnectionLost as lost:
+                self._cut_off = True
+                self.directory.close(lost)
+                return  # the transport ends open calls when their engine is gone
+
+    def _dispatch(self) -> None:
+        while True:
+            try:
+                work = self._inbox.get(timeout=self._sender.seconds_to_overdue)
+            except Empty:
+                work = self._sender.settle_overdue
+            if work is None:
+                return
+            try:
+                work()
+            except Exception:  # nothing may end this thread, which takes events of engines and large replies
+                print_traceback()
+
+    def _take_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event:
+                case OutputEvent(batch):
+                    self._sender.take_output(batch)
+                case EngineStarting(engine_id):
+                    self.directory.expect([engine_id])
+                case EngineJoined(engine):
+                    if self.directory.get(engine.engine_id) is not None and engine.recovered is not None:
+                        self._recoveries.add(engine.recovered)
+                        self.unretrieved.tell(str(engine.recovered))
+                    self._add_engine(engine)  # last: by its first reply the report on its namespace is here
+                case EngineLeft():
+                    self._take_leave(event)
+                    if event.returns and not (event.expected or event.replays):
+                        self.unretrieved.engine_died(event.engine_id, _replacement_notice(event))
+                case EngineFailedToStart(engine_id, _, reason, stderr_tail):
+                    failure = EngineStartError(engine_id, reason, stderr_tail)
+                    self._tell_unless_awaited(failure)
+                    self.directory.failed_to_start(failure)
+                case EngineWaiting(engine_id, _, reason, nodes_may_come):
+                    after = f"It starts when it has one; cluster.stop_engines({engine_id}) cancels the start"
+                    obstacle = EngineStartError(engine_id, f"it has no place yet: {reason}", after=after)
+                    self._tell_unless_awaited(obstacle)
+                    self.directory.hold_up(obstacle, nodes_may_come)
+                case EngineLeaving(engine_id):
+                    self.directory.retire([engine_id])
+                case WorkReported(entries):
+                    if self._work_told is not None:
+                        self._work_told(entries)
+                case ClientJoined():
+                    self._company.set()
+                    self._queue_reporter.stir()
+                case EngineStopped():
+                    self.stops.add(event)
+                case EngineResumed():
+                    self.stops.remove(event)
+                case EngineOverdue():
+                    self.unretrieved.tell(event.notice)
+
+    def _tell_of_stop(self, notice: str) -> None:
+        if current_shell() is None:
+            print(f"nsactors: {notice}", file=sys.stderr)
+        else:
+            self.unretrieved.tell(notice)
+
+    def _tell_unless_awaited(self, problem: EngineStartError) -> None:
+        if not self.directory.is_awaited:
+            self.unretrieved.tell(str(problem))
+
+    def _take_state(self, state: ClusterState) -> None:
+        """Take the events that were missed, when there was no connection for a while."""
+        directory = self.directory
+        self._take_events(missed_events(directory.known, directory.away, directory.starting, state))
+
+    def _add_engine(self, engine: EngineInfo) -> None:
+        self._sender.add_engine(engine)
+        self.unretrieved.engine_joined(engine.engine_id)
+        self.directory.add(engine)
+
+    def _lose_engine(self, engine: EngineInfo, gone: EngineGone) -> None:
+        # The controller will tell more, but it may be down.
+        self._take_leave(leave_of(engine, gone.reason, returns=engine.recovery is not Recovery.NONE))
+
+    def _take_leave(self, left: EngineLeft) -> None:
+        for call in self._sender.engine_left(left):
+            after = prospect_of(returns=left.returns, replays=left.replays)
+            self._sender.end(call, None, EngineLost(left.engine_id, call.label, left.reason, after=after, began=False))
+        self.stops.engine_left(left.engine_id)
+        self.directory.leave(left)
+
+    @property
+    def has_something_to_lose(self) -> bool:
+        """True if there are engines or open calls."""
+        return not self.closed and bool(self.directory.ids or self._sender.open_calls(carriers=True))
+
+    def cluster_lost(self, lost: ClusterLost) -> None:
+        """End all calls and tasks that are open, and every wait for engines."""
+        self._cut_off = True
+        self.directory.close(lost)
+        for call in self._sender.open_calls(carriers=True):
+            self._sender.end(call, None, lost.again())
+
+    def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
+        given_up = isinstance(error, TaskAborted | ClientClosed)  # on purpose, which is no news
+        call.settle(value, error, note=None if error is None or given_up else self.unretrieved.failed)
+
+    def close(self) -> None:
+        """End the session: engines go on, open calls fail with ``ClientClosed``.
+
+        A push that has just been sent gets a moment to arrive: ``view["a"] = 1`` may be a script's last line.
+        """
+        if self.closed or not self._process.is_here:  # a forked child has no session of its own to end
+            return
+        wait_for_calls([call for call in self.open_calls() if call.label == "push"], PUSH_GRACE_S)
+        self._queue_reporter.close()
+        self.closed = True
+        self.leaving.set()
+        self._watch_ends.set()
+        with contextlib.suppress(ConnectionLost):  # the controller may be gone
+            self.controller.detach(self.name)
+        self.schedulers.close()
+        self.directory.close(ClientClosed())
+        self._inbox.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(5.0)
+        self.transport.close()
+        self._reply_collector.close()
+        if self.modules is not None:
+            self.modules.close()
+        for call in self.open_calls():
+            self._sender.end(call, None, ClientClosed())
+        self._callbacks.close()
+
+
+def _in_words(obstacle: Obstacle) -> str:
+    if obstacle.kind == "native":
+        return f"in C code, which cannot be interrupted: {obstacle.where}"
+    return f"the interrupt was caught, and the code goes on: {obstacle.where}"
+
+
+def _replacement_notice(left: EngineLeft) -> str:
+    return f"engine {left.engine_id} died: {left.reason}. {prospect_of(returns=True, replays=False)}"

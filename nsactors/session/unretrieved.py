@@ -1,0 +1,104 @@
+"""Errors of calls that have not been retrieved, and other notices for the user: errors never pass silently."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nsactors.errors import EngineLost, group_failures, plural
+from nsactors.protocol.messages import RequestId
+
+if TYPE_CHECKING:
+    from nsactors.results import Call
+
+LIMIT = 1_000
+
+
+class UnretrievedErrors:
+    """Collects errors of calls until their results are asked for; reports the others once, at a prompt or the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unseen: dict[RequestId, Exception] = {}
+        self._displayed: set[RequestId] = set()  # calls whose errors a display will show
+        self._left_out = 0
+        self._notices: list[str] = []
+        self._deaths: dict[int, str] = {}
+        self._deaths_seen: set[int] = set()
+        self._joined: dict[int, float] = {}
+
+    def engine_died(self, engine_id: int, notice: str) -> None:
+        """Add the notice that an engine has died, unless an error of a call has already told the user."""
+        with self._lock:
+            if engine_id not in self._deaths_seen:
+                self._deaths[engine_id] = notice
+
+    def engine_joined(self, engine_id: int) -> None:
+        """Note that an engine has joined or restarted: its next death is told again."""
+        with self._lock:
+            self._deaths_seen.discard(engine_id)
+            self._joined[engine_id] = time.time()
+
+    def tell(self, notice: str) -> None:
+        """Add a notice."""
+        with self._lock:
+            self._notices = [*self._notices[-LIMIT:], notice]
+
+    def heard(self, notices: Iterable[str]) -> None:
+        """Remove notices that the user has asked for."""
+        known = set(notices)
+        with self._lock:
+            self._notices = [notice for notice in self._notices if notice not in known]
+
+    def failed(self, call: Call) -> None:
+        """Add the error of a call that has failed."""
+        assert call.error is not None, "a failed call has an error"
+        with self._lock:
+            if len(self._unseen) < LIMIT:
+                self._unseen[call.request_id] = call.error
+            else:
+                self._left_out += 1
+
+    def leave_to_display(self, calls: Iterable[Call]) -> None:
+        """Hold back the errors of these calls until they are ``seen``: a display shows them when the calls end."""
+        with self._lock:
+            self._displayed.update(call.request_id for call in calls)
+
+    def seen(self, calls: Iterable[Call]) -> None:
+        """Remove the errors of these calls: their results have been asked for."""
+        if not self._unseen and not self._displayed:
+            return
+        with self._lock:
+            for call in calls:
+                if call.done:
+                    self._displayed.discard(call.request_id)
+                if isinstance(self._unseen.pop(call.request_id, None), EngineLost):
+                    self._deaths.pop(call.engine_id, None)
+                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else it is back by now
+                        self._deaths_seen.add(call.engine_id)
+
+    def report(self, *, at_exit: bool = False) -> str:
+        """Return the notices and errors since the last report, equal errors once, and forget them.
+
+        Args:
+            at_exit: no display will show any more errors.
+        """
+        with self._lock:
+            held = {} if at_exit else {i: error for i, error in self._unseen.items() if i in self._displayed}
+            errors = [error for i, error in self._unseen.items() if i not in held]
+            dead = {error.engine_id for error in held.values() if isinstance(error, EngineLost)}
+            deaths, self._deaths = self._deaths, {i: notice for i, notice in self._deaths.items() if i in dead}
+            notices = [*(notice for i, notice in deaths.items() if i not in dead), *self._notices]
+            self._unseen, self._notices = held, []
+            left_out, self._left_out = self._left_out, 0
+        lines = [f"nsactors: {notice}" for notice in notices]
+        if not errors:
+            return "\n".join(lines)
+        many = len(errors) + left_out
+        lines += [
+            f"nsactors: {many} {plural('call', many)} failed, and nobody has asked for the {plural('result', many)}:"
+        ]
+        lines += [f"  {group.summary}" for group in group_failures(errors)]
+        return "\n".join(lines)

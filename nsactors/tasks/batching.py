@@ -1,0 +1,145 @@
+"""The size of batches.
+
+Batches of tasks that have been measured are worth ``Policy.batch_s`` each, and shrink as the queue runs out (guided
+self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987), so that engines end together. Tasks that
+have not been measured go out one by one. Where messages are slow, each holds more: engines would wait for the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from nsactors.tasks.messages import Policy
+from nsactors.tasks.records import EngineTable, QueuedRange
+from nsactors.tasks.task_table import Lane, ReadyQueues
+
+_WEIGHT = 0.3  # of the newest measurement
+_SHORTEST_S = 1e-7  # clocks may say that nothing took no time
+_MAX_KINDS = 1000
+_LONGEST_MESSAGE_S = 0.05  # a longer one carries much data, or has waited for another client's work
+_LEAST_PART = 0.25  # of a message's time that a batch of a long queue is worth at least
+_FEW = 4  # items of a batch that waits behind another: to outlast a message, even if most of them end at once
+_LONG_QUEUE = 4  # items for each engine
+
+
+class DurationEstimates:
+    """Estimates the seconds that an item of each kind of task takes: an exponentially weighted mean over batches."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Hashable, float] = {}
+
+    def __getitem__(self, kind: Hashable) -> float | None:
+        """Return the seconds an item; None if none has been measured."""
+        return self._seconds.get(kind)
+
+    def measured(self, kind: Hashable, seconds: float, items: int) -> None:
+        """Take a measurement: ``items`` of a kind took ``seconds`` together."""
+        new = max(seconds / items, _SHORTEST_S)
+        old = self._seconds.pop(kind, new)
+        self._seconds[kind] = old + _WEIGHT * (new - old)
+        if len(self._seconds) > _MAX_KINDS:
+            del self._seconds[next(iter(self._seconds))]  # the one not measured for longest
+
+
+class BatchSizing:
+    """The times of a policy, longer where messages take longer than it supposes.
+
+    On a loaded machine, or with more engines than a client can keep up with, a message may take as long as a batch.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._message_s = 0.0
+
+    @property
+    def batch_s(self) -> float:
+        """The seconds that a batch should run: the next is on its way meanwhile."""
+        return max(self._policy.batch_s, self._message_s)
+
+    @property
+    def least_s(self) -> float:
+        """The seconds of work that a batch of a long queue has at least."""
+        return max(self._policy.least_s, _LEAST_PART * self._message_s)
+
+    def measured(self, seconds: float) -> None:
+        """Take a measurement: the seconds beyond its work that a batch took, on an engine that had nothing to do."""
+        self._message_s += _WEIGHT * (min(max(seconds, 0.0), _LONGEST_MESSAGE_S) - self._message_s)
+
+
+class Batcher:
+    """Makes batches from the tasks that are ready."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        sizing: BatchSizing,
+        ready_queues: ReadyQueues,
+        engine_table: EngineTable,
+        durations: DurationEstimates,
+    ) -> None:
+        self._policy = policy
+        self._sizing = sizing
+        self._ready_queues = ready_queues
+        self._engine_table = engine_table
+        self._durations = durations
+
+    def may_prefetch(self, lane: Lane) -> bool:
+        """Return whether the head of a lane may go to an engine that is busy, to save it the wait for a message.
+
+        Short ones may. Long ones while the queue is long too: near its end they would have to be stolen.
+        """
+        seconds = self._durations[lane.heap[0].record.task.kind]
+        if seconds is None or lane.heap[0].is_suspect or lane.heap[0].record.task.policy is not None:
+            return False  # a policy chooses an engine when one is free
+        return seconds < self._policy.prefetch_below_s or self._ready_queues.items > _LONG_QUEUE * len(
+            self._engine_table.slots
+        )
+
+    def compose(self, engine_id: int, *, ahead: bool = False) -> list[QueuedRange]:
+        """Take a batch for an engine from the ready queues, the most urgent items first.
+
+        Args:
+            engine_id: an engine.
+            ahead: whether the batch is to wait behind another: it then has short tasks only.
+        """
+        pieces: list[QueuedRange] = []
+        left_s = self._sizing.batch_s
+        share = -(-self._ready_queues.items // (2 * len(self._engine_table.slots)))
+        # While several engines have nothing to do, each gets its share, however little that is.
+        least_s = self._sizing.least_s if len(self._engine_table.idle) < 2 else 0.0
+        # A mean says little of one item: a batch of one that ends at once leaves no time to send the next meanwhile.
+        few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
+        slot, queues = self._engine_table.slots[engine_id], self._ready_queues
+        while (lane := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
+            if not slot.is_proven:  # one item, even of a chunk: all might fail for a name that it lacks
+                return [queues.take(lane, 1)]
+            head = lane.heap[0]
+            task = head.record.task
+            seconds = self._durations[task.kind]
+            if pieces and (seconds is None or head.is_suspect):
+                break
+            if pieces and task.policy is not None and task is not pieces[-1].record.task:
+                break  # its policy may choose another engine
+            if ahead and not self.may_prefetch(lane):
+                break
+            if head.is_suspect:  # alone, so that it is known to be guilty if this engine is lost too
+                return [queues.take(lane, head.stop - head.start)]
+            if seconds is None:
+                return [queues.take(lane, task.chunksize or 1)]
+            enough = max(left_s / seconds, min(few, -(-few_s // seconds)))
+            count = int(min(enough, max(share, least_s / seconds)))
+            if task.chunksize is not None:
+                count = max(count // task.chunksize, not pieces) * task.chunksize
+            elif not pieces:
+                count = max(count, 1)
+            if count < 1:
+                break
+            piece = queues.take(lane, count)
+            pieces.append(piece)
+            taken = piece.stop - piece.start
+            few -= taken
+            few_s -= taken * seconds
+            left_s -= taken * seconds
+            least_s -= taken * seconds
+            share -= taken
+        return pieces

@@ -1,0 +1,111 @@
+"""Users' policies: the order of tasks, and the choice among free engines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from nsactors.protocol.serialize import Payload, unpack
+from nsactors.tasks.messages import Engine, PolicyFailed, Task
+
+
+class QueuedTask(NamedTuple):
+    """A waiting task, as policies see it.
+
+    Attributes:
+        label: its name for people.
+        number: tasks of a client are counted up in the order of submission.
+        items: the number of its items that wait; 1 for a call.
+        priority: as its view has it.
+        seconds: the mean time of an item of its function; None before one has ended.
+        failures: the number of times that it has failed, or lost its engine.
+    """
+
+    label: str
+    number: int
+    items: int
+    priority: float
+    seconds: float | None
+    failures: int
+
+
+class SchedulingPolicy:
+    """A policy that changes nothing, to inherit from; any object with one of these methods will do.
+
+    Views take one as their ``policy``. It travels by value to the scheduler, of a client's own tasks in the client's
+    process, of detached ones on the head node. Its methods are called there, often, so they have to be quick; and pure:
+    their values depend on their arguments alone. One that raises an error or returns a wrong value is reported once and
+    asked no more: tasks go on in the usual order.
+
+    Example:
+        >>> class ShortestFirst(SchedulingPolicy):
+        ...     def priority(self, task):
+        ...         return -(task.seconds or 0.0)
+        >>> lview = rc.load_balanced_view(policy=ShortestFirst())
+    """
+
+    def priority(self, task: QueuedTask) -> float:
+        """Return the urgency of a task: higher goes first, equal ones in the order of submission.
+
+        It is asked when the task is ready, and again when it has failed on an engine.
+        """
+        return task.priority
+
+    def choose_engine(self, task: QueuedTask, engines: Sequence[Engine]) -> int:
+        """Return the id of the engine that takes a task: one of those that are free and suit it, longest idle first.
+
+        A map's items go out several at a time, and it is asked for each such part.
+        """
+        return engines[0].engine_id
+
+
+class Policies:
+    """Asks policies, and survives their errors.
+
+    Args:
+        emit: takes the effect for one that has failed.
+    """
+
+    def __init__(self, emit: Callable[[PolicyFailed], None]) -> None:
+        self._emit = emit
+        self._loaded: dict[bytes, Any] = {}  # None for one that has failed
+
+    def priority(self, task: Task, queued: QueuedTask) -> float:
+        """Return the urgency of a task."""
+        answer = self._ask(task, "priority", _number, queued)
+        return task.priority if answer is None else float(answer)
+
+    def choose(self, task: Task, queued: QueuedTask, engines: Sequence[Engine]) -> int:
+        """Return the id of the engine that takes a task."""
+        ids = [engine.engine_id for engine in engines]
+        answer = self._ask(task, "choose_engine", lambda chosen: _one_of(chosen, ids), queued, tuple(engines))
+        return ids[0] if answer is None else int(answer)
+
+    def _ask(self, task: Task, method: str, check: Callable[[Any], None], *args: Any) -> Any:
+        assert task.policy is not None, "only tasks that have a policy are asked about"
+        try:
+            if task.policy not in self._loaded:
+                self._loaded[task.policy] = None
+                self._loaded[task.policy] = unpack(Payload(task.policy))
+            policy = self._loaded[task.policy]
+            if policy is None or not hasattr(policy, method):
+                return None
+            answer = getattr(policy, method)(*args)
+            check(answer)
+        except BaseException as error:  # SystemExit too: it would end the scheduler
+            policy, self._loaded[task.policy] = self._loaded[task.policy], None
+            name = "the policy" if policy is None else type(policy).__name__
+            self._emit(PolicyFailed(f"{name}.{method}() failed for {task.label}: {type(error).__name__}: {error}"))
+            return None
+        return answer
+
+
+def _number(answer: Any) -> None:
+    if not math.isfinite(answer):
+        raise ValueError(f"{answer!r} is no priority")
+
+
+def _one_of(answer: Any, ids: Sequence[int]) -> None:
+    if answer not in ids:
+        raise ValueError(f"{answer!r} is none of the engines {ids}")

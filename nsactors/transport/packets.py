@@ -1,0 +1,104 @@
+"""Packets over UNIX sockets between processes of one user: each arrives as it was sent, or not at all.
+
+A message that is written by :mod:`nsactors.transport.channel` may be of any length, and is written by a thread, so that
+Ctrl-C leaves none of it half written. The kernel takes a packet whole: any thread may send one, and none has to wait.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+from nsactors.transport.channel import ChannelClosed
+
+PACKET_BYTES = 128 * 1024
+SEQPACKET = getattr(socket, "SOCK_SEQPACKET", None)
+"""The kind of such sockets; None where the system has none."""
+
+_SPARE_BYTES = 4096  # of a buffer, for the kernel
+
+
+class PacketSocket:
+    """An end of a connection, which never waits. One thread at a time may use it.
+
+    Args:
+        connection: a socket whose other end belongs to the same user.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._unsent: deque[bytes] = deque()
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 if this end has been closed."""
+        return self._socket.fileno()
+
+    @property
+    def is_closed(self) -> bool:
+        """True if this end has been closed."""
+        return self._socket.fileno() < 0
+
+    @property
+    def has_unsent(self) -> bool:
+        """True if the system has not taken all packets."""
+        return bool(self._unsent)
+
+    def send(self, packet: bytes) -> None:
+        """Send a packet; if the system does not take it now, it is left for :meth:`flush`.
+
+        Raises:
+            ChannelClosed: if the other end has gone; packets are dropped.
+        """
+        assert len(packet) <= PACKET_BYTES, "the receiver would get a part of it"
+        self._unsent.append(packet)
+        if len(self._unsent) == 1:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the packets that are left, as far as the system takes them.
+
+        Raises:
+            ChannelClosed: as :meth:`send`.
+        """
+        try:
+            while self._unsent:
+                self._socket.send(self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._unsent.clear()
+            raise ChannelClosed(error.strerror or "it was closed") from None
+
+    def receive(self, buffer: memoryview) -> memoryview | None:
+        """Return the next packet, which is in ``buffer``; None if there is none now.
+
+        Args:
+            buffer: of the length of a packet, or longer.
+
+        Raises:
+            ChannelClosed: if there will be no further one.
+        """
+        while True:
+            try:
+                size = self._socket.recv_into(buffer)
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:
+                continue  # told once, before the packets that are still here: the other end has not read all of ours
+            except OSError as error:
+                raise ChannelClosed(error.strerror or "it was closed") from None
+            if not size:
+                raise ChannelClosed("it was closed")
+            return buffer[:size]
+
+    def close(self) -> None:
+        """Close this end, or in a forked child the copy of it."""
+        self._socket.close()
+
+
+def make_room(connection: socket.socket) -> bool:
+    """Give a connection room for packets, and return whether the system has granted it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PACKET_BYTES)
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= PACKET_BYTES + _SPARE_BYTES

@@ -1,0 +1,378 @@
+"""Requests that a client sends past Ray, to engines on its own host, over UNIX sockets: the client's end.
+
+See :mod:`nsactors.transport.ray.direct_server`. The socket only makes small calls faster; what holds is decided by Ray
+and by the engine's stream of requests. Whenever something is wrong with a socket (the engine has died, or Ctrl-C has
+struck in the middle of a call), the client closes it, and sends requests without a reply through Ray, in order. The
+engine runs each request once, so one that it has already run gets its first reply, and Ray tells the reason of a death.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nsactors.errors import ConnectionLost
+from nsactors.errors.reporting import report_errors
+from nsactors.protocol.engine_info import EngineInfo
+from nsactors.protocol.wire import stamp
+from nsactors.transport.base import ClusterEnd, Envelope
+from nsactors.transport.channel import SOCKETS, ChannelClosed, connected
+from nsactors.transport.packets import PACKET_BYTES, PacketSocket
+from nsactors.transport.ray.direct_server import (
+    ASK_RAY,
+    AT_ONCE,
+    BODY,
+    CAN_SERVE,
+    LEAVE,
+    LEAVES,
+    MESSAGE_BYTES,
+    NUMBER,
+    REPLY,
+    REQUEST,
+    socket_path,
+)
+from nsactors.transport.ray.relays import Promise
+
+# After a large result, which has to be asked for through Ray, so many requests go through Ray at once; twice as many
+# after the next one.
+FIRST_DETOUR, LONGEST_DETOUR = 8, 256
+RECENT_S = 0.05  # after a reply, requests are expected to follow each other quickly
+
+
+class DirectReply(Promise):
+    """The future reply to a request that was sent over a socket.
+
+    Attributes:
+        header: the request, to be sent again through Ray.
+        is_on_line: the reply is expected on the socket, not through Ray.
+    """
+
+    __slots__ = ("header", "is_on_line", "line")
+
+    def __init__(self, line: DirectLine, header: bytes) -> None:
+        super().__init__(threading.Lock())
+        self.line = line
+        self.header = header
+        self.is_on_line = True
+
+
+class DirectLine:
+    """The socket to one incarnation of an engine.
+
+    Attributes:
+        engine: the incarnation.
+        lock: is held while the state of the line changes; no listener is called meanwhile.
+        is_broken: requests go through Ray from now on.
+    """
+
+    def __init__(self, engine: EngineInfo, connection: socket.socket, stopped: ClusterEnd, reader: _Reader) -> None:
+        self.engine = engine
+        self.socket = PacketSocket(connection)
+        self.lock = threading.RLock()
+        self.is_broken = False
+        self._stopped = stopped
+        self._reader = reader
+        self._unanswered: dict[int, DirectReply] = {}
+        self._is_served = False
+        self._detour = self._last_detour = 0
+        self._buffer = memoryview(bytearray(PACKET_BYTES))
+        reader.watch(self)
+
+    @property
+    def is_served(self) -> bool:
+        """True if the engine reads this line, or has been asked to."""
+        return self._is_served and not self.is_broken
+
+    def takes_detour(self) -> bool:
+        """Return whether the next request is better sent through Ray, since large results have come lately."""
+        if self._detour:
+            self._detour -= 1
+        return self._detour > 0
+
+    def send(self, requests: Sequence[Envelope], prepared: tuple[bytes, Any]) -> list[DirectReply]:
+        """Send requests to the engine; see ``Lane``."""
+        return [self._send(seq, stamp(seq, stops_seen, prepared[0])) for _, seq, stops_seen in requests]
+
+    def _send(self, seq: int, header: bytes) -> DirectReply:
+        reply = DirectReply(self, header)
+        with self.lock:
+            self._unanswered[seq] = reply
+            if self.is_broken:
+                self._send_through_ray(seq)
+                return reply
+            try:
+                self._write(REQUEST + header)
+                if not self._is_served:
+                    self._ask_to_serve()
+            except BaseException:  # Ctrl-C, perhaps in the middle of the message
+                self.break_off()
+                raise
+        return reply
+
+    def ask_to_leave(self) -> None:
+        """Let the engine turn to the calls of Ray's: one of this client's comes."""
+        with self.lock:
+            if self._is_served and not self._unanswered and not self.is_broken:
+                self._is_served = False
+                self._write(LEAVE)
+
+    def receive(self) -> None:
+        """Read what has arrived, and deliver replies. Several threads may do so."""
+        try:
+            for _ in range(AT_ONCE):
+                with self.lock:  # or the descriptor might be that of something else by now
+                    packet = None if self.is_broken else self.socket.receive(self._buffer)
+                    message = None if packet is None else bytes(packet)
+                if message is None:
+                    break
+                self._take(message)
+        except ChannelClosed:
+            self.break_off()
+        except BaseException:  # Ctrl-C: a message that has been read may be lost
+            self.break_off()
+            raise
+
+    def flush(self) -> None:
+        """Send the messages that the socket did not take before."""
+        with self.lock:
+            if not self.is_broken:
+                try:
+                    self.socket.flush()
+                except ChannelClosed:
+                    self.break_off()
+                self._reader.watch(self)
+
+    def break_off(self) -> None:
+        """Close the socket, and send requests without a reply through Ray; after an interrupt, go on with it."""
+        with self.lock:
+            self.is_broken = True
+            self._reader.forget(self)
+            self.socket.close()
+            while self._unanswered:
+                self._send_through_ray(next(iter(self._unanswered)))
+
+    def listen(self) -> None:
+        """Let replies be delivered, also if Ctrl-C has kept a caller that read this line from its end."""
+        if self.is_broken:
+            self.break_off()
+        else:
+            self._reader.watch(self)
+
+    def _take(self, message: bytes) -> None:
+        kind = message[:1]
+        if kind == REPLY:
+            with self.lock:
+                reply = self._unanswered.pop(NUMBER.unpack_from(message, 1)[0], None)
+                self._last_detour -= bool(self._last_detour)
+            if reply is not None:
+                reply.keep(message[BODY:])
+        elif kind == ASK_RAY:
+            with self.lock:
+                self._detour = self._last_detour = min(max(FIRST_DETOUR, 2 * self._last_detour), LONGEST_DETOUR)
+                self._send_through_ray(NUMBER.unpack_from(message, 1)[0])
+        elif kind == LEAVES:
+            with self.lock:
+                self._is_served = False
+                if self._unanswered and not self.is_broken:
+                    self._ask_to_serve()
+
+    def _write(self, message: bytes) -> None:
+        try:
+            self.socket.send(message)
+        except ChannelClosed:
+            self.break_off()
+        else:
+            if self.socket.has_unsent:
+                self._reader.watch(self)
+
+    def _ask_to_serve(self) -> None:
+        self._is_served = True
+        self.engine.address.serve.remote().future().add_done_callback(self._take_end_of_service)
+
+    def _take_end_of_service(self, ended: Any) -> None:
+        if ended.exception() is not None:  # also if the death of the engine does not close the socket, of which a
+            self.break_off()  # child has a copy
+
+    def _send_through_ray(self, seq: int) -> None:
+        reply = self._unanswered.get(seq)
+        if reply is None:
+            return
+        reply.is_on_line = False
+        try:
+            if not self._stopped.is_set():  # otherwise the call would make Ray start another cluster
+                again = self.engine.address.handle.remote(reply.header).future()
+                again.add_done_callback(lambda ended: reply.keep(ended.exception() or ended.result()))
+        except Exception as error:
+            reply.keep(error)
+        del self._unanswered[seq]  # not before: Ctrl-C may have kept it from being sent
+
+
+class _Reader:
+    """The thread that reads lines, unless a waiting caller does."""
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._lines: dict[int, DirectLine] = {}
+        self._lock = threading.Lock()
+        self._wakes, self._wake = os.pipe()
+        self._poll.register(self._wakes, select.EPOLLIN)
+        self._ended = False
+        threading.Thread(target=self._run, name="nsactors-direct", daemon=True).start()
+
+    def watch(self, line: DirectLine) -> None:
+        """Read a line from now on, and send the messages that are left."""
+        events = select.EPOLLIN | (select.EPOLLOUT if line.socket.has_unsent else 0)
+        with self._lock:
+            descriptor = line.socket.fileno()
+            if self._ended or descriptor < 0:
+                return
+            if self._lines.get(descriptor) is line:
+                self._poll.modify(descriptor, events)
+            else:
+                self._lines[descriptor] = line
+                self._poll.register(descriptor, events)
+
+    def forget(self, line: DirectLine) -> None:
+        """Leave a line to others."""
+        with self._lock:
+            descriptor = line.socket.fileno()
+            if not self._ended and self._lines.get(descriptor) is line:
+                del self._lines[descriptor]
+                self._poll.unregister(descriptor)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._ended = True
+        os.close(self._wake)
+
+    def _run(self) -> None:
+        while True:
+            ready = self._poll.poll()
+            if self._ended:
+                break
+            for descriptor, events in ready:
+                line = self._lines.get(descriptor)
+                if line is None:
+                    continue
+                with report_errors():
+                    if events & select.EPOLLOUT:
+                        line.flush()
+                    if events & ~select.EPOLLOUT:
+                        line.receive()
+        self._poll.close()
+        os.close(self._wakes)
+
+
+class DirectLines:
+    """A client's lines to the engines on its host.
+
+    Args:
+        stopped: set when the cluster has ended for this process.
+    """
+
+    def __init__(self, stopped: ClusterEnd) -> None:
+        self._stopped = stopped
+        self._is_off = os.environ.get(SOCKETS) == "0" or not CAN_SERVE
+        self._here = socket.gethostname()
+        self._heard: dict[int, float] = {}
+        self._lines: dict[int, DirectLine] = {}
+        self._without: dict[int, int] = {}  # incarnations that cannot be connected to, by engine
+        self._reader: _Reader | None = None
+        self._lock = threading.Lock()
+
+    def heard(self, engine: EngineInfo) -> None:
+        """Note that an engine has replied."""
+        self._heard[engine.engine_id] = time.monotonic()
+
+    def line_for(self, engine: EngineInfo, body: bytes) -> DirectLine | None:
+        """Return the line to send a small request by; None if it is best sent through Ray."""
+        if self._is_off or len(body) > MESSAGE_BYTES or engine.host != self._here:
+            return None
+        line = self._line_of(engine)
+        if line is not None and line.takes_detour():
+            return None
+        if line is not None and line.is_served:
+            return line
+        # By itself a request is answered sooner through Ray, which it would have to take anyway to be served.
+        if time.monotonic() - self._heard.get(engine.engine_id, 0.0) > RECENT_S:
+            return None
+        return line or self._connect(engine)
+
+    def before_ray(self, engine: EngineInfo) -> None:
+        """Let an engine turn to a call through Ray, which is about to be made."""
+        line = self._lines.get(engine.engine_id)
+        if line is not None:
+            line.ask_to_leave()
+
+    def take(self, replies: Sequence[DirectReply], timeout_s: float) -> list[Any] | None:
+        """Wait for replies, reading their lines here: no thread has to be woken. See ``Transport.take``."""
+        give_up = time.monotonic() + timeout_s
+        for reply in replies:
+            if reply.answer is None and not self._take_one(reply, give_up):
+                return None
+        answers = [reply.answer for reply in replies]
+        return None if any(isinstance(answer, Exception) for answer in answers) else answers
+
+    def make_safe(self) -> None:
+        """Send requests without a reply through Ray; see ``Transport.make_safe``."""
+        for line in list(self._lines.values()):
+            line.break_off()
+
+    def close(self) -> None:
+        """Close all lines."""
+        with self._lock:
+            lines, self._lines = list(self._lines.values()), {}
+            reader, self._reader = self._reader, None
+            self._is_off = True
+        for line in lines:
+            line.break_off()
+        if reader is not None:
+            reader.close()
+
+    def _take_one(self, reply: DirectReply, give_up: float) -> bool:
+        """Read a line until a reply has come; return whether it has."""
+        line, reader = reply.line, self._reader
+        if reader is None:
+            return False
+        try:
+            reader.forget(line)
+            poll = select.poll()
+            with line.lock:
+                if not line.is_broken:
+                    poll.register(line.socket.fileno(), select.POLLIN)
+            while reply.answer is None and reply.is_on_line and not line.socket.has_unsent:
+                left_ms = (give_up - time.monotonic()) * 1000
+                if left_ms <= 0 or not poll.poll(left_ms):
+                    break
+                line.receive()
+        finally:
+            line.listen()
+        return reply.answer is not None
+
+    def _line_of(self, engine: EngineInfo) -> DirectLine | None:
+        line = self._lines.get(engine.engine_id)
+        if line is None or line.is_broken or line.engine.incarnation != engine.incarnation:
+            return None
+        return line
+
+    def _connect(self, engine: EngineInfo) -> DirectLine | None:
+        with self._lock:
+            path = engine.output_path
+            if self._is_off or path is None or self._without.get(engine.engine_id) == engine.incarnation:
+                return None
+            if (known := self._line_of(engine)) is not None:
+                return known
+            try:
+                connection = connected(socket_path(path), f"engine {engine.engine_id}", socket.SOCK_SEQPACKET)
+            except (OSError, ConnectionLost):
+                self._without[engine.engine_id] = engine.incarnation
+                return None
+            self._reader = self._reader or _Reader()
+            line = self._lines[engine.engine_id] = DirectLine(engine, connection, self._stopped, self._reader)
+            return line

@@ -1,0 +1,235 @@
+"""A start of Ray without the parts that an embedded cluster does not need.
+
+``ray.init(include_dashboard=False)`` starts processes one after the other and waits for most of them. Here
+
+* the API server is not started: without a dashboard it only reports usage, which is off;
+* nor is the autoscaler's monitor: this cluster is one node for good;
+* nor the log monitor: it forwards the output of workers to drivers, and this driver does not want it;
+* nor the server of Ray Client, which ``ray start`` runs where gRPC is installed, on the same port for all users;
+* a stub replaces the dashboard's agent, and reports as a Ray without ``[default]`` that it serves nothing;
+* the agent for runtime environments gets its port beforehand, so that the raylet need not wait for it;
+* the raylet's registration is noticed at once; Ray looks once a second;
+* as many workers as there will be actors start with the raylet, not with the registration of the driver. Ray answers
+  that registration when they are there, and the driver waits for the answer with the GIL held, so that no thread can
+  draw a line of progress for a second or two. Here it registers when they have come;
+* workers and the agent import seldom-used libraries late (``run_script``);
+* workers are forked from a process that has imported what they need, if there is one (``zygote_process``).
+
+Tasks, actors, objects, placement groups and runtime environments work without these parts. All this rests on private
+names of Ray, which are used nowhere else. If one of them is gone, or this version of Ray was never tried, Ray starts in
+its usual way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from nsactors.system.resources import ray_was_tried
+
+REGISTRATION_S = 10.0  # after that Ray looks by itself, and reports the reason
+WORKERS_S = 30.0  # after that Ray itself waits for them
+LOOK_EVERY_S = 0.01
+SERVES_NOTHING = -1
+
+_NOT_STARTED = ("start_api_server", "start_monitor", "start_log_monitor", "start_ray_client_server")
+_PORT_NAMES = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
+_PRIVATE_NAMES = (
+    *(f"_private.node.Node.{name}" for name in _NOT_STARTED),
+    *(f"_private.services.{name}" for name in ("get_node", "start_ray_process")),
+    *(f"_raylet.{name}" for name in ("GcsClient", "GcsClientOptions", "GlobalStateAccessor")),
+    *(f"_raylet.{name}" for name in ("persist_port", *_PORT_NAMES)),
+)
+_RAYLET_OPTIONS = {
+    "session_dir",
+    "node_id",
+    "node_ip_address",
+    "runtime_env_agent_port",
+    "python_worker_command",
+    "runtime_env_agent_command",
+    "dashboard_agent_command",
+}
+_STARTS_WORKERS = {"RAY_enable_worker_prestart": "1"}  # with the raylet, in place of the first driver's registration
+_SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scripts")
+
+
+def missing_names(ray: Any) -> list[str]:
+    """Return the private names used here that this version of Ray lacks."""
+    return [name for name in _PRIVATE_NAMES if not _has(ray, name)]
+
+
+def starts_lean(ray: Any) -> bool:
+    """Return whether this version of Ray can start lean."""
+    return ray_was_tried(ray.__version__) and not missing_names(ray)
+
+
+@contextlib.contextmanager
+def lean_start(
+    ray: Any,
+    started: Callable[[str, Any], object] = lambda name, process: None,
+    workers: int | None = None,
+    zygote: str | None = None,
+) -> Iterator[None]:
+    """Let ``ray.init`` within the block start only the processes that an embedded cluster needs.
+
+    Args:
+        ray: the module.
+        started: called with Ray's name of each server and its process, as soon as it runs.
+        workers: the number of workers that start with the raylet; None for Ray's own number, with its first driver.
+        zygote: the socket of the process that forks workers; None if they are executed.
+    """
+    if not starts_lean(ray):
+        yield
+        return
+    node, services = ray._private.node.Node, ray._private.services
+    with contextlib.ExitStack() as undo:
+        for owner, name, stand_in in (
+            *((node, name, _start_nothing) for name in _NOT_STARTED),
+            # Rejected: sitecustomize on PYTHONPATH, which would reach the user's own child processes; and no agent at
+            # all, which a raylet refuses.
+            (
+                services,
+                "start_ray_process",
+                _process_starter(ray, services.start_ray_process, started, workers, zygote),
+            ),
+            (services, "get_node", _node_finder(ray, services.get_node, workers or 0)),
+        ):
+            undo.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, stand_in)
+        yield
+
+
+def lean_raylet(
+    command: Sequence[str], ray_folder: str, agent_port: int, workers: int | None = None, zygote: str | None = None
+) -> list[str]:
+    """Return the command line of a raylet that starts lean workers and agents.
+
+    Args:
+        command: Ray's command line.
+        ray_folder: the folder of the ray package.
+        agent_port: for the agent for runtime environments; 0 lets it find one.
+        workers: the number of workers that start first, at the same time; None for Ray's own number.
+        zygote: the socket of the process that forks workers; None if they are executed.
+    """
+    python, script = sys.executable, os.path.join(_SCRIPTS, "run_script.py")
+    stand_in = subprocess.list2cmdline([python, "-I", "-S", os.path.join(_SCRIPTS, "agent_stub.py")])
+    lean = []
+    for argument in command:
+        option, _, value = argument.partition("=")
+        if option == "--dashboard_agent_command":
+            value = stand_in
+        elif option == "--runtime_env_agent_port":
+            value = str(agent_port)
+        elif workers is not None and option == "--num_prestart_python_workers":
+            value = str(workers)
+        elif workers is not None and option == "--maximum_startup_concurrency" and value.isdecimal():
+            value = str(max(workers, int(value)))  # not fewer: there may be more engines later
+        elif option.endswith("_command"):
+            stub = [] if zygote is None else ["-I", "-S", os.path.join(_SCRIPTS, "worker_stub.py"), zygote]
+            for theirs, first in (
+                ("_private/workers/default_worker.py", stub),
+                ("_private/runtime_env/agent/main.py", []),
+            ):
+                path = os.path.join(ray_folder, theirs)
+                lean_command = subprocess.list2cmdline([*first, script, path])
+                value = value.replace(subprocess.list2cmdline([path]), lean_command)
+            value = value.replace("--runtime-env-agent-port=0", f"--runtime-env-agent-port={agent_port}")
+        lean.append(f"{option}={value}" if "=" in argument else argument)
+    return lean
+
+
+def reserve_port(address: str) -> socket.socket:
+    """Reserve a free port: until the socket is closed, the system gives it only to processes that ask for it by number.
+
+    Linux lets several sockets with ``SO_REUSEADDR`` have a port as long as none of them listens, and never gives such a
+    port to a process that asks for any.
+    """
+    family, kind, protocol, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+    # Rejected: a port found by opening and closing a socket. Another process may take it meanwhile, and the cluster
+    # dies.
+    reserved = socket.socket(family, kind, protocol)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(place)
+    return reserved
+
+
+def _start_nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def _process_starter(
+    ray: Any,
+    start: Callable[..., Any],
+    started: Callable[[str, Any], object],
+    workers: int | None,
+    zygote: str | None,
+) -> Callable[..., Any]:
+    ray_folder = os.path.dirname(ray.__file__)
+
+    def start_server(command: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        options = dict(
+            argument[2:].split("=", 1) for argument in command if argument.startswith("--") and "=" in argument
+        )
+        if not options.keys() >= _RAYLET_OPTIONS:
+            return start(command, *args, **kwargs)
+        for name in _PORT_NAMES:
+            ray._raylet.persist_port(
+                options["session_dir"], options["node_id"], getattr(ray._raylet, name), SERVES_NOTHING
+            )
+        if workers is not None:
+            kwargs["env_updates"] = {**(kwargs.get("env_updates") or {}), **_STARTS_WORKERS}
+        if sys.platform != "linux":
+            return start(lean_raylet(command, ray_folder, 0, workers, zygote), *args, **kwargs)
+        reserved = reserve_port(options["node_ip_address"])
+        lean = lean_raylet(command, ray_folder, reserved.getsockname()[1], workers, zygote)
+        server = start(lean, *args, **kwargs)
+        weakref.finalize(server.process, reserved.close)  # the raylet may start its agent at any time
+        return server
+
+    def start_lean(command: Sequence[str], process_type: str, *args: Any, **kwargs: Any) -> Any:
+        server = start_server(command, process_type, *args, **kwargs)
+        started(process_type, server.process)
+        return server
+
+    return start_lean
+
+
+def _node_finder(ray: Any, get_node: Callable[..., Any], workers: int) -> Callable[..., Any]:
+    def get_node_at_once(gcs_address: str, node_id: str) -> Any:
+        gcs, wanted = ray._raylet.GcsClient(address=gcs_address), ray.NodeID.from_hex(node_id)
+        _wait_until(lambda: wanted in gcs.get_all_node_info(), REGISTRATION_S)
+        node = get_node(gcs_address, node_id)
+        if workers:
+            where = ray._raylet.GcsClientOptions.create(
+                gcs_address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+            )
+            state = ray._raylet.GlobalStateAccessor(where)
+            if state.connect():
+                _wait_until(lambda: len(state.get_worker_table()) >= workers, WORKERS_S)
+        return node
+
+    return get_node_at_once
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    give_up = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not condition() and time.monotonic() < give_up:
+        pause.wait(LOOK_EVERY_S)
+
+
+def _has(owner: Any, name: str) -> bool:
+    try:
+        operator.attrgetter(name)(owner)
+    except AttributeError:
+        return False
+    return True

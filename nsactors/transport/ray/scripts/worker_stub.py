@@ -1,0 +1,69 @@
+"""Let the zygote fork a worker: ``python -I -S worker_stub.py SOCKET SCRIPT ARGUMENT...``.
+
+The raylet runs this in place of ``python SCRIPT ARGUMENT...``. The process that the zygote forks takes over all that
+this one was given, and this one ends. If there is no zygote, or it refuses, this process becomes the worker itself, as
+if the raylet had run the script. The worker must have another environment for interpreter or libraries if it has a
+runtime environment of Ray's; such workers, and those that spill objects, never ask the zygote.
+
+This file is run by path, without ``site``: it imports nothing of the package, and little else.
+"""
+
+import array
+import contextlib
+import os
+import socket
+import sys
+
+# For a zygote on a busy machine, which may still be importing Ray: 10 s were too few at a load of 19 on two cores. Ray
+# gives a worker 60 s to register.
+OFFER_S = 30.0
+TAKING_S = 30.0  # from the offer to the worker's answer, which takes milliseconds
+OFFER, REQUEST, TAKEN = b"o", b"r", b"t"
+
+
+def _is_usual(arguments: list[str]) -> bool:
+    """Return whether a worker is like all others."""
+    options = dict(argument.partition("=")[::2] for argument in arguments)
+    return (
+        options.get("--runtime-env-hash", "0") == "0"
+        and options.get("--worker-type", "WORKER") == "WORKER"
+        and "--enable-resource-isolation" not in options
+        and "--worker-preload-modules" not in options
+    )
+
+
+def _replaced(path: str) -> bool:
+    """Return whether a worker that the zygote has forked replaces this process."""
+    with socket.socket(socket.AF_UNIX) as zygote:
+        zygote.settimeout(OFFER_S)
+        try:
+            zygote.connect(path)
+            offer = zygote.recv(4096)
+        except TimeoutError:
+            # Stopped, or hanging: later workers need not wait for it.
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            return False
+        except OSError:
+            return False
+        if offer != OFFER:
+            print("nsactors: plain start of a worker:", offer.decode(errors="replace"), file=sys.stderr)
+            return False
+        # The worker itself answers. The end of the connection says that there is none, and that there will be none,
+        # since zygote and worker are the only ones to hold its other end. Silence says nothing: Ray would count two
+        # processes as one worker, so this one gives up, and Ray starts another.
+        zygote.settimeout(TAKING_S)
+        try:
+            zygote.sendmsg([REQUEST], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+            return zygote.recv(1) == TAKEN
+        except TimeoutError:
+            sys.exit(1)
+        except OSError:
+            return False
+
+
+if __name__ == "__main__":
+    path, *command = sys.argv[1:]
+    if not (_is_usual(command) and _replaced(path)):
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *command])

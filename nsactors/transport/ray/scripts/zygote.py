@@ -1,0 +1,263 @@
+"""Fork workers of Ray from a process that has imported Ray, nsactors and IPython: ``python zygote.py OWNER LISTENER``.
+
+The process listens at a UNIX socket that its owner has made, number LISTENER, in a private folder, and ends with its
+owner. It has one thread: only such a process can be forked safely. :mod:`worker_stub` asks it for workers.
+
+Ray reads the id of the raylet once, when its library is loaded, and a worker ends when there is no such process any
+more. So Ray is imported when the owner has written this id to stdin, and the other modules before.
+
+A forked worker must be like one that was executed. So it takes over what a process inherits from the one that executes
+it: environment, descriptors, working folder, signals, group, priority, limits. Where that would not be enough, because
+modules read the environment when they are imported, the zygote refuses, and the stub becomes the worker.
+
+NumPy is not imported here: engines set its variables first.
+
+This file is run by path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import resource
+import runpy
+import select
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_SCRIPT_FOLDER = sys.path[0]  # where an interpreter has the folder of its script
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(_FOLDER))))
+REQUEST_S = 5.0  # for a stub that has got its offer
+
+OF_NSACTORS = "nsactors.transport.ray.transport", "nsactors.namespace.ipython_shell", "asyncio.staggered"
+OF_RAY = (
+    "ray._private.node",
+    "ray._private.utils",
+    "ray.actor",
+    "ray._private.async_compat",
+    "ray._private.parameter",
+    "ray._private.ray_logging",
+    "ray._private.runtime_env.setup_hook",
+    "ray.util.scheduling_strategies",
+)
+# Ray reads these when it is loaded. A worker of no job is given one by the raylet, as those are that start beforehand.
+JOB, NO_JOB, RAYLET = "RAY_JOB_ID", "ffffffff", "RAY_RAYLET_PID"
+# Set by Ray since the start of this process; workers do not read them before the fork.
+SET_BY_RAY = {
+    b"RAY_CLIENT_MODE",
+    b"RAY_JOB_ID",
+    b"RAY_LD_PRELOAD_ON_WORKERS",
+    b"RAY_enable_worker_prestart",
+    b"PYTHONBREAKPOINT",
+    b"SPT_NOENV",
+}
+_LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+
+
+class Refused(Exception):
+    """A worker cannot be forked: the reason."""
+
+
+class Stub:
+    """The process that a worker replaces: all of its attributes that a worker inherits.
+
+    Args:
+        pid: its process id. The process waits meanwhile.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.environment = environment_of(pid)
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+        with open(f"/proc/{pid}/status") as file:
+            self._status = dict(line.split(":", 1) for line in file)
+        # PYTHON -I -S STUB SOCKET SCRIPT ARGUMENT...
+        self.command = [words[0], *words[5:]]
+
+    def become(self, descriptors: list[int], set_by_imports: dict[bytes, bytes]) -> None:
+        """Make this process, forked for it, what the stub would have become.
+
+        Args:
+            descriptors: its stdin, stdout and stderr.
+            set_by_imports: the variables that modules set when they are imported.
+        """
+        pid = self.pid
+        ignored = self._signals("SigIgn")
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            usual: Any = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            handler = signal.SIG_IGN if number in ignored else usual
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._signals("SigBlk"))
+        group = os.getpgid(pid)
+        os.setpgid(0, 0 if group == pid else group)
+        os.umask(int(self._status["Umask"], 8))
+        for limit in _LIMITS:
+            resource.setrlimit(limit, resource.prlimit(pid, limit))
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, pid))
+        os.sched_setaffinity(0, os.sched_getaffinity(pid))
+        with open(f"/proc/{pid}/oom_score_adj") as file:
+            score = file.read()
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(score)
+        os.environ.clear()
+        os.environb.update({**self.environment, **set_by_imports})
+        os.chdir(f"/proc/{pid}/cwd")
+        for standard, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, standard)
+            os.close(descriptor)
+        sys.orig_argv[:] = self.command
+        sys.argv[:] = self.command[2:]  # run_script, which runs the others, is not needed
+        sys.path[sys.path.index(_SCRIPT_FOLDER)] = os.path.dirname(sys.argv[0])
+
+    def _signals(self, field: str) -> set[int]:
+        mask = int(self._status[field], 16)
+        return {int(number) for number in signal.valid_signals() if mask >> (number - 1) & 1}
+
+
+class Zygote:
+    """Accept stubs, one after the other.
+
+    Args:
+        listener: where they connect.
+        owner: a descriptor that is readable when the owner has ended.
+        raylet: the process id of the raylet that starts the stubs.
+    """
+
+    def __init__(self, listener: socket.socket, owner: int, raylet: str) -> None:
+        self._listener = listener
+        self._owner = owner
+        started_with = environment_of("self")
+        self._environment = {**started_with, os.fsencode(RAYLET): os.fsencode(raylet)}
+        # Among them the job, which decides the names of log files in Python as well as in Ray's library.
+        self._set_since = {name: value for name, value in os.environb.items() if started_with.get(name) != value}
+
+    def serve(self) -> Stub | None:
+        """Fork workers until the owner ends; return None then, and in each worker the stub that it replaces."""
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets workers that have ended
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._owner, select.POLLIN)
+        while True:
+            ready = {number for number, _ in poll.poll()}
+            if self._owner in ready:
+                return None
+            connection, _ = self._listener.accept()
+            with connection, contextlib.suppress(OSError):  # the stub has ended, or takes too long
+                if (stub := self._answer(connection)) is not None:
+                    return stub
+
+    def _answer(self, connection: socket.socket) -> Stub | None:
+        """Fork a worker for a stub; return the stub in the worker, and None here."""
+        from nsactors.transport.ray.scripts.worker_stub import OFFER, TAKEN
+
+        connection.settimeout(REQUEST_S)
+        try:
+            stub = self._examine(connection)
+        except Refused as reason:
+            connection.sendall(str(reason).encode())
+            return None
+        connection.sendall(OFFER)
+        request, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+        if request and os.fork() == 0:
+            try:
+                self._listener.close()
+                os.close(self._owner)
+                stub.become(descriptors, self._set_since)
+                _begin()
+                connection.sendall(TAKEN)
+            except BaseException:  # the stub becomes the worker: it sees the end of the connection
+                os._exit(1)
+            return stub
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
+
+    def _examine(self, connection: socket.socket) -> Stub:
+        """Return the stub at the other end.
+
+        Raises:
+            Refused: if a forked worker would differ from an executed one.
+        """
+        from nsactors.namespace.forking import has_threads
+
+        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid != os.getuid():
+            raise Refused("another user has asked for it")
+        if has_threads():
+            raise Refused("the zygote has several threads")
+        stub = Stub(pid)
+        ours, theirs = self._environment, stub.environment
+        if changed := {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)} - SET_BY_RAY:
+            raise Refused(f"its environment differs in {b', '.join(sorted(changed)).decode(errors='replace')}")
+        if os.getsid(pid) != os.getsid(0):
+            raise Refused("its session is another one")
+        if _cgroup(pid) != _cgroup("self"):
+            raise Refused("its control group is another one")
+        return stub
+
+
+def environment_of(process: int | str) -> dict[bytes, bytes]:
+    """Return the environment with which a process was executed."""
+    with open(f"/proc/{process}/environ", "rb") as file:
+        return dict(item.split(b"=", 1) for item in file.read().split(b"\0") if b"=" in item)
+
+
+def _cgroup(process: int | str) -> str:
+    with open(f"/proc/{process}/cgroup") as file:
+        return file.read()
+
+
+def main(owner: int, listener: int) -> Stub | None:
+    """Serve as the zygote; see the module. Returns as :meth:`Zygote.serve`.
+
+    Args:
+        owner: the process that has started this one.
+        listener: a socket.
+    """
+    ended = os.pidfd_open(owner)
+    if os.getppid() != owner:  # it ended before it could be watched
+        return None
+    sys.path.insert(0, _PACKAGES)
+    importlib.import_module("nsactors")  # this copy of it, wherever a worker would find it
+    sys.path.remove(_PACKAGES)
+    from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use, spare_workers_a_full_disk
+
+    for name in OF_NSACTORS:
+        importlib.import_module(name)
+    poll = select.poll()
+    for descriptor in (ended, 0):
+        poll.register(descriptor, select.POLLIN)
+    if any(descriptor == ended for descriptor, _ in poll.poll()) or not (raylet := os.read(0, 64).decode().strip()):
+        return None
+    os.environ.update({JOB: NO_JOB, RAYLET: raylet})
+    with imported_on_use(*SELDOM_USED):
+        importlib.import_module("ray")
+    for name in OF_RAY:
+        importlib.import_module(name)
+    spare_workers_a_full_disk()
+    if "numpy" in sys.modules:
+        return None
+    gc.collect()
+    gc.freeze()  # collections in workers would write to pages that all share
+    return Zygote(socket.socket(fileno=listener), ended, raylet).serve()
+
+
+def _begin() -> None:
+    """Let nsactors take this process for one that has just imported it."""
+    from nsactors.transport.ray.runtime import ray_runtime
+
+    ray_runtime.belong_here()
+
+
+if __name__ == "__main__":
+    if main(int(sys.argv[1]), int(sys.argv[2])) is None:
+        os._exit(0)
+    runpy.run_path(sys.argv[0], run_name="__main__")  # in a worker

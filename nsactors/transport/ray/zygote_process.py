@@ -1,0 +1,97 @@
+"""The zygote of an embedded Ray: a child of this process that forks its workers.
+
+A worker that is executed spends half a second of a processor on imports, and 20 MB of memory on what it imports. A
+forked one shares both with the others. ``scripts/zygote`` is the program, ``scripts/worker_stub`` its client.
+
+Whatever fails here costs a little time: a worker that is not forked is executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+
+from nsactors.system.resources import TRIED_RAY, ray_was_tried
+
+SWITCH = "NSACTORS_ZYGOTE"
+BACKLOG = 1024
+_TRACERS = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")  # read by an interpreter as it starts
+_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scripts", "zygote.py")
+
+
+def obstacle_to_forking(environment: Mapping[str, str]) -> str | None:
+    """Return the reason for which workers with this environment are executed and not forked; None if they are forked.
+
+    Args:
+        environment: of the workers.
+    """
+    if environment.get(SWITCH) != "1":
+        return f"{SWITCH} is not 1"
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return "only Linux 5.3 and later has what this needs"
+    if sys.flags.no_site or sys.flags.no_user_site:
+        return "Python was started with -s or -S"
+    if tracer := next((name for name in _TRACERS if environment.get(name)), None):
+        return f"{tracer} is set"
+    try:
+        version = metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        return "Ray is not installed"
+    if not ray_was_tried(version):
+        return f"this was not tried with Ray {version}, but with {', '.join(TRIED_RAY)}"
+    return None
+
+
+class ZygoteProcess:
+    """A process that forks workers, until it is ended or this process ends.
+
+    Attributes:
+        path: its socket.
+
+    Args:
+        folder: for the socket; other users must not be able to enter it.
+        environment: of the workers.
+
+    Raises:
+        OSError: if it cannot be started.
+    """
+
+    def __init__(self, folder: str, environment: Mapping[str, str]) -> None:
+        self.path = os.path.join(folder, "zygote")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.path)
+            listener.listen(BACKLOG)  # workers may ask before it is ready, and wait
+            self._process = subprocess.Popen(
+                [sys.executable, _SCRIPT, str(os.getpid()), str(listener.fileno())],
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                process_group=0,  # Ctrl-C at a terminal is meant for this process
+            )
+
+    @property
+    def pid(self) -> int:
+        """Return its process id."""
+        return self._process.pid
+
+    def serve(self, raylet: int) -> None:
+        """Begin to fork workers for a raylet, by its process id."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:  # if it has ended, they are executed
+            stdin.write(b"%d\n" % raylet)
+
+    def end(self) -> None:
+        """End it; its workers go on."""
+        self._process.kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)

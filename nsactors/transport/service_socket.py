@@ -1,0 +1,378 @@
+"""Calls of services over a UNIX socket, between their host and callers on its machine.
+
+A call that passes through Ray takes about a millisecond of processor time, and one through a socket a twentieth of
+that. So a caller on the host's machine has a connection of its own to the host, beside Ray, for whatever consists of
+plain values and this package's own classes. What does not (references to the object store, which Ray must see;
+functions and classes of users), and what is long, goes by Ray as before: the inbox of a service restores the order of
+a caller's calls, whichever way they have taken.
+
+A message is one packet, which the kernel takes whole or not at all: an exception of Ctrl-C cannot leave half of one in
+the socket. A caller sends ``(reply, method, *terms)``, where ``reply`` is the number of the reply that it waits for,
+0 for none; see :class:`CallsOfCaller`. The host sends ``(reply, outcome, value)``.
+
+The end of a connection without a farewell is the death of its process, which the host thereby sees at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import glob
+import itertools
+import os
+import pickle
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, Protocol
+
+from nsactors.errors import AccessRefused, ClusterUnreachable
+from nsactors.errors.reporting import print_traceback
+from nsactors.protocol.process import OwnProcess
+from nsactors.protocol.serialize import BoundedFile
+from nsactors.transport.channel import ChannelClosed, accepted, connected, listen
+from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket, make_room
+
+HELLO_S = 5.0
+AT_ONCE = 16  # packets of one caller, before the others are looked at
+_PREFIX, _SOCKET = "s-", "s"
+_OWN = "nsactors."
+_NAMED = (type, FunctionType, BuiltinFunctionType)
+
+DONE, FAILED, BY_RAY = "done", "failed", "by Ray"
+"""Outcomes: a value; an error; and a value that the caller has to ask for by Ray, since it cannot go by the socket."""
+
+
+class NotPlain(Exception):
+    """A message goes by Ray: it is long, or has parts that only Ray can send."""
+
+
+def encode(message: object) -> bytes:
+    """Return a message as a packet.
+
+    Raises:
+        NotPlain: if it has to go by Ray.
+    """
+    file = BoundedFile(PACKET_BYTES)
+    try:
+        _PlainPickler(file, 5).dump(message)
+    except Exception as error:  # also those of a class that cannot be pickled, which Ray reports
+        raise NotPlain from error
+    return file.getvalue()
+
+
+class _PlainPickler(pickle.Pickler):
+    """Refuse classes and functions, and thereby their instances, that the receiver may not find or Ray must see."""
+
+    def reducer_override(self, it: Any) -> Any:
+        module = getattr(it if isinstance(it, _NAMED) else type(it), "__module__", None)
+        if module == "builtins" or (isinstance(module, str) and module.startswith(_OWN)):
+            return NotImplemented
+        raise NotPlain(repr(module))
+
+
+class CallsOfCaller(Protocol):
+    """Carries out the messages of one caller, for the host. A reply is given now or later; see :meth:`Caller.reply`."""
+
+    def receive(self, reply: int, method: str, terms: tuple[Any, ...]) -> None:
+        """Carry out a message; an exception becomes its reply."""
+        ...
+
+    def end(self) -> None:
+        """Note that the connection has ended: the caller has left or died."""
+        ...
+
+
+class Caller:
+    """The host's end of a connection, on the event loop of the host.
+
+    Args:
+        connection: to the caller.
+        open_calls: returns the receiver of the caller's messages, by the terms of its hello.
+        packet: memory for a packet, which all callers may share.
+    """
+
+    def __init__(
+        self, connection: socket.socket, open_calls: Callable[[Caller, Any], CallsOfCaller], packet: memoryview
+    ) -> None:
+        self._socket = PacketSocket(connection)
+        self._open_calls = open_calls
+        self._calls: CallsOfCaller | None = None
+        self._loop = asyncio.get_running_loop()
+        self._packet = packet
+        self._loop.add_reader(self._socket, self._read)
+
+    def reply(self, number: int, outcome: str, value: Any) -> None:
+        """Send a reply; nothing happens if the caller has gone.
+
+        Raises:
+            NotPlain: if the value has to go by Ray; nothing has been sent then.
+        """
+        if not number or self._socket.is_closed:
+            return
+        packet = encode((number, outcome, value))
+        with contextlib.suppress(ChannelClosed):  # which reading notices
+            self._socket.send(packet)
+            if self._socket.has_unsent:
+                self._loop.add_writer(self._socket, self._write)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket.is_closed:
+            return
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        if self._calls is not None:
+            self._calls.end()
+
+    def _read(self) -> None:
+        for _ in range(AT_ONCE):
+            if self._socket.is_closed:
+                return
+            try:
+                packet = self._socket.receive(self._packet)
+            except ChannelClosed:
+                self.close()
+                return
+            if packet is None:
+                return
+            self._handle(packet)
+
+    def _handle(self, packet: memoryview) -> None:
+        try:
+            number, method, *terms = pickle.loads(packet)
+        except Exception:  # it is no caller of this version
+            self.close()
+            return
+        try:
+            if self._calls is not None:
+                self._calls.receive(number, method, tuple(terms))
+                return
+            self._calls = self._open_calls(self, terms)
+        except Exception as error:
+            try:
+                self.reply(number, FAILED, error)
+            except NotPlain:
+                self.reply(number, FAILED, RuntimeError(f"{type(error).__name__}: {error}"))
+            return
+        self.reply(number, DONE, None)
+
+    def _write(self) -> None:
+        with contextlib.suppress(ChannelClosed):  # which reading notices
+            self._socket.flush()
+        if not self._socket.has_unsent:
+            self._loop.remove_writer(self._socket)
+
+
+class CallerListener:
+    """Accepts callers, on the event loop of the host.
+
+    Args:
+        path: of the socket, in a private folder.
+        open_calls: see :class:`Caller`.
+
+    Raises:
+        OSError: if there can be no such socket.
+    """
+
+    def __init__(self, path: str, open_calls: Callable[[Caller, Any], CallsOfCaller]) -> None:
+        if SEQPACKET is None:
+            raise OSError("this system has no sockets for packets")
+        self._open_calls = open_calls
+        self._packet = memoryview(bytearray(PACKET_BYTES))
+        self._loop = asyncio.get_running_loop()
+        self._listener = listen(path, SEQPACKET)
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Accept no more callers."""
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def _accept(self) -> None:
+        try:
+            connection = accepted(self._listener)
+        except (BlockingIOError, ConnectionError):  # it has gone again
+            return
+        except OSError:  # there are too many open files: further callers call by Ray
+            self.close()
+            return
+        if connection is None:
+            return
+        if make_room(connection):
+            Caller(connection, self._open_calls, self._packet)
+        else:
+            connection.close()
+
+
+def new_socket_path(parent: str) -> str:
+    """Make a private folder for the socket of a host, and return the path for it.
+
+    Folders of hosts that were killed are removed.
+
+    Args:
+        parent: a folder with a short path. What is added to it is no longer than the name of Ray's own socket there.
+
+    Raises:
+        OSError: if there can be no such folder.
+    """
+    for folder in glob.glob(os.path.join(glob.escape(parent), f"{_PREFIX}*")):
+        if _is_deserted(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    return os.path.join(tempfile.mkdtemp(prefix=_PREFIX, dir=parent), _SOCKET)
+
+
+def _is_deserted(folder: str) -> bool:
+    """Return whether the process that has listened in a folder has ended."""
+    with socket.socket(socket.AF_UNIX, SEQPACKET or socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.path.join(folder, _SOCKET))
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # another user's, or just being made
+            return False
+    return False
+
+
+class HostConnection:
+    """A caller's end of a connection, for any number of threads.
+
+    A thread reads, since an exception of Ctrl-C could lose a packet between the kernel and its receiver.
+
+    Args:
+        connection: to the host, which has accepted the caller.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._numbers = itertools.count(1)
+        self._replies: dict[int, Future[tuple[str, Any]]] = {}
+        self._process = OwnProcess()
+        self._has_ended = False
+        _of_this_process.add(self)
+        threading.Thread(target=self._read, name="nsactors-service", daemon=True).start()
+
+    def ask(self, method: str, *terms: Any) -> Future[tuple[str, Any]]:
+        """Send a message; return a future of its reply, which is an outcome and a value.
+
+        The future raises ChannelClosed if the host has gone.
+
+        Raises:
+            NotPlain: if the message has to go by Ray; nothing has been sent then.
+        """
+        number = next(self._numbers)
+        packet = encode((number, method, *terms))
+        reply: Future[tuple[str, Any]] = Future()
+        self._replies[number] = reply
+        try:
+            self._socket.send(packet)
+        except OSError:
+            self._has_ended = True
+        if self._has_ended:  # looked at after the reply was noted: its reader fails those that it finds
+            self._fail(number)
+        return reply
+
+    def tell(self, method: str, *terms: Any) -> None:
+        """Send a message without a reply, if the host is still there; callable from anywhere.
+
+        Raises:
+            NotPlain: as :meth:`ask`.
+        """
+        packet = encode((0, method, *terms))
+        with contextlib.suppress(OSError):
+            self._socket.send(packet)
+
+    def close(self) -> None:
+        """Close the connection; what has been sent still arrives."""
+        if self._process.is_here:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # its reader closes it
+
+    def abandon(self) -> None:
+        """Close the descriptor, in a process that has been forked: only the parent's end is the end of the caller."""
+        self._socket.close()
+
+    def _read(self) -> None:
+        packet = memoryview(bytearray(PACKET_BYTES))
+        while size := self._next(packet):
+            try:
+                number, outcome, value = pickle.loads(packet[:size])
+            except Exception:  # without memory, say: calls that wait are told that the host is gone
+                print_traceback()
+                break
+            reply = self._replies.pop(number, None)
+            if reply is not None:
+                with contextlib.suppress(InvalidStateError):
+                    reply.set_result((outcome, value))
+            del reply, value
+        # Before those that are noted are told: a call that is noted later sees it.
+        self._has_ended = True
+        for number in list(self._replies):
+            self._fail(number)
+        self._socket.close()
+
+    def _next(self, packet: memoryview) -> int:
+        """Receive a packet and return its size; 0 at the end of the connection."""
+        while True:
+            try:
+                return self._socket.recv_into(packet)
+            except ConnectionResetError:  # the host has ended; what it has sent before is still here
+                continue
+            except OSError:
+                return 0
+
+    def _fail(self, number: int) -> None:
+        reply = self._replies.pop(number, None)
+        if reply is not None:
+            with contextlib.suppress(InvalidStateError):
+                reply.set_exception(ChannelClosed("the host has ended"))
+
+
+_of_this_process: weakref.WeakSet[HostConnection] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connection in list(_of_this_process):
+        connection.abandon()
+    _of_this_process.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def connect(path: str, *hello: Any) -> HostConnection | None:
+    """Return a connection to the host; None if it cannot be reached by a socket from here, or is another user's.
+
+    Args:
+        path: of the host's socket, on its machine.
+        hello: tells the host who calls.
+    """
+    if SEQPACKET is None or not path or sys.is_finalizing():
+        return None
+    try:
+        connection = connected(path, "services", SEQPACKET)
+    except (ClusterUnreachable, AccessRefused):  # it is on another machine, or in another container
+        return None
+    try:
+        connection.settimeout(HELLO_S)
+        if make_room(connection):
+            connection.send(encode((1, "hello", *hello)))
+            if pickle.loads(connection.recv(PACKET_BYTES) or encode(())) == (1, DONE, None):
+                connection.settimeout(None)
+                return HostConnection(connection)
+    except OSError:
+        pass
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None

@@ -1,0 +1,154 @@
+"""Functions that run on a view, and imports that happen on engines as well."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType, ModuleType
+from typing import Any, Protocol, cast
+
+from nsactors.protocol import arguments as arg
+
+
+class _View(Protocol):
+    """A view, as decorated functions use it."""
+
+    def with_flags(self, **flags: Any) -> Any:
+        """See ``EngineView``."""
+        ...
+
+
+class _Decorated:
+    """A function that runs on a view, with some of its flags changed."""
+
+    def __init__(self, view: _View, function: Callable[..., Any], block: bool | None, flags: Mapping[str, Any]) -> None:
+        functools.update_wrapper(cast("Callable[..., Any]", self), function)
+        self._view = view
+        self._function = function
+        self._flags = flags if block is None else {**flags, "block": block}
+
+    @property
+    def block(self) -> Any:
+        """True if calls wait for their result; None, as it is at first: as the view does."""
+        return self._flags.get("block")
+
+    @block.setter
+    def block(self, block: bool | None) -> None:
+        arg.check("block", block=arg.flag(block, or_none=True))
+        others = {name: value for name, value in self._flags.items() if name != "block"}
+        self._flags = others if block is None else {**others, "block": bool(block)}
+
+    @property
+    def _on(self) -> Any:
+        return self._view.with_flags(**self._flags)
+
+
+class RemoteFunction(_Decorated):
+    """``function``, called on the engines of a view."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``view.apply(function, *args, **kwargs)``."""
+        return self._on.apply(self._function, *args, **kwargs)
+
+
+class ParallelFunction(_Decorated):
+    """``function`` of sequences, each engine calling it on its part of them; the results are joined."""
+
+    def __init__(
+        self, view: _View, function: Callable[..., Any], dist: str, block: bool | None, flags: Mapping[str, Any]
+    ) -> None:
+        super().__init__(view, function, block, flags)
+        self._dist = dist
+
+    def __call__(self, *sequences: Any) -> Any:
+        """Call the function once per engine, with the engine's parts of the sequences."""
+        return self._on.call_on_parts(self._function, sequences, dist=self._dist)
+
+    def map(self, *sequences: Any, **options: Any) -> Any:
+        """``view.map(function, *sequences, **options)``: call the function once per item."""
+        return self._on.map(self._function, *sequences, dist=self._dist, **options)
+
+
+class BalancedFunction(_Decorated):
+    """``function`` of sequences, called with parts of them on whichever engines are free; the results are joined."""
+
+    def __init__(
+        self,
+        view: _View,
+        function: Callable[..., Any],
+        chunksize: int | None,
+        block: bool | None,
+        ordered: bool,
+        flags: Mapping[str, Any],
+    ) -> None:
+        super().__init__(view, function, block, flags)
+        self._chunksize = chunksize
+        self._ordered = ordered
+
+    def __call__(self, *sequences: Any) -> Any:
+        """Call the function with parts of ``chunksize`` items of the sequences."""
+        return self._on.call_on_parts(self._function, sequences, self._chunksize)
+
+    def map(self, *sequences: Any, **options: Any) -> Any:
+        """``view.map(function, *sequences, **options)``: call the function once per item."""
+        ours: dict[str, Any] = {"chunksize": self._chunksize, "ordered": self._ordered}
+        return self._on.map(self._function, *sequences, **ours, **options)
+
+
+@contextmanager
+def recorded_imports(frame: FrameType, *, local: bool) -> Iterator[list[str]]:
+    """Record the imports that ``frame`` makes meanwhile, as source that repeats them.
+
+    Args:
+        frame: the frame of the imports; those made inside the imported modules do not count.
+        local: whether they are carried out here too.
+
+    Yields:
+        A list that is filled at the end, one statement each, with the names (``as``) that ``frame`` gave.
+    """
+    original = builtins.__import__
+    made: list[tuple[str, tuple[str, ...], Any]] = []
+
+    def importing(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        if globals is not frame.f_globals or level or sys._getframe(1).f_code is not frame.f_code:
+            return original(name, globals, locals, fromlist, level)
+        module = original(name, globals, locals, fromlist, level) if local else _stand_in(name, fromlist or ())
+        made.append((name, tuple(fromlist or ()), module))
+        return module
+
+    statements: list[str] = []
+    before = {**frame.f_globals, **frame.f_locals}
+    builtins.__import__ = importing
+    try:
+        yield statements
+    finally:
+        builtins.__import__ = original
+    after = {**frame.f_globals, **frame.f_locals}
+    fresh = {name: value for name, value in after.items() if name not in before or before[name] is not value}
+    for name, fromlist, module in made:
+        statements += _statements(name, fromlist, module, fresh, after)
+
+
+def _statements(
+    name: str, fromlist: tuple[str, ...], module: Any, fresh: dict[str, Any], names: dict[str, Any]
+) -> list[str]:
+    if not fromlist:
+        target = sys.modules.get(name, module)
+        aliases = [alias for alias, value in fresh.items() if value is target and alias != name.partition(".")[0]]
+        return [f"import {name} as {alias}" for alias in aliases] or [f"import {name}"]
+    statements = []
+    for item in fromlist:
+        value = getattr(module, item, None)
+        aliases = [a for a, v in fresh.items() if v is value and a != item] if names.get(item) is not value else []
+        statements += [f"from {name} import {item} as {alias}" for alias in aliases] or [f"from {name} import {item}"]
+    return statements
+
+
+def _stand_in(name: str, fromlist: tuple[str, ...]) -> ModuleType:
+    module = ModuleType(name)
+    for item in fromlist:
+        setattr(module, item, ModuleType(f"{name}.{item}"))
+    return module

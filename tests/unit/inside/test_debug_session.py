@@ -1,0 +1,525 @@
+"""The engine's half of the debugger: failures that are kept, the conversation, the commands."""
+
+from __future__ import annotations
+
+import bdb
+import contextlib
+import linecache
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from nsactors.errors import Failure
+from nsactors.inside.debug_conversation import LEASE_S, TEXT_CHARS, Conversation
+from nsactors.inside.debug_session import KEPT_CLIENTS, KEPT_S, DebugSessions, KeptFailure, KeptFailures
+from nsactors.namespace.interrupts import capture_failure, run_user_code
+from nsactors.protocol.control import (
+    DebugClaim,
+    DebugInterrupt,
+    DebugLine,
+    DebugOpen,
+    DebugSay,
+    DebugSource,
+    DebugState,
+    EngineStopped,
+    QueryReply,
+)
+from nsactors.protocol.messages import Execute, Request, RequestId
+from nsactors.testing import TIMEOUT_S, wait_until
+
+CELL = "<engine 3, cell 1>"
+SOURCE = """\
+def inner(values, limit):
+    largest = max(values)
+    return largest / (limit - limit)
+
+def outer(limit):
+    return inner([1, 2], limit)
+"""
+
+
+class Thing:
+    """A large object."""
+
+
+class Hostile:
+    """An object whose description fails."""
+
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+
+@pytest.fixture
+def outer() -> Iterator[Callable[[Any], Any]]:
+    """A function of a cell, which fails."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    linecache.cache[CELL] = (len(SOURCE), None, SOURCE.splitlines(keepends=True), CELL)
+    exec(compile(SOURCE, CELL, "exec"), names)
+    yield names["outer"]
+    linecache.cache.pop(CELL, None)
+
+
+def failure_of(function: Callable[..., Any], *args: Any) -> tuple[Failure, BaseException]:
+    try:
+        run_user_code(function, *args)
+    except BaseException as error:
+        return capture_failure(error, 3, "apply(outer)"), error
+    raise AssertionError("it did not fail")
+
+
+def kept(client: str, name: str = "", at: float = 0.0) -> KeptFailure:
+    traceback: Any = None
+    return KeptFailure(name or f"{client}#0.1", client, "", traceback, {}, at)
+
+
+class Engine:
+    """The debugger sessions of an engine, asked as its control thread asks them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.replies: SimpleQueue[QueryReply] = SimpleQueue()
+        self.sessions = DebugSessions(3, 0, self.replies.put, shares_process=True, clock=lambda: self.now)
+        self.state = DebugState("", 0, "")
+
+    def fail(self, function: Callable[..., Any], *args: Any) -> Failure:
+        return self.sessions.keep(*failure_of(function, *args), "ann")
+
+    def ask(self, query: Any) -> Any:
+        self.sessions.answer(1, query)
+        reply = self.replies.get(timeout=TIMEOUT_S)
+        assert reply.error is None, reply.error
+        return reply.value
+
+    def open(self, client: str = "ann", names: tuple[str, ...] = ()) -> DebugState | None:
+        state: DebugState | None = self.ask(DebugOpen(client, {3: names}))
+        if state is not None:
+            self.state = state
+        return state
+
+    def say(self, text: str) -> str:
+        self.state = self.ask(DebugSay({3: DebugLine(self.state.session, self.state.number + 1, text)}))
+        return self.state.text
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine()
+    yield engine
+    engine.sessions.close()
+
+
+# What is kept.
+
+
+def test_an_engine_keeps_the_last_failure_of_a_few_clients() -> None:
+    failures = KeptFailures()
+    failures.keep(kept("ann", "ann#0.1"))
+    failures.keep(kept("ann", "ann#0.2"))
+    assert failures.find("ann", ["ann#0.1"]) is None
+    assert failures.find("ann", ["ann#0.1", "ann#0.2"]) is failures.find("ann") is not None
+    for number in range(KEPT_CLIENTS):
+        failures.keep(kept(f"bob-{number}"))
+    assert failures.find("ann") is None
+    assert len(failures) == KEPT_CLIENTS
+
+
+def test_a_failure_is_released_after_a_while_or_when_its_client_says_so() -> None:
+    failures = KeptFailures()
+    failures.keep(kept("ann", at=0.0))
+    failures.keep(kept("bob", at=10.0))
+    failures.expire(KEPT_S + 5.0)
+    assert (failures.find("ann"), len(failures)) == (None, 1)
+    assert failures.forget("bob")
+    assert not failures.forget("bob")
+
+
+def test_a_released_failure_holds_no_object_of_its_frames(engine: Engine) -> None:
+    things: list[weakref.ref[Thing]] = []
+
+    def fail() -> None:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        raise ValueError
+
+    def shell() -> None:
+        """Hold the error, as IPython does, in a frame that the frames of the failure refer to."""
+        held = None
+        try:
+            run_user_code(fail)
+        except ValueError as error:
+            held = error
+        if held is not None:
+            raise held
+
+    try:
+        shell()
+    except ValueError as error:
+        engine.sessions.keep(capture_failure(error, 3, "execute"), error, "ann")
+    assert things[0]() is not None
+    engine.sessions.failures.forget()
+    assert things[0]() is None
+
+
+def test_what_filled_the_memory_is_not_kept(engine: Engine) -> None:
+    def fill() -> None:
+        raise MemoryError
+
+    assert engine.fail(fill).kept == ""
+    assert engine.open() is None
+
+
+# The conversation.
+
+
+class Talk:
+    """A conversation, and the replies that it has sent."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.replies: list[QueryReply] = []
+        self.conversation = Conversation("ann", self.replies.append, "quit\n", lambda: self.now)
+
+    def say(self, query_id: int, number: int, text: str | None) -> None:
+        self.conversation.say(query_id, DebugLine(self.conversation.session, number, text))
+
+
+def test_a_repeated_line_is_carried_out_once_and_its_reply_goes_to_the_last_query() -> None:
+    talk = Talk()
+    talk.say(1, 1, "p x")
+    talk.say(2, 1, "p x")
+    assert talk.conversation.readline() == "p x\n"
+    talk.conversation.write("5\n")
+    talk.say(3, 2, "p y")
+    assert talk.conversation.readline() == "p y\n"
+    talk.conversation.write("6\n")
+    talk.conversation.end()
+    # The reply to line 1 was not waited for any more.
+    assert [(reply.query_id, reply.value.number, reply.value.text) for reply in talk.replies] == [(3, 2, "6\n")]
+
+
+def test_a_query_that_comes_late_is_replied_to_without_a_state() -> None:
+    talk = Talk()
+    talk.say(1, 1, "p x")
+    talk.say(9, 0, None)
+    assert talk.replies == [QueryReply(9, None)]
+
+
+def test_a_debugger_ends_by_itself_when_its_client_is_silent() -> None:
+    talk = Talk()
+    talk.now = LEASE_S
+    assert talk.conversation.readline() == "quit\n"
+    assert talk.conversation.lost == "its client does not answer"
+
+
+def test_a_claim_prolongs_the_session() -> None:
+    talk = Talk()
+    talk.now = LEASE_S - 1
+    talk.conversation.claim()
+    talk.now = LEASE_S
+    assert not talk.conversation.is_abandoned
+
+
+def test_a_flood_is_cut() -> None:
+    talk = Talk()
+    talk.conversation.await_first(1)
+    for _ in range(3):
+        talk.conversation.write("x" * TEXT_CHARS)
+    talk.conversation.end()
+    text = talk.replies[0].value.text
+    assert len(text) < TEXT_CHARS + 100
+    assert f"({2 * TEXT_CHARS} more characters)" in text
+
+
+# Sessions.
+
+
+def test_a_session_begins_at_the_innermost_frame_of_the_users(engine: Engine, outer: Callable[[Any], Any]) -> None:
+    engine.fail(outer, 5)
+    state = engine.open()
+    assert state is not None
+    assert state.text == (
+        "ZeroDivisionError: division by zero (apply(outer))\n"
+        "inner() <engine 3, cell 1>:3\n"
+        "     1 def inner(values, limit):\n"
+        "     2     largest = max(values)\n"
+        "---> 3     return largest / (limit - limit)\n"
+        "     4 \n"
+        "     5 def outer(limit):\n"
+        "     6     return inner([1, 2], limit)\n"
+    )
+    assert engine.say("locals") == "values = [1, 2]\nlimit = 5\nlargest = 2\n"
+    assert engine.say("up").startswith("outer() <engine 3, cell 1>:6\n")
+    assert engine.say("where") == (
+        "> outer() <engine 3, cell 1>:6  return inner([1, 2], limit)\n"
+        "  inner() <engine 3, cell 1>:3  return largest / (limit - limit)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("largest + 1", "3\n"),
+        ("p [v for v in values if v < largest]", "[1]\n"),
+        ("print('here')", "here\n"),
+        ("(lambda: values)()", "[1, 2]\n"),
+        ("no_such", "*** NameError: name 'no_such' is not defined\n"),
+        ("p 1 / 0", "*** ZeroDivisionError: division by zero\n"),
+        ("raise SystemExit", "*** SystemExit\n"),
+        ("n", "*** the code has ended, so it cannot go on: up, down, locals and expressions look at its frames\n"),
+        ("interact", "*** this command is not available on an engine\n"),
+        ("locals()['limit']", "5\n"),
+        (
+            "r = 5 ;; b = r + 1 ;; b",
+            "*** the code has ended, so it cannot go on: up, down, locals and expressions look at its frames\n",
+        ),
+        ("n = 5 ;; !n += 1 ;; p n", "6\n"),
+        ("p limit == 5", "True\n"),
+        ("_complete li", "limit\n"),
+        ("_complete values.in", "values.index\nvalues.insert\n"),
+        ("_complete no.such", ""),
+        ("", ""),
+    ],
+)
+def test_a_line_has_this_reply(engine: Engine, outer: Callable[[Any], Any], line: str, text: str) -> None:
+    engine.fail(outer, 5)
+    engine.open()
+    assert engine.say(line) == text
+    assert not engine.state.ended
+
+
+def test_variables_can_be_set_in_a_frame(engine: Engine, outer: Callable[[Any], Any]) -> None:
+    engine.fail(outer, 5)
+    engine.open()
+    assert engine.say("largest = 7") == ""
+    engine.say("up")
+    engine.say("down")
+    assert engine.say("largest") == "7\n"
+
+
+def test_an_object_whose_description_fails_does_no_harm(engine: Engine) -> None:
+    def fail(thing: object) -> None:
+        raise ValueError(thing)
+
+    engine.fail(fail, Hostile())
+    engine.open()
+    assert engine.say("locals") == "thing = <Hostile whose __repr__ raised SystemExit>\n"
+    assert "SystemExit" in engine.say("p thing")
+    assert "SystemExit" in engine.say("args")
+    assert engine.say("1 + 1") == "2\n"
+
+
+def test_prints_of_other_threads_are_not_the_debuggers(
+    engine: Engine, outer: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = threading.Thread(target=print, args=("of another thread",))
+
+    def begin() -> None:
+        other.start()
+        other.join(TIMEOUT_S)
+        print("of the debugger")
+
+    def fail(begin: Callable[[], None]) -> None:
+        raise ValueError
+
+    engine.fail(fail, begin)
+    engine.open()
+    assert engine.say("begin()") == "of the debugger\n"
+    assert capsys.readouterr().out == "of another thread\n"
+
+
+def test_the_source_of_a_cell_is_there_after_other_cells_have_run(engine: Engine, outer: Callable[[Any], Any]) -> None:
+    engine.fail(outer, 5)
+    del linecache.cache[CELL]
+    engine.open()
+    assert "largest = max(values)" in engine.state.text
+    assert engine.state.missing == ()
+    assert engine.say("q") == ""
+    assert engine.state.ended
+    assert CELL not in linecache.cache
+
+
+def test_source_that_only_the_client_has_is_asked_for_and_shown(engine: Engine, outer: Callable[[Any], Any]) -> None:
+    del linecache.cache[CELL]
+    engine.fail(outer, 5)
+    engine.open()
+    assert engine.state.missing == (CELL,)
+    engine.ask(DebugSource({CELL: SOURCE}))
+    assert "---> 3     return largest" in engine.say("here")
+    assert engine.state.missing == ()
+
+
+def test_only_the_failure_that_is_meant_is_opened(engine: Engine, outer: Callable[[Any], Any]) -> None:
+    first, second = engine.fail(outer, 5), engine.fail(outer, 6)
+    assert first.kept != second.kept
+    assert engine.open(names=(first.kept,)) is None
+    assert engine.open(names=(first.kept, second.kept)) is not None
+    assert engine.open("bob") is None
+
+
+def test_two_sessions_go_on_beside_each_other(engine: Engine, outer: Callable[[Any], Any]) -> None:
+    engine.fail(outer, 5)
+    engine.open()
+    first = engine.state
+    engine.fail(outer, 6)
+    engine.open()
+    assert engine.say("limit") == "6\n"
+    engine.state = first
+    assert engine.say("limit") == "5\n"
+
+
+def test_a_command_that_goes_on_for_ever_is_interrupted(engine: Engine) -> None:
+    begun = threading.Event()
+
+    def fail(begun: threading.Event) -> None:
+        raise ValueError
+
+    engine.fail(fail, begun)
+    engine.open()
+    session = engine.state.session
+    line = "exec('begun.set()\\nwhile True: pass')"
+    engine.sessions.answer(1, DebugSay({3: DebugLine(session, 1, line)}))
+    assert begun.wait(TIMEOUT_S)
+    engine.sessions.answer(2, DebugInterrupt(frozenset({session})))
+    replies = {reply.query_id: reply.value for reply in (engine.replies.get(timeout=TIMEOUT_S) for _ in range(2))}
+    assert "KeyboardInterrupt" in replies[1].text
+    engine.state = replies[1]
+    assert engine.say("1 + 1") == "2\n"
+
+
+@pytest.mark.parametrize("how", ["left", "claim", "lease"])
+def test_a_session_ends_without_its_client_also_in_a_command(engine: Engine, how: str) -> None:
+    begun = threading.Event()
+
+    def fail(begun: threading.Event) -> None:
+        raise ValueError
+
+    engine.fail(fail, begun)
+    engine.open()
+    session = engine.state.session
+    line = "exec('begun.set()\\nwhile True: pass')"
+    engine.sessions.answer(1, DebugSay({3: DebugLine(session, 1, line)}))
+    assert begun.wait(TIMEOUT_S)
+    match how:
+        case "left":
+            engine.sessions.client_left("ann")
+        case "claim":
+            engine.sessions.answer(2, DebugClaim(frozenset({session}), here=False))
+            assert engine.replies.get(timeout=TIMEOUT_S).query_id == 2
+        case _:
+            engine.now += LEASE_S
+            engine.sessions.look()
+    state = engine.replies.get(timeout=TIMEOUT_S).value
+    assert state.text.startswith("*** KeyboardInterrupt")
+    assert engine.say("p 1") in ("", "*** this debugger has ended\n")
+    assert engine.state.ended
+
+
+def test_a_session_that_the_engine_does_not_know_has_ended(engine: Engine) -> None:
+    state = engine.ask(DebugSay({3: DebugLine("of an earlier process", 4, "p x")}))
+    assert (state.ended, state.number) == (True, 4)
+
+
+class Stopping:
+    """A request of ann's that stops at a breakpoint on this thread, while another thread is her client."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.interrupts: list[str] = []
+        self.sessions = engine.sessions
+        request = Request(RequestId("ann", 1), Execute("stop()"), debugs=True)
+        self.sessions.take_breakpoints(lambda: request, lambda *, held: None, lambda: self.interrupts.append("struck"))
+
+    def run(self, code: str, client: Callable[[Conversation], object], **others: object) -> object:
+        """Run code; return the tracer afterwards."""
+
+        def talk() -> None:
+            wait_until(lambda: (stopped := self.sessions.stopped) is not None and stopped.conversation.at_prompt)
+            assert self.sessions.stopped is not None
+            client(self.sessions.stopped.conversation)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        trace = sys.gettrace()
+        try:
+            names = {"stop": lambda: self.sessions.stop(sys._getframe(1)), "sessions": self.sessions, **others}
+            with contextlib.suppress(bdb.BdbQuit):
+                run_user_code(exec, code, names)
+        finally:
+            self.sessions.end_request()
+            after = sys.gettrace()
+            sys.settrace(trace)
+            thread.join()
+        return after
+
+
+@pytest.mark.parametrize("lines", [["continue"], ["next", "continue"], ["next", "next", "next"], ["next", "quit"]])
+def test_a_tracer_of_the_users_program_goes_on_after_the_debugger(engine: Engine, lines: list[str]) -> None:
+    def tracer(frame: FrameType, event: str, argument: object) -> None:
+        return None
+
+    code = "sys.settrace(tracer)\nstop()\nx = 1\nx = 2"
+    client = lambda conversation: feed(conversation, *lines)  # noqa: E731
+    assert Stopping(engine).run(code, client, sys=sys, tracer=tracer) is tracer
+
+
+def test_a_client_that_leaves_after_its_request_interrupts_no_request_of_another_client(engine: Engine) -> None:
+    stopping = Stopping(engine)
+    stopping.run("stop()", lambda conversation: conversation.put("continue\n"))
+    engine.sessions.client_left("ann")
+    assert not stopping.interrupts
+
+
+def test_a_client_that_leaves_during_a_step_lets_the_code_go_on(engine: Engine) -> None:
+    stopping = Stopping(engine)
+    # The line that is stepped over is the moment at which the client leaves.
+    stopping.run("stop()\nsessions.client_left('ann')\nx = 1", lambda conversation: feed(conversation, "next", "next"))
+    assert not stopping.interrupts
+
+
+def test_a_stop_is_known_to_queries_when_its_client_is_told(engine: Engine) -> None:
+    alive: list[frozenset[str]] = []
+
+    def client(message: Any) -> None:
+        if isinstance(message, EngineStopped):
+            sessions.answer(1, DebugClaim(frozenset({message.session}), here=True))
+        elif isinstance(message, QueryReply):
+            alive.append(message.value)
+
+    engine.sessions = sessions = DebugSessions(3, 0, client, shares_process=True, clock=lambda: engine.now)
+    Stopping(engine).run("stop()", lambda conversation: conversation.put("continue\n"))
+    assert [len(one) for one in alive] == [1]
+
+
+def test_failures_are_released_without_the_lock() -> None:
+    failures = KeptFailures()
+
+    class Looks:
+        def __del__(self) -> None:
+            thread = threading.Thread(target=failures.expire, args=(0.0,))  # as another thread of the engine
+            thread.start()
+            thread.join(TIMEOUT_S)
+            ended.append(not thread.is_alive())
+
+    ended: list[bool] = []
+    for release in (
+        lambda: failures.keep(kept("ann")),
+        lambda: failures.forget("ann"),
+        failures.forget,
+        lambda: failures.expire(KEPT_S + 1),
+    ):
+        sources: Any = {"cell": Looks()}
+        failures.keep(replace(kept("ann"), sources=sources))
+        del sources
+        release()
+    assert ended == [True] * 4
+
+
+def feed(conversation: Conversation, *lines: str) -> None:
+    for line in lines:
+        conversation.put(f"{line}\n")

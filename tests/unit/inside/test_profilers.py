@@ -1,0 +1,201 @@
+"""Profilers of an engine: samples count for the time since the last one, calls below the machinery are counted."""
+
+from __future__ import annotations
+
+import cProfile
+import threading
+from typing import Any
+
+import pytest
+
+from nsactors.inside import profilers
+from nsactors.inside.profilers import MACHINERY, CallProfiler, Profilers, add_sample, called_profile, sampled_profile
+from nsactors.namespace.interrupts import CellEventLoop, run_user_code
+from nsactors.protocol.inspection import EngineProfile
+from nsactors.protocol.messages import Execute, Request, RequestId
+from nsactors.testing import TIMEOUT_S, wait_until
+
+MINE, OTHERS = Request(RequestId("me", 0), Execute("")), Request(RequestId("other", 0), Execute(""))
+
+
+def inner(n: int) -> int:
+    return sum(range(n))
+
+
+def outer(n: int) -> int:
+    return inner(n) + inner(n)
+
+
+def names(profile: EngineProfile) -> set[str]:
+    return {function.name for function in profile.functions}
+
+
+def test_equal_stacks_are_one_with_the_sum_of_their_times() -> None:
+    stacks: dict[Any, list[float]] = {}
+    places = [(inner.__code__, 5), (outer.__code__, 9)]
+    add_sample(stacks, places, 0.5)
+    add_sample(stacks, [(inner.__code__, 6), (outer.__code__, 9)], 0.25)
+    add_sample(stacks, None, 0.125)
+    profile = sampled_profile(stacks)
+    assert [(sample.seconds, sample.number) for sample in profile.samples] == [(0.75, 2), (0.125, 1)]
+    assert [[profile.functions[i].name for i in sample.functions] for sample in profile.samples] == [
+        ["outer", "inner"],
+        [MACHINERY],
+    ]
+
+
+def test_many_different_stacks_and_deep_ones_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profilers, "MOST_STACKS", 2)
+    monkeypatch.setattr(profilers, "OUTERMOST", 1)
+    monkeypatch.setattr(profilers, "MOST_DEPTH", 4)
+    stacks: dict[Any, list[float]] = {}
+    add_sample(stacks, [(inner.__code__, 1)] * 100, 1.0)
+    assert [len(one) for one in stacks] == [4]
+    add_sample(stacks, [(outer.__code__, 1)], 1.0)
+    for depth in (2, 3):
+        add_sample(stacks, [*[(inner.__code__, 1)] * depth, (outer.__code__, 1)], 1.0)
+    assert stacks[(outer.__code__,)] == [3.0, 3]
+
+
+def test_a_sampler_sees_requests_of_its_client_alone() -> None:
+    running: list[Any] = [None]
+    arrived, leave, told = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        arrived.set()
+        leave.wait(TIMEOUT_S)
+
+    def serve() -> None:
+        run_user_code(hold)
+        told.set()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    assert arrived.wait(TIMEOUT_S)
+    kept = Profilers(thread.ident or 0, CellEventLoop(), lambda: running[0])
+    for request, seen in ((None, False), ((OTHERS, 0.0), False), ((MINE, 0.0), True)):
+        running[0] = request
+        kept.start(f"a profile of {seen}", "me", "sample", 0.001)
+        if seen:
+            sampler: Any = kept._open[f"a profile of {seen}"]
+            wait_until(lambda sampler=sampler: bool(sampler._stacks))
+        profile = kept.stop(f"a profile of {seen}")
+        kept._stopped.clear()
+        assert any(name.endswith("hold") for name in names(profile)) is seen
+    leave.set()
+    thread.join(TIMEOUT_S)
+
+
+def test_calls_of_the_client_are_counted_without_the_machinery() -> None:
+    profiler = CallProfiler("me")
+    for request in (OTHERS, MINE):
+        profiler.begin(request)
+        run_user_code(outer, 10)
+        profiler.end()
+    profile = profiler.stop()
+    counts = {profile.functions[called.function].name: called.number for called in profile.calls}
+    assert (counts["outer"], counts["inner"]) == (1, 2)
+    assert "run_user_code" not in counts
+    (called,) = [called for called in profile.calls if profile.functions[called.function].name == "inner"]
+    assert [(profile.functions[caller].name, number) for caller, number, *_ in called.callers] == [("outer", 2)]
+
+
+def test_a_request_runs_unmeasured_beside_another_profiler_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused:
+        def enable(self) -> None:
+            raise ValueError("Another profiling tool is already active")
+
+    monkeypatch.setattr("nsactors.inside.profilers.cProfile.Profile", Refused)
+    profiler = CallProfiler("me")
+    profiler.begin(MINE)
+    profiler.end()
+    with pytest.raises(RuntimeError, match="another profiler is at work"):
+        profiler.stop()
+
+
+def test_showing_and_pickling_values_is_no_work_of_the_users() -> None:
+    border = next(iter(profilers._BORDERS))
+    cell, show, draw = (
+        ("<engine 0, cell 1>", 1, "<module>"),
+        ("/x/IPython/core/displayhook.py", 9, "__call__"),
+        ("d", 1, "draw"),
+    )
+    part, mine = (f"{profilers._PACKAGE}views/map_parts.py", 5, "run"), ("/home/me/model.py", 4, "step")
+
+    def by(*callers: Any) -> Any:
+        return (1, 1, 1.0, 1.0, dict.fromkeys(callers, (1, 1, 1.0, 1.0)))
+
+    stats = {border: by(), cell: by(border), show: by(cell), draw: by(show), part: by(border), mine: by(part)}
+    assert names(called_profile(stats)) == {"<module>", "step"}
+
+
+def test_a_profile_without_code_of_the_user_is_empty() -> None:
+    profile = cProfile.Profile()
+    profile.runcall(outer, 10)
+    profile.snapshot_stats()
+    stats: Any = profile.stats  # type: ignore[attr-defined]
+    assert called_profile(stats) == EngineProfile()
+
+
+def test_starting_and_stopping_may_be_repeated() -> None:
+    kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
+    kept.start("a", "me", "calls", 0.01)
+    kept.start("a", "me", "calls", 0.01)
+    with pytest.raises(RuntimeError, match="counted for the client me already"):
+        kept.start("b", "other", "calls", 0.01)
+    assert kept.stop("a") == kept.stop("a") == EngineProfile()
+    assert kept.calls is None
+    kept.start("a", "me", "calls", 0.01)  # a repetition that comes late
+    assert kept.calls is None
+    with pytest.raises(RuntimeError, match="its process is new"):
+        kept.stop("unknown")
+
+
+def test_the_profiles_of_a_client_that_leaves_end() -> None:
+    others = set(threading.enumerate())
+    kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
+    for profile_id, how in (("a", "calls"), ("b", "sample")):
+        kept.start(profile_id, "me", how, 0.01)
+    kept.start("c", "other", "sample", 0.01)
+    kept.forget("me")
+    assert (kept.calls, list(kept._open)) == (None, ["c"])
+    kept.forget("other")
+    assert "nsactors-sampler" not in {thread.name for thread in set(threading.enumerate()) - others}
+
+
+def test_there_are_not_too_many_profiles() -> None:
+    kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
+    for number in range(Profilers.MOST):
+        kept.start(str(number), "me", "sample", 0.01)
+    with pytest.raises(RuntimeError, match=f"{Profilers.MOST} profiles"):
+        kept.start("one more", "me", "sample", 0.01)
+    kept.forget("me")
+
+
+def test_calls_of_other_threads_are_not_counted() -> None:
+    profiler = CallProfiler("me")
+    begins, ran = threading.Event(), threading.Event()
+
+    def others() -> None:
+        begins.wait(TIMEOUT_S)
+        for _ in range(1000):
+            divmod(7, 2)
+        ran.set()
+
+    def own() -> None:
+        begins.set()
+        for _ in range(2000):
+            abs(-1)
+        assert ran.wait(TIMEOUT_S)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    profiler.begin(MINE)
+    run_user_code(own)
+    profiler.end()
+    thread.join()
+    found = profiler.stop()
+    calls = {found.functions[called.function].name: called.number for called in found.calls}
+    assert calls["<built-in method builtins.abs>"] == 2000
+    assert "<built-in method builtins.divmod>" not in calls
+    assert "test_calls_of_other_threads_are_not_counted.<locals>.others" not in calls

@@ -1,0 +1,94 @@
+"""Progress of a cluster that the first ``%px`` starts, while the prompt is the user's."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from nsactors.cluster.cluster import Cluster
+from nsactors.magics.extension import ParallelMagics
+from nsactors.magics.on_demand import AreaLine, ClusterOnDemand, ToolbarLine
+from nsactors.results.display.notebook import CellArea
+from nsactors.results.display.screen import Progress
+from nsactors.testing import TIMEOUT_S, wait_until
+from nsactors.transport.base import ConnectionInfo
+from nsactors.transport.registry import Registry
+
+RAY = Progress("starting 2 engines", 0, 0, 1.2, doing="waiting for Ray")
+
+
+class HeldUp(Cluster):
+    """A cluster of threads that starts when it may."""
+
+    may_start = threading.Event()
+
+    def start_and_connect_sync(self, n: int | None = None) -> Any:
+        self.start_progress.awaits("Ray")
+        assert self.may_start.wait(TIMEOUT_S)
+        return super().start_and_connect_sync(n)
+
+
+class PromptSession:
+    """As that of prompt_toolkit."""
+
+    def __init__(self) -> None:
+        self.shown: list[Any] = []
+        self.app = SimpleNamespace(invalidate=lambda: self.shown.append(self.bottom_toolbar))
+        self.bottom_toolbar: Any = "mine"
+
+
+def test_the_toolbar_says_how_far_it_is_and_then_what_it_said_before() -> None:
+    session = PromptSession()
+    line = ToolbarLine(session)
+    line.draw(RAY)
+    line.remove()
+    assert session.shown == [" starting 2 engines: waiting for Ray, 1.2 s", "mine"]
+
+
+def test_the_place_of_a_cells_output_says_how_far_it_is() -> None:
+    published: list[str] = []
+    publisher = SimpleNamespace(publish=lambda data, *_, **__: published.append(data["text/plain"]))
+    area = CellArea(publisher, "waiting for engines", clock=iter(range(100)).__next__)
+    AreaLine(area).draw(RAY)
+    assert published == ["waiting for engines", "starting 2 engines: waiting for Ray, 1.2 s"]
+
+
+@pytest.mark.timeout(60)
+def test_a_line_is_drawn_until_the_engines_are_there() -> None:
+    on_demand = ClusterOnDemand(lambda: HeldUp(n=2, backend="local"))
+    session = PromptSession()
+    on_demand.show_on(ToolbarLine(session))
+    wait_until(lambda: any("starting 2 engines: waiting for Ray" in str(text) for text in session.shown))
+    HeldUp.may_start.set()
+    assert on_demand.wait(TIMEOUT_S)
+    wait_until(lambda: session.shown[-1] == "mine")
+    assert on_demand.progress()[:3] == ("starting 2 engines", 2, 2)
+    on_demand.cluster.stop_cluster_sync()
+
+
+def test_the_time_limit_of_the_job_is_shown_with_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 1:30:20\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    registry = Registry()
+    for name in ("other", "lab"):
+        registry.reserve(
+            name, origin=f"Slurm job {len(name)}", connection=ConnectionInfo("10.0.0.1:6379", f"nsactors-{name}")
+        )
+
+    def described(namespace: str) -> str:
+        client = SimpleNamespace(session=SimpleNamespace(transport=SimpleNamespace(namespace=namespace)))
+        view: Any = SimpleNamespace(targets="all", client=client)
+        ParallelMagics(cast(Any, SimpleNamespace(shell=None)), "", view).pxconfig()
+        return capsys.readouterr().out
+
+    assert "\njob's time limit     in 1 h 30 min\n" in described("nsactors-lab")
+    assert "time limit" not in described("nsactors-third")
+    assert "time limit" not in described("")

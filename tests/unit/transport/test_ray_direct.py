@@ -1,0 +1,335 @@
+"""Sockets between clients and engines of one host, on an actor that runs one call after the other as Ray's do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nsactors.errors import keyboard_interrupt
+from nsactors.protocol.engine_info import EngineInfo
+from nsactors.testing import TIMEOUT_S, wait_until
+from nsactors.transport.base import ClusterEnd, Envelope
+from nsactors.transport.ray import direct_lines, direct_server
+from nsactors.transport.ray.direct_lines import DirectLine, DirectLines, DirectReply
+from nsactors.transport.ray.direct_server import NUMBER, DirectServer, socket_path
+
+BODY = b": an encoded request"
+
+
+class Actor:
+    """An engine: runs a call at a time, each request once, and takes requests from its socket in ``serve``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ran: list[int] = []
+        self.calls: list[str] = []
+        self.large: set[int] = set()
+        self.before: Callable[[int], object] = lambda seq: None
+        self.is_dead = False
+        self._replies: dict[int, bytes] = {}
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        output = str(folder / "engine-0.0")
+        self.server = DirectServer(socket_path(output), self._run_direct)
+        self.serve = SimpleNamespace(remote=lambda: self._call("serve", self.server.serve))
+        self.handle = SimpleNamespace(remote=lambda header: self._call("handle", lambda: self._run(header)))
+        self.info = EngineInfo(0, 0, os.getpid(), socket.gethostname(), self, output)
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.before = lambda seq: None
+        self._queue.put(None)
+        self._thread.join()
+        self.server.close()
+
+    def _call(self, name: str, work: Callable[[], Any]) -> Any:
+        future: Future[Any] = Future()
+        self.calls.append(name)
+        self._queue.put((future, work))
+        return SimpleNamespace(future=lambda: future)
+
+    def _work(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            future, work = entry
+            try:
+                if self.is_dead:
+                    raise RuntimeError("the actor has died")
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _run_direct(self, header: bytes) -> bytes | None:
+        reply = self._run(header)
+        return None if NUMBER.unpack_from(header)[0] in self.large else reply
+
+    def _run(self, header: bytes) -> bytes:
+        (seq,) = NUMBER.unpack_from(header)
+        if seq not in self._replies:
+            self.before(seq)
+            self.ran.append(seq)
+            self._replies[seq] = b"reply %d" % seq
+        return self._replies[seq]
+
+
+@pytest.fixture
+def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Actor]:
+    monkeypatch.setattr(direct_lines, "RECENT_S", TIMEOUT_S)
+    actor = Actor(tmp_path)
+    yield actor
+    actor.end()
+
+
+@pytest.fixture
+def lines() -> Iterator[DirectLines]:
+    lines = DirectLines(ClusterEnd())
+    yield lines
+    lines.close()
+
+
+@pytest.fixture
+def line(actor: Actor, lines: DirectLines) -> DirectLine:
+    lines.heard(actor.info)
+    line = lines.line_for(actor.info, BODY)
+    assert line is not None
+    return line
+
+
+def send(line: DirectLine, *numbers: int) -> list[DirectReply]:
+    prepared = (BODY, None)
+    return [line.send([Envelope(line.engine, seq, 0)], prepared)[0] for seq in numbers]
+
+
+def answers(replies: list[DirectReply]) -> list[Any]:
+    """The replies, as they are delivered to listeners."""
+    seen: dict[int, Any] = {}
+    for position, reply in enumerate(replies):
+        reply.when_kept(lambda answer, position=position: seen.setdefault(position, answer))  # type: ignore[misc]
+        reply.line.listen()
+    wait_until(lambda: len(seen) == len(replies))
+    return [seen[position] for position in range(len(replies))]
+
+
+def replies_to(*numbers: int) -> list[bytes]:
+    return [b"reply %d" % seq for seq in numbers]
+
+
+def test_there_is_a_line_when_requests_follow_each_other_quickly(actor: Actor, lines: DirectLines) -> None:
+    assert lines.line_for(actor.info, BODY) is None
+    lines.heard(actor.info)
+    line = lines.line_for(actor.info, BODY)
+    assert line is not None
+    assert lines.line_for(actor.info, BODY) is line
+
+
+def test_there_is_none_for_what_is_large_or_elsewhere(actor: Actor, lines: DirectLines, tmp_path: Path) -> None:
+    lines.heard(actor.info)
+    assert lines.line_for(actor.info, bytes(10**6)) is None
+    for other in ({"host": "elsewhere"}, {"output_path": None}, {"output_path": str(tmp_path / "engine-1.0")}):
+        assert lines.line_for(EngineInfo(**{**vars_of(actor.info), "engine_id": 1, **other}), BODY) is None
+
+
+def vars_of(info: EngineInfo) -> dict[str, Any]:
+    return {name: getattr(info, name) for name in ("engine_id", "incarnation", "pid", "host", "address", "output_path")}
+
+
+def test_there_is_none_if_the_user_has_turned_it_off(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSACTORS_SOCKETS", "0")
+    lines = DirectLines(ClusterEnd())
+    lines.heard(actor.info)
+    assert lines.line_for(actor.info, BODY) is None
+
+
+def test_requests_run_in_order_and_few_calls_are_made(actor: Actor, line: DirectLine) -> None:
+    assert answers(send(line, *range(500))) == replies_to(*range(500))
+    assert actor.ran == list(range(500))
+    assert "handle" not in actor.calls
+    assert len(actor.calls) < 100
+
+
+def test_a_caller_reads_the_replies_itself(actor: Actor, lines: DirectLines, line: DirectLine) -> None:
+    replies = send(line, 0, 1)
+    assert lines.take(replies, TIMEOUT_S) == replies_to(0, 1)
+    assert lines.take(send(line, 2), TIMEOUT_S) == replies_to(2)
+
+
+def test_a_caller_gives_up_and_the_reply_is_delivered(actor: Actor, lines: DirectLines, line: DirectLine) -> None:
+    go_on = threading.Event()
+    actor.before = lambda seq: go_on.wait(TIMEOUT_S)
+    replies = send(line, 0)
+    assert lines.take(replies, 0.01) is None
+    go_on.set()
+    assert answers(replies) == replies_to(0)
+
+
+def test_a_reply_that_is_too_large_is_asked_for_through_ray(actor: Actor, line: DirectLine) -> None:
+    actor.large = {1}
+    assert answers(send(line, 0, 1, 2)) == replies_to(0, 1, 2)
+    assert actor.calls.count("handle") == 1
+    assert actor.ran == [0, 1, 2]
+
+
+def test_after_large_replies_requests_take_the_way_through_ray_for_a_while(
+    actor: Actor, lines: DirectLines, line: DirectLine
+) -> None:
+    def requests_until_the_line_is_taken() -> int:
+        return next(number for number in range(1000) if lines.line_for(actor.info, BODY) is line)
+
+    actor.large = {1, 2}
+    detours = []
+    for seq in (1, 2):
+        assert answers(send(line, seq)) == replies_to(seq)
+        detours.append(requests_until_the_line_is_taken())
+    assert detours[0] > 0
+    assert detours[1] > detours[0]
+    assert requests_until_the_line_is_taken() == 0
+
+
+def test_other_calls_have_their_turn_while_requests_keep_coming(
+    actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
+    order: list[object] = []
+
+    def call(seq: int) -> None:
+        order.append(seq)
+        actor._call("other", lambda: order.append(f"after {seq}"))
+
+    actor.before = call
+    assert answers(send(line, *range(10))) == replies_to(*range(10))
+    assert all(order.index(f"after {seq}") < order.index(seq + 2) for seq in range(8))
+
+
+def test_an_engine_leaves_for_a_call_of_the_same_client(
+    actor: Actor, lines: DirectLines, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "LINGER_S", TIMEOUT_S)
+    assert lines.take(send(line, 0), TIMEOUT_S) == replies_to(0)
+    lines.before_ray(actor.info)
+    assert actor._call("other", lambda: 4).future().result(TIMEOUT_S / 2) == 4
+
+
+def test_when_the_engine_fails_to_serve_each_request_runs_once(actor: Actor, line: DirectLine) -> None:
+    def fail_once(seq: int) -> None:
+        if seq == 3:
+            actor.before = lambda seq: None
+            raise keyboard_interrupt()  # of a signal handler that a user's program has set
+
+    actor.before = fail_once
+    assert answers(send(line, *range(6))) == replies_to(*range(6))
+    assert actor.ran == list(range(6))
+    assert line.is_broken
+
+
+def test_after_a_break_there_is_another_line(actor: Actor, lines: DirectLines, line: DirectLine) -> None:
+    line.break_off()
+    again = lines.line_for(actor.info, BODY)
+    assert again is not None
+    assert again is not line
+    assert answers(send(line, 0) + send(again, 1)) == replies_to(0, 1)
+
+
+def test_ctrl_c_while_replies_are_read_costs_none_of_them(
+    actor: Actor, lines: DirectLines, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = send(line, *range(5))
+    wait_until(lambda: len(actor.ran) == 5)
+    take = DirectLine._take
+
+    def strike(line: DirectLine, message: bytes) -> None:
+        if threading.current_thread() is not threading.main_thread():  # where no signal reaches Python code
+            return take(line, message)
+        monkeypatch.setattr(DirectLine, "_take", take)
+        raise keyboard_interrupt()
+
+    more = send(line, 5)
+    monkeypatch.setattr(DirectLine, "_take", strike)
+    with contextlib.suppress(KeyboardInterrupt):
+        lines.take(more, TIMEOUT_S)
+    assert answers(replies + more) == replies_to(*range(6))
+    assert actor.ran == list(range(6))
+
+
+def test_the_death_of_an_engine_is_told_by_ray(actor: Actor, line: DirectLine) -> None:
+    begun, held = threading.Event(), threading.Event()
+    actor.before = lambda seq: begun.set() or held.wait(TIMEOUT_S)
+    replies = send(line, 0, 1)
+    assert begun.wait(TIMEOUT_S)
+    actor.is_dead = True
+    line.socket._socket.shutdown(socket.SHUT_RDWR)  # as when its process has ended
+    held.set()
+    assert [str(answer) for answer in answers(replies)] == ["the actor has died"] * 2
+
+
+def test_a_death_that_does_not_close_the_socket_is_told_as_well(actor: Actor, line: DirectLine) -> None:
+    actor.is_dead = True
+    assert [str(answer) for answer in answers(send(line, 0, 1))] == ["the actor has died"] * 2
+
+
+def test_what_a_client_has_sent_runs_though_it_is_gone(actor: Actor, line: DirectLine) -> None:
+    go_on = threading.Event()
+    actor.before = lambda seq: go_on.wait(TIMEOUT_S)
+    send(line, *range(50))
+    line._unanswered.clear()
+    line.socket._socket.shutdown(socket.SHUT_RDWR)
+    go_on.set()
+    wait_until(lambda: len(actor.ran) == 50)
+
+
+def test_requests_are_safe_from_the_end_of_the_process_when_ray_has_them(
+    actor: Actor, lines: DirectLines, line: DirectLine
+) -> None:
+    go_on = threading.Event()
+    actor.before = lambda seq: go_on.wait(TIMEOUT_S)
+    replies = send(line, 0, 1)
+    lines.make_safe()
+    assert actor.calls.count("handle") == 2
+    go_on.set()
+    assert answers(replies) == replies_to(0, 1)
+    assert actor.ran == [0, 1]
+
+
+def test_a_client_that_reads_nothing_holds_up_nobody(
+    actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "FLUSH_S", 0.0)
+    deaf = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    deaf.connect(socket_path(actor.info.output_path or ""))
+    for seq in range(1000, 1100):
+        deaf.send(direct_server.REQUEST + NUMBER.pack(seq) + BODY)
+    actor._replies.update((seq, bytes(10_000)) for seq in range(1000, 1100))
+    assert answers(send(line, *range(5))) == replies_to(*range(5))
+    deaf.close()
+
+
+def test_a_forked_child_closes_the_connections_of_its_copy_alone(
+    actor: Actor, lines: DirectLines, line: DirectLine
+) -> None:
+    pids: list[int] = []
+
+    def fork(seq: int) -> None:
+        if seq == 0 and not (pid := os.fork()):
+            os._exit(len(actor.server._connections))
+        elif seq == 0:
+            pids.append(pid)
+
+    actor.before = fork
+    assert answers(send(line, 0, 1)) == replies_to(0, 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 0
+
+
+def test_nothing_is_sent_through_ray_when_the_cluster_has_ended(
+    actor: Actor, lines: DirectLines, line: DirectLine
+) -> None:
+    lines._stopped.set()
+    send(line, 0)
+    line.break_off()
+    assert "handle" not in actor.calls

@@ -1,0 +1,302 @@
+"""Workers of Ray, forked by a zygote or executed by their stub: each is like the other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsactors.system.processes import is_alive
+from nsactors.testing import wait_until
+from nsactors.transport.ray import scripts
+from nsactors.transport.ray.scripts import worker_stub
+from nsactors.transport.ray.zygote_process import SWITCH, ZygoteProcess, obstacle_to_forking
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+
+LIMIT_S = 120
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+SCRIPTS = Path(scripts.__file__).parent
+STUB, RUN_SCRIPT = str(SCRIPTS / "worker_stub.py"), str(SCRIPTS / "run_script.py")
+
+# Of `default_worker.py`: a script that tells what it inherits, whether it was forked, and then waits for a line.
+WORKER = """
+import gc, json, os, random, resource, signal, sys
+
+with open("/proc/self/status") as file:
+    status = dict(line.split(":", 1) for line in file)
+limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+handlers = {str(number): str(signal.getsignal(number)) for number in signal.valid_signals()}
+inherited = {
+    "name": __name__,
+    "file": __file__,
+    "arguments": sys.argv,
+    "command": sys.orig_argv,
+    "search": sys.path,
+    "environment": {name: value for name, value in os.environ.items() if name != "RAY_JOB_ID"},
+    "folder": os.getcwd(),
+    "own group": os.getpgid(0) == os.getpid(),
+    "session": os.getsid(0),
+    "signals": [status[name].strip() for name in ("SigBlk", "SigIgn", "Umask")],
+    "handlers": handlers,
+    "priority": os.getpriority(os.PRIO_PROCESS, 0),
+    "cores": sorted(os.sched_getaffinity(0)),
+    "limits": [resource.getrlimit(getattr(resource, name)) for name in limits],
+    "out of memory": open("/proc/self/oom_score_adj").read(),
+    "numpy": "numpy" in sys.modules,
+    "flags": str(sys.flags),
+    "descriptors": [os.readlink(f"/proc/self/fd/{number}") for number in range(3)],
+}
+own = {"pid": os.getpid(), "forked": gc.get_freeze_count() > 0, "number": random.random()}
+with open(sys.argv[1], "w") as file:
+    json.dump({"inherited": inherited, "own": own}, file)
+print(input(), flush=True)
+"""
+
+
+class Worker:
+    """A worker as the raylet starts it.
+
+    Args:
+        folder: for its files.
+        zygote: the path of a socket; None executes the worker without a stub.
+        options: of the worker.
+        settings: its changes of the environment.
+    """
+
+    def __init__(
+        self, folder: Path, zygote: str | None, *options: str, settings: dict[str, str] | None = None, **process: Any
+    ) -> None:
+        self._told = folder / "told.json"
+        self._told.unlink(missing_ok=True)
+        script = folder / "worker.py"
+        script.write_text(WORKER)
+        stub = [] if zygote is None else ["-I", "-S", STUB, zygote]
+        self._given, theirs = os.pipe()
+        self.errors = folder / "errors"
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, *stub, RUN_SCRIPT, str(script), str(self._told), *options],
+                env={**ENVIRONMENT, "RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid()), **(settings or {})},
+                stdin=subprocess.PIPE,
+                stdout=theirs,
+                stderr=errors,
+                **process,
+            )
+        os.close(theirs)
+
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what it has inherited, and what is its own."""
+        wait_until(lambda: self._told.exists() and self._told.stat().st_size > 0, LIMIT_S)
+        wait_until(self._is_complete, LIMIT_S)
+        told = json.loads(self._told.read_text())
+        # Pipes and files are others for each worker.
+        told["inherited"]["descriptors"] = [path.split(":")[0] for path in told["inherited"]["descriptors"]]
+        return told["inherited"], told["own"]
+
+    def _is_complete(self) -> bool:
+        try:
+            json.loads(self._told.read_text())
+        except ValueError:
+            return False
+        return True
+
+    def end(self) -> str:
+        """Let it end; return its output."""
+        assert self.process.stdin is not None
+        with self.process.stdin as stdin:
+            stdin.write(b"over\n")
+        self.process.wait(LIMIT_S)
+        with open(self._given) as output:
+            return output.read()  # up to the end of the last process that holds the pipe
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZygoteProcess]:
+    started = ZygoteProcess(str(tmp_path_factory.mktemp("z")), ENVIRONMENT)
+    started.serve(os.getpid())
+    yield started
+    started.end()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("process", [{}, {"process_group": 0, "cwd": "/usr", "umask": 0o027}])
+def test_a_forked_worker_inherits_what_an_executed_one_does(
+    zygote: ZygoteProcess, tmp_path: Path, process: dict[str, Any]
+) -> None:
+    found = []
+    for path in (None, zygote.path):
+        worker = Worker(tmp_path, path, "--runtime-env-hash=0", **process)
+        found.append(worker.facts())
+        assert worker.end() == "over\n"
+        assert worker.errors.read_text() == ""
+    (executed, its_own), (forked, its) = found
+    assert (its_own["forked"], its["forked"]) == (False, True)
+    assert forked == executed
+    assert not forked["numpy"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_signals_are_blocked_and_ignored_as_where_the_worker_was_started(zygote: ZygoteProcess, tmp_path: Path) -> None:
+    found = []
+    was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGINT})
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        workers = [Worker(tmp_path, path) for path in (None,)]
+        found.append(workers[0].facts()[0])
+        workers.append(Worker(tmp_path, zygote.path))
+        found.append(workers[1].facts()[0])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
+    assert [worker.end() for worker in workers] == ["over\n"] * 2
+    executed, forked = found
+    assert forked["signals"] == executed["signals"]
+    assert forked["handlers"] == executed["handlers"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_forked_workers_draw_numbers_of_their_own(zygote: ZygoteProcess, tmp_path: Path) -> None:
+    numbers = set()
+    for _ in range(2):
+        worker = Worker(tmp_path, zygote.path)
+        numbers.add(worker.facts()[1]["number"])
+        worker.end()
+    assert len(numbers) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("options", "settings", "reason"),
+    [
+        (["--runtime-env-hash=12"], {}, ""),
+        (["--worker-type=SPILL_WORKER"], {}, ""),
+        ([], {"OMP_NUM_THREADS": "77"}, "its environment differs in OMP_NUM_THREADS"),
+        ([], {"RAY_RAYLET_PID": "1"}, "its environment differs in RAY_RAYLET_PID"),
+    ],
+)
+def test_a_worker_that_would_differ_is_executed(
+    zygote: ZygoteProcess, tmp_path: Path, options: list[str], settings: dict[str, str], reason: str
+) -> None:
+    worker = Worker(tmp_path, zygote.path, *options, settings=settings)
+    inherited, own = worker.facts()
+    assert worker.end() == "over\n"
+    assert (own["forked"], own["pid"]) == (False, worker.process.pid)
+    assert settings.items() <= inherited["environment"].items()
+    assert worker.errors.read_text() == (f"nsactors: plain start of a worker: {reason}\n" if reason else "")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_workers_outlive_their_zygote_and_later_ones_are_executed(tmp_path: Path) -> None:
+    zygote = ZygoteProcess(str(tmp_path), ENVIRONMENT)
+    try:
+        zygote.serve(os.getpid())
+        (tmp_path / "first").mkdir()
+        (tmp_path / "second").mkdir()
+        first = Worker(tmp_path / "first", zygote.path)
+        assert first.facts()[1]["forked"]
+    finally:
+        zygote.end()
+    second = Worker(tmp_path / "second", zygote.path)
+    assert not second.facts()[1]["forked"]
+    assert (first.end(), second.end()) == ("over\n", "over\n")
+
+
+@pytest.mark.timeout(120)
+def test_a_zygote_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, threading\n"
+        "from nsactors.transport.ray.zygote_process import ZygoteProcess\n"
+        "print(ZygoteProcess(sys.argv[1], dict(os.environ)).pid, flush=True)\n"
+        "threading.Event().wait()\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    zygote = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
+    wait_until(lambda: not is_alive(zygote), LIMIT_S)
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    """A zygote that does nothing by itself."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "zygote"))
+        listener.listen()
+        yield listener
+
+
+def test_a_stub_does_not_wait_for_a_zygote_that_hangs_nor_do_later_ones(
+    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_stub, "OFFER_S", 0.05)
+    path = str(tmp_path / "zygote")
+    assert not worker_stub._replaced(path)
+    assert not os.path.exists(path)
+    assert not worker_stub._replaced(path)
+
+
+def test_a_stub_becomes_the_worker_if_the_forked_one_has_ended(listener: socket.socket, tmp_path: Path) -> None:
+    def fork_in_vain() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(worker_stub.OFFER)
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    thread = threading.Thread(target=fork_in_vain)
+    thread.start()
+    assert not worker_stub._replaced(str(tmp_path / "zygote"))
+    thread.join()
+
+
+def test_a_stub_gives_up_if_it_cannot_know_whether_there_is_a_worker(
+    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_stub, "TAKING_S", 0.05)
+    over = threading.Event()
+
+    def hang() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(worker_stub.OFFER)
+            over.wait()
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    with pytest.raises(SystemExit):
+        worker_stub._replaced(str(tmp_path / "zygote"))
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({SWITCH: "1"}, None),
+        ({}, f"{SWITCH} is not 1"),
+        ({SWITCH: "0"}, f"{SWITCH} is not 1"),
+        ({SWITCH: "1", "COVERAGE_PROCESS_START": "x"}, "COVERAGE_PROCESS_START is set"),
+    ],
+)
+def test_the_reason_for_which_workers_are_not_forked_is_told(environment: dict[str, str], reason: str | None) -> None:
+    assert obstacle_to_forking(environment) == reason
+
+
+def test_workers_of_a_ray_that_was_never_tried_are_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nsactors.transport.ray.zygote_process.metadata.version", lambda package: "2.99.0")
+    assert "Ray 2.99.0" in str(obstacle_to_forking({SWITCH: "1"}))
