@@ -219,6 +219,8 @@ class EngineActor:
         host: the process or thread in which it runs.
         store: the store for values that are pulled as references.
         replica: the connection to the replica of journals, if there is one.
+        fence: lets the requests that arrive from now on run after those that have arrived by now; not needed if they
+            all come on one way.
     """
 
     def __init__(
@@ -228,6 +230,7 @@ class EngineActor:
         host: EngineHost,
         store: ObjectStore,
         replica: JournalReplica | None = None,
+        fence: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec = spec
         self._controller = controller
@@ -310,6 +313,7 @@ class EngineActor:
             store,
             self._idle_s,
             self._explain,
+            fence,
         )
         # Last, since commands may arrive as soon as a thread runs.
         for loop in (self._follow_commands, self._report):

@@ -17,6 +17,7 @@ from nsactors.protocol.control import (
     CollectReplies,
     Complete,
     ExplainObstacle,
+    Fence,
     Inspect,
     Measure,
     MeasureIdle,
@@ -49,6 +50,7 @@ class ControlRequests:
         store: the object store.
         rests_s: returns how long the engine has been idle, in seconds; 0 while it is busy.
         explain: returns the reason why one of these requests has not ended after an interrupt.
+        fence: lets the requests that arrive from now on run after those that have arrived by now.
     """
 
     engine_id: int
@@ -61,6 +63,7 @@ class ControlRequests:
     store: ObjectStore
     rests_s: Callable[[], float]
     explain: Callable[[frozenset[RequestId]], Obstacle | None]
+    fence: Callable[[], None]
 
     def reply(self, query_id: int, query: PlainQuery) -> QueryReply:
         """Return the reply to a query; an error becomes its text."""
@@ -76,6 +79,8 @@ class ControlRequests:
                     return self.stream.abort(requests)
             case StoreReplies(client, upto):
                 return self.replies.store_upto(client, upto)
+            case Fence():
+                return self.fence()
             case CollectReplies(requests):
                 wanted = requests.get(self.engine_id, ())
                 with self.stream_lock:

@@ -98,6 +98,11 @@ class StoreReplies:
 
 
 @frozen
+class Fence:
+    """Run the requests that arrive from now on, on whatever way, after those that have arrived by now."""
+
+
+@frozen
 class MeasureIdle:
     """Return the seconds for which the engine has been idle; 0 while it runs a request."""
 
@@ -266,7 +271,7 @@ DebugQuery = (
 
 PlainQuery = (
     Abort | Complete | Inspect | Measure | MeasureIdle | ExplainObstacle
-    | CollectReplies | StoreReplies | PeekTasks | StealTasks
+    | CollectReplies | StoreReplies | Fence | PeekTasks | StealTasks
     | DebugQuery
 )  # fmt: skip
 """A query that the control thread answers itself, at once."""

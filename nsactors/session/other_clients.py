@@ -19,7 +19,7 @@ from nsactors.errors import (
     engine_ranges,
 )
 from nsactors.membership.history import ENGINE_LOST, QUEUED
-from nsactors.protocol.control import CollectReplies, HistoryEntry, StoreReplies
+from nsactors.protocol.control import CollectReplies, Fence, HistoryEntry, StoreReplies
 from nsactors.protocol.messages import OutputBatch, RequestId
 from nsactors.protocol.serialize import ObjectGone, unpack
 from nsactors.protocol.stored_replies import Missing, StoredReply
@@ -265,6 +265,7 @@ class QueueReporter:
     def _ask_to_accept(self, calls: Sequence[Call], timeout_s: float) -> set[int]:
         """Return the engines at which these calls have arrived."""
         self._sender.make_safe()
+        give_up = time.monotonic() + timeout_s
         upto = max(call.request_id.seq for call in calls)
         replies = self._controller.query(
             {call.engine_id for call in calls}, StoreReplies(self._client, upto), timeout_s
@@ -275,7 +276,9 @@ class QueueReporter:
                 with contextlib.suppress(ObjectGone):  # the engine has died since
                     reply.value.load()
                     accepted.add(engine_id)
-        return accepted
+        # What other clients send from now on does not run before.
+        fenced = self._controller.query(accepted, Fence(), max(0.0, give_up - time.monotonic()))
+        return {engine_id for engine_id in accepted if engine_id in fenced}
 
     def close(self) -> None:
         """Make open requests safe from the end of this process, and announce no more from now on."""

@@ -116,6 +116,7 @@ class PendingRequest:
         handle: the transport's handle on the reply, once it has been sent.
         is_claimed: a caller waits for the reply, and takes it.
         has_listener: the transport delivers the reply.
+        loss: why its incarnation is gone, as long as it waits for the next one.
         repeated: it was sent to an incarnation that is gone.
         losses: the number of incarnations that died with this request in front.
     """
@@ -131,6 +132,7 @@ class PendingRequest:
     handle: Any = None
     is_claimed: bool = False
     has_listener: bool = False
+    loss: EngineGone | None = None
     repeated: bool = False
     losses: int = 0
 
@@ -139,7 +141,7 @@ class PendingRequest:
         if self.engine is not None:
             self.repeated = True
             self.losses += in_front
-        self.handle, self.is_claimed, self.has_listener = None, False, False
+        self.handle, self.is_claimed, self.has_listener, self.loss = None, False, False, None
 
 
 def loss_of(call: Call, gone: EngineGone, prospect: str, *, began: bool | None, running: str) -> EngineLost:
@@ -520,16 +522,18 @@ class RequestSender:
             connection = self._connections.get(left.engine_id)
             if connection is None or connection.engine.incarnation != left.incarnation:
                 return []
-            was_away, connection.away, connection.replays = connection.away, left.returns, left.replays
-            carriers = [request.call for request in self._requests_of(connection) if request.options.carries_tasks]
-            if left.returns and left.replays:
-                return carriers
+            connection.away, connection.replays = left.returns, left.replays
+            requests = self._requests_of(connection)
+            ended = [request for request in requests if request.options.carries_tasks]
+            if not (left.returns and left.replays):
+                ended += connection.window.drain()
+                for request in requests:  # that have been waiting for an incarnation that replays
+                    if request.loss is not None and request.engine is not None:
+                        self._later(partial(self._take_loss, request, request.engine, request.loss))
             if not left.returns:
                 del self._connections[left.engine_id]
-            unanswered = connection.window.drain()
-            if was_away:  # those that had been sent have been waiting for the next incarnation
-                unanswered = [i for i in self._requests_of(connection) if i.engine or not left.returns]
-            return carriers + [request.call for request in unanswered if not request.options.carries_tasks]
+                ended += [request for request in requests if request.engine is None]
+            return [request.call for request in dict.fromkeys(ended)]
 
     def take_output(self, batch: OutputBatch) -> None:
         """Take output that the controller has routed, which may arrive before its call's reply or after it."""
@@ -681,15 +685,17 @@ class RequestSender:
             self.end(call, value, error)
 
     def _take_loss(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> None:
-        self._lost(engine, gone)
         connection, call = request.connection, request.call
+        if not connection.away:  # otherwise this is known, and perhaps more: that the namespace is not restored
+            self._lost(engine, gone)
         with self._lock:
-            waits = connection.replays and (connection.away or connection.engine != engine)
+            if connection.replays and (connection.away or connection.engine != engine):
+                request.loss = gone
+                return
             returns, replays = self._connections.get(engine.engine_id) is connection, connection.replays
             began, running = self._place_of(request, engine, gone)
-        if not waits:
-            prospect = prospect_of(returns=returns, replays=replays, wanted=gone.wanted)
-            self.end(call, None, loss_of(call, gone, prospect, began=began, running=running))
+        prospect = prospect_of(returns=returns, replays=replays, wanted=gone.wanted)
+        self.end(call, None, loss_of(call, gone, prospect, began=began, running=running))
 
     def _place_of(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> tuple[bool | None, str]:
         """Return whether a request had begun on a lost engine (None: not known), and the label that ran instead."""

@@ -99,6 +99,18 @@ def test_a_client_that_calls_through_ray_has_its_turn(
     assert rc[0]["count"] == 2000
 
 
+def test_what_is_called_after_another_client_has_flushed_runs_behind_its_calls(cluster: Cluster, rc: Client) -> None:
+    rc[0].execute("from nsactors import Client", block=True)
+    rc[0].push({"info": cluster.connection_info()}, block=True)
+    rc[0].execute("here = Client(info)", block=True)
+    for number in range(20):
+        warm_up(rc[0])
+        rc[0].execute(f"answer = here[0].apply_async(abs, -{number}); here.flush()", block=True)
+        rc[0].execute("value = answer.get(10)", block=True)
+        assert rc[0]["value"] == number
+    rc[0].execute("here.close()", block=True)
+
+
 def test_an_interrupt_reaches_a_call(rc: Client, gate: Gate) -> None:
     warm_up(rc[0])
     running = rc[0].apply_async(gate.pass_through)

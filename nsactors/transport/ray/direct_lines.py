@@ -79,6 +79,7 @@ class DirectLine:
         self._reader = reader
         self._unanswered: dict[int, DirectReply] = {}
         self._is_served = False
+        self._epoch = 0
         self._detour = self._last_detour = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
         reader.watch(self)
@@ -178,6 +179,7 @@ class DirectLine:
         elif kind == LEAVES:
             with self.lock:
                 self._is_served = False
+                (self._epoch,) = NUMBER.unpack_from(message, 1)
                 if self._unanswered and not self.is_broken:
                     self._ask_to_serve()
 
@@ -192,7 +194,7 @@ class DirectLine:
 
     def _ask_to_serve(self) -> None:
         self._is_served = True
-        self.engine.address.serve.remote().future().add_done_callback(self._take_end_of_service)
+        self.engine.address.serve.remote(self._epoch).future().add_done_callback(self._take_end_of_service)
 
     def _take_end_of_service(self, ended: Any) -> None:
         if ended.exception() is not None:  # also if the death of the engine does not close the socket, of which a

@@ -29,7 +29,8 @@ AT_ONCE = 64  # packets of a client, until those of the others have their turn
 
 # A packet is a byte for its kind, and further bytes.
 REQUEST, LEAVE = b"q", b"l"  # from clients; the header of a request follows
-REPLY, ASK_RAY, LEAVES = b"r", b"a", b"L"  # from the engine; the number of the request follows, and the encoded reply
+REPLY, ASK_RAY = b"r", b"a"  # from the engine; the number of the request follows, and the encoded reply
+LEAVES = b"L"  # from the engine; its epoch follows
 NUMBER = struct.Struct("<Q")
 MESSAGE_BYTES = PACKET_BYTES - 64  # of an encoded request or reply
 BODY = 1 + NUMBER.size
@@ -67,31 +68,44 @@ class DirectServer:
         self._connections: dict[int, PacketSocket] = {}
         self._requests: deque[tuple[PacketSocket, bytes]] = deque()
         self._is_to_leave = False
+        self._epoch = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
         # A child that a request forks would keep the connections open, so that clients missed the engine's death.
         own = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _close(own()))
 
-    def serve(self) -> None:
-        """Run requests until none comes any more, or other calls are to have their turn."""
+    def fence(self) -> None:
+        """Run what comes by sockets from now on after the calls that Ray has by now. Any thread may call this.
+
+        A new epoch begins, of which clients learn when :meth:`serve` returns. Only what they call after that is behind
+        those calls in Ray's queue, so earlier calls of :meth:`serve` run nothing more.
+        """
+        self._epoch += 1
+
+    def serve(self, epoch: int) -> None:
+        """Run requests until none comes any more, or other calls are to have their turn.
+
+        Args:
+            epoch: the last one that the client knew of when it made this call.
+        """
         try:
-            self._serve()
+            self._serve(epoch)
         except BaseException:
             # Something may have been lost on its way. The clients send through Ray what has no reply.
             for connection in list(self._connections.values()):
                 self._disconnect(connection)
             raise
 
-    def _serve(self) -> None:
+    def _serve(self, epoch: int) -> None:
         now = time.monotonic()
         leave_at = now + LEASE_S
         self._is_to_leave = False
         wait_s = 0.0  # the request that this was called for has arrived before the call
-        while True:
+        while epoch == self._epoch:
             if not self._requests:
                 self._receive(wait_s)
                 wait_s = LINGER_S
-                if not self._requests:
+                if not self._requests or epoch != self._epoch:
                     break
             self._answer(*self._requests.popleft())
             now = time.monotonic()
@@ -101,7 +115,7 @@ class DirectServer:
         for connection in list(self._connections.values()):
             with self._forgetting(connection):
                 self._flush(connection, now + FLUSH_S)
-                connection.send(LEAVES)
+                connection.send(LEAVES + NUMBER.pack(self._epoch))
         # Requests of clients that have gone, and cannot call again.
         gone = [header for connection, header in self._requests if connection.is_closed]
         self._requests = deque(entry for entry in self._requests if not entry[0].is_closed)

@@ -252,13 +252,14 @@ class RayEngine:
         spec = with_labels(spec, labels_here())
         host = ProcessHost(output_folder(spec.cluster), f"engine-{spec.engine_id}", spec.incarnation)
         line = ControllerClient(RayControllerChannel(controller))
-        self._engine = EngineActor(spec, line, host, RayStore(), replica_for(replica))
         self._spills = SpillCheck()
         self._large: dict[bytes, Any] = {}
         assert host.output_path is not None, "a process has files of output"
         self._direct: DirectServer | None = None
         with contextlib.suppress(OSError):  # clients call through Ray
             self._direct = DirectServer(socket_path(host.output_path), self._handle_direct)
+        fence = (lambda: None) if self._direct is None else self._direct.fence
+        self._engine = EngineActor(spec, line, host, RayStore(), replica_for(replica), fence)
         _skip_debugger()
         RayEngine.here = spec
 
@@ -290,10 +291,10 @@ class RayEngine:
         self._engine.replies.store(reply, header, result, sealed)
         return (header, [as_array(b) for b in sealed.buffers], list(sealed.refs)) if sealed.buffers else header
 
-    def serve(self) -> None:
+    def serve(self, epoch: int) -> None:
         """Run the requests that clients of this host have sent past Ray; see :class:`DirectServer`."""
         if self._direct is not None:
-            self._direct.serve()
+            self._direct.serve(epoch)
 
     def _handle_direct(self, header: bytes) -> bytes | None:
         """Run a request that has come past Ray; return its reply, or None if that is too large for the socket."""

@@ -98,17 +98,23 @@ class Desk:
         self.abandoned: list[Sequence[Call]] = []
         self._later: list[Callable[[], object]] = []
         self.modules: ClientModules | None = None
+        self.concludes: EngineLeft | None = None  # from a loss of which the transport tells
         self.post = RequestSender(
             cast(Transport, transport),
             "ann",
             settle=self._settle,
             later=self._later.append,
-            lost=lambda engine, gone: self.lost.append(gone.reason),
+            lost=self._note_loss,
             abandoned=self.abandoned.append,
             modules=lambda: self.modules,
         )
         for engine_id in (0, 1):
             self.post.add_engine(engine(engine_id))
+
+    def _note_loss(self, engine: EngineInfo, gone: EngineGone) -> None:
+        self.lost.append(gone.reason)
+        if self.concludes is not None:
+            self.post.engine_left(self.concludes)
 
     def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
         if not call.done:
@@ -376,6 +382,40 @@ def test_a_loss_that_is_heard_of_after_the_engine_is_back_is_one_all_the_same(de
     desk.transport.answer(0, EngineGone("it crashed"))
     desk.run_later()
     assert isinstance(before.error, EngineLost)
+
+
+def test_the_same_news_twice_leaves_what_was_sent_to_fail_by_itself(desk: Desk) -> None:
+    (call,) = desk.submit(0)
+    for _ in range(2):
+        assert desk.post.engine_left(left(returns=True)) == []
+    (lost,) = lost_with(desk, [call], EngineGone("it crashed", last_begun="ann:0"))
+    assert lost.began
+
+
+def test_what_waits_for_a_namespace_that_is_not_restored_after_all_tells_its_own_loss(desk: Desk) -> None:
+    calls = [desk.submit(0)[0] for _ in range(WINDOW + 1)]
+    desk.post.engine_left(left(returns=True, replays=True))
+    for call in calls[:2]:
+        desk.transport.answer(call.request_id.seq, EngineGone("it crashed", last_begun="ann:0"))
+    desk.run_later()
+    assert not any(call.done for call in calls)
+    (after,) = desk.submit(0)
+    assert desk.post.engine_left(left(returns=True)) == [calls[-1]]
+    desk.run_later()
+    assert [(call.request_id.seq, error.began) for call in calls if isinstance(error := call.error, EngineLost)] == [
+        (0, True),
+        (1, False),
+    ]
+    desk.post.add_engine(engine(0, incarnation=1))
+    assert desk.transport.sent[-1].seq == after.request_id.seq
+
+
+def test_a_loss_does_not_make_calls_wait_when_it_is_known_that_the_namespace_is_not_restored(desk: Desk) -> None:
+    (call,) = desk.submit(0)
+    desk.concludes = left(returns=True, replays=True)
+    desk.post.engine_left(left(returns=True))
+    (lost,) = lost_with(desk, [call], EngineGone("it crashed", last_begun="ann:0"))
+    assert lost.began
 
 
 def test_what_waits_for_the_return_can_be_withdrawn(desk: Desk) -> None:

@@ -39,7 +39,7 @@ class Actor:
         self._queue: SimpleQueue[Any] = SimpleQueue()
         output = str(folder / "engine-0.0")
         self.server = DirectServer(socket_path(output), self._run_direct)
-        self.serve = SimpleNamespace(remote=lambda: self._call("serve", self.server.serve))
+        self.serve = SimpleNamespace(remote=lambda epoch: self._call("serve", lambda: self.server.serve(epoch)))
         self.handle = SimpleNamespace(remote=lambda header: self._call("handle", lambda: self._run(header)))
         self.info = EngineInfo(0, 0, os.getpid(), socket.gethostname(), self, output)
         self._thread = threading.Thread(target=self._work)
@@ -206,6 +206,33 @@ def test_other_calls_have_their_turn_while_requests_keep_coming(
     actor.before = call
     assert answers(send(line, *range(10))) == replies_to(*range(10))
     assert all(order.index(f"after {seq}") < order.index(seq + 2) for seq in range(8))
+
+
+def test_what_comes_by_sockets_after_a_fence_runs_behind_the_calls_in_the_queue(
+    actor: Actor, lines: DirectLines, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "LINGER_S", TIMEOUT_S)
+    order: list[object] = []
+    lines_of_other = DirectLines(ClusterEnd())
+    lines_of_other.heard(actor.info)
+    other = lines_of_other.line_for(actor.info, BODY)
+    assert other is not None
+    later: list[DirectReply] = []
+
+    def fence(seq: int) -> None:
+        order.append(seq)
+        if seq == 0:
+            actor._call("serve", lambda: actor.server.serve(0))  # by a third client, which is ahead of the next call
+            actor._call("handle", lambda: order.append("in the queue"))
+            actor.server.fence()
+            later.extend(send(line, 1) + send(other, 2))
+
+    actor.before = fence
+    assert answers(send(line, 0)) == replies_to(0)
+    assert answers(later) == replies_to(1, 2)
+    assert order[:2] == [0, "in the queue"]
+    assert lines.take(send(line, 3), TIMEOUT_S) == replies_to(3)
+    lines_of_other.close()
 
 
 def test_an_engine_leaves_for_a_call_of_the_same_client(
