@@ -193,6 +193,8 @@ class DirectLine:
                 self._reader.watch(self)
 
     def _ask_to_serve(self) -> None:
+        if self._stopped.is_set():  # the call would make Ray start another cluster
+            return self.break_off()
         self._is_served = True
         self.engine.address.serve.remote(self._epoch).future().add_done_callback(self._take_end_of_service)
 
@@ -206,7 +208,7 @@ class DirectLine:
             return
         reply.is_on_line = False
         try:
-            if not self._stopped.is_set():  # otherwise the call would make Ray start another cluster
+            if not self._stopped.is_set():
                 again = self.engine.address.handle.remote(reply.header).future()
                 again.add_done_callback(lambda ended: reply.keep(ended.exception() or ended.result()))
         except Exception as error:
