@@ -146,7 +146,7 @@ class Controller:
         environment: variables set in every engine before it imports numerical libraries.
         startup: a cell that every engine runs first.
         store: the stored state of an earlier process, and the place for that of this one.
-        stop_grace_s: the time for engines to end in order; 0 kills them at once.
+        stop_grace_s: the time for engines to end gracefully; 0 kills them at once.
         sources: the store of sources of clients' modules; None if engines are threads of their client's process.
     """
 

@@ -114,9 +114,9 @@ def _copy_cluster(source: Path, target: Path) -> None:
     now = time.time()
     for folder in sorted(source.iterdir()):
         if match := _JOURNAL.fullmatch(folder.name):
-            # Named as the journal replica names its copies: the next engines run on other nodes, and ask the replica.
+            # Named as the journal replica names its copies: the next engines run on other nodes, and ask it for them.
             _copy_journal(folder, target / f"{match[1]}.kept")
-            # A copy that this job has continued from, and whose engine is not recovered yet, is as old as before.
+            # If this job has continued from a copy, and its engine is not recovered yet, the copy keeps its time.
             before = saved_at(os.fspath(folder))
             note_saved(os.fspath(target / f"{match[1]}.kept"), now if before is None else before)
 
@@ -157,7 +157,8 @@ _RAY_ENDED = 0
 _SHORTER = -1  # the engines have shortened their journals
 
 # At its limit a batch system signals every process of a job at once, Ray's among them: engines would be killed with
-# their files unwritten. The job ends them itself, this long before; that covers the grace period and one more copy.
+# their files unwritten. So the job itself ends them this many seconds earlier, time enough for the grace period and one
+# more copy of the state.
 END_EARLY_S = STOP_S + 7.0
 ASK_S = 5.0
 NOTIFY_S = 60.0  # between Grid Engine's warning and its SIGKILL, unless the queue says otherwise
@@ -170,7 +171,7 @@ class JobPlan:
     Attributes:
         name: the cluster's name.
         nodes: the number of nodes.
-        engines: the number of engines on each node; 0 for one for each core.
+        engines: the number of engines on each node; 0 for one per core.
         store_bytes: the size of each node's object store in bytes; None for Ray's default.
         options: the options of the engines; see ``EngineKeywords``.
         warning_s: seconds before the time limit at which the batch system sends its warning; 0 if unknown.
@@ -267,8 +268,8 @@ class _Job:
             if self._cluster_id is not None:
                 self._await_nodes(ray)
             client = self._cluster.start_cluster_sync().client
-            _listen(self._happened)  # again: Ray has a handler of its own
-            ray_runtime.leave_servers_unwatched()  # the head tells of its end
+            _listen(self._happened)  # again: Ray has installed its own handlers
+            ray_runtime.leave_servers_unwatched()  # the head's `ended` reports the end of Ray
             if self._cluster_id is not None:
                 directory = client.session.directory
                 self._asked = len({*directory.known, *directory.starting, *directory.away})
@@ -294,7 +295,7 @@ class _Job:
             try:
                 number = self._happened.get(timeout=None if end_at is None else max(0.0, end_at - time.monotonic()))
             except Empty:
-                print("the time limit is near: the engines are ended in order", flush=True)
+                print("the time limit is near: the engines are ended gracefully", flush=True)
                 self._copy_state()
                 return 0
             if number in _WARNINGS:
@@ -357,8 +358,8 @@ def seconds_left(number: int, warning_s: float, environment: Mapping[str, str]) 
     """Return the seconds until the limit of a job that has just been warned; None if the limit is not known.
 
     Slurm may warn a minute early, and users send the same signal to save their engines, so ``squeue`` is asked for the
-    end of the job. Grid Engine sends SIGUSR2 before it kills a job, for its limit or because a user deletes it, and
-    SIGUSR1 before it suspends one; its queue says how long before.
+    end of the job. Grid Engine sends SIGUSR2 before it kills a job, at its limit or because a user deletes it, and
+    SIGUSR1 before it suspends one. The configuration of the queue says how long before.
 
     Args:
         number: the signal.
@@ -375,12 +376,13 @@ def seconds_left(number: int, warning_s: float, environment: Mapping[str, str]) 
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=ASK_S, check=True).stdout.strip()
         return datetime.fromisoformat(answer).timestamp() - time.time()
     except (OSError, subprocess.SubprocessError, ValueError) as error:  # ValueError: no limit
-        print(f"the job's time limit is not known, so it does not end in order: {error}", file=sys.stderr, flush=True)
+        text = "the job's time limit is not known, so its engines are not ended gracefully"
+        print(f"{text}: {error}", file=sys.stderr, flush=True)
         return None
 
 
 def _notify_s(environment: Mapping[str, str]) -> float:
-    """Return the seconds between the warning and SIGKILL in the job's queue of Grid Engine, or the usual ones."""
+    """Return the seconds between the warning and SIGKILL in the job's queue of Grid Engine, or the default."""
     ask = ("qconf", "-sq", f"{environment.get('QUEUE')}@{environment.get('HOSTNAME')}")
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=ASK_S, check=True).stdout
@@ -394,7 +396,7 @@ def _notify_s(environment: Mapping[str, str]) -> float:
 
 
 class _Saving:
-    """Saves the engines before the job ends, so that the next job can continue; no method waits.
+    """Saves the engines before the job ends, so that the next job can continue; no method blocks.
 
     One thread calls :meth:`begin`, and another polls :meth:`look`.
 

@@ -85,7 +85,7 @@ class Scaling(ABC):
         """Let engines finish their requests, stop them, and return when their processes have ended.
 
         From this call on the engines are in no client's ``ids``, and get no more work. Their namespaces are lost, and
-        the results that they hold for clients which have left. Engines end in order: threads are joined, ``atexit``
+        the results that they hold for clients which have left. Engines end gracefully: threads are joined, ``atexit``
         handlers run, and files are closed. An engine that takes longer than the cluster's ``stop_grace`` is killed and
         named.
 
@@ -110,7 +110,7 @@ class Scaling(ABC):
     def restart_engines(self, engine_ids: Targets = "all", *, recover: bool = False) -> None:
         """Stop engines, busy or not, and start new processes under their ids.
 
-        Without ``recover`` the engines end in order, as with :meth:`stop_engines`, and the new ones have empty
+        Without ``recover`` the engines end gracefully, as with :meth:`stop_engines`, and the new ones have empty
         namespaces.
 
         Args:
@@ -377,7 +377,7 @@ class Cluster(Scaling):
     def stop_cluster_sync(self, *, grace: float | None = None, report: Callable[[str], object] | None = None) -> None:
         """Stop engines and controller, and Ray if this cluster started it; report errors that were never retrieved.
 
-        Engines end in order; Ctrl-C meanwhile kills them.
+        Engines end gracefully; Ctrl-C meanwhile kills them.
 
         Args:
             grace: seconds for an orderly end, in place of ``stop_grace``.

@@ -47,7 +47,7 @@ class EngineKernelApp(IPKernelApp):
     """The sockets and loops of a kernel, without a shell of its own."""
 
     def init_signal(self) -> None:
-        """Interrupt the engine's cell by SIGINT, and end in order by SIGTERM."""
+        """Let SIGINT interrupt the engine's cell, and SIGTERM end this process gracefully."""
         signal.signal(signal.SIGINT, lambda *_: self.kernel.interrupt())
         signal.signal(signal.SIGTERM, lambda *_: self.leave())
 

@@ -1,9 +1,9 @@
 """A node on another machine: ``python -m nsactors.cluster.node PLAN``, started by a batch system or over ssh.
 
 PLAN is the path of a file, which need not exist yet; ``-`` reads the plan from stdin, and the node ends when stdin is
-closed. ``--tidy`` instead of a plan removes files on this machine of killed nodes of this user.
+closed. ``--tidy`` in place of PLAN removes the files that killed nodes of this user have left on this machine.
 
-Over ssh, ``cluster.node_over_ssh`` runs first; a copy of this package that it has received is removed here.
+Over ssh, ``cluster.node_over_ssh`` runs first. If it has received a copy of this package, this module removes the copy.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _listen() -> SimpleQueue[str]:
     happened: SimpleQueue[str] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: happened.put("told"))
-    # Some batch systems warn all processes of a job, which would end this one; only the head acts on it. A handler,
-    # since engines would inherit that a signal is ignored.
+    # Some batch systems send their warning to all processes of a job. Only the head acts on it; by default it would
+    # end this process. The signal has a handler and is not ignored, because engines would inherit that.
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: None)
     return happened

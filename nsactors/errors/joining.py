@@ -15,7 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of clusters
 
 
 class ClusterNotFound(ConnectionLost):
-    """This user runs no cluster of this name, or several and none was named.
+    """This user runs no cluster of this name; or no name was given, and the user runs several.
 
     Args:
         name: the name; None for the user's only cluster.
@@ -34,10 +34,10 @@ class ClusterNotFound(ConnectionLost):
                 what = "no cluster of yours runs here" if name is None else f"no cluster {shown} of yours runs here"
                 named = f" --name {name}" if name is not None and _NAME.fullmatch(name) else ""
                 text = f"{what}: start one with `nsactors start{named}`"
-            case None, (only,):  # a cluster would have been taken
+            case None, (only,):  # a program: an only cluster would have been chosen
                 text = (
-                    f"no cluster of yours runs here, but the program {only!r}, which is meant only by its name: "
-                    f"give it, as in Client({only!r}), or by NSACTORS_CLUSTER"
+                    f"no cluster of yours runs here. To use the program {only!r}, give its name, "
+                    f"as in Client({only!r}), or by NSACTORS_CLUSTER"
                 )
             case None, (first, *_):
                 text = (

@@ -50,7 +50,7 @@ class RemoteError(NsactorsError):
         dict_of(self).update(_failure=failure, _original=None)
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        # Do not call super(): the hook found next is the user's, not written for the classes made below.
+        # Do not call super(): the next hook may be of a user's class, and does not expect the classes made below.
         pass
 
     @property
@@ -113,10 +113,10 @@ class RemoteError(NsactorsError):
         return text_of(text)
 
     def __bool__(self) -> bool:
-        # concurrent.futures and others test the truth of an exception: one whose len() is 0 would pass for none.
+        # concurrent.futures and others test the truth of an exception: one whose len() is 0 would be taken for None.
         return True
 
-    # The user's class may define its own, which could hide every attribute used here.
+    # The user's class may define its own __getattribute__, which could hide every attribute used here.
     __getattribute__ = BaseException.__getattribute__
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -126,7 +126,7 @@ class RemoteError(NsactorsError):
         return remote_error, (self.failure,), {"__notes__": dict_of(self).get("__notes__", [])}
 
     def __setstate__(self, state: dict[str, Any] | None, /) -> None:
-        # Do not call that of the original class, which may expect a state of its own.
+        # Do not call the __setstate__ of the original class, which may expect another state.
         dict_of(self).update(state or {})
 
     def _render_traceback_(self) -> list[str]:
@@ -137,7 +137,7 @@ class RemoteError(NsactorsError):
 
 
 def remote_error(failure: Failure, loads: Loads = pickle.loads) -> RemoteError:
-    """Return the exception to raise for ``failure``, as `Failure.to_exception`."""
+    """Return the exception to raise for ``failure``; see `Failure.to_exception`."""
     original, notes = _load(failure, loads)
     error = _typed(failure, original, loads)
     if error is None:
@@ -156,10 +156,10 @@ def _load(failure: Failure, loads: Loads) -> tuple[BaseException | None, tuple[s
         return None, ()
     try:
         original = loads(failure.pickled)
-    except KeyboardInterrupt:  # at the client: an interrupt inside the pickled exception arrives as data
+    except KeyboardInterrupt:  # of this client: one that was raised on the engine arrives as data
         raise
     except BaseException as error:  # the class may not exist here, or its module may fail to import
-        return None, (f"its class and attributes cannot be had here: {name_of(type(error))}: {text_of(error)}",)
+        return None, (f"its class and attributes are not available here: {name_of(type(error))}: {text_of(error)}",)
     return (original if isinstance(original, BaseException) else None), ()
 
 
@@ -175,7 +175,7 @@ def _typed(failure: Failure, original: BaseException | None, loads: Loads) -> Re
     if any(base is cls for base in bases_of(RemoteError)):
         return None
     try:
-        # mypy does not see that classes of exceptions are hashable.
+        # mypy does not see that exception classes are hashable.
         made = _remote_class(cls, failure.type_name, failure.type_module)  # type: ignore[arg-type]
         return restore_state(made, parts)
     except Exception:  # a metaclass may refuse subclasses with any exception
@@ -194,7 +194,7 @@ def _remote_class(cls: type[BaseException], name: str, module: str) -> type[Remo
 
 
 def _note(failure: Failure) -> str:
-    # Own frames only: Python prints causes and members, with their notes, by itself.
+    # The failure's own frames only: Python itself prints causes and members, with their notes.
     head = f"on engine {failure.engine_id}, in {failure.call}"
     lines = [f"{head}, at {failure.where}" if failure.where else head]
     if failure.frames:
@@ -264,7 +264,7 @@ class FailureGroup:
 
 
 def group_failures(errors: Iterable[Exception]) -> list[FailureGroup]:
-    """Group exceptions of one class, message and traceback, in order of first appearance.
+    """Group exceptions with the same class, message and traceback, in order of first appearance.
 
     The numbers of cells may differ between engines, so frames in cells are compared by function, line number and
     source, not by the name of the cell.
@@ -394,7 +394,7 @@ _SHELL = f"{os.sep}IPython{os.sep}"
 
 
 class _Drawing:
-    """Renders a KeyboardInterrupt for IPython: one line, then the frames of the user's code below the cell."""
+    """Renders a KeyboardInterrupt for IPython: one line, then the frames of the user's code that the cell called."""
 
     def __init__(self, error: KeyboardInterrupt) -> None:
         self._error = error
@@ -417,7 +417,7 @@ class _Drawing:
 def keyboard_interrupt(*notes: str) -> KeyboardInterrupt:
     """Return a KeyboardInterrupt with notes about the calls that were waited for.
 
-    Raise it outside the ``except`` block of another interrupt, or ``from None``: that one has many frames of Ray's.
+    Raise it outside the ``except`` block of another interrupt, or ``from None``: the other one has many frames of Ray.
 
     Args:
         notes: sentences about those calls.

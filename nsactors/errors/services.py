@@ -56,7 +56,7 @@ class MeetingFailed(ServiceError):
         for rank, other in others.items():
             ranks.setdefault(other, []).append(rank)
         told = "; ".join(f"{engine_ranges(of).replace('engine', 'rank')}: {other}" for other, of in ranks.items())
-        super().__init__(f"{what}: the ranks do not all call this now ({told})")
+        super().__init__(f"{what}: the ranks are at different operations ({told})")
         self.what = what
         self.others = dict(others)
 
@@ -76,7 +76,7 @@ class ServiceClosed(ServiceError):
 
 
 class ServiceOverloaded(ServiceError):
-    """A service refuses a call, since too many wait already.
+    """A service refuses a call, because too many are waiting already.
 
     Args:
         waiting: the largest number of calls that may wait.

@@ -32,7 +32,7 @@ REPR_CHARS = 200
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _SUSPENDS = ("YIELD_VALUE", "RESUME")  # before Python 3.13, and from then on
 _ASSIGNS = re.compile(r"\s*[^\W\d]\w*\s*([-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)")
-SKIPPED = ("nsactors.*", "IPython.*", "ray.*")  # modules, while stepping
+SKIPPED = ("nsactors.*", "IPython.*", "ray.*")  # modules that stepping passes over
 
 
 def place_of(frame: FrameType, lineno: int) -> str:
@@ -66,23 +66,23 @@ def shown_lines(filename: str, lineno: int, names: dict[str, Any]) -> str:
 class ClientDebugger(pdb.Pdb):
     """Python's debugger, with a client in place of a keyboard and a terminal.
 
-    Python's own and not IPython's: that one makes a shell for the process, and colours what it prints.
+    IPython's debugger is not used: it makes a shell for the process, and colours what it prints.
 
     Args:
         conversation: its input and output.
         title: the first line of the output.
     """
 
-    serves_client = True  # it is not skipped, unlike all other debuggers on an engine
+    serves_client = True  # so it is not skipped, as all other debuggers on an engine are
 
     def __init__(self, conversation: Conversation, title: str = "") -> None:
         readline: Any = sys.modules.get("readline")
         delimiters = None if readline is None else readline.get_completer_delims()
         super().__init__(stdin=conversation, stdout=conversation, nosigint=True, readrc=False)  # type: ignore[arg-type]
-        if delimiters is not None:  # changed by pdb for its own prompt, of which there is none in this process
+        if delimiters is not None:  # pdb has changed them for its own prompt, which this process does not have
             readline.set_completer_delims(delimiters)
         self.prompt = ""
-        self.breaks = {}  # not those of other debuggers in this process: Python keeps one list of all
+        self.breaks = {}  # without those of other debuggers: Python keeps one list for the process
         self._own_breaks: set[tuple[str, int]] = set()
         self.conversation = conversation
         self._title = title
@@ -91,7 +91,8 @@ class ClientDebugger(pdb.Pdb):
     def reset(self) -> None:
         """Forget frames and stops.
 
-        Not by bdb's own method, which looks at all of Python's source cache: on two threads at once, that raises.
+        bdb's own method is not used: it checks the whole of Python's source cache, and raises if two threads do so at
+        once.
         """
         self.botframe = None
         self._set_stopinfo(None, None)  # type: ignore[attr-defined]
@@ -112,7 +113,7 @@ class ClientDebugger(pdb.Pdb):
         self.breaks = {}
 
     def set_quit(self) -> None:
-        """Let the debugger end; other than by bdb's own method, tracers of the user's program go on."""
+        """Let the debugger end. Unlike bdb's own method, this lets tracers of the user's program go on."""
         self._set_stopinfo(self.botframe, None)  # type: ignore[attr-defined]
         self.quitting = True
 
@@ -149,13 +150,13 @@ class ClientDebugger(pdb.Pdb):
             line = "".join(lines_of(frame.f_code.co_filename, frame.f_globals)[lineno - 1 : lineno]).strip()
             self.message(f"{mark} {place_of(frame, lineno)}{f'  {line}' if line else ''}")
 
-    # Commands. Only this thread's output belongs to the conversation, and an engine's other threads go on printing:
-    # pdb itself would put its own stream in the place of the process's.
+    # Commands. Only this thread's output belongs to the conversation, while an engine's other threads print as before.
+    # pdb itself would redirect the output of the whole process.
 
     def onecmd(self, line: str) -> bool:
         """Carry out a command; no error of user code ends the debugger.
 
-        An assignment is none, also to a variable that is called like a command: ``r = 5``.
+        An assignment is not a command, even if the variable has the name of one: ``r = 5``.
         """
         if _ASSIGNS.match(line):
             line = f"!{line}"
@@ -173,7 +174,7 @@ class ClientDebugger(pdb.Pdb):
         return bool(super().emptyline())
 
     def default(self, line: str) -> None:
-        """Evaluate an expression, and show its value; or carry out a statement."""
+        """Evaluate an expression and show its value, or execute a statement."""
         text = line.removeprefix("!").strip()
         try:
             tree = ast.parse(text, "<debugger>")
@@ -188,7 +189,7 @@ class ClientDebugger(pdb.Pdb):
             self._tell(error)
 
     def _write_back(self) -> None:
-        """Assign changed local variables in the frame itself; before Python 3.13, they are a copy."""
+        """Write changed local variables back to the frame: before Python 3.13, ``curframe_locals`` is a copy."""
         if sys.version_info < (3, 13):
             ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(self.curframe), ctypes.c_int(0))
 
@@ -216,8 +217,8 @@ class ClientDebugger(pdb.Pdb):
         self.print_stack_entry(self.stack[self.curindex])
 
     def do_locals(self, arg: str) -> None:
-        """``locals``: show the local variables of the current frame, each in a line."""
-        if arg:  # the user's own name, or a call of Python's function
+        """``locals``: show the local variables of the current frame, one per line."""
+        if arg:  # a variable of the user's that is named so, or a call of Python's function
             self.default(f"locals{arg}" if arg[0] in "([" else f"locals {arg}")
             return
         short = Repr()
@@ -231,7 +232,7 @@ class ClientDebugger(pdb.Pdb):
             self.message("(no local variables)")
 
     def do__complete(self, arg: str) -> None:
-        """``_complete TEXT``: show the names and attributes that complete a text; the client's prompt asks so."""
+        """``_complete TEXT``: show the names and attributes that complete a text, for the client's prompt."""
         found = self._complete_expression(arg, arg, 0, len(arg))
         for name in sorted(found)[:NAMES_SHOWN]:
             self.message(name)
@@ -244,7 +245,7 @@ class ClientDebugger(pdb.Pdb):
     do_q = do_exit = do_EOF = do_quit
 
     def _refuse(self, arg: str) -> None:
-        """Not available: this command of pdb asks for a keyboard on the engine, or for a program of its own."""
+        """Not available: this command of pdb needs a keyboard on the engine, or a program that pdb started."""
         self.error("this command is not available on an engine")
 
     do_interact = do_debug = do_commands = do_run = do_restart = _refuse
@@ -264,7 +265,7 @@ class FrameViewer(ClientDebugger):
     """A debugger for frames that have ended."""
 
     def setup(self, f: FrameType | None, tb: TracebackType | None) -> None:
-        """Take frames over, and begin at the innermost one of the user's own."""
+        """Take frames over, and begin at the innermost frame of the user's code."""
         super().setup(f, tb)
         index = self.curindex
         while index > 0 and not is_user_code(self.stack[index][0].f_code):
@@ -280,7 +281,7 @@ class FrameViewer(ClientDebugger):
         self.lineno = None
 
     def _over(self, arg: str) -> None:
-        """Not available: the code has ended: its frames can be looked at, and nothing goes on."""
+        """Not available: the code has ended. Its frames can be looked at, but it cannot go on."""
         self.error("the code has ended, so it cannot go on: up, down, locals and expressions look at its frames")
 
     do_step = do_s = do_next = do_n = do_until = do_unt = do_return = do_r = do_jump = do_j = _over
@@ -294,9 +295,9 @@ class FrameViewer(ClientDebugger):
 
 
 class StopDebugger(ClientDebugger):
-    """A debugger for a request that stops at breakpoints; it works on the thread of the request.
+    """A debugger for a request that stops at breakpoints; it runs on the thread of the request.
 
-    A conversation lasts from a stop until the code goes on by itself. Frames of the machinery are never traced.
+    A conversation lasts from a stop until the code goes on by itself. Frames that call user code are never traced.
 
     Args:
         converse: begins a conversation at a place, with the client of the request.
@@ -323,7 +324,7 @@ class StopDebugger(ClientDebugger):
         return self._is_at_work
 
     def stop_at(self, frame: FrameType) -> None:
-        """Prompt the client at a frame, and trace it afterwards as the client says."""
+        """Prompt the client at a frame, and then trace as its command says."""
         self.reset()
         at: FrameType | None = frame
         while at is not None and not calls_user_code(at):
@@ -403,7 +404,7 @@ class StopDebugger(ClientDebugger):
     def dispatch_call(self, frame: FrameType, arg: Any) -> Any:
         """Decide whether to trace a function that is called."""
         if self._between is not None:
-            # IPython runs each statement of a cell as code of its own: go on in the next one of the same cell.
+            # IPython runs each statement of a cell as a separate code object: go on tracing in the next of this cell.
             filename, steps = self._between
             if frame.f_code.co_filename != filename or frame.f_code.co_name != "<module>":
                 return None
@@ -416,7 +417,7 @@ class StopDebugger(ClientDebugger):
         return super().dispatch_call(frame, arg)
 
     def dispatch_return(self, frame: FrameType, arg: Any) -> Any:
-        """End tracing with the outermost frame of the user's, except in a cell whose next statement follows."""
+        """End tracing when the user's outermost frame returns, unless the next statement of its cell follows."""
         if frame is not self.botframe:
             return super().dispatch_return(frame, arg)
         if _is_suspended(frame):
@@ -434,7 +435,7 @@ class StopDebugger(ClientDebugger):
     def do_continue(self, arg: str) -> bool:
         """``c(ont(inue))``: let the code go on until the next breakpoint."""
         if self.conversation.lost:
-            self.clear_own_breaks()  # no client is there for whom to stop
+            self.clear_own_breaks()  # there is no client to stop for
             print(f"[nsactors: the debugger was left: {self.conversation.lost}]", file=sys.stderr)
         self._set_stopinfo(self.botframe, None, -1)  # type: ignore[attr-defined]
         if not self.breaks:
@@ -454,7 +455,7 @@ class StopDebugger(ClientDebugger):
 
 
 def _is_suspended(frame: FrameType) -> bool:
-    """Return whether a coroutine or generator leaves its frame to go on later, for which tracing has no event."""
+    """Return whether a frame is of a coroutine or generator that is now suspended: tracing has no event for that."""
     code = frame.f_code
     return bool(code.co_flags & _SUSPENDABLE) and dis.opname[code.co_code[frame.f_lasti]] in _SUSPENDS
 

@@ -1,4 +1,4 @@
-"""Peeks: expressions that are evaluated beside a running request."""
+"""Peeks: expressions that are evaluated while a request runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nsactors.protocol.inspection import Peek, PeekResult, Variable
 from nsactors.protocol.serialize import ObjectStore, Payload, StoredObject, pack
 from nsactors.protocol.wire import copied_or_stored
 
-MOST = 4  # peeks at a time; each that hangs in C code occupies a thread for as long as that takes
+MOST = 4  # peeks at a time; one that hangs in C code occupies a thread until that code returns
 MOST_BYTES = 100_000_000  # of a value: packing a larger one would keep the engine's own code waiting
 PRINTED_CHARS = 10_000
 TEXT_CHARS = 2_000  # of a value as text
@@ -83,7 +83,7 @@ class Peeks:
 
     def _evaluate(self, peek: Peek) -> PeekResult:
         printed: list[str] = []
-        # A debugger or a question to the keyboard would wait for ever.
+        # A debugger, or a call of input(), would wait for ever.
         with closing(DebuggerBypass(threading.get_ident())), printing_to(printed):
             try:
                 result = PeekResult(self._value(peek))
@@ -100,18 +100,18 @@ class Peeks:
         return self._packed(value, peek.expression)
 
     def _packed(self, value: Any, expression: str) -> Payload | StoredObject:
-        # Measured before it is packed: pickling a list of many items holds the interpreter of the engine.
+        # Measured before it is packed: pickling a list of many items holds the interpreter lock of the engine.
         if (nbytes := size_of([value]).total) > MOST_BYTES:
             raise ValueError(
-                f"{expression} has {bytes_in_words(nbytes)}, too much for a peek, which is to disturb nothing: peek at "
-                "a part of it, or pull it when the engine is free"
+                f"{expression} has {bytes_in_words(nbytes)}, too much for a peek, which must not delay the engine: "
+                "peek at a part of it, or pull it when the engine is free"
             )
         payload: Payload = run_user_code(pack, value, what=expression, ref_types=self._store.ref_types)
         return copied_or_stored(payload, self._store.put)
 
 
 class _Evaluation:
-    """One peek: it ends once, by its value or at its limit."""
+    """One peek, which ends once: with its value, or at its time limit."""
 
     def __init__(self, peek: Peek, finish: Callable[[PeekResult], object]) -> None:
         self._peek = peek
@@ -142,7 +142,7 @@ class _Evaluation:
                 return
             self._is_over = True
             assert self._thread is not None
-            # Raised at the thread's next line of Python, if it has one: C code goes on.
+            # Raised when the thread next runs a line of Python; C code goes on.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(_GivenUp)
             )
@@ -150,7 +150,7 @@ class _Evaluation:
 
 
 def text_of_value(value: object) -> str:
-    """Return a text of a value for people, cut if it is long."""
+    """Return a value as text for people, cut if it is long."""
     from IPython.lib.pretty import pretty
 
     if type(value) in (str, bytes):
@@ -169,7 +169,7 @@ def variables_of(names: dict[str, Any]) -> tuple[Variable, ...]:
 
 
 def short_text(value: Any) -> str:
-    """Return a short text of a value of a class of Python's own; an empty one of others, whose code must not run."""
+    """Return a short text for a value of one of Python's own classes; empty for others, whose code must not run."""
     kind = type(value)
     if kind in (str, bytes, bytearray):
         text = repr(value[:SHORT_CHARS])

@@ -1,4 +1,4 @@
-"""``import ipyparallel`` that means ``nsactors.ipyparallel``.
+"""An alias: makes ``import ipyparallel`` mean ``nsactors.ipyparallel``.
 
 An import finder is put before Python's own. The modules are the same objects under both names, so a class has one
 identity under both.
@@ -25,7 +25,7 @@ ON_ENGINES = "import nsactors.ipyparallel as _ipp; _ipp.install(); del _ipp"
 
 
 class _AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds modules of ours by ipyparallel's names."""
+    """Finds modules of nsactors under ipyparallel's names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

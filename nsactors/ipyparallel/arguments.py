@@ -1,6 +1,7 @@
 """Checks of arguments, before anything is sent.
 
-ipyparallel accepts more than nsactors does: a number as a flag, a negative time limit. All else is refused by name.
+ipyparallel accepts more than nsactors does: a number as a flag, a negative time limit. Anything else is
+refused by an error that names the argument.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["check_choice", "check_flags", "check_function", "check_seconds", "ch
 
 
 def check_flags(call: str, **given: Any) -> None:
-    """Check that arguments are True, False, None, or numbers in their place.
+    """Check that arguments are True, False or None, or numbers in place of these.
 
     Raises:
         TypeError: if one is something else, such as text.
@@ -29,7 +30,7 @@ def check_seconds(call: str, name: str, value: Any) -> None:
     """Check that an argument is a time limit: a number of seconds, negative or None for no limit.
 
     Raises:
-        TypeError: if it is no number.
+        TypeError: if it is not a number.
         ValueError: if it is NaN.
     """
     if value is None:
@@ -44,7 +45,7 @@ def check_whole(call: str, name: str, value: Any, *, others: Collection[Any] = (
     """Check that an argument is a whole number from 0 on, or one of ``others``.
 
     Raises:
-        TypeError: if it is no whole number.
+        TypeError: if it is not a whole number.
         ValueError: if it is negative.
     """
     if any(value is other or (isinstance(value, str) and value == other) for other in others):

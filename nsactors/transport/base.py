@@ -508,7 +508,7 @@ class Backend(Protocol):
         An exception meanwhile, as by Ctrl-C, cuts the wait for engines short: they are killed.
 
         Args:
-            stop_grace_s: the time that engines may take to end in order; None: as they were started with.
+            stop_grace_s: the time that engines may take to end gracefully; None for the time they were started with.
 
         Returns:
             A notice for each engine that had to be killed.

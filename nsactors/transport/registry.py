@@ -1,7 +1,7 @@
 """Clusters in the background, by name.
 
-Each has a file in a folder that only its user can read. The file names the process that owns the cluster. Any process
-that finds the owner dead removes the file, and all that the cluster has left behind.
+Each cluster has a file, in a folder that only the cluster's user can read. The file names the process that owns the
+cluster. Any process that finds the owner dead removes the file, and all that the cluster has left behind.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from nsactors.system.processes import ProcessIdentity, end_leftovers
 from nsactors.transport.base import ConnectionInfo, Transport
 
 CLUSTER_VARIABLE = "NSACTORS_CLUSTER"
-"""The environment variable with the name of the cluster for commands and programs that give none."""
+"""The environment variable that names the cluster for commands and programs that do not name one."""
 
 LOOK_S = 0.2
 """The time between two looks for a cluster that is awaited."""
 
 TELL_AFTER_S = 1.0
-"""The time after which a client says that it waits for a cluster, and for which."""
+"""The time after which a waiting client says that it waits, and for which cluster."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @frozen
 class ProgramAddress:
-    """The address of an embedded program, for other processes of its user on its machine.
+    """The address of an embedded program, for other processes of the same user on the same machine.
 
     Attributes:
         socket: the path of its socket; empty while it starts.
@@ -80,9 +80,9 @@ class ClusterRecord:
         options: the default options of its engines; see ``EngineKeywords``.
         stop_with: the command that stops it if its owner is on another machine.
         stop_grace_s: the time that its engines have for an orderly end, if the user who stops it has set one.
-        mark: in the environment of each of its processes; see ``end_leftovers``.
+        mark: a text in the environment of each of its processes; see ``end_leftovers``.
         copied_from: the path of the file from which this record was copied; empty for the cluster's own record.
-        program: the address of a program that has made itself an engine by ``nsactors.embed()``; None of a cluster.
+        program: the address of a program that has made itself an engine by ``nsactors.embed()``; None for a cluster.
     """
 
     name: str
@@ -114,8 +114,8 @@ class Registry:
     """The clusters of one user.
 
     Args:
-        folder: the folder of their files, made for the first cluster; by default in the user's state folder, which the
-            machines of a cluster may share.
+        folder: the folder of their files, made with the first cluster. The default is in the user's state folder, which
+            the machines of a cluster may share.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
@@ -141,7 +141,7 @@ class Registry:
             ClusterNotFound: if there is no such cluster, or no name and several clusters.
         """
         records = self.records()
-        # A program of the user's is meant only by its name: a command without one would reach it by chance.
+        # An embedded program is found only by its name: a command that gives none would reach it by accident.
         chosen = [r for r in records if (r.program is None if name is None else r.name == name)]
         if len(chosen) != 1:
             raise ClusterNotFound(name, [record.name for record in records], named_by)
@@ -152,7 +152,7 @@ class Registry:
 
         Args:
             name: None for a free one: ``cluster-1``, ``cluster-2`` and so on.
-            stem: the free names are this one, this one with ``-2`` and so on.
+            stem: without a name, the first free one is taken of this one, this one with ``-2``, and so on.
             fields: fields of the record.
 
         Raises:
@@ -179,7 +179,8 @@ class Registry:
         """List a cluster whose own record is in a home folder that this machine does not see.
 
         Args:
-            copy: the file of a copy of its record, named as the cluster. The cluster is listed as long as it is there.
+            copy: the file with a copy of its record, named after the cluster. The cluster is listed as long as this
+                file exists.
 
         Returns:
             None if there is no such file.
@@ -203,7 +204,7 @@ class Registry:
             self._write(record)
 
     def remove(self, record: ClusterRecord, *, keeps_log: bool = False) -> None:
-        """Remove a cluster; a later one of its name stays."""
+        """Remove a cluster, unless a later one has its name by now."""
         if not self.folder.is_dir():
             return
         with self._alone():
@@ -259,7 +260,7 @@ def _is_same(file: int, path: Path) -> bool:
 
 
 def _read(path: Path) -> ClusterRecord | None:
-    """Return a record; None if its file has just been removed, or is not of this user or version."""
+    """Return a record; None if its file has just been removed, or is from another user or version."""
     try:
         record = from_fields(ClusterRecord, json.loads(read_private(path)))
     except (OSError, AccessRefused, ValueError, RecursionError):
@@ -302,14 +303,14 @@ def await_connection(
     tell: Callable[[str], object] | None = None,
     tell_after_s: float = TELL_AFTER_S,
 ) -> ConnectionInfo | ClusterRecord:
-    """Return the connection info of a cluster, or the record of a program, which may be named before it is there.
+    """Return the connection info of a cluster, or the record of a program; wait for one that does not exist yet.
 
     Args:
-        cluster: as for :func:`connection_of`; and so is ``usual``, and so are the errors.
+        cluster: as for :func:`connection_of`, which also says what errors this raises.
         usual: the name or path in the user's environment.
-        timeout_s: the time to wait for a cluster, or a file, that is not there, or a cluster that is still starting.
+        timeout_s: the time to wait for a cluster or a file that does not exist, or for a cluster that still starts.
         tell: prints a sentence about the wait; the default writes to stderr.
-        tell_after_s: the time of the wait after which it is called, once.
+        tell_after_s: the time after which ``tell`` is called, once.
     """
     began, pause = time.monotonic(), threading.Event()
     deadline, has_told = began + timeout_s, False
@@ -318,7 +319,8 @@ def await_connection(
             return connection_of(cluster, usual)
         except (ClusterNotFound, ClusterNotReady, ClusterUnreachable) as error:
             is_ambiguous = isinstance(error, ClusterNotFound) and error.name is None and error.known
-            # Another file than that of a cluster does not become one. Not os.path.exists(): it may be there by now.
+            # A file that is no connection file will not become one. Not os.path.exists(): a file that was missing may
+            # exist by now.
             is_other_file = isinstance(error, ClusterUnreachable) and not isinstance(
                 error.__context__, FileNotFoundError
             )

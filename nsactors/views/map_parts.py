@@ -39,11 +39,11 @@ from nsactors.session.session import Session
 if TYPE_CHECKING:
     from nsactors.protocol.map_functions import Seed
 
-# An engine's share of a map is cut in these proportions: one piece is on its way while the next is computed, and the
-# last is smaller, for it is unpacked when no computation is left to hide that. Each costs 2 ms.
+# An engine's share of a map is cut in these proportions: the results of one piece travel while the next is computed.
+# The last is smaller, because no engine computes any more while its results are unpacked. Each piece costs 2 ms.
 PIECES = (2, 1)
 RULES: Mapping[str, Callable[[int], Distribution]] = {"b": Block, "r": RoundRobin}
-"""The rules for the words of ``dist=``, made for an axis: contiguous parts, or items dealt out in turn."""
+"""The rule for each word of ``dist=``, called with an axis: contiguous parts, or items dealt out in turn."""
 
 DISTS = tuple(RULES)
 
@@ -67,7 +67,7 @@ class MapPart:
 
         Args:
             parts: at least one.
-            items: ``MapItems`` as they travel.
+            items: the ``MapItems``, in the form in which they are sent.
             engine_id: the engine that runs this.
         """
         which = MapItems.from_value(items)
@@ -85,7 +85,7 @@ class MapPart:
             def spared(*of_one: Any) -> Any:
                 try:
                     return self.function(*of_one)
-                except KeyboardInterrupt:  # an interrupt is of all items
+                except KeyboardInterrupt:  # an interrupt ends the whole part
                     raise
                 except BaseException as error:
                     failed.append(_Failed(describe(error)))
@@ -116,7 +116,7 @@ class MapPart:
 
 @frozen
 class _Failed:
-    """Stands in place of the result of an item."""
+    """Stands in place of the result of an item that failed."""
 
     failure: Failure
 
@@ -177,13 +177,13 @@ def _cuts(length: int) -> list[slice]:
 def columns_of(sequences: Sequence[Iterable[Any]], kept: Callable[[Any], Kind | None] | None = None) -> list[Any]:
     """Return columns of one length, with the rows of ``zip(*sequences)``.
 
-    Sequences that can be cut by position stay as they are. Of the others, lists are made of as many items as are
-    needed: no more are taken from an iterator.
+    Sequences that can be cut by position stay as they are. The others become lists of as many items as are needed; no
+    more are taken from an iterator.
 
     Args:
         sequences: at least one; the shortest decides.
-        kept: gives the kind of a sequence that may stay as it is; None: any that gives its items when it is iterated
-            over, which a data frame does not.
+        kept: returns the kind of a sequence that may stay as it is, and None for any other. By default, every sequence
+            may stay that gives its items when it is iterated over, which a data frame does not.
 
     Raises:
         WrongValue: if none of them ends.
@@ -195,7 +195,7 @@ def columns_of(sequences: Sequence[Iterable[Any]], kept: Callable[[Any], Kind | 
     limit = min((size for size in sizes if size is not None), default=None)
     loose = [seq for seq, kind in zip(sequences, kinds, strict=True) if kind is None]
     if limit is None and all(map(_is_endless, loose)):
-        takes = "iterables of which one ends (imap() takes items only as results are taken)"
+        takes = "iterables of which at least one ends (imap() takes items only as results are taken)"
         raise WrongValue("map", "sequences", sequences[0], takes)
     pulled = _pulled(loose, limit)
     length = len(pulled[0]) if pulled else limit
@@ -207,7 +207,7 @@ def columns_of(sequences: Sequence[Iterable[Any]], kept: Callable[[Any], Kind | 
 
 
 def rows_of(sequences: Sequence[Any]) -> list[Any]:
-    """Return sequences, cut to the shortest, for parts of their types: tables have rows here."""
+    """Return sequences, cut to the shortest, whose parts keep their types; the items of tables are rows."""
     return columns_of(sequences, kind_of)
 
 
@@ -250,7 +250,7 @@ class SendPart(Protocol):
     def __call__(
         self, ids: list[int], operation: Operation, payload: Payload, *, items: MapItems | None, copies: bool
     ) -> list[Call]:
-        """Return its call."""
+        """Return the calls, one for each of ``ids``."""
         ...
 
 
@@ -275,7 +275,7 @@ def map_in_parts(
         session: the connection to the cluster.
         send: submits a part.
         engine_ids: the engines, in the order of their parts.
-        function: called with one part of each column; a :class:`MapPart` is told the items and the engine too.
+        function: called with one part of each column; a :class:`MapPart` also gets the items' numbers and the engine.
         columns: at least one.
         label: the name of the map for people.
         dist: says which items each engine gets.
@@ -283,7 +283,8 @@ def map_in_parts(
         ordered: whether iterating over the result gives the items in order.
         return_exceptions: put exceptions in place of the results that they prevented.
         copies: give function and caller arrays that they can write to.
-        seed: gives the same random numbers again, if the map has any; the first column are the numbers of the items.
+        seed: the seed of the map's random numbers; None without any. With a seed, the first column has the numbers of
+            the items.
     """
     partitioner = distribution_for("map", dist)
     if isinstance(partitioner, Custom):
@@ -327,7 +328,7 @@ def pack_part(
     *,
     seeded: bool,
 ) -> Payload:
-    """Pack a call of a map's function with an engine's parts; the first one are numbers of items if it is ``seeded``.
+    """Pack a call of a map's function with an engine's parts; if ``seeded``, the first part has the numbers of items.
 
     Raises:
         SerializationError: naming the function or the item that cannot be pickled.
@@ -358,7 +359,7 @@ class CallChunk:
     length: int
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """Yield the result of each item, as far as there are any; then raise the error that prevented the next."""
+        """Yield the results that there are, then raise the error that prevented the next one, if any."""
         value, error = self.call.value, self.call.error
         if error is not None and return_exceptions:
             value, error = [error] * self.length, None
@@ -376,13 +377,13 @@ class CallChunk:
 
 
 class MappedFunction(NamedTuple):
-    """The function of a map, and its arguments beside the items.
+    """The function of a map, and its arguments besides the items.
 
     Attributes:
         given: the function, as it was given.
         name: its name for people.
         keywords: its arguments by name.
-        seeds: of its items, if they have any.
+        seeds: the seeds of its items, if they have any.
     """
 
     given: Any
@@ -392,7 +393,7 @@ class MappedFunction(NamedTuple):
 
     @property
     def travelling(self) -> Any:
-        """The function that is sent: called with an item of each of the columns."""
+        """The function that is sent, to be called with an item of each column."""
         function = WithKeywords(self.given, self.keywords) if self.keywords else self.given
         return function if self.seeds is None else SeededCall(function, self.seeds)
 
@@ -402,7 +403,10 @@ class MappedFunction(NamedTuple):
         return None if self.seeds is None else self.seeds.as_sequence()
 
     def columns(self, columns: Sequence[Any]) -> Sequence[Any]:
-        """Return columns of one length, with the numbers of the items in front if seeds are made of them."""
+        """Return columns of one length.
+
+        If items have seeds, the first column has their numbers, from which the seeds are made.
+        """
         return columns if self.seeds is None else [range(length_of(columns[0])), *columns]
 
     def iterables(self, iterables: tuple[Iterable[Any], ...]) -> tuple[Iterable[Any], ...]:
@@ -419,7 +423,7 @@ def mapped(
     seed: Seed | None,
     session: Session,
 ) -> MappedFunction:
-    """Return the function of a map with its arguments beside the items.
+    """Return the function of a map with its arguments besides the items.
 
     Args:
         call: the method of a view that is called; its parameters that are given by name are the options.

@@ -129,7 +129,7 @@ def test_a_job_loses_a_host_is_deleted_and_goes_on_as_another_job_until_its_limi
     wait_gone(engine, "n1")
     log = engine.read("jobs/lab/job.log")
     assert "are saved in" in log
-    assert "ended in order" in log
+    assert "ended gracefully" in log
     engine.start_host("n2")
     engine.run("qdel", "-f", first, check=False)  # which waited for word from the host that was lost
     engine.wait_for(lambda: not engine.run("qstat"))
@@ -139,7 +139,7 @@ def test_a_job_loses_a_host_is_deleted_and_goes_on_as_another_job_until_its_limi
     assert shown == f"[0, 1, 2, 3] n1 n2 {VALUES}", engine.read("jobs/lab/job.log")
     assert "time limit of the job: in " in engine.run(*NSACTORS, "status", "lab")
     wait_gone(engine, *NAMES)  # by itself, between the warning and the end
-    assert engine.read("jobs/lab/job.log").count("ended in order") == 2
+    assert engine.read("jobs/lab/job.log").count("ended gracefully") == 2
     files = [Path(path) for path in paths.split()]
     assert [file.read_text() for file in files] == ["unwritten"] * 4
     for file in files:

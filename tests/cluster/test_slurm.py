@@ -146,7 +146,7 @@ def test_a_job_on_nodes_without_nsactors_survives_the_loss_of_a_node_and_goes_on
     slurm.run("scontrol", "update", f"JobId={second}", "EndTime=now+20seconds")
     slurm.run("scancel", "--batch", "--signal=USR1", second)
     wait_gone(slurm)
-    assert "ended in order" in slurm.read("jobs/lab/job.log")
+    assert "ended gracefully" in slurm.read("jobs/lab/job.log")
     assert slurm.run("cat", *paths.split()) == "unwritten" * 4
 
 

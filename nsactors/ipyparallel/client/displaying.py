@@ -23,7 +23,7 @@ def display_outputs(
         replies: the value of each request.
         groupby: ``"type"``, ``"engine"`` or ``"order"``.
         single: show no engine numbers.
-        result_only: show the values of cells alone.
+        result_only: show only the values of cells.
 
     Raises:
         ValueError: for another ``groupby``.
@@ -50,7 +50,7 @@ def display_outputs(
 
 
 def _rounds(metadata: Sequence[Metadata], groupby: str) -> Iterator[tuple[Metadata, list[Any]]]:
-    """Yield displays in the order of showing: engine by engine, or all engines' first displays, then the second, ..."""
+    """Yield displays in the order in which to show them: engine by engine, or the first of each, then the second."""
     if groupby == "type":
         yield from ((known, known["outputs"]) for known in metadata)
         return

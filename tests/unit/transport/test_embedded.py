@@ -151,7 +151,7 @@ def test_the_name_is_that_of_the_script_and_its_process(embed: EmbedNames, monke
 
 def test_a_program_is_found_by_its_name_alone(embed: EmbedNames) -> None:
     embed({"x": 5})
-    with pytest.raises(ClusterNotFound, match="no cluster of yours runs here, but the program 'sim'"):
+    with pytest.raises(ClusterNotFound, match=r"no cluster of yours runs here\. To use the program 'sim'"):
         Client()
     listed = CliRunner().invoke(main, ["list"]).output
     assert "sim" in listed

@@ -73,7 +73,7 @@ ITERABLES: dict[str, Callable[[int], Any]] = {
 @pytest.mark.parametrize("kept", [None, kind_in_tasks])
 def test_columns_have_the_rows_of_zip(kinds: tuple[str, str], kept: Any) -> None:
     if set(kinds) <= {"endless", "repeated"}:
-        with pytest.raises(ValueError, match="of which one ends"):
+        with pytest.raises(ValueError, match="of which at least one ends"):
             columns_of([ITERABLES[kind](3) for kind in kinds], kept)
         return
     for sizes in ((3, 5), (5, 3), (0, 2), (4, 4)):

@@ -1,8 +1,8 @@
 """Run one of Ray's own scripts, ``python run_script.py SCRIPT ARGUMENT...``, and import seldom-used libraries late.
 
 ``import ray`` imports ``jsonschema`` and ``requests``, for runtime environments and TPUs. Where JupyterLab is
-installed, ``jsonschema`` compiles a grammar for internationalised URLs at its import: 0.85 of the 1.15 s of ``import
-ray``, in the driver and again in each worker.
+installed, ``jsonschema`` compiles a grammar for internationalised URLs at its import. That takes 0.85 of the 1.15 s of
+``import ray``, in the driver and again in each worker.
 
 This file is run by path: it imports nothing of the package.
 """
@@ -23,7 +23,7 @@ SELDOM_USED = ("jsonschema", "requests")
 
 @contextlib.contextmanager
 def imported_on_use(*names: str) -> Iterator[None]:
-    """Within the block, import these modules when they are first used, not when they are imported.
+    """Put off imports of these modules within the block until an attribute of theirs is first used.
 
     Modules that have been imported before stay as they are, and later imports are not affected.
     """
@@ -82,9 +82,9 @@ class _Log:
 def spare_workers_a_full_disk() -> None:
     """Keep a full disk from raising errors where a worker of Ray writes to its stdout and stderr.
 
-    Ray writes an actor's name there just before it calls the constructor, and does not count an error there as the
-    constructor's: on a full disk the actor is alive without an instance, and no call to it ever ends. An engine that
-    died meanwhile would not restart, even when the disk has room again.
+    Ray writes an actor's name there just before it calls the constructor, and does not treat an error of that write as
+    one of the constructor. On a full disk the actor would be alive without an instance, and no call to it would end. An
+    engine that had died would not restart, even after the disk has room again.
     """
     try:
         utils: Any = importlib.import_module("ray._private.utils")

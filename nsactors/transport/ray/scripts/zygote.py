@@ -1,16 +1,17 @@
 """Fork workers of Ray from a process that has imported Ray, nsactors and IPython: ``python zygote.py OWNER LISTENER``.
 
-The process listens at a UNIX socket that its owner has made, number LISTENER, in a private folder, and ends with its
-owner. It has one thread: only such a process can be forked safely. :mod:`worker_stub` asks it for workers.
+The process listens at a UNIX socket in a private folder. Its owner, the process OWNER, has made the socket, and passes
+it as the file descriptor LISTENER; the zygote ends with its owner. It has one thread: only such a process can be forked
+safely. :mod:`worker_stub` asks it for workers.
 
-Ray reads the id of the raylet once, when its library is loaded, and a worker ends when there is no such process any
-more. So Ray is imported when the owner has written this id to stdin, and the other modules before.
+Ray reads the process id of the raylet once, when its library is loaded, and a worker ends when that process has ended.
+So the zygote imports Ray only after its owner has written this id to stdin, and the other modules before that.
 
-A forked worker must be like one that was executed. So it takes over what a process inherits from the one that executes
-it: environment, descriptors, working folder, signals, group, priority, limits. Where that would not be enough, because
-modules read the environment when they are imported, the zygote refuses, and the stub becomes the worker.
+A forked worker must be like one that was started by ``exec``. So it takes over what a process keeps through ``exec``:
+environment, file descriptors, working folder, signals, process group, priority, limits. Where that would not be enough,
+because modules read the environment when they are imported, the zygote refuses, and the stub becomes the worker.
 
-NumPy is not imported here: engines set its variables first.
+NumPy is not imported here: an engine must set NumPy's environment variables first.
 
 This file is run by path.
 """
@@ -31,9 +32,9 @@ import sys
 from typing import Any
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
-_SCRIPT_FOLDER = sys.path[0]  # where an interpreter has the folder of its script
+_SCRIPT_FOLDER = sys.path[0]  # where an interpreter puts the folder of its script
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(_FOLDER))))
-REQUEST_S = 5.0  # for a stub that has got its offer
+REQUEST_S = 5.0  # limit for the answer of a stub to the offer
 
 OF_NSACTORS = "nsactors.transport.ray.transport", "nsactors.namespace.ipython_shell", "asyncio.staggered"
 OF_RAY = (
@@ -46,7 +47,8 @@ OF_RAY = (
     "ray._private.runtime_env.setup_hook",
     "ray.util.scheduling_strategies",
 )
-# Ray reads these when it is loaded. A worker of no job is given one by the raylet, as those are that start beforehand.
+# Ray reads these when it is loaded. A worker that starts without a job is given one later by the raylet, as are the
+# workers that the raylet starts in advance.
 JOB, NO_JOB, RAYLET = "RAY_JOB_ID", "ffffffff", "RAY_RAYLET_PID"
 # Set by Ray since the start of this process; workers do not read them before the fork.
 SET_BY_RAY = {
@@ -61,11 +63,11 @@ _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith(
 
 
 class Refused(Exception):
-    """A worker cannot be forked: the reason."""
+    """A worker cannot be forked, for the reason given."""
 
 
 class Stub:
-    """The process that a worker replaces: all of its attributes that a worker inherits.
+    """The process that a worker replaces, and the attributes that the worker inherits from it.
 
     Args:
         pid: its process id. The process waits meanwhile.
@@ -82,11 +84,11 @@ class Stub:
         self.command = [words[0], *words[5:]]
 
     def become(self, descriptors: list[int], set_by_imports: dict[bytes, bytes]) -> None:
-        """Make this process, forked for it, what the stub would have become.
+        """Turn this process, which was forked for the stub, into what the stub would have become.
 
         Args:
             descriptors: its stdin, stdout and stderr.
-            set_by_imports: the variables that modules set when they are imported.
+            set_by_imports: the environment variables that modules set when they are imported.
         """
         pid = self.pid
         ignored = self._signals("SigIgn")
@@ -114,7 +116,7 @@ class Stub:
             os.dup2(descriptor, standard)
             os.close(descriptor)
         sys.orig_argv[:] = self.command
-        sys.argv[:] = self.command[2:]  # run_script, which runs the others, is not needed
+        sys.argv[:] = self.command[2:]  # without run_script: this process runs Ray's script itself
         sys.path[sys.path.index(_SCRIPT_FOLDER)] = os.path.dirname(sys.argv[0])
 
     def _signals(self, field: str) -> set[int]:
@@ -126,7 +128,7 @@ class Zygote:
     """Accept stubs, one after the other.
 
     Args:
-        listener: where they connect.
+        listener: the socket to which they connect.
         owner: a descriptor that is readable when the owner has ended.
         raylet: the process id of the raylet that starts the stubs.
     """
@@ -136,12 +138,12 @@ class Zygote:
         self._owner = owner
         started_with = environment_of("self")
         self._environment = {**started_with, os.fsencode(RAYLET): os.fsencode(raylet)}
-        # Among them the job, which decides the names of log files in Python as well as in Ray's library.
+        # These include the id of the job, by which log files are named, in Python as well as in Ray's library.
         self._set_since = {name: value for name, value in os.environb.items() if started_with.get(name) != value}
 
     def serve(self) -> Stub | None:
         """Fork workers until the owner ends; return None then, and in each worker the stub that it replaces."""
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets workers that have ended
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps workers that have ended
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         poll.register(self._owner, select.POLLIN)
@@ -198,9 +200,9 @@ class Zygote:
         if changed := {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)} - SET_BY_RAY:
             raise Refused(f"its environment differs in {b', '.join(sorted(changed)).decode(errors='replace')}")
         if os.getsid(pid) != os.getsid(0):
-            raise Refused("its session is another one")
+            raise Refused("it is in another session")
         if _cgroup(pid) != _cgroup("self"):
-            raise Refused("its control group is another one")
+            raise Refused("it is in another control group")
         return stub
 
 
@@ -216,17 +218,17 @@ def _cgroup(process: int | str) -> str:
 
 
 def main(owner: int, listener: int) -> Stub | None:
-    """Serve as the zygote; see the module. Returns as :meth:`Zygote.serve`.
+    """Serve as the zygote; see the module. Return what :meth:`Zygote.serve` returns.
 
     Args:
-        owner: the process that has started this one.
-        listener: a socket.
+        owner: the id of the process that has started this one.
+        listener: the descriptor of the socket to which stubs connect.
     """
     ended = os.pidfd_open(owner)
     if os.getppid() != owner:  # it ended before it could be watched
         return None
     sys.path.insert(0, _PACKAGES)
-    importlib.import_module("nsactors")  # this copy of it, wherever a worker would find it
+    importlib.import_module("nsactors")  # this copy, whichever one a worker would find
     sys.path.remove(_PACKAGES)
     from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use, spare_workers_a_full_disk
 
@@ -246,7 +248,7 @@ def main(owner: int, listener: int) -> Stub | None:
     if "numpy" in sys.modules:
         return None
     gc.collect()
-    gc.freeze()  # collections in workers would write to pages that all share
+    gc.freeze()  # garbage collection in workers would write to pages that all of them share
     return Zygote(socket.socket(fileno=listener), ended, raylet).serve()
 
 
