@@ -522,8 +522,8 @@ class ParallelMagics:
             result = self._submit(self.activated or client.direct_view("all"), code, options)
             show_in_background(client, result, options, screen)
 
-        def give_up(error: Exception) -> None:
-            screen.notice(f"The cluster could not be started: {error}")
+        def give_up(reason: str) -> None:
+            screen.notice(reason)
             screen.close()
 
         on_demand.when_ready(run, give_up)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Self
 
 from nsactors.client import Client
 from nsactors.cluster.cluster import Cluster
+from nsactors.errors.reporting import report_errors
 from nsactors.results.display.line import ProgressLine, draw_until
 from nsactors.results.display.notebook import CellArea
 from nsactors.results.display.screen import Progress
@@ -24,7 +25,7 @@ class ClusterOnDemand:
     def __init__(self, make: Callable[[], Cluster] = Cluster) -> None:
         self.cluster = make()
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Callable[[Client], object], Callable[[Exception], object]]] = []
+        self._waiting: list[tuple[Callable[[Client], object], Callable[[str], object]]] = []
         self._client: Future[Client] = Future()
         threading.Thread(target=self._start, name="nsactors-start-cluster", daemon=True).start()
 
@@ -33,18 +34,22 @@ class ClusterOnDemand:
         """True once the start is over: queued work has been sent, or the cluster could not be started."""
         return self._client.done()
 
-    def when_ready(self, work: Callable[[Client], object], otherwise: Callable[[Exception], object]) -> None:
+    def when_ready(self, work: Callable[[Client], object], otherwise: Callable[[str], object]) -> None:
         """Call ``work(client)`` when the engines are ready, in the order of the calls of this method.
 
         Args:
             work: sends requests with the client; it must not wait.
-            otherwise: called with the error if the cluster cannot be started.
+            otherwise: called with the reason, in words, if the cluster cannot be started or ``work`` raises an error.
         """
         with self._lock:
             if not self.ready:
                 self._waiting.append((work, otherwise))
                 return
-        work(self._client.result())
+        error = self._client.exception()
+        if error is None:
+            _attempt(work, self._client.result(), otherwise)
+        else:
+            otherwise(_not_started(error))
 
     def progress(self) -> Progress:
         """Return the progress of the start."""
@@ -84,14 +89,27 @@ class ClusterOnDemand:
             with self._lock:
                 self._client.set_exception(error)
             for _, otherwise in self._waiting:
-                otherwise(error)
+                with report_errors():
+                    otherwise(_not_started(error))
             return
         with self._lock:
-            for work, _ in self._waiting:
-                work(client)
+            for work, otherwise in self._waiting:
+                with report_errors():  # nothing may end this thread: see below
+                    _attempt(work, client, otherwise)
             self._client.set_result(client)
         # The kernel kills Ray's processes when the thread that started them ends (PR_SET_PDEATHSIG), not the process.
         threading.Event().wait()
+
+
+def _attempt(work: Callable[[Client], object], client: Client, otherwise: Callable[[str], object]) -> None:
+    try:
+        work(client)
+    except Exception as error:
+        otherwise(f"{type(error).__name__}: {error}")
+
+
+def _not_started(error: BaseException) -> str:
+    return f"The cluster could not be started: {error}"
 
 
 class AreaLine:
@@ -120,11 +138,12 @@ class ToolbarLine:
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._before = session.bottom_toolbar
+        present = session.bottom_toolbar
+        self._before = present.before if isinstance(present, _ProgressText) else present
 
     def draw(self, progress: Progress) -> None:
         """Show the progress."""
-        self._set(f" {progress.label}: {progress.amount}, {progress.times}")
+        self._set(_ProgressText(f" {progress.label}: {progress.amount}, {progress.times}", self._before))
 
     def leave(self) -> None:
         """Restore the previous toolbar."""
@@ -137,3 +156,15 @@ class ToolbarLine:
     def _set(self, toolbar: Any) -> None:
         self._session.bottom_toolbar = toolbar
         self._session.app.invalidate()  # may be called from any thread, and does nothing while no prompt is shown
+
+
+class _ProgressText(str):
+    """The text of a line in the toolbar; a second line that finds it there restores what was there before both."""
+
+    __slots__ = ("before",)
+    before: Any
+
+    def __new__(cls, text: str, before: Any) -> Self:
+        made = super().__new__(cls, text)
+        made.before = before
+        return made

@@ -119,7 +119,9 @@ class CellArea:
         self._change(bool(shown))
 
     def status(self, lines: Mapping[int, str], progress: Progress | None) -> None:
-        """Show unfinished lines and progress below the output."""
+        """Show unfinished lines and progress below the output, unless the area is closed."""
+        if self.closed:  # the thread that draws the progress of a start may be a moment late
+            return
         text = _status_text(lines, progress)
         changed, self._status = text != self._status, text
         self._change(changed)

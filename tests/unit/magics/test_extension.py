@@ -57,8 +57,79 @@ def test_the_place_of_a_cells_output_says_how_far_it_is() -> None:
     assert published == ["waiting for engines", "starting 2 engines: waiting for Ray, 1.2 s"]
 
 
+def test_of_two_lines_in_the_toolbar_neither_stays() -> None:
+    session = PromptSession()
+    first = ToolbarLine(session)
+    first.draw(RAY)
+    second = ToolbarLine(session)
+    first.remove()
+    second.draw(RAY)
+    second.remove()
+    assert session.bottom_toolbar == "mine"
+
+
+def test_a_late_line_does_not_appear_below_output_that_is_complete() -> None:
+    published: list[str] = []
+    publisher = SimpleNamespace(publish=lambda data, *_, **__: published.append(data["text/plain"]))
+    area = CellArea(publisher, "waiting for engines", clock=iter(range(100)).__next__)
+    area.notice("NoSuchEngine: there is no engine 7")
+    area.close()
+    AreaLine(area).draw(RAY)
+    area.publish()
+    assert published[-1] == "NoSuchEngine: there is no engine 7"
+
+
+@pytest.mark.timeout(60)
+def test_queued_work_that_fails_is_told_where_it_belongs_and_the_rest_goes_on() -> None:
+    HeldUp.may_start.clear()
+    on_demand = ClusterOnDemand(lambda: HeldUp(n=2, backend="local"))
+    told: list[str] = []
+
+    def fail_to_tell(reason: str) -> None:
+        told.append(reason)
+        raise OSError("the screen is gone")
+
+    on_demand.when_ready(lambda client: client[7], fail_to_tell)
+    on_demand.when_ready(lambda client: told.append(f"{len(client)} engines"), told.append)
+    HeldUp.may_start.set()
+    assert on_demand.wait(TIMEOUT_S)
+    on_demand.when_ready(lambda client: client[8], told.append)
+    on_demand.cluster.stop_cluster_sync()
+    reasons = [f"NoSuchEngine: there is no engine {i}; there are engines 0-1" for i in (7, 8)]
+    assert told == [reasons[0], "2 engines", reasons[1]]
+
+
+@pytest.mark.timeout(60)
+def test_all_that_was_queued_is_told_of_a_start_that_fails() -> None:
+    may_fail = threading.Event()
+
+    class Failing(Cluster):
+        def start_and_connect_sync(self, n: int | None = None) -> Any:
+            assert may_fail.wait(TIMEOUT_S)
+            raise OSError("no room")
+
+    on_demand = ClusterOnDemand(lambda: Failing(n=2, backend="local"))
+    told: list[str] = []
+    told_both = threading.Event()
+
+    def fail_to_tell(reason: str) -> None:
+        raise OSError("the screen is gone")
+
+    def tell(reason: str) -> None:
+        told.append(reason)
+        told_both.set()
+
+    on_demand.when_ready(abs, fail_to_tell)
+    on_demand.when_ready(abs, tell)
+    may_fail.set()
+    assert told_both.wait(TIMEOUT_S)
+    on_demand.when_ready(abs, told.append)
+    assert told == ["The cluster could not be started: no room"] * 2
+
+
 @pytest.mark.timeout(60)
 def test_a_line_is_drawn_until_the_engines_are_there() -> None:
+    HeldUp.may_start.clear()
     on_demand = ClusterOnDemand(lambda: HeldUp(n=2, backend="local"))
     session = PromptSession()
     on_demand.show_on(ToolbarLine(session))
