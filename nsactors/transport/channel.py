@@ -18,7 +18,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from nsactors.errors import AccessRefused, ClusterUnreachable
@@ -63,11 +63,13 @@ class Channel:
 
         Args:
             parts: the message; its memory must not change until it has been written.
-            waits: return when it has been written.
+            waits: return when it has been written, or the channel is closed.
         """
         written = threading.Event() if waits else None
         self._outgoing.put((parts, written))
-        if written is not None:
+        if self._written.is_set():  # looked at after the message was queued: the writer drops those that it finds
+            self._drop_queued()
+        elif written is not None:
             written.wait()
 
     def receive(self) -> list[memoryview]:
@@ -86,8 +88,7 @@ class Channel:
         """Write what has been sent, and close the socket; a receiver of this end gets ``ChannelClosed``."""
         self._outgoing.put(None)
         self._written.wait(CLOSE_S)  # the other end may not read
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._shut_down()
         self._socket.close()
 
     def abandon(self) -> None:
@@ -111,18 +112,37 @@ class Channel:
         return data
 
     def _write(self) -> None:
+        try:
+            self._write_queued()
+        finally:
+            self._written.set()
+            self._drop_queued()
+
+    def _write_queued(self) -> None:
         is_open = True
         while (message := self._outgoing.get()) is not None:
             parts, written = message
             if is_open:
                 try:
                     self._write_message(parts)
-                except OSError:  # the other end has gone: whoever reads here learns it
+                except Exception:  # the other end has gone, or there is no memory
                     is_open = False
+                    self._shut_down()  # half a message may have been written: readers of both ends learn it
             del parts, message
             if written is not None:
                 written.set()
-        self._written.set()
+
+    def _shut_down(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _drop_queued(self) -> None:
+        """Let the senders of messages that nobody will write go on."""
+        with contextlib.suppress(Empty):
+            while True:
+                message = self._outgoing.get_nowait()
+                if message is not None and message[1] is not None:
+                    message[1].set()
 
     def _write_message(self, parts: Sequence[Part]) -> None:
         raw = [pickle.PickleBuffer(part).raw() for part in parts]

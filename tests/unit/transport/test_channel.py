@@ -6,6 +6,7 @@ import os
 import pickle
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 
 from nsactors.errors import AccessRefused, ClusterUnreachable
-from nsactors.testing import TIMEOUT_S
+from nsactors.testing import TIMEOUT_S, wait_until
 from nsactors.transport.channel import (
     AT_ONCE,
     Channel,
     ChannelClosed,
+    Part,
     accept,
     accepted,
     connect,
@@ -81,6 +83,43 @@ def test_the_end_of_the_other_process_is_the_end_of_the_channel(ends: tuple[Chan
     with pytest.raises(ChannelClosed):
         other.receive()
     other.send([bytes(10_000_000)], waits=True)  # nobody reads: this returns all the same
+
+
+def ended(thread: threading.Thread) -> bool:
+    thread.join(TIMEOUT_S)
+    return not thread.is_alive()
+
+
+def sending(channel: Channel, part: Part) -> threading.Thread:
+    thread = threading.Thread(target=lambda: channel.send([part], waits=True), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_nobody_waits_for_a_channel_that_is_closed(ends: tuple[Channel, Channel]) -> None:
+    one, _ = ends
+    one.close()
+    assert ended(sending(one, b"late"))
+
+
+def test_nobody_waits_for_a_message_that_is_queued_behind_the_close(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    one.send([bytes(10_000_000)])  # holds the writer until the other end reads
+    one._outgoing.put(None)
+    queued = sending(one, b"late")
+    wait_until(lambda: one._outgoing.qsize() == 2)
+    other.receive()
+    assert ended(queued)
+
+
+def test_a_message_that_cannot_be_written_ends_the_channel_for_both_ends(ends: tuple[Channel, Channel]) -> None:
+    one, _ = ends
+    torn = memoryview(bytes(10))[::2]  # an error that is none of the socket's
+    assert ended(sending(one, torn))
+    for end in ends:
+        with pytest.raises(ChannelClosed):
+            end.receive()
+    assert ended(sending(one, b"late"))
 
 
 @pytest.mark.parametrize(
