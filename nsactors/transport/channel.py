@@ -54,7 +54,11 @@ class Channel:
         self._socket = connection
         self._outgoing: SimpleQueue[tuple[Sequence[Part], threading.Event | None] | None] = SimpleQueue()
         self._written = threading.Event()
-        threading.Thread(target=self._write, name="nsactors-channel", daemon=True).start()
+        try:
+            threading.Thread(target=self._write, name="nsactors-channel", daemon=True).start()
+        except BaseException:  # there may be too many threads
+            connection.close()
+            raise
 
     def send(self, parts: Sequence[Part], *, waits: bool = False) -> None:
         """Send a message; nothing happens if the channel is closed, which the receiver learns.

@@ -33,6 +33,7 @@ from nsactors.transport.channel import Changes, Channel, accept, decode, encode
 from nsactors.transport.local import LocalCluster, LocalEngine, LocalObject, SentRequest
 from nsactors.transport.local_services import LocalServices
 
+PAUSE_S = 0.1  # until the next try to accept a client
 HELD, GIVEN = "held", "given"  # objects stored here, and payloads that a client has stored
 no_fork = threading.Lock()
 """Held while a connection is made and noted: a child that is forked in between would keep it open unseen."""
@@ -69,7 +70,7 @@ class Server:
         self._engine = engine
         self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._is_closed = threading.Event()
         threading.Thread(target=self._accept, name="nsactors-embed", daemon=True).start()
 
     @property
@@ -80,7 +81,7 @@ class Server:
     def close(self) -> None:
         """Accept no more clients, and close the connections."""
         with self._lock:
-            self._is_closed = True
+            self._is_closed.set()
             connections = list(self._connections)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # ends the wait for clients
@@ -97,25 +98,34 @@ class Server:
     def _accept(self) -> None:
         clients = select.poll()
         clients.register(self._listener, select.POLLIN)
-        while True:
+        while not self._is_closed.is_set():
             clients.poll()
             try:
-                with no_fork:
-                    connection = self._next()
+                self._admit()
             except BlockingIOError:  # the client has gone again
                 continue
-            except OSError:  # the listener has been closed
-                return
-            if connection is not None:
-                run = partial(self._serve, connection)
-                threading.Thread(target=run, name="nsactors-embed-client", daemon=True).start()
+            except Exception:  # there are too many open files or threads now, or the listener has been closed
+                self._is_closed.wait(PAUSE_S)
+
+    def _admit(self) -> None:
+        with no_fork:
+            connection = self._next()
+        if connection is None:
+            return
+        try:
+            run = partial(self._serve, connection)
+            threading.Thread(target=run, name="nsactors-embed-client", daemon=True).start()
+        except BaseException:
+            self._forget(connection)
+            connection.channel.close()
+            raise
 
     def _next(self) -> _Connection | None:
         channel = accept(self._listener)
         if channel is None:
             return None
         with self._lock:
-            if self._is_closed:
+            if self._is_closed.is_set():
                 channel.close()
                 return None
             connection = _Connection(channel, self._cluster, self._engine)
@@ -126,8 +136,11 @@ class Server:
         try:
             connection.serve()
         finally:
-            with self._lock:
-                self._connections.discard(connection)
+            self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
 
 
 class _Connection:

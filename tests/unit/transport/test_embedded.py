@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -28,6 +29,7 @@ from nsactors.cli.command import main
 from nsactors.errors import CapabilityError, ClusterNameTaken, ClusterNotFound, InvalidArgument, ProgramEnded
 from nsactors.testing import TIMEOUT_S, wait_until
 from nsactors.testing.gates import open_gate
+from nsactors.transport.channel import Channel, accept
 from nsactors.transport.embedded import Embedded
 from nsactors.transport.embedded_server import no_fork
 from nsactors.transport.registry import Registry
@@ -231,6 +233,42 @@ def test_other_bytes_from_a_client_leave_the_program_and_its_terminal_alone(
     with Client("sim") as rc:
         assert rc[0].apply_sync(abs, -1) == 1
     assert capfd.readouterr().err == ""
+
+
+def test_a_moment_without_file_descriptors_does_not_end_the_listener(
+    embed: EmbedNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")]
+
+    def accept_later(listener: socket.socket) -> Channel | None:
+        if failures:
+            raise failures.pop()
+        return accept(listener)
+
+    monkeypatch.setattr("nsactors.transport.embedded_server.accept", accept_later)
+    embed({})
+    with Client("sim") as rc:
+        assert rc[0].apply_sync(abs, -1) == 1
+    assert not failures
+
+
+def test_a_client_for_which_there_is_no_thread_is_turned_away_alone(
+    embed: EmbedNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, failures = threading.Thread.start, [RuntimeError("can't start new thread")]
+
+    def start_later(thread: threading.Thread) -> None:
+        if thread.name == "nsactors-embed-client" and failures:
+            raise failures.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    session = embed({})
+    with pytest.raises(ProgramEnded):
+        Client("sim")
+    assert not session._server._connections
+    with Client("sim") as rc:
+        assert rc[0].apply_sync(abs, -1) == 1
 
 
 def test_nobody_holds_a_value_that_its_client_has_dropped(embed: EmbedNames, tmp_path: Path) -> None:
