@@ -12,14 +12,16 @@ import ctypes
 import dis
 import inspect
 import itertools
+import keyword
 import linecache
 import pdb
 import re
+import symtable
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from reprlib import Repr
-from types import FrameType, MethodType, TracebackType
-from typing import Any
+from types import CellType, CodeType, FrameType, FunctionType, MethodType, TracebackType
+from typing import Any, Literal
 
 from nsactors.errors.exception_state import name_of, text_of
 from nsactors.inside.debug_conversation import Conversation
@@ -32,6 +34,35 @@ REPR_CHARS = 200
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _SUSPENDS = ("YIELD_VALUE", "RESUME")  # before Python 3.13, and from then on
 _ASSIGNS = re.compile(r"\s*[^\W\d]\w*\s*([-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)")
+_USES = re.compile(r"([^\W\d]\w*)(?!\w)(?!\s*#)(.+)", re.DOTALL)
+_WITHOUT_ARGUMENTS = frozenset(
+    [
+        "a",
+        "args",
+        "bt",
+        "c",
+        "cont",
+        "continue",
+        "exit",
+        "here",
+        "ll",
+        "locals",
+        "longlist",
+        "n",
+        "next",
+        "q",
+        "quit",
+        "r",
+        "retval",
+        "return",
+        "rv",
+        "s",
+        "step",
+        "w",
+        "where",
+    ]
+)
+_ENDS = ("q()", "quit()", "exit()")  # people type these to leave
 SKIPPED = ("nsactors.*", "IPython.*", "ray.*")  # modules that stepping passes over
 
 
@@ -156,10 +187,12 @@ class ClientDebugger(pdb.Pdb):
     def onecmd(self, line: str) -> bool:
         """Carry out a command; no error of user code ends the debugger.
 
-        An assignment is not a command, even if the variable has the name of one: ``r = 5``.
+        Code is not a command, even if it begins with the name of one: ``r = 5``, ``q[0]``, ``n + 1``.
         """
-        if _ASSIGNS.match(line):
+        if self._is_code(line.strip()):
             line = f"!{line}"
+        elif line.strip() in _ENDS:
+            line = "quit"
         try:
             with printing_to(self.conversation.text):
                 return bool(super().onecmd(line))
@@ -168,6 +201,19 @@ class ClientDebugger(pdb.Pdb):
         except BaseException as error:
             self.error(f"{name_of(type(error))}: {text_of(error)}")
             return False
+
+    def _is_code(self, line: str) -> bool:
+        if _ASSIGNS.match(line):
+            return True
+        if (found := _USES.match(line)) is None or not _compiles(line):
+            return False
+        word, rest = found.groups()
+        assert self.curframe is not None, "the debugger is at a frame"
+        is_known = word in self.curframe_locals or word in self.curframe.f_globals
+        if word in _WITHOUT_ARGUMENTS:
+            return is_known or line not in _ENDS
+        # Other commands have arguments that Python could read as operands: `p -x`, `p (x)`.
+        return rest[0] in ".[(" and (is_known or word == "list")
 
     def emptyline(self) -> bool:
         """Repeat the last command."""
@@ -178,32 +224,39 @@ class ClientDebugger(pdb.Pdb):
         text = line.removeprefix("!").strip()
         try:
             tree = ast.parse(text, "<debugger>")
-            if len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
-                if (value := self._getval(text, says=False)) is not None:
-                    self.message(repr(value))
-                return
-            assert self.curframe is not None, "the debugger is at a frame"
-            exec(compile(tree, "<debugger>", "exec"), self.curframe.f_globals, self.curframe_locals)
-            self._write_back()
+            is_expression = len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr)
+            if (value := self._run(text, "eval" if is_expression else "exec")) is not None:
+                self.message(repr(value))
         except BaseException as error:
             self._tell(error)
 
-    def _write_back(self) -> None:
-        """Write changed local variables back to the frame: before Python 3.13, ``curframe_locals`` is a copy."""
-        if sys.version_info < (3, 13):
-            ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(self.curframe), ctypes.c_int(0))
-
-    def _getval(self, arg: str, *, says: bool = True) -> Any:
-        """Evaluate an expression in the current frame.
-
-        Global and local names are in one dictionary: comprehensions and lambdas find both.
-        """
+    def _run(self, text: str, mode: Literal["eval", "exec"]) -> Any:
+        """Evaluate an expression in the current frame and return its value, or execute statements."""
         assert self.curframe is not None, "the debugger is at a frame"
+        code = compile(text, "<debugger>", mode)
+        # Before Python 3.13, this copies the variables of the frame; they can be written back once for each copy.
+        names = self.curframe_locals = self.curframe.f_locals
+        global_names = self.curframe.f_globals
         try:
-            return eval(arg, {**self.curframe.f_globals, **self.curframe_locals})
+            if names is not global_names and any(isinstance(const, CodeType) for const in code.co_consts):
+                return _run_in_scope(text, mode, global_names, names)
+            return eval(code, global_names, names)
+        finally:
+            # Not after every expression: a copy has old values of variables that a function has changed meanwhile.
+            if mode == "exec" or any(isinstance(node, ast.NamedExpr) for node in ast.walk(ast.parse(text))):
+                self._write_back()
+
+    def _write_back(self) -> None:
+        """Write changed and deleted local variables back to the frame, where ``curframe_locals`` is a copy."""
+        if sys.version_info < (3, 13):
+            ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(self.curframe), ctypes.c_int(1))
+
+    def _getval(self, arg: str) -> Any:
+        """Evaluate the expression that is the argument of a command."""
+        try:
+            return self._run(arg, "eval")
         except BaseException as error:
-            if says:
-                self._tell(error)
+            self._tell(error)
             raise
 
     def _tell(self, error: BaseException) -> None:
@@ -218,8 +271,8 @@ class ClientDebugger(pdb.Pdb):
 
     def do_locals(self, arg: str) -> None:
         """``locals``: show the local variables of the current frame, one per line."""
-        if arg:  # a variable of the user's that is named so, or a call of Python's function
-            self.default(f"locals{arg}" if arg[0] in "([" else f"locals {arg}")
+        if arg:
+            self.default(f"locals {arg}")
             return
         short = Repr()
         short.maxstring = short.maxother = short.maxlong = REPR_CHARS
@@ -452,6 +505,47 @@ class StopDebugger(ClientDebugger):
         return True
 
     do_q = do_exit = do_EOF = do_quit
+
+
+def _compiles(text: str) -> bool:
+    try:
+        compile(text, "<debugger>", "exec")
+    except Exception:
+        return False
+    return True
+
+
+def _run_in_scope(text: str, mode: str, global_names: dict[str, Any], names: MutableMapping[str, Any]) -> Any:
+    """Run code as the body of a function inside another one, whose variables are ``names``.
+
+    Comprehensions, lambdas and functions of the code find both kinds of names there, and keep the global variables of
+    the program, which a joined dictionary would copy.
+    """
+    body = f"return {text}" if mode == "eval" else text
+    table = symtable.symtable(f"def inner():\n  {body}", "<debugger>", "exec").get_children()[0]
+    symbols = {symbol.get_name(): symbol for symbol in table.get_symbols()}
+    own = {name for name in names if name.isidentifier() and not keyword.iskeyword(name)}
+    own |= {name for name, symbol in symbols.items() if symbol.is_assigned() or symbol.is_imported()}
+    own -= {name for name, symbol in symbols.items() if symbol.is_declared_global()}
+    listed = ", ".join(sorted(own))
+    header = f"  nonlocal {listed}\n" if own else ""
+    code = compile(f"def outer({listed}):\n def inner():\n{header}  {body}", "<debugger>", "exec")
+    for _ in range(2):  # outer, then inner
+        code = next(const for const in code.co_consts if isinstance(const, CodeType))
+    before = dict(names)
+    cells = {name: CellType(before[name]) if name in before else CellType() for name in code.co_freevars}
+    try:
+        return FunctionType(code, global_names, closure=tuple(cells.values()))()
+    finally:
+        for name, cell in cells.items():
+            try:
+                value = cell.cell_contents
+            except ValueError:  # it is empty: the code has deleted the variable, or not assigned one
+                if name in before:
+                    del names[name]
+            else:
+                if name not in before or value is not before[name]:
+                    names[name] = value
 
 
 def _is_suspended(frame: FrameType) -> bool:

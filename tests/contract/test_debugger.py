@@ -302,6 +302,20 @@ def test_functions_and_tasks_stop_and_go_on(rc: Client, prompt: Prompt, shown: C
     assert untraced(rc)
 
 
+def test_names_of_commands_are_looked_at_and_changed_where_code_has_stopped(
+    rc: Client, prompt: Prompt, shown: Callable[[], list[str]]
+) -> None:
+    def total(x: int) -> int:
+        q, c, n = [10, 20], 3j, x
+        breakpoint()
+        return n + int(c.imag) + sum(q)
+
+    prompt.lines = ["q[0]", "c.imag", "n + 1", "n = sum(x for _ in q)", "q = [v + x for v in q]", "n += 1", "c"]
+    assert rc[0].apply_async(total, 5).get(TIMEOUT_S) == 54
+    assert [line for line in shown() if line in ("10", "3.0", "6")] == ["10", "3.0", "6"]
+    assert untraced(rc)
+
+
 def test_a_breakpoint_that_is_set_at_the_prompt_stops_again(
     rc: Client, prompt: Prompt, shown: Callable[[], list[str]]
 ) -> None:

@@ -303,6 +303,65 @@ def test_variables_can_be_set_in_a_frame(engine: Engine, outer: Callable[[Any], 
     assert engine.say("largest") == "7\n"
 
 
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["few = [limit + v for v in values]", "few"], "[6, 7]\n"),
+        (["few = sum(limit for _ in values)", "few"], "10\n"),
+        (["add = lambda v: v + limit", "add(1)"], "6\n"),
+        (["def count(n): return n and 1 + count(n - 1)", "count(limit)"], "5\n"),
+        (["def first(): return values[0]", "first()"], "1\n"),
+        (["(half := limit / 2)", "half"], "2.5\n"),
+        (["[last := v + limit for v in values]", "last"], "7\n"),
+        (["from math import pi; few = [pi for _ in values]", "int(pi)"], "3\n"),
+        (["def swap(): global inner; inner = limit", "swap()", "inner"], "5\n"),
+        (["limit = [v for v in values][1]", "up", "down", "limit"], "2\n"),
+    ],
+)
+def test_statements_and_functions_inside_them_find_all_names_of_the_frame(
+    engine: Engine, outer: Callable[[Any], Any], lines: list[str], text: str
+) -> None:
+    engine.fail(outer, 5)
+    engine.open()
+    assert [engine.say(line) for line in lines][-1] == text
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("q[0]", "1\n"),
+        ("c.real", "3.0\n"),
+        ("n + 1", "8\n"),
+        ("n if q else c", "7\n"),
+        ("p(n)", "14\n"),
+        ("p -n", "-7\n"),
+        ("next(s)", "1\n"),
+        ("list(q)", "[1, 2]\n"),
+        ("w[0]", "*** NameError: name 'w' is not defined\n"),
+        ("q.append(3) ;; p q", "[1, 2, 3]\n"),
+        ("n, c = c, n ;; p n", "(3+1j)\n"),
+    ],
+)
+def test_a_use_of_a_variable_with_the_name_of_a_command_is_no_command(engine: Engine, line: str, text: str) -> None:
+    def fail() -> None:
+        q, c, n, s = [1, 2], 3 + 1j, 7, iter([1])
+        p = lambda value: 2 * value  # noqa: E731
+        raise ValueError(q, c, n, s, p)
+
+    engine.fail(fail)
+    engine.open()
+    assert engine.say(line) == text
+    assert not engine.state.ended
+
+
+@pytest.mark.parametrize("line", ["q", "quit()", "exit()", "c  # on", "c"])
+def test_these_lines_leave_the_debugger(engine: Engine, outer: Callable[[Any], Any], line: str) -> None:
+    engine.fail(outer, 5)
+    engine.open()
+    engine.say(line)
+    assert engine.state.ended
+
+
 def test_an_object_whose_description_fails_does_no_harm(engine: Engine) -> None:
     def fail(thing: object) -> None:
         raise ValueError(thing)
