@@ -1,4 +1,4 @@
-"""NAS EP, class S: pairs of Gaussian deviates, counted by the square annulus they fall into.
+"""NAS EP, class S: pairs of Gaussian deviates, counted by the square annulus in which they lie.
 
 ``python examples/embarrassingly_parallel.py --engines 4``. Each of 256 tasks jumps ahead to its part of one sequence of
 random numbers, so the answer is the same on any number of engines.

@@ -1,7 +1,7 @@
 """A grid search of scikit-learn, each choice of parameters tried on an engine.
 
-``python examples/grid_search.py --engines 4``. Only three lines concern engines. The answer is compared with that of a
-plain loop.
+``python examples/grid_search.py --engines 4``. Only three lines concern engines. The answer is compared with the answer
+of a plain loop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def search(jobs: int | None) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search on engines and here, print and compare."""
+    """Search on engines and in this process, print and compare."""
     parser = argparse.ArgumentParser(description="A grid search of scikit-learn, on engines.")
     parser.add_argument("--engines", type=int, default=4)
     parser.add_argument("--backend", default="ray", choices=["ray", "local"])

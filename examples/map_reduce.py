@@ -1,6 +1,6 @@
 """MapReduce over the sources of the Python standard library, and over pi.
 
-``python examples/map_reduce.py --engines 4``. Each answer is compared with that of a plain loop.
+``python examples/map_reduce.py --engines 4``. Each answer is compared with the answer of a plain loop.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def root(number: int, digits: int) -> decimal.Decimal:
 
 
 def count_pieces(mr: MapReduce, digits: str, length: int) -> dict[str, int]:
-    """Count each sequence of ``length`` digits; the chunks overlap, so that none is lost at a cut."""
+    """Count each sequence of ``length`` digits; the chunks overlap, so that no sequence is lost at a cut."""
     from nsactors.models.inputs import chunks
     from nsactors.models.map_reduce import Step
 

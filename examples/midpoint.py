@@ -11,7 +11,7 @@ POINTS = 10_000
 
 
 def integrate(comm: Any, points: int = POINTS) -> float:
-    """Integrate from 0 to 1; each rank adds up every ``size``-th point, and all get the sum.
+    """Integrate from 0 to 1; each rank adds up every ``size``-th point, and all ranks get the sum.
 
     Args:
         comm: a communicator with the lower-case methods of mpi4py.

@@ -1,7 +1,7 @@
 """European and Asian options by simulation: ``python examples/option_prices.py --engines 4``.
 
-Every task has a seed of its own, so the prices are the same to the last bit on any number of engines. The geometric
-average, which has a price in closed form, is a control variate for the arithmetic one.
+Every task has a seed of its own, so the prices are the same to the last bit on any number of engines. The option on
+the geometric average, which has a price in closed form, is a control variate for the one on the arithmetic average.
 
 A. Kemna and A. Vorst, A pricing method for options based on average asset values, Journal of Banking and Finance 14,
 1990.
@@ -23,7 +23,7 @@ TASKS = 32
 
 
 class Prices(NamedTuple):
-    """Prices of a call and a put on the final price, on its geometric and on its arithmetic average over the days."""
+    """Prices of a call and a put on the final price, and on the geometric and arithmetic average price of the days."""
 
     european: tuple[float, float]
     geometric: tuple[float, float]
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with Cluster(n=options.engines, backend=options.backend) as rc:
         found = prices(rc.load_balanced_view(), options.paths)
-    # Four standard errors: the standard deviation of a gain is some 18, with the control variate some 0.5.
+    # Four standard errors: the standard deviation of a gain is some 18, and with the control variate some 0.5.
     limits = (72 / math.sqrt(options.paths), 72 / math.sqrt(options.paths), 2 / math.sqrt(options.paths) + 0.001)
     right = True
     for kind, limit in zip(Prices._fields, limits, strict=True):

@@ -1,4 +1,4 @@
-"""Hexadecimal digits of pi at any position, without computing those before: ``python examples/pi_digits.py 10000``.
+"""Hexadecimal digits of pi at any position, without the digits before: ``python examples/pi_digits.py 10000``.
 
 D. Bailey, P. Borwein and S. Plouffe, On the rapid computation of various polylogarithmic constants, Mathematics of
 Computation 66, 1997.
@@ -19,7 +19,7 @@ KNOWN = {0: "243F6A8885A308", 1_000: "49F1C09B075372", 10_000: "8AC8FCFB8016CB"}
 
 
 def part(position: int, indices: range) -> int:
-    """Compute the fraction of 16**position times the terms with these indices, in units of 2**-128."""
+    """Compute the fractional part of 16**position times the terms with these indices, in units of 2**-128."""
     fraction = 0
     for k in indices:
         for factor, offset in TERMS:
@@ -47,7 +47,7 @@ def digits(view: Any, position: int, tasks: int = 64) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compute on engines, print, and check where the digits are known."""
+    """Compute on engines, print, and check the digits if they are known."""
     parser = argparse.ArgumentParser(description="Hexadecimal digits of pi, on engines.")
     parser.add_argument("position", type=int, nargs="*", default=[1_000, 10_000], help="number of digits to skip")
     parser.add_argument("--engines", type=int, default=4)

@@ -1,6 +1,6 @@
 """Count the solutions of the n queens problem: ``python examples/queens.py 10``.
 
-There is a task for each placement of the queens in the first two columns: a few dozen of very uneven length.
+There is a task for each placement of the queens in the first two columns: a few dozen tasks of very uneven length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def completions(size: int, queens: Sequence[int]) -> int:
         >>> completions(8, []), completions(8, [0, 0])
         (92, 0)
     """
-    rows = rising = falling = 0  # threatened rows of the next column, a bit each
+    rows = rising = falling = 0  # threatened rows of the next column, one bit for each row
     for row in queens:
         queen = 1 << row
         if queen & (rows | rising | falling):
@@ -49,7 +49,7 @@ def solutions(view: Any, size: int) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Count on engines, print, and check where the number is known."""
+    """Count on engines, print, and check the number if it is known."""
     parser = argparse.ArgumentParser(description="The n queens problem, on engines.")
     parser.add_argument("size", type=int, nargs="*", default=[8, 10], help="size of the board, 2 or more")
     parser.add_argument("--engines", type=int, default=4)

@@ -22,7 +22,7 @@ LINKS = {
 
 
 def ring(bsp: Process) -> tuple[Any, Any]:
-    """Put ``x`` into the right neighbour, and get the left neighbour's: the get returns the old value."""
+    """Put ``x`` into the right neighbour, and get the left neighbour's ``x``: the get returns the old value."""
     bsp["x"] = bsp.pid
     bsp.put((bsp.pid + 1) % bsp.nprocs, "x", bsp["x"] + 100)
     bsp.get((bsp.pid - 1) % bsp.nprocs, "x", into="y")
@@ -59,7 +59,7 @@ def sample_sort(bsp: Process, keys: np.ndarray) -> np.ndarray:
         keys: the distinct keys of all processes; each process sorts a part of them.
 
     Returns:
-        The keys of this process in order: those of process 0 come first, and none has more than ``2 n / nprocs``.
+        The keys of this process in order. The keys of process 0 come first. No process has more than ``2 n / nprocs``.
     """
     p = bsp.nprocs
     mine = np.sort(np.array_split(keys, p)[bsp.pid])
@@ -81,7 +81,7 @@ def pagerank(bsp: Process, links: dict[str, str], damping: float = 0.85, superst
 
     Args:
         bsp: this process.
-        links: for each page, the pages it links to; a page without links counts as linking to all.
+        links: for each page, the pages that it links to; a page without links counts as linking to all pages.
         damping: the probability that a reader follows a link.
         supersteps: the number of supersteps.
     """

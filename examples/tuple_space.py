@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nsactors.models.tuple_space import TupleSpace
 
-KNOWN_PRIMES = {1_000: (168, 76_127), 10_000: (1_229, 5_736_396)}  # the number of primes up to there, and their sum
+KNOWN_PRIMES = {1_000: (168, 76_127), 10_000: (1_229, 5_736_396)}  # limit: the number of primes, and their sum
 
 
 def search(space: TupleSpace, limit: int, grain: int) -> int:
-    """Take ranges and find their primes, until there are no more; return the number of ranges.
+    """Take ranges and find their primes, until there are no more ranges; return the number of ranges.
 
-    Testing a number takes the primes up to its root, which other workers may still be looking for.
+    The test of a number needs the primes up to its root, which other workers may still be looking for.
     """
     primes: list[int] = []
     upto = 0
@@ -52,7 +52,7 @@ def find_primes(rc: Any, space: TupleSpace, limit: int, grain: int = 100) -> lis
 
 
 def count_up(space: TupleSpace, times: int) -> None:
-    """Add to a counter; while it is out of the space no other worker can."""
+    """Add to a counter; no other worker can while the counter is out of the space."""
     for _ in range(times):
         _, value = space.in_("counter", int)
         space.out("counter", value + 1)
@@ -61,7 +61,7 @@ def count_up(space: TupleSpace, times: int) -> None:
 def dine(space: TupleSpace, seats: int, places: Sequence[int], meals: int) -> None:
     """Let philosophers at some places of a round table think and eat, each in a thread of its own.
 
-    Each needs the forks at both sides. With one ticket less than places, not all can hold one fork and wait.
+    Each needs the forks at both sides. With one ticket less than seats, they cannot all wait with one fork in hand.
     """
 
     def live(place: int) -> None:
