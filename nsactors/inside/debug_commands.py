@@ -35,32 +35,8 @@ _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GE
 _SUSPENDS = ("YIELD_VALUE", "RESUME")  # before Python 3.13, and from then on
 _ASSIGNS = re.compile(r"\s*[^\W\d]\w*\s*([-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)")
 _USES = re.compile(r"([^\W\d]\w*)(?!\w)(?!\s*#)(.+)", re.DOTALL)
-_WITHOUT_ARGUMENTS = frozenset(
-    [
-        "a",
-        "args",
-        "bt",
-        "c",
-        "cont",
-        "continue",
-        "exit",
-        "here",
-        "ll",
-        "locals",
-        "longlist",
-        "n",
-        "next",
-        "q",
-        "quit",
-        "r",
-        "retval",
-        "return",
-        "rv",
-        "s",
-        "step",
-        "w",
-        "where",
-    ]
+_WITHOUT_ARGUMENTS = re.compile(
+    "a(rgs)?|bt|c(ont(inue)?)?|exit|here|ll|locals|longlist|n(ext)?|q(uit)?|r(eturn|etval|v)?|s(tep)?|w(here)?"
 )
 _ENDS = ("q()", "quit()", "exit()")  # people type these to leave
 SKIPPED = ("nsactors.*", "IPython.*", "ray.*")  # modules that stepping passes over
@@ -210,7 +186,7 @@ class ClientDebugger(pdb.Pdb):
         word, rest = found.groups()
         assert self.curframe is not None, "the debugger is at a frame"
         is_known = word in self.curframe_locals or word in self.curframe.f_globals
-        if word in _WITHOUT_ARGUMENTS:
+        if _WITHOUT_ARGUMENTS.fullmatch(word):
             return is_known or line not in _ENDS
         # Other commands have arguments that Python could read as operands: `p -x`, `p (x)`.
         return rest[0] in ".[(" and (is_known or word == "list")
@@ -355,9 +331,6 @@ class StopDebugger(ClientDebugger):
     Args:
         converse: begins a conversation at a place, with the client of the request.
         conversation: the first one.
-
-    Attributes:
-        interrupted: whether the request is to end with KeyboardInterrupt.
     """
 
     def __init__(self, converse: Callable[[str], Conversation], conversation: Conversation) -> None:
@@ -366,7 +339,7 @@ class StopDebugger(ClientDebugger):
         self._converse = converse
         self._is_at_work = False
         self._between: tuple[str, bool] | None = None
-        self.interrupted = False
+        self._is_interrupted = False
         self._others: Any = None  # the tracer of the user's program, which goes on afterwards
         self._traced: list[tuple[FrameType, Any]] = []
         self._has_raised = False
@@ -416,7 +389,7 @@ class StopDebugger(ClientDebugger):
     def _raise(self) -> None:
         self._stop_tracing()
         self._has_raised = True
-        if self.interrupted:
+        if self._is_interrupted:
             raise KeyboardInterrupt
         raise bdb.BdbQuit
 
@@ -505,6 +478,11 @@ class StopDebugger(ClientDebugger):
         return True
 
     do_q = do_exit = do_EOF = do_quit
+
+    def do__interrupt(self, arg: str) -> bool:
+        """``_interrupt``: end the request with KeyboardInterrupt."""
+        self._is_interrupted = True
+        return self.do_quit(arg)
 
 
 def _compiles(text: str) -> bool:

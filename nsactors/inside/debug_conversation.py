@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from nsactors.namespace.interrupts import protected
@@ -101,8 +101,9 @@ class Conversation:
         self._reply = reply
         self._last_line = last_line
         self._clock = clock
-        self._lock = threading.Lock()
-        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._lock = threading.Condition()  # notified when there is a line
+        self._lines: deque[str] = deque()
+        self._final = ""  # goes before all other lines
         self._number = self._handed_over = 0  # lines that have come, and that the debugger has taken
         self._state: DebugState | None = None
         self._query_id: int | None = None
@@ -131,21 +132,26 @@ class Conversation:
         if self._hold is not None:
             self._hold(held=True)
         try:
-            while not self.lost:
-                left_s = self._lease_until - self._clock()
-                try:
-                    line = self._lines.get(timeout=max(0.0, left_s))
-                except Empty:
-                    if self._clock() >= self._lease_until:
-                        self.lost = "its client does not answer"
-                else:
-                    self._handed_over += 1
-                    return line
-            return self._last_line
+            return self._take_line()
         finally:
             self.at_prompt = False
             if self._hold is not None:
                 self._hold(held=False)
+
+    def _take_line(self) -> str:
+        with self._lock:
+            while not self._lines and not self._final:
+                left_s = self._lease_until - self._clock()
+                if left_s <= 0:
+                    self.lost, self._final = "its client does not answer", self._last_line
+                else:
+                    self._lock.wait(left_s)
+            # Together with the taking: the control thread sees a debugger that waits, or one with a line.
+            self.at_prompt = False
+            if self._final:
+                return self._final
+            self._handed_over += 1
+            return self._lines.popleft()
 
     def end(self) -> None:
         """Reply to the present line for the last time."""
@@ -171,7 +177,8 @@ class Conversation:
                 return
             if line.text is not None and line.number == self._number + 1 and not self.ended:
                 self._number = line.number
-                self._lines.put(line.text.replace("\n", " ") + "\n")
+                self._lines.append(line.text.replace("\n", " ") + "\n")
+                self._lock.notify()
             self._query_id = query_id
             self._send_state()
 
@@ -184,14 +191,24 @@ class Conversation:
         """True if the client has neither said anything nor claimed the session for too long."""
         return not self.ended and self._clock() >= self._lease_until
 
-    def put(self, line: str) -> None:
-        """Give the debugger a line that is not the client's."""
-        self._lines.put(line)
+    def end_prompt(self, line: str) -> bool:
+        """Let the debugger take this line and none of the client's, if it waits for one; return whether it will.
 
-    def let_go(self, why: str) -> None:
-        """End the debugger when its present command is done."""
-        self.lost = self.lost or why
-        self._lines.put(self._last_line)
+        A line of the client's that has come and is not taken yet is dropped.
+        """
+        with self._lock:
+            if self.at_prompt:
+                self._final = self._final or line
+                self._lock.notify()
+            return self.at_prompt and self._final == line
+
+    def let_go(self, why: str) -> bool:
+        """End the debugger, when its present command is done; return whether it waits for a line."""
+        with self._lock:
+            self.lost = self.lost or why
+            self._final = self._final or self._last_line
+            self._lock.notify()
+            return self.at_prompt
 
     def _send_state(self) -> None:
         state = self._state

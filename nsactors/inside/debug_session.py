@@ -263,11 +263,7 @@ class DebugSessions:
     def quit_prompt(self) -> bool:
         """End the running request with KeyboardInterrupt if it waits at the prompt of a debugger; return whether."""
         stopped = self.stopped
-        if stopped is None or not stopped.conversation.at_prompt:
-            return False
-        stopped.interrupted = True
-        stopped.conversation.put("quit\n")
-        return True
+        return stopped is not None and stopped.conversation.end_prompt("_interrupt\n")
 
     def _stop(self) -> Stop | None:
         conversation = None if self.stopped is None else self.stopped.conversation
@@ -382,8 +378,7 @@ class DebugSessions:
     def _end(self, conversation: Conversation, why: str) -> None:
         if conversation.ended:  # the thread of requests may run something else by now
             return
-        is_busy = not conversation.at_prompt
-        conversation.let_go(why)
+        is_busy = not conversation.let_go(why)
         if isinstance(conversation, StopConversation):
             # Only a command of the prompt is interrupted: the code of the request goes on, also in a long step.
             is_busy = is_busy and self.stopped is not None and self.stopped.is_at_work

@@ -218,6 +218,32 @@ def test_a_debugger_ends_by_itself_when_its_client_is_silent() -> None:
     assert talk.conversation.lost == "its client does not answer"
 
 
+def test_the_line_that_ends_a_prompt_goes_before_one_that_has_come_and_is_not_taken() -> None:
+    talk = Talk()
+    assert not talk.conversation.end_prompt("_interrupt\n")  # its debugger carries out a command
+    talk.conversation.at_prompt = True
+    talk.say(1, 1, "continue")
+    assert [talk.conversation.end_prompt("_interrupt\n") for _ in range(2)] == [True, True]
+    assert talk.conversation.let_go("its client has left")
+    assert talk.conversation.readline() == "_interrupt\n"
+
+
+def test_a_debugger_that_has_taken_its_last_line_waits_for_none() -> None:
+    talk = Talk()
+    talk.say(1, 1, "continue")
+    assert talk.conversation.readline() == "continue\n"
+    assert not talk.conversation.end_prompt("_interrupt\n")
+    assert not talk.conversation.let_go("its client has left")
+    assert talk.conversation.readline() == "quit\n"
+
+
+def test_a_debugger_that_is_let_go_is_to_be_interrupted_in_another_way() -> None:
+    talk = Talk()
+    talk.conversation.at_prompt = True
+    assert talk.conversation.let_go("its client has left")
+    assert not talk.conversation.end_prompt("_interrupt\n")
+
+
 def test_a_claim_prolongs_the_session() -> None:
     talk = Talk()
     talk.now = LEASE_S - 1
@@ -527,9 +553,17 @@ def test_a_tracer_of_the_users_program_goes_on_after_the_debugger(engine: Engine
     assert Stopping(engine).run(code, client, sys=sys, tracer=tracer) is tracer
 
 
+def test_an_interrupt_at_the_prompt_ends_the_request(engine: Engine) -> None:
+    stopping, ended = Stopping(engine), []
+    with pytest.raises(KeyboardInterrupt):
+        stopping.run("stop()", lambda conversation: ended.append(engine.sessions.quit_prompt()))
+    assert ended == [True]
+    assert not engine.sessions.quit_prompt()
+
+
 def test_a_client_that_leaves_after_its_request_interrupts_no_request_of_another_client(engine: Engine) -> None:
     stopping = Stopping(engine)
-    stopping.run("stop()", lambda conversation: conversation.put("continue\n"))
+    stopping.run("stop()", lambda conversation: feed(conversation, "continue"))
     engine.sessions.client_left("ann")
     assert not stopping.interrupts
 
@@ -547,11 +581,11 @@ def test_a_stop_is_known_to_queries_when_its_client_is_told(engine: Engine) -> N
     def client(message: Any) -> None:
         if isinstance(message, EngineStopped):
             sessions.answer(1, DebugClaim(frozenset({message.session}), here=True))
-        elif isinstance(message, QueryReply):
+        elif isinstance(message, QueryReply) and message.query_id == 1:
             alive.append(message.value)
 
     engine.sessions = sessions = DebugSessions(3, 0, client, shares_process=True, clock=lambda: engine.now)
-    Stopping(engine).run("stop()", lambda conversation: conversation.put("continue\n"))
+    Stopping(engine).run("stop()", lambda conversation: feed(conversation, "continue"))
     assert [len(one) for one in alive] == [1]
 
 
@@ -580,5 +614,5 @@ def test_failures_are_released_without_the_lock() -> None:
 
 
 def feed(conversation: Conversation, *lines: str) -> None:
-    for line in lines:
-        conversation.put(f"{line}\n")
+    for number, line in enumerate(lines, start=1):
+        conversation.say(0, DebugLine(conversation.session, number, line))
