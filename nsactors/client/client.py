@@ -420,7 +420,10 @@ class Client:
 
     def close(self) -> None:
         """Leave the cluster: its engines go on, and errors that have not been retrieved are reported."""
-        self._finalizer()
+        if self._finalizer.alive:
+            self._finalizer()
+        else:
+            self.session.close()  # an earlier call may have been interrupted
 
     def __enter__(self) -> Self:
         return self
@@ -780,9 +783,11 @@ def _close(session: Session, end_prompt_reports: Callable[[], None], report: Cal
     if not session.is_here:  # in a forked child, at its end or when it collects its garbage
         return
     end_prompt_reports()
-    session.close()
-    if text := session.unretrieved.report(at_exit=True):
-        report(text)
+    try:
+        session.close()
+    finally:  # also after Ctrl-C
+        if text := session.unretrieved.report(at_exit=True):
+            report(text)
 
 
 def _tell(text: str) -> None:

@@ -260,7 +260,10 @@ def unless_interrupted(function: Callable[[], T]) -> T:
         outcome.put(done)
 
     with Presses() as presses:
-        threading.Thread(target=run, name="nsactors-aside", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="nsactors-aside", daemon=True).start()
+        except RuntimeError:  # the interpreter ends, or there are too many threads
+            run()
         while True:
             with suppress(Empty):
                 return outcome.get(timeout=STEP_S).result()

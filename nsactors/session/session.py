@@ -70,56 +70,13 @@ from nsactors.protocol.serialize import Payload, StoredObject
 from nsactors.protocol.targets import Targets, resolve
 from nsactors.recovery.replay import RecoveryReports
 from nsactors.results import Call, OutputGoes, RequestOptions, TaskCall
-from nsactors.results.interrupting import UserPrompt, user_input
+from nsactors.results.interrupting import UserPrompt, unless_interrupted, user_input
+from nsactors.session.callbacks import Callbacks
 from nsactors.session.engine_directory import EngineDirectory, leave_of, missed_events
 from nsactors.session.other_clients import QueueReporter, ReplyCollector
 from nsactors.session.requests import OtherWork, RequestSender, prospect_of
 from nsactors.session.unretrieved import UnretrievedErrors
 from nsactors.transport.base import EngineGone, Transport, require
-
-
-class Callbacks:
-    """Calls functions one after the other, on a thread of its own.
-
-    The threads that deliver replies and events must not run them: a function that waited for another result would wait
-    for itself. The errors of a function, ``SystemExit`` included, are printed.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Call ``function()`` soon."""
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="nsactors-callbacks", daemon=True)
-                self._thread.start()
-        self._waiting.put(function)
-
-    def drain(self) -> None:
-        """Return when the functions given so far have been called; at once on the thread that calls them."""
-        thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return
-        drained = threading.Event()
-        self._waiting.put(drained.set)
-        while thread.is_alive() and not drained.wait(0.1):  # it may have been closed meanwhile
-            continue
-
-    def close(self) -> None:
-        """Call the functions given so far, and end the thread."""
-        self._waiting.put(None)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(5.0)
-
-    def _run(self) -> None:
-        while (function := self._waiting.get()) is not None:
-            try:
-                function()
-            except BaseException:
-                print_traceback()
 
 
 def wait_for_calls(calls: Sequence[Call], timeout_s: float) -> bool:
@@ -226,6 +183,7 @@ class Session:
         self._callbacks = Callbacks()
         self.directory = EngineDirectory(self._callbacks.call)
         self.closed = False
+        self._closing = threading.RLock()
         self.output = "show"
         self._cut_off = False
         self.leaving = threading.Event()
@@ -748,30 +706,50 @@ class Session:
     def close(self) -> None:
         """End the session: engines go on, open calls fail with ``ClientClosed``.
 
-        A push that has just been sent gets a moment to arrive: ``view["a"] = 1`` may be a script's last line.
+        A push that has just been sent gets a moment to arrive: ``view["a"] = 1`` may be a script's last line. Ctrl-C
+        ends the wait, not the work: the session is closed all the same, and a second call waits for that.
         """
-        if self.closed or not self._process.is_here:  # a forked child has no session of its own to end
+        if not self._process.is_here:  # a forked child has no session of its own to end
             return
-        wait_for_calls([call for call in self.open_calls() if call.label == "push"], PUSH_GRACE_S)
-        self._queue_reporter.close()
+        if threading.current_thread() is threading.main_thread():
+            unless_interrupted(self._close)
+        elif not self.closed:  # a thread of this session may call, for which another one waits here
+            self._close()
+
+    def _close(self) -> None:
+        with self._closing, contextlib.ExitStack() as steps:
+            if self.closed:
+                return
+            # The last one is run first, and all are, also after one has raised an error.
+            steps.callback(self._callbacks.close)
+            steps.callback(self._end_open_calls)
+            if self.modules is not None:
+                steps.callback(self.modules.close)
+            steps.callback(self._reply_collector.close)
+            steps.callback(self.transport.close)
+            steps.callback(self._end_threads)
+            steps.callback(self.directory.close, ClientClosed())
+            steps.callback(self.schedulers.close)
+            steps.callback(self._leave)
+            steps.callback(self._queue_reporter.close)
+            wait_for_calls([call for call in self.open_calls() if call.label == "push"], PUSH_GRACE_S)
+
+    def _leave(self) -> None:
         self.closed = True
         self.leaving.set()
         self._watch_ends.set()
         with contextlib.suppress(ConnectionLost):  # the controller may be gone
             self.controller.detach(self.name)
-        self.schedulers.close()
-        self.directory.close(ClientClosed())
+
+    def _end_threads(self) -> None:
         self._inbox.put(None)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(5.0)
-        self.transport.close()
-        self._reply_collector.close()
-        if self.modules is not None:
-            self.modules.close()
+
+    def _end_open_calls(self) -> None:
         for call in self.open_calls():
             self._sender.end(call, None, ClientClosed())
-        self._callbacks.close()
 
 
 def _in_words(obstacle: Obstacle) -> str:

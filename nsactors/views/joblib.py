@@ -14,7 +14,7 @@ from joblib.parallel import ParallelBackendBase, register_parallel_backend
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.serialize import RemoteValue, pack
 from nsactors.protocol.targets import resolve
-from nsactors.session.session import Callbacks
+from nsactors.session.callbacks import Callbacks
 from nsactors.views.executor import TaskView, ViewExecutor
 from nsactors.views.lazy_map import ChunkSize
 

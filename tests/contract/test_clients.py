@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from nsactors import Client, DirectView, RemoteError
-from nsactors.errors import EngineLost, ResultUnavailable, TaskAborted
+from nsactors.errors import ClientClosed, EngineLost, ResultUnavailable, TaskAborted
 from nsactors.protocol.control import HistoryEntry
 from nsactors.protocol.messages import Capability
 from nsactors.testing import TIMEOUT_S, Gate, wait_until
+from nsactors.transport.base import ControllerClient
 
 
 @pytest.fixture
@@ -221,3 +224,53 @@ def test_watching_shows_who_runs_what(
     wait_until(lambda: known(rc, other, "running"))
     rc.watch(timeout=0.1)
     assert other.name in capsys.readouterr().out
+
+
+@pytest.mark.once
+def test_ctrl_c_ends_the_wait_for_close_and_the_client_leaves_all_the_same(
+    rc: Client, other: Client, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = other[0].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    detach, may_go_on = ControllerClient.detach, threading.Event()
+
+    def interrupt(controller: ControllerClient, name: str) -> None:
+        if name == other.name:
+            signal.raise_signal(signal.SIGINT)
+            assert may_go_on.wait(TIMEOUT_S)
+        detach(controller, name)
+
+    monkeypatch.setattr(ControllerClient, "detach", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        other.close()
+    may_go_on.set()
+    other.close()
+    assert other.name not in rc.clients()
+    with pytest.raises(ClientClosed):
+        held.get(0)
+
+
+@pytest.mark.once
+def test_a_step_of_close_that_fails_does_not_hold_up_the_others(
+    other: Client, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError("the socket is gone")
+
+    held = other[0].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    monkeypatch.setattr(other.session.transport, "close", fail)
+    with pytest.raises(OSError, match="the socket is gone"):
+        other.close()
+    with pytest.raises(ClientClosed):
+        held.get(0)
+
+
+@pytest.mark.once
+def test_a_callback_that_is_added_after_close_is_called(other: Client) -> None:
+    result = other[0].apply_async(abs, -1)
+    result.get(TIMEOUT_S)
+    other.close()
+    called: list[object] = []
+    result.add_done_callback(called.append)
+    assert called == [result]
