@@ -22,6 +22,7 @@ Definitions are compared by their digests (:mod:`~nsactors.protocol.definitions`
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import types
 import uuid
@@ -84,6 +85,10 @@ class _Known:
 _known: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 
 
+def _new_origin() -> bytes:
+    return uuid.uuid4().bytes
+
+
 class ClassTable:
     """The classes of one namespace that were sent or have arrived.
 
@@ -91,17 +96,18 @@ class ClassTable:
         scope: the namespace; None for that of the module that is ``__main__`` at the time.
 
     Attributes:
-        origin: identifies the table.
+        origin: identifies the table; that of a forked child has another one than its parent's.
         is_clients: whether unpickled functions keep globals of their own, instead of those of the namespace.
     """
 
     def __init__(self, scope: Scope | None) -> None:
-        self.origin = uuid.uuid4().bytes
+        self.origin = _new_origin()
         self.is_clients = scope is None
         self._scope = scope
         self._numbers = itertools.count()
         self._by_tag: weakref.WeakValueDictionary[tuple[bytes, int], type] = weakref.WeakValueDictionary()
         self._by_digest: weakref.WeakValueDictionary[bytes, type] = weakref.WeakValueDictionary()
+        _tables.add(self)
 
     def known(self, cls: type) -> _Known:
         """Return the state of a class; without one, the class was made here, and gets its state now."""
@@ -172,7 +178,16 @@ class ClassTable:
         return tag.origin not in self.known(cls).origins
 
 
+_tables: weakref.WeakSet[ClassTable] = weakref.WeakSet()
 _main_table = ClassTable(None)
+
+
+def _renew_origins() -> None:
+    for table in _tables:
+        table.origin = _new_origin()
+
+
+os.register_at_fork(after_in_child=_renew_origins)
 
 
 def table_of(scope: Scope | None) -> ClassTable:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import gc
+import os
+import pickle
 import sys
 import textwrap
 import weakref
@@ -445,3 +447,21 @@ def test_values_of_one_definition_have_one_digest_everywhere(client: Side, engin
     assert digest(there) == digest(client["key"]) is not None
     other.run(source.format("object"))
     assert digest(other["key"]) not in (None, digest(there))
+
+
+def test_classes_of_a_forked_child_are_not_those_of_its_parent(client: Side, engine: Side) -> None:
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            client.run("class Item: owner = 'child'")
+            os.write(write, pickle.dumps(tuple(client.packed(client["Item()"]))))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    of_child = Payload(*pickle.loads(os.read(read, 100_000)))
+    client.run("class Item: owner = 'parent'")
+    of_parent = client.packed(client["Item()"])
+    assert [engine.receive(of_child).owner, engine.receive(of_parent).owner] == ["child", "parent"]
+    assert type(engine.receive(of_child)) is not type(engine.receive(of_parent))
+    os.close(read)
+    os.close(write)
