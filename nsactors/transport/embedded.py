@@ -70,43 +70,48 @@ class Embedded:
         self._names = names
         self._added = [added for added in _ADDED if added not in names]
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._is_closed = self._runs_request = self._has_to_wait = False
+        self._thread = threading.current_thread() if serve == "between" else None
+        self._context: Context = copy_context()
+        self._host = _ProgramHost(names, owns_thread=self._thread is None)
         self._registry = Registry()
         self._record = self._registry.reserve(
             name, stem=f"{_stem()}-{os.getpid()}", origin=f"embed() in {_script()}", program=ProgramAddress()
         )
         self.name = self._record.name
+        self._steps = contextlib.ExitStack()  # of close(), the last one first
+        self._steps.callback(self._registry.remove, self._record)
         try:
-            self._folder = PrivateFolder()
-            path = os.path.join(self._folder.path, "program")
-            listener = listen(path)
+            self._start()
         except BaseException:
-            self._registry.remove(self._record)
+            self.close()
             raise
-        self._thread = threading.current_thread() if serve == "between" else None
-        self._context: Context = copy_context()
-        self._host = _ProgramHost(names, owns_thread=self._thread is None)
+
+    def _start(self) -> None:
+        self._folder = PrivateFolder()
+        self._steps.callback(self._folder.remove)
+        path = os.path.join(self._folder.path, "program")
+        listener = self._steps.enter_context(listen(path))
         self._cluster = LocalCluster(asyncio.new_event_loop())
-        launcher = _Launcher(self._cluster, self._host, has_thread=self._thread is None)
-        self._cluster.controller = Controller(self.name, launcher, {})
+        self._launcher = _Launcher(self._cluster, self._host, has_thread=self._thread is None)
+        self._cluster.controller = Controller(self.name, self._launcher, {})
         self._cluster.start_loop()
+        self._steps.callback(self._stop_loop)
+        self._steps.callback(self._end_engine)
         options = EngineOptions(recovery=Recovery.NONE)
         self._cluster.call("start_engines", 1, options, uuid.uuid4().hex, timeout_s=START_S)
-        assert launcher.engine is not None, "it has been launched"
-        self._engine = launcher.engine
+        assert self._launcher.engine is not None, "it has been launched"
+        self._engine = self._launcher.engine
         if self._thread is not None:
             self._context.run(self._engine.open, self._host)
             self._host.release()
         self._server = Server(listener, self._cluster, self._engine)
+        self._steps.callback(self._server.close)
         _open.add(self)
         atexit.register(self.close)
-        try:
-            self._await_engine()
-            self._record = replace(self._record, program=ProgramAddress(path, versions_here()))
-            self._registry.update(self._record)
-        except BaseException:
-            self.close()
-            raise
+        self._await_engine()
+        self._record = replace(self._record, program=ProgramAddress(path, versions_here()))
+        self._registry.update(self._record)
 
     def _await_engine(self) -> None:
         give_up, pause = time.monotonic() + START_S, threading.Event()
@@ -174,27 +179,37 @@ class Embedded:
                 self.serve(LOOK_S)
 
     def close(self) -> None:
-        """End the engine: clients are told, and the program goes on without it. A second call does nothing."""
+        """End the engine: clients are told, and the program goes on without it. A second call does nothing.
+
+        A request that runs goes on until its code ends, also one that calls this; its client is told at once.
+        """
         if not self._process.is_here:
             return
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
+            self._has_to_wait = self._runs_request
         atexit.unregister(self.close)
         _open.discard(self)
-        self._registry.remove(self._record)
-        self._server.close()
-        self._engine.finish(DISMISSED)
-        if self._thread is not None:
-            self._context.run(self._engine.close)
-        self._cluster.stopped.set()
-        with contextlib.suppress(NsactorsError, TimeoutError):
-            self._cluster.stop_loop()
-        self._folder.remove()
+        self._steps.close()
+
+    def _end_engine(self) -> None:
+        self._launcher.finish()
+        if not self._has_to_wait:  # for the end of a request, after which its thread does this
+            self._leave_names()
+
+    def _leave_names(self) -> None:
+        if self._thread is not None and self._launcher.engine is not None:
+            self._context.run(self._launcher.engine.close)
         leave_namespace(self._names)
         for added in self._added:
             self._names.pop(added, None)
+
+    def _stop_loop(self) -> None:
+        self._cluster.stopped.set()
+        with contextlib.suppress(NsactorsError, TimeoutError):
+            self._cluster.stop_loop()
 
     def __enter__(self) -> Self:
         return self
@@ -214,13 +229,26 @@ class Embedded:
             raise CapabilityError(
                 "serve here", f"thread {threading.current_thread().name}", f"call it on {self._thread.name}, as embed()"
             )
+        if self._runs_request:
+            raise CapabilityError("serve others", "a request", "the program does so when this one has ended")
 
     def _run(self, request: SentRequest | None) -> bool:
         if request is None:
             return False
-        with _SparedInterrupt() as interrupt:
-            self._context.run(self._engine.run, request)
-            self._host.release()
+        try:
+            with self._lock:
+                if self._is_closed:  # its client has been told
+                    return False
+                self._runs_request = True
+            with _SparedInterrupt() as interrupt:
+                self._context.run(self._engine.run, request)
+                self._host.release()
+        finally:
+            with self._lock:
+                was_closed_meanwhile = self._runs_request and self._is_closed
+                self._runs_request = False
+            if was_closed_meanwhile:
+                self._leave_names()
         interrupt.pass_on()
         return True
 
@@ -410,14 +438,26 @@ class _Launcher:
         self._cluster = cluster
         self._host = host
         self._has_thread = has_thread
+        self._lock = threading.Lock()
+        self._is_over = False
         self.engine: LocalEngine | None = None
 
     def launch(self, spec: EngineSpec) -> LocalEngine:
-        if self._has_thread:
-            self.engine = _ProgramThread(spec, self._cluster, self._host)
-        else:
-            self.engine = LocalEngine(spec, self._cluster)
-        return self.engine
+        with self._lock:
+            if self._has_thread:
+                self.engine = _ProgramThread(spec, self._cluster, self._host)
+            else:
+                self.engine = LocalEngine(spec, self._cluster)
+            if self._is_over:
+                self.engine.finish(DISMISSED)
+            return self.engine
+
+    def finish(self) -> None:
+        """End the engine, also if it is launched later, as after Ctrl-C during its start."""
+        with self._lock:
+            self._is_over = True
+            if self.engine is not None:
+                self.engine.finish(DISMISSED)
 
     async def obstacles(self, spec: EngineSpec, address: LocalEngine) -> AsyncIterator[str]:
         none: tuple[str, ...] = ()

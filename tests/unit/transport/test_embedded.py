@@ -32,6 +32,7 @@ from nsactors.testing.gates import open_gate
 from nsactors.transport.channel import Channel, accept
 from nsactors.transport.embedded import Embedded
 from nsactors.transport.embedded_server import no_fork
+from nsactors.transport.local import LocalCluster
 from nsactors.transport.registry import Registry
 
 EmbedNames = Callable[..., Embedded]
@@ -84,6 +85,83 @@ def test_afterwards_the_program_has_only_the_names_that_were_bound(embed: EmbedN
     wait_until(lambda: set(threading.enumerate()) <= before[3])
     assert (sys.stdout, sys.breakpointhook, signal.getsignal(signal.SIGINT)) == before[:3]
     assert repr(session) == "<Embedded 'sim': closed>"
+
+
+@pytest.mark.parametrize("serve", ["thread", "between"])
+def test_a_request_may_close_the_program_to_the_end(embed: EmbedNames, serve: str) -> None:
+    names: dict[str, Any] = {}
+    threads = set(threading.enumerate())
+    session = names["session"] = embed(names, serve=serve)
+    with Client("sim") as rc:
+        called = rc[0].execute("session.close(); x = 1")
+        if serve == "between":
+            assert session.serve(TIMEOUT_S) == 1
+        assert isinstance(called.exception(TIMEOUT_S), ProgramEnded)
+    wait_until(lambda: set(threading.enumerate()) <= threads)
+    assert sorted(names) == ["session", "x"]
+    assert not os.path.exists(session._folder.path)
+    assert Registry().records() == []
+
+
+def test_another_thread_may_close_the_program_while_a_request_runs(embed: EmbedNames) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+    names: dict[str, Any] = {"arrived": arrived, "go_on": go_on}
+    threads = set(threading.enumerate())
+    session = embed(names, serve="between")
+
+    def close() -> None:
+        with Client("sim") as rc:
+            called = rc[0].execute("arrived.set()\ngo_on.wait(100)\nname = __name__")
+            assert arrived.wait(TIMEOUT_S)
+            session.close()
+            assert isinstance(called.exception(TIMEOUT_S), ProgramEnded)
+            go_on.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(close)
+        assert session.serve(TIMEOUT_S) == 1
+        closing.result(TIMEOUT_S)
+    assert sorted(names) == ["arrived", "go_on", "name"]
+    wait_until(lambda: set(threading.enumerate()) <= threads)
+
+
+@pytest.mark.parametrize("how", ["serve", "wait"])
+def test_a_request_does_not_serve_others(embed: EmbedNames, how: str) -> None:
+    names: dict[str, Any] = {}
+    session = names["session"] = embed(names, serve="between")
+    with Client("sim") as rc:
+        called, next_one = rc[0].execute(f"session.{how}(1)"), rc[0].execute("x = 1")
+        ran = 0
+        while ran < 2:
+            ran += session.serve(TIMEOUT_S)
+        with pytest.raises(CapabilityError, match="a request cannot serve others"):
+            called.get(TIMEOUT_S)
+        next_one.get(TIMEOUT_S)
+    assert names["x"] == 1
+
+
+@pytest.mark.parametrize("serve", ["thread", "between"])
+@pytest.mark.parametrize("is_launched", [False, True])
+def test_ctrl_c_during_the_start_leaves_nothing(
+    embed: EmbedNames, monkeypatch: pytest.MonkeyPatch, serve: str, is_launched: bool
+) -> None:
+    threads, call = set(threading.enumerate()), LocalCluster.call
+
+    def interrupted(cluster: LocalCluster, method: str, *args: Any, timeout_s: float) -> Any:
+        starts = method == "start_engines"
+        answer = call(cluster, method, *args, timeout_s=timeout_s) if is_launched or not starts else None
+        if starts:
+            raise KeyboardInterrupt
+        return answer
+
+    names: dict[str, Any] = {"x": 1}
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalCluster, "call", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed(names, serve=serve)
+    wait_until(lambda: set(threading.enumerate()) <= threads)
+    assert Registry().records() == []
+    embed(names, serve=serve)
 
 
 def test_between_two_steps_requests_run_on_the_thread_of_the_program(
@@ -512,6 +590,7 @@ def test_a_child_that_is_spawned_does_not_embed_the_program_again(tmp_path: Path
     main = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from nsactors.transport.local import LocalCluster
 from nsactors.transport.registry import Registry
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
