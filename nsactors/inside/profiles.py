@@ -226,7 +226,7 @@ def wrong_form(name: str, how: str) -> str | None:
 
 
 class Profiled:
-    """A ``with`` block in which engines measure the requests of a client; it gives the profile.
+    """A ``with`` block in which engines measure the requests of a client; each entry gives a profile of its own.
 
     Args:
         session: the client's session.
@@ -240,34 +240,38 @@ class Profiled:
         self, session: LookingSession, name: str, engine_ids: Sequence[int], how: str, interval_s: float
     ) -> None:
         self._session = session
-        self._start = StartProfile(f"{name}/{uuid.uuid4().hex}", name, how, max(LEAST_INTERVAL_S, interval_s))
+        self._client = name
         self._ids = engine_ids
-        self._profile = Profile(how)
+        self._how = how
+        self._interval_s = max(LEAST_INTERVAL_S, interval_s)
+        self._entered: list[tuple[str, Profile]] = []  # with the names by which engines know them
 
     def __enter__(self) -> Profile:
+        profile_id, profile = f"{self._client}/{uuid.uuid4().hex}", Profile(self._how)
+        start = StartProfile(profile_id, self._client, self._how, self._interval_s)
         try:
-            replies = self._session.controller.query(self._ids, self._start, STARTED_S)
+            replies = self._session.controller.query(self._ids, start, STARTED_S)
         except BaseException:
-            self._stop()
+            self._stop(profile_id, profile)
             raise
         for i in self._ids:
             if (reply := replies.get(i)) is None:
-                self._profile.problems[i] = "it did not reply when the profile began"
+                profile.problems[i] = "it did not reply when the profile began"
             elif reply.error is not None:
-                self._profile.problems[i] = reply.error.partition(": ")[2]
-        if len(self._profile.problems) == len(self._ids):
-            self._stop()
-            told = "; ".join(f"engine {i}: {why}" for i, why in self._profile.problems.items())
+                profile.problems[i] = reply.error.partition(": ")[2]
+        if len(profile.problems) == len(self._ids):
+            self._stop(profile_id, profile)
+            told = "; ".join(f"engine {i}: {why}" for i, why in profile.problems.items())
             raise NsactorsError(f"no engine can be profiled: {told}. rc.stack() shows the code that they run")
-        return self._profile
+        self._entered.append((profile_id, profile))
+        return profile
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop()
+        self._stop(*self._entered.pop())
 
-    def _stop(self) -> None:
-        profile = self._profile
+    def _stop(self, profile_id: str, profile: Profile) -> None:
         wanted = [i for i in self._ids if i not in profile.problems]
-        stop = StopProfile(self._start.profile_id)
+        stop = StopProfile(profile_id)
         try:
             replies = unless_interrupted(lambda: self._session.controller.query(self._ids, stop, STOPPED_S))
         except KeyboardInterrupt:

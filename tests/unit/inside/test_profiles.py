@@ -141,9 +141,11 @@ class Session:
         self.directory: Any = {0: None, 1: object(), 2: object()}
         self.started, self.stopped = started, stopped
         self.asked: list[str] = []
+        self.ids: list[str] = []
 
     def query(self, engine_ids: Any, query: StartProfile | StopProfile, timeout_s: float) -> dict[int, QueryReply]:
         self.asked.append(type(query).__name__)
+        self.ids.append(query.profile_id)
         if isinstance(query, StartProfile):
             return {i: QueryReply(0, None, error) for i, error in self.started.items()}
         return {
@@ -175,6 +177,19 @@ def test_the_profile_is_there_after_an_error_in_the_block() -> None:
     with pytest.raises(KeyError), Profiled(session, "me", [0], "sample", 0.01) as profile:
         raise KeyError
     assert profile.total_s == 4.0
+
+
+def test_each_entry_of_a_block_makes_a_profile_of_its_own() -> None:
+    session = Session({0: None}, {0: FIRST})
+    block = Profiled(session, "me", [0], "sample", 0.01)
+    with block as first, block as inside:
+        session.stopped = {0: CALLED}
+    with block as last:
+        pass
+    assert first is not inside is not last
+    began_first, began_inside, ended_inside, ended_first, began_last, ended_last = session.ids
+    assert (began_first, began_inside, began_last) == (ended_first, ended_inside, ended_last)
+    assert len({began_first, began_inside, began_last}) == 3
 
 
 def test_ctrl_c_while_a_profile_is_fetched_ends_it_on_the_engines_all_the_same() -> None:
