@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import cProfile
 import os
 import sys
@@ -244,13 +245,14 @@ def _called(file: str, line: int, name: str) -> ProfiledFunction:
 
 
 class Profilers:
-    """The profilers of an engine, by name.
+    """The profilers of an engine, by name. Any thread may call the methods.
 
     Attributes:
         calls: the profiler of calls; None if there is none.
     """
 
     MOST = 4
+    MOST_ENDED = 100
 
     def __init__(
         self, thread: int, cell_loop: CellEventLoop, running: Running, *, shares_process: bool = False
@@ -260,29 +262,52 @@ class Profilers:
         self._thread = thread
         self._cell_loop = cell_loop
         self._running = running
+        self._lock = threading.Lock()
+        self._starting: dict[str, str] = {}  # profiles of memory, with their clients
         self._open: dict[str, Profiler] = {}
         self._stopped: dict[str, EngineProfile] = {}
+        self._ended: dict[str, None] = {}  # before they had begun
 
     def start(self, profile_id: str, client: str, how: str, interval_s: float) -> None:
         """Begin a profile, unless it has begun.
 
         Raises:
-            RuntimeError: if there are too many.
+            RuntimeError: if there are too many, or if its end has come already.
         """
-        if profile_id in self._open or profile_id in self._stopped:
-            return
-        if how == "calls":
-            if self.calls is not None:
-                raise RuntimeError(f"calls are being counted for the client {self.calls.client} already")
-            self._open[profile_id] = self.calls = CallProfiler(client)
-        elif how == "memory":
-            if self._shares_process:
-                raise RuntimeError("it is a thread, and its memory that of the process: use Cluster(backend='ray')")
-            self._open[profile_id] = MemoryProfiler(client)
-        elif len(self._open) >= self.MOST:
-            raise RuntimeError(f"{len(self._open)} profiles are being made already")
-        else:
-            self._open[profile_id] = Sampler(client, interval_s, self._thread, self._cell_loop, self._running)
+        with self._lock:
+            if profile_id in self._ended:
+                raise RuntimeError("it ended before it had begun")
+            if profile_id in self._starting or profile_id in self._open or profile_id in self._stopped:
+                return
+            if how == "calls":
+                if self.calls is not None:
+                    raise RuntimeError(f"calls are being counted for the client {self.calls.client} already")
+                self._open[profile_id] = self.calls = CallProfiler(client)
+            elif how == "memory":
+                if self._shares_process:
+                    raise RuntimeError("it is a thread, and its memory that of the process: use Cluster(backend='ray')")
+                self._starting[profile_id] = client
+            elif len(self._open) >= self.MOST:
+                raise RuntimeError(f"{len(self._open)} profiles are being made already")
+            else:
+                self._open[profile_id] = Sampler(client, interval_s, self._thread, self._cell_loop, self._running)
+        if how == "memory":
+            self._start_memory(profile_id, client)
+
+    def _start_memory(self, profile_id: str, client: str) -> None:
+        """Begin a profile of memory without the lock: memray takes long to import, and the end may come meanwhile."""
+        try:
+            profiler = MemoryProfiler(client)
+        except BaseException:
+            with self._lock:
+                self._starting.pop(profile_id, None)
+            raise
+        with self._lock:
+            if goes_on := self._starting.pop(profile_id, None) is not None:
+                self._open[profile_id] = profiler
+        if not goes_on:
+            profiler.stop()
+            raise RuntimeError("it ended before it had begun")
 
     def stop(self, profile_id: str) -> EngineProfile:
         """End a profile and return it; repeated, it returns the same.
@@ -290,20 +315,30 @@ class Profilers:
         Raises:
             RuntimeError: if there is no such profile.
         """
-        profiler = self._open.pop(profile_id, None)
-        if profiler is not None:
-            if profiler is self.calls:
-                self.calls = None
-            self._stopped[profile_id] = profiler.stop()
+        with self._lock:
+            if (stopped := self._stopped.get(profile_id)) is not None:
+                return stopped
+            profiler = self._open.pop(profile_id, None)
+            if profiler is None:
+                self._starting.pop(profile_id, None)
+                self._ended[profile_id] = None
+                if len(self._ended) > self.MOST_ENDED:
+                    del self._ended[next(iter(self._ended))]
+                raise RuntimeError("it was not being profiled: its process is new, or its profile had not begun")
+            self.calls = None if self.calls is profiler else self.calls
+        stopped = profiler.stop()
+        with self._lock:
+            self._stopped[profile_id] = stopped
             while len(self._stopped) > self.MOST:
                 del self._stopped[next(iter(self._stopped))]
-        if profile_id not in self._stopped:
-            raise RuntimeError("it was not being profiled: its process is new")
-        return self._stopped[profile_id]
+        return stopped
 
     def forget(self, client: str) -> None:
         """End the profiles of a client that has left."""
-        for profile_id, profiler in list(self._open.items()):
-            if profiler.client == client:
+        with self._lock:
+            self._starting = {i: owner for i, owner in self._starting.items() if owner != client}
+            ids = [profile_id for profile_id, profiler in self._open.items() if profiler.client == client]
+        for profile_id in ids:
+            with contextlib.suppress(RuntimeError):  # there is no profile, or it ends on another thread
                 self.stop(profile_id)
-                self._stopped.pop(profile_id, None)
+            self._stopped.pop(profile_id, None)

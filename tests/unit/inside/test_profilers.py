@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import cProfile
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
@@ -147,8 +148,92 @@ def test_starting_and_stopping_may_be_repeated() -> None:
     assert kept.calls is None
     kept.start("a", "me", "calls", 0.01)  # a repetition that comes late
     assert kept.calls is None
-    with pytest.raises(RuntimeError, match="its process is new"):
+    with pytest.raises(RuntimeError, match="its process is new, or its profile had not begun"):
         kept.stop("unknown")
+
+
+class SlowMemoryProfiler:
+    """A profiler of memory whose package takes long to import."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.made.append(self)
+        self.is_importing.set()
+        assert self.is_imported.wait(TIMEOUT_S)
+
+    def stop(self) -> EngineProfile:
+        self.made.remove(self)
+        return EngineProfile()
+
+    made: ClassVar[list[SlowMemoryProfiler]]
+    is_importing: ClassVar[threading.Event]
+    is_imported: ClassVar[threading.Event]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> type[SlowMemoryProfiler]:
+    SlowMemoryProfiler.made = []
+    SlowMemoryProfiler.is_importing, SlowMemoryProfiler.is_imported = threading.Event(), threading.Event()
+    monkeypatch.setattr(profilers, "MemoryProfiler", SlowMemoryProfiler)
+    return SlowMemoryProfiler
+
+
+def not_begun(end: Callable[[], object]) -> None:
+    with pytest.raises(RuntimeError, match="had not begun"):
+        end()
+
+
+@pytest.mark.parametrize("how", ["stop", "client leaves"])
+def test_a_profile_of_memory_whose_end_comes_while_it_begins_does_not_begin(
+    slow: type[SlowMemoryProfiler], how: str
+) -> None:
+    kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
+    told: list[str] = []
+
+    def start() -> None:
+        try:
+            kept.start("a", "me", "memory", 0.01)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    assert slow.is_importing.wait(TIMEOUT_S)
+    kept.start("a", "me", "memory", 0.01)  # a repetition
+    if how == "stop":
+        not_begun(lambda: kept.stop("a"))
+    else:
+        kept.forget("other")
+        kept.forget("me")
+    slow.is_imported.set()
+    thread.join(TIMEOUT_S)
+    assert told == ["it ended before it had begun"]
+    assert (slow.made, kept._open) == ([], {})
+
+
+def test_a_profile_whose_end_has_come_does_not_begin(slow: type[SlowMemoryProfiler]) -> None:
+    kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
+    slow.is_imported.set()
+    for number in range(Profilers.MOST_ENDED + 1):
+        not_begun(lambda number=number: kept.stop(str(number)))
+    with pytest.raises(RuntimeError, match="ended before it had begun"):
+        kept.start("1", "me", "memory", 0.01)
+    assert len(kept._ended) == Profilers.MOST_ENDED
+    kept.start("2000", "me", "memory", 0.01)
+    assert [one.client for one in slow.made] == ["me"]
+    assert kept.stop("2000") == kept.stop("2000") == EngineProfile()
+    assert slow.made == []
+
+
+def test_a_profile_of_memory_that_cannot_begin_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(client: str) -> None:
+        raise RuntimeError("memray is not installed there")
+
+    monkeypatch.setattr(profilers, "MemoryProfiler", refuse)
+    kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not installed"):
+            kept.start("a", "me", "memory", 0.01)
 
 
 def test_the_profiles_of_a_client_that_leaves_end() -> None:
@@ -160,6 +245,7 @@ def test_the_profiles_of_a_client_that_leaves_end() -> None:
     kept.forget("me")
     assert (kept.calls, list(kept._open)) == (None, ["c"])
     kept.forget("other")
+    assert kept._stopped == {}  # nobody will ask for them
     assert "nsactors-sampler" not in {thread.name for thread in set(threading.enumerate()) - others}
 
 
