@@ -206,6 +206,7 @@ class Presses:
         self.have_begun = False
 
     def __enter__(self) -> Self:
+        assert signal.getsignal(signal.SIGINT) != self._on_sigint, "these presses are being counted already"
         on_main_thread = threading.current_thread() is threading.main_thread()
         # Another handler has been set for a reason, as on engines.
         self._takes = on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler

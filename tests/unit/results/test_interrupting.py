@@ -14,7 +14,7 @@ from nsactors.errors import TaskAborted
 from nsactors.protocol.messages import RequestId
 from nsactors.results.async_result import AsyncResult, receive_result, receive_value
 from nsactors.results.call import Call
-from nsactors.results.interrupting import interrupt_and_wait, wait_or_interrupt
+from nsactors.results.interrupting import Presses, interrupt_and_wait, unless_interrupted, wait_or_interrupt
 from nsactors.testing import TIMEOUT_S
 
 
@@ -408,3 +408,29 @@ def test_a_thread_in_the_background_opens_no_debugger(calls: list[Call]) -> None
     thread.join(TIMEOUT_S)
     assert ended.is_set()
     assert owner.did == []
+
+
+def test_where_no_thread_can_be_started_a_function_runs_on_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert unless_interrupted(threading.current_thread) is threading.current_thread()
+
+
+def test_presses_may_be_counted_again_but_not_within_themselves() -> None:
+    presses = Presses()
+    with presses:
+        pass
+    with presses, pytest.raises(AssertionError), presses:
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_raises_at_a_question_and_is_counted_after_it() -> None:
+    with Presses() as presses:
+        with pytest.raises(KeyboardInterrupt), presses.raising():
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert presses.take()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
