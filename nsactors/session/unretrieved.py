@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nsactors.results import Call
 
 LIMIT = 1_000
+COUNTED = 100_000  # of failures beyond the limit, whose errors are not kept
 
 
 class UnretrievedErrors:
@@ -23,7 +24,7 @@ class UnretrievedErrors:
         self._lock = threading.Lock()
         self._unseen: dict[RequestId, Exception] = {}
         self._displayed: set[RequestId] = set()  # calls whose errors a display will show
-        self._left_out = 0
+        self._left_out: set[RequestId] = set()  # failed calls beyond the limit
         self._notices: list[str] = []
         self._deaths: dict[int, str] = {}
         self._deaths_seen: set[int] = set()
@@ -58,8 +59,8 @@ class UnretrievedErrors:
         with self._lock:
             if len(self._unseen) < LIMIT:
                 self._unseen[call.request_id] = call.error
-            else:
-                self._left_out += 1
+            elif len(self._left_out) < COUNTED:
+                self._left_out.add(call.request_id)
 
     def leave_to_display(self, calls: Iterable[Call]) -> None:
         """Hold back the errors of these calls until they are ``seen``: a display shows them when the calls end."""
@@ -68,13 +69,17 @@ class UnretrievedErrors:
 
     def seen(self, calls: Iterable[Call]) -> None:
         """Remove the errors of these calls: their results have been asked for."""
-        if not self._unseen and not self._displayed:
+        if not (self._unseen or self._left_out or self._displayed):
             return
         with self._lock:
             for call in calls:
                 if call.done:
                     self._displayed.discard(call.request_id)
-                if isinstance(self._unseen.pop(call.request_id, None), EngineLost):
+                if call.request_id not in self._unseen and call.request_id not in self._left_out:
+                    continue
+                self._unseen.pop(call.request_id, None)
+                self._left_out.discard(call.request_id)
+                if isinstance(call.error, EngineLost):
                     self._deaths.pop(call.engine_id, None)
                     if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else it is back by now
                         self._deaths_seen.add(call.engine_id)
@@ -92,13 +97,16 @@ class UnretrievedErrors:
             deaths, self._deaths = self._deaths, {i: notice for i, notice in self._deaths.items() if i in dead}
             notices = [*(notice for i, notice in deaths.items() if i not in dead), *self._notices]
             self._unseen, self._notices = held, []
-            left_out, self._left_out = self._left_out, 0
+            held_back = set() if at_exit else self._left_out & self._displayed
+            left_out, self._left_out = len(self._left_out - held_back), held_back
         lines = [f"nsactors: {notice}" for notice in notices]
-        if not errors:
-            return "\n".join(lines)
         many = len(errors) + left_out
-        lines += [
-            f"nsactors: {many} {plural('call', many)} failed, and nobody has asked for the {plural('result', many)}:"
-        ]
+        if not many:
+            return "\n".join(lines)
+        more = " or more" if left_out >= COUNTED else ""
+        calls, results = plural("call", many), plural("result", many)
+        lines.append(f"nsactors: {many}{more} {calls} failed, and nobody has asked for the {results}:")
         lines += [f"  {group.summary}" for group in group_failures(errors)]
+        if left_out:
+            lines.append(f"  {left_out}{more} of the errors were not kept")
         return "\n".join(lines)

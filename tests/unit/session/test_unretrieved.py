@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -10,6 +11,8 @@ from nsactors.client.prompt import join_prompt
 from nsactors.errors import EngineLost, TaskAborted
 from nsactors.protocol.messages import RequestId
 from nsactors.results import Call
+from nsactors.session import unretrieved
+from nsactors.session.own_modules import OwnModules
 from nsactors.session.unretrieved import LIMIT, UnretrievedErrors
 
 
@@ -105,6 +108,50 @@ def test_failures_beyond_the_limit_are_counted(ledger: UnretrievedErrors) -> Non
     assert f"{LIMIT + 5} calls failed" in ledger.report()
 
 
+def test_failures_beyond_the_limit_that_somebody_has_seen_are_not_counted(ledger: UnretrievedErrors) -> None:
+    calls = [failed_call(seq) for seq in range(LIMIT + 5)]
+    for call in calls:
+        ledger.failed(call)
+    ledger.seen(calls)
+    ledger.failed(failed_call(LIMIT + 5))
+    assert "1 call failed" in ledger.report()
+
+
+def test_failures_beyond_the_limit_are_reported_when_all_others_have_been_seen(ledger: UnretrievedErrors) -> None:
+    calls = [failed_call(seq) for seq in range(LIMIT + 5)]
+    for call in calls:
+        ledger.failed(call)
+    ledger.seen(calls[:LIMIT])
+    report = ledger.report()
+    assert "5 calls failed" in report
+    assert "5 of the errors were not kept" in report
+    assert ledger.report() == ""
+
+
+def test_a_failure_beyond_the_limit_that_a_display_will_show_is_left_to_it(ledger: UnretrievedErrors) -> None:
+    for seq in range(LIMIT):
+        ledger.failed(failed_call(seq))
+    ledger.report()
+    calls = [failed_call(seq) for seq in range(LIMIT, 2 * LIMIT + 1)]
+    ledger.leave_to_display(calls)
+    for call in calls:
+        ledger.failed(call)
+        call.done = True
+    assert ledger.report() == ""
+    ledger.seen(calls[:-1])
+    assert "1 call failed" in ledger.report(at_exit=True)
+
+
+def test_of_a_flood_of_failures_it_is_told_that_there_are_more(
+    ledger: UnretrievedErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unretrieved, "LIMIT", 2)
+    monkeypatch.setattr(unretrieved, "COUNTED", 3)
+    for seq in range(10):
+        ledger.failed(failed_call(seq))
+    assert "5 or more calls failed" in ledger.report()
+
+
 class Events:
     """What IPython calls after each cell."""
 
@@ -162,7 +209,10 @@ def test_reports_at_prompts_can_be_ended(ledger: UnretrievedErrors, prompt: Even
 
 def test_without_a_prompt_nothing_is_registered(ledger: UnretrievedErrors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    join_prompt(ledger)()
+    end = join_prompt(ledger, cast(OwnModules, object()))
+    assert "IPython" not in sys.modules
+    assert not hasattr(sys, "ps1")
+    end()
 
 
 def test_news_is_told_once_and_not_to_who_has_looked_for_it(ledger: UnretrievedErrors) -> None:
