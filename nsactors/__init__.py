@@ -19,13 +19,13 @@ A map of the package, each line building only on those above it:
     client         the engines as seen by one user
     cluster        starts and stops engines
     models, mpi    other models of parallel computing, on views
-    magics         ``%px`` and friends
+    magics         ``%px`` and the other magics for IPython
     cli            the ``nsactors`` command
     testing        gates, checks and fixtures for tests of code that uses engines
-    ipyparallel    its names and meanings, made of what this module exports
-    error          ``import nsactors.error``: the errors again
+    ipyparallel    the names and meanings of ipyparallel, made of what this module exports
+    error          ``import nsactors.error``: another name for errors
 
-``_version`` holds the version, and ``_frozen`` defines immutable values, for all of them.
+``_version`` holds the version, and ``_frozen`` defines immutable values, for all packages.
 
 Importing this module starts nothing. Each public name is loaded when it is first used, so that neither Ray
 nor IPython is imported before it is needed.
@@ -115,14 +115,14 @@ _MODULES = {"error": "nsactors.errors", "errors": "nsactors.errors"}
 
 
 def load_ipython_extension(shell: object) -> None:
-    """Add ``%px`` and its kin to an IPython shell: what ``%load_ext nsactors`` calls."""
+    """Add the magics, such as ``%px``, to an IPython shell; ``%load_ext nsactors`` calls this."""
     from nsactors.magics import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: object) -> None:
-    """Take them away again: what ``%unload_ext nsactors`` calls."""
+    """Remove the magics from an IPython shell; ``%unload_ext nsactors`` calls this."""
     from nsactors.magics import unload
 
     unload(shell)
@@ -140,7 +140,7 @@ if not TYPE_CHECKING:
             value = getattr(import_module(_HOMES[name]), name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value  # looked up once
+        globals()[name] = value  # so this function is called once for each name
         return value
 
     def __dir__() -> list[str]:

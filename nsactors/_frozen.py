@@ -16,10 +16,10 @@ T = TypeVar("T")
 # The package has 150 classes of values, and each engine, client and command defines most of them when it starts.
 # `@dataclass(frozen=True, slots=True)` compiles six methods for each: 45 ms of a processor for the 42 messages of
 # `protocol.control`, and a third of the import of an engine. Here all classes share their methods, and `__init__` is
-# compiled with the first instance, which for most classes is never made: 6 ms for the same 42. An instance is made in
-# half of the time (0.66 µs for seven fields, which took 1.28), and is pickled and unpickled in half of the time (2.8
-# and 2.7 µs, which took 5.0 each); `==` and `hash` take 0.52 and 0.37 µs, which took 0.25 and 0.24. So what is hashed
-# a million times, as the keys of a tuple space, is better a data class.
+# compiled with the first instance, which for most classes is never made: 6 ms for the same 42. Making an instance takes
+# half of the time (0.66 µs instead of 1.28 for seven fields), and so do pickling and unpickling (2.8 and 2.7 µs instead
+# of 5.0 each). But `==` and `hash` take longer (0.52 and 0.37 µs instead of 0.25 and 0.24). So a class whose instances
+# are hashed a million times, as the keys of a tuple space are, is better a data class.
 # `msgspec.Struct` is made, compared and pickled faster still, and defines the 42 in 6 ms too. But its import takes
 # 21 ms, `replace` and `fields` would be other functions for its instances, and it is one more compiled dependency.
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -27,8 +27,8 @@ def frozen(cls: type[T], /) -> type[T]:
     """Make a class as ``dataclass(frozen=True, slots=True)`` does, in less time.
 
     All functions of :mod:`dataclasses` accept its instances. Fields may have defaults and factories, and may be left
-    out of comparisons and of the ``repr``. A field that ``__init__`` does not take, and one that it takes by keyword
-    only, are not supported.
+    out of comparisons and of the ``repr``. Fields that ``__init__`` does not take, or takes by keyword only, are not
+    supported.
 
     Example:
         >>> @frozen
@@ -39,7 +39,7 @@ def frozen(cls: type[T], /) -> type[T]:
         Signal(number=2, name='')
 
     Raises:
-        TypeError: if the class has such a field.
+        TypeError: if the class has a field that is not supported.
     """
     made: Any = dataclass(init=False, repr=False, eq=False, slots=True)(cls)
     found = fields(made)
@@ -67,7 +67,7 @@ def _values_of(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 class _Init:
-    """The ``__init__`` of a class, until it is needed for the first time: then it is compiled."""
+    """Stands in place of the ``__init__`` of a class until the first instance is made, and then compiles it."""
 
     def __init__(self, cls: type, found: tuple[Field[Any], ...]) -> None:
         self._cls = cls
@@ -104,9 +104,9 @@ def _compiled_init(cls: type, found: tuple[Field[Any], ...]) -> Any:
     if hasattr(cls, "__post_init__"):
         lines.append(" self.__post_init__()")
     source = f"def __init__({', '.join(['self', *parameters])}):\n" + "\n".join(lines or [" pass"])
-    # As code: the `exec` of a text makes Python forget that the program ends by KeyboardInterrupt, so that its status
-    # would be 1.
-    # And in this package's folder, so that its frames are not taken for the user's.
+    # Compiled first: the `exec` of a text makes Python forget that the program ends by KeyboardInterrupt, so that the
+    # exit status would be 1. The file name is in this package's folder, so that frames of `__init__` are not taken for
+    # the user's.
     exec(compile(source, f"{__file__}: {cls.__qualname__}", "exec"), scope)
     init = scope["__init__"]
     init.__qualname__ = f"{cls.__qualname__}.__init__"

@@ -4,5 +4,5 @@ import sys
 
 from nsactors import errors
 
-# Not its names under another roof: both names give one module.
+# The module itself, not another one with the same contents: both names give one module.
 sys.modules[__name__] = errors

@@ -11,7 +11,7 @@
     remote           remote failures as exceptions at the client: single ones, groups, interrupts
     rendering        rendering of failures and exceptions, for Python's hook and for rich
     warnings         the warnings of nsactors
-    reporting        reports on stderr of failures that no caller can be told of
+    reporting        prints failures that cannot be raised in a caller
     formatting       wording of error messages: engine ranges, sizes, durations, quoted text
 
 """

@@ -26,7 +26,7 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes made at run time, by a class
 # BaseExceptionGroup takes its fields through __new__ only.
 _NO_FIELDS: tuple[type, ...] = (object, BaseException, BaseExceptionGroup)
 
-# mypy takes the attributes that descriptors of a class return for attributes of its instances.
+# Not `BaseException.args` and the like: mypy gives a descriptor the type of the attribute that it returns.
 _BASE: Any = vars(BaseException)
 _GROUP: Any = vars(BaseExceptionGroup)
 _TYPE: Any = vars(type)
@@ -60,7 +60,7 @@ def get_state(exc: BaseException, wrap: Callable[[BaseException], Any] | None = 
 
 
 def restore_state(cls: type[_E], parts: Parts) -> _E:
-    """Make an instance of ``cls`` from ``parts`` without calling the ``__init__`` and ``__new__`` of its own.
+    """Make an instance of ``cls`` from ``parts``, without calling its own ``__init__`` and ``__new__``.
 
     Raises:
         TypeError: if the built-in base of ``cls`` cannot be made from these parts.
@@ -70,7 +70,7 @@ def restore_state(cls: type[_E], parts: Parts) -> _E:
     state = dict_of(exc)
     for name, value in parts.fields:
         field = _field(cls, name)
-        if field is None:  # a slot of a class that stayed behind
+        if field is None:  # a slot of a class that could not travel
             state[name] = value
         else:
             with suppress(AttributeError, TypeError):  # read-only here
@@ -163,9 +163,9 @@ class Portable:
     """Stands for an exception in a pickle, which loads as the exception itself.
 
     Args:
-        exc: the exception. If its class defines a ``__reduce__`` of its own, that one pickles it.
+        exc: the exception. If its class defines ``__reduce__``, that method pickles it.
         cls: the class to load it as, instead of its own.
-        parts: its state, instead of its own.
+        parts: the state to load it with, instead of its own.
     """
 
     def __init__(self, exc: BaseException, cls: type[BaseException] | None = None, parts: Parts | None = None) -> None:
@@ -198,8 +198,8 @@ def _names_of(cls: type) -> Mapping[str, Any]:
 
 
 def _static_base(cls: type) -> Any:
-    # Python accepts no other __new__ than that of the base that lays out the C struct.
-    while _TYPE["__flags__"].__get__(cls) & _HEAP_TYPE:  # ends at object, which is no heap type
+    # Python accepts only the __new__ of the base that lays out the C struct.
+    while _TYPE["__flags__"].__get__(cls) & _HEAP_TYPE:  # ends at object, which is not a heap type
         cls = _TYPE["__base__"].__get__(cls)
     return cls
 
@@ -216,7 +216,7 @@ def _fields(exc: BaseException) -> tuple[tuple[str, Any], ...]:
             if type(member) in (MemberDescriptorType, GetSetDescriptorType):
                 with suppress(AttributeError, TypeError):  # an empty slot, or a UnicodeError without fields
                     found[name] = member.__get__(exc, type(exc))
-    # OSError distinguishes "no file name" from None when it writes its message.
+    # Without None: an OSError whose file name was set to None writes another message than one without a file name.
     return tuple((name, value) for name, value in found.items() if value is not None)
 
 
@@ -292,7 +292,7 @@ def pickle_exception(exc: BaseException, dumps: Dumps, room: int = PICKLED_BYTES
     reduction = _Reduction(dumps, room)
     reduced = reduction.portable(exc)
     left_out = tuple(reduction.left_out)
-    # Parts take slightly less room one by one than together, so a limit of `room` could still refuse the reduced one.
+    # Parts take slightly less room one by one than together: a limit of `room` could refuse even the reduced exception.
     data = _dump(reduced, dumps, 2 * room)
     if isinstance(data, bytes):
         return Pickled(data, left_out)
@@ -315,7 +315,7 @@ def _dump(value: object, dumps: Dumps, room: int) -> bytes | _Refused:
         loaded = pickle.loads(data)
     except BaseException as error:
         return _Refused(text_of(error)[:_REASON_CHARS] or name_of(type(error)))
-    # The class's own __reduce__ may choose what it loads as.
+    # A class with its own __reduce__ may load as any object.
     if isinstance(value, Portable) and not issubclass(type(loaded), BaseException):
         return _Refused(f"it is loaded as {name_of(type(loaded))}, which is no exception")
     return data

@@ -406,7 +406,7 @@ class ProgramEnded(ClusterLost):
 
     Args:
         name: the name of the program.
-        reason: the cause, if there is another one.
+        reason: the cause, if the connection was lost for another reason.
     """
 
     def __init__(self, name: str, reason: str = "") -> None:
@@ -485,7 +485,7 @@ class EngineLost(EngineError):
 
 
 class EngineSilent(EngineError, TimeoutError):
-    """An engine does not reply to a query, which takes a busy engine a few milliseconds.
+    """An engine does not reply to a query, although even a busy engine can reply within milliseconds.
 
     Args:
         engine_id: the engine.

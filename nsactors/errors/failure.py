@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 IsUserFrame = Callable[[FrameType], bool]
 
 _CELL = re.compile(r"^<engine \d+, (cell .+)>$")
-# Of a deep recursion; both ends tell more than the middle.
+# The frames that are kept of a deep recursion: both ends tell more than the middle.
 _HEAD_FRAMES = _TAIL_FRAMES = 20
 _LINES_BEFORE, _LINES_AFTER = 3, 2
 _LINE_CHARS = 500
@@ -60,9 +60,9 @@ class FrameSummary:
         lineno: the failing line, from 1; 0 if unknown.
         name: the function; empty for a syntax error, which has none.
         line: the source of the failing line, stripped; empty if the source is unknown.
-        context: (line number, source) of some lines around the failing one, and of the failing one.
+        context: (line number, source) of the failing line and of some lines around it.
         col: the start of the failing expression in the unstripped line, in characters from 0.
-        end_col: its end, or that of the line if the expression continues on the next one.
+        end_col: its end, or the end of the line if the expression continues on the next one.
         locals: (name, short repr) of some local variables; empty at module level.
         user: whether the code is the user's, not that of nsactors or a library.
         omitted: the number of frames that this gap stands for; 0 for a frame.
@@ -80,7 +80,7 @@ class FrameSummary:
     omitted: int = 0
 
     def with_source(self) -> "FrameSummary":
-        """Return this frame, with the source and the name of a cell of this process, which only this process has."""
+        """Return this frame; if its code is a cell of this process, with the name and source that only this has."""
         shown = shown_file(self.filename)
         named = self if shown == self.filename else replace(self, filename=shown)
         if self.line or not self.lineno:
@@ -122,7 +122,7 @@ def summarise_syntax(exc: BaseException) -> tuple[FrameSummary, ...]:
     """Return the place of a syntax error as a frame; empty if it has none, and for other errors."""
     if not issubclass(type(exc), SyntaxError):
         return ()
-    # By the built-in descriptors: a class may have properties of these names.
+    # Read by the built-in descriptors: a class may have properties of these names.
     filename, lineno, offset, text, end_lineno, end_offset = (_SYNTAX[name].__get__(exc) for name in _PLACE)
     if not isinstance(filename, str) or not isinstance(lineno, int):
         return ()
@@ -162,7 +162,7 @@ def shown_file(name: str) -> str:
     """Return the name of a file for people: ``<In[5]>`` for the file of a cell of this process."""
     ipython = sys.modules.get("IPython")
     shell = getattr(ipython, "get_ipython", lambda: None)()
-    number_of = getattr(getattr(shell, "compile", None), "format_code_name", None)  # not of other kernels' shells
+    number_of = getattr(getattr(shell, "compile", None), "format_code_name", None)  # shells of some kernels have none
     found = None if number_of is None else number_of(name)
     return name if found is None else f"<{found[1]}>"
 
@@ -287,7 +287,7 @@ class Failure:
             dumps: pickles a value that loads with ``pickle.loads``, into at most the given number of bytes; raises to
                 refuse. None leaves the exception itself out.
             is_user_frame: distinguishes the user's frames from those of nsactors and libraries. Frames before the
-                user's first one are dropped; the user's last one is reported as the place of the failure.
+                user's first frame are dropped; the user's last frame is reported as the place of the failure.
 
         Example::
 
@@ -313,7 +313,7 @@ class Failure:
         return remote_error(self, loads)
 
     def with_sources(self) -> "Failure":
-        """Return this failure with source lines that only this process has: those of functions typed at its prompt."""
+        """Return this failure with source lines that only this process has, of functions typed at its prompt."""
         return replace(
             self,
             frames=tuple(frame.with_source() for frame in self.frames),

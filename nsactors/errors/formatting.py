@@ -1,8 +1,8 @@
 """Wording of error messages: engine ranges, sizes, durations, quoted text.
 
-Python suggests near names where it prints an uncaught AttributeError, and IPython does not: so the message contains
-them. A class opts in by ``__getattr__ = suggest_name``, hidden from type checkers, which would otherwise accept every
-attribute.
+Python suggests similar names when it prints an uncaught AttributeError, and IPython does not. So nsactors puts the
+suggestion into the message. A class opts in by ``__getattr__ = suggest_name``, hidden from type checkers, which would
+otherwise accept every attribute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 _TAIL_LINES = 10
 _REPR_CHARS = 200
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))")  # colours, and titles of terminals
-# The control characters of both sets, those that change the direction of writing, and surrogates.
+# The control characters of ASCII and Latin-1, characters that change the direction of writing, and surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -76,7 +76,7 @@ def qualified_name(cls: type) -> str:
 
 
 def unknown_keyword(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for an unknown keyword, with the nearest known one and all of them.
+    """Return the message for an unknown keyword, with the most similar known keyword, and all known ones.
 
     Args:
         kind: the kind of keyword, such as ``"flag"``.
@@ -183,7 +183,7 @@ def _three_digits(number: float) -> str:
 
 
 class Speedometer:
-    """Estimates the speed of work from its recent progress: the first items of a map say little of the last ones.
+    """Estimates the speed of work from its recent progress: the first items of a map say little about the last ones.
 
     Args:
         total: the number of items in all.
@@ -219,7 +219,7 @@ class Speedometer:
 
 
 def unknown_attribute(owner: object, name: str) -> AttributeError:
-    """Return the error of an object that has no attribute ``name``, with the nearest public one that it has."""
+    """Return the error for a missing attribute ``name``, with the most similar name of a public attribute."""
     text = f"{type(owner).__name__!r} object has no attribute {name!r}"
     if not name.startswith("_"):  # programs probe for private names all the time, and discard the message
         import difflib
@@ -227,7 +227,7 @@ def unknown_attribute(owner: object, name: str) -> AttributeError:
         public = [known for known in dir(owner) if not known.startswith("_")]
         if close := difflib.get_close_matches(name, public, n=1):
             text += f": did you mean {close[0]!r}?"
-    # obj=None: with the owner, Python would suggest near names a second time.
+    # obj=None: with the owner, Python would suggest a similar name a second time.
     return AttributeError(text, name=name, obj=None)
 
 

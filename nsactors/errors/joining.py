@@ -62,7 +62,7 @@ class ClusterNameTaken(NsactorsError):
 
     Args:
         name: the name of the cluster.
-        host: the machine of its owner, if it is another one; the cluster may have ended.
+        host: the machine of its owner, if that is not this machine; the cluster may have ended.
         is_program: whether it is an embedded program.
     """
 
@@ -99,7 +99,7 @@ class AccessRefused(ConnectionLost):
 
 
 class RayImportedFirst(NsactorsError, RuntimeError):
-    """Ray was to be started or joined by a process that has already imported it with other settings."""
+    """This process cannot start or join Ray, because it has already imported Ray with other settings."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -231,7 +231,7 @@ class FailureGroup:
 
     @property
     def evalue(self) -> str:
-        """The first line of the message, with all engines in place of the one that it named."""
+        """The first line of the message, with all engines of the group in place of the one that it names."""
         if isinstance(self.first, RemoteError):
             line, _, more = self.first.evalue.strip().partition("\n")
         else:

@@ -4,8 +4,8 @@ rich is imported inside the functions: importing nsactors must stay cheap. Text 
 and never markup, so that a message such as ``"[red]"`` appears unchanged.
 
 Python prints an exception group member by member, each with its notes: thousands of lines for sixty-four engines that
-fail alike, and no method of the class is asked. So nsactors installs a ``sys.excepthook`` for composite errors only,
-and only over Python's own hook or Ray's, which calls Python's.
+fail alike; and no method of the class can change that. So nsactors installs a ``sys.excepthook`` for composite errors
+only, and only over Python's own hook or Ray's, which calls Python's.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _FILENAME_COLUMNS = 20  # at least
 
 
 def draw(error: Exception, *, width: int | None = None, says_where: bool = True) -> RenderableType:
-    """Return a failure as a rich renderable: one panel per group, below one line per group if it is composite.
+    """Return a failure as a rich renderable: one panel per group. A composite error begins with one line per group.
 
     Args:
         error: a `RemoteError`, a `CompositeError`, or another exception, shown by its message.
@@ -255,7 +255,7 @@ def _headline(failure: Failure) -> Text:
 
 
 def as_text(text: str, style: str = "", *, colours: bool = False) -> Text:
-    """Return text for rich in which brackets are no markup and control characters are escaped.
+    """Return text for rich in which brackets are not markup, and control characters are escaped.
 
     Args:
         text: any text, of any origin.
@@ -276,7 +276,7 @@ def _message(message: str) -> Text:
 
 
 def _called_from(traceback: TracebackType | None) -> str | None:
-    """Return the user's line that made the call: IPython omits it for errors with a rendering of their own."""
+    """Return the user's line that made the call: IPython omits that line for errors that render themselves."""
     user = user_part(traceback)
     if user is None:
         return None

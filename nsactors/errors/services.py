@@ -143,7 +143,7 @@ class WorldBroken(MpiError):
         rank: the rank of the member in ``COMM_WORLD``.
         lost_engine: the engine of that member.
         reason: how it was lost, such as ``"killed by signal 9 (SIGKILL)"``.
-        engine_id: the member whose call fails for this reason, if there is one.
+        engine_id: the engine whose call fails for this reason, if there is one.
     """
 
     def __init__(self, rank: int, lost_engine: int, reason: str, engine_id: int | None = None) -> None:

@@ -49,7 +49,7 @@ class InvalidDependency(InvalidArgument, TypeError):
         super().__init__(
             f"{f'{where}: ' if where else ''}a task cannot depend on {self.dependency}: "
             "give results of load-balanced views of this client, or their msg_ids; "
-            "detached tasks depend on detached ones, of any client, and other tasks on others"
+            "a detached task depends on detached tasks, of any client, and another task on tasks that are not detached"
         )
 
 
@@ -90,7 +90,7 @@ class SchedulerLost(NsactorsError):
 
 
 class SchedulerOverloaded(NsactorsError):
-    """A detached task is refused, since the arguments of unfinished ones take all the room there is.
+    """A detached task is refused, because the arguments of unfinished tasks take all the room.
 
     Args:
         call: the task, such as ``"apply(f)"``.

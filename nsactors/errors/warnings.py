@@ -8,7 +8,7 @@
     ├── SpillWarning
     └── VersionWarning
 
-Each builds its message from its fields, and says what to do next.
+Each class builds its message from its fields, and says what to do next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Queues of commands for engines and of events for clients, which poll the controller for them.
 
-The controller fills the queues; a poll waits for the first item and takes all. Polls are needed since an actor cannot
-call into clients, which are no actors. A client that has stopped polling loses its queue, and attaches again if it
+The controller fills the queues; a poll waits for the first item and takes all. Clients have to poll because an actor
+cannot call them: they are not actors. A client that has stopped polling loses its queue, and attaches again if it
 returns.
 """
 
@@ -59,7 +59,7 @@ class _ClientQueue(EventQueue[Event]):
         attached: whether the client knows the state of the cluster before the first of these events.
         last_seen: the time of its last poll.
         nbytes: the approximate size of the items.
-        is_prompt: whether it polled in time whenever the controller waited for it.
+        is_prompt: whether it has polled since the controller last waited for it in vain.
         watches_work: whether it gets events about the requests of other clients.
     """
 
@@ -97,13 +97,13 @@ class _ClientQueue(EventQueue[Event]):
         return taken
 
     def end(self) -> None:
-        """Release all that wait here, or for this client."""
+        """End the pending poll, and all waits for this client."""
         self._received = self._put
         self._progressed()
         self.wake()
 
     async def received(self, timeout_s: float) -> bool:
-        """Wait until the client has received the present items; return whether it has, since it may be busy or away."""
+        """Wait until the client has received the present items; return False if it has not, being busy or away."""
         goal = self._put
         try:
             async with asyncio.timeout(timeout_s if self.is_prompt else 0):
@@ -177,7 +177,7 @@ class ClientEventQueues:
         if queue.takes_more:
             queue.put(event)
         else:
-            # It is away, or far behind. If it returns, it attaches again and gets the state of the cluster.
+            # The client is away, or far behind. If it returns, it attaches again and gets the state of the cluster.
             self.detach(client)
 
     def watch_work(self, client: str) -> None:

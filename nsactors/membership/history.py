@@ -1,7 +1,7 @@
 """The history of requests, and the engines that clients keep busy.
 
-Engines report requests that begin and finish, clients those that wait. `History` keeps the latest of them for users,
-`Occupancy` the engines that are busy, for schedulers of tasks.
+Engines report the requests that begin and finish; clients report the requests that wait. `History` keeps the latest
+requests, for users; `Occupancy` keeps the engines that are busy, for schedulers of tasks.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class History:
         self._finished: deque[HistoryEntry] = deque(maxlen=limit)
         self._running: dict[tuple[int, RequestId], HistoryEntry] = {}
         self._queued: dict[tuple[int, RequestId], HistoryEntry] = {}
-        self._open: dict[int, dict[RequestId, None]] = {}  # the running and waiting ones of each engine
-        self._lost: dict[tuple[int, RequestId], HistoryEntry] = {}  # of the finished ones, those that may be sent again
+        self._open: dict[int, dict[RequestId, None]] = {}  # running and waiting, by engine
+        self._lost: dict[tuple[int, RequestId], HistoryEntry] = {}  # finished requests that may be sent again
         self._limit = limit
         self._completed: Counter[int] = Counter()
         self._last_ended: dict[tuple[int, str], int] = {}
@@ -49,11 +49,11 @@ class History:
 
     def record(self, entry: HistoryEntry) -> bool:
         """Record that a request waits, has begun (``completed is None``) or finished; return False for duplicates."""
-        # Starts are reported by another thread than the one that runs requests, and may arrive after the end; and both
-        # are reported again if it is unknown whether the first report arrived.
+        # The start of a request is reported by another thread than its end, and may arrive later. Both are reported
+        # again if it is unknown whether the first report arrived.
         if entry.request.seq <= self._last_ended.get((entry.engine_id, entry.request.client), -1):
             return False
-        # Clients report waiting requests, engines running ones: the client's report may be the later one.
+        # Clients report waiting requests, engines running ones: the client's report may arrive later.
         if entry.outcome == QUEUED and (entry.engine_id, entry.request) in self._running:
             return False
         self._note(entry)
@@ -135,14 +135,14 @@ class History:
         return chosen if last is None else chosen[-last:] if last > 0 else []
 
     def _waiting(self) -> list[HistoryEntry]:
-        # Filtered when the history is asked for: to look at all that wait with each end would take long.
+        # Filtered when the history is read: looking at all waiting requests whenever one ends would take long.
         return [entry for entry in self._queued.values() if not self._is_over(entry)]
 
     def _is_over(self, entry: HistoryEntry) -> bool:
         """Return whether a later request of the same client has ended at the engine, which runs them in order.
 
-        The end of the request itself is not known if the process of its engine died before it was reported, and its
-        client, which had the reply, announced it as waiting later than that.
+        The end of the request itself is not known if its engine's process died before it reported the end, and the
+        client, which had received the reply, still reported the request as waiting.
         """
         return entry.request.seq <= self._last_ended.get((entry.engine_id, entry.request.client), -1)
 
@@ -167,10 +167,10 @@ class Occupancy:
     """The engines that clients keep busy, as far as reported.
 
     Short requests are not reported. The controller and each scheduler have an instance, and entries that change the
-    controller's are sent to schedulers.
+    controller's instance are sent to the schedulers.
 
-    An engine runs the requests of one client in the order of their numbers, so the end of one is the end of all before
-    it, and later reports on those are ignored.
+    An engine runs the requests of one client in the order of their numbers. So when one ends, all before it have ended,
+    and later reports about them are ignored.
 
     Args:
         entries: entries recorded before.
@@ -204,7 +204,7 @@ class Occupancy:
         client, seq = entry.request
         at_engine = self._work.setdefault(entry.engine_id, {})
         known = at_engine.get(client)
-        # A running request is better known than a waiting one; of waiting ones, the engine runs the first next.
+        # A running request is shown rather than a waiting one; of the waiting ones, the first, which will run next.
         shown = entry if known is None or entry.outcome == "running" else known.entry
         work = _OpenRequests(shown, seq if known is None else max(seq, known.last))
         at_engine[client] = work

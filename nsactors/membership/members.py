@@ -27,7 +27,7 @@ MAX_ATTEMPTS = 3  # to restart an engine: if its start kills it three times, a f
 
 @frozen
 class EnginesWanted:
-    """Start ``count`` more engines. ``order`` identifies the request: repeated, it changes nothing."""
+    """Start ``count`` more engines. ``order`` identifies the request: if it is repeated, it changes nothing."""
 
     count: int
     options: EngineOptions
@@ -43,7 +43,7 @@ class EngineRegistered:
 
 @frozen
 class EngineHeldUp:
-    """An engine's process cannot be started under the present conditions; it will be when they change.
+    """An engine's process cannot be started at present. It starts as soon as this is possible.
 
     With ``nodes_may_come``, the cluster adds machines as engines ask for them.
     """
@@ -56,7 +56,7 @@ class EngineHeldUp:
 
 @frozen
 class EngineDied:
-    """An engine's process ended, or did not start; ``displaced`` if the cause is the node it was to run on."""
+    """An engine's process ended, or did not start; ``displaced`` if the cause is the node on which it was to run."""
 
     engine_id: int
     incarnation: int
@@ -134,7 +134,7 @@ class Adopt:
 
 @frozen
 class Dismiss:
-    """End the process of this incarnation: in order, or ``at_once`` if it has no user's files to close."""
+    """End the process of this incarnation: gracefully, or ``at_once`` if it has none of the user's files to close."""
 
     engine_id: int
     incarnation: int
@@ -297,7 +297,8 @@ class Membership:
         if not recovers or member.options.recovery is not Recovery.REPLAY:
             journal_of = None
         announcements: list[Effect] = []
-        # Also if it is restarting already and will not replay after all: clients hold requests for the old namespace.
+        # Announced again if it is restarting already, and now will not replay: clients hold requests for the old
+        # namespace.
         if former is not None and (member.info is not None or journal_of != member.journal_of):
             replays = journal_of is not None
             left = EngineLeft(engine_id, former.incarnation, reason, expected=expected, returns=True, replays=replays)
@@ -366,7 +367,7 @@ class Membership:
         known = member.former or member.info
         incarnation = member.incarnation if known is None else known.incarnation
         left = EngineLeft(engine_id, incarnation, "it was asked to shut down", expected=True)
-        # One that has not registered may still wait for a machine, where no message reaches it.
+        # An engine that has not registered may still wait for a machine: no message reaches it there.
         return [Announce(left), Dismiss(engine_id, member.incarnation, at_once=member.info is None)]
 
     def _retired(self, engine_id: int) -> list[Effect]:
@@ -375,7 +376,7 @@ class Membership:
             return []
         if member.info is None and member.former is None:
             return self._dismissed(engine_id)
-        # Unlike a dismissed one it still accepts requests: clients learn of it a moment later.
+        # Unlike a dismissed engine, it still accepts requests: clients learn only a moment later that it leaves.
         self._set(engine_id, replace(member, leaving=True))
         # A restarting engine has requests to finish that its clients hold: it leaves when it has registered again.
         return self._drained(engine_id) or [Announce(EngineLeaving(engine_id))]
@@ -403,7 +404,7 @@ class Membership:
             self._by_order.setdefault(member.orders[0], {})[engine_id] = None
 
     def _taken_over(self, alive: AbstractSet[tuple[int, int]]) -> list[Effect]:
-        # The predecessor may have been killed after it saved a change and before it carried it out.
+        # The predecessor may have been killed after it saved a change and before it carried the change out.
         strays = [process for process in sorted(alive) if not self.is_current(*process)]
         effects: list[Effect] = [Dismiss(*process, at_once=True) for process in strays]
         for engine_id, member in sorted(self.members.items()):

@@ -1,7 +1,7 @@
 """The state of a controller on disk, from which another process can continue.
 
-The store must survive the death of the controller's *process*; if its machine is lost, the whole cluster is. So SQLite
-never waits for the disk (``synchronous=OFF``): data handed to the operating system outlives the process.
+The store must survive the death of the controller's *process*; if its machine is lost, the whole cluster is lost. So
+SQLite never waits for the disk (``synchronous=OFF``): data handed to the operating system outlives the process.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class Store(Protocol):
         ...
 
     def save(self, membership: Membership) -> None:
-        """Save the members in ``unsaved``, and empty that; on return the changes outlive the process."""
+        """Save the members in ``unsaved``, and empty that set; on return the changes outlive the process."""
         ...
 
     def note_client(self, client: str, *, connected: bool) -> None:
-        """Save that a client has attached or left; on return that outlives the process."""
+        """Save that a client has attached or left; on return the change outlives the process."""
         ...
 
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
@@ -140,8 +140,8 @@ class NoStore:
 class SqliteStore:
     """Two databases in a folder that only its owner can read.
 
-    Members and clients are written by the caller, in less than 0.1 ms; the history by a thread, in batches. Two files,
-    since SQLite allows one writer at a time per file.
+    Members and clients are written by the caller, in less than 0.1 ms; the history is written by a thread, in batches.
+    There are two files, because SQLite allows one writer at a time per file.
 
     Args:
         folder: the folder, made if it is missing.
@@ -203,7 +203,7 @@ class SqliteStore:
         try:
             self._members.execute(statement, (client,))
         except sqlite3.Error:
-            print_traceback()  # as above
+            print_traceback()  # as in save()
 
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
         """See ``Store``."""
@@ -255,8 +255,8 @@ class SqliteStore:
                 )
         except sqlite3.Error:
             print_traceback()
-            # They are written with the next ones, when there is room again: a controller that is killed meanwhile would
-            # otherwise show requests as waiting that have long ended.
+            # Written with the next entries, when there is room again: otherwise, after the death of this controller,
+            # the next would show requests as waiting that have long ended.
             self._unwritten.extendleft(reversed(entries[-self._limit :]))
 
     def _read_programs(self, engine_id: int) -> list[Program]:
@@ -268,7 +268,7 @@ class SqliteStore:
 
 def _open(path: str, tables: str) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    # One thread at a time uses it, but not the one that opens it.
+    # One thread at a time uses the connection, but not the thread that opens it.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = OFF")

@@ -41,7 +41,7 @@ _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """The canonical value of a key that is no number, text, bytes, tuple or set.
+    """The canonical value of a key that is not a number, text, bytes, tuple or set.
 
     Attributes:
         kind: its kind; values of different kinds are never equal.
@@ -54,7 +54,7 @@ class Canonical:
 
 _NAN = Canonical("NaN")
 _NAT = Canonical("NaT")
-_PLAIN = frozenset({str, int, bytes})  # their own canonical values
+_PLAIN = frozenset({str, int, bytes})  # values of these types are their own canonical values
 _SINGLETONS = {type(value): Canonical(repr(value)) for value in (None, ..., NotImplemented)}
 
 _Maker = Callable[[Any], Any]
@@ -64,7 +64,7 @@ def canonical(key: Any) -> Any:
     """Return the canonical value of ``key``: the same for all equal keys, and one for all NaN.
 
     Raises:
-        InvalidKey: if it has none: Python compares it by identity, or by an ``__eq__`` that is not known here.
+        InvalidKey: if there is none: Python compares the key by identity, or by an ``__eq__`` that is not known here.
     """
     kind: Any = type(key)
     if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, key))):
@@ -92,8 +92,8 @@ def stable_hash(key: Any) -> int:
 def order_of(value: Any) -> Any:
     """Return a sort key for canonical values: numbers, texts, bytes, dates and tuples sort as in Python.
 
-    Values of different types, and sets, which Python orders only in part or not at all, have an order too: the same in
-    every process.
+    Values that Python does not order, of different types, and sets, which it orders only in part, are sorted too, in
+    the same order in every process.
     """
     match value:
         case str():
@@ -127,7 +127,7 @@ def _hash(value: Any) -> int:
         return zlib.crc32(b"".join(sorted(_hash(part).to_bytes(16, "little", signed=True) for part in value)), 1)
     if kind is Canonical:
         return zlib.crc32(value.kind.encode(), 0 if value.parts is None else _hash(value.parts) & 0xFFFFFFFF)
-    return hash(value)  # of a number: the same for equal numbers, and independent of the hash seed
+    return hash(value)  # the hash of a number is the same for equal numbers, and independent of the hash seed
 
 
 @lru_cache(maxsize=1024)
@@ -189,7 +189,7 @@ def _numpy_time(numpy: Any, key: Any, kind: str) -> Any:
     if numpy.isnat(key):
         return _NAT
     unit, count = numpy.datetime_data(key.dtype)
-    # Months and years have no fixed length; as a date, a month is its first day, as NumPy compares it.
+    # Months and years have no fixed length. As a date, a month or year stands for its first day, as in NumPy.
     if kind == "datetime" and unit in "YM":
         key, unit, count = key.astype("M8[D]"), "D", 1
     ticks = int(key.astype("i8")) * count
@@ -220,7 +220,7 @@ def _date(key: datetime.date) -> Canonical:
 
 
 def _datetime(key: Any) -> Canonical:
-    # As datetime.__hash__: the moment, if there is a time zone, and without regard to `fold`.
+    # Like datetime.__hash__: the moment, if there is a time zone; `fold` does not count.
     offset = key.replace(fold=0).utcoffset()
     ticks = ((key.toordinal() - _EPOCH_DAY) * _DAY_S) * 10**18 + _time_of_day(key)
     if offset is None:
@@ -265,7 +265,7 @@ def _class(key: type) -> Canonical:
 
 
 def _label(kind: type) -> str:
-    """Return the name of a class; for one that travels by value, with its definition, which may change."""
+    """Return the name of a class; for a class that travels by value, with a digest of its definition."""
     if kind.__module__ != "__main__" and "<locals>" not in kind.__qualname__:
         return qualified_name(kind)
     digest = definition_digest(kind)

@@ -1,8 +1,8 @@
 """Mailboxes and collectives: messages between numbered members, and operations of all members.
 
 A *mailbox* belongs to a member: others put messages into it, and it takes those that match a pattern, in the order of
-their arrival. In a *collective*, every member contributes parcels for the others, and when all have done so each gets
-those for it: a barrier, a broadcast, an exchange between all.
+their arrival. In a *collective*, such as a barrier, a broadcast or an exchange between all, every member contributes
+parcels for the others; when all have done so, each member gets the parcels that are for it.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Mailboxes(StateMachine):
             case Collective():
                 calls = self._collectives[member.group]
                 for earlier in [t for t, call in calls.items() if call.member == member]:
-                    del calls[earlier]  # the member has given it up: it takes part in one at a time
+                    del calls[earlier]  # given up by the member, which takes part in one collective at a time
                     yield Answer(earlier)
                 calls[ticket] = request
                 yield from self._complete(member.group)
@@ -189,7 +189,7 @@ class Mailboxes(StateMachine):
             if found is not None:
                 del waiting[ticket]
                 yield self._taken(ticket, take, found)
-            # Only if no message of the lost member is left: those that it had sent before are still delivered.
+            # Only if no message of the lost member is left: the messages that it had sent are still delivered.
             elif take.source is not None and MailboxMember(member.group, take.source) in self._lost:
                 del waiting[ticket]
                 yield Answer(ticket, error=MemberLost(take.source, self.describe(take)))

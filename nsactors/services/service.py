@@ -18,7 +18,7 @@ from nsactors.services.state_machine import Answer, CallId, StateMachine, Waitin
 
 
 class Contacts:
-    """Counts calls to services, so that a journal knows which requests made some.
+    """Counts calls to services, so that a journal knows which requests made such calls.
 
     Attributes:
         count: the number of calls so far.
@@ -54,7 +54,7 @@ class ServiceChannel(Protocol):
         ...
 
     def caller(self) -> str:
-        """Return the name of the caller: of this process, or this thread."""
+        """Return the name of this process, or of this thread, as a caller."""
         ...
 
     def submit(self, ticket: CallId, after: int, request: Any) -> Any:
@@ -62,7 +62,7 @@ class ServiceChannel(Protocol):
         ...
 
     def tell(self, ticket: CallId, after: int, request: Any) -> None:
-        """Send a call without an answer, soon; later calls do not overtake it."""
+        """Send a call that needs no answer, at once or later; the next calls do not overtake it."""
         ...
 
     def flush(self) -> None:
@@ -83,11 +83,11 @@ class ServiceChannel(Protocol):
         ...
 
     def acknowledge(self, ticket: CallId) -> None:
-        """Report that the value taken by this call has arrived; does not wait."""
+        """Report, without waiting, that the value taken by this call has arrived."""
         ...
 
     def withdraw(self, ticket: CallId) -> None:
-        """Report that this process does not wait for the call any more; does not wait."""
+        """Report, without waiting, that this process does not need the answer any more."""
         ...
 
     def keep(self, payload: Payload) -> StoredObject:
@@ -112,7 +112,7 @@ class Services(Protocol):
 
 
 class ServiceFuture:
-    """The answer to a call, which may arrive later. When it is garbage collected, it withdraws the call."""
+    """The answer to a call, which may arrive later. A future that is garbage collected withdraws its call."""
 
     def __init__(self, channel: ServiceChannel, ticket: CallId, process: OwnProcess) -> None:
         self._channel = channel
@@ -186,7 +186,7 @@ class Service:
     def call(self, request: Any, timeout_s: float | None = None) -> Any:
         """Send a request and wait for the answer.
 
-        An interrupt withdraws the call: then it takes nothing.
+        An interrupt withdraws the call, which then takes nothing.
 
         Args:
             request: plain values and parcels (see :meth:`pack`), in tuples.
@@ -219,9 +219,9 @@ class Service:
         return pending
 
     def tell(self, request: Any) -> None:
-        """Send a request that needs no answer; does not wait, unless many of them are under way.
+        """Send a request that needs no answer; do not wait, unless many such requests are under way.
 
-        It is sent with the next call, or as soon as this thread is busy with other things.
+        It is sent with the next call, or soon by a thread in the background.
 
         Raises:
             ServiceClosed: if the service is known to have ended.
@@ -239,7 +239,7 @@ class Service:
 
         Raises:
             ServiceClosed: if the service has ended.
-            Exception: the error of the last of them that failed.
+            Exception: the error of the last request that failed.
         """
         self._process.check()
         self._channel.flush()

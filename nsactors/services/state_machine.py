@@ -1,8 +1,8 @@
 """The state machine of a service, and the inbox that passes calls to it.
 
 A *state machine* turns requests into answers, now or later; a mailbox, a barrier and a tuple space are state machines.
-Its *inbox* stands between it and its callers: it keeps the calls of each caller in order, knows which wait, and returns
-a value to the machine that was taken by a caller that did not receive it.
+Its *inbox* stands between it and its callers: it keeps the calls of each caller in order, knows which calls wait, and
+gives a value back to the machine if the caller that took it did not receive it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class StateMachine(ABC):
     """The behaviour of a service: requests in, answers out. It has no clock and no threads, and cannot wait.
 
     Example:
-        >>> class Counter(Machine):
+        >>> class Counter(StateMachine):
         ...     count = 0
         ...
         ...     def handle(self, ticket, request):
@@ -89,7 +89,7 @@ class StateMachine(ABC):
         return ()
 
     def give_back(self, answer: Answer) -> Iterable[Answer]:
-        """Put back a value that was taken and has not been received."""
+        """Put back a value that a caller took and has not received."""
         return ()
 
     def gone(self, caller: str) -> Iterable[Answer]:
@@ -143,7 +143,7 @@ class ServiceInbox:
 
         Args:
             ticket: the call.
-            after: the number of the caller's call before it. Calls may overtake each other on their way.
+            after: the number of the caller's previous call. Calls may overtake each other on their way.
             request: the request for the machine.
             now: the time in seconds on the host's clock.
         """

@@ -1,8 +1,8 @@
 """Tuples, templates and the index that matches them.
 
 A tuple travels as a *header*, with one entry per field, beside a pickle that is loaded only where the tuple arrives.
-The header contains plain values as they are; of other values it contains the class and, if that decides equality, a
-digest.
+The header contains plain values as they are; for other values it contains the class and, if their contents decide
+equality, a digest.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Formal(NamedTuple):
 Header = tuple[Any, ...]
 """The fields of a tuple: plain values and :class:`Opaque` ones."""
 Template = tuple[Any, ...]
-"""The fields of a template: values as in a header, which must be equal, and :class:`Formal` ones."""
+"""The fields of a template: values as in a header, which match equal values, and :class:`Formal` fields."""
 
 
 def header_of(fields: tuple[Any, ...]) -> Header:
@@ -140,7 +140,7 @@ def matches(template: Template, header: Header) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a header contains a value as it is: a number, text, bytes or None, or a tuple of such."""
+    """Return whether a header contains a value as it is: a number, text, bytes or None, or a tuple of these."""
     return type(value) in _SCALARS or (type(value) is tuple and all(map(is_plain, value)))
 
 

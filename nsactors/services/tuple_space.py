@@ -1,7 +1,7 @@
 """Tuple spaces: which waiting call gets which tuple.
 
-At any time, a space contains each tuple that was put into it and not taken; one that a taker did not receive is put
-back.
+At any time, a space contains each tuple that was put into it and not taken; a tuple that its taker did not receive is
+put back.
 
 After "Generative communication in Linda" (Gelernter, 1985).
 """
@@ -24,7 +24,7 @@ class Item(NamedTuple):
 
 
 class Out(NamedTuple):
-    """Put a tuple into a space: all calls waiting to read a match get it, and the first one waiting to take a match."""
+    """Put a tuple into a space: all calls that wait to read it get it, and the first call that waits to take it."""
 
     space: str
     item: Item
@@ -56,7 +56,7 @@ class Collect(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """Announce a tuple for a space that is being computed, under an id of its own."""
+    """Announce, under a new id, that a tuple for a space is being computed."""
 
     space: str
     live: str
@@ -128,7 +128,7 @@ class TupleSpaces(StateMachine):
         return []
 
     def give_back(self, answer: Answer) -> list[Answer]:
-        """Put a tuple back that its taker did not receive; the next one gets it."""
+        """Put back a tuple that its taker did not receive; the next call that waits for it gets it."""
         space, item = answer.value
         return self._out(space, item)
 

@@ -1,7 +1,7 @@
 """Private files and folders of this user, and JSON read from them.
 
 Connection files and tokens give access to a cluster, so they are written with mode 0600 and read only if no other user
-can have written them. `PrivateFolder` is the folder of a Ray that this process starts.
+can have written them. `PrivateFolder` is the folder for Ray's files when this process starts Ray.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_private(path: str | os.PathLike[str], text: str) -> None:
     """Write a file of mode 0600 in one step; missing folders are made, with mode 0700."""
     folder = Path(path).absolute().parent
     make_private(folder)
-    handle, written = tempfile.mkstemp(dir=folder)  # mode 0600; under another name, so that no reader sees a half
+    handle, written = tempfile.mkstemp(dir=folder)  # mode 0600; under another name until the text is complete
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)
@@ -48,7 +48,7 @@ def write_private(path: str | os.PathLike[str], text: str) -> None:
 def read_private(path: str | os.PathLike[str]) -> str:
     """Read a private file.
 
-    A file written by another user could lead to a cluster of theirs, and reveal this user's token to it.
+    A file written by another user could lead to that user's cluster, and reveal this user's token to it.
 
     Raises:
         AccessRefused: if another user owns the file, or may have written it.
@@ -57,7 +57,7 @@ def read_private(path: str | os.PathLike[str]) -> str:
     try:
         with open(path) as file:
             status = os.fstat(file.fileno())
-            # Of the open file, and not of its path, which could be replaced between the check and the reading.
+            # The status of the open file, not of its path: the file could be replaced between check and reading.
             if status.st_uid not in (os.getuid(), 0):
                 raise AccessRefused(os.fspath(path), f"this file belongs to {_user(status.st_uid)}")
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -105,16 +105,16 @@ def _user(uid: int) -> str:
 SOCKET_LIMIT = 107  # bytes in the path of a socket
 SOCKET_TAIL = len("/nsa-4194304-abcdefgh/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
-YOUNG_S = 60.0  # a token is written within milliseconds of its folder
+YOUNG_S = 60.0  # a token is written within milliseconds after its folder is made
 _TOKEN = "token"
 
 
 class PrivateFolder:
     """A new folder that only its owner can read, with a token in it.
 
-    Its name contains the id of the process, which locks the token: the next process removes the folders of processes
-    that were killed. The id alone would not do: containers may share the parent folder, and do not see each other's
-    processes.
+    Its name contains the id of its process, and the process locks the token: so the next process can remove the folders
+    of processes that were killed. The id alone is not enough: containers may share the parent folder, and do not see
+    each other's processes.
 
     Args:
         token: the token; None for a new one.
@@ -138,22 +138,22 @@ class PrivateFolder:
                     _remove(entry)
 
     def remove(self) -> None:
-        """Remove the folder; the token last, so that the next process finds an incompletely removed one."""
+        """Remove the folder, and the token last, so that the next process finds a folder that was removed in part."""
         self.empty()
         shutil.rmtree(self.path, ignore_errors=True)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close its lock; in a process that has been forked, the other one holds it further."""
+        """Close the lock of the token. After a fork, the other process still holds it."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
 
 def parent_folder(usual: str) -> str:
-    """Return the parent of private folders: the one for temporary files, or another one with a short enough path.
+    """Return the parent of private folders: the folder for temporary files, or another whose path is short enough.
 
-    It will contain Ray's sockets. A link with a short path would not do: processes of Ray are recognised by the files
+    It will contain Ray's sockets. A link with a short path is not enough: processes of Ray are recognised by the files
     that they have open, whose paths contain no links.
 
     Args:
@@ -189,11 +189,11 @@ def _remove_unlocked(folder: Path) -> None:
         if _is_old(folder):  # its owner was killed before it wrote a token, or while it removed the folder
             shutil.rmtree(folder, ignore_errors=True)
     except OSError:
-        return  # locked by its owner, which lives in another container
+        return  # locked by its owner, which runs in another container
 
 
 def _is_old(folder: Path) -> bool:
-    """Return whether a folder was not just made, by the clock of its file system, which containers may share."""
+    """Return whether a folder is older than YOUNG_S, by the clock of its file system, which containers may share."""
     try:
         with tempfile.TemporaryFile(dir=folder.parent) as now:
             return os.fstat(now.fileno()).st_mtime - folder.lstat().st_mtime > YOUNG_S

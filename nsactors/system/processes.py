@@ -20,7 +20,7 @@ from nsactors._frozen import frozen
 
 @frozen
 class ProcessIdentity:
-    """The identity of a process, different from that of any other process that ever had its id.
+    """The identity of a process, different from that of any other process that ever had the same id.
 
     Attributes:
         host: the name of its machine.
@@ -97,7 +97,7 @@ def _read(path: str) -> str:
 
 KILL_WAIT_S = 5.0  # a killed process ends within milliseconds, unless a disk or a debugger holds it
 LOOK_S = 0.01
-LOOKS_IN_VAIN = 2  # a process has no environment during an exec, and may start another one before it ends
+LOOKS_IN_VAIN = 2  # a process has no environment during an exec, and may start another process before it ends
 MARK = "NSACTORS_CLUSTER_MARK"
 
 

@@ -60,8 +60,8 @@ def _groups(membership: Path) -> dict[str, str]:
 def _quotas(mounted: Path, group: str, read: Callable[[Path], float | None]) -> Iterator[float]:
     """Yield the quotas of a group and its ancestors, as far as they are visible.
 
-    In a container the path may be the host's, of which only the last part is mounted here, as the root: so missing
-    groups are skipped.
+    In a container, the path may be the one on the host, and only its last group is mounted here, as the root. So groups
+    that are missing are skipped.
     """
     parts = [part for part in group.split("/") if part not in ("", "..")]
     for count in range(len(parts) + 1):

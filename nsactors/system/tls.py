@@ -1,6 +1,6 @@
 """Certificates for clusters whose processes encrypt their connections.
 
-Ray then accepts only connections with a certificate that the cluster's own authority has signed, on both sides.
+Ray then accepts only connections on which both sides have a certificate that the cluster's own authority has signed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def encrypted(environment: MutableMapping[str, str]) -> Iterator[None]:
     """Point ``environment`` to certificates for a cluster on this machine; their folder is removed at the end.
 
     Raises:
-        PackageMissing: if the package that makes them is not installed.
+        PackageMissing: if ``cryptography`` is not installed.
     """
     folder = PrivateFolder()  # the next process removes it if this one is killed
     try:
@@ -44,7 +44,7 @@ def new_authority() -> str:
     """Make an authority for one cluster: a certificate and its key, as text, which give access to the cluster.
 
     Raises:
-        PackageMissing: if the package that makes them is not installed.
+        PackageMissing: if ``cryptography`` is not installed.
     """
     _need_package()
     from cryptography import x509
@@ -73,7 +73,7 @@ def certify(authority: str, folder: Path, addresses: Iterable[str]) -> dict[str,
         Environment variables for Ray.
 
     Raises:
-        PackageMissing: if the package that makes them is not installed.
+        PackageMissing: if ``cryptography`` is not installed.
     """
     _need_package()
     from cryptography import x509

@@ -1,4 +1,4 @@
-"""Tests of your own code that uses engines: without Ray, without sleeps, and without processes left behind.
+"""Support for tests of code that uses engines: without Ray, without sleeps, and without processes left behind.
 
 ::
 

@@ -1,6 +1,6 @@
 """Fixtures for pytest: ``pytest_plugins = ["nsactors.testing.plugin"]`` in a ``conftest.py`` loads them.
 
-They are not loaded by installing nsactors: suites that use no engines should not pay for them.
+Installing nsactors does not load them: test suites that use no engines should not pay for them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nsactors import Client, Cluster, embed
 from nsactors.testing.gates import TIMEOUT_S, Gate, open_gate
 
 ENGINES = 2
-STAYS_S: float | None = None  # as long as it takes
+STAYS_S: float | None = None  # the time limit for a client to come and go: no limit
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--nsactors-embed",
         action="store_true",
-        help="at a test that fails, make the names of its frame an engine, and wait until a client has come and gone",
+        help="when a test fails, make the names of its frame an engine, and wait until a client has come and gone",
     )
 
 
@@ -50,7 +50,7 @@ def pytest_exception_interact(
 
 
 def frame_of_test(traceback: TracebackType, path: str) -> FrameType:
-    """Return the innermost frame of a traceback that is in a file, or the innermost one of all."""
+    """Return the innermost frame of a traceback whose code is in the file ``path``, or else the innermost frame."""
     frames = []
     at: TracebackType | None = traceback
     while at is not None:
@@ -73,7 +73,7 @@ def local_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def local_client(local_cluster: Cluster) -> Iterator[Client]:
-    """A client of its own for each test, whose engines have empty namespaces; they are emptied again after it."""
+    """A new client for each test. The namespaces of its engines are empty, and are emptied again after the test."""
     with local_cluster.connect_client_sync() as client:
         yield client
         if not client.wait(timeout=TIMEOUT_S) or not client[:].clear(block=False).wait(TIMEOUT_S):
@@ -82,6 +82,6 @@ def local_client(local_cluster: Cluster) -> Iterator[Client]:
 
 @pytest.fixture
 def gate(local_client: Client, tmp_path: Path) -> Iterator[Gate]:
-    """A gate for code of these engines. It opens at the end of the test, before the namespaces are emptied."""
+    """A gate for code on the engines of ``local_client``. It opens at the end of the test, before they are emptied."""
     with open_gate(tmp_path / "nsactors-gate") as gate:
         yield gate

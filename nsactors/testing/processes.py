@@ -27,7 +27,7 @@ def no_process_left_behind(grace_s: float = GRACE_S) -> Iterator[None]:
     import psutil  # deferred: 35 ms
 
     outer = os.environ.get(_MARK)
-    mark = os.environ[_MARK] = outer or uuid.uuid4().hex  # one for blocks within each other: each finds its orphans
+    mark = os.environ[_MARK] = outer or uuid.uuid4().hex  # nested blocks share a mark, and each finds its orphans
 
     def is_marked(process: Any) -> bool:
         try:
@@ -53,6 +53,6 @@ def _command(process: Any) -> list[str]:
     import psutil
 
     try:
-        return [word for word in process.cmdline() if word]  # Ray fills the line of a renamed process with empty ones
+        return [word for word in process.cmdline() if word]  # Ray pads the line of a renamed process with empty words
     except psutil.Error:
         return []
