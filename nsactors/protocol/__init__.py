@@ -7,7 +7,7 @@
     inspection      queries that look inside an engine, and their replies
     engine_info     descriptions of engines: identity, labels, versions, memory, recovery
     serialize       serialisation of values: pickles with out-of-band buffers, handles on stored values
-    salvage         values pickled together, unpickled one by one if some of them cannot be
+    salvage         values pickled together, unpickled one by one if some cannot be unpickled
     reducers        reducers for definitions of ``__main__`` that pickle would only name
     functions       functions and classes of ``__main__``, rebuilt inside an engine's namespace
     classes         classes of ``__main__`` on engines: one object per namespace and definition

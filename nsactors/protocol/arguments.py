@@ -7,11 +7,11 @@ A public function checks all of its arguments in its first statement::
     arg.check("execute", code=arg.text(code), block=arg.flag(block, or_none=True), timeout=arg.seconds(timeout))
 
 Each of ``flag``, ``seconds`` and so on checks one value: it returns None if the value is valid, and otherwise an
-`Unfit` that says which values are. NumPy's integers, floats and booleans pass for Python's; a truth value is not a
-number.
+`Unfit` that says which values are valid. NumPy's integers, floats and booleans are accepted like Python's; a truth
+value is not accepted as a number.
 
-Function calls, and not a decorator that reads annotations: a wrapper adds a frame to every traceback and every step of
-a debugger, and hides the checks from the reader of the function.
+Arguments are checked by function calls, not by a decorator that reads annotations: a wrapper adds a frame to every
+traceback and every step of a debugger, and hides the checks from the reader of the function.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def path(value: object) -> Unfit | None:
 
 
 def choice(value: object, choices: Iterable[str], *, or_none: bool = False) -> Unfit | None:
-    """Accept one of some words."""
+    """Accept one of the words in ``choices``."""
     if value is None and or_none:
         return None
     words = tuple(choices)
@@ -119,7 +119,7 @@ def distribution(value: object, choices: Iterable[str]) -> Unfit | None:
         return None
     if (unfit := choice(value, choices)) is None:
         return None
-    takes = f"{unfit.takes}, or a partitioner: a function of a number of items and one of parts"
+    takes = f"{unfit.takes}, or a partitioner: a function of the number of items and the number of parts"
     return Unfit(value, takes, unfit.error)
 
 
@@ -176,7 +176,7 @@ def seconds(value: object, *, or_none: bool = True, negative: bool = False) -> U
 
 
 def limit_s(timeout: float | None) -> float | None:
-    """Convert a checked time limit for code that waits: None means no limit, as a negative number does."""
+    """Convert a checked time limit for code that waits: a negative number, for no limit, becomes None."""
     return None if timeout is None or timeout < 0 else float(timeout)
 
 
@@ -189,7 +189,7 @@ def moment(value: object, *, or_none: bool = False) -> Unfit | None:
         unfit = number(value)
         return None if unfit is None else Unfit(value, takes, unfit.error)
     try:
-        fits = math.isfinite(value.timestamp())  # it is NaN for the missing time of pandas
+        fits = math.isfinite(value.timestamp())  # NaN for the missing time of pandas
     except (ValueError, OverflowError, OSError):  # the first and last days of the calendar, as local time
         fits = False
     return None if fits else Unfit(value, takes, WrongValue)
@@ -283,7 +283,7 @@ def iterable(value: object, takes: str = "a sequence or another iterable") -> Un
 
 
 def iterables(values: Iterable[object], takes: str = "sequences or other iterables") -> Unfit | None:
-    """Accept several iterables; the error names the first other value."""
+    """Accept several iterables; the error names the first value that is not iterable."""
     if type(values) is not tuple and (unfit := iterable(values, takes)) is not None:
         return unfit
     for value in values:
@@ -293,7 +293,7 @@ def iterables(values: Iterable[object], takes: str = "sequences or other iterabl
 
 
 def splittable(*values: object) -> Unfit | None:
-    """Accept values that can be cut into parts of their own type; the error says how to convert the first other one."""
+    """Accept values that can be cut into parts of their own type; the error says how to convert another value."""
     for value in values:
         if instead := refusal(value):
             return Unfit(value, f"a sequence, an array or a table (give {instead})", WrongType)
@@ -305,8 +305,8 @@ def seed(value: object) -> Unfit | None:
     if value is None or value is True or value is False or (type(value) is int and value >= 0):
         return None
     takes = (
-        "a whole number, 0 or more, a list of such, a SeedSequence or Generator of NumPy, True for a new seed, "
-        "False or None for none"
+        "a whole number, 0 or more, a list of these, a SeedSequence or Generator of NumPy, True for a new seed, "
+        "False or None for no seed"
     )
     kind = type(value)
     if kind.__module__.startswith("numpy.random") and kind.__name__ in ("SeedSequence", "Generator"):
@@ -344,7 +344,7 @@ def _number(
 
 
 def _index(value: object) -> int | None:
-    """Return ``value`` as an ``int``; None if it is none, or a truth value."""
+    """Return ``value`` as an ``int``; None if it is not an integer, or is a truth value."""
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
         return None
     try:

@@ -110,7 +110,7 @@ class ClassTable:
         _tables.add(self)
 
     def known(self, cls: type) -> _Known:
-        """Return the state of a class; without one, the class was made here, and gets its state now."""
+        """Return the state of a class. A class without a state was made here, and gets one now."""
         if (known := _known.get(cls)) is not None:
             return known
         tag = ClassTag(self.origin, next(self._numbers), cls.__qualname__, definition_digest(cls))
@@ -163,7 +163,7 @@ class ClassTable:
         return found if isinstance(found, type) and definition_digest(found) == tag.digest else None
 
     def _bound(self, tag: ClassTag) -> type | None:
-        """Return the class of a tag's definition that a function made, if one name here refers to such a class."""
+        """Return the class made by a function, if exactly one that is bound here has the tag's name and definition."""
         values = list(self._names.values())
         found = {value for value in values if isinstance(value, type) and value.__qualname__ == tag.name}
         alike = [cls for cls in found if definition_digest(cls) == tag.digest]
@@ -206,7 +206,7 @@ def enter_namespace(scope: Scope, *, is_programs: bool = False) -> None:
 
     Args:
         scope: the names.
-        is_programs: they belong to a program that goes on beside its engine.
+        is_programs: whether the names belong to a program that goes on beside its engine.
     """
     if scope is vars(sys.modules[_MAIN]) and not is_programs:
         _main_table.is_clients = False
@@ -258,15 +258,15 @@ def make_class(
     *,
     again: bool = False,
 ) -> type:
-    """Return the class of a tag in a namespace, a new one if necessary; its attributes follow.
+    """Return the class that a tag stands for in a namespace; a class that is made here gets its attributes later.
 
     Args:
         make: makes a new class of ``description`` and cloudpickle's number for it.
         description: the arguments of ``make`` that describe the class.
         tag: the identity of the class.
         scope: the namespace; None for that of the current thread.
-        again: whether it was in this namespace before: the user's metaclass and ``__init_subclass__`` are then not
-            called again, for their effects are among its attributes.
+        again: whether the class was in this namespace before. The user's metaclass and ``__init_subclass__`` are then
+            not called again, because their effects are among its attributes.
     """
     tag = ClassTag(*tag)
     table = table_of(scope)
@@ -347,7 +347,7 @@ def set_class_state(cls: type, state: Any, scope: Scope | None = None) -> type:
 
 
 def _has_news(known: _Known, name: str, value: object) -> bool:
-    """Return whether an attribute has changed at the origin of a class: otherwise, a local change of it stays."""
+    """Return whether an attribute has changed at the origin of a class; if not, a local change of the value stays."""
     if type(value) not in _DATA or (name.startswith("__") and name.endswith("__")):
         return True
     digest = value_digest(value, MAX_COMPARED_BYTES)

@@ -60,7 +60,7 @@ class ClientModules(NamedTuple):
 
 
 class LoadedModule(NamedTuple):
-    """A version of a module that an engine has loaded, with the client that it was loaded for and its serial there."""
+    """A version of a module that an engine has loaded, with the client for which it was loaded and its serial there."""
 
     digest: str
     origin: str
@@ -92,7 +92,7 @@ def is_installed(path: str) -> bool:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a name is Python's own or this package's, which no module of a client's program may replace."""
+    """Return whether a module is Python's own or this package's: no module of a client's program may replace it."""
     return name.partition(".")[0] in _RESERVED
 
 

@@ -39,9 +39,9 @@ class Signal:
 
 @frozen
 class Abort:
-    """Cancel those of these requests that have not begun: each gets the reply ``aborted`` in its turn, without running.
+    """Cancel those of ``requests`` that have not begun: each gets the reply ``aborted`` in its turn, without running.
 
-    The query reply names the cancelled ones: once it has arrived, none of them will begin.
+    The query reply names the cancelled requests: once it has arrived, none of them will begin.
     """
 
     requests: frozenset[RequestId]
@@ -87,10 +87,10 @@ class CollectReplies:
 
 @frozen
 class StoreReplies:
-    """Store the replies to a client's requests up to number ``upto``, large ones too, since it may disconnect.
+    """Store the replies to a client's requests up to number ``upto``, large ones too: the client may disconnect.
 
     The query reply is a new ``StoredObject``. Loading it makes the client's process call the engine's on the same
-    connection as its requests: once it is loaded, they have all arrived.
+    connection as its requests: once it is loaded, all of these requests have arrived.
     """
 
     client: str
@@ -99,7 +99,7 @@ class StoreReplies:
 
 @frozen
 class Fence:
-    """Run the requests that arrive from now on, on whatever way, after those that have arrived by now."""
+    """Run the requests that arrive from now on, by any connection, after those that have already arrived."""
 
 
 @frozen
@@ -109,7 +109,7 @@ class MeasureIdle:
 
 @frozen
 class StealTasks:
-    """Steal task ranges: withdraw those of these ranges, or their tails, that have not begun.
+    """Steal task ranges: withdraw the part of each range that has not begun.
 
     The query reply is a dictionary of the withdrawn ranges by batch. A batch that has not arrived is withdrawn whole.
     """
@@ -152,8 +152,8 @@ class Obstacle:
 class DebugOpen:
     """Open a debugger on the frames of a failure that the engine keeps for a client.
 
-    ``failures`` names the failures that are meant, by engine (see ``Failure.kept``); an engine that is not among them
-    opens the client's last one. The query reply is the first ``DebugState``; None if no such failure is kept.
+    ``failures`` names the failures, by engine (see ``Failure.kept``); an engine that is missing there opens the
+    client's last failure. The query reply is the first ``DebugState``; None if the engine does not keep the failure.
     """
 
     client: str
@@ -166,7 +166,7 @@ class DebugLine(NamedTuple):
     Attributes:
         session: the session of the debugger.
         number: the number of the line, from 1 on. A repeated number asks only for the reply.
-        text: the line; None: the reply to line ``number``, which has been sent before.
+        text: the line; None to ask for the reply to line ``number``, which has been sent before.
     """
 
     session: str
@@ -183,9 +183,9 @@ class DebugSay:
 
 @frozen
 class DebugClaim:
-    """Let these sessions go on, since a user is at their prompt, or let them end.
+    """Keep these sessions if a user is at their prompt (``here``); otherwise let them end.
 
-    The query reply is the set of those that have not ended.
+    The query reply is the set of the sessions that have not ended.
     """
 
     sessions: frozenset[str]
@@ -243,7 +243,7 @@ class DebugStops:
 
 @frozen
 class DebugTake:
-    """Give the debugger of a stopped request to another client; the old one is told that it has ended.
+    """Give the debugger of a stopped request to another client; the old client gets the reply that it has ended.
 
     The reply is a ``DebugState``, or None if no request is stopped.
     """
@@ -297,7 +297,7 @@ class Presence:
 
 @frozen
 class EndProcess:
-    """Begin no more requests, interrupt the running one, end the interpreter; after ``grace_s`` it is killed."""
+    """Begin no more requests, interrupt the running one, end the process; after ``grace_s`` it is killed."""
 
     grace_s: float
 

@@ -206,7 +206,7 @@ class _Writer:
         self._sequence("function", [function.__qualname__, function.__code__, *about, function.__dict__])
 
     def _write_code(self, code: types.CodeType) -> None:
-        # Without its place: co_filename, co_firstlineno and the line tables.
+        # Without the place of the code: co_filename, co_firstlineno and the line tables.
         numbers = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
         names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
         self._sequence("code", [*numbers, *names, code.co_code, code.co_exceptiontable, code.co_consts])

@@ -1,7 +1,8 @@
 """Descriptions of engines: identity, labels, versions and memory.
 
-`EngineOptions` is a user's wish, `EngineSpec` the order to start an engine, `EngineInfo` the engine that runs. The
-other values describe it to users: its memory, the versions in its process, and the outcome of its recovery.
+`EngineOptions` are the options that a user sets, an `EngineSpec` is all that a new engine needs to start, and an
+`EngineInfo` describes a running engine. The other values describe an engine to users: its memory, the versions in its
+process, and the outcome of its recovery.
 """
 
 from __future__ import annotations
@@ -152,11 +153,11 @@ class Comparison(NamedTuple):
 def compare(here: Mapping[str, str], there: Mapping[str, str]) -> Comparison:
     """Compare versions by name, ignoring names that only one of them has.
 
-    Functions travel as bytecode, which differs between minor versions of Python: those are fatal. So is another
-    protocol, since classes of nsactors travel by name. Other differences deserve a warning only.
+    Functions travel as bytecode, which differs between minor versions of Python: such a difference is fatal. So is a
+    difference of protocol, since classes of nsactors travel by name. Other differences deserve only a warning.
     """
     if "protocol" in here:
-        there = {"protocol": "1", **there}  # clusters that report none have the first one
+        there = {"protocol": "1", **there}  # a cluster that reports no protocol has the first one
     differences = {name: (here[name], there[name]) for name in here if name in there and here[name] != there[name]}
     other_python = "python" in differences and _minor(*differences["python"])
     return Comparison(differences, other_python or "protocol" in differences)
@@ -215,10 +216,10 @@ class RecoveryReport:
         lost: names that could not be restored, with the reason.
         may_differ: replayed requests that use the clock, files, or other sources that the journal does not record.
         not_kept: state of the process, apart from its names, that was not restored, with the reason.
-        shipped_only: whether the journal comes from its replica, since the engine's machine is lost: entries that were
-            not replicated are missing.
-        saved_at: when the job that this one continues saved the journal, in seconds since the epoch: requests that ran
-            there later are missing. None if the cluster continues no job.
+        shipped_only: whether the journal comes from its replica, because the engine's machine is lost: entries that
+            were not replicated are missing.
+        saved_at: if the cluster continues a job, the time at which that job saved the journal, in seconds since the
+            epoch: requests that ran there later are missing. Otherwise None.
         took_s: the duration of the recovery in seconds.
     """
 
@@ -256,7 +257,7 @@ class RecoveryReport:
             lines.append("  its machine is lost: requests that were not yet replicated to another machine are missing")
         if self.saved_at is not None:
             then = datetime.fromtimestamp(self.saved_at, UTC).astimezone()
-            lines.append(f"  as it was when the job before saved it, at {then:%Y-%m-%d %H:%M:%S}")
+            lines.append(f"  as it was when the previous job saved it, at {then:%Y-%m-%d %H:%M:%S}")
         lines += _listed("recreated with their first values", self.remade)
         lines += _listed("not repeated", (f"{label} ({reason})" for _, label, reason in self.not_replayed))
         lines += _listed("ended differently", map(str, self.diverged))

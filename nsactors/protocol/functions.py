@@ -6,17 +6,17 @@ cloudpickle sends such a function with the globals it uses. On an engine, global
     names sent with it          laid over the builtins in a dictionary that is ``function.__builtins__``
     builtins
 
-Both are plain dictionaries, so that global names stay as fast as ever. The interpreter takes the builtins of a function
-from ``globals["__builtins__"]`` when it makes the function; the layer stands there for that moment. Only an engine's
-main thread unpickles into its namespace, so this needs no lock.
+Both are plain dictionaries, so that the look-up of global names is as fast as ever. The interpreter takes the builtins
+of a function from ``globals["__builtins__"]`` when it makes the function; the layer stands there for that moment. Only
+an engine's main thread unpickles into its namespace, so this needs no lock.
 
 Inner functions (lambdas, generator expressions, before Python 3.12 all comprehensions) are made by the interpreter
 while the outer one runs, and miss a layer that has been removed by then. Hence two kinds of payload:
 
 * One that is used once (a call): its layer stays in place meanwhile, see :func:`keeping_builtins`.
 * One that stays (a push), or may leave functions behind (it assigns a global, or contains a class): the names that its
-  inner functions use are bound in the namespace. A name of the engine's own is never replaced; one bound here gives way
-  to later bindings.
+  inner functions use are bound in the namespace. A name that the engine has bound is never replaced; a name bound here
+  gives way to later bindings.
 
 The module ``classes`` decides which class of a namespace an arriving class becomes.
 
@@ -144,7 +144,7 @@ class Rebuilder:
 
     Args:
         scope: the namespace of an engine, or None: functions then keep the globals they came with.
-        stays: whether the value may be used later; otherwise only within :func:`keeping_builtins`.
+        stays: whether the value may be used later; if not, it is used only within :func:`keeping_builtins`.
         again: whether the value was in the namespace before, and is restored.
     """
 
@@ -156,7 +156,7 @@ class Rebuilder:
         self._has_classes = False
 
     def replacement(self, module: str, name: str) -> Callable[..., Any] | None:
-        """Return the replacement that an unpickler takes for ``module.name``; None to keep it."""
+        """Return the replacement that an unpickler takes for ``module.name``; None if it takes ``module.name``."""
         match module, name:
             case "cloudpickle.cloudpickle", _:
                 return self._replace_cloudpickle(name) if _has_private_names() else None
@@ -249,7 +249,7 @@ class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if is_dispatcher(obj) and not is_importable(obj):
                 return reduce_dispatcher(obj)
         if type(obj) is CodeType:
-            # Not cloudpickle's own way, which replaces the name of the file: tracebacks and stacks show it.
+            # Not cloudpickle's own way, which replaces the name of the file: tracebacks and stacks show that name.
             return marshal.loads, (marshal.dumps(obj),)
         reduced = super().reducer_override(obj)
         if reduced is NotImplemented or not _has_private_names():

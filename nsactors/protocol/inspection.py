@@ -1,6 +1,6 @@
 """Queries that look inside an engine, and their replies.
 
-An engine answers them while it is busy, from its control thread or from a thread of their own.
+An engine answers them while it is busy, from its control thread or from a separate thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StackFrame(NamedTuple):
 
 
 class ThreadStack(NamedTuple):
-    """The functions that a thread is in, the outermost first; none if it runs no code of the user's."""
+    """The functions that a thread is in, the outermost first; empty if the thread runs no code of the user's."""
 
     name: str
     frames: tuple[StackFrame, ...] = ()
@@ -156,8 +156,8 @@ class Variable(NamedTuple):
 
     Attributes:
         name: the name.
-        type_name: the class of its value; of an array also its type and shape.
-        text: a short text of the value, if its class is one of Python's own.
+        type_name: the class of its value; for an array, also the type of its items and its shape.
+        text: a short text for the value, if its class is one of Python's own.
         size: its memory, with all that it holds.
     """
 
@@ -169,7 +169,7 @@ class Variable(NamedTuple):
 
 @frozen
 class StartProfile:
-    """Begin to measure where the requests of a client spend their time; repeated, it changes nothing.
+    """Begin to measure where the requests of a client spend their time; a repeated query changes nothing.
 
     Attributes:
         profile_id: a name, unique for ever.
@@ -213,7 +213,7 @@ class StackSample(NamedTuple):
 
     Attributes:
         functions: the numbers of its functions in the profile, the outermost first.
-        seconds: the time; of a profile of memory the bytes.
+        seconds: the time; in a profile of memory, the bytes.
         number: the number of samples, or of allocations.
     """
 
@@ -228,7 +228,7 @@ class CallTimes(NamedTuple):
     Attributes:
         function: the number of the function in the profile.
         number: the number of calls.
-        primitive: the number of calls that were no recursion.
+        primitive: the number of calls that were not recursive.
         own_s: seconds in the function itself.
         total_s: seconds in the function and in those that it called.
         callers: for each caller its number, and the four figures of the calls from there.

@@ -122,7 +122,7 @@ class Seeds:
 
     def of_item(self, index: int) -> np.random.SeedSequence:
         """Return the seed of an item."""
-        # As SeedSequence.spawn computes the keys of children, without spawning those before.
+        # The key that SeedSequence.spawn gives to this child; the children before it are not spawned.
         key = (*self.spawn_key, self.first + index)
         seed: np.random.SeedSequence = _numpy_random().SeedSequence(
             self.entropy, spawn_key=key, pool_size=self.pool_size

@@ -209,7 +209,7 @@ class StreamText(NamedTuple):
 
 
 class Display(NamedTuple):
-    """A rich object: a MIME bundle from ``display`` or a figure."""
+    """A rich object: the MIME bundle of a figure, or of an object given to ``display``."""
 
     data: dict[str, Any]
     metadata: dict[str, Any]

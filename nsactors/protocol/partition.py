@@ -1,11 +1,11 @@
 """Partitioning of sequences over engines: rules, and kinds of sequences.
 
 Parts differ in length by at most one, the first ``len % n`` having the extra element, unless a partitioner of the
-user's assigns the items. Parts have the type of the sequence: those of ranges are ranges, those of arrays are views,
-those of data frames and tables have their rows.
+user's assigns the items. Parts have the type of the sequence: parts of ranges are ranges, parts of arrays are views,
+parts of data frames and tables consist of rows.
 
-A table has one entry per kind of sequence, of Python's own and of libraries. A library is consulted only if it has been
-imported: otherwise no value can be of its classes.
+There is one `Kind` for each kind of sequence, of Python's own and of libraries. A library is consulted only if it has
+been imported: otherwise no value can be of its classes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Kind:
     Attributes:
         join: joins parts along an axis; with an order, takes their items in that order, by their positions in the
             joined parts.
-        cut: returns the items in a slice of positions along an axis; of arrays, a view.
+        cut: returns the items in a slice of positions along an axis; for an array, a view.
         length: returns the number of items along an axis.
         dimensions: returns the number of axes.
         iterates: whether iteration gives the items along axis 0. A data frame gives the names of its columns instead.
@@ -60,7 +60,7 @@ class Kind:
     take: Callable[[Any, Sequence[int], int], Any] | None = None
 
     def at(self, seq: Any, positions: Sequence[int], axis: int) -> Any:
-        """Return the items at given positions along an axis; evenly spaced ones of an array are a view."""
+        """Return the items at given positions along an axis; evenly spaced items of an array are a view."""
         if type(positions) is range and (positions.step > 0 or not positions):
             return self.cut(seq, slice(positions.start, positions.stop, positions.step), axis)
         return self.join([seq], axis, positions) if self.take is None else self.take(seq, positions, axis)
@@ -71,7 +71,7 @@ class Kind:
 
 
 def kind_of(value: Any) -> Kind | None:
-    """Return the kind of a sequence; None for values without positions, or that cannot be cut."""
+    """Return the kind of a sequence; None for values that have no positions, or cannot be cut."""
     # By the exact class first: one lookup, for nearly all values.
     if (found := _BUILT_IN.get(type(value))) is not None:
         return found
@@ -294,7 +294,7 @@ def _join_indices(parts: Sequence[Any], axis: int, order: Order) -> Any:
 
 
 def _restored(index: Any, parts: Sequence[Any]) -> Any:
-    """Return an index as a range, or with a frequency, if its parts had that: joining may lose it."""
+    """Return an index as a range, if its parts are ranges, or with their frequency: joining may lose both."""
     pandas = imported("pandas")
     parts = [part for part in parts if len(part)]
     if all(isinstance(part, pandas.RangeIndex) for part in parts) and not isinstance(index, pandas.RangeIndex):
@@ -468,8 +468,8 @@ class Partitioner(Protocol):
             parts: the number of parts, at least 1.
 
         Returns:
-            For each part the positions of its items, in their order there. Each position from 0 to ``length - 1`` is in
-            exactly one part. Ranges are cut without looking at each item, and arrays without a copy.
+            For each part the positions of its items, in their order in the part. Each position from 0 to ``length - 1``
+            is in exactly one part. Ranges are cut without looking at each item, and arrays without a copy.
         """
         ...
 
@@ -685,7 +685,7 @@ def first_of(seq: Any) -> Any:
 
 
 def items_of(part: Any) -> Iterable[Any] | None:
-    """Return the items that a part adds when it is joined to others; None if the part alone does not tell.
+    """Return the items that a part adds when it is joined to others; None if they depend on the other parts.
 
     Iteration over a table gives the names of its columns, which occur once for all of its parts.
     """

@@ -21,13 +21,13 @@ from nsactors.errors import ForkedClient
 class OwnProcess:
     """The process that made an object with threads and connections; a child forked from it has neither.
 
-    Counts forks, since every call checks, and asking the system for the id of the process takes ten times as long.
+    Counts forks: every call checks for them, and asking the system for the id of the process takes ten times as long.
     """
 
     __slots__ = ("_forks", "pid")
 
     forks: ClassVar[int | None] = None
-    """The number of forks from the process that made the first of these objects to this one; None before that."""
+    """The number of forks between the process that made the first of these objects and this one; None without any."""
 
     def __init__(self) -> None:
         if OwnProcess.forks is None:
@@ -53,7 +53,7 @@ class OwnProcess:
     def end_child(self, error: BaseException | None = None) -> None:
         """End this process if it is a forked child, as Python ends a child whose code has come to its end.
 
-        Code that forks, and does not end its child, returns twice: in the child too, which is a copy of the process
+        Code that forks, and does not end its child, returns twice: also in the child, which is a copy of the process
         without its threads and connections.
 
         Args:

@@ -1,7 +1,7 @@
 """Advice for code that writes to a read-only view of shared memory.
 
-NumPy, pandas and Cython only say that an array is read-only. An array that arrived in a message is recognised by the
-memory that it is a view of; it is searched for in the variables of the frames of the error's traceback.
+NumPy, pandas and Cython only say that an array is read-only. The array is searched for in the variables of the frames
+of the error's traceback; an array that arrived in a message is recognised by the memory of which it is a view.
 """
 
 from __future__ import annotations

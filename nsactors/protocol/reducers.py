@@ -1,8 +1,8 @@
 """Reducers for definitions of ``__main__`` that pickle would only name.
 
 A cached function, a new type, a parameter specification: pickle stores each as its name, which exists only in the
-process that defined it. These reducers store the definition instead. A definition of a module that can be imported
-stays a name.
+process that defined it. These reducers store the definition instead. A definition of a module that can be imported is
+still stored as its name.
 
 A function may refer to itself through its cache or its dispatcher. So these objects are made around a placeholder
 first, and get their functions once the pickle's memo contains them.
@@ -49,7 +49,7 @@ def library_types() -> tuple[type, ...]:
 
 
 def refuse_library(library: Any) -> Any:
-    """Raise an error: the handle of an unused library is a number, which could be pickled, and crashes elsewhere."""
+    """Raise an error: the handle of an unused library is a number, which can be pickled, but crashes elsewhere."""
     raise TypeError(
         f"{with_article(type(library).__name__)} is a library loaded into one process: load it where it is used"
     )

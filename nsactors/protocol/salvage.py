@@ -1,4 +1,4 @@
-"""Values pickled together, unpickled one by one if some of them cannot be.
+"""Values pickled together, unpickled one by one if some cannot be unpickled.
 
 Results of many tasks travel as one pickle, which is faster. If the class of one result raises an exception when it is
 rebuilt, the pickle is read again here, by Python's unpickler in Python, which can continue after an error: it leaves
@@ -106,7 +106,7 @@ class _Salvager(_PythonUnpickler):  # type: ignore[misc]
         return next((broken for value in values if (broken := self.broken(value)) is not None), None)
 
     def _push(self, operands: Iterable[Any], make: Callable[[], Any], first: Any = None) -> None:
-        """Push the object made of operands, or a Broken if one of them is; ``first`` is the first operand."""
+        """Push the object made of operands, or a Broken if an operand is broken; ``first`` is the first operand."""
         made: Any = self._first_broken(operands)
         if made is None:
             try:
@@ -120,7 +120,7 @@ class _Salvager(_PythonUnpickler):  # type: ignore[misc]
     def _change(self, operands: Iterable[Any], change: Callable[[Any], Any]) -> None:
         """Change the object on top of the stack with operands."""
         target = self.stack[-1]
-        # The object does not exist; one that is spoilt does, and can still be changed.
+        # A Broken stands for an object that does not exist. A spoilt object exists, and can still be changed.
         if self.broken(target) is not None and type(target) is Broken:
             return
         broken = self._first_broken(operands)

@@ -1,6 +1,6 @@
 """Sequencing of requests: in order per client, each once.
 
-The engine passes arriving requests through an `RequestStream`; a client holds back requests in a `SendWindow`.
+The engine passes arriving requests through a `RequestStream`; a client holds back requests in a `SendWindow`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Verdict(enum.Enum):
 class RequestStream:
     """The requests that an engine has received, and those that were cancelled.
 
-    A client numbers its requests upwards, and they reach the engine in that order. A number that is not above the last
-    one was delivered twice; a gap is a request that was lost on its way, and its sender knows.
+    A client numbers its requests upwards, and they reach the engine in that order. A request whose number is not above
+    the last one was delivered twice; a gap is a request that was lost on its way, and its sender knows of the loss.
 
     Args:
         taken: the number of the last request of each client, for a stream that continues another one.
@@ -43,11 +43,11 @@ class RequestStream:
 
         Args:
             request: its id.
-            stops_seen: the number of its client's stops that the client knew of when it sent this.
+            stops_seen: the number of its client's stops that the client knew of when it sent the request.
         """
         if request.seq <= self._last_seq.get(request.client, -1):
             return Verdict.REPEATED
-        # Also of a request that is aborted below: its reply has to be final.
+        # Noted also for a request that is aborted below: its reply has to be final.
         self._last_seq[request.client] = request.seq
         if request in self._aborted:
             self._aborted.discard(request)
@@ -75,7 +75,7 @@ class RequestStream:
 class SendWindow(Generic[T]):
     """Lets at most ``size`` items be in flight; further ones wait, first in, first out.
 
-    Items may take different *lanes*, connections that preserve order each for itself but not among each other. So all
+    Items may take different *lanes*: a lane is a connection, and preserves the order of its own items only. So all
     items in flight are on one lane; an item for another lane waits until they have been answered.
     """
 

@@ -1,7 +1,7 @@
 """Serialisation of values: pickles with out-of-band buffers, and handles on stored values.
 
-`pack` turns a value into a `Payload`, `unpack` restores it. Functions and classes of ``__main__`` travel by value, the
-memory of arrays beside the pickle. A `RemoteValue` stands for a value that an engine has stored.
+`pack` turns a value into a `Payload`, `unpack` restores it. Functions and classes of ``__main__`` travel by value; the
+memory of arrays travels beside the pickle. A `RemoteValue` stands for a value that an engine has stored.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class RemoteValue:
         return f"<RemoteValue {self.name!r} {where}: {self.type_name}, {bytes_in_words(self.nbytes)}>"
 
     def __reduce__(self) -> NoReturn:
-        # In another pickle the store would not see that the object is still referenced, and drop it.
+        # In another pickle, the store would not see the reference, and would drop the object.
         raise TypeError(
             "a RemoteValue is pickled only as part of a call: give it to push(), apply() or map() of a view, "
             "or take its value with get()"
@@ -217,7 +217,7 @@ def pack(
         keep: stores, by name, results that stay on this engine.
 
     Raises:
-        SerializationError: if ``value`` cannot be pickled; it names the part.
+        SerializationError: if ``value`` cannot be pickled; the error names the part.
     """
     if _is_simple(value):
         return Payload(pickle.dumps(value, protocol=5))
@@ -230,7 +230,7 @@ def pack(
 
 
 def _pack_by_type(value: object, what: str | Naming, ref_types: tuple[type, ...], keep: Keep | None) -> Payload:
-    """Pickle a value that the usual pickler refuses, or raise the error that names the part that neither can pickle."""
+    """Pickle a value that the usual pickler refuses, or raise an error with the name of the part that both refuse."""
     try:
         return _pack_with(_ByTypePickler, value, ref_types, keep)
     except KeyboardInterrupt:
@@ -312,7 +312,7 @@ def pack_small(value: object, what: str, limit_bytes: int = 1_000_000) -> bytes:
 
 
 class BoundedFile(io.BytesIO):
-    """A file in memory that refuses, with a ValueError, what goes beyond a limit; that is not copied.
+    """A file in memory that refuses data beyond a limit with a ValueError, and does not copy that data.
 
     Args:
         limit_bytes: its largest size.
@@ -360,7 +360,7 @@ def unpack(payload: Payload, *, scope: dict[str, Any] | None = None, copy: bool 
 
 
 def received(buffers: Iterable[Buffer], *, copy: bool) -> Iterator[Buffer]:
-    """Yield memory of arrays for the receiver: copies of small buffers, of all if ``copy``; others are read-only."""
+    """Yield memory for the receiver: copies of small buffers, or of all if ``copy``; read-only views of the others."""
     for buffer in buffers:
         view = memoryview(buffer)
         yield bytearray(view) if copy or view.nbytes <= OWN_BYTES else view.toreadonly()
@@ -375,7 +375,7 @@ def class_finder(
 
 
 def _is_simple(value: object, depth: int = 2) -> bool:
-    """Return whether ``value`` is a number, a text, or a small container of such: the plain pickler can take it."""
+    """Return whether ``value`` is a number, a text, or a small container of these: the plain pickler can take it."""
     kind = type(value)
     if kind in _SCALARS:
         return True
@@ -479,7 +479,8 @@ class _Unpickler(pickle.Unpickler):
         self._copy = copy
 
     def find_class(self, module: str, name: str) -> Any:
-        # Return no bound methods of this unpickler: its memo would keep every object it made until it is collected.
+        # Return no bound methods of this unpickler: its memo would refer to it, and that cycle would keep every object
+        # that it made until a garbage collection.
         if module == __name__:
             if name == "_reference":
                 return self._refs.__getitem__
@@ -516,8 +517,8 @@ def _reduce_array(array: Any) -> Any:
 
 
 def _make_array(make_array: Callable[..., Any], copy: bool, buffer: Any, *rest: Any) -> Any:
-    # The pickle of a read-only array lays a read-only view over the copy made for it. A part of a large array that
-    # arrived is such an array: the copy is the receiver's own all the same, so give the writable memory.
+    # The pickle of a read-only array, such as a part of a large array that arrived, makes a read-only view of the copy.
+    # The copy belongs to the receiver all the same, so give the writable memory.
     if isinstance(buffer, memoryview) and (copy or buffer.nbytes <= OWN_BYTES):
         buffer = buffer.obj
     return make_array(buffer, *rest)

@@ -28,7 +28,7 @@ class Missing(enum.Enum):
     DROPPED = "dropped"
     """It was dropped for newer ones."""
     UNKNOWN = "unknown"
-    """None was stored."""
+    """No reply to it was stored."""
     AHEAD = "ahead"
     """The request has not begun, and the engine is running another one."""
     ABSENT = "absent"
@@ -121,7 +121,7 @@ class ReplyStore:
         """Store a reply, dropping older ones to make room. A reply larger than a limit is dropped at once.
 
         Args:
-            request: the request; if it has a reply already, that one stays.
+            request: the request; if it has a reply already, that reply stays.
             reply: the reply.
             nbytes: its size in the engine's memory.
             stored_bytes: the size of its value in the object store.
@@ -159,6 +159,6 @@ class ReplyStore:
     def _note_dropped(self, request: RequestId) -> None:
         self._dropped_upto[request.client] = max(request.seq, self._dropped_upto.get(request.client, -1))
         if len(self._dropped_upto) > LIMIT_CLIENTS:
-            # The client that has been forgotten gets UNKNOWN instead of DROPPED: a less precise reason, and no wrong
+            # A client that has been forgotten gets UNKNOWN instead of DROPPED: a less precise reason, not a wrong
             # result.
             del self._dropped_upto[next(iter(self._dropped_upto))]

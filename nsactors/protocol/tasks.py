@@ -1,8 +1,8 @@
 """Batches of tasks and results of map items, as they travel.
 
 A batch is packed as one value. Each call in it, each function of a map and each slice of a map's items is a payload
-that was packed by itself, so that one that cannot be read harms no other; they are nested here without copying large
-buffers. Results return as one payload, nested in a report that assigns them to tasks.
+that was packed by itself, so that a payload that cannot be read harms no other; payloads are nested here without
+copying large buffers. Results return as one payload, nested in a report that assigns them to tasks.
 
 A task range of a map is one call and one list. An item that fails, or whose result cannot be pickled, spoils only
 itself: its failure travels beside the values of the others.
@@ -63,7 +63,7 @@ class PackValue(Protocol):
     """Pickles a value."""
 
     def __call__(self, value: object, what: str) -> Payload:
-        """Pickle ``value``, called ``what`` in the SerializationError that it raises if it cannot."""
+        """Pickle ``value``, or raise a SerializationError in which its name is ``what``."""
         ...
 
 
@@ -215,8 +215,8 @@ class RangeOutcome(NamedTuple):
         value: the result of a call, or a list of the results of a map's items; if they failed, a ``Failure``, an
             ``Expired`` or an exception of the client's process. A report holds it in its ``values`` instead.
         started: the start of the first item, in seconds since the epoch on the engine's clock; None if none began.
-        output: the chunks that they wrote; in a report, the numbers of the first of them in the output of the batch,
-            and of the chunk after the last.
+        output: the chunks that they wrote; in a report, the number of the first of these in the output of the batch,
+            and the number of the chunk after the last.
     """
 
     task_id: TaskId
@@ -251,8 +251,8 @@ class BatchReport(NamedTuple):
 
     Attributes:
         outcomes: the outcomes of the items that it ran, in order, without their values.
-        values: the payload of a list with one value for each of these.
-        missing: the jobs whose functions it does not have any more; it has not begun their items.
+        values: the payload of a list with one value for each outcome.
+        missing: the jobs whose functions the engine does not have any more; it has not begun their items.
     """
 
     outcomes: tuple[RangeOutcome, ...]

@@ -3,8 +3,8 @@
 frame    crc of all that follows except the buffers | kind | state | bytes of the head | number of buffers
              size of each buffer | the head, a pickle of plain tuples | the buffers
 
-A process that dies in the middle of a write leaves the start of a frame, which its sizes reveal. The checksum does not
-cover the buffers: for 100 MB it would take 0.08 s, more than writing them.
+A process that dies in the middle of a write leaves an incomplete frame, which is recognised by its sizes. The checksum
+does not cover the buffers: for 100 MB it would take 0.08 s, more than writing them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def encode(record: Record) -> list[Buffer]:
             inline, buffers, _ = seal(payload)
             content = (*request, _CODES[type(operation)], tuple(operation), inline)
             return _framed(_ENTRY, state, (content, error, bound, took_s, process), buffers)
-        # Records of one kind have one shape on disk: without a snapshot, its fields are None and the last requests.
+        # All headers have one shape on disk: without a snapshot, None stands for its parts, and the last requests stand
+        # for its other fields.
         case SegmentHeader(None, kept, taken):
             return _framed(_BASE, 0, (kept, None, dict(taken)))
         case SegmentHeader(snapshot, kept):

@@ -55,7 +55,7 @@ class State(enum.IntEnum):
         """True if a recovery replays the request.
 
         A request that raised is replayed: it changed the namespace up to the line that raised, and will raise there
-        again. One that was cut short from outside is not: the place where it stopped is unknown.
+        again. A request that was cut short from outside is not replayed: the place where it stopped is unknown.
         """
         return self in (State.COMPLETED, State.FAILED)
 
@@ -71,7 +71,7 @@ _REASONS = {
     State.EXPIRED: "it ran into its time limit",
     State.USED_MPI: "it used MPI, which takes all engines at once",
     State.USED_SERVICE: "it communicated with others, by messages or a tuple space, and would do so twice",
-    State.NOT_JOURNALLED: "it was sent as not to be repeated",
+    State.NOT_JOURNALLED: "its sender asked not to repeat it",
     State.KILLS: "it ended the engine whenever it was replayed",
     State.UNWRITTEN: "there was no room on the disk to write it down",
     State.HELD_REFERENCES: "its arguments held references to an object store, which do not outlive their owner",
@@ -89,8 +89,8 @@ class RequestStarted(NamedTuple):
     """A request is about to run.
 
     ``state`` is BEGUN, or the reason that the request will not be replayed; then there is no payload, and only the
-    start of a cell. ``process`` contains the parts of the process's state that have changed since the last record of
-    them.
+    start of a cell. ``process`` contains the parts of the process's state that have changed since they were last
+    recorded.
     """
 
     request: RequestId
@@ -201,7 +201,7 @@ class Snapshot:
         )
 
     def without_components(self, firsts: Mapping[str, str]) -> Snapshot:
-        """Return the snapshot without the given components, by their first names, and modules, with the reasons."""
+        """Return the snapshot without some modules and components, each given by its (first) name, with the reason."""
         parts = {name: firsts[part.names[0]] for part in self.parts if part.names[0] in firsts for name in part.names}
         return self.without({**parts, **{name: firsts[name] for name in self.modules.keys() & firsts.keys()}})
 
@@ -214,7 +214,7 @@ class Snapshot:
 class SegmentHeader(NamedTuple):
     """The first record of every segment: a snapshot, or None for a new namespace; ``kept`` entries follow it.
 
-    Without a snapshot, ``taken`` has the last request of each client that must not run again.
+    Without a snapshot, ``taken`` has the last request of each client, which must not run again.
     """
 
     snapshot: Snapshot | None = None
@@ -231,9 +231,9 @@ class Journal:
 
     Attributes:
         snapshot: its first state; None for an empty namespace.
-        kept: entries whose effects the snapshot includes, except the names they created that it cannot hold.
+        kept: entries whose effects the snapshot includes, except for names that they created and it cannot hold.
         entries: the entries after the snapshot.
-        taken_before: without a snapshot, the last request of each client that must not run again.
+        taken_before: without a snapshot, the last request of each client, which must not run again.
     """
 
     snapshot: Snapshot | None = None
@@ -268,7 +268,7 @@ class Journal:
 
     @property
     def taken(self) -> dict[str, int]:
-        """The last request of each client that started: neither it nor an earlier one may run again.
+        """The last request of each client that has started: neither this nor an earlier one may run again.
 
         Requests that change nothing are not journalled, and do no harm if they run twice.
         """
@@ -285,7 +285,7 @@ class Journal:
     def standing_alone(self) -> tuple[JournalEntry, ...]:
         """Return all entries, each with the complete state of the process before it, as far as it was recorded."""
         process: ProcessState = self.snapshot.process if self.snapshot else {}
-        alone = list(self.kept)  # they have it already
+        alone = list(self.kept)  # kept entries have the complete state already
         for entry in self.entries:
             process = _merged([process, entry.process])
             alone.append(replace(entry, process=process))
@@ -384,8 +384,8 @@ def _end_state(outcome: Outcome) -> State:
         case Ok():
             return State.COMPLETED
         case Failed(failure):
-            # A KeyboardInterrupt that the user's code raises itself is taken for one from outside: at worst, it is not
-            # replayed.
+            # A KeyboardInterrupt that the user's code raises itself is taken for one from outside: at worst, the
+            # request is not replayed.
             return State.INTERRUPTED if failure.type_name == "KeyboardInterrupt" else State.FAILED
         case Expired():
             return State.EXPIRED
@@ -405,7 +405,7 @@ def _preview(operation: Operation) -> Operation:
 class SnapshotPolicy:
     """Decides when a snapshot is worth its cost.
 
-    A recovery costs the time of the entries that it replays, so that time counts, and not the time of day: an idle
+    A recovery costs the time of the entries that it replays. So this time counts, and not the time of day: an idle
     engine needs no snapshots.
 
     Attributes:

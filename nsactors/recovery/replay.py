@@ -1,7 +1,7 @@
 """Replay of a journal: the plan, the report, and slices that recreate a name.
 
-A slice is a program slice (Weiser 1981) over whole requests: an entry belongs to it if it bound a wanted name, and the
-names that it used are then wanted in turn, unless the snapshot has them.
+A slice is a program slice (Weiser 1981) over whole requests: an entry that bound a wanted name belongs to the slice,
+and the names that this entry used are then wanted in turn, unless the snapshot has them.
 
 Changes that later entries made to an object without binding its name are not replayed: a generator starts anew, a
 connection is as it was when it was opened.
@@ -26,7 +26,7 @@ _REMEMBERED = 2_500  # reports and the items that they list, of about 100 bytes 
 
 
 class RecoveryReports:
-    """The last recovery report of each engine, and the newest of the others that fit; oldest first.
+    """The last recovery report of each engine, and as many of the newest other reports as fit; oldest first.
 
     Args:
         limit: the number of reports and items listed in them.
@@ -150,7 +150,7 @@ class _Replay:
 
     def all_of(self, entries: Iterable[JournalEntry]) -> None:
         for entry in entries:
-            # Before entries that are skipped too: the state is then as their predecessors left it.
+            # Set also before entries that are skipped: this is the state that their predecessors left.
             self.set_process(entry.process)
             if not entry.state.is_replayed:
                 self.left_out.append(NotReplayed(entry.request, entry.label, entry.state.reason))
@@ -201,7 +201,7 @@ def slice_for(
         stored, used = _names(entry, known)
         bound = open_names.intersection(entry.bound)
         # A new object may have the address of the old one, and the name then seems to be bound to the same object: an
-        # entry whose source binds the name may have created it, and so may those before it.
+        # entry whose source binds the name may have created the object, and so may the entries before it.
         if bound or open_names & stored:
             kept.append(entry)
             open_names -= bound
@@ -216,7 +216,7 @@ def _names(entry: JournalEntry, known: set[str]) -> tuple[set[str], set[str]]:
     if isinstance(entry.operation, Execute):
         return _names_of_cell(entry.operation.code, known)
     data = entry.payload.data if entry.payload else b""
-    # The code of a function contains the names that it uses as they are. Another text may be mistaken for one: that
+    # The code of a function contains the names that it uses as they are. Another text may be mistaken for a name: that
     # name is then recreated too, which costs time and does no harm.
     return set(), {name for name in known if name.encode() in data}
 

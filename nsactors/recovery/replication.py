@@ -1,8 +1,8 @@
 """Replication of a journal: batches in order, acknowledged.
 
 A journal is a sequence of *segments*, each beginning with a snapshot that replaces all segments before it. The replica
-of a segment is always a prefix of it. Each reply of the replica says how far it goes, and the next batch begins there:
-the sender need not keep track of batches.
+of a segment is always a prefix of it. Each reply of the replica says where the replica ends, and the next batch begins
+there: the sender need not keep track of batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOWHERE = Position(-1, 0)
 
 
 class Segment(NamedTuple):
-    """One segment: its snapshot and kept entries take ``base_bytes``; without all of those it is useless."""
+    """One segment: its snapshot and kept entries take ``base_bytes``; unless these are complete, it is useless."""
 
     number: int
     base_bytes: int
@@ -60,8 +60,8 @@ class JournalBatch(NamedTuple):
 def next_span(kept: Position, segments: Sequence[Segment], limit_bytes: int) -> SegmentRange | None:
     """Return the range to send to the replica next; None if it has everything.
 
-    The rest of the segment that it has begun comes first, so that it goes as far as possible while a large snapshot is
-    being sent.
+    The rest of the segment in which the replica ends comes first, so that the replica is as complete as possible while
+    a large snapshot is being sent.
 
     Args:
         kept: the end of the replica, by its last reply.

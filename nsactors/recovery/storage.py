@@ -1,9 +1,9 @@
 """A journal on disk: append, cut, read; and its replica on another machine.
 
 The segments of a journal are numbered files in one folder. A new segment begins with a snapshot. It is written as a
-draft while the old segment continues, and replaces it only after a check that the snapshot can be loaded: a process
-that dies meanwhile leaves the old segment, with all records since. Writes are not synchronised with the disk: they
-survive their process, which is the purpose of a journal; against the loss of the machine there is the replica.
+draft while the old segment continues, and replaces the old one only after a check that the snapshot can be loaded: a
+process that dies meanwhile leaves the old segment, with all records since. Writes are not synchronised with the disk:
+they survive their process, which is the purpose of a journal; against the loss of the machine there is the replica.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Draft(NamedTuple):
         written: its file.
         journal: the journal that its snapshot replaces.
         position: the end of that journal on disk.
-        records: the number of its records, with those that wait for room.
+        records: the number of its records, including those that wait for room.
         replay_s: the duration of the requests in that journal.
     """
 
@@ -109,8 +109,8 @@ class JournalFile:
     One thread appends; another one may adopt a draft meanwhile, and others may read ranges.
 
     Records without room on the disk wait in memory, and are written as soon as there is room: before the next record,
-    or by :meth:`flush`. Large payloads do not wait for ever: past a limit they are dropped, and the journal says no
-    more of their requests than that they ran, until a snapshot includes the effects.
+    or by :meth:`flush`. Large payloads do not wait for ever: past a limit they are dropped, and the journal says only
+    that their requests ran, until a snapshot includes the effects.
 
     Args:
         folder: the folder for its segments, which must not exist.
@@ -134,15 +134,15 @@ class JournalFile:
         self._unwritten: deque[Record] = deque()
         self._is_new = True  # the unwritten records are to begin a segment
         self._count = 0  # of written records
-        self._ends: dict[int, int] = {}  # the ends of records that had to wait, in the segment, by their count
+        self._ends: dict[int, int] = {}  # where records that had to wait end in the segment, by their count
         self._payload_bytes = 0  # of unwritten records
         self._mark: GapMark | None = None
         self._mark_folder = folder
         self._incomplete_until = 0  # the count of the last record whose payload was dropped
         self.failure: OSError | None = None
         self.replay_s = 0.0
-        # An incarnation writes one journal: a second process with its number must not mix its records into the first
-        # one's.
+        # An incarnation writes one journal: a second process with the same number must not mix its records into that
+        # of the first.
         if os.path.exists(folder):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
         # Without room on the disk the engine starts all the same: the header waits like any record.
@@ -216,7 +216,7 @@ class JournalFile:
             self._mark.add(unwritten(begun))
 
     def mark_in(self, folder: str) -> None:
-        """Set the folder for the mark of unjournaled requests, while this journal has no room: its predecessor's."""
+        """Set the folder of the predecessor, for the mark of unjournaled requests while this journal has no room."""
         self._mark_folder = folder
 
     def begin_with(self, journal: Journal, stored: StoredJournal | None = None) -> None:
@@ -224,8 +224,8 @@ class JournalFile:
 
         Args:
             journal: the entries of that journal that were replayed.
-            stored: the whole of it, if no process writes to it any more. Its file is then shared: writing 50 MB takes
-                as long as restoring them. The entries that were not replayed are then reported again by the next
+            stored: that journal as a whole, if no process writes to it any more. Its file is then shared: writing 50 MB
+                takes as long as restoring them. The entries that were not replayed are then reported again by the next
                 recovery.
         """
         with self._writing:
@@ -266,18 +266,18 @@ class JournalFile:
     def draft(self, snapshot: Snapshot, journal: Journal | None = None) -> Draft:
         """Write a segment that begins with a snapshot, to replace the current one after a check.
 
-        Entries that created objects which the snapshot leaves out are kept in it.
+        The segment keeps the entries that created objects which the snapshot leaves out.
 
         Args:
             snapshot: all names, between two requests.
-            journal: the journal that the snapshot replaces; None for this one so far.
+            journal: the journal that the snapshot replaces; None for the content of this one so far.
 
         Raises:
             OSError: if there is no room. The journal is unchanged then.
         """
         journal = journal or self.read()
         with self._writing:
-            # Under the lock, since adopt() takes records after these numbers for records since the draft.
+            # Under the lock: adopt() assumes that records after these numbers were written since the draft.
             count, position, replay_s = self._count + len(self._unwritten), self.position, self.replay_s
         return Draft(self._written(_base(snapshot, journal)), journal, position, count, replay_s)
 
@@ -340,7 +340,7 @@ class JournalFile:
 
     def release(self, kept: Position) -> None:
         """Close old segments, except the one in which the replica ends; all of them, if that is :attr:`position`."""
-        # Another thread may have made the newest one, and not write to it yet.
+        # Another thread may have made the newest segment, and not write to it yet.
         for number in self._files.keys() - {kept.segment, self._number, max(self._files, default=-1)}:
             self._close_segment(number)
 
@@ -419,7 +419,7 @@ class JournalFile:
         return os.path.join(self._folder, f"draft-{next(self._drafts)}")
 
     def _remove_incomplete(self) -> None:
-        """Remove an incomplete journal: another incarnation that finds it would take it for the whole."""
+        """Remove an incomplete journal: another incarnation that finds it would take it for a complete one."""
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._mark_folder == self._folder:  # an empty folder says that there was no room
@@ -428,7 +428,7 @@ class JournalFile:
 
     def _replace(self, written: _Written) -> None:
         old, number = self._number, self._number + 1
-        # Before the old segment is removed: a process that dies in between leaves two, of which the newer one is read.
+        # Before the old segment is removed: a process that dies in between leaves two segments, and the newer is read.
         os.rename(written.path, _path(self._folder, number))
         self._files[number] = written.file
         self._segments[number] = Segment(number, written.nbytes, written.nbytes)
@@ -493,8 +493,8 @@ class JournalCopy:
         segments: list[Segment] = []
         for number in _numbers(self._folder):
             size = os.path.getsize(_path(self._folder, number))
-            # A newer segment beside an older one is incomplete, or the older one would have been removed: the records
-            # written while its snapshot was being checked follow the snapshot, and belong to it.
+            # A newer segment beside an older one is incomplete: otherwise the older one would have been removed. The
+            # records written while its snapshot was being checked follow the snapshot, and belong to it.
             is_usable = not segments and _read_path(_path(self._folder, number)) is not None
             segments.append(Segment(number, 0 if is_usable else size + 1, size))
         return KeptSegments(segments)
@@ -539,7 +539,7 @@ class StoredJournal(NamedTuple):
 
 def find_journal(folder: str) -> StoredJournal | None:
     """Return the journal in a folder with its file, like :func:`read_journal`; None if there is none."""
-    # The newest one may be incomplete: in a replica, whose snapshot was being sent.
+    # The newest segment may be incomplete: in a replica, if not all of its snapshot has arrived.
     for number in reversed(_numbers(folder)):
         path = _path(folder, number)
         if stored := _read_path(path):

@@ -1,8 +1,8 @@
 """A mark on disk for requests that no journal holds, for lack of room.
 
 The file has its full size from the start, and is written in place, which needs no room. When the journal can be written
-again, it contains those requests itself, and the mark is cleared. Requests in a mark beside a journal are missing
-there.
+again, it contains those requests itself, and the mark is cleared. Requests in a mark are missing in the journal beside
+it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nsactors.recovery.journal import JournalEntry, RequestStarted, State
 
 GAP_NAME = "unwritten"
 _SIZE_BYTES = 64 * 1024
-_LAST_BYTES = 4 * 1024  # reserved for the entry that counts the requests without room for their own
+_LAST_BYTES = 4 * 1024  # reserved for the entry that counts the requests for whose own entries there is no room
 _NOTHING = bytes(16)  # no record starts like this
 
 
@@ -34,14 +34,14 @@ class GapMark:
         self._path = os.path.join(folder, GAP_NAME)
         self._count = 0
         self._end = 0
-        self._last = 0  # position of the entry that counts the requests without room for their own
+        self._last = 0  # position of the entry that counts the requests for whose own entries there is no room
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             self._end = sum(len(_bytes(entry)) for entry in read_gap(folder))
         except FileNotFoundError:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                # Zeros are written, and not a hole left: only written blocks are sure to have room later.
+                # Write zeros instead of leaving a hole: only written blocks are sure to have room later.
                 if os.write(self._file, bytes(_SIZE_BYTES)) < _SIZE_BYTES:
                     raise OSError("there is no room for a mark") from None
             except OSError:
@@ -51,7 +51,7 @@ class GapMark:
 
     @classmethod
     def linked(cls, folder: str, other: str) -> GapMark:
-        """Make a mark in a folder, or link that of another folder if there is no room for it."""
+        """Make a mark in a folder, or link the mark of another folder if there is no room for a new one."""
         try:
             return cls(folder)
         except OSError:

@@ -54,7 +54,7 @@ class Completed(Generic[F]):
             notifier.tell()
 
         for result in self._results:
-            # Future's own method: that of our results calls back on a thread that another callback may hold up.
+            # The method of Future itself: that of AsyncResult calls back on a thread that another callback may block.
             Future.add_done_callback(result, end)
         for _ in self._results:
             async with asyncio.timeout_at(deadline):

@@ -39,7 +39,7 @@ RETURN_WHEN = (
 )
 GROUPS = ("type", "engine", "order")
 
-# Each is held for an instant, so that one is enough for all results. A garbage collection may come back to it.
+# Each is held for an instant, so that one is enough for all results. A garbage collection meanwhile may take it again.
 _COUNTING = threading.RLock()
 _MAKING = threading.RLock()
 
@@ -48,8 +48,8 @@ class AsyncResult(Future[Any]):
     """The result of one request to each of several engines.
 
     It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has replied and all their
-    output is here. A call to one engine given by its id has a single value; any other has a list, in the order of the
-    targets.
+    output has arrived. A call to one engine given by its id has a single value; any other has a list, in the order of
+    the targets.
 
     Args:
         owner: the part of the client that made the calls.
@@ -68,8 +68,8 @@ class AsyncResult(Future[Any]):
         single: bool = False,
         return_exceptions: bool = False,
     ) -> None:
-        # Instead of Future.__init__, which makes a condition variable: that is two thirds of the memory of a future,
-        # and most results of many are looked at when they have ended. It is made when it is needed.
+        # Instead of Future.__init__, which makes a condition variable: two thirds of the memory of a future. It is made
+        # when it is needed: if there are many results, most are looked at only when they have ended.
         self._made_condition: threading.Condition | None = None
         self._state = PENDING
         self._result: Any = None
@@ -95,7 +95,7 @@ class AsyncResult(Future[Any]):
         with _COUNTING:
             self._open -= 1
             last = self._open == 0
-        # To wake a thread that waits for all of them at each reply is the greatest cost of a call to many engines.
+        # Waking a thread at each reply, though it waits for all, would be the greatest cost of a call to many engines.
         if self._parts_awaited or (call is not None and call.error is not None):
             self.notify()
         if last:
@@ -171,14 +171,14 @@ class AsyncResult(Future[Any]):
         if self._exception is None:  # without the lock that the parent would have made
             return self._result
         try:
-            # Not by the parent, which takes an exception that is false, for its length is 0, for none.
+            # Not by the parent, which takes an exception for None if it is false because its length is 0.
             raise self._exception
         finally:
             # Otherwise the exception's traceback would hold this future.
             self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def _wait_until_done(self, timeout: float | None) -> None:
-        # Not by the parent, which takes the first time that it is woken, by notify() too, for the end of its time.
+        # Not by the parent: when it is woken before the end, even by notify(), it raises TimeoutError.
         if not self.done():
             self._owner.check_process()
             with self._condition:
@@ -204,24 +204,24 @@ class AsyncResult(Future[Any]):
             return True
 
     def notify(self) -> None:
-        """Wake the threads that wait, to look whether they have waited long enough."""
-        condition = self._made_condition  # a thread that makes one later looks after that
+        """Wake the threads that wait, so that they check whether they have waited long enough."""
+        condition = self._made_condition  # a thread that makes a condition later checks after that
         if condition is not None:
             with condition:
                 condition.notify_all()
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        """Call ``fn`` with this future when it is done; it has a thread where it may wait for other results."""
+        """Call ``fn`` with this future when it is done, on a thread where ``fn`` may wait for other results."""
         arg.check("add_done_callback", fn=arg.function(fn))
         self._owner.check_process()
-        # asyncio's callback only wakes an event loop, and is not to stand behind one that waits.
+        # asyncio's callback only wakes an event loop, and must not queue behind a callback that waits.
         if getattr(fn, "__module__", "") == "asyncio.futures":
             super().add_done_callback(fn)
         else:
             super().add_done_callback(lambda done: self._owner.run_callback(partial(fn, done)))
 
     def cancel(self) -> bool:
-        """Give the result up, in any state: calls that have not begun never run, those that run are not waited for.
+        """Give the result up, in any state: calls that have not begun never run, calls that run are not waited for.
 
         Returns:
             False if it was done already.
@@ -280,7 +280,7 @@ class AsyncResult(Future[Any]):
     r = property(get, doc="The result; waits for it.")
 
     def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
-        """Wait as :meth:`get` and return the values by engine id; ValueError if an engine replied more than once."""
+        """Wait like :meth:`get` and return the values by engine id; ValueError if an engine replied more than once."""
         arg.check("get_dict", timeout=arg.seconds(timeout, negative=True))
         values = self.get(timeout)
         ids = [call.engine_id for call in self._calls]
@@ -297,8 +297,8 @@ class AsyncResult(Future[Any]):
         """Wait until the result is there, or for ``timeout`` seconds (None and negative: as long as it takes).
 
         Returns:
-            Whether it is there. With ``return_when`` (a constant of ``concurrent.futures``): the sets of done and
-            pending parts, one per engine.
+            Whether the result is there. With ``return_when`` (a constant of ``concurrent.futures``): the sets of done
+            and pending parts, one per engine.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C, when the engines that were waited for have been interrupted, as by
@@ -321,13 +321,13 @@ class AsyncResult(Future[Any]):
         def stop(presses: Presses) -> None:
             interrupt_and_wait(self._wait, self._calls, self._owner, presses=presses)
             self._owner.mark_retrieved(self._calls)
-            # Not the result's own errors, as by get(): the statement after wait() must not run as if they had ended.
+            # Not the result's own errors, as get() does: wait() must not return, or the next statement would run.
             raise keyboard_interrupt(f"{self._label} was interrupted: its get() says where")
 
         return debugging(lambda: interruptible(wait, stop), self._owner, self._output.settle)
 
     def wait_for_output(self, timeout: float | None = -1) -> bool:
-        """Wait until all output is there, which it is when the result is; as :meth:`wait`."""
+        """Wait until all output is there, which is when the result is there; see :meth:`wait`."""
         arg.check("wait_for_output", timeout=arg.seconds(timeout, negative=True))
         return bool(self.wait(timeout))
 
@@ -338,7 +338,7 @@ class AsyncResult(Future[Any]):
         widget: object = None,
         return_when: str | None = None,
     ) -> None:
-        """Wait behind a progress bar, for many tasks with rate and estimate; Ctrl-C ends the waiting, not the work.
+        """Wait with a progress bar, for many tasks also a rate and an estimate; Ctrl-C ends the waiting, not the work.
 
         Args:
             interval: seconds between two looks.
@@ -378,7 +378,7 @@ class AsyncResult(Future[Any]):
                 self._output.settle()
 
     def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
-        if self.done():  # as most are whose caller has taken the replies: no condition is made for them
+        if self.done():  # like most results whose caller has taken the replies: they need no condition
             return True
         self._owner.check_process()
         limit = arg.limit_s(timeout)
@@ -476,8 +476,8 @@ class AsyncResult(Future[Any]):
 
         Raises:
             RuntimeError: if the result is done.
-            CapabilityError: if calls run that were to be interrupted, on engines that are threads or embedded programs;
-                those that had not begun are cancelled.
+            CapabilityError: with ``interrupt``, if calls run on engines that are threads or embedded programs; calls
+                that had not begun are cancelled.
         """
         arg.check("abort", interrupt=arg.flag(interrupt))
         if self.done():
@@ -574,7 +574,7 @@ class AsyncResult(Future[Any]):
         """Return a picture of the engines' work in time, with utilisation and speed-up, as far as calls have ended.
 
         Args:
-            engines: ids of engines that get a line although they did nothing, and count as unused: ``rc.ids``.
+            engines: ids of engines that get a line even if they did nothing, and then count as unused: ``rc.ids``.
         """
         from nsactors.results.display.timeline import Timeline, check_engines
 
@@ -621,13 +621,13 @@ class AsyncResult(Future[Any]):
 
     @property
     def shows_nothing(self) -> bool:
-        """True if a prompt that gives this as a value shows nothing, as after a cell that has none."""
+        """True if a prompt shows nothing for this result, because its cells have no value."""
         from nsactors.results.display.outputs import cell_values
 
         return cell_values(self._calls) == []
 
     def __rich__(self) -> Any:
-        """Return a table of how far each engine is."""
+        """Return a table of the progress of each engine."""
         from nsactors.results.display.outputs import result_table
 
         return result_table(repr(self), self.calls)
@@ -670,7 +670,7 @@ class CallTaker(CallController, Protocol):
     def take(self, calls: Sequence[Call]) -> bool:
         """Wait a moment for the replies to calls that were submitted to be awaited; return whether all are here.
 
-        If they are not, they come by themselves from now on.
+        If they are not, other threads receive them from now on.
         """
         ...
 

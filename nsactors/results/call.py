@@ -28,8 +28,8 @@ class EngineOutput(NamedTuple):
 
     Attributes:
         engine_id: the engine.
-        source: the request that it comes from. Output that the controller routes may arrive before the end of the
-            output in the reply to an earlier request: lines are put together only within one request.
+        source: the request that it comes from. Output through the controller may arrive before the reply to an earlier
+            request, which contains the end of that one's output: so lines are put together only within one request.
         chunks: the output.
     """
 
@@ -44,9 +44,11 @@ OUTPUTS = ("show", "keep")
 NOWHERE = -1
 """The engine id of a task that has not been sent to an engine."""
 
-# Watchers are few and quick: one lock is enough for all calls. A batch hands on to its tasks, and so takes it again.
+# Watchers are few and quick: one lock is enough for all calls. A batch passes output on to its tasks, and so takes the
+# lock again.
 _WATCH_LOCK = threading.RLock()
-_SETTLING = threading.RLock()  # held for an instant: one is enough for all. A garbage collection may come back to it
+# Held for an instant: one is enough for all. A garbage collection meanwhile may take it again.
+_SETTLING = threading.RLock()
 
 
 class OutputGoes(enum.Enum):
@@ -73,7 +75,7 @@ class _Watcher:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
-    """A request from its submission to its reply: settled once, when value or error and all output are here.
+    """A request from its submission to its reply: settled once, when its value or error and all output have arrived.
 
     Attributes:
         request_id: the id of the request.
@@ -89,7 +91,7 @@ class Call:
         value: its value, once it is settled.
         error: its error, once it is settled.
         done: it is settled.
-        tried_on: the engines that a task was on before.
+        tried_on: the engines on which a task was before.
         items: the items of a map that it carries.
         nbytes: the size of a large value on its way; 0 for others.
         output_goes: the destination of its output.
@@ -132,7 +134,7 @@ class Call:
         Args:
             value: its value.
             error: its error.
-            note: called with it before its end can be seen; it must be quick, for other calls wait meanwhile.
+            note: called with this call before its end can be seen; must be quick, because other calls wait meanwhile.
         """
         with _SETTLING:
             if self.done:
@@ -218,13 +220,13 @@ class RequestOptions:
 
     Attributes:
         limit_s: seconds after which a call is interrupted.
-        stops_on_error: its failure on an engine aborts the requests of its client behind it there.
+        stops_on_error: its failure on an engine aborts the requests that its client has queued behind it there.
         copies: arrays in its result are copies that can be written to.
         journalled: a recovery of the namespace runs it again.
         breaks: it stops at breakpoints.
         output_goes: the destination of its output.
         carries_tasks: it is a batch of tasks: not one of the user's open calls, and never held for an engine that
-            restarts, for its tasks go elsewhere.
+            restarts, because its tasks go elsewhere.
         items: the items of a map that it carries.
     """
 
@@ -242,8 +244,9 @@ class Metadata(dict[str, Any]):
     """The metadata of a call: a dictionary whose keys are attributes too.
 
     Keys are those of ipyparallel: ``msg_id submitted started completed received engine_id status execution_count
-    execute_result stdout stderr outputs error label``; and ``tried_on``, the engines that a task failed on or that were
-    lost under it. Times are aware datetimes; ``started`` and ``completed`` are read from the engine's clock.
+    execute_result stdout stderr outputs error label``; and ``tried_on``, the engines on which a task failed or that
+    were lost while they ran it. Times are aware datetimes; ``started`` and ``completed`` are read from the engine's
+    clock.
     """
 
     @classmethod
@@ -324,7 +327,7 @@ class ExecuteReply:
 
     @property
     def shows_nothing(self) -> bool:
-        """True if a prompt that gives this as a value shows nothing, as after a cell that has none."""
+        """True if a prompt shows nothing for this reply, because the cell has no value."""
         return self.execute_result is None
 
     def __repr__(self) -> str:
@@ -353,7 +356,7 @@ class CallController(Protocol):
         ...
 
     def check_process(self) -> None:
-        """Raise ForkedClient in a forked child of the process that made the calls, which replies cannot reach."""
+        """Raise ForkedClient in a forked child of the process that made the calls: replies cannot reach the child."""
         ...
 
     def obstacles(self, calls: Iterable[Call]) -> Mapping[int, str]:
@@ -369,7 +372,7 @@ class CallController(Protocol):
         ...
 
     def mark_retrieved(self, calls: Iterable[Call]) -> None:
-        """Count the errors of these calls as retrieved: errors that never are get reported."""
+        """Count the errors of these calls as retrieved: errors that are never retrieved are reported."""
         ...
 
     @property
@@ -378,11 +381,11 @@ class CallController(Protocol):
         ...
 
     def debug_stops(self, settle: Callable[[], object]) -> None:
-        """Open the debuggers of these engines, until they go on; ``settle`` is called before each prompt."""
+        """Open the debuggers of the stopped engines, until they go on; ``settle`` is called before each prompt."""
         ...
 
     def debug(self, calls: Iterable[Call]) -> None:
-        """Open the debugger on the frames of those of these calls that failed; return when the user leaves it."""
+        """Open the debugger on the frames of the calls that failed; return when the user leaves it."""
         ...
 
 
@@ -405,11 +408,11 @@ class TaskCall(Call):
     _printed: list[tuple[int, RequestId | None, OutputChunk]] = field(default_factory=list)
 
     def add_output(self, engine_id: int, source: RequestId | None, chunks: Iterable[OutputChunk]) -> None:
-        """Add output of an engine for this task, which may have begun on another one before.
+        """Add output of an engine for this task, which may have begun on another engine before.
 
         Args:
             engine_id: the engine.
-            source: the batch that the task was in, where that is known.
+            source: the batch that the task was in, if it is known.
             chunks: the output.
         """
         chunks = list(chunks)
@@ -452,7 +455,7 @@ class MapPiece(Call):
 
 @dataclass(slots=True, eq=False)
 class MapCall(TaskCall):
-    """A map: a task of ``size`` items, which ends when all have. If it ``joins``, its values are parts of one."""
+    """A map: a task of ``size`` items, which ends when all items have. If it ``joins``, its values are parts of one."""
 
     size: int = 0
     left: int = 0
@@ -489,7 +492,7 @@ class MapCall(TaskCall):
     @property
     def failure(self) -> CompositeError | None:
         """All errors together; None if there are none."""
-        # An error once for each item: several may have one cause, such as a lost engine, in common.
+        # One error for each item: several items may fail for the same cause, such as a lost engine.
         errors = [error for piece in self.pieces if piece.error is not None for error in piece.values]
         if not errors:
             return None

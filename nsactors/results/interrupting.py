@@ -1,4 +1,4 @@
-"""Waits for engines that Ctrl-C interrupts, and the engines with them."""
+"""Waits for engines: Ctrl-C interrupts the wait, and the engines with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEP_S = 0.05
 MOST_UNSEEN = 2
 
 # A Jupyter server that restarts or ends a kernel sends SIGINT first and the shutdown request right behind it. The
-# request was seen within 8 ms of the signal, and within 25 ms on a machine with five times as much to do as it can.
+# request was seen within 8 ms of the signal, and within 25 ms on a machine with five times the load that it can bear.
 SHUTDOWN_FOLLOWS_S = 0.2
 
 Wait = Callable[[float | None], bool]
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def interruptible(wait: Callable[[], T], on_interrupt: Callable[[Presses], T]) -> T:
-    """Return ``wait()``; after Ctrl-C, return ``on_interrupt(presses)``, which is to count further ones.
+    """Return ``wait()``; after Ctrl-C, return ``on_interrupt(presses)``, which has to count further presses.
 
     Every wait that interrupts engines goes through this loop.
     """
@@ -58,7 +58,7 @@ def interruptible(wait: Callable[[], T], on_interrupt: Callable[[Presses], T]) -
 
 
 class _Stopped(Exception):
-    """Ends a wait, for an engine has stopped at a breakpoint; what was drawn meanwhile is removed on the way."""
+    """Ends a wait because an engine has stopped at a breakpoint; handlers on the way remove their drawings."""
 
 
 def stopping(wait: Wait, owner: CallController) -> Wait:
@@ -118,17 +118,17 @@ def wait_or_interrupt(
         owner: interrupts, aborts and restarts.
         timeout_s: seconds; None or negative: as long as it takes.
         ask: puts a question to the user; the default is ``input`` where a user can answer.
-        may_succeed: Ctrl-C asks the code to end by itself, so that success is no reason to raise.
+        may_succeed: Ctrl-C asks the code to end by itself, so a success after it is no reason to raise.
         progress: show a line if it takes long; not for a wait that draws by itself.
         output: shows the output of ``calls`` meanwhile.
-        settle: where ``wait`` itself shows their output: shows all so far, and leaves the screen to a prompt.
+        settle: if ``wait`` itself shows their output: shows all output so far, and leaves the screen to a prompt.
 
     Returns:
         Whether the calls have ended; after Ctrl-C they have, with errors that say where they were interrupted.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, if there are no such errors: all calls have succeeded, or were cancelled before
-            they began; engines cannot be interrupted, or were left running, as those of detached tasks are.
+        KeyboardInterrupt: after Ctrl-C, if there are no such errors: if all calls have succeeded or were cancelled
+            before they began, or if engines cannot be interrupted or were left running, as with detached tasks.
     """
     limit_s = None if timeout_s is None or timeout_s < 0 else timeout_s
     deadline = math.inf if limit_s is None else time.monotonic() + limit_s
@@ -175,10 +175,10 @@ def interrupt_and_wait(
         owner: as there.
         ask: as there.
         may_succeed: as there.
-        presses: counts further ones.
+        presses: counts further presses.
         is_ending: returns whether this process has been asked to end; the engines are then left alone. The default asks
             the notebook's kernel, if this is one.
-        clock: seconds.
+        clock: returns the time in seconds.
     """
     if owner.detached:
         raise _going_on(calls)
@@ -193,8 +193,8 @@ def interrupt_and_wait(
 class Presses:
     """Counts presses of Ctrl-C while engines are interrupted, instead of raising KeyboardInterrupt.
 
-    Raised wherever the main thread is, it would break off a call of Ray's, a drawing, or the use of a lock. A press is
-    noticed within a step of the wait; if :meth:`take` is not called for so long that there are three, it raises.
+    An exception could come anywhere in the main thread: in a call of Ray's, in a drawing, or while a lock is held. A
+    press is noticed within a step of the wait; if :meth:`take` is not called before a third press, that one raises.
 
     Attributes:
         have_begun: presses are being counted, or have been.
@@ -245,7 +245,7 @@ class Presses:
 
 
 def unless_interrupted(function: Callable[[], T]) -> T:
-    """Return ``function()``, which is called to its end on a thread of its own even if Ctrl-C ends the wait for it.
+    """Return ``function()``, which runs to its end on a thread of its own, even if Ctrl-C ends the wait for it.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; the function goes on.
@@ -341,7 +341,7 @@ class _Stop:
             raise _cancelled(waited_for)  # an error of a request that never ran would say less
         if not (
             errors or may_succeed
-        ):  # they ended a moment before, or have caught the interrupt: a loop around this would go on
+        ):  # the calls ended a moment before, or caught the interrupt: without this error, a loop around them goes on
             raise keyboard_interrupt()
         return there
 
@@ -354,7 +354,7 @@ class _Stop:
             self._obstacles = self._owner.obstacles(_running(self._calls))
 
     def _let_tell(self, telling: _Aside) -> None:
-        """Leave the interpreter to the other thread, as long as it may take: drawing a flood would take all of it."""
+        """Leave the interpreter to the other thread for as long as it may need: drawing a flood would starve it."""
         for _ in range(int(QUICK_STOP_S / STEP_S)):
             try:
                 if self._told.wait(STEP_S) or telling.has_ended:
@@ -372,7 +372,7 @@ class _Stop:
                 raise _not_interrupted(self._calls)
             passed_s = self._clock() - began
             if passed_s < QUICK_STOP_S:
-                continue  # Ctrl-C twice in a moment means the same as once: mostly the engines stop before one can read
+                continue  # Ctrl-C twice in a moment means the same as once: most engines stop before a user can read
             if pressed or passed_s > QUICK_STOP_S + GRACE_S:
                 return False
             if not said:
@@ -470,7 +470,7 @@ def user_input() -> Ask | None:
 class UserPrompt:
     """Tells, for every request, whether a user can be prompted; see :func:`user_input`.
 
-    The terminal is looked at once: that is a system call.
+    The terminal is checked only once, because that takes a system call.
     """
 
     def __init__(self) -> None:

@@ -36,12 +36,12 @@ class AsyncMapResult(AsyncResult):
         partitioner: joins the parts.
         ordered: whether iterating yields the items in order, or part by part as they arrive.
         return_exceptions: put exceptions into the sequence in place of the items they prevented.
-        lengths: of contiguous parts that are lists, where they are known: each is put into its place as it arrives,
-            while engines still compute.
+        lengths: the lengths of contiguous parts that are lists, if they are known: each part is put into its place as
+            it arrives, while engines still compute.
         seed: see :attr:`seed`.
 
     Attributes:
-        seed: of a map with a seed, the ``SeedSequence`` that gives the same random numbers, as ``map(..., seed=)``.
+        seed: the ``SeedSequence`` that gives the same random numbers again, as ``map(..., seed=)``; None without any.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class AsyncMapResult(AsyncResult):
         show_pretty(printer, self.__rich__())
 
     def split(self, size: int | None = None) -> tuple[AsyncResult, ...]:
-        """Return one result per engine, or of a load-balanced map one for every ``size`` items, done as these are.
+        """Return one result per engine; or, of a load-balanced map, one for every ``size`` items, done when these are.
 
         The value of a part of ``size`` items is their list, and its message id that of the map with ``/items:START``.
-        Its metadata is that of its items; the output of short items that travelled together belongs to the first of
-        them. Output is shown by waiting for the map, and items are cancelled with all others of the map.
+        Its metadata is that of its items; the output of short items that travelled together belongs to the part of the
+        first of them. Output is shown by a wait for the map, and items can be cancelled only with the whole map.
 
         Args:
             size: the number of items of each part of a load-balanced map, the last of which may be shorter.
@@ -164,7 +164,7 @@ class _Assembly:
 
 
 def _part_of(call: Call, value: Any) -> Any:
-    """Return the items of a call: an error in the place of each, as far as their number is known, if it has failed."""
+    """Return the items of a call; if it failed, its error in place of each, or once if their number is unknown."""
     if not isinstance(value, Exception):
         return value
     return [value] * (1 if call.items is None else len(call.items.numbers))
@@ -173,7 +173,7 @@ def _part_of(call: Call, value: Any) -> Any:
 def next_settled(
     settled: SimpleQueue[Call], calls: Sequence[Call], owner: CallController, output: AwaitedOutput | None = None
 ) -> Call:
-    """Return the next call from ``settled``; Ctrl-C meanwhile interrupts ``calls``, and ``output`` shows theirs."""
+    """Return the next call from ``settled``; Ctrl-C meanwhile interrupts ``calls``; ``output`` shows their output."""
     arrived: list[Call] = []
 
     def wait(timeout_s: float | None) -> bool:
@@ -190,8 +190,8 @@ def next_settled(
 class BalancedMapResult(AsyncMapResult):
     """An :class:`AsyncMapResult` whose parts are cut while engines take them.
 
-    It counts in items. The metadata of its calls (``metadata``, ``engine_id``, ``stdout`` ...) are lists with one entry
-    for each part that has arrived, in the order of the items.
+    Its length and progress count items. The metadata of its calls (``metadata``, ``engine_id``, ``stdout`` ...) are
+    lists with one entry for each part that has arrived, in the order of the items.
 
     Args:
         owner: the task scheduler of the map.
@@ -327,7 +327,7 @@ class PieceReader:
                 self._wait(step)
 
     def _steps(self) -> Iterator[MapPiece | int]:
-        """Yield the pieces in the order of reading; the number of pieces so far where the next is not there yet."""
+        """Yield the pieces in the order of reading; while the next is not there, yield the number of pieces so far."""
         there: dict[int, MapPiece] = {}
         seen = items = 0
         while items < self._call.size:
@@ -343,7 +343,7 @@ class PieceReader:
 
     def _values_of(self, piece: MapPiece) -> list[Any]:
         if piece.error is not None and not self._return_exceptions:
-            # When it has ended, which may be later: its errors count as unretrieved from then on.
+            # Mark them when the call has ended, which may be later: only then do its errors count as unretrieved.
             self._call.when_settled(lambda call: self._owner.mark_retrieved([call]))
             raise piece.error
         return piece.values
@@ -361,7 +361,7 @@ class PieceReader:
             ended = call.size - call.left
             raise TimeoutError(f"{call.label} is not done in time: {ended} of {call.size} items are there")
         if len(call.pieces) <= seen and call.error is not None:
-            raise call.error  # it has ended for a reason of its own: the client was closed
+            raise call.error  # the map has ended without its pieces: the client was closed
 
     def _has_more_than(self, seen: int) -> bool:
         return len(self._call.pieces) > seen or self._call.done
@@ -430,7 +430,7 @@ def _split(owner: CallController, call: MapCall, size: int, keeps_errors: bool) 
         with lock:
             left = [part for part in parts if part.missing]  # another thread may be about to finish the others
         for part in left:
-            part.settle(None, ended.error)  # it has ended for a reason of its own: the client was closed
+            part.settle(None, ended.error)  # the map has ended without all pieces: the client was closed
 
     call.when_piece_arrives(take)
     for piece in list(call.pieces):
@@ -441,7 +441,7 @@ def _split(owner: CallController, call: MapCall, size: int, keeps_errors: bool) 
 
 
 def map_of_part(msg_id: str) -> str | None:
-    """Return the message id of the map of which a part has this id; None if it is not the id of a part."""
+    """Return the message id of the map to which the part with this id belongs; None if it is not the id of a part."""
     found = _PART.fullmatch(msg_id)
     return None if found is None else found["map"]
 
@@ -470,7 +470,7 @@ class _MapPartResult(AsyncResult):
 
 
 class _PartController:
-    """The ``CallController`` of parts of a map, on that of the map.
+    """The ``CallController`` of parts of a map, which passes everything on to that of the map.
 
     Args:
         owner: the controller of the map.

@@ -50,7 +50,7 @@ def _about_module(name: str) -> str:
         )
     return (
         f"{here}, and has not sent it: engines on other hosts get files under the script's folder, the root of its "
-        "project and editable installs, 10 MB in all, and none of it with modules='off'"
+        "project and editable installs, 10 MB in all, and no files with modules='off'"
     )
 
 
@@ -116,7 +116,7 @@ def _raised(call: Call, failure: Failure) -> Exception:
 
 
 def _unpacked(call: Call, payload: Payload) -> tuple[Any, Exception | None]:
-    if payload.buffers:  # the others travel in no time
+    if payload.buffers:  # a value without buffers travels in no time
         call.nbytes = payload.nbytes
     try:
         value = unpack(payload, copy=call.copies)
@@ -130,14 +130,14 @@ def _unpacked(call: Call, payload: Payload) -> tuple[Any, Exception | None]:
 
 
 def _completed(call: Call, some: SomeValues, values: list[Any]) -> tuple[Any, Exception | None]:
-    """Return the values of a piece of a map, with errors in place of those that failed on the engine."""
+    """Return the values of a piece of a map, with errors in place of the items that failed on the engine."""
     for place, failure in some.failures.items():
         values[place] = _raised(call, failure)
     return (values if some.ended is None else FirstValues(values, _raised(call, some.ended))), None
 
 
 def _read_apart(call: Call, items: MapItems, payload: Payload) -> tuple[Any, Exception | None]:
-    """Return the values of a piece of a map when some cannot be unpickled: each of those is a failure of its own."""
+    """Return the values of a piece of a map of which some cannot be unpickled: only these items fail."""
     try:
         values = Salvage(payload, copy=call.copies).values()
     except BaseException as error:
@@ -156,7 +156,7 @@ def _read_apart(call: Call, items: MapItems, payload: Payload) -> tuple[Any, Exc
 
 def error_here(error: BaseException, label: str, engine_id: int) -> Exception:
     """Return the error of a result that cannot be unpickled here."""
-    if not issubclass(type(error), Exception):  # SystemExit is not to end the thread that reads replies
+    if not issubclass(type(error), Exception):  # SystemExit must not end the thread that reads replies
         reason = f"{type(error).__name__} is raised when it is unpickled here"
         return SerializationError(f"the result of {label} on engine {engine_id}", reason)
     assert isinstance(error, Exception), "its class is one"

@@ -36,7 +36,7 @@ class ProgressLine(Protocol):
 
 class _OpenLine(ProgressLine, Protocol):
     def conclude(self, progress: Progress) -> None:
-        """It has been taken away: say how it ended, if something stands where it was."""
+        """Show how the work ended in the place of the removed line, if that place is still there."""
         ...
 
 
@@ -95,12 +95,12 @@ def showing(read: Callable[[], Progress], *, after_s: float, concludes: bool = F
     background, while the user types or reads.
 
     Args:
-        read: tells how far it is; called on another thread.
+        read: returns the progress; called on another thread.
         after_s: seconds.
-        concludes: let a notebook say how it ended, where a display would otherwise be left empty.
+        concludes: let a notebook show how the work ended, in place of an empty display.
 
     Returns:
-        The line, which output may be drawn together with; None where there is none.
+        The line, with which output may be drawn; None if there is none.
     """
     opened = open_line() if threading.current_thread() is threading.main_thread() else None
     if opened is None:
@@ -162,7 +162,7 @@ class _TerminalLine:
         from rich.live import Live
 
         if self._live is None:
-            # Streams stay as they are: this draws beside a thread that may be about to replace them.
+            # Streams stay as they are: another thread may be about to replace them.
             self._live = Live(
                 console=Console(file=sys.stderr, force_jupyter=False),
                 auto_refresh=False,
@@ -183,7 +183,7 @@ class _TerminalLine:
             self._live.stop()
 
     def conclude(self, progress: Progress) -> None:
-        pass  # nothing stands there
+        pass  # no place of it is left
 
 
 HELD_CHARS = 20_000
@@ -213,7 +213,7 @@ class PlainOutput:
                     print(data.get("text/plain", f"<{', '.join(data)}>"))
 
     def draw(self, interrupts: HeldInterrupts, now: float, progress: Progress | None) -> None:
-        """Flush the streams, and draw progress where it is no part of them."""
+        """Flush the streams, and draw progress, unless it would go to a file or a pipe."""
         _flush()
         if progress is not None:
             self._line = self._line or open_line()

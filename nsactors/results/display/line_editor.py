@@ -20,11 +20,11 @@ _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 class _Row:
-    """A line that can be written over: a character a cell, with the escape sequences before it."""
+    """A line that can be written over: each cell is a character, with the escape sequences before it."""
 
     def __init__(self) -> None:
         self.cells: list[str] = []
-        self.style = ""  # in which nothing has been written yet
+        self.style = ""  # escape sequences for the next character
 
     def __str__(self) -> str:
         return "".join(self.cells) + self.style
@@ -36,12 +36,12 @@ class LineEditor:
     A carriage return goes back to the start of the line, a backspace one place; text written then replaces the text
     there. Colours stay with their characters.
 
-    A line is finished by its end, unless it is part of a drawing of several lines, such as the bars of ``tqdm`` or
-    ``rich``: those move the cursor up again. From then on, as many lines stay unfinished as the cursor has been moved
-    up by. While the cursor is hidden, which libraries do as they draw, the last :data:`ROWS` lines stay unfinished.
+    A line is finished by its line end, unless it is part of a drawing of several lines, such as the bars of ``tqdm`` or
+    ``rich``: drawings move the cursor up again. From then on, as many lines stay unfinished as the cursor has moved up.
+    While the cursor is hidden, which libraries do as they draw, the last :data:`ROWS` lines stay unfinished.
 
     Attributes:
-        redraws: whether text has been, or is about to be, written over: it is a bar, not a line that has begun.
+        redraws: whether text has been, or is about to be, written over: the line is a bar, not the beginning of a text.
     """
 
     def __init__(self) -> None:

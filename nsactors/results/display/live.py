@@ -22,7 +22,7 @@ from nsactors.results.display.screen import HeldInterrupts, Progress, Screen
 from nsactors.results.display.terminal import TerminalScreen
 
 STEP_S = 0.05
-BATCH = 200  # pieces that are drawn in one step: Ctrl-C waits for its end
+BATCH = 200  # pieces that are drawn in one step: Ctrl-C waits for the end of a step
 AFTER_INTERRUPT = 200  # lines that are drawn after Ctrl-C, of all that have arrived by then
 
 _TO_WAITER = OutputGoes.TO_WAITER
@@ -33,8 +33,8 @@ Wait = Callable[[float | None], bool]
 
 def has_unshown(calls: Iterable[Call]) -> bool:
     """Return whether calls have output to be shown to the thread that waits for them."""
-    # No generator, and the member of the enumeration by a name of its own: every call that is waited for passes here,
-    # and nearly all have printed nothing.
+    # A loop is faster than a generator, and a global name than a member of an enumeration: every call that is waited
+    # for passes here, and nearly all have printed nothing.
     for call in calls:  # noqa: SIM110
         if call.has_unshown and call.output_goes is _TO_WAITER:
             return True
@@ -49,8 +49,9 @@ def is_watched() -> bool:
 class AwaitedOutput:
     """Shows the output of calls, once, while their results are waited for.
 
-    At a terminal and in a notebook, with the engines in front and equal lines once; elsewhere as it was printed.
-    It makes nothing before there is output, and no thread: the one that waits looks every ``STEP_S``.
+    At a terminal and in a notebook, lines have their engines in front, and equal lines are shown once; elsewhere output
+    is shown as it was printed. No screen is made before there is output, and no thread: the waiting thread looks every
+    ``STEP_S`` seconds.
 
     Args:
         calls: the calls; there may be more later.
@@ -90,7 +91,7 @@ class AwaitedOutput:
         return wait_and_show
 
     def settle(self) -> None:
-        """Show all output so far, for the wait is over, and the next one may be long after."""
+        """Show all output so far: the wait is over, and the next one may come much later."""
         self._progress = self.line = None
         if self._output is None and not has_unshown(self._calls):
             return
@@ -190,11 +191,11 @@ REDRAW_S = 0.1
 SETTLE_S = 0.01
 
 _Arrival = tuple[Call, bool]
-"""A call of which there is more output, or (true) that has been answered."""
+"""A call, and whether it has ended; if it has not, there is more output of it."""
 
 
 class LiveOutput:
-    """Shows the output of calls as it arrives, instead of the threads that wait for them.
+    """Shows the output of calls as it arrives, in place of the threads that wait for these calls.
 
     Calls hand over their output on a thread that serves all calls, so it is only queued there; :meth:`wait` shows it.
 
@@ -204,9 +205,9 @@ class LiveOutput:
         label: the name of these calls in the progress bar.
         progress_after_s: seconds until a progress bar is shown; negative for never.
         groupby: show nothing before all have ended, and then in this order; see ``arrange``.
-        again: show output that has been shown, too.
-        failures_told: print the errors at the end, as for calls whose results may not be asked for, and call this
-            with the calls.
+        again: also show output that has been shown already.
+        failures_told: called with the calls at the end, when their errors have been printed, for calls whose results
+            may not be asked for; None: print no errors.
         clock: seconds.
     """
 

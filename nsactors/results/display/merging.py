@@ -1,7 +1,7 @@
 """Merging of output: equal lines, figures and values of several engines are shown once.
 
 Each engine's own order is kept. Lines wait for a moment, so that the same line of a slower engine can join them.
-Figures wait longer, so that they come in the order of the engines, and values of cells until no other can join them.
+Figures wait longer, so that they come in the order of the engines. Values of cells wait until no other can join them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from nsactors.protocol.messages import ClearOutput, Display, ExecuteResult, Outp
 from nsactors.results.display.line_editor import LineEditor
 
 HOLD_S = 0.2
-# In times of a line's: figures that engines draw at once arrive seconds apart, if they import a library first. A figure
-# that took longer to arrive waits as long again, up to a limit.
+# Multiples of HOLD_S: figures that engines draw at the same time arrive seconds apart, if they import a library first.
+# A figure that took longer to arrive waits as long again, up to a limit.
 FIGURE_HOLDS, MOST_FIGURE_HOLDS = 10, 50
 LINES_SHOWN = 10_000
 LAST_LINES = 20
-# Of altair, of plotly and of pandas' tables with a style.
+# The ids of altair, plotly, and pandas' tables with a style.
 _RANDOM_ID = re.compile(
     r"""\bid=\\?["']?(?:altair-viz-)?([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|T_[0-9a-f]{5}\b)"""
 )
@@ -53,7 +53,7 @@ class _WaitingPiece(NamedTuple):
 
     Attributes:
         piece: the piece.
-        key: equal for pieces that are shown once.
+        key: equal for pieces that are shown as one.
         since: the time of its arrival.
         ripe_at: the time at which it has waited long enough.
         in_order: whether it is shown in the order of the engines.
@@ -123,12 +123,13 @@ class Merger:
     Args:
         engine_ids: the engines that print; others are added when they do.
         hold_s: the time that a line waits for other engines to print it too.
-        limit: the number of lines shown, each counted once for every engine that printed it; of the lines after that,
-            only the last few (``ending``). Displays and results are always shown.
-        open_ended: it is not known which engines print, and how often: a line waits even if all have printed it.
+        limit: the number of lines shown, each counted once for every engine that printed it; of later lines, only the
+            last few are shown (see ``ending``). Displays and results are always shown.
+        open_ended: it is not known which engines print, and how often: a line waits even if all engines that are known
+            have printed it.
 
     Attributes:
-        began: the time at which the engines were asked for this, as far as it is known.
+        began: the time at which the engines were asked to do what they print; None if unknown.
 
     Example:
         >>> merger = Merger([0, 1])
@@ -152,7 +153,7 @@ class Merger:
         self._last: deque[Shown] = deque(maxlen=LAST_LINES)
 
     def add(self, engine_id: int, chunks: Iterable[OutputChunk], now: float, source: Hashable = None) -> None:
-        """Add output of an engine; lines are put together of text that has one source."""
+        """Add output of an engine; a line is put together only from text with the same source."""
         engine = self._engines.get(engine_id) or self._enter(engine_id)
         for chunk in chunks:
             if isinstance(chunk, ClearOutput) and chunk.wait:
@@ -191,7 +192,7 @@ class Merger:
         return self._past_limit - len(self._last), list(self._last)
 
     def cut(self, lines: int) -> None:
-        """Show so many more lines at most, as after Ctrl-C."""
+        """Show at most this many more lines, as after Ctrl-C."""
         self._limit = min(self._limit, self._lines_shown + lines)
 
     def next_due(self) -> float | None:
@@ -225,7 +226,7 @@ class Merger:
         self._put(engine, cleared, now)
 
     def _put_lines(self, engine: _EngineOutput, stream: str, lines: Sequence[str], now: float) -> None:
-        # An engine alone may fill the whole screen; later lines cannot be shown in any case.
+        # A single engine may reach the limit; lines past that cannot be shown in any case.
         room = 0 if self._lines_shown >= self._limit else max(0, self._limit - len(engine.waiting))
         for text in lines[:room]:
             self._put(engine, TextLine(stream, text), now)
@@ -250,7 +251,7 @@ class Merger:
         self._last.extend(Shown((engine.id,), piece) for piece in last)
 
     def _drop_lines(self) -> None:
-        """Keep only displays and results of the pieces that wait, for the limit is reached."""
+        """Keep only displays and results of the pieces that wait, because the limit is reached."""
         for engine in self._engines.values():
             for _ in range(len(engine.waiting)):
                 waiting = engine.waiting[0]
@@ -261,7 +262,7 @@ class Merger:
                     engine.put(waiting)
 
     def _finish_lines(self, engine: _EngineOutput, now: float, source: Hashable = None) -> None:
-        """Finish the lines that an engine is writing; of one source, if there is one."""
+        """Finish the lines that an engine is writing, or only those of one source."""
         for whose in [whose for whose in engine.streams if source is None or whose[0] == source]:
             self._put_lines(engine, whose[1], engine.streams.pop(whose).editor.take(), now)
 
@@ -278,7 +279,7 @@ class Merger:
         return shown
 
     def _choose(self, now: float | None) -> Hashable | None:
-        """Return the key of the piece to show next; None if all are to wait (never, if ``now`` is None)."""
+        """Return the key of the piece to show next; None if all have to wait. If ``now`` is None, no piece waits."""
         heads = [engine.waiting[0] for engine in self._engines.values() if engine.waiting]
         if not heads:
             return None
@@ -293,14 +294,15 @@ class Merger:
             if quiet or lines:
                 late = any(now >= head.ripe_at for head in ordered)
                 ordered = [head for head in ordered if late and isinstance(head.piece, Display)]
-            # All go together, even before their own time: otherwise one of an earlier engine would come next.
+            # All are shown together, even before their own time: otherwise the next piece of an earlier engine would
+            # come between them.
             for engine in self._engines.values():
                 if engine.waiting and engine.waiting[0] in ordered:
                     engine.waiting[0] = engine.waiting[0]._replace(ripe_at=-math.inf, in_order=False)
         return self._best(ordered, ordered[0]) if ordered else None
 
     def _best(self, heads: Sequence[_WaitingPiece], otherwise: _WaitingPiece) -> Hashable:
-        """Return the key of a head that no other engine will reach: engines that are behind may yet join the others."""
+        """Return the key of a head that no engine has further back: an engine that is behind may still join others."""
         first = Counter(engine.waiting[0].key for engine in self._engines.values() if engine.waiting)
         return next((head.key for head in heads if self._having[head.key] == first[head.key]), otherwise.key)
 
@@ -311,7 +313,7 @@ def arrange(outputs: Sequence[tuple[int, Sequence[OutputChunk]]], groupby: str) 
     Args:
         outputs: engine ids and their output.
         groupby: ``"engine"``, one after the other; ``"type"``, all stdout, all stderr, all displays, all results;
-            ``"order"``, the same but first displays of all engines before second ones.
+            ``"order"``, the same, but the first displays of all engines come before the second ones.
     """
     outputs = [(engine_id, _kept(chunks)) for engine_id, chunks in outputs]
     if groupby == "engine":
@@ -336,7 +338,7 @@ def engine_label(engines: Iterable[int]) -> str:
 
 
 def _kept(chunks: Sequence[OutputChunk]) -> Sequence[OutputChunk]:
-    """Return the output that is left at the end: that after it was last cleared."""
+    """Return the output that is left at the end: all that came after it was last cleared."""
     for position in range(len(chunks) - 1, -1, -1):
         match chunks[position]:
             case ClearOutput(wait) if not wait or position + 1 < len(chunks):
@@ -357,7 +359,7 @@ def _comes_in_order(piece: Piece) -> bool:
 
 
 def _key(engine_id: int, chunk: Piece) -> Hashable:
-    """Return a key that is equal for pieces that are shown once."""
+    """Return a key that is equal for pieces that are shown as one."""
     match chunk:
         case TextLine():
             return chunk
@@ -375,7 +377,7 @@ def _content(data: Mapping[str, Any]) -> str:
     """Return the content of a MIME bundle, apart from the random ids that libraries give the elements of their HTML."""
     content = repr(data)
     if "text/html" in data:
-        # Only what is an id somewhere: a digest in a cell of a table is a value.
+        # Replace a text only if it is an id somewhere: a digest in a cell of a table is a value.
         for number, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(content))):
             content = content.replace(found, f"id-{number}")
     return content

@@ -20,7 +20,7 @@ _IMAGES = ("image/png", "image/jpeg")
 
 
 class CellScreen:
-    """A blocking cell: text goes to its streams, results and figures are displays of their own.
+    """The screen of a blocking cell: text goes to its streams, results and figures are displays of their own.
 
     Args:
         publisher: the shell's ``display_pub``.
@@ -60,7 +60,7 @@ class CellScreen:
         print(text)
 
     def flush(self, lines: Mapping[int, str], progress: Progress | None) -> None:
-        """As :meth:`status`, at once."""
+        """Do the same as :meth:`status`, at once."""
         if (text := _status_text(lines, progress)) != self._status_shown:
             self._set_status(text)
 
@@ -72,7 +72,7 @@ class CellScreen:
             self._area.close()
 
     def conclude(self, progress: Progress) -> None:
-        """Put a line into the place of the status, which a notebook would keep empty for good."""
+        """Put a line into the place of the status, which would otherwise stay in the notebook, empty."""
         self._set_status(f"{progress.label}: {progress.amount}, {progress.times}")
 
     def _set_status(self, text: str) -> None:
@@ -93,7 +93,7 @@ class CellScreen:
 
 
 class CellArea:
-    """An asynchronous cell: one display made under it and updated, also while other cells run.
+    """The screen of an asynchronous cell: one display under it, which is updated also while other cells run.
 
     Args:
         publisher: the shell's ``display_pub``.
@@ -203,7 +203,7 @@ def _as_html(data: Mapping[str, Any]) -> str:
             return str(data[mime])
     text = str(data.get("text/plain", ""))
     if others := [mime for mime in data if mime.startswith("application/vnd.")]:
-        # One display holds all output of such a cell, as HTML; these are drawn by parts of the front end.
+        # All output of such a cell is one display, as HTML; but these types are drawn by parts of the front end.
         text = f"{text} ({others[0]} is drawn only under a cell that waits: leave out --noblock)".lstrip()
     return f"<code>{html.escape(text)}</code>" if "\n" not in text else _pre(text)
 
@@ -211,7 +211,7 @@ def _as_html(data: Mapping[str, Any]) -> str:
 def _labelled(
     label: str, data: Mapping[str, Any], metadata: Mapping[str, Any], *, announced: bool = False
 ) -> tuple[dict[str, Any], Any]:
-    """Return a MIME bundle whose text and HTML begin with ``label``; print it before images and the like, once."""
+    """Return a MIME bundle whose text and HTML begin with ``label``; before images and the like, print the label."""
     data = dict(data)
     # Images, and types that a part of the front end draws, have no place for a label.
     if any(mime.startswith(("image/", "application/vnd.")) for mime in data):

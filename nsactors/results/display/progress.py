@@ -61,7 +61,7 @@ class ProgressMeter:
         """Return the progress now."""
         done, total, unit = amount_of(self._calls)
         now = time.time()
-        if done == total:  # perhaps a while ago
+        if done == total:  # the last may have ended a while ago
             now = max((call.received for call in self._calls if call.received is not None), default=now)
         elapsed_s = now - self._began
         if unit not in ("items", "tasks"):  # engines reply together, more or less: they have no rate
@@ -79,7 +79,7 @@ class ProgressMeter:
 def show_progress(
     result: AsyncResult, interval_s: float, timeout_s: float | None, return_when: str | None = None
 ) -> None:
-    """Draw a line of progress until ``result`` is done, ``return_when`` is met or time is up; leave it there.
+    """Draw a line of progress until ``result`` is done, ``return_when`` is met or time is up; leave the line there.
 
     Where output goes to a file or a pipe, only the last state is written.
     """
@@ -215,10 +215,10 @@ def wait_showing(
 
 
 def _shared_bytes() -> int:
-    """Return how much shared memory this process has touched; 0 where that is not known.
+    """Return the bytes of shared memory that this process has touched; 0 if they are not known.
 
-    Shows how much of an object Ray has stored, which Ray does not report: a copy that takes long goes to new pages. A
-    push of 480 MB took 1.8 and 1.2 s into new pages, and 0.2 s into those of a deleted object.
+    They show how much of an object Ray has stored, which Ray does not report: a copy that takes long goes to new pages.
+    A push of 480 MB took 1.8 and 1.2 s into new pages, and 0.2 s into those of a deleted object.
     """
     try:
         with open("/proc/self/status", "rb") as file:

@@ -1,7 +1,7 @@
 """Schedules: the work of engines in time, as parts of a picture.
 
-A *schedule* is made of stretches: work that an engine did without a break. Pictures are made of cells (a terminal's) or
-bars (a drawing's); this module places them and fills them, and :mod:`~nsactors.results.display.timeline` draws them.
+A *schedule* is made of stretches: work that an engine did without a break. Pictures are made of cells (in a terminal)
+or bars (in a drawing); this module places and fills them, and :mod:`~nsactors.results.display.timeline` draws them.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ class Stretch(NamedTuple):
 
 @frozen
 class Schedule:
-    """Stretches of work, and the time that they were waited for.
+    """Stretches of work, and the period from their submission to the last reply.
 
     Attributes:
         stretches: in any order.
-        begin: the time of the first submission, or of the first beginning if that was earlier by the engine's clock.
+        begin: the time of the first submission, or of the start of the first stretch if its engine's clock gives an
+            earlier time.
         end: the time of the last reply.
         engine_ids: the engines that worked, and others that could have, in order.
         left: the number of items that have not ended.
@@ -108,12 +109,12 @@ class Schedule:
 
 
 class Cell(NamedTuple):
-    """A short time of an engine, or of several.
+    """A short period of an engine, or of several.
 
     Attributes:
-        busy: the part of the time that they worked, from 0 to 1.
-        stretch: the stretch that took most of the time; None if there is none.
-        is_odd: whether that is the second, fourth ... of its engine, so that neighbours can be told apart.
+        busy: the part of the period in which they worked, from 0 to 1.
+        stretch: the stretch that took most of the period; None if there is none.
+        is_odd: whether that stretch is the second, fourth ... of its engine, so that neighbours can be told apart.
     """
 
     busy: float = 0.0
@@ -130,8 +131,8 @@ class Bar(NamedTuple):
         stretches: their number.
         items: the items of all of them.
         seconds: their duration, without the gaps.
-        labels: the names of the work; several only where these could not be told apart either.
-        failed: whether one of them has.
+        labels: the names of the work; several only if the stretches are too short to show them apart.
+        failed: whether one of the stretches has failed.
     """
 
     first: Stretch
@@ -155,7 +156,7 @@ def rows(engine_ids: Sequence[int], at_most: int) -> list[tuple[int, ...]]:
 
 
 def cells(schedule: Schedule, lines: Sequence[Sequence[int]], columns: int) -> list[list[Cell]]:
-    """Return the cells of a picture of so many columns, with a line for each group of engines."""
+    """Return the cells of a picture with this many columns, and with a line for each group of engines."""
     step = schedule.makespan / columns
     if step <= 0:
         return [[Cell()] * columns for _ in lines]

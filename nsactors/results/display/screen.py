@@ -23,10 +23,10 @@ class Progress(NamedTuple):
         total: the number of its parts.
         elapsed_s: seconds since its submission.
         unit: the name of the parts.
-        rate: parts that ended in a second lately; None if that is not known, or means nothing.
+        rate: parts that ended per second lately; None if the rate is not known, or has no meaning.
         left_s: seconds that the rest takes at that rate.
         doing: the step under way, in place of an amount, while there is nothing to count; ``total`` is 0 then.
-        bytes_rate: bytes that are moved in a second; None if that is not known.
+        bytes_rate: bytes that are moved per second; None if the rate is not known.
     """
 
     label: str
@@ -76,7 +76,7 @@ class Screen(Protocol):
         ...
 
     def close(self) -> None:
-        """Remove the status, for no more output follows."""
+        """Remove the status, because no more output follows."""
         ...
 
 
@@ -85,7 +85,7 @@ def _seconds(seconds: float) -> str:
 
 
 def grouped_statuses(lines: Mapping[int, str]) -> list[tuple[str, str]]:
-    """Yield label and text of unfinished lines, equal ones once; a drawing of an engine may have several."""
+    """Return label and text of unfinished lines, equal ones once; a drawing of an engine may have several lines."""
     groups: dict[str, list[int]] = {}
     for engine_id, line in lines.items():
         groups.setdefault(line, []).append(engine_id)
@@ -101,8 +101,8 @@ def result_label(engines: Sequence[int], result: ExecuteResult) -> str:
 class HeldInterrupts:
     """Within the block, Ctrl-C raises KeyboardInterrupt only in :meth:`check`, and at the end of the block.
 
-    Raised anywhere, it was lost in one flood of output of six: Python ignores errors in callbacks of weak references,
-    and drawing runs many.
+    When it was raised anywhere, it was lost in one of six floods of output: Python ignores errors in callbacks of weak
+    references, and drawing runs many of these.
 
     Args:
         wake: called when Ctrl-C is pressed, from a signal handler: it ends a wait within the block.
@@ -135,7 +135,7 @@ class HeldInterrupts:
             raise KeyboardInterrupt
 
     def _on_sigint(self, *_: object) -> None:
-        if self._pressed:  # a step hangs, as where the terminal takes no more text
+        if self._pressed:  # a step hangs, as when the terminal takes no more text
             raise KeyboardInterrupt
         self._pressed = True
         if self._wake is not None:
@@ -172,7 +172,7 @@ class VisibleOutput:
 
 
 class ChangingOutput:
-    """Finds output that may still change: all output of an engine that has cleared once, for mostly it clears again.
+    """Finds output that may still change: all output of an engine that has cleared once, and so may clear again.
 
     Args:
         named: count displays that have a name, too, since no front end updates them in place.
@@ -195,7 +195,7 @@ class ChangingOutput:
 
 
 def _without(shown: Shown, engines: Sequence[int]) -> Shown:
-    """Return the piece as output of the other engines alone, for ``engines`` have cleared it."""
+    """Return the piece as output of the other engines alone, because ``engines`` have cleared it."""
     return shown._replace(engines=tuple(engine_id for engine_id in shown.engines if engine_id not in engines))
 
 

@@ -21,7 +21,7 @@ from nsactors.protocol.process import current_shell
 
 R = TypeVar("R")
 
-_END_ROWS = 10  # are shown of each end of a long table
+_END_ROWS = 10  # rows that are shown at each end of a long table
 _WIDTH = 120
 _DAY_S = 86_400
 _UNITS = ((_DAY_S, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -73,7 +73,7 @@ class Table(list[R]):
     Args:
         rows: the rows.
         layout: the layout of the table.
-        numbers: of the rows; by default from 0 on.
+        numbers: the numbers of the rows; by default from 0 on.
         at: the time of the rows, in seconds since the epoch; the default is now.
 
     Example:
@@ -142,7 +142,7 @@ class Table(list[R]):
         )
         table.add_column("", justify="right", no_wrap=True, style="dim")
         for column in layout.columns:
-            # Where there is too little room rich takes it from columns that may wrap. Cells of these are cut instead.
+            # If there is too little room, rich makes columns narrower that may wrap. Their cells are cut instead.
             justify: Any = "right" if column.right else "left"
             table.add_column(column.heading, justify=justify, no_wrap=not column.cut)
         before = -1
@@ -169,7 +169,7 @@ def heading(text: str) -> Any:
 
 
 def shown_rows(count: int) -> list[int]:
-    """Return the numbers of the rows that are shown: all of a few, the first and the last of many."""
+    """Return the numbers of the rows that are shown: all if they are few, otherwise the first and the last ones."""
     if count <= 2 * _END_ROWS + 1:
         return list(range(count))
     return [*range(_END_ROWS), *range(count - _END_ROWS, count)]
@@ -193,7 +193,7 @@ def data_frame(records: Sequence[Mapping[str, Any]], times: Iterable[str] = ()) 
 
 
 def show_pretty(printer: Any, table: Any) -> None:
-    """Show a rich table as IPython's prompt does values: with colours at a terminal, and below its number."""
+    """Show a rich table as IPython's prompt shows values: with colours at a terminal, and below its number."""
     at_terminal = sys.stdout.isatty() and not hasattr(current_shell(), "kernel") and not os.environ.get("NO_COLOR")
     printer.text(table_as_text(table, color=at_terminal))
 
@@ -248,7 +248,7 @@ def time_in_words(at: float | None, now: float) -> str:
 
 
 def _ago(seconds: float) -> str:
-    if seconds < 1:  # also of a clock that is ahead of this one
+    if seconds < 1:  # also a time of a clock that is ahead of this one
         return "just now"
     unit_s, unit = next(each for each in _UNITS if seconds >= each[0])
     return f"{int(seconds // unit_s)} {unit} ago"

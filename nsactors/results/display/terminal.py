@@ -29,8 +29,8 @@ class TerminalScreen:
     """Prints each line with its engines in front; figures are saved and named.
 
     Args:
-        live: keep unfinished lines and progress at the bottom while they change. Only where standard output is a
-            terminal that no other code writes to, as during a blocking cell.
+        live: keep unfinished lines and progress at the bottom while they change. Only for a standard output that is a
+            terminal, and that no other code writes to, as during a blocking cell.
         folder: the folder for figures.
     """
 
@@ -218,7 +218,7 @@ def progress_bar(progress: Progress) -> Any:
     row.add_column(no_wrap=True)
     label = as_text(progress.label)
     label.no_wrap, label.overflow = True, "ellipsis"
-    # Without anything to count it pulses: a line that stands still looks like a program that does.
+    # Without anything to count, the bar pulses: a line that stands still looks like a program that hangs.
     bar = ProgressBar(total=progress.total or None, completed=progress.done)
     row.add_row(label, bar, progress.amount, progress.times)
     return row

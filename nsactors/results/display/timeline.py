@@ -39,7 +39,7 @@ _FAILED_STYLE = ("red3", "red1")
 
 
 class TerminalPicture:
-    """A line for each engine, in blocks that are the higher the busier it was.
+    """A line for each engine, in blocks that are the higher the busier the engine was.
 
     Args:
         schedule: the schedule to draw.
@@ -53,7 +53,7 @@ class TerminalPicture:
         self._numbers = numbers
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As wide as the terminal."""
+        """Yield the picture, as wide as the terminal."""
         from rich.text import Text
 
         schedule = self._schedule
@@ -96,7 +96,7 @@ def _blocks(line: Sequence[Cell], shades: Mapping[str, tuple[str, str]]) -> Text
 
 
 def _block(cell: Cell) -> str:
-    # All work is to be seen, however short.
+    # All work must be visible, however short.
     least = cell.stretch is not None
     return _HEIGHTS[max(least, round(cell.busy * (len(_HEIGHTS) - 1)))]
 
@@ -122,7 +122,7 @@ _HEIGHT_OF_ROWS = 640
 _SHORTEST = 3.0  # pixels: shorter stretches are drawn together with their neighbours
 _LEAST = 0.75  # pixels: a narrower bar could not be seen
 _TICK = 90
-# Told apart by colour-blind people, and on white and on dark grey alike (after Wong, Nature Methods 8, 2011).
+# Colour-blind people can tell these apart, on white and on dark grey alike (after Wong, Nature Methods 8, 2011).
 _COLOURS = ("#3a86c8", "#e69f00", "#009e73", "#cc79a7", "#8c7ae6", "#56b4e9")
 _FAILED_COLOR = "#d1242f"
 _STYLE = 'font-family="system-ui, sans-serif" font-size="12"'
@@ -172,7 +172,7 @@ def _svg_axis(schedule: Schedule, top: int, bottom: int, colour: str) -> Iterato
 
 def _lines(schedule: Schedule, top: int, row: int) -> Iterator[str]:
     """Yield the texts left and right of each engine's bars: its id, and the part of the time that it worked."""
-    every = max(1, -(-14 // row))  # where lines are low, not each can have a text
+    every = max(1, -(-14 // row))  # if lines are low, not every line can have a text
     busy = dict.fromkeys(schedule.engine_ids, 0.0)
     for stretch in schedule.stretches:
         busy[stretch.engine_id] += stretch.seconds
@@ -192,7 +192,7 @@ def _bars(schedule: Schedule, top: int, row: int) -> Iterator[str]:
     lines = {engine_id: number for number, engine_id in enumerate(schedule.engine_ids)}
     colours = {label: _COLOURS[number % len(_COLOURS)] for number, label in enumerate(schedule.labels)}
     gap = 4 if row > 2 * _LEAST_ROW else 1
-    # A gap between neighbours tells them apart, where they are wide enough to lose it.
+    # A gap between neighbours tells them apart, if they are wide enough to lose a pixel.
     for bar in bars(schedule, _SHORTEST / scale):
         first = bar.first
         x, width = _LEFT + (first.start - schedule.begin) * scale, (bar.stop - first.start) * scale
@@ -257,7 +257,7 @@ class Timeline:
 
         Args:
             results: of calls, tasks and maps, whichever views they come from; or lists of these.
-            engines: ids of engines that get a line although they did nothing, and count as unused.
+            engines: ids of engines that get a line even if they did nothing, and then count as unused.
         """
         check_engines("of", engines)
         groups: list[AsyncResult] = []
@@ -359,7 +359,7 @@ class Timeline:
 
 
 def check_engines(call: str, engines: Iterable[int]) -> None:
-    """Raise InvalidArgument if these are no ids of engines that a timeline can have lines for."""
+    """Raise InvalidArgument if these are not ids of engines, for which a timeline can have lines."""
     takes = "ids of engines"
     arg.check(call, engines=arg.iterable(engines, takes))
     for engine_id in engines:

@@ -254,7 +254,7 @@ def test_a_copy_from_which_a_cluster_continues_misses_nothing_and_its_time_is_to
     report = Engine(other_machine, 1, recovers=0, keeper=keeper).recover()
     assert (report.saved_at, report.shipped_only, report.is_complete) == (1e9, False, True)
     assert "missing" not in str(report)
-    assert "as it was when the job before saved it, at 2001-09-" in str(report)
+    assert "as it was when the previous job saved it, at 2001-09-" in str(report)
 
 
 def test_each_incarnation_that_takes_the_keepers_copy_says_so(

@@ -277,7 +277,7 @@ def test_what_is_not_to_be_repeated_is_not(engine: Engine, heir: Engine, journal
     report = heir.recover(read_journal(journal_folder))
     assert heir.names == {"a": 1}
     assert [(label, reason) for _, label, reason in report.not_replayed] == [
-        ("execute: a = 2", "it was sent as not to be repeated")
+        ("execute: a = 2", "its sender asked not to repeat it")
     ]
 
 
