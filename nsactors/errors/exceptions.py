@@ -406,7 +406,7 @@ class ProgramEnded(ClusterLost):
 
     Args:
         name: the name of the program.
-        reason: the cause, if the connection was lost for another reason.
+        reason: why the connection was lost, if the program has not ended.
     """
 
     def __init__(self, name: str, reason: str = "") -> None:

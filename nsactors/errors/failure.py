@@ -80,7 +80,7 @@ class FrameSummary:
     omitted: int = 0
 
     def with_source(self) -> "FrameSummary":
-        """Return this frame; if its code is a cell of this process, with the name and source that only this has."""
+        """Return this frame; if its code is a cell of this process, with the cell's name and source."""
         shown = shown_file(self.filename)
         named = self if shown == self.filename else replace(self, filename=shown)
         if self.line or not self.lineno:

@@ -213,7 +213,7 @@ class FailureGroup:
 
     Attributes:
         errors: the exceptions in their order; at least one.
-        engine_ids: their engines, ascending, each once; empty if the exceptions name none.
+        engine_ids: their engines, ascending, each once; empty if the exceptions name no engine.
     """
 
     errors: tuple[Exception, ...]
@@ -242,7 +242,7 @@ class FailureGroup:
 
     @property
     def engines(self) -> str:
-        """The engines, such as ``"engines 0-3, 7"``; empty if the exceptions name none."""
+        """The engines, such as ``"engines 0-3, 7"``; empty if the exceptions name no engine."""
         return engine_ranges(self.engine_ids) if self.engine_ids else ""
 
     @property

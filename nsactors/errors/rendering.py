@@ -49,7 +49,7 @@ def user_part(traceback: TracebackType | None) -> TracebackType | None:
         if module.partition(".")[0] not in _MACHINERY:
             kept.append(traceback)
         traceback = traceback.tb_next
-    # From the innermost frame outwards, since a traceback refers to the next inner one.
+    # From the innermost frame outwards, since each traceback object refers to the next inner one.
     part: TracebackType | None = None
     for each in reversed(kept):
         part = TracebackType(part, each.tb_frame, each.tb_lasti, each.tb_lineno)

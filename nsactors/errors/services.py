@@ -125,7 +125,7 @@ class MpiInUse(MpiError):
 
 
 class WorldNotFormed(MpiError):
-    """Engines could not form an MPI world; those that had begun to join it got new processes.
+    """Engines could not form an MPI world; engines that had begun to join it got new processes.
 
     Args:
         reason: the cause.

@@ -49,7 +49,7 @@ class InvalidDependency(InvalidArgument, TypeError):
         super().__init__(
             f"{f'{where}: ' if where else ''}a task cannot depend on {self.dependency}: "
             "give results of load-balanced views of this client, or their msg_ids; "
-            "a detached task depends on detached tasks, of any client, and another task on tasks that are not detached"
+            "detached tasks depend on detached tasks, of any client, and other tasks on tasks that are not detached"
         )
 
 

@@ -241,7 +241,7 @@ class Membership:
         return [i for i, m in sorted(self.members.items()) if m.leaving and m.info and not m.dismissed]
 
     def engine(self, engine_id: int) -> EngineInfo | None:
-        """Return an engine that accepts requests; None if there is none of this id."""
+        """Return the engine with this id if it accepts requests, otherwise None."""
         member = self.members.get(engine_id)
         return None if member is None or member.dismissed else member.info
 
@@ -343,8 +343,8 @@ class Membership:
             return []  # announced when it was dismissed
         if member.info is None:
             member = replace(member, attempts=member.attempts + 1)
-            # A new engine that does not start is reported at once, since its options or start-up code are at fault. One
-            # that replaces another, or whose node was lost, gets further attempts.
+            # A new engine that does not start is reported at once, since its options or start-up code are at fault. An
+            # engine that replaces another, or whose node was lost, gets further attempts.
             if (member.former is not None or event.displaced) and member.attempts < MAX_ATTEMPTS:
                 return self._restart(engine_id, member, event.reason, expected=False)
         elif member.options.recovery is not Recovery.NONE and not member.leaving:
@@ -362,7 +362,7 @@ class Membership:
         member = self.members.get(engine_id)
         if member is None or member.dismissed:
             return []
-        # It stays a member until its process has ended, so that another controller finds and ends the process too.
+        # The engine stays a member until its process has ended, so that another controller finds and ends the process.
         self._set(engine_id, replace(member, dismissed=True))
         known = member.former or member.info
         incarnation = member.incarnation if known is None else known.incarnation

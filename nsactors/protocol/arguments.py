@@ -114,7 +114,7 @@ def choice(value: object, choices: Iterable[str], *, or_none: bool = False) -> U
 
 
 def distribution(value: object, choices: Iterable[str]) -> Unfit | None:
-    """Accept a distribution of items over engines: one of some words, or a partitioner."""
+    """Accept a distribution of items over engines: one of the words in ``choices``, or a partitioner."""
     if not isinstance(value, str) and callable(value):
         return None
     if (unfit := choice(value, choices)) is None:

@@ -12,8 +12,8 @@ pickled class arrives, the object that it becomes is the first of these:
 An arriving pickle never changes a class that the namespace defined itself, except that it adds missing attributes. A
 class made from a pickle is updated when its original is sent again with changes.
 
-Several namespaces may share a process, those of engines and that of the client: the namespace of the current thread is
-searched (see :func:`enter_namespace`). The module relies on private names of cloudpickle; without them, classes load as
+A process may contain several namespaces, of engines and of the client: the namespace of the current thread is searched
+(see :func:`enter_namespace`). The module relies on private names of cloudpickle; without them, classes load as
 cloudpickle makes them.
 
 Definitions are compared by their digests (:mod:`~nsactors.protocol.definitions`).
@@ -135,7 +135,7 @@ class ClassTable:
         return found
 
     def add(self, cls: type, tag: ClassTag) -> type:
-        """Register a class made from a pickle; return it, or the one that another thread registered first."""
+        """Register a class made from a pickle; return it, or the class that another thread registered first."""
         with cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:
             if (other := self._by_tag.get(tag[:2])) is not None:
                 return other

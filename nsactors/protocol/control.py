@@ -121,7 +121,7 @@ class StealTasks:
 class PeekTasks:
     """Return the results so far of a batch of tasks that still runs.
 
-    The query reply is the payload of a report, or a stored one; None if there are no new results.
+    The query reply is the payload of a report, or a stored payload; None if there are no new results.
     """
 
     batch: BatchKey
@@ -208,7 +208,7 @@ class DebugSource:
 
 @frozen
 class DebugForget:
-    """Release the frames of the failure that the engine keeps for a client. The query reply says if there was one."""
+    """Release the frames of the failure that the engine keeps for a client. The query reply says if there were any."""
 
     client: str
 
@@ -243,7 +243,7 @@ class DebugStops:
 
 @frozen
 class DebugTake:
-    """Give the debugger of a stopped request to another client; the old client gets the reply that it has ended.
+    """Give the debugger of a stopped request to another client; the old client is told that the debugger has ended.
 
     The reply is a ``DebugState``, or None if no request is stopped.
     """
@@ -382,7 +382,7 @@ class EngineWaiting:
 
 @frozen
 class EngineLeaving:
-    """An engine finishes its requests and then leaves: send it no more."""
+    """An engine finishes its requests and then leaves: send it no further request."""
 
     engine_id: int
 
@@ -503,7 +503,7 @@ class ClusterState:
         starting: the ids of new engines that have been requested.
         recovering: the engines that restart, as they were when they died.
         next_id: the id after the highest that any engine has had.
-        waiting: those of the starting and recovering engines that have no machine, with the reason.
+        waiting: the starting and recovering engines that have no machine, with the reason.
         leaving: the ids of engines that finish their requests and then leave.
         has_others: whether other clients are connected.
     """

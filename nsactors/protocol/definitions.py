@@ -172,7 +172,7 @@ class _Writer:
     def _write_class(self, cls: Any) -> None:
         self._put("class", f"{cls.__module__}.{cls.__qualname__}")
         for base in (type(cls), *cls.__bases__):
-            # By its own digest: a base made from a pickle may differ in details from its original.
+            # By the digest of the base: a base made from a pickle may differ in details from its original.
             if id(base) in self._open or _is_importable(base):
                 self.write(base)
             elif (digest := definition_digest(base)) is not None:

@@ -212,7 +212,7 @@ class RecoveryReport:
             first values: changes by later requests were not replayed.
         replayed: the number of requests that were replayed on top of the snapshot.
         not_replayed: requests that were not replayed.
-        diverged: requests whose replay ended differently, those that recreated ``remade`` among them.
+        diverged: requests whose replay ended differently, including those that recreated ``remade``.
         lost: names that could not be restored, with the reason.
         may_differ: replayed requests that use the clock, files, or other sources that the journal does not record.
         not_kept: state of the process, apart from its names, that was not restored, with the reason.

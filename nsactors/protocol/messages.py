@@ -105,7 +105,7 @@ class Request(NamedTuple):
         debugs: whether a user at the client can open a debugger, so that the frames of a failure are kept.
         breaks: whether it stops at breakpoints.
         stops_seen: the number of failures with ``stops_on_error`` on this engine that the client knew of when it sent
-            this.
+            the request.
     """
 
     id: RequestId

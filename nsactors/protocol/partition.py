@@ -110,7 +110,7 @@ def refusal(value: Any) -> str | None:
 def alike(parts: Sequence[Any]) -> tuple[Kind, Sequence[Any]]:
     """Return parts as sequences of one kind, and that kind.
 
-    Parts of different kinds become lists; a part that is no sequence becomes a list of one.
+    Parts of different kinds become lists; a part that is not a sequence becomes a list with one item.
     """
     kinds = [kind_of(part) for part in parts]
     kind = kinds[0] if kinds else None
@@ -478,7 +478,7 @@ class Distribution(Protocol):
     """A rule to cut sequences and to join the parts: ``join(split(seq, n))`` equals ``seq``."""
 
     def split(self, seq: Any, n: int) -> list[Any]:
-        """Cut ``seq`` into ``n`` parts; some are empty if it is shorter than that."""
+        """Cut ``seq`` into ``n`` parts; some are empty if ``seq`` has fewer items."""
         ...
 
     def join(self, parts: Sequence[Any]) -> Any:
@@ -519,7 +519,7 @@ class Block:
     def join(self, parts: Sequence[Any]) -> Any:
         """Concatenate ``parts`` to a sequence of their type.
 
-        Parts of different types give a list; parts that are no sequences become elements of a list.
+        Parts of different types give a list; parts that are not sequences become elements of a list.
         """
         if (whole := _whole_range(parts, self.split)) is not None:
             return whole

@@ -27,7 +27,7 @@ class OwnProcess:
     __slots__ = ("_forks", "pid")
 
     forks: ClassVar[int | None] = None
-    """The number of forks between the process that made the first of these objects and this one; None without any."""
+    """The number of forks since the first of these objects was made, in this process or an ancestor; None before."""
 
     def __init__(self) -> None:
         if OwnProcess.forks is None:
@@ -51,7 +51,7 @@ class OwnProcess:
             raise ForkedClient(self.pid, os.getpid())
 
     def end_child(self, error: BaseException | None = None) -> None:
-        """End this process if it is a forked child, as Python ends a child whose code has come to its end.
+        """End this process if it is a forked child, as Python ends a program at the end of its code.
 
         Code that forks, and does not end its child, returns twice: also in the child, which is a copy of the process
         without its threads and connections.

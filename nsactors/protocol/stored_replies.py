@@ -26,11 +26,11 @@ class Missing(enum.Enum):
     """The reason that there is no reply to a request."""
 
     DROPPED = "dropped"
-    """It was dropped for newer ones."""
+    """The reply was dropped, to make room for newer ones."""
     UNKNOWN = "unknown"
     """No reply to it was stored."""
     AHEAD = "ahead"
-    """The request has not begun, and the engine is running another one."""
+    """The request has not begun, and the engine is running another request."""
     ABSENT = "absent"
     """The request has not begun, and the engine is idle."""
 

@@ -214,7 +214,7 @@ class RangeOutcome(NamedTuple):
         elapsed_s: their duration together, in seconds.
         value: the result of a call, or a list of the results of a map's items; if they failed, a ``Failure``, an
             ``Expired`` or an exception of the client's process. A report holds it in its ``values`` instead.
-        started: the start of the first item, in seconds since the epoch on the engine's clock; None if none began.
+        started: the start of the first item, in seconds since the epoch on the engine's clock; None if no item began.
         output: the chunks that they wrote; in a report, the number of the first of these in the output of the batch,
             and the number of the chunk after the last.
     """
@@ -235,7 +235,7 @@ class RangeOutcome(NamedTuple):
 
     @property
     def completed(self) -> float | None:
-        """The end of the last item, on the engine's clock; None if none began."""
+        """The end of the last item, on the engine's clock; None if no item began."""
         return None if self.started is None else self.started + self.elapsed_s
 
     def items(self) -> Iterator[RangeOutcome]:

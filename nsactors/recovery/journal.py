@@ -201,7 +201,7 @@ class Snapshot:
         )
 
     def without_components(self, firsts: Mapping[str, str]) -> Snapshot:
-        """Return the snapshot without some modules and components, each given by its (first) name, with the reason."""
+        """Return the snapshot without some components, by their first names, and modules; each has its reason."""
         parts = {name: firsts[part.names[0]] for part in self.parts if part.names[0] in firsts for name in part.names}
         return self.without({**parts, **{name: firsts[name] for name in self.modules.keys() & firsts.keys()}})
 
@@ -374,7 +374,7 @@ def end(
         used_service: whether it called services of the cluster, which remember the calls.
     """
     error = outcome.failure.type_name if isinstance(outcome, Failed) else ""
-    # Whether or not the request succeeded: replayed alone, it would wait for the other engines, or send twice.
+    # Whether or not the request succeeded: a replay would wait for the other engines, or send messages twice.
     state = State.USED_MPI if used_mpi else State.USED_SERVICE if used_service else _end_state(outcome)
     return RequestFinished(state, error, bound, took_s)
 
@@ -422,8 +422,8 @@ class SnapshotPolicy:
         """Return whether to take a snapshot now.
 
         Args:
-            grown_bytes: the size of the records since the last one.
-            replay_s: the duration of the requests since then.
+            grown_bytes: the size of the records since the last snapshot.
+            replay_s: the duration of the requests since the last snapshot.
             last_took_s: the time that the last snapshot took.
         """
         return grown_bytes >= self.journal_bytes or replay_s >= max(self.replay_s, last_took_s / self.share)

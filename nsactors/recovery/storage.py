@@ -117,7 +117,7 @@ class JournalFile:
 
     Attributes:
         replay_s: the duration of the requests since the last snapshot.
-        failure: the error for which records wait; None if none wait.
+        failure: the error because of which records wait; None if no record waits.
 
     Raises:
         FileExistsError: if the folder exists: it contains the journal of another engine.
@@ -512,7 +512,7 @@ def note_saved(folder: str, at: float) -> None:
 
 
 def saved_at(folder: str) -> float | None:
-    """Return the time of :func:`note_saved`; None without one."""
+    """Return the time that :func:`note_saved` has noted; None if there is none."""
     try:
         with open(os.path.join(folder, _SAVED)) as file:
             return float(file.read())

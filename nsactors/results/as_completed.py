@@ -23,12 +23,12 @@ class AsyncNotifier:
         self._told = asyncio.Event()
 
     def tell(self, cause: object = None) -> None:
-        """Let the coroutine look at its condition again; may be called on any thread."""
+        """Let the coroutine check its condition again; may be called on any thread."""
         with contextlib.suppress(RuntimeError):  # the loop has been closed, and its coroutines have ended
             self._loop.call_soon_threadsafe(self._told.set)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Return when ``condition()`` holds; it is looked at again after each :meth:`tell`."""
+        """Return when ``condition()`` holds; the condition is checked again after each :meth:`tell`."""
         while not condition():
             await self._told.wait()
             self._told.clear()

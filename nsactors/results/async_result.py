@@ -431,7 +431,7 @@ class AsyncResult(Future[Any]):
         return len(self._calls)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the values, each as soon as it and those before it are there; TypeError for a single value."""
+        """Yield the values, each as soon as it and all values before it are there; TypeError for a single value."""
         if self._single:
             raise TypeError(f"{self._label} ran on one engine: its result is one value, in .get()")
         return self._iterate()
@@ -546,12 +546,12 @@ class AsyncResult(Future[Any]):
 
     @property
     def metadata(self) -> Any:
-        """The metadata of the call to each engine; a list unless it is a single one."""
+        """The metadata of the call to each engine: a list, unless the result is that of a single call."""
         known = [Metadata.of(call) for call in self.calls]
         return known[0] if self._single else known
 
     def known(self, key: str) -> Any:
-        """Return one entry of the metadata: of each call, or of the single one.
+        """Return one entry of the metadata: of each call, or of the single call.
 
         Raises:
             UnknownKey: if there is no such entry.

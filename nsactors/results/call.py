@@ -29,7 +29,7 @@ class EngineOutput(NamedTuple):
     Attributes:
         engine_id: the engine.
         source: the request that it comes from. Output through the controller may arrive before the reply to an earlier
-            request, which contains the end of that one's output: so lines are put together only within one request.
+            request, which contains the end of the earlier output: so lines are put together only within one request.
         chunks: the output.
     """
 
@@ -79,7 +79,7 @@ class Call:
 
     Attributes:
         request_id: the id of the request.
-        engine_id: the engine; :data:`NOWHERE` for a task that has not been sent to one.
+        engine_id: the engine; :data:`NOWHERE` for a task that has not been sent to an engine.
         label: the name of the operation, e.g. ``apply(f)``.
         executes: it runs a cell.
         copies: arrays in its value are copies that can be written to.
@@ -125,7 +125,7 @@ class Call:
 
     @property
     def errors(self) -> list[Exception]:
-        """The errors of its parts; its own if it has none."""
+        """The errors of its parts; its own error if it has no parts."""
         return [] if self.error is None else [self.error]
 
     def settle(self, value: Any, error: Exception | None, note: Callable[[Call], object] | None = None) -> None:
@@ -472,7 +472,7 @@ class MapCall(TaskCall):
         """Keep nothing: the pieces keep the output of their items."""
 
     def add(self, piece: MapPiece) -> None:
-        """Add a piece whose items have ended; when none is left, the call is yet to be settled."""
+        """Add a piece whose items have ended; if no item is left, the call still has to be settled."""
         self.left -= piece.stop - piece.start
         if piece.error is not None and self.error is None:
             self.error = piece.error

@@ -58,7 +58,7 @@ def interruptible(wait: Callable[[], T], on_interrupt: Callable[[Presses], T]) -
 
 
 class _Stopped(Exception):
-    """Ends a wait because an engine has stopped at a breakpoint; handlers on the way remove their drawings."""
+    """Ends a wait because an engine has stopped at a breakpoint; blocks that it leaves remove their drawings."""
 
 
 def stopping(wait: Wait, owner: CallController) -> Wait:
@@ -113,7 +113,7 @@ def wait_or_interrupt(
     and restart them.
 
     Args:
-        wait: waits for at most so many seconds and returns whether the calls have ended.
+        wait: waits for at most the given seconds, and returns whether the calls have ended.
         calls: the calls that are waited for.
         owner: interrupts, aborts and restarts.
         timeout_s: seconds; None or negative: as long as it takes.

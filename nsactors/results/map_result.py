@@ -155,7 +155,7 @@ class _Assembly:
         self.items: list[Any] = [None] * ends[-1]
 
     def place(self, call: Call) -> bool:
-        """Put a call's part into its place; return False if it is no list of the expected length."""
+        """Put a call's part into its place; return False if it is not a list of the expected length."""
         start, stop = self._places[call.request_id]
         if call.error is not None or type(call.value) is not list or len(call.value) != stop - start:
             return False

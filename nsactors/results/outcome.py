@@ -55,7 +55,7 @@ def _about_module(name: str) -> str:
 
 
 def _origin_of(name: str) -> str:
-    """Return the file of a module as it would be imported here; nothing is imported for that."""
+    """Return the file from which a module would be imported here, without importing anything."""
     spec = getattr(sys.modules.get(name), "__spec__", None)
     search: Any = None
     parts = name.split(".")

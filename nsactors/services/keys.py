@@ -2,7 +2,7 @@
 
 Python's own hashes of texts differ between processes, and so does the order of a set; pickles of equal values may
 differ (``1`` and ``1.0``, one moment in two time zones, a set and the same set filled in another order). So grouping,
-hashing and sorting use the *canonical value* of a key: one of built-in types, which compares as the key does.
+hashing and sorting use the *canonical value* of a key: a value of built-in types that compares as the key does.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _hash(value: Any) -> int:
 
 @lru_cache(maxsize=1024)
 def _maker(kind: Any) -> _Maker | None:
-    """Return the function that makes canonical values of keys of a class; None if they have none.
+    """Return the function that makes canonical values of keys of a class; None if these keys have no such values.
 
     The ``__eq__`` of a class decides: a named tuple counts as a tuple, a ``StrEnum`` as text.
     """

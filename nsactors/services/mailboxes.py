@@ -76,7 +76,7 @@ class Take(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """Contribute parcels and wait for those of the others; the answer is a list by rank, with None for no parcel.
+    """Contribute parcels and wait for the others' parcels; the answer is a list by rank, with None for no parcel.
 
     Attributes:
         member: the member.

@@ -66,7 +66,7 @@ class ServiceChannel(Protocol):
         ...
 
     def flush(self) -> None:
-        """Wait until all calls without an answer have been handled; raise the error of one that failed."""
+        """Wait until all calls without an answer have been handled; raise the error of a call that failed."""
         ...
 
     def is_answered(self, handle: Any) -> bool:
@@ -77,8 +77,8 @@ class ServiceChannel(Protocol):
         """Wait for the answer.
 
         Raises:
-            TimeoutError: if it has not arrived in time.
-            ServiceClosed: if there will be none.
+            TimeoutError: if the answer has not arrived in time.
+            ServiceClosed: if no answer will arrive.
         """
         ...
 
@@ -134,8 +134,8 @@ class ServiceFuture:
         """Wait for the answer.
 
         Raises:
-            TimeoutError: if it has not arrived in time; the call continues.
-            ServiceClosed: if there will be none.
+            TimeoutError: if the answer has not arrived in time; the call continues.
+            ServiceClosed: if no answer will arrive.
             Exception: the error that the service answers with.
         """
         arg.check("result", timeout_s=arg.seconds(timeout_s))

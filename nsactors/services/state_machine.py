@@ -85,7 +85,7 @@ class StateMachine(ABC):
         """
 
     def withdraw(self, ticket: CallId) -> Iterable[Answer]:
-        """Forget a waiting call, since its caller waits no more."""
+        """Forget a waiting call, because its caller does not wait any more."""
         return ()
 
     def give_back(self, answer: Answer) -> Iterable[Answer]:
@@ -188,7 +188,7 @@ class ServiceInbox:
         return []
 
     def leave(self, caller: str, *, died: bool = False) -> list[Answer]:
-        """Remove a caller that makes no more calls, because it has left or because its process died."""
+        """Remove a caller that will make no further calls, because it has left or its process has died."""
         if self._callers.pop(caller, None) is None:
             return []
         answers = []

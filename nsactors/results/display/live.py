@@ -28,7 +28,7 @@ AFTER_INTERRUPT = 200  # lines that are drawn after Ctrl-C, of all that have arr
 _TO_WAITER = OutputGoes.TO_WAITER
 
 Wait = Callable[[float | None], bool]
-"""Waits for so many seconds at most; returns whether the wait is over."""
+"""Waits for at most the given seconds; returns whether the wait is over."""
 
 
 def has_unshown(calls: Iterable[Call]) -> bool:

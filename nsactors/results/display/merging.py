@@ -74,7 +74,7 @@ class _Stream(NamedTuple):
 
 
 class _EngineOutput:
-    """The output of one engine, as far as it waits to be shown."""
+    """The output of one engine that waits to be shown."""
 
     def __init__(self, engine_id: int, having: Counter[Hashable]) -> None:
         self.id = engine_id
@@ -188,7 +188,7 @@ class Merger:
         return self._collect(None, at_most)
 
     def ending(self) -> tuple[int, list[Shown]]:
-        """Return how many lines past the limit were left out, and the last ones."""
+        """Return how many lines past the limit were left out, and the last lines, which are to be shown."""
         return self._past_limit - len(self._last), list(self._last)
 
     def cut(self, lines: int) -> None:
@@ -196,7 +196,7 @@ class Merger:
         self._limit = min(self._limit, self._lines_shown + lines)
 
     def next_due(self) -> float | None:
-        """Return the time at which the next piece will have waited long enough; None if none waits."""
+        """Return the time at which the next piece will have waited long enough; None if no piece waits."""
         return min((engine.waiting[0].ripe_at for engine in self._engines.values() if engine.waiting), default=None)
 
     def statuses(self, now: float) -> dict[int, str]:

@@ -128,7 +128,7 @@ def values_as_text(values: Values, *, single: bool) -> str:
 
 
 def values_as_html(values: Values, *, single: bool) -> str | None:
-    """Return values as HTML; None if none of them has a form in HTML."""
+    """Return values as HTML; None if no value has a form in HTML."""
     from html import escape
 
     if not any("text/html" in data for _, data in values):

@@ -42,7 +42,7 @@ def amount_of(calls: Sequence[Call]) -> Amount:
 
 
 class ProgressMeter:
-    """Reads the progress of calls, with rate and estimate where there are many things to count.
+    """Reads the progress of calls, with rate and estimate if there are many things to count.
 
     Args:
         label: the name of the calls together.

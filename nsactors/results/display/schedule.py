@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from nsactors._frozen import frozen
 
-# Steps of an axis above a second are those of clocks; below, decimal ones.
+# Above a second, the steps of an axis are those of clocks; below, they are decimal.
 _CLOCK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
@@ -127,9 +127,9 @@ class Bar(NamedTuple):
 
     Attributes:
         first: the first of these stretches.
-        stop: the end of the last of them.
+        stop: the end of the last stretch.
         stretches: their number.
-        items: the items of all of them.
+        items: the number of items in all stretches.
         seconds: their duration, without the gaps.
         labels: the names of the work; several only if the stretches are too short to show them apart.
         failed: whether one of the stretches has failed.

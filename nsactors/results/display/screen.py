@@ -48,7 +48,7 @@ class Progress(NamedTuple):
 
     @property
     def times(self) -> str:
-        """``12 s``, and as far as they are known rate and estimate: ``12 s, 41.7/s, some 15 s left``."""
+        """``12 s``, and the rate and the estimate if they are known: ``12 s, 41.7/s, some 15 s left``."""
         # A text that changes at each redrawing shows that the program is alive.
         parts = [f"{self.elapsed_s:.1f} s" if self.elapsed_s < 9.95 else _seconds(self.elapsed_s)]
         if self.rate is not None:
@@ -166,7 +166,7 @@ class VisibleOutput:
                     self._pieces.append(one)
 
     def take(self) -> list[Shown]:
-        """Return all pieces: they change no more."""
+        """Return all pieces, which will not change any more."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
