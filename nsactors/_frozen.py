@@ -79,7 +79,7 @@ class _Init:
         return init if instance is None else init.__get__(instance)
 
     def __call__(self, instance: object, /, *args: Any, **kwargs: Any) -> None:
-        """Initialize an instance, for programs that take this from the dictionary of the class."""
+        """Initialize an instance, for programs that take ``__init__`` from the dictionary of the class."""
         self.__get__(instance)(*args, **kwargs)
 
 

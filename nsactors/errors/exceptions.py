@@ -134,7 +134,7 @@ class WrongType(_RefusedArgument, TypeError):
 
 
 class WrongValue(_RefusedArgument, ValueError):
-    """An argument of the right type with a value out of range or not among the choices; arguments as `WrongType`."""
+    """An argument of the right type whose value is out of range, or not a choice; arguments as for `WrongType`."""
 
 
 class TargetError(NsactorsError):
@@ -196,7 +196,7 @@ class InvalidTarget(TargetError, InvalidArgument, TypeError):
 
 
 class UnknownFlag(InvalidArgument, KeyError):
-    """A keyword that is no flag of a view or a call.
+    """A keyword that is not a flag of a view or a call.
 
     Args:
         name: the keyword.
@@ -210,7 +210,7 @@ class UnknownFlag(InvalidArgument, KeyError):
 
 
 class UnknownOption(InvalidArgument, TypeError):
-    """A keyword that is no option of a cluster or a map.
+    """A keyword that is not an option of a cluster or a map.
 
     Args:
         name: the keyword.
@@ -252,7 +252,7 @@ class InvalidName(InvalidArgument, ValueError):
 
 
 class InvalidKey(NsactorsError, TypeError):
-    """A key whose equality depends on its class or its identity, so that other processes cannot compare it.
+    """A key that is compared by its identity, or by a method of its class, so that other processes cannot compare it.
 
     Args:
         type_name: the key's class.

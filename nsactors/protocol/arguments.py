@@ -31,7 +31,7 @@ from nsactors.protocol.partition import refusal
 from nsactors.protocol.serialize import RemoteValue
 
 LONGEST_S = float(2**63 // 10**9)
-"""The longest time that a lock of Python's can wait for, some 292 years."""
+"""The longest time for which a lock of Python can wait, some 292 years."""
 
 # Tested first: they are the most common, and isinstance with an abstract class takes half a microsecond.
 _PLAIN_ITERABLES = frozenset({list, tuple, range, str, dict})

@@ -93,7 +93,7 @@ class ClassTable:
     """The classes of one namespace that were sent or have arrived.
 
     Args:
-        scope: the namespace; None for that of the module that is ``__main__`` at the time.
+        scope: the namespace; None for the names of the module that is ``__main__`` at the time.
 
     Attributes:
         origin: identifies the table; that of a forked child has another one than its parent's.

@@ -369,7 +369,7 @@ class EngineStarting:
 
 @frozen
 class EngineWaiting:
-    """A requested engine has no machine yet: ``reason`` compares its demands with the resources. It starts later.
+    """A requested engine has no machine yet, and starts later: ``reason`` compares its demands with the resources.
 
     With ``nodes_may_come``, the cluster adds machines as engines ask for them.
     """

@@ -81,7 +81,7 @@ def _digest_of(value: object, max_bytes: int = MAX_BYTES) -> bytes | None:
 
 
 class _NoValue(Exception):
-    """A value has no written form to compare it by."""
+    """A value has no written form by which it can be compared."""
 
 
 class _Writer:

@@ -309,7 +309,7 @@ class EngineOptions:
         node_labels: label selectors for its node, as in Ray.
         node: the name, address or id of its node.
         environment: variables set before the engine imports anything, besides those of the cluster.
-        on_error: a pickled function that is called with exceptions raised there.
+        on_error: a pickled function that is called with exceptions raised on the engine.
         breakpoints: whether its requests stop at breakpoints.
     """
 

@@ -49,7 +49,7 @@ class EngineStack(NamedTuple):
             threads if the stack could not be read.
         notes: the reason that the stack could not be read, or how it was read if the engine did not answer.
         waits: calls to services that its code waits for, such as ``"recv from 2 tag 5 for 12 s"``.
-        program: of an embedded program, the thread that runs the program's own code; None if it runs a request, or
+        program: for an embedded program, the thread that runs the program's own code; None if it runs a request, or
             waits in a library.
     """
 

@@ -28,7 +28,7 @@ class _Flood:
     def append(self, text: StreamText) -> None:
         end = text.text[-END_BYTES:]
         self.left_out_bytes += len(text.text) - len(end)
-        # In pieces, since whole pieces are dropped: a line end that `print` writes by itself displaces at most one.
+        # In pieces, since whole pieces are dropped: a line end that `print` writes by itself displaces one at most.
         for at in range(0, len(end), _PIECE_BYTES):
             self._end.append(text._replace(text=end[at : at + _PIECE_BYTES]))
         self._end_bytes += len(end)

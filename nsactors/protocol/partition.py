@@ -680,7 +680,7 @@ def length_of(seq: Any) -> int:
 
 
 def first_of(seq: Any) -> Any:
-    """Return the first item of a sequence: of a table, its first row as a table."""
+    """Return the first item of a sequence; for a table, its first row as a table."""
     return _kind_of_sequence(seq).item(seq)
 
 

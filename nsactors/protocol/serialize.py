@@ -143,7 +143,7 @@ class Kept:
 def keep(value: object, name: str = "result") -> Any:
     """Store a result on its engine: the caller gets a :class:`RemoteValue` in its place.
 
-    It may stand anywhere inside the returned value.
+    The call of ``keep`` may stand anywhere inside the returned value.
 
     Args:
         value: any value that can be pickled.
@@ -184,7 +184,7 @@ class Payload(NamedTuple):
 
     Attributes:
         data: the pickle, without the parts beside it.
-        buffers: contiguous memory of arrays, in order; after :func:`pack` it is that of the arrays, not a copy.
+        buffers: contiguous memory of arrays, in order; after :func:`pack`, that of the arrays themselves, not a copy.
         refs: references to stored objects inside the value, in order; a transport must see them.
     """
 

@@ -114,7 +114,7 @@ class MapValues:
         return self._values if whole else [SomeValues(self._failures, self._ended), *self._values]
 
     def _set_aside(self, pack: PackValue) -> bool:
-        """Replace values that cannot be pickled by failures; return whether there were any."""
+        """Put failures in place of values that cannot be pickled; return whether there were any."""
         found = False
         for place, value in enumerate(self._values):
             if (error := self._error_of(place, value, pack)) is None:
@@ -239,7 +239,7 @@ class RangeOutcome(NamedTuple):
         return None if self.started is None else self.started + self.elapsed_s
 
     def items(self) -> Iterator[RangeOutcome]:
-        """Yield the outcome of each of a map's items that succeeded: equal shares of the time, values in lists."""
+        """Yield an outcome for each item of a map, if all succeeded: with its value, and an equal share of the time."""
         each_s = self.elapsed_s / len(self.value)
         for offset, value in enumerate(self.value):
             at, started = self.start + offset, None if self.started is None else self.started + offset * each_s

@@ -55,7 +55,7 @@ _NOTHING = Sealed()
 
 
 def copied_or_stored(payload: Payload, store: Callable[[Payload], StoredObject]) -> Payload | StoredObject:
-    """Return a copy of a small payload, to travel inside a message, or a reference to a large one, from ``store``."""
+    """Return a copy of a small payload, to travel inside a message; ``store`` a large one, and return the reference."""
     if payload.refs or payload.nbytes > INLINE_LIMIT_BYTES:
         return store(payload)
     return payload.copied()

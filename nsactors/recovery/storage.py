@@ -282,13 +282,13 @@ class JournalFile:
         return Draft(self._written(_base(snapshot, journal)), journal, position, count, replay_s)
 
     def adopt(self, draft: Draft, refused: Mapping[str, str] = MappingProxyType({})) -> Snapshot:
-        """Replace the current segment by a draft, with the records since then; return its snapshot.
+        """Replace the current segment by a draft, with the records written since; return its snapshot.
 
         The file of the old segment is removed, but can be read until :meth:`release`.
 
         Args:
             draft: the draft.
-            refused: names that cannot be loaded from its snapshot, with the reason: it is rewritten without them.
+            refused: names that cannot be loaded from its snapshot, with reasons; the draft is rewritten without these.
 
         Raises:
             OSError: if there is no room. The journal is unchanged then.
@@ -339,7 +339,7 @@ class JournalFile:
         return JournalBatch(span.start, os.pread(self._files[segment], span.nbytes, offset), span.base_bytes)
 
     def release(self, kept: Position) -> None:
-        """Close old segments, except the one in which the replica ends; all of them, if that is :attr:`position`."""
+        """Close old segments, except that in which the replica ends; all, if the replica ends at :attr:`position`."""
         # Another thread may have made the newest segment, and not write to it yet.
         for number in self._files.keys() - {kept.segment, self._number, max(self._files, default=-1)}:
             self._close_segment(number)

@@ -1,8 +1,8 @@
 """A mark on disk for requests that no journal holds, for lack of room.
 
 The file has its full size from the start, and is written in place, which needs no room. When the journal can be written
-again, it contains those requests itself, and the mark is cleared. Requests in a mark are missing in the journal beside
-it.
+again, it contains those requests itself, and the mark is cleared. So the requests in a mark are missing in the journal
+of its folder.
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ class AsyncResult(Future[Any]):
         """Give the result up, in any state: calls that have not begun never run, calls that run are not waited for.
 
         Returns:
-            False if it was done already.
+            False if the result was done already.
         """
         if self.cancelled() or not super().cancel():
             return self.cancelled()

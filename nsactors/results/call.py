@@ -147,7 +147,7 @@ class Call:
             self._listeners.pop()(self)
 
     def when_settled(self, listener: Callable[[Call], None]) -> None:
-        """Call ``listener`` once, when this call is settled: now, if it is already."""
+        """Call ``listener`` once, when this call is settled: now, if it is settled already."""
         self._listeners.append(listener)
         # It may have been settled a moment ago: the thread that takes the listener off the list calls it.
         if self.done and self._listeners:

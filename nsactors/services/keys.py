@@ -82,7 +82,7 @@ def stable_hash(key: Any) -> int:
     """Return a hash of ``key`` that is the same in every process, and for equal keys.
 
     Raises:
-        InvalidKey: as :func:`canonical`.
+        InvalidKey: as for :func:`canonical`.
     """
     if type(key) is str:  # the common case
         return zlib.crc32(key.encode("utf-8", "surrogatepass"))
@@ -92,7 +92,7 @@ def stable_hash(key: Any) -> int:
 def order_of(value: Any) -> Any:
     """Return a sort key for canonical values: numbers, texts, bytes, dates and tuples sort as in Python.
 
-    Values that Python does not order, of different types, and sets, which it orders only in part, are sorted too, in
+    Values of different types, which Python does not order, and sets, which it orders only in part, are sorted too, in
     the same order in every process.
     """
     match value:

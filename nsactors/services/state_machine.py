@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from nsactors.errors import ServiceOverloaded
 
-MOST_WAITING = 8_000  # each of them occupies one of the host's 20,000 places for concurrent calls
+MOST_WAITING = 8_000  # each waiting call occupies one of the host's 20,000 places for concurrent calls
 REMEMBERED = 1_000
 
 

@@ -220,7 +220,7 @@ class Merger:
         return engine
 
     def _clear(self, engine: _EngineOutput, now: float) -> None:
-        """Drop the output of an engine that has not been shown, and tell the screen to remove the rest."""
+        """Drop an engine's output as far as it has not been shown, and tell the screen to remove the rest."""
         engine.forget()
         cleared = ClearOutput(wait=False)
         self._put(engine, cleared, now)
