@@ -172,7 +172,13 @@ class NoSuchEngine(TargetError, IndexError):
     def __init__(self, engine_id: int, ids: Iterable[int]) -> None:
         self.engine_id = engine_id
         self.ids = tuple(ids)
-        there = f"there are {engine_ranges(self.ids)}" if self.ids else "none is connected: Cluster(n=4) starts some"
+        match self.ids:
+            case ():
+                there = "none is connected: Cluster(n=4) starts some"
+            case (only,):
+                there = f"there is engine {only}: name that one"
+            case _:
+                there = f"there are {engine_ranges(self.ids)}: name one of them"
         super().__init__(f"there is no engine {engine_id}; {there}")
 
 

@@ -236,7 +236,8 @@ class DebugConsole:
 
     def _choose(self, engine_id: int) -> None:
         if engine_id not in self._states:
-            print(f"*** engine {engine_id} has no debugger here: there are {engine_ranges(self._states)}")
+            are = "is" if len(self._states) == 1 else "are"
+            print(f"*** engine {engine_id} has no debugger here: there {are} {engine_ranges(self._states)}")
             return
         self._current = engine_id
         self._take(self._say({engine_id: "here"}))

@@ -64,14 +64,16 @@ class EngineCompleter:
         return {"completions": []} if found is None else _result(*found)
 
     def _ask(self, magic: str, code: str) -> tuple[str, tuple[str, ...]] | None:
-        place = self._locate(magic)
-        if place is None:
-            return None
-        client, engine_id = place
         try:
+            place = self._locate(magic)
+            if place is None:
+                return None
+            client, engine_id = place
             replies = client.session.controller.query([engine_id], Complete(code, len(code)), ANSWER_S)
         except NsactorsError:
-            return None  # TAB must not raise an error: the next cell reports a lost connection
+            return (
+                None  # TAB must not raise an error: the next cell reports a lost connection, or an engine that has gone
+            )
         reply = replies.get(engine_id)
         if reply is None or reply.value is None:
             return None

@@ -136,8 +136,9 @@ def test_no_engines_says_how_to_start_some() -> None:
 
 
 def test_a_missing_engine_is_an_index_error_that_names_those_there_are() -> None:
-    with pytest.raises(IndexError, match=r"no engine 7; there are engines 0-2, 5"):
+    with pytest.raises(IndexError, match=r"no engine 7; there are engines 0-2, 5: name one of them"):
         raise errors.NoSuchEngine(7, [0, 1, 2, 5])
+    assert str(errors.NoSuchEngine(1, [0])) == "there is no engine 1; there is engine 0: name that one"
 
 
 def test_a_missing_engine_where_there_is_none_says_how_to_start_some() -> None:

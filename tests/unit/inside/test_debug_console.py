@@ -370,3 +370,8 @@ def test_quitting_at_a_breakpoint_is_for_one_engine(shown: Shown) -> None:
     arrive = lambda: arrivals.pop(0) if arrivals else {}  # noqa: E731
     DebugConsole(engines, {}, lambda i: True, user, arrive).run()
     assert user.prompts == ["ipdb engine 0> ", "ipdb engine 1> ", "ipdb engine 1> "]
+
+
+def test_the_only_engine_is_named_where_another_one_is_chosen(shown: Shown) -> None:
+    debug(Engines(1, lambda i, line: f"{line} of {i}\n"), "engine 7")
+    assert "*** engine 7 has no debugger here: there is engine 0" in shown()

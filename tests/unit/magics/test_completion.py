@@ -1,8 +1,12 @@
 """What is typed, as engines or IPython are to see it."""
 
-import pytest
+from typing import NoReturn
 
-from nsactors.magics.completion import CellSender, ask_engines, remote_part
+import pytest
+from IPython.core.completer import CompletionContext
+
+from nsactors.errors import NoSuchEngine
+from nsactors.magics.completion import CellSender, EngineCompleter, ask_engines, remote_part
 
 
 def test_a_cell_becomes_a_cell_for_engines() -> None:
@@ -56,3 +60,12 @@ def test_the_part_that_engines_will_see_is_completed_by_them(
     text: str, line: str, part: tuple[str, str] | None
 ) -> None:
     assert remote_part(text, line) == part
+
+
+def test_no_names_are_found_on_an_engine_that_has_gone() -> None:
+    def locate(magic: str) -> NoReturn:
+        raise NoSuchEngine(1, [0])
+
+    line = "%px abc"
+    context = CompletionContext(token="abc", full_text=line, cursor_position=len(line), cursor_line=0, limit=None)
+    assert EngineCompleter(locate, lambda: None).match(context) == {"completions": []}

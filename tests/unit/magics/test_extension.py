@@ -95,7 +95,7 @@ def test_queued_work_that_fails_is_told_where_it_belongs_and_the_rest_goes_on() 
     assert on_demand.wait(TIMEOUT_S)
     on_demand.when_ready(lambda client: client[8], told.append)
     on_demand.cluster.stop_cluster_sync()
-    reasons = [f"NoSuchEngine: there is no engine {i}; there are engines 0-1" for i in (7, 8)]
+    reasons = [f"NoSuchEngine: there is no engine {i}; there are engines 0-1: name one of them" for i in (7, 8)]
     assert told == [reasons[0], "2 engines", reasons[1]]
 
 
