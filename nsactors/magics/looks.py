@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -65,6 +67,8 @@ def profiled(view: DirectView, options: Options) -> Iterator[None]:
         raise UsageError("%px --profile waits for the cell: give it with --block")
     if file is not None and (takes := wrong_form(file, how)) is not None:
         raise UsageError(f"%px --profile-out takes {takes}, not {file!r}")
+    if file is not None:
+        _check_can_be_written(file)
     measured = view if options.targets is None else view.with_flags(targets=options.targets)
     block = measured.profiled(how=how)
     profile = block.__enter__()
@@ -74,4 +78,19 @@ def profiled(view: DirectView, options: Options) -> Iterator[None]:
         block.__exit__(None, None, None)
         show(profile)
         if file is not None:
-            profile.save(file)
+            try:
+                profile.save(file)
+            except OSError as error:  # printed, as it would replace an error of the cell
+                print(f"The profile could not be saved: {error}", file=sys.stderr)
+
+
+def _check_can_be_written(file: str) -> None:
+    """Refuse a file that cannot be written before the cell runs, which may take hours."""
+    is_there = os.path.lexists(file)
+    try:
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"%px --profile-out cannot write {file!r}: {error.strerror}") from None
+    if not is_there:
+        os.unlink(file)
