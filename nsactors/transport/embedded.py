@@ -47,7 +47,6 @@ from nsactors.transport.registry import ProgramAddress, Registry
 SERVES = ("thread", "between")
 START_S = 30.0
 READY_LOOK_S = 0.001
-LOOK_S = 0.1  # whether all clients have left
 _ADDED = ("__name__", "__builtins__")
 
 _open: weakref.WeakSet[Embedded] = weakref.WeakSet()
@@ -163,20 +162,26 @@ class Embedded:
         arg.check("wait", timeout=arg.seconds(timeout))
         if not self._process.is_here:
             return
-        give_up, pause = math.inf if timeout is None else time.monotonic() + timeout, threading.Event()
-        has_come = False
-        while not self._is_closed:
-            is_there = self._server.has_clients
-            if has_come and not is_there:
-                return
-            has_come = has_come or is_there
-            if time.monotonic() > give_up:
-                state = "a client is there" if is_there else "no client has come"
+        if self._thread is not None:
+            self._check_thread()
+        give_up, visits = math.inf if timeout is None else time.monotonic() + timeout, self._server.visits
+        left_before = visits.left
+
+        def has_requests() -> bool:
+            return self._thread is not None and not self._engine.requests.empty()
+
+        def is_over() -> bool:
+            return self._is_closed or (visits.left > left_before and not visits.present and not has_requests())
+
+        while not is_over():
+            left_s = give_up - time.monotonic()
+            if left_s < 0:
+                state = "a client is there" if visits.present else "no client has come"
                 raise TimeoutError(f"{self.name}: {state} after {timeout:g} s")
-            if self._thread is None:
-                pause.wait(LOOK_S)
-            else:
-                self.serve(LOOK_S)
+            with visits.changed:
+                visits.changed.wait_for(lambda: is_over() or has_requests(), min(left_s, threading.TIMEOUT_MAX))
+            if self._thread is not None:
+                self.serve()
 
     def close(self) -> None:
         """End the engine: clients are told, and the program goes on without it. A second call does nothing.

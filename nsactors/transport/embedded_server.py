@@ -54,6 +54,39 @@ _REFUSED = {
 _ITS_OWN = "it is a program of its own; Cluster(n=4) and `nsactors start` make engines"
 
 
+class Visits:
+    """Clients of a program that come and leave.
+
+    Attributes:
+        present: the names of those that are attached.
+        left: the number of those that have left.
+        changed: held for changes; notified of each of them, of each request, and of the end.
+    """
+
+    def __init__(self) -> None:
+        self.present: set[str] = set()
+        self.left = 0
+        self.changed = threading.Condition()
+
+    def come(self, client: str) -> None:
+        """Note that a client attaches."""
+        with self.changed:
+            self.present.add(client)
+            self.changed.notify_all()
+
+    def leave(self, client: str) -> None:
+        """Note that a client has left."""
+        with self.changed:
+            self.present.discard(client)
+            self.left += 1
+            self.changed.notify_all()
+
+    def tell(self) -> None:
+        """Wake those that wait for a change."""
+        with self.changed:
+            self.changed.notify_all()
+
+
 class Server:
     """Accepts clients of an embedded program, and passes their messages on.
 
@@ -61,6 +94,9 @@ class Server:
         listener: the socket.
         cluster: the controller and its event loop.
         engine: the engine.
+
+    Attributes:
+        visits: those clients.
     """
 
     def __init__(self, listener: socket.socket, cluster: LocalCluster, engine: LocalEngine) -> None:
@@ -68,15 +104,11 @@ class Server:
         self._listener = listener
         self._cluster = cluster
         self._engine = engine
+        self.visits = Visits()
         self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         threading.Thread(target=self._accept, name="nsactors-embed", daemon=True).start()
-
-    @property
-    def has_clients(self) -> bool:
-        """True while a client is attached."""
-        return any(connection.clients for connection in list(self._connections))
 
     def close(self) -> None:
         """Accept no more clients, and close the connections."""
@@ -88,6 +120,7 @@ class Server:
         self._listener.close()
         for connection in connections:
             connection.close()
+        self.visits.tell()
 
     def abandon(self) -> None:
         """Close the descriptors, in a process that has been forked."""
@@ -128,7 +161,7 @@ class Server:
             if self._is_closed.is_set():
                 channel.close()
                 return None
-            connection = _Connection(channel, self._cluster, self._engine)
+            connection = _Connection(channel, self._cluster, self._engine, self.visits)
             self._connections.add(connection)
         return connection
 
@@ -151,11 +184,12 @@ class _Connection:
         clients: the names of those that are attached by it.
     """
 
-    def __init__(self, channel: Channel, cluster: LocalCluster, engine: LocalEngine) -> None:
+    def __init__(self, channel: Channel, cluster: LocalCluster, engine: LocalEngine, visits: Visits) -> None:
         self.channel = channel
         self.clients: set[str] = set()
         self._cluster = cluster
         self._engine = engine
+        self._visits = visits
         self._is_closed = False
         self._held: dict[int, LocalObject] = {}
         self._numbers = itertools.count()
@@ -174,9 +208,10 @@ class _Connection:
         finally:
             self.channel.close()
             self._held.clear()
-            for client in self.clients if not self._is_closed else ():
-                self._submit(self._cluster.controller.detach(client), lambda done: None)  # type: ignore[union-attr]
-            self.clients.clear()
+            for client in list(self.clients):
+                if not self._is_closed:
+                    self._submit(self._cluster.controller.detach(client), lambda done: None)  # type: ignore[union-attr]
+                self._leave(client)
 
     def _receive(self) -> tuple[Any, ...] | None:
         try:
@@ -209,8 +244,9 @@ class _Connection:
             return self._answer(number, False, CapabilityError(what, "an embedded program", _ITS_OWN))
         if method == "attach":
             self.clients.add(args[0])
+            self._visits.come(args[0])
         elif method == "detach":
-            self.clients.discard(args[0])
+            self._leave(args[0])
 
         def answer(done: Future[Any]) -> None:
             if done.cancelled():
@@ -219,6 +255,11 @@ class _Connection:
             self._answer(number, error is None, done.result() if error is None else error)
 
         self._submit(getattr(self._cluster.controller, method)(*args), answer)
+
+    def _leave(self, client: str) -> None:
+        if client in self.clients:
+            self.clients.remove(client)
+            self._visits.leave(client)
 
     def _submit(self, coroutine: Any, then: Callable[[Future[Any]], None]) -> None:
         try:
@@ -242,6 +283,7 @@ class _Connection:
         sent = SentRequest(header, received(sealed))
         sent.reply.add_done_callback(reply)
         self._engine.send(sent)
+        self._visits.tell()
 
     def _load(self, number: int, object_id: int) -> None:
         try:

@@ -410,6 +410,65 @@ def test_the_program_can_wait_until_its_clients_have_left(embed: EmbedNames) -> 
     assert names["seen"]
 
 
+class WatchedCondition(threading.Condition):
+    """Tells that a thread waits; nothing changes before it does so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.set()
+        return super().wait(timeout)
+
+
+@pytest.mark.parametrize("serve", ["thread", "between"])
+def test_the_shortest_visit_ends_the_wait_for_clients(embed: EmbedNames, serve: str) -> None:
+    session = embed({}, serve=serve)
+    changed = session._server.visits.changed = WatchedCondition()
+
+    def visit() -> None:
+        assert changed.waits.wait(TIMEOUT_S)
+        with changed:  # the program sees the client come and leave at once
+            session._server.visits.come("ann")
+            session._server.visits.leave("ann")
+
+    with ThreadPoolExecutor(1) as pool:
+        visiting = pool.submit(visit)
+        session.wait(TIMEOUT_S)
+        visiting.result(TIMEOUT_S)
+
+
+def test_the_wait_for_clients_ends_when_their_requests_have_run(embed: EmbedNames) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+    names: dict[str, Any] = {"arrived": arrived, "go_on": go_on}
+    session = embed(names, serve="between")
+
+    def visit() -> None:
+        with Client("sim") as rc:
+            rc[0].execute("arrived.set()\ngo_on.wait(100)")
+            assert arrived.wait(TIMEOUT_S)
+            rc[0].execute("x = 1")
+        wait_until(lambda: not session._server.visits.present)
+        go_on.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        visiting = pool.submit(visit)
+        session.wait(TIMEOUT_S)
+        visiting.result(TIMEOUT_S)
+    assert names["x"] == 1
+
+
+def test_the_wait_for_clients_ends_with_the_engine(embed: EmbedNames) -> None:
+    session = embed({})
+    changed = session._server.visits.changed = WatchedCondition()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.wait, TIMEOUT_S)
+        assert changed.waits.wait(TIMEOUT_S)
+        session.close()
+        waiting.result(TIMEOUT_S)
+
+
 PROGRAM = """\
 import os, sys, time
 import nsactors
