@@ -94,6 +94,7 @@ class ProgramConnection:
                 given.payload.refs,
             ),
         }
+        _of_this_process.add(self)
         threading.Thread(target=self._receive, name="nsactors-program", daemon=True).start()
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
@@ -138,6 +139,10 @@ class ProgramConnection:
         if self._process.is_here:
             self.stopped.set()
             self._channel.close()
+
+    def abandon(self) -> None:
+        """Close the descriptor, in a process that has been forked: only the parent's end is the end of the client."""
+        self._channel.abandon()
 
     def _await(self, reply: Future[Any], what: str, timeout_s: float) -> Any:
         try:
@@ -186,6 +191,18 @@ class ProgramConnection:
             case ("held", object_id):
                 return HeldObject(self, object_id)
         return None
+
+
+_of_this_process: weakref.WeakSet[ProgramConnection] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connection in list(_of_this_process):
+        connection.abandon()
+    _of_this_process.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _NoServices:

@@ -586,6 +586,34 @@ def test_a_forked_child_of_the_program_serves_nobody_and_holds_nothing() -> None
         running.stdout.close()
 
 
+FORKING_CLIENT = """\
+import os, sys
+import nsactors
+
+rc = nsactors.Client("sim")
+if os.fork() == 0:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+os.waitpid(-1, 0)
+"""
+
+
+def test_a_client_that_is_killed_has_left_although_a_child_of_its_lives(embed: EmbedNames) -> None:
+    session = embed({})
+    client = [sys.executable, "-c", FORKING_CLIENT]
+    with subprocess.Popen(client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        assert session._server.visits.present
+        running.kill()
+        running.wait(TIMEOUT_S)
+        wait_until(lambda: not session._server.visits.present)
+        running.stdin.close()  # the child ends
+        assert running.stdout.read() == ""
+
+
 def test_the_stack_shows_what_the_program_does_while_no_request_runs(embed: EmbedNames) -> None:
     embed({})
     with Client("sim") as rc:
