@@ -16,7 +16,7 @@ from nsactors.protocol.process import current_shell, imported
 from nsactors.results.call import NOWHERE, Call, MapCall, MapPiece
 from nsactors.results.display.merging import engine_label
 from nsactors.results.display.tables import duration_in_words, heading, shown_rows
-from nsactors.results.display.terminal import FIGURES, figure_of
+from nsactors.results.display.terminal import FIGURES, save_figure
 
 _KINDS = ("stdout", "stderr", "display", "result")
 
@@ -90,8 +90,8 @@ def _show_rich(data: dict[str, Any], metadata: dict[str, Any], ids: Sequence[int
     shell = current_shell()
     if hasattr(shell, "kernel"):
         imported("IPython").display.display(data, metadata=metadata, raw=True)
-    elif (shell is not None or sys.stdout.isatty()) and (path := figure_of(FIGURES, ids, data)):
-        print(f"figure saved as {path}")
+    elif (shell is not None or sys.stdout.isatty()) and (line := save_figure(FIGURES, ids, data)):
+        print(line)
     else:  # an image cannot be shown: its text form stands for it
         print(data.get("text/plain", ""))
 

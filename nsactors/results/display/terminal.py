@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,19 +149,31 @@ class TerminalScreen:
         piece = shown.piece
         earlier = sum(isinstance(one.piece, Display) and one.engines == shown.engines for one in self._visible)
         key = (shown.engines, mime, piece.transient.get("display_id", earlier))
-        path = self._figures.get(key) or _free_path(self._folder, shown.engines, mime)
-        self._figures[key] = _write_image(path, mime, piece.data[mime])
-        return shown._replace(piece=piece._replace(data={"text/plain": f"figure saved as {path}"}))
+
+        def save() -> Path:
+            self._figures[key] = path = self._figures.get(key) or _free_path(self._folder, shown.engines, mime)
+            return _write_image(path, mime, piece.data[mime])
+
+        return shown._replace(piece=piece._replace(data={"text/plain": _saved(save)}))
 
     def _rich(self, engines: Sequence[int], data: Mapping[str, Any]) -> list[Text]:
-        path = figure_of(self._folder, engines, data)
-        return [] if path is None else [_labelled(engine_label(engines), f"figure saved as {path}", "")]
+        line = save_figure(self._folder, engines, data)
+        return [] if line is None else [_labelled(engine_label(engines), line, "")]
 
 
-def figure_of(folder: Path, engines: Sequence[int], data: Mapping[str, Any]) -> Path | None:
-    """Write the image of a MIME bundle into ``folder`` under the next free number; return its path, if any."""
-    mime = _image_in(data)
-    return None if mime is None else _write_image(_free_path(folder, engines, mime), mime, data[mime])
+def save_figure(folder: Path, engines: Sequence[int], data: Mapping[str, Any]) -> str | None:
+    """Write the image of a MIME bundle, if any, into ``folder`` under the next free number; return a line about it."""
+    if (mime := _image_in(data)) is None:
+        return None
+    return _saved(lambda: _write_image(_free_path(folder, engines, mime), mime, data[mime]))
+
+
+def _saved(save: Callable[[], Path]) -> str:
+    """Save a figure; return a line that says where it is, or why it is not saved."""
+    try:
+        return f"figure saved as {save()}"
+    except (OSError, TypeError, ValueError) as error:  # of the folder, or of content that is no image
+        return f"figure not saved: {error}"
 
 
 def _image_in(data: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,9 @@ import pytest
 
 from nsactors.protocol.messages import Display, ExecuteResult, OutputChunk, RequestId, StreamText
 from nsactors.results import Call, MapCall
+from nsactors.results.display.merging import Shown
 from nsactors.results.display.outputs import print_outputs
+from nsactors.results.display.terminal import TerminalScreen
 
 FIGURE = Display({"text/plain": "<Figure>", "image/png": base64.b64encode(b"a picture").decode()}, {})
 
@@ -35,6 +37,24 @@ def test_at_a_terminal_a_figure_is_saved_and_it_is_said_where(monkeypatch: pytes
     (path,) = (tmp_path / "nsactors-figures").iterdir()
     assert path.read_bytes() == b"a picture"
     assert terminal.getvalue() == f"[output: engines 0-1]\nfigure saved as nsactors-figures/{path.name}\n"
+
+
+@pytest.mark.parametrize("content", ["aGVsbG8=", "of no image", {}])
+def test_a_figure_that_cannot_be_saved_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content == "aGVsbG8=":
+        (tmp_path / "nsactors-figures").touch()
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    figure = Display({"image/png": content, "text/plain": "<Figure>"}, {})
+    print_outputs([call(0, figure, StreamText("stdout", "text\n"))], "type", result_only=False)
+    screen = TerminalScreen(live=True)
+    screen.show([Shown((0,), figure), Shown((0,), figure._replace(transient={"display_id": "a"}))])
+    screen.close()
+    assert terminal.getvalue().count("figure not saved: ") == 3
+    assert "[stdout: engine 0]\ntext\n" in terminal.getvalue()
 
 
 def test_elsewhere_its_text_stands_for_a_figure(capsys: pytest.CaptureFixture[str]) -> None:
