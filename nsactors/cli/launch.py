@@ -203,6 +203,8 @@ def _submit(
     for record in registry.records():
         if record.name == name:
             raise ClusterNameTaken(name, None if record.owner.is_here else record.owner.host)
+    if (cancel := submission.earlier_job()) is not None:
+        raise click.ClickException(f"an earlier job for {name!r} is in the queue or runs: `{cancel}` cancels it")
     if submission.saved and not (goes_on or fresh):
         raise click.ClickException(
             f"an earlier job has saved its engines in {folder / 'state'}: continue with them by --continue, or "
@@ -210,9 +212,7 @@ def _submit(
         )
     if goes_on and not submission.saved:
         raise click.ClickException(f"no job has saved engines in {folder / 'state'}: leave out --continue")
-    if fresh:
-        submission.forget()
-    submission.submit()
+    submission.submit(fresh=fresh)
     click.echo(f"job {submission.job_id} is in the queue: {submission.folder / 'job.sh'}")
     if not wait:
         return None

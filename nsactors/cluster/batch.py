@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nsactors._frozen import frozen
-from nsactors.cluster.batch_job import COPIES, JobPlan
+from nsactors.cluster.batch_job import COPIES, JobPlan, copies_of_state
 from nsactors.cluster.own_wheel import unpack_own_wheel
 from nsactors.errors import ClusterNotFound, LaunchError
 from nsactors.system.private_files import make_private
@@ -113,7 +113,7 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
 }
 
 
-PACKAGE = "package"  # in the job's folder
+PACKAGE, JOB_ID = "package", "job_id"  # in the job's folder
 
 
 class _Template(string.Template):
@@ -201,19 +201,57 @@ class Submission:
     @property
     def saved(self) -> bool:
         """True if an earlier job has saved engines from which this one can continue."""
-        return (self.folder / "state").is_dir()
+        return any(folder.is_dir() for folder in copies_of_state(self.folder / "state"))
 
-    def forget(self) -> None:
-        """Delete the engines that an earlier job has saved."""
-        shutil.rmtree(self.folder / "state", ignore_errors=True)
+    def earlier_job(self) -> str | None:
+        """Return the shell command that ends the job of an earlier submission; None if there is none.
 
-    def submit(self) -> str:
+        A job that is ending has a few seconds.
+        """
+        try:
+            name, job_id = (self.folder / JOB_ID).read_text().split()
+            system = BATCH_SYSTEMS[name]
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        give_up, pause = time.monotonic() + GONE_AFTER_S, threading.Event()
+        while self._is_known(system, job_id):
+            if time.monotonic() >= give_up:
+                return " ".join((*system.cancel, job_id))
+            pause.wait(LOOK_S)
+        return None
+
+    def submit(self, *, fresh: bool = False) -> str:
         """Write the script and a copy of nsactors, submit the script, and return the job's id.
+
+        Args:
+            fresh: delete the engines that an earlier job has saved, if the batch system takes this one.
 
         Raises:
             LaunchError: if the batch system does not take it, or there is none.
         """
         make_private(self.folder)
+        hidden = self._hide_state() if fresh else {}
+        try:
+            self.job_id = self._submit()
+        except BaseException:
+            for folder, aside in hidden.items():
+                aside.rename(folder)
+            raise
+        for aside in hidden.values():
+            shutil.rmtree(aside, ignore_errors=True)
+        return self.job_id
+
+    def _hide_state(self) -> dict[Path, Path]:
+        """Rename the copies of the state, which the job would find when it begins; return their new names."""
+        hidden = {}
+        for folder in copies_of_state(self.folder / "state"):
+            if folder.is_dir():
+                hidden[folder] = aside = folder.with_name(f".forgotten-{folder.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+        return hidden
+
+    def _submit(self) -> str:
         shutil.rmtree(self.folder / COPIES, ignore_errors=True)  # of a job that was killed
         self._plan.save(self.folder)
         unpack_own_wheel(self.folder / PACKAGE)
@@ -222,10 +260,11 @@ class Submission:
         with open(path) as script:
             answer = self._run(*self._system.submit, stdin=script.fileno())
         try:
-            self.job_id = self._system.job_of(answer)
+            job_id = self._system.job_of(answer)
         except ValueError as error:
             raise LaunchError(str(error)) from None
-        return self.job_id
+        (self.folder / JOB_ID).write_text(f"{self._system.name} {job_id}\n")
+        return job_id
 
     def wait(self, registry: Registry, timeout_s: float | None = None) -> ClusterRecord:
         """Wait until clients can attach, and return the cluster's record.
@@ -249,7 +288,7 @@ class Submission:
             if record is not None and record.connection is not None:
                 return record
             now = time.monotonic()
-            if self._is_there():
+            if self._is_known(self._system, self.job_id):
                 seen = now
             elif now - seen > GONE_AFTER_S:
                 raise LaunchError(f"job {self.job_id} has ended before its cluster was up", self._end_of_log())
@@ -262,9 +301,9 @@ class Submission:
         """The shell command that ends the job."""
         return " ".join((*self._system.cancel, self.job_id))
 
-    def _is_there(self) -> bool:
+    def _is_known(self, system: BatchSystem, job_id: str) -> bool:
         try:
-            return self._run(*self._system.state, self.job_id).strip() not in _ENDED
+            return self._run(*system.state, job_id).strip() not in _ENDED
         except LaunchError:
             return False
 

@@ -93,12 +93,17 @@ def restore_state(saved: Path, logs: Path) -> str | None:
         saved: the folder that :func:`save_state` has written.
         logs: the log folder of Ray's processes on the new cluster's head node.
     """
-    found = next((folder for folder in (saved, _previous(saved)) if folder.is_dir()), None)
+    found = next((folder for folder in copies_of_state(saved) if folder.is_dir()), None)
     if found is None:
         return None
     source = _cluster_folder(found)
     shutil.copytree(source, logs / source.name)
     return source.name.partition("-")[2]
+
+
+def copies_of_state(saved: Path) -> tuple[Path, Path]:
+    """Return the folder of a saved state, and that of the copy before it, which counts if the first is not there."""
+    return saved, _previous(saved)
 
 
 def _previous(target: Path) -> Path:

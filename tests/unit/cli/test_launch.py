@@ -180,6 +180,55 @@ def test_engines_of_an_earlier_job_are_gone_on_with_or_forgotten_but_never_by_ch
     assert state.exists() is goes_on
 
 
+def test_engines_of_an_earlier_job_stay_if_a_fresh_one_is_refused(launch: Launch, fake: Fake, tmp_path: Path) -> None:
+    folder = job_folder(tmp_path)
+    (folder / "state" / "nsactors-x").mkdir(parents=True)
+    fake("sbatch", f"cat > /dev/null; ls -A {folder} > {tmp_path}/seen; exit 1")
+    assert launch("slurm", "--name", "lab", "--no-wait", "--fresh").exit_code == 1
+    assert "state" not in (tmp_path / "seen").read_text().split()  # by a job that begins at once
+    assert (folder / "state" / "nsactors-x").is_dir()
+    fake("sbatch", "cat > /dev/null; echo 4711")
+    assert launch("slurm", "--name", "lab", "--no-wait", "--fresh").exit_code == 0
+    assert [path.name for path in folder.iterdir() if "state" in path.name] == []
+
+
+def test_a_copy_of_the_state_that_was_not_put_in_place_is_not_forgotten_by_chance(
+    launch: Launch, fake: Fake, tmp_path: Path
+) -> None:
+    fake("sbatch", "cat > /dev/null; echo 4711")
+    previous = job_folder(tmp_path) / ".state-previous"  # the process of the job was killed between two renames
+    previous.mkdir(parents=True)
+    assert "--continue" in launch("slurm", "--name", "lab", "--no-wait").output
+    assert launch("slurm", "--name", "lab", "--no-wait", "--fresh").exit_code == 0
+    assert not previous.exists()
+
+
+def test_a_job_that_is_in_the_queue_keeps_its_plan(
+    launch: Launch, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("sbatch", "cat > /dev/null; echo 4711")
+    assert launch("slurm", "--name", "lab", "--nodes", "2", "--no-wait").exit_code == 0
+    fake("squeue", 'test "$4" = 4711 && echo PENDING')
+    monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 0.0)
+    for system in ("slurm", "lsf"):
+        refused = launch(system, "--name", "lab", "--nodes", "3", "--no-wait")
+        assert refused.exit_code == 1
+        assert "`scancel 4711` cancels it" in refused.output
+    assert json.loads((job_folder(tmp_path) / "job.json").read_text())["nodes"] == 2
+
+
+def test_a_job_that_is_ending_has_a_few_seconds(
+    launch: Launch, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("sbatch", "cat > /dev/null; echo 4711")
+    assert launch("slurm", "--name", "lab", "--no-wait").exit_code == 0
+    ended = tmp_path / "ended"
+    fake("squeue", f"test -e {ended} && exit 1; touch {ended}; echo COMPLETING")
+    monkeypatch.setattr("nsactors.cluster.batch.LOOK_S", 0.0)
+    monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 60.0)
+    assert launch("slurm", "--name", "lab", "--no-wait").exit_code == 0
+
+
 def test_there_has_to_be_something_to_go_on_with(launch: Launch) -> None:
     done = launch("slurm", "--name", "lab", "--continue")
     assert done.exit_code == 1
