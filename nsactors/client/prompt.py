@@ -176,16 +176,19 @@ def _tell_of_edits(
 
 
 class _TellingPrompt:
-    """A prompt of the plain interpreter, which makes text of ``sys.ps1`` anew whenever it asks for a statement."""
+    """A prompt of the plain interpreter, which makes text of ``sys.ps1`` anew whenever it asks for a statement.
 
-    def __init__(self, usual: object, tell: Callable[[], object]) -> None:
+    Clients share it: one in front of the other's would stay when the other is closed first.
+    """
+
+    def __init__(self, usual: object) -> None:
         self.usual = usual
-        self.tell: Callable[[], object] | None = tell
+        self.tell: list[Callable[[], object]] = []
 
     def __str__(self) -> str:
-        if self.tell is not None:
+        for tell in [*self.tell]:
             with contextlib.suppress(Exception):  # there must be a prompt, even if the client has ended
-                self.tell()
+                tell()
         return str(self.usual)
 
 
@@ -201,12 +204,14 @@ def _tell_of_edits_at_prompt(modules: OwnModules, requests: Callable[[], int]) -
             if edits := modules.tell_edits():
                 print(printable(f"nsactors: {edits}"), file=sys.stderr)
 
-    prompt = _TellingPrompt(getattr(sys, "ps1", ">>> "), tell)
+    present: object = getattr(sys, "ps1", ">>> ")
+    prompt = present if isinstance(present, _TellingPrompt) else _TellingPrompt(present)
+    prompt.tell.append(tell)
     sys.ps1 = prompt
 
     def end() -> None:
-        prompt.tell = None
-        if sys.ps1 is prompt:
+        prompt.tell.remove(tell)
+        if not prompt.tell and sys.ps1 is prompt:
             sys.ps1 = prompt.usual
 
     return end
@@ -318,24 +323,39 @@ def _explain_debugger(shell: Any) -> Callable[[], None]:
     return end
 
 
+class _EngineDebugger:
+    """A shell's method ``debugger`` that opens the frames on engines after an error of theirs.
+
+    Clients share it: one around the other's would stay when the other is closed first.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.usual = shell.debugger
+        self.open_frames: list[Callable[[BaseException], bool]] = []
+
+    def __call__(self, force: bool = False) -> None:
+        opens = force or self.shell.call_pdb
+        if not opens or not self._opened(getattr(sys, "last_value", None)):
+            self.usual(force=force)
+
+    def _opened(self, error: object) -> bool:
+        """Open the frames; return False if there are none on engines. The newest client is asked first."""
+        return isinstance(error, RemoteError | CompositeError) and any(
+            open_frames(error) for open_frames in reversed(self.open_frames)
+        )
+
+
 def _debug_engines(shell: Any, debug: Callable[[BaseException], bool]) -> Callable[[], None]:
     """Let the shell's debugger open the frames on engines after an error of theirs; the function returned ends that."""
-    usual = shell.debugger
-    open_frames: Callable[[BaseException], bool] | None = debug
-
-    def debugger(force: bool = False) -> None:
-        error = getattr(sys, "last_value", None)
-        opens = open_frames if force or shell.call_pdb else None
-        if opens is None or not isinstance(error, RemoteError | CompositeError) or not opens(error):
-            usual(force=force)
-
+    debugger = shell.debugger if isinstance(shell.debugger, _EngineDebugger) else _EngineDebugger(shell)
+    debugger.open_frames.append(debug)
     shell.debugger = debugger
 
     def end() -> None:
-        nonlocal open_frames
-        open_frames = None  # another client may have replaced the method since
-        if vars(shell).get("debugger") is debugger:
-            shell.debugger = usual
+        debugger.open_frames.remove(debug)
+        if not debugger.open_frames and shell.debugger is debugger:
+            shell.debugger = debugger.usual
 
     return end
 

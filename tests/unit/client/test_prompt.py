@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nsactors import Cluster
 from nsactors.client import prompt
-from nsactors.client.prompt import _show_no_empty_values, draw_errors, join_prompt
+from nsactors.client.prompt import _debug_engines, _show_no_empty_values, draw_errors, join_prompt
 from nsactors.errors import CompositeError
 from nsactors.protocol.messages import ExecuteResult, RequestId
 from nsactors.protocol.serialize import OWN_BYTES, pack, unpack
@@ -197,6 +197,43 @@ def test_the_plain_interpreter_tells_of_edits_before_its_next_prompt(
     assert (str(sys.ps1), modules.looks) == (">>> ", 1)
     end()
     assert sys.ps1 == ">>> "
+
+
+def test_clients_that_overlap_leave_the_prompt_of_the_plain_interpreter_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    monkeypatch.setattr(prompt, "current_shell", lambda: None)
+    end_first = join_prompt(cast("Any", None), cast("Any", EditedModules()))
+    modules, requests = EditedModules(), [0]
+    end_second = join_prompt(cast("Any", None), cast("Any", modules), lambda: requests[0])
+    end_first()
+    requests[0] += 1
+    assert (str(sys.ps1), modules.looks) == (">>> ", 1)
+    end_second()
+    assert sys.ps1 == ">>> "
+
+
+def test_clients_that_overlap_leave_the_debugger_as_it_was(bare: BareShell) -> None:
+    usual, asked = bare.debugger, list[str]()
+
+    def debugs(name: str, there: bool) -> Callable[[BaseException], bool]:
+        def debug(error: BaseException) -> bool:
+            asked.append(name)
+            return there
+
+        return debug
+
+    end_first = _debug_engines(bare, debugs("first", there=True))
+    end_second = _debug_engines(bare, debugs("second", there=False))
+    bare.fail(fail_in_the_package)
+    bare.debugger(force=True)
+    assert (asked, bare.debugged) == (["second", "first"], [])  # the newest client is asked first
+    end_first()
+    bare.debugger(force=True)
+    assert (asked, bare.debugged) == (["second", "first", "second"], [True])
+    end_second()
+    assert bare.debugger is usual
 
 
 def test_the_magic_opens_the_usual_debugger(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
