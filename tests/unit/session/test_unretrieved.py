@@ -209,6 +209,7 @@ def test_reports_at_prompts_can_be_ended(ledger: UnretrievedErrors, prompt: Even
 
 def test_without_a_prompt_nothing_is_registered(ledger: UnretrievedErrors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    monkeypatch.delattr(sys, "ps1", raising=False)  # which a shell of another test may have set
     end = join_prompt(ledger, cast(OwnModules, object()))
     assert "IPython" not in sys.modules
     assert not hasattr(sys, "ps1")
