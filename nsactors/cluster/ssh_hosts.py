@@ -105,7 +105,8 @@ class SshHosts:
         ...     rc[:].apply_sync(socket.gethostname)
 
     Raises:
-        LaunchError: (on entry) if a host cannot be reached, or has no such Python; all other hosts are stopped then.
+        LaunchError: (on entry) if a host cannot be reached, or has no such Python, or this machine has no ssh; all
+            other hosts are stopped then.
     """
 
     def __init__(
@@ -156,14 +157,17 @@ class SshHosts:
         words = [self._python, "-c", Path(node_over_ssh.__file__).read_text(), __version__]
         if path := os.environ.get("PYTHONPATH"):
             words = ["env", f"PYTHONPATH={path}", *words]
-        return subprocess.Popen(
-            [*_SSH, host.name, "--", f"exec {shlex.join(words)} 2>&1"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # out of reach of this terminal's Ctrl-C
-        )
+        try:
+            return subprocess.Popen(
+                [*_SSH, host.name, "--", f"exec {shlex.join(words)} 2>&1"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,  # out of reach of this terminal's Ctrl-C
+            )
+        except OSError as error:
+            raise LaunchError(f"no engines on {host.name}: ssh cannot be started here: {error}") from None
 
     def _send_plan(self, host: Host, process: subprocess.Popen[str]) -> None:
         engines = _first(host.engines, self._usual)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.cluster.ssh_hosts import Host, hosts_from_text
+from nsactors.cluster.ssh_hosts import Host, SshHosts, hosts_from_text
+from nsactors.errors import LaunchError
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,10}[a-z0-9])?", fullmatch=True)
 
@@ -32,3 +33,9 @@ def test_a_host_is_not_listed_twice() -> None:
 
 def test_this_machine_is_known_by_its_usual_names() -> None:
     assert [host.is_here for host in hosts_from_text("localhost:2,127.0.0.1,other")] == [True, True, False]
+
+
+def test_a_machine_without_ssh_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(LaunchError, match=r"no engines on a: ssh cannot be started here: .*'ssh'"):
+        SshHosts(hosts_from_text("a")).__enter__()
