@@ -129,7 +129,7 @@ def batch_script(template: str, job: BatchJob, system: BatchSystem) -> str:
         system: the batch system, for the prefix of directives.
 
     Raises:
-        ValueError: if the template has an unknown name or a stray ``@``, or a value contains a line break.
+        ValueError: if the template is empty, or has an unknown name or a stray ``@``, or a value contains a line break.
 
     Example:
         >>> job = BatchJob("lab", 2, 8, "/home/me/lab", "/usr/bin/python3", ("--time=1:00:00",))
@@ -137,6 +137,8 @@ def batch_script(template: str, job: BatchJob, system: BatchSystem) -> str:
         #SBATCH --nodes=2
         #SBATCH --time=1:00:00
     """
+    if not template.strip():
+        raise ValueError("the template is empty")
     values = {
         "name": job.name,
         "nodes": job.nodes,
@@ -195,7 +197,7 @@ class Submission:
         self._system: BatchSystem = BATCH_SYSTEMS[system]
         self._plan = plan
         self.folder = Path(job.folder)
-        self.script = batch_script(template or template_of(system), job, self._system)
+        self.script = batch_script(template_of(system) if template is None else template, job, self._system)
         self.job_id = ""
 
     @property

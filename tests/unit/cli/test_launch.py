@@ -247,6 +247,15 @@ def test_a_template_of_ones_own_takes_the_place_of_the_usual_one(launch: Launch,
     assert shown.output == "#!/bin/sh\n# lab on 3 nodes\n"
 
 
+def test_an_empty_template_does_not_stand_for_the_usual_one(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "own.sh").write_text("\n")
+    (tmp_path / "nothing.sh").write_text("")
+    for name in ("own.sh", "nothing.sh"):
+        shown = launch("pbs", "--name", "lab", "--template", str(tmp_path / name), "--show")
+        assert shown.exit_code == 1
+        assert "the template is empty" in shown.output
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_of_a_cluster_is_bound_to_a_token(name: str, tmp_path: Path) -> None:
     if name == "kuberay":
