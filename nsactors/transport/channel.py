@@ -271,10 +271,20 @@ Changes = Mapping[type, Callable[[Any], tuple[Any, ...]]]
 
 
 def encode(message: object, changes: Changes) -> list[Part]:
-    """Return a message as parts: a pickle, and beside it the memory that ``PickleBuffer`` objects in it refer to."""
+    """Return a message as parts: a pickle, and beside it the memory that ``PickleBuffer`` objects in it refer to.
+
+    If there is more of it than a message may have parts, the rest is in the pickle.
+    """
     parts: list[Part] = [b""]
+
+    def is_in_pickle(buffer: pickle.PickleBuffer) -> bool:
+        if len(parts) == MOST_PARTS:
+            return True
+        parts.append(buffer)
+        return False
+
     file = io.BytesIO()
-    pickler = pickle.Pickler(file, 5, buffer_callback=parts.append)
+    pickler = pickle.Pickler(file, 5, buffer_callback=is_in_pickle)
     pickler.dispatch_table = {kind: _reducer(change) for kind, change in changes.items()}
     pickler.dump(message)
     parts[0] = file.getvalue()

@@ -69,6 +69,19 @@ def test_the_memory_of_arrays_travels_beside_the_pickle(ends: tuple[Channel, Cha
     assert (word, found[1, 2], found.flags.writeable) == ("here", 2001.0, False)
 
 
+def test_a_message_has_no_more_parts_than_its_receiver_takes(
+    ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = ends
+    monkeypatch.setattr("nsactors.transport.channel.MOST_PARTS", 3)
+    sent = [np.full(4, number) for number in range(5)] + [np.ones((2, 3), order="F")]
+    parts = encode(sent, {})
+    assert len(parts) == 3
+    one.send(parts)
+    found = decode(other.receive(), lambda *made: None)
+    assert [array.tolist() for array in found] == [array.tolist() for array in sent]
+
+
 def test_objects_that_cannot_travel_become_others_at_the_receiver() -> None:
     message = encode({"it": os}, {type(os): lambda module: ("module", module.__name__)})
     found = decode([memoryview(bytes(message[0]))], lambda *made: f"{made}")
