@@ -27,8 +27,8 @@ def frozen(cls: type[T], /) -> type[T]:
     """Make a class as ``dataclass(frozen=True, slots=True)`` does, in less time.
 
     All functions of :mod:`dataclasses` accept its instances. Fields may have defaults and factories, and may be left
-    out of comparisons and of the ``repr``. Fields that ``__init__`` does not take, or takes by keyword only, are not
-    supported.
+    out of comparisons and of the ``repr``. Fields that ``__init__`` does not take, or takes by keyword only, and fields
+    of a base class are not supported. A class with an ``__eq__`` of its own needs a ``__hash__`` of its own.
 
     Example:
         >>> @frozen
@@ -39,12 +39,11 @@ def frozen(cls: type[T], /) -> type[T]:
         Signal(number=2, name='')
 
     Raises:
-        TypeError: if the class has a field that is not supported.
+        TypeError: if the class has a field that is not supported, or ``__eq__`` without ``__hash__``.
     """
     made: Any = dataclass(init=False, repr=False, eq=False, slots=True)(cls)
     found = fields(made)
-    if refused := [one.name for one in found if one.kw_only or not one.init]:
-        raise TypeError(f"{cls.__qualname__} is frozen: __init__ takes all of its fields, by position: {refused}")
+    _check(made, found)
     made.__values__ = staticmethod(_values_of([one.name for one in found]))
     made.__compared__ = staticmethod(_values_of([one.name for one in found if one.compare]))
     for name, method in _METHODS.items():
@@ -52,6 +51,19 @@ def frozen(cls: type[T], /) -> type[T]:
             setattr(made, name, method)
     made.__init__ = _Init(made, found)
     return made  # type: ignore[no-any-return]
+
+
+def _check(cls: type, found: tuple[Field[Any], ...]) -> None:
+    """Raise TypeError if a class cannot be made frozen."""
+    if refused := [one.name for one in found if one.kw_only or not one.init]:
+        raise TypeError(f"{cls.__qualname__} is frozen: __init__ takes all of its fields, by position: {refused}")
+    if refused := [one.name for one in found if one.name not in vars(cls)]:
+        raise TypeError(f"{cls.__qualname__} is frozen: it inherits no fields: {refused}")
+    own = {"self", "_missing", *(f"_{does}_{one.name}" for one in found for does in ("set", "factory"))}
+    if refused := [one.name for one in found if one.name in own]:
+        raise TypeError(f"{cls.__qualname__} is frozen: its __init__ uses these names of fields itself: {refused}")
+    if vars(cls).get("__hash__", ...) is None:  # Python has set it, for the sake of `__eq__`
+        raise TypeError(f"{cls.__qualname__} is frozen: with an __eq__ of its own it needs a __hash__, too")
 
 
 def compares_fields(cls: type) -> bool:

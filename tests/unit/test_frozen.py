@@ -188,6 +188,39 @@ def test_a_field_that_is_not_taken_by_position_is_refused(options: dict[str, Any
             x: int = field(default=0, **options)
 
 
+def test_a_class_that_inherits_fields_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Refused is frozen: it inherits no fields: \['x', 'y'\]"):
+
+        @frozen
+        class Refused(Other):
+            z: int = 0
+
+
+def test_a_class_that_compares_in_its_own_way_needs_a_hash() -> None:
+    with pytest.raises(TypeError, match="needs a __hash__"):
+        frozen(type("Refused", (), {"__annotations__": {"x": int}, "__eq__": lambda self, other: True}))
+
+    @frozen
+    class Taken:
+        x: int
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 7
+
+    assert Taken(1) == Taken(2)
+    assert hash(Taken(1)) == 7
+
+
+@pytest.mark.parametrize("name", ["self", "_missing", "_set_x", "_factory_x"])
+def test_a_field_may_not_have_a_name_that_init_uses(name: str) -> None:
+    annotations = {"x": list, name: int}
+    with pytest.raises(TypeError, match=f"uses these names of fields itself: \\['{name}'\\]"):
+        frozen(type("Refused", (), {"__annotations__": annotations, "x": field(default_factory=list), name: 0}))
+
+
 def test_init_is_a_function_before_there_is_an_instance() -> None:
     @frozen
     class Pair:
