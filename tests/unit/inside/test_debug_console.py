@@ -375,3 +375,12 @@ def test_quitting_at_a_breakpoint_is_for_one_engine(shown: Shown) -> None:
 def test_the_only_engine_is_named_where_another_one_is_chosen(shown: Shown) -> None:
     debug(Engines(1, lambda i, line: f"{line} of {i}\n"), "engine 7")
     assert "*** engine 7 has no debugger here: there is engine 0" in shown()
+
+
+def test_an_empty_line_after_quitting_ends_no_other_request(shown: Shown) -> None:
+    engines = Engines(0, lambda i, line: None if line == "q" else "5\n")
+    engines.at_breakpoint = True
+    arrivals: list[dict[int, str]] = [{0: "s0", 1: "s1"}]
+    arrive = lambda: arrivals.pop(0) if arrivals else {}  # noqa: E731
+    DebugConsole(engines, {}, lambda i: True, User("q", "", "q"), arrive).run()
+    assert [line.text for lines in engines.said for line in lines.values()] == [None, None, "q", "", "q"]

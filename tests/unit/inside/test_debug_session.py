@@ -17,8 +17,17 @@ from typing import Any
 import pytest
 
 from nsactors.errors import Failure
+from nsactors.inside.debug_commands import FrameViewer
 from nsactors.inside.debug_conversation import LEASE_S, TEXT_CHARS, Conversation
-from nsactors.inside.debug_session import KEPT_CLIENTS, KEPT_S, DebugSessions, KeptFailure, KeptFailures
+from nsactors.inside.debug_session import (
+    ABSENT_CLIENTS,
+    KEPT_CLIENTS,
+    KEPT_S,
+    MAX_SESSIONS,
+    DebugSessions,
+    KeptFailure,
+    KeptFailures,
+)
 from nsactors.namespace.interrupts import capture_failure, run_user_code
 from nsactors.protocol.control import (
     DebugClaim,
@@ -28,6 +37,7 @@ from nsactors.protocol.control import (
     DebugSay,
     DebugSource,
     DebugState,
+    DebugTake,
     EngineStopped,
     QueryReply,
 )
@@ -94,6 +104,8 @@ class Engine:
     def ask(self, query: Any) -> Any:
         self.sessions.answer(1, query)
         reply = self.replies.get(timeout=TIMEOUT_S)
+        while not isinstance(reply, QueryReply):  # but the message that an engine has stopped, or goes on
+            reply = self.replies.get(timeout=TIMEOUT_S)
         assert reply.error is None, reply.error
         return reply.value
 
@@ -209,6 +221,12 @@ def test_a_query_that_comes_late_is_replied_to_without_a_state() -> None:
     talk.say(1, 1, "p x")
     talk.say(9, 0, None)
     assert talk.replies == [QueryReply(9, None)]
+
+
+def test_a_line_stays_one_line() -> None:
+    talk = Talk()
+    talk.say(1, 1, "x = 1\nq")
+    assert talk.conversation.readline() == "x = 1 q\n"
 
 
 def test_a_debugger_ends_by_itself_when_its_client_is_silent() -> None:
@@ -506,6 +524,50 @@ def test_a_session_ends_without_its_client_also_in_a_command(engine: Engine, how
     assert engine.state.ended
 
 
+def test_there_are_not_too_many_sessions_and_one_that_ends_makes_room(
+    engine: Engine, outer: Callable[[Any], Any]
+) -> None:
+    engine.fail(outer, 5)
+    for _ in range(MAX_SESSIONS):
+        assert engine.open() is not None
+    engine.sessions.answer(1, DebugOpen("ann", {}))
+    assert f"{MAX_SESSIONS} debuggers are open" in (engine.replies.get(timeout=TIMEOUT_S).error or "")
+    engine.say("q")
+    assert engine.open() is not None
+
+
+def test_a_session_that_has_ended_is_forgotten_after_a_while(engine: Engine, outer: Callable[[Any], Any]) -> None:
+    engine.fail(outer, 5)
+    engine.open()
+    engine.say("q")
+    engine.sessions.look()
+    assert engine.say("x") == ""  # for a client that has missed the reply
+    engine.now += LEASE_S + 1
+    engine.sessions.look()
+    assert engine.say("x") == "*** this debugger has ended\n"
+
+
+def test_clients_that_have_left_are_not_remembered_for_ever(engine: Engine) -> None:
+    for number in range(ABSENT_CLIENTS + 1):
+        engine.sessions.client_left(f"ann-{number}")
+    assert list(engine.sessions._absent) == [f"ann-{number}" for number in range(1, ABSENT_CLIENTS + 1)]
+
+
+def test_the_terminal_of_a_shared_process_completes_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Readline:
+        delimiters = "of the user's shell"
+
+        def get_completer_delims(self) -> str:
+            return self.delimiters
+
+        def set_completer_delims(self, delimiters: str) -> None:
+            self.delimiters = delimiters
+
+    monkeypatch.setitem(sys.modules, "readline", Readline())  # type: ignore[arg-type]
+    FrameViewer(Talk().conversation)
+    assert sys.modules["readline"].get_completer_delims() == "of the user's shell"
+
+
 def test_a_session_that_the_engine_does_not_know_has_ended(engine: Engine) -> None:
     state = engine.ask(DebugSay({3: DebugLine("of an earlier process", 4, "p x")}))
     assert (state.ended, state.number) == (True, 4)
@@ -559,6 +621,49 @@ def test_an_interrupt_at_the_prompt_ends_the_request(engine: Engine) -> None:
         stopping.run("stop()", lambda conversation: ended.append(engine.sessions.quit_prompt()))
     assert ended == [True]
     assert not engine.sessions.quit_prompt()
+
+
+def test_a_late_line_of_a_client_whose_debugger_was_taken_does_nothing(engine: Engine) -> None:
+    late: list[DebugState] = []
+    names: dict[str, Any] = {}
+
+    def client(conversation: Conversation) -> None:
+        first = conversation.session
+        try:
+            engine.ask(DebugTake("bob"))
+            late.append(engine.ask(DebugSay({3: DebugLine(first, 1, "names['x'] = 'late'")})))
+        finally:
+            feed(conversation, "names['y'] = 'of bob'", "continue")
+
+    Stopping(engine).run("stop()", client, names=names)
+    assert [state.ended for state in late] == [True]
+    assert names == {"y": "of bob"}
+
+
+def test_breakpoints_of_a_client_that_has_left_stop_nobody(outer: Callable[[Any], Any]) -> None:
+    stops: list[EngineStopped] = []
+    is_set = threading.Event()
+
+    def note(message: Any) -> None:
+        if isinstance(message, EngineStopped):
+            stops.append(message)
+        elif isinstance(message, QueryReply):
+            is_set.set()
+
+    # At another stop, the client would be silent for too long at once.
+    clock = lambda: LEASE_S * max(0, len(stops) - 1)  # noqa: E731
+    sessions = DebugSessions(3, 0, note, shares_process=True, clock=clock)
+    engine = Engine()
+    engine.sessions = sessions
+
+    def client(conversation: Conversation) -> None:
+        feed(conversation, "b inner")
+        is_set.wait(TIMEOUT_S)
+        sessions.client_left("ann")
+
+    with pytest.raises(ZeroDivisionError):
+        Stopping(engine).run("stop()\nouter(5)", client, outer=outer, inner=outer.__globals__["inner"])
+    assert len(stops) == 1
 
 
 def test_a_client_that_leaves_after_its_request_interrupts_no_request_of_another_client(engine: Engine) -> None:

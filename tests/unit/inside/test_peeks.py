@@ -90,6 +90,10 @@ def test_the_text_that_it_prints_comes_with_it(look: Look, names: dict[str, Any]
     assert (value_of(result), result.printed) == (5, "told\n")
 
 
+def test_text_that_is_printed_without_end_is_cut(look: Look) -> None:
+    assert len(look("[print('a' * 1000) for _ in range(100)] and None").printed) == peeks.PRINTED_CHARS
+
+
 def test_a_peek_does_not_wait_for_a_keyboard(look: Look) -> None:
     failure = look("input()").failure
     assert failure is not None

@@ -249,6 +249,14 @@ def test_the_profiles_of_a_client_that_leaves_end() -> None:
     assert "nsactors-sampler" not in {thread.name for thread in set(threading.enumerate()) - others}
 
 
+def test_profiles_that_have_ended_are_not_kept_for_ever() -> None:
+    kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
+    for number in range(Profilers.MOST + 1):
+        kept.start(str(number), "me", "calls", 0.01)
+        kept.stop(str(number))
+    assert list(kept._stopped) == [str(number) for number in range(1, Profilers.MOST + 1)]
+
+
 def test_there_are_not_too_many_profiles() -> None:
     kept = Profilers(threading.get_ident(), CellEventLoop(), lambda: None)
     for number in range(Profilers.MOST):

@@ -58,7 +58,7 @@ def test_engines_that_reply_are_asked_once() -> None:
 
 def test_idle_engines_are_not_looked_up_among_the_services() -> None:
     controller = FakeController({0: IDLE, 1: IDLE, 2: IDLE})
-    assert all(stack.is_idle for stack in read_stacks(controller, ENGINES, dict).by_engine.values())
+    assert all(stack.is_idle for stack in read_stacks(controller, ENGINES, pytest.fail).by_engine.values())
 
 
 def test_a_silent_engine_is_read_by_an_engine_of_its_machine() -> None:
