@@ -85,7 +85,7 @@ class FrameSummary:
         named = self if shown == self.filename else replace(self, filename=shown)
         if self.line or not self.lineno:
             return named
-        line, context = _source(_lines(self.filename), self.lineno)
+        line, context = _source(lines_of(self.filename), self.lineno)
         return replace(named, line=line, context=context) if line else named
 
 
@@ -127,7 +127,7 @@ def summarise_syntax(exc: BaseException) -> tuple[FrameSummary, ...]:
     if not isinstance(filename, str) or not isinstance(lineno, int):
         return ()
     _forget_if_changed(filename)
-    source = _lines(filename)
+    source = lines_of(filename)
     if isinstance(text, str) and not (0 < lineno <= len(source) and source[lineno - 1].strip() == text.strip()):
         # The compiler read another version of the file: trust the text in the error.
         source = ["\n"] * (lineno - 1) + [text.rstrip("\n")]
@@ -142,7 +142,7 @@ def summarise_syntax(exc: BaseException) -> tuple[FrameSummary, ...]:
 
 def _summarise(entry: TracebackType, user: bool) -> FrameSummary:
     frame, code = entry.tb_frame, entry.tb_frame.f_code
-    source = _lines(code.co_filename, frame.f_globals)
+    source = lines_of(code.co_filename, frame.f_globals)
     # tb_lineno is None in code that a tool generated without line numbers.
     lineno = entry.tb_lineno or 0
     line, context = _source(source, lineno)
@@ -193,20 +193,32 @@ def _columns(entry: TracebackType, raw: str) -> tuple[int | None, int | None]:
 def _locals(frame: FrameType) -> tuple[tuple[str, str], ...]:
     if frame.f_locals is frame.f_globals:
         return ()
-    short = Repr()  # bounded for containers, and safe where a __repr__ raises
-    short.maxstring = short.maxother = short.maxlong = _REPR_CHARS
+    describe = bounded_repr(_REPR_CHARS)
     visible = ((name, value) for name, value in frame.f_locals.items() if not name.startswith(("__", ".")))
-    return tuple((name, _repr(short, value)) for name, value in islice(visible, _LOCALS))
+    return tuple((name, describe(value)[:_REPR_CHARS]) for name, value in islice(visible, _LOCALS))
 
 
-def _repr(short: Repr, value: object) -> str:
-    try:
-        return str.__str__(short.repr(value))[:_REPR_CHARS]
-    except BaseException as error:  # Repr catches only Exception, and chooses its method by the name of the class
-        return f"<{name_of(type(value))} whose __repr__ raised {name_of(type(error))}>"
+def bounded_repr(most: int) -> Callable[[object], str]:
+    """Return a function that describes values in about ``most`` characters, also those whose ``__repr__`` raises."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = most
+
+    def describe(value: object) -> str:
+        try:
+            return str.__str__(short.repr(value))
+        except BaseException as error:  # Repr catches only Exception, and chooses its method by the name of the class
+            return f"<{name_of(type(value))} whose __repr__ raised {name_of(type(error))}>"
+
+    return describe
 
 
-def _lines(filename: str, names: dict[str, Any] | None = None) -> list[str]:
+def lines_of(filename: str, names: dict[str, Any] | None = None) -> list[str]:
+    """Return the lines of a source file; none if it is not here.
+
+    Args:
+        filename: its name.
+        names: the global variables of its code, where a loader may be.
+    """
     try:
         return linecache.getlines(filename, names)
     except BaseException:  # raised by a __loader__ of the user's

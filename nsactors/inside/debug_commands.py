@@ -13,17 +13,16 @@ import dis
 import inspect
 import itertools
 import keyword
-import linecache
 import pdb
 import re
 import symtable
 import sys
 from collections.abc import Callable, MutableMapping
-from reprlib import Repr
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, TracebackType
 from typing import Any, Literal
 
 from nsactors.errors.exception_state import name_of, text_of
+from nsactors.errors.failure import bounded_repr, lines_of
 from nsactors.inside.debug_conversation import Conversation
 from nsactors.namespace.interrupts import calls_user_code, is_user_code
 from nsactors.namespace.output import printing_to
@@ -47,14 +46,6 @@ def place_of(frame: FrameType, lineno: int) -> str:
     code = frame.f_code
     name = getattr(code, "co_qualname", code.co_name).rpartition("<locals>.")[2]
     return f"{name if name == '<module>' else f'{name}()'} {code.co_filename}:{lineno}"
-
-
-def lines_of(filename: str, names: dict[str, Any] | None = None) -> list[str]:
-    """Return the lines of a source file; none if it is not here."""
-    try:
-        return linecache.getlines(filename, names)
-    except Exception:  # a loader of the user's may raise anything
-        return []
 
 
 def shown_lines(filename: str, lineno: int, names: dict[str, Any]) -> str:
@@ -250,11 +241,10 @@ class ClientDebugger(pdb.Pdb):
         if arg:
             self.default(f"locals {arg}")
             return
-        short = Repr()
-        short.maxstring = short.maxother = short.maxlong = REPR_CHARS
+        describe = bounded_repr(REPR_CHARS)
         names = {n: v for n, v in list(self.curframe_locals.items()) if not n.startswith(("__", "."))}
         for name in itertools.islice(names, NAMES_SHOWN):
-            self.message(f"{name} = {_short(short, names[name])}")
+            self.message(f"{name} = {describe(names[name])}")
         if len(names) > NAMES_SHOWN:
             self.message(f"... ({len(names) - NAMES_SHOWN} more names)")
         if not names:
@@ -530,10 +520,3 @@ def _is_suspended(frame: FrameType) -> bool:
     """Return whether a frame is of a coroutine or generator that is now suspended: tracing has no event for that."""
     code = frame.f_code
     return bool(code.co_flags & _SUSPENDABLE) and dis.opname[code.co_code[frame.f_lasti]] in _SUSPENDS
-
-
-def _short(short: Repr, value: object) -> str:
-    try:
-        return str.__str__(short.repr(value))
-    except BaseException as error:  # Repr catches only Exception
-        return f"<{name_of(type(value))} whose __repr__ raised {name_of(type(error))}>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import linecache
 import re
 import signal
 import threading
@@ -14,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from nsactors.errors import ClusterUnreachable, CompositeError, ConnectionLost, RemoteError, engine_ranges, printable
-from nsactors.errors.failure import shown_file
+from nsactors.errors.failure import lines_of, shown_file
 from nsactors.protocol.control import (
     DebugClaim,
     DebugInterrupt,
@@ -282,7 +281,7 @@ class DebugConsole:
         The places have been drawn without them.
         """
         wanted = {name for state in states.values() for name in state.missing}
-        sources = {name: text for name in wanted if 0 < len(text := "".join(_lines(name))) < SOURCE_CHARS}
+        sources = {name: text for name in wanted if 0 < len(text := "".join(lines_of(name))) < SOURCE_CHARS}
         if not sources:
             return states
         poor = {i: state for i, state in states.items() if not sources.keys().isdisjoint(state.missing)}
@@ -607,10 +606,3 @@ def held_by_others(channel: QueryChannel, engine_ids: Iterable[int]) -> str:
 def plain_place(text: str) -> str:
     """Return text for a terminal, equal for equal places of several engines; cells of this process by their numbers."""
     return printable(_CELL_HERE.sub(lambda found: shown_file(found[0]), _CELL.sub(r"<\1>", text)))
-
-
-def _lines(name: str) -> list[str]:
-    try:
-        return linecache.getlines(name)
-    except Exception:  # a loader of the user's may raise anything
-        return []

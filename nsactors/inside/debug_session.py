@@ -6,7 +6,6 @@ A session is a conversation by queries; no port is opened.
 from __future__ import annotations
 
 import bdb
-import ctypes
 import itertools
 import linecache
 import threading
@@ -19,9 +18,11 @@ from types import FrameType, TracebackType
 from nsactors._frozen import frozen
 from nsactors.errors import Failure
 from nsactors.errors.exception_state import name_of, text_of, traceback_of
-from nsactors.inside.debug_commands import FrameViewer, StopDebugger, lines_of, place_of
+from nsactors.errors.failure import lines_of
+from nsactors.inside.debug_commands import FrameViewer, StopDebugger, place_of
 from nsactors.inside.debug_conversation import LEASE_S, Clock, Conversation, Hold, Reply, StopConversation
 from nsactors.namespace.debuggers import DebuggerBypass
+from nsactors.namespace.interrupts import raise_in_thread
 from nsactors.protocol.control import (
     DebugClaim,
     DebugForget,
@@ -393,7 +394,7 @@ class DebugSessions:
         thread = self._threads.get(conversation.session)
         if thread is not None and not conversation.at_prompt:
             # A signal would stop the main thread, which runs a request.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+            raise_in_thread(thread, KeyboardInterrupt)
 
 
 def _clear_callers(first: FrameType) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -13,7 +12,7 @@ from typing import Any
 from nsactors.errors import bytes_in_words
 from nsactors.errors.formatting import qualified_name
 from nsactors.namespace.debuggers import DebuggerBypass
-from nsactors.namespace.interrupts import capture_failure, run_user_code
+from nsactors.namespace.interrupts import capture_failure, raise_in_thread, run_user_code
 from nsactors.namespace.memory import size_of, type_name_of, user_names
 from nsactors.namespace.output import printing_to
 from nsactors.protocol.inspection import Peek, PeekResult, Variable
@@ -142,10 +141,7 @@ class _Evaluation:
                 return
             self._is_over = True
             assert self._thread is not None
-            # Raised when the thread next runs a line of Python; C code goes on.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(_GivenUp)
-            )
+            raise_in_thread(self._thread.ident or 0, _GivenUp)
         self._finish(PeekResult())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import bdb
+import ctypes
 import itertools
 import linecache
 import os
@@ -313,6 +314,11 @@ class InterruptHandler:
                 self._tracer = self._tracer or (sys.gettrace(),)
                 _raise_in_next_line(frame)
             raise KeyboardInterrupt
+
+
+def raise_in_thread(thread: int, error: type[BaseException]) -> None:
+    """Raise an exception in another thread when it next runs a line of Python; C code goes on."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 def in_user_code(frame: FrameType | None) -> bool:
