@@ -9,7 +9,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from nsactors.errors import ClusterUnreachable, CompositeError, ConnectionLost, RemoteError, engine_ranges, printable
@@ -31,7 +30,7 @@ from nsactors.protocol.control import (
     Stop,
 )
 from nsactors.protocol.process import current_shell
-from nsactors.results.interrupting import Presses
+from nsactors.results.interrupting import Presses, aside
 
 OPEN_S = 5.0
 POLL_S = 2.0  # a reply that takes longer is asked for again
@@ -163,7 +162,7 @@ class DebugConsole:
             if stopped := self._arrivals():
                 self._over.wait(GATHER_S)  # engines that run the same code stop at nearly the same time
                 stopped = {**stopped, **self._arrivals()}
-                found = aside(
+                found = _query_aside(
                     lambda: self._ask({i: DebugLine(session, 0, None) for i, session in stopped.items()}),
                     presses=self._presses,
                 )
@@ -249,7 +248,7 @@ class DebugConsole:
         }
         sessions = frozenset(line.session for line in numbered.values())
         interrupt = DebugInterrupt(sessions)
-        return aside(
+        return _query_aside(
             lambda: self._ask(numbered),
             lambda: self._channel.query(list(numbered), interrupt, POLL_S),
             self._presses,
@@ -285,7 +284,7 @@ class DebugConsole:
         if not sources:
             return states
         poor = {i: state for i, state in states.items() if not sources.keys().isdisjoint(state.missing)}
-        aside(lambda: self._channel.query(list(poor), DebugSource(sources), POLL_S), presses=self._presses)
+        _query_aside(lambda: self._channel.query(list(poor), DebugSource(sources), POLL_S), presses=self._presses)
         redrawn = self._say(dict.fromkeys(poor, "here"))
         self._states |= redrawn
         titles = {
@@ -507,46 +506,15 @@ class EngineStops:
             self._tell(f"{are} in {plain_place(stops[ids[0]].where)}: %pxdebug or rc.debug() opens the debugger")
 
 
-def aside(
-    function: Callable[[], T], on_interrupt: Callable[[], object] = lambda: None, presses: Presses | None = None
+def _query_aside(
+    query: Callable[[], T], on_interrupt: Callable[[], object] = lambda: None, presses: Presses | None = None
 ) -> T:
-    """Return ``function()``, called on a thread of its own, where Ctrl-C does not raise.
+    """Return ``query()``, called aside; Ctrl-C calls ``on_interrupt`` on another thread, and the wait goes on."""
 
-    Ctrl-C meanwhile calls ``on_interrupt`` on another thread, and the wait goes on.
+    def interrupt() -> None:
+        threading.Thread(target=on_interrupt, name="nsactors-interrupt", daemon=True).start()
 
-    Args:
-        function: the function.
-        on_interrupt: called after Ctrl-C.
-        presses: counts presses of Ctrl-C.
-    """
-    if presses is None:
-        with Presses() as own:
-            return aside(function, on_interrupt, own)
-    done: list[tuple[T | None, BaseException | None]] = []
-    woken: SimpleQueue[None] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            done.append((function(), None))
-        except BaseException as error:
-            done.append((None, error))
-        woken.put(None)
-
-    threading.Thread(target=run, name="nsactors-debugger", daemon=True).start()
-    # Not Thread.join: on Python 3.11, Ctrl-C within it marks the thread as ended.
-    while not done:
-        try:
-            woken.get(timeout=LOOK_S)
-        except Empty:
-            pass
-        except KeyboardInterrupt:  # where SIGINT has another handler
-            presses.add()
-        if presses.take() and not done:
-            threading.Thread(target=on_interrupt, name="nsactors-interrupt", daemon=True).start()
-    value, error = done[0]
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]
+    return aside(query, interrupt, presses)
 
 
 def kept_failures(errors: Iterable[BaseException], client: str) -> dict[int, tuple[str, ...]]:
@@ -577,7 +545,7 @@ def open_failures(
         neither.
     """
     ids = list(engine_ids)
-    replies = aside(lambda: channel.query(ids, DebugOpen(client, dict(failures)), OPEN_S))
+    replies = _query_aside(lambda: channel.query(ids, DebugOpen(client, dict(failures)), OPEN_S))
     problems = {i: f"no answer in {OPEN_S:g} s: code in C may hold its interpreter" for i in ids if i not in replies}
     problems |= {i: reply.error for i, reply in replies.items() if reply.error is not None}
     return {i: reply.value for i, reply in replies.items() if reply.value is not None}, problems
@@ -587,14 +555,14 @@ def take_stops(
     channel: QueryChannel, client: str, engine_ids: Iterable[int]
 ) -> tuple[dict[int, DebugState], dict[int, str]]:
     """Take the debuggers of stopped engines over from other clients; the values are as of :func:`open_failures`."""
-    replies = aside(lambda: channel.query(list(engine_ids), DebugTake(client), OPEN_S))
+    replies = _query_aside(lambda: channel.query(list(engine_ids), DebugTake(client), OPEN_S))
     problems = {i: reply.error for i, reply in replies.items() if reply.error is not None}
     return {i: reply.value for i, reply in replies.items() if reply.value is not None}, problems
 
 
 def held_by_others(channel: QueryChannel, engine_ids: Iterable[int]) -> str:
     """Say which engines are stopped in the debuggers of other clients, and how to take them; empty if none is."""
-    replies = aside(lambda: channel.query(list(engine_ids), DebugStops(), OPEN_S))
+    replies = _query_aside(lambda: channel.query(list(engine_ids), DebugStops(), OPEN_S))
     stops = {i: reply.value for i, reply in sorted(replies.items()) if isinstance(reply.value, Stop)}
     if not stops:
         return ""

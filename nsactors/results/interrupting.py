@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 from nsactors.errors import TaskAborted, engine_ranges, is_for_users, keyboard_interrupt
 from nsactors.protocol.process import current_shell
@@ -250,7 +250,28 @@ def unless_interrupted(function: Callable[[], T]) -> T:
     Raises:
         KeyboardInterrupt: after Ctrl-C; the function goes on.
     """
-    outcome: SimpleQueue[Future[T]] = SimpleQueue()  # not Future.result, whose lock Ctrl-C could break
+
+    def interrupt() -> NoReturn:
+        raise keyboard_interrupt()
+
+    return aside(function, interrupt)
+
+
+def aside(function: Callable[[], T], on_press: Callable[[], object], presses: Presses | None = None) -> T:
+    """Return ``function()``, which runs to its end on a thread of its own, where Ctrl-C does not raise.
+
+    Args:
+        function: the function.
+        on_press: called after each Ctrl-C while the function runs; an exception that it raises ends the wait.
+        presses: counts presses of Ctrl-C, as within its block; None for a block of this call.
+    """
+    if presses is None:
+        with Presses() as own:
+            return aside(function, on_press, own)
+    # A future that is done already, for Ctrl-C could break the lock of one that is waited for; nor Thread.join, within
+    # which Ctrl-C marks the thread as ended on Python 3.11.
+    ended: list[Future[T]] = []
+    woken: SimpleQueue[None] = SimpleQueue()
 
     def run() -> None:
         done: Future[T] = Future()
@@ -258,18 +279,23 @@ def unless_interrupted(function: Callable[[], T]) -> T:
             done.set_result(function())
         except BaseException as error:
             done.set_exception(error)
-        outcome.put(done)
+        ended.append(done)
+        woken.put(None)
 
-    with Presses() as presses:
+    try:
+        threading.Thread(target=run, name="nsactors-aside", daemon=True).start()
+    except RuntimeError:  # the interpreter ends, or there are too many threads
+        run()
+    while not ended:
         try:
-            threading.Thread(target=run, name="nsactors-aside", daemon=True).start()
-        except RuntimeError:  # the interpreter ends, or there are too many threads
-            run()
-        while True:
-            with suppress(Empty):
-                return outcome.get(timeout=STEP_S).result()
-            if presses.take():
-                raise keyboard_interrupt()
+            woken.get(timeout=STEP_S)
+        except Empty:
+            pass
+        except KeyboardInterrupt:  # where SIGINT has another handler
+            presses.add()
+        if presses.take() and not ended:
+            on_press()
+    return ended[0].result()
 
 
 class _Aside:

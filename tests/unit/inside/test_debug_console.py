@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nsactors.errors import ClusterStopped, ClusterUnreachable, CompositeError, Failure
-from nsactors.inside.debug_console import DebugConsole, EngineStops, aside, kept_failures, open_failures
+from nsactors.inside.debug_console import DebugConsole, EngineStops, kept_failures, open_failures
 from nsactors.protocol.control import (
     DebugClaim,
     DebugInterrupt,
@@ -211,14 +211,6 @@ def test_source_that_engines_lack_is_sent_before_their_places_are_shown(shown: S
     assert engines.sources == {own_source: "1 / 0\n"}
     assert [line.text for lines in engines.said for line in lines.values()] == ["here"]
     assert shown()[3:6] == ["[engine 1]", "ValueError", "f() <cell 1>:1"]
-
-
-def test_an_error_of_the_other_thread_is_raised_here() -> None:
-    def fail() -> None:
-        raise LookupError("of the other thread")
-
-    with pytest.raises(LookupError, match="of the other thread"):
-        aside(fail)
 
 
 def test_engines_that_keep_nothing_are_left_out_and_silent_ones_are_named() -> None:

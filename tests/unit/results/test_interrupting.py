@@ -14,7 +14,13 @@ from nsactors.errors import TaskAborted
 from nsactors.protocol.messages import RequestId
 from nsactors.results.async_result import AsyncResult, receive_result, receive_value
 from nsactors.results.call import Call
-from nsactors.results.interrupting import Presses, interrupt_and_wait, unless_interrupted, wait_or_interrupt
+from nsactors.results.interrupting import (
+    Presses,
+    aside,
+    interrupt_and_wait,
+    unless_interrupted,
+    wait_or_interrupt,
+)
 from nsactors.testing import TIMEOUT_S
 
 
@@ -416,6 +422,24 @@ def test_where_no_thread_can_be_started_a_function_runs_on_this_one(monkeypatch:
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert unless_interrupted(threading.current_thread) is threading.current_thread()
+
+
+def test_an_error_of_the_other_thread_is_raised_here() -> None:
+    def fail() -> None:
+        raise LookupError("of the other thread")
+
+    with pytest.raises(LookupError, match="of the other thread"):
+        unless_interrupted(fail)
+
+
+def test_a_press_that_is_no_reason_to_end_lets_the_wait_go_on() -> None:
+    pressed = threading.Event()
+
+    def work() -> bool:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return pressed.wait(TIMEOUT_S)
+
+    assert aside(work, pressed.set)
 
 
 def test_presses_may_be_counted_again_but_not_within_themselves() -> None:
