@@ -8,10 +8,13 @@ import contextlib
 import operator
 import os
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from nsactors.client import Client
 from nsactors.cluster.options import (
@@ -33,6 +36,8 @@ from nsactors.results.display.line import showing
 from nsactors.session.engine_start import StartProgress, tell_of_start, wait_for_engines
 from nsactors.system.resources import available_cores, store_bytes, thread_environment
 from nsactors.transport.base import Backend, ConnectionInfo
+
+T = TypeVar("T")
 
 
 class Scaling(ABC):
@@ -259,6 +264,7 @@ class Cluster(Scaling):
         self._in_threads = backend == "local"
         self._engine_options = engine_options(EngineOptions(), options, in_threads=self._in_threads, others=_OPTIONS)
         self._backend: Backend | None = None
+        self._starting = threading.RLock()  # held while a start is on its way, for which a stop waits
         self._process = OwnProcess()
         self._client: Client | None = None
         self.start_progress = StartProgress(self.n)
@@ -270,19 +276,20 @@ class Cluster(Scaling):
 
     def _start_cluster(self) -> Self:
         self._process.check()
-        if self._backend is not None:
+        with self._starting:
+            if self._backend is not None:
+                return self
+            backend = self._make_backend()
+            self.start_progress.awaits("Ray")
+            backend.start()
+            self._backend = backend
+            atexit.register(self._stop_at_exit)
+            self.start_progress.awaits("the controller")
+            self._client = Client(backend.connect(), modules=self._modules, output=self._output)
+            if self.n:
+                self.start_engines(self.n)
+            self.start_progress.counts(self._client.session)
             return self
-        backend = self._make_backend()
-        self.start_progress.awaits("Ray")
-        backend.start()
-        self._backend = backend
-        atexit.register(self._stop_at_exit)
-        self.start_progress.awaits("the controller")
-        self._client = Client(backend.connect(), modules=self._modules, output=self._output)
-        if self.n:
-            self.start_engines(self.n)
-        self.start_progress.counts(self._client.session)
-        return self
 
     @contextlib.contextmanager
     def _showing_start(self) -> Iterator[None]:
@@ -386,9 +393,13 @@ class Cluster(Scaling):
         """
         arg.check("stop_cluster_sync", grace=arg.seconds(grace), report=arg.function(report, or_none=True))
         grace_s = self._stop_grace_s if grace is None else float(grace)
-        backend, self._backend = self._backend, None
-        client, self._client = self._client, None
-        if backend is None or not self._process.is_here:  # in a forked child, the cluster belongs to the parent
+        if not self._process.is_here:  # in a forked child, the cluster belongs to the parent
+            self._backend = self._client = None
+            return
+        with self._starting:
+            backend, self._backend = self._backend, None
+            client, self._client = self._client, None
+        if backend is None:
             return
         try:
             if client is not None:
@@ -403,15 +414,19 @@ class Cluster(Scaling):
             self.stop_cluster_sync()
 
     async def start_cluster(self) -> Self:
-        """As :meth:`start_cluster_sync`, without blocking the event loop."""
+        """As :meth:`start_cluster_sync`, without blocking the event loop; a start that is cancelled is undone."""
+        self._process.check()
+        if self._backend is not None:
+            return self
         with self._showing_start():  # on this thread: progress is shown for the main thread only
-            return await asyncio.to_thread(self._start_cluster)
+            return await start_aside(self._start_cluster, self.stop_cluster_sync, hurry=self.stop_cluster_sync)
 
     async def start_and_connect(self, n: int | None = None) -> Client:
-        """As :meth:`start_and_connect_sync`, without blocking the event loop."""
+        """As :meth:`start_and_connect_sync`, without blocking the event loop; a start that is cancelled is undone."""
         self._check_number(n)
         with self._showing_start():
-            client = await asyncio.to_thread(self._start_and_connect, n)
+            start = partial(self._start_and_connect, n)
+            client = await start_aside(start, self.stop_cluster_sync, hurry=self.stop_cluster_sync)
         self._tell_of_start(client)
         return client
 
@@ -466,6 +481,40 @@ class Cluster(Scaling):
 
     def _environment(self) -> dict[str, str]:
         return thread_environment(self._cores, self.n, os.environ)
+
+
+async def start_aside(
+    start: Callable[[], T], stop: Callable[[], object], hurry: Callable[[], object] = lambda: None
+) -> T:
+    """Return ``start()``, called on a thread. If the caller is cancelled meanwhile, the start is undone first.
+
+    Args:
+        start: starts a cluster.
+        stop: stops it.
+        hurry: ends the waits of ``start``, which then raises an error.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        if outcome.set_running_or_notify_cancel():
+            try:
+                outcome.set_result(start())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+    def undo() -> None:
+        hurry()
+        if outcome.exception() is None:
+            stop()
+
+    try:
+        # A thread cannot be cancelled; without the shield, nobody could tell any more when it has ended.
+        await asyncio.shield(asyncio.to_thread(run))
+    except asyncio.CancelledError:
+        if not outcome.cancel():  # it has begun
+            await asyncio.shield(asyncio.to_thread(undo))
+        raise
+    return outcome.result()
 
 
 def _print_error(text: str) -> None:

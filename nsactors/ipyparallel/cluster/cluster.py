@@ -8,11 +8,13 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import nsactors
+from nsactors.cluster.cluster import start_aside
 from nsactors.ipyparallel.alias import ON_ENGINES
 from nsactors.ipyparallel.client.client import Client, has_magics
 from nsactors.ipyparallel.commands import nsactors_command
@@ -246,11 +248,14 @@ class Cluster:
 
     async def start_cluster(self, n: int | None = None) -> Self:
         """As :meth:`start_cluster_sync`, without blocking the event loop, as all methods without ``_sync``."""
-        return await asyncio.to_thread(self.start_cluster_sync, n)
+        if self._running:
+            return self
+        return await start_aside(partial(self.start_cluster_sync, n), self.stop_cluster_sync)
 
     async def start_controller(self, **kwargs: Any) -> None:
         """See :meth:`start_controller_sync`."""
-        await asyncio.to_thread(self.start_controller_sync, **kwargs)
+        if not self._running:
+            await start_aside(partial(self.start_controller_sync, **kwargs), self.stop_cluster_sync)
 
     async def start_engines(self, n: int | None = None, engine_set_id: str | None = None, **kwargs: Any) -> str:
         """See :meth:`start_engines_sync`."""
@@ -262,7 +267,7 @@ class Cluster:
 
     async def start_and_connect(self, n: int | None = None, activate: bool = False) -> Client:
         """See :meth:`start_and_connect_sync`."""
-        return await asyncio.to_thread(self.start_and_connect_sync, n, activate)
+        return await start_aside(partial(self.start_and_connect_sync, n, activate), self.stop_cluster_sync)
 
     async def stop_cluster(self) -> None:
         """See :meth:`stop_cluster_sync`."""

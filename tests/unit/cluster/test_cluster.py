@@ -7,11 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from nsactors import Cluster
+from nsactors.testing import TIMEOUT_S, wait_until
+from nsactors.transport.local import LocalBackend
 
 
 def test_a_local_cluster_of_four_is_there_within_a_tenth_of_a_second() -> None:
@@ -99,3 +103,90 @@ def test_a_start_that_is_awaited_is_shown_by_the_thread_that_awaits_it(monkeypat
 
     asyncio.run(start())
     assert shown_by == [threading.main_thread()]
+
+
+class Held:
+    """Holds a start at its first step, on the thread that takes it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.arrived, self.may_go_on = threading.Event(), threading.Event()
+        usual = LocalBackend.start
+
+        def start(backend: LocalBackend) -> None:
+            self.arrived.set()
+            assert self.may_go_on.wait(TIMEOUT_S)
+            usual(backend)
+
+        monkeypatch.setattr(LocalBackend, "start", start)
+
+    async def wait_arrived(self) -> None:
+        assert await asyncio.to_thread(self.arrived.wait, TIMEOUT_S)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    return Held(monkeypatch)
+
+
+def engine_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("engine-")}
+
+
+@pytest.mark.parametrize("method", ["start_cluster", "start_and_connect", "__aenter__"])
+def test_a_start_that_is_cancelled_leaves_no_engine(held: Held, method: str) -> None:
+    before = engine_threads()
+
+    async def main() -> None:
+        cluster = Cluster(n=2, backend="local")
+        starting = asyncio.create_task(getattr(cluster, method)())
+        await held.wait_arrived()
+        starting.cancel()
+        held.may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert repr(cluster) == "<Cluster: stopped>"
+
+    asyncio.run(main())
+    wait_until(lambda: engine_threads() <= before)
+
+
+def test_a_start_that_is_cancelled_before_it_has_begun_never_begins(held: Held) -> None:
+    async def main() -> None:
+        starting = asyncio.create_task(Cluster(n=2, backend="local").start_and_connect())
+        asyncio.get_running_loop().set_default_executor(workers := ThreadPoolExecutor(2))
+        may_go_on = threading.Event()
+        busy = [workers.submit(may_go_on.wait, TIMEOUT_S) for _ in range(2)]
+        await asyncio.sleep(0)  # the start waits for a worker
+        starting.cancel()
+        await asyncio.sleep(0)
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert all(each.result(TIMEOUT_S) for each in busy)
+
+    held.may_go_on.set()
+    asyncio.run(main())
+    assert not held.arrived.is_set()
+
+
+def test_a_stop_during_the_start_ends_it(held: Held) -> None:
+    before, stops = engine_threads(), threading.Event()
+
+    class Watched(Cluster):
+        def stop_cluster_sync(self, **options: Any) -> None:
+            stops.set()
+            super().stop_cluster_sync(**options)
+
+    async def main() -> None:
+        cluster = Watched(n=2, backend="local")
+        starting = asyncio.create_task(cluster.start_and_connect())
+        await held.wait_arrived()
+        stopping = asyncio.create_task(cluster.stop_cluster())
+        assert await asyncio.to_thread(stops.wait, TIMEOUT_S)
+        held.may_go_on.set()
+        await stopping
+        await asyncio.gather(starting, return_exceptions=True)  # the start may have been complete by then
+        assert repr(cluster) == "<Cluster: stopped>"
+
+    asyncio.run(main())
+    wait_until(lambda: engine_threads() <= before)

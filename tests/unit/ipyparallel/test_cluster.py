@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 import nsactors.ipyparallel as ipp
 from nsactors.ipyparallel.error import NotProvided
 from nsactors.ipyparallel.settings import CompatibilityWarning
+from nsactors.testing import TIMEOUT_S
+from nsactors.transport.local import LocalBackend
 
 
 def test_a_client_that_comes_before_the_engines_has_views_that_wait_for_them() -> None:
@@ -55,3 +58,27 @@ def test_a_manager_knows_the_clusters_it_has_made() -> None:
     manager.remove_cluster("lab")
     with pytest.raises(KeyError):
         manager.get_cluster("lab")
+
+
+@pytest.mark.parametrize("method", ["start_cluster", "start_controller", "start_and_connect"])
+def test_a_start_that_is_cancelled_is_undone(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived, may_go_on, usual = threading.Event(), threading.Event(), LocalBackend.start
+
+    def start(backend: LocalBackend) -> None:
+        arrived.set()
+        assert may_go_on.wait(TIMEOUT_S)
+        usual(backend)
+
+    async def main() -> None:
+        starting = asyncio.create_task(getattr(cluster, method)())
+        assert await asyncio.to_thread(arrived.wait, TIMEOUT_S)
+        starting.cancel()
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    cluster = ipp.Cluster(n=1, backend="local")
+    monkeypatch.setattr(LocalBackend, "start", start)
+    asyncio.run(main())  # returns when the thread of the start has ended
+    assert "running" not in repr(cluster)
+    assert repr(cluster.core) == "<Cluster: stopped>"
