@@ -103,9 +103,12 @@ class Engine:
 
     def ask(self, query: Any) -> Any:
         self.sessions.answer(1, query)
-        reply = self.replies.get(timeout=TIMEOUT_S)
-        while not isinstance(reply, QueryReply):  # but the message that an engine has stopped, or goes on
-            reply = self.replies.get(timeout=TIMEOUT_S)
+        return self.reply()
+
+    def reply(self) -> Any:
+        """Wait for the reply to query 1, after other replies and messages that an engine has stopped or goes on."""
+        while not isinstance(reply := self.replies.get(timeout=TIMEOUT_S), QueryReply) or reply.query_id != 1:
+            pass
         assert reply.error is None, reply.error
         return reply.value
 
@@ -514,12 +517,11 @@ def test_a_session_ends_without_its_client_also_in_a_command(engine: Engine, how
             engine.sessions.client_left("ann")
         case "claim":
             engine.sessions.answer(2, DebugClaim(frozenset({session}), here=False))
-            assert engine.replies.get(timeout=TIMEOUT_S).query_id == 2
         case _:
             engine.now += LEASE_S
             engine.sessions.look()
-    state = engine.replies.get(timeout=TIMEOUT_S).value
-    assert state.text.startswith("*** KeyboardInterrupt")
+    engine.state = engine.reply()
+    assert engine.state.text.startswith("*** KeyboardInterrupt")
     assert engine.say("p 1") in ("", "*** this debugger has ended\n")
     assert engine.state.ended
 
