@@ -419,14 +419,14 @@ class Cluster(Scaling):
         if self._backend is not None:
             return self
         with self._showing_start():  # on this thread: progress is shown for the main thread only
-            return await start_aside(self._start_cluster, self.stop_cluster_sync, hurry=self.stop_cluster_sync)
+            return await _start_aside(self._start_cluster, self.stop_cluster_sync, hurry=self.stop_cluster_sync)
 
     async def start_and_connect(self, n: int | None = None) -> Client:
         """As :meth:`start_and_connect_sync`, without blocking the event loop; a start that is cancelled is undone."""
         self._check_number(n)
         with self._showing_start():
             start = partial(self._start_and_connect, n)
-            client = await start_aside(start, self.stop_cluster_sync, hurry=self.stop_cluster_sync)
+            client = await _start_aside(start, self.stop_cluster_sync, hurry=self.stop_cluster_sync)
         self._tell_of_start(client)
         return client
 
@@ -483,7 +483,7 @@ class Cluster(Scaling):
         return thread_environment(self._cores, self.n, os.environ)
 
 
-async def start_aside(
+async def _start_aside(
     start: Callable[[], T], stop: Callable[[], object], hurry: Callable[[], object] = lambda: None
 ) -> T:
     """Return ``start()``, called on a thread. If the caller is cancelled meanwhile, the start is undone first.

@@ -7,14 +7,13 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import nsactors
-from nsactors.cluster.cluster import start_aside
 from nsactors.ipyparallel.alias import ON_ENGINES
 from nsactors.ipyparallel.client.client import Client, has_magics
 from nsactors.ipyparallel.commands import nsactors_command
@@ -23,6 +22,8 @@ from nsactors.ipyparallel.settings import OF_CLUSTERS, warn_once
 from nsactors.ipyparallel.translation import translating
 
 __all__ = ["Cluster", "ClusterManager", "EngineSet"]
+
+T = TypeVar("T")
 
 _INSTEAD = {
     "slurm": "`nsactors launch slurm`",
@@ -248,14 +249,11 @@ class Cluster:
 
     async def start_cluster(self, n: int | None = None) -> Self:
         """As :meth:`start_cluster_sync`, without blocking the event loop, as all methods without ``_sync``."""
-        if self._running:
-            return self
-        return await start_aside(partial(self.start_cluster_sync, n), self.stop_cluster_sync)
+        return await self._start_aside(partial(self.start_cluster_sync, n))
 
     async def start_controller(self, **kwargs: Any) -> None:
         """See :meth:`start_controller_sync`."""
-        if not self._running:
-            await start_aside(partial(self.start_controller_sync, **kwargs), self.stop_cluster_sync)
+        await self._start_aside(partial(self.start_controller_sync, **kwargs))
 
     async def start_engines(self, n: int | None = None, engine_set_id: str | None = None, **kwargs: Any) -> str:
         """See :meth:`start_engines_sync`."""
@@ -267,7 +265,24 @@ class Cluster:
 
     async def start_and_connect(self, n: int | None = None, activate: bool = False) -> Client:
         """See :meth:`start_and_connect_sync`."""
-        return await start_aside(partial(self.start_and_connect_sync, n, activate), self.stop_cluster_sync)
+        return await self._start_aside(partial(self.start_and_connect_sync, n, activate))
+
+    async def _start_aside(self, start: Callable[[], T]) -> T:
+        """Return ``start()``, called on a thread; if its caller is cancelled, a cluster that did not run is stopped."""
+        if self._running:
+            return await asyncio.to_thread(start)
+        starting = asyncio.ensure_future(asyncio.to_thread(start))
+
+        async def undo() -> None:
+            await asyncio.to_thread(self.core.stop_cluster_sync)  # ends the waits of the start
+            await asyncio.gather(starting, return_exceptions=True)
+            await self.stop_cluster()
+
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.shield(undo())
+            raise
 
     async def stop_cluster(self) -> None:
         """See :meth:`stop_cluster_sync`."""
