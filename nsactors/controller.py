@@ -108,7 +108,7 @@ class Launcher(Protocol):
         ...
 
     def end(self, process: Process, address: Any) -> None:
-        """Make an engine end its interpreter in order, and then its process; return at once."""
+        """Make an engine end its interpreter gracefully, and then its process; return at once."""
         ...
 
     def kill(self, address: Any) -> None:
@@ -130,7 +130,7 @@ class Launcher(Protocol):
 POLL_S = 20.0  # a long poll ends by itself: abandoned ones would fill the actor for good
 RETURN_S = 30.0  # the clients of a controller that was killed attach to the next one within this time
 KILL_WAIT_S = 5.0  # a killed process ends within milliseconds
-STOP_GRACE_S = 5.0  # for an engine to end its interpreter in order
+STOP_GRACE_S = 5.0  # for an engine to end its interpreter gracefully
 STOP_WAIT_S = 15.0  # a call returns by itself, like a poll; its caller repeats it
 IDLE_S = 0.5  # long enough for requests that were on their way when clients learned that the engine leaves
 IDLE_ANSWER_S = 2.0
@@ -145,7 +145,7 @@ class Controller:
         launcher: starts and ends engines.
         environment: variables set in every engine before it imports numerical libraries.
         startup: a cell that every engine runs first.
-        store: the stored state of an earlier process, and the place for that of this one.
+        store: the store for the state of this process; it may have the state of an earlier one.
         stop_grace_s: the time for engines to end gracefully; 0 kills them at once.
         sources: the store of sources of clients' modules; None if engines are threads of their client's process.
     """
@@ -203,14 +203,14 @@ class Controller:
 
     async def _await_clients(self) -> None:
         await asyncio.sleep(RETURN_S)
-        # They ended while no controller was there to notice.
+        # These clients ended while no controller was there to notice.
         for client in self._clients.expected:
             await self.detach(client)
 
     async def start_engines(self, count: int, options: EngineOptions, order: str) -> list[int]:
         """Start ``count`` engines; return their ids. Clients get an event when each of them registers.
 
-        ``order`` is unique for this request: repeated, it starts nothing.
+        ``order`` is unique for this request: a call with the same one starts nothing.
         """
         self._handle(EnginesWanted(count, options, order))
         return self._membership.ordered(order)
@@ -218,7 +218,7 @@ class Controller:
     async def stop_engines(self, engine_ids: Iterable[int]) -> bool:
         """End these engines, busy or not; return whether their processes have ended.
 
-        It returns after a while; if the result is False, call it again.
+        The call returns after a while, like a poll; if the result is False, repeat it.
         """
         ids = tuple(engine_ids)
         self._handle(EnginesDismissed(ids))
@@ -281,7 +281,7 @@ class Controller:
             without_programs = [entry._replace(program="") for entry in news]
             self._clients.tell_of_work([entry for entry in without_programs if self._occupancy.record(entry)])
             await self._store.record(news)
-            # End the requests of an engine that has left meanwhile: no further report will.
+            # End the requests of an engine that has left meanwhile: no further report will end them.
             for engine_id in {entry.engine_id for entry in news}:
                 if self._membership.is_gone(engine_id):
                     self._record_loss(engine_id)
@@ -334,7 +334,7 @@ class Controller:
     async def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> dict[int, QueryReply]:
         """Query engines, busy or not; return the replies by id, without those that did not arrive in time.
 
-        An engine does not reply while C code holds its interpreter. One whose process ends is not waited for.
+        An engine does not reply while C code holds its interpreter. An engine whose process ends is not waited for.
         """
         ids = list(engine_ids)
         replies = await asyncio.gather(*(self._query(engine_id, query, timeout_s) for engine_id in ids))

@@ -78,12 +78,12 @@ from nsactors.protocol.serialize import ObjectStore, Payload, RemoteValue, pack
 from nsactors.protocol.tasks import MapValues
 from nsactors.recovery.journal import JournalEntry
 
-# Of a cell, for the history; the report of the end of a request also has its whole program.
+# The part of a cell that is in the history; the report of the end of a request also has its whole program.
 SOURCE_PREVIEW_CHARS = 200
 
 
 class CompletedRequest(NamedTuple):
-    """A finished request, recorded cheaply by the main thread; of a push, also the code that stands for it."""
+    """A finished request, recorded cheaply by the main thread; ``program`` is the code that stands for a push."""
 
     request: Request
     started: float
@@ -114,7 +114,7 @@ class ReportQueue:
             self.urgent.set()
 
     def take(self, engine_id: int) -> EngineReport:
-        """Remove all items and return them as a report, after those of a report that was put back."""
+        """Remove all items and return them as a report, after the items of a report that was put back."""
         self.has_query_replies = False
         earlier, self._unacknowledged = self._unacknowledged, EngineReport()
         output: list[OutputBatch] = []
@@ -167,11 +167,11 @@ RETRY_S = 0.5
 # Output of a running request is sent within this time. Shorter rounds would load the controller, for which a report is
 # as much work as a call.
 BUSY_ROUND_S = 0.05
-# For the controller to kill an engine that has been told to end, before the engine ends itself.
+# The time in which the controller may kill an engine that has been told to end, before the engine ends itself.
 END_GRACE_S = 2.0
 TELL_BEFORE_S = 0.3  # this long before it is killed, an engine reports the request that still runs
 ORPHAN_GRACE_S = 5.0
-KILL_SLACK_S = 2.0  # if the controller does not kill the engine by this time after its grace period, it ends itself
+KILL_SLACK_S = 2.0  # an engine that the controller has not killed this long after its grace period ends itself
 IDLE_ROUND_S = 0.1
 IDLE_S = 0.005  # without a request for this long, the engine is idle: no further request follows at once
 LONG_S = 0.025  # busy without a pause for longer than this: clients may have reported this engine as busy
@@ -219,8 +219,8 @@ class EngineActor:
         host: the process or thread in which it runs.
         store: the store for values that are pulled as references.
         replica: the connection to the replica of journals, if there is one.
-        fence: lets the requests that arrive from now on run after those that have arrived by now; not needed if they
-            all come on one way.
+        fence: lets the requests that arrive from now on run after those that have arrived by now; not needed if all
+            requests come on one way.
     """
 
     def __init__(
@@ -337,9 +337,9 @@ class EngineActor:
         self._output.finish()
 
     def end(self) -> None:
-        """End the interpreter in order, on the thread that runs requests: no request runs there afterwards.
+        """End the interpreter gracefully, on the thread that runs requests: no request runs there afterwards.
 
-        A second call, and one from a helper thread meanwhile, returns at once.
+        A second call returns at once, also from a helper thread during the first.
         """
         with self._stream_lock:
             self._is_ending = True
@@ -390,7 +390,7 @@ class EngineActor:
         match verdict:
             case Verdict.REPEATED:
                 if known := self.replies.again(request.id):
-                    # An earlier process of the controller may have died with the first report of its end.
+                    # An earlier process of the controller may have died with the first report of the request's end.
                     self._reports.add(CompletedRequest(request, started, time.time(), known[0].outcome))
                 return known or (self._reply(request, Refused(), nothing, started), None)
             case Verdict.ABORTED:
@@ -678,7 +678,7 @@ class EngineActor:
     def _is_idle_again(self) -> bool:
         """Return whether the engine has become idle after a long busy time, and has not reported it.
 
-        Schedulers of tasks wait for that report. Within a row of requests, ends are reported with the next report.
+        Task schedulers wait for that report. While requests follow each other at once, their ends need no such haste.
         """
         if self._running is not None:
             self._long_ended = False
@@ -708,9 +708,9 @@ class EngineActor:
             return
         try:
             receipt = self._controller.report(self._spec.engine_id, self._spec.incarnation, report)
-        except ClusterUnreachable:  # it may be silent for long, and is not lost: see ORPHAN_AFTER_S
+        except ClusterUnreachable:  # a controller that is silent for long may not be lost: see ORPHAN_AFTER_S
             self._reports.put_back(replace(report, output=()))
-            self._output.take_again()  # bounded, unlike all that is printed meanwhile
+            self._output.take_again()  # the recorder's size is bounded; reports with all output would not be
             return
         except ConnectionLost:
             return  # the command thread gets the same error, and ends the engine; the output is in the reply's tail

@@ -17,6 +17,6 @@
     time_limits   the time that a batch job has left
     ray_launcher  clusters on machines that Ray's cluster launcher starts
 
-It exports nothing: the command needs some of these modules only, and not :mod:`cluster.cluster`, which imports nearly
-the whole package.
+The package exports nothing: the command needs only some of these modules, and not :mod:`cluster.cluster`, which imports
+nearly all of nsactors.
 """

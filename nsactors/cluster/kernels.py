@@ -1,8 +1,8 @@
 """Engines as kernels of Jupyter: a console, a notebook or an editor runs its cells on one engine.
 
 A small process speaks Jupyter's protocol, and is a client of the engine (see :mod:`nsactors.cluster.kernel_process`).
-Cells go through the engine's stream of requests like those of any client: they wait for those before them, and are in
-the history and in the journal.
+Cells go through the engine's stream of requests, as requests of any client do: they wait for earlier requests, and are
+in the history and in the journal.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _TAKES = "a view of one engine, such as rc[3]"
 class EngineKernel:
     """A kernel of Jupyter whose cells run on an engine.
 
-    It ends with its engine, with the cluster, and by :meth:`close`; not with the process that has started it. While the
-    engine restarts, it stays.
+    The kernel ends with its engine, with the cluster, and by :meth:`close`, but not with the process that has started
+    it. While the engine restarts, the kernel stays.
 
     Attributes:
         engine_id: the engine.
-        connection_file: what programs of Jupyter connect with: ``jupyter console --existing FILE``. It and the sockets
-            are in a folder that only this user can read. No port is opened.
+        connection_file: the file by which programs of Jupyter connect: ``jupyter console --existing FILE``. It is in a
+            folder that only this user can read, and so are the sockets. No port is opened.
     """
 
     def __init__(self, engine_id: int, connection_file: str, process: ProcessIdentity) -> None:
@@ -51,7 +51,7 @@ class EngineKernel:
 
     @property
     def is_running(self) -> bool:
-        """True while programs can connect to it."""
+        """True while programs can connect to the kernel."""
         return not self._process.is_gone
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ def bind_kernel(engine: DirectView | None = None) -> EngineKernel:
     Raises:
         WrongValue: if the view is of several engines.
         PackageMissing: without the package ``ipykernel``.
-        CapabilityError: if engines are threads; without a view, if this process is no engine.
+        CapabilityError: if engines are threads; without a view, if this process is not an engine.
         NsactorsError: if the kernel cannot be started; the text says why.
 
     Example:
@@ -134,7 +134,7 @@ def start_kernel(info: ConnectionInfo, engine_id: int) -> EngineKernel:
     try:
         found = _ask(process, json.dumps(asdict(info)))
     finally:
-        process.wait()  # it has forked the kernel
+        process.wait()  # it has forked the kernel, and ends
     if "connection_file" not in found:
         raise NsactorsError(
             f"the kernel of engine {engine_id} did not start: {found.get('error', 'its process ended')}"
@@ -143,7 +143,7 @@ def start_kernel(info: ConnectionInfo, engine_id: int) -> EngineKernel:
 
 
 def _ask(process: subprocess.Popen[str], request: str) -> dict[str, Any]:
-    """Send the process its request, and return its answer; an empty one if it ends without."""
+    """Send the process its request, and return its answer; an empty one if the process ends without an answer."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError), process.stdin:

@@ -1,4 +1,4 @@
-"""The data that calls carry with them: a warning of each large variable."""
+"""Warnings of large variables that calls carry with them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CarriedData:
         Args:
             payload: the packed call.
             function: the function.
-            args: its arguments, unless they may be large.
+            args: its arguments; none if they are meant to be large.
             kwargs: its arguments by name, likewise.
 
         Returns:
@@ -80,9 +80,9 @@ class CarriedData:
         return warnings
 
     def _carried(self, function: object, seen: set[int]) -> Iterator[_Part]:
-        """Yield the variables that travel with ``function``, and with those that it calls."""
+        """Yield the variables that travel with ``function``, and with the functions that it calls."""
         seen.add(id(function))
-        # Small, or imported by engines as well, however large the data of its module.
+        # The function is small, or engines import it, however large the data of its module.
         if self._nbytes(function) <= LIMIT_BYTES // 2:
             return
         for part in _variables(function):
@@ -148,7 +148,7 @@ def _contents(cell: CellType) -> object:
 
 
 def _key(function: object, part: _Part) -> tuple[object, str, str]:
-    # The code, for it is equal where a cell with the function in it was run again.
+    # By the code, which is equal if the cell that defines the function was run again.
     return getattr(function, "__code__", type(function)), part.kind, part.name
 
 

@@ -27,7 +27,7 @@ EngineCallback = Callable[[int], object]
 
 
 class EngineListener(Protocol):
-    """Is told of engines at once, and in order. Its methods are called under a lock: they may only take notes."""
+    """Gets changes of engines at once, and in order. Its methods are called under a lock, and may only take notes."""
 
     def engine_joined(self, engine: EngineInfo) -> None:
         """Take note that an engine takes requests, perhaps in another process than before."""
@@ -47,7 +47,7 @@ class EngineListener(Protocol):
 
 
 class EngineDirectory:
-    """The engines that are there, on the way, or could not start; and the listeners to be told of changes.
+    """The engines that are there, are starting, or could not start; notifies listeners of changes.
 
     Args:
         call: calls a function of the user's soon, on a thread where it may wait.
@@ -82,7 +82,7 @@ class EngineDirectory:
 
     @property
     def starting(self) -> list[int]:
-        """Ids of the engines that have been asked for and are not there yet."""
+        """Ids of the engines that have been asked for and have not joined yet."""
         with self._changed:
             return sorted(self._starting)
 
@@ -100,7 +100,7 @@ class EngineDirectory:
 
     @property
     def known(self) -> dict[int, EngineInfo]:
-        """All engines that have joined and not gone, by id."""
+        """All engines that have joined and have not gone, by id."""
         with self._changed:
             return dict(self._engines)
 
@@ -118,14 +118,14 @@ class EngineDirectory:
             return new
 
     def take_startup_outputs(self) -> dict[int, tuple[StreamText, ...]]:
-        """Return the output of start-up code on engines that have been asked for here, each once."""
+        """Return the output of start-up code on engines that this client has asked for, each once."""
         with self._changed:
             taken, self._startup_outputs = self._startup_outputs, {}
             return taken
 
     @property
     def is_awaited(self) -> bool:
-        """True if a caller waits for engines, and so is told of those that do not come."""
+        """True if a caller waits for engines, and so learns which of them do not come."""
         return self._waiters > 0
 
     def get(self, engine_id: int) -> EngineInfo | None:
@@ -145,7 +145,7 @@ class EngineDirectory:
     def add(self, engine: EngineInfo) -> bool:
         """Add an engine that takes requests; return False if it was known."""
         with self._changed:
-            if engine.engine_id in self._starting and engine.startup_output:  # of one that was asked for here
+            if engine.engine_id in self._starting and engine.startup_output:  # this client has asked for the engine
                 self._startup_outputs[engine.engine_id] = engine.startup_output
             self._starting.discard(engine.engine_id)
             self._waiting.pop(engine.engine_id, None)
@@ -179,7 +179,7 @@ class EngineDirectory:
                     watcher.engine_leaving(engine_id)
 
     def leave(self, left: EngineLeft) -> None:
-        """Remove an incarnation of an engine that is gone, if it is the one that is known."""
+        """Remove an incarnation of an engine that is gone, unless a later one is known."""
         engine_id = left.engine_id
         with self._changed:
             self._stop_expecting(left)
@@ -272,7 +272,7 @@ class EngineDirectory:
                 watcher.cut_off(reason)
 
     def _stop_expecting(self, left: EngineLeft) -> None:
-        """Expect an engine that has gone no longer."""
+        """No longer expect an engine that has gone."""
         engine_id = left.engine_id
         awaited = engine_id in self._starting
         self._starting.discard(engine_id)
@@ -296,12 +296,12 @@ def _not_yet_there(engine_id: int) -> EngineLeft:
 def missed_events(
     known: Mapping[int, EngineInfo], away: Collection[int], starting: Iterable[int], state: ClusterState
 ) -> list[Event]:
-    """Return the events that lead from the engines known to a client to those there are.
+    """Return the events that lead from the engines that a client knows to the present engines.
 
     Args:
-        known: the engines that the client knows of, by id.
-        away: those of them that restart, as far as it knows.
-        starting: ids of engines that it waits for.
+        known: the engines that the client knows, by id.
+        away: the engines among them that restart, as far as the client knows.
+        starting: ids of engines that the client waits for.
         state: the state of the cluster now.
     """
     there = {engine.engine_id: engine for engine in (*state.recovering, *state.engines)}
@@ -324,7 +324,7 @@ def missed_events(
 
 
 def leave_of(engine: EngineInfo, reason: str, *, returns: bool) -> EngineLeft:
-    """Return the event that an engine has gone, as its client concludes it."""
+    """Return the event that an engine has gone, as a client concludes by itself."""
     replays = returns and engine.recovery is Recovery.REPLAY
     return EngineLeft(engine.engine_id, engine.incarnation, reason, expected=False, returns=returns, replays=replays)
 
@@ -335,7 +335,7 @@ def engine_table(session: Session, title: str = "", engine_ids: Iterable[int] | 
     Args:
         session: the client's session.
         title: in place of the cluster's name.
-        engine_ids: the engines to show; None for all, those that are starting too.
+        engine_ids: the engines to show; None for all, including those that are starting.
     """
     from rich.table import Table
 

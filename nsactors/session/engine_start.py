@@ -29,7 +29,7 @@ class StartProgress:
         self._awaited = what
 
     def counts(self, session: Session, engines: int | None = None) -> None:
-        """Count the engines of a session from now on, up to ``engines`` if it is to be another number."""
+        """Count the engines of a session from now on; ``engines`` replaces the number to wait for."""
         self._session = session
         self._engines = self._engines if engines is None else engines
 
@@ -51,7 +51,7 @@ def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *
     Args:
         session: the client's session.
         n: the number of engines; None for all that have been asked for.
-        timeout_s: None for as long as it takes.
+        timeout_s: the limit; None for no limit.
         patient: whether to wait for engines that have no place in the cluster, too.
     """
     session.check()
@@ -75,7 +75,7 @@ def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *
 def tell_of_start(session: Session) -> None:
     """Show the output of start-up code, and warn of engines that are missing.
 
-    Apart from the wait: the line of progress must have been removed, or the first line of output is drawn behind it.
+    Call this after the wait: if the line of progress has not been removed, the first line of output is drawn behind it.
     """
     directory = session.directory
     if outputs := directory.take_startup_outputs():

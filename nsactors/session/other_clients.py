@@ -1,4 +1,4 @@
-"""Requests of several clients: replies to others' requests are collected, and one's own queues are reported."""
+"""Requests of several clients: collects the replies to other clients' requests, and reports this client's queues."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from nsactors.transport.base import ControllerClient
 QUERY_S = 5.0  # an engine that does not reply for so long is held by C code, and is queried again
 COLLECTED_AT_A_TIME = 200  # requests of one engine in one query
 SHORTEST_S, LONGEST_S = 0.02, 0.25  # between two queries
-PAUSE_PER_ENGINE_S = 0.005  # two hundred queries a second are nothing to the controller
-MISSING_S = 2.0  # a reply on its way, or between two states, is there before
+PAUSE_PER_ENGINE_S = 0.005  # two hundred queries a second are a small load for the controller
+MISSING_S = 2.0  # a reply that is on its way, or between two states, is found within this time
 
 Settle = Callable[[Call, Any, Exception | None], None]
 
@@ -52,11 +52,11 @@ class _WantedReply:
 
 
 class ReplyCollector:
-    """Makes calls of other clients' requests: they end, and have output, as if they were one's own.
+    """Makes calls for other clients' requests. Like this client's own calls, they end, and have output.
 
     Args:
         controller: passes queries on to engines.
-        directory: the engines there are.
+        directory: the engines of the cluster.
         settle: ends a call.
     """
 
@@ -215,12 +215,12 @@ LEAVING_S = 0.5
 
 
 class QueueReporter:
-    """Enters requests that wait at their engines into the cluster's history; engines know nothing of their queues.
+    """Records in the cluster's history requests that wait at their engines; engines do not know their queues.
 
     Args:
-        sender: of the requests.
+        sender: sends the requests.
         controller: keeps the history.
-        client: the name of the client that sends them.
+        client: the name of the client that sends the requests.
         company: set when there are other clients.
     """
 
@@ -246,7 +246,7 @@ class QueueReporter:
         """Return when all requests so far are safe from the end of this process; see ``Client.flush``.
 
         Raises:
-            TimeoutError: if it is not in time.
+            TimeoutError: if they are not safe in time.
             ConnectionLost: if the cluster is gone.
         """
         deadline = time.monotonic() + timeout_s
@@ -276,7 +276,7 @@ class QueueReporter:
                 with contextlib.suppress(ObjectGone):  # the engine has died since
                     reply.value.load()
                     accepted.add(engine_id)
-        # What other clients send from now on does not run before.
+        # Requests that other clients send from now on do not run before these.
         fenced = self._controller.query(accepted, Fence(), max(0.0, give_up - time.monotonic()))
         return {engine_id for engine_id in accepted if engine_id in fenced}
 
@@ -323,7 +323,7 @@ class QueueReporter:
         return self._closed.is_set()
 
     def _announce_silent(self, calls: Sequence[Call]) -> None:
-        # One an engine: those behind it are announced when they have waited for longer.
+        # One for each engine: calls behind it are announced when they have waited for longer.
         with self._lock:
             if news := [call for call in calls if call.request_id not in self._announced]:
                 self._controller.announce([_entry(call) for call in news], ANNOUNCE_S)
@@ -337,7 +337,7 @@ class QueueReporter:
         at_most: int | None = None,
         timeout_s: float = ANNOUNCE_S,
     ) -> None:
-        """Announce those of ``calls``, which are all that are open, that have not been announced yet."""
+        """Announce calls that have not been announced yet; ``calls`` are all that are open."""
         with self._lock:
             self._announced &= {call.request_id for call in calls}
             news = [c for c in calls if c.submitted < sent_before and c.request_id not in self._announced][:at_most]

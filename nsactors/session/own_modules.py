@@ -1,7 +1,7 @@
-"""The modules that this program has imported from files of its own, as engines are told of them.
+"""The modules that this program has imported from its own files, and their description for engines.
 
-No file is looked at in a call: a finder that finds nothing notes the names of modules that are imported, or reloaded.
-Their files are read with the next call, once. Edits that have not been loaded are looked for between a prompt's cells.
+A call reads files only of modules that have been imported or reloaded since the last call; a finder that never finds
+anything notes the names of these. Edits that have not been loaded are looked for between a prompt's cells.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nsactors.protocol.client_modules import (
 )
 from nsactors.protocol.process import current_shell, remove_finder
 
-LOOKS = 4  # for a name that is not there: its import has just begun in another thread, or has failed
+LOOKS = 4  # tries to find a module that is not there: its import has just begun in another thread, or has failed
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "pytest.ini", "tox.ini", ".git")
 _PYC_HEADER = struct.Struct("<4sIII")  # magic, flags, the source's time of change and size
 
@@ -52,7 +52,7 @@ class _Version(NamedTuple):
 
 
 class _ImportNotes:
-    """Notes the names of imported modules: a finder before all others, which leaves the finding to them."""
+    """A finder in front of all others, which notes the names of imported modules and leaves finding to the others."""
 
     def __init__(self) -> None:
         self.names: deque[str] = deque()
@@ -99,8 +99,8 @@ class OwnModules:
         remove_finder(self._imports)
 
     def now(self) -> ClientModules | None:
-        """Return the description of the modules, another object whenever it has changed; None if there are none."""
-        # Asked at every call: this takes less than a microsecond.
+        """Return the description of the modules, a new object whenever it has changed; None if there are no modules."""
+        # Every request calls this, which takes less than a microsecond.
         known = not (self._imports.names or self._unfound) and sys.path == self._path
         if known and not (self._is_relative and self._moves_in_calls and _folder() != self._folder):
             return self._current
@@ -109,7 +109,7 @@ class OwnModules:
             return self._current
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return those of these sources that may be sent, by digest."""
+        """Return the sources with these digests, by digest, as far as they may be sent."""
         wanted = set(digests)
         with self._lock:
             return {
@@ -119,7 +119,7 @@ class OwnModules:
             }
 
     def tell_too_large(self) -> str:
-        """Return a line on modules that are too large to be sent, each once; empty if there are none."""
+        """Return a message about modules that are too large to be sent, each once; empty if there are none."""
         with self._lock:
             names = [name for name, told in self._too_large.items() if not told]
             self._too_large.update(dict.fromkeys(names, True))
@@ -135,14 +135,14 @@ class OwnModules:
         """Compare the files with the sources that were loaded; to be called between the cells of a prompt."""
         reloader = _autoreloader()
         with self._lock:
-            self._moves_in_calls = False  # the working folder is looked at here from now on: that takes 1 us
+            self._moves_in_calls = False  # from now on, the working folder is looked at only here: that takes 1 us
             self._look()
             for name, version in list(self._versions.items()):
                 found = _stat_of(self._own[name].origin)
                 if found is None or (found == version.stat and version.is_exact):
                     self._edited.pop(name, None)
                 elif _has_been_reloaded(reloader, name, self._own[name].origin):
-                    self._take_in(name)  # by IPython, which has replaced functions one by one
+                    self._take_in(name)  # IPython has reloaded it, by replacing functions one by one
                     self._renew()
                 else:
                     self._note_edit(name, version, found)
@@ -215,7 +215,7 @@ class OwnModules:
         if version is None:
             return False
         if name in self._own and not _compiles(version.source, origin):
-            # It has been loaded again in vain: the module has not changed.
+            # A reload has failed: the module has not changed.
             self._edited[name] = version.stat
             return False
         self._take_in_parents(name)
@@ -229,7 +229,7 @@ class OwnModules:
         return True
 
     def _take_in_parents(self, name: str) -> None:
-        """Note packages without a file that a module is in: engines would not find it without."""
+        """Note the packages without a file that contain a module: engines need these to find the module."""
         parent = name.rpartition(".")[0]
         if not parent or parent in self._own:
             return
@@ -242,7 +242,7 @@ class OwnModules:
     def _note_edit(self, name: str, version: _Version, found: tuple[int, int]) -> None:
         source = _read(self._modules.get(name), self._own[name].origin)
         if source is None or (source == version.source and version.is_exact):
-            self._versions[name] = version._replace(stat=found)  # touched, or written again as it was
+            self._versions[name] = version._replace(stat=found)  # touched, or written again with the same text
             self._edited.pop(name, None)
         else:
             self._edited[name] = found
@@ -268,7 +268,7 @@ class OwnModules:
 
 
 def _roots() -> tuple[str, ...]:
-    """Return the script's folder, or the archive that it is, and the root of the project that it belongs to."""
+    """Return the folder of the script, or the script itself if it is an archive, and the root of its project."""
     main = str(getattr(sys.modules.get("__main__"), "__file__", None) or "")
     is_own = main != "" and not is_installed(main) and not _is_program(main)
     folders = [os.path.realpath(os.path.dirname(os.path.abspath(main)) if is_own else os.getcwd())]
@@ -293,9 +293,9 @@ def _is_under(path: str, roots: Iterable[str]) -> bool:
 
 
 def _editable_roots() -> list[str]:
-    """Return the folders of packages that are installed as they are edited: those named in ``.pth`` files, and others.
+    """Return the folders of packages in editable installs.
 
-    The others have a finder that an installer has written, with a table of where the packages are.
+    Some are named in ``.pth`` files. For others, the installer has written a finder with a table of folders.
     """
     roots = []
     for folder in [entry for entry in sys.path if is_installed(entry) and os.path.isdir(entry)]:
@@ -331,7 +331,7 @@ def _is_what_was_compiled(module: ModuleType, stat: tuple[int, int] | None) -> b
     cached = getattr(spec, "cached", None)
     if stat is None or type(getattr(spec, "loader", None)) is not SourceFileLoader or not cached:
         return True
-    if sys.dont_write_bytecode:  # what lies there may be of an earlier import, and older than what was imported here
+    if sys.dont_write_bytecode:  # the cached file may be from an earlier import, of an older source
         return True
     try:
         with open(cached, "rb") as file:
@@ -374,7 +374,7 @@ def _stat_of(origin: str) -> tuple[int, int] | None:
 
 
 def _origin_of(module: Any) -> str | None:
-    """Return the file of a module, without running any code of it: it may be one that is imported when first used."""
+    """Return the file of a module, without running its code: the module may be imported only at its first use."""
     try:
         names = object.__getattribute__(module, "__dict__")
     except AttributeError:
@@ -382,7 +382,7 @@ def _origin_of(module: Any) -> str | None:
     if type(module).__module__ == "importlib.util":
         return None
     origin = getattr(names.get("__spec__"), "origin", None) or names.get("__file__")
-    # Relative where the archive that the program is was named so.
+    # The path is relative if the program is an archive that was given by a relative path.
     return os.path.abspath(origin) if isinstance(origin, str) and origin.endswith(".py") else None
 
 

@@ -1,7 +1,7 @@
 """Requests on their way out and replies on their way back.
 
-Callers send. The transport's own thread, or a caller that waits, settles calls as their replies arrive: that saves a
-change of threads on the way to the caller. Steps that may take longer than a reply should are left to the session's
+Callers send. The transport's own thread, or a caller that waits, settles calls as their replies arrive; so a waiting
+caller gets its reply without a change of threads. Steps that would delay other replies are left to the session's
 dispatcher.
 """
 
@@ -52,12 +52,12 @@ class EngineConnection:
         away: the engine has died, and its next incarnation has not joined yet.
         replays: the next incarnation restores the namespace, so requests without a reply are sent again.
         unanswered: the requests that have been submitted and have no reply, in order.
-        direct: the number of these that do not carry tasks.
+        direct: the number of requests in ``unanswered`` that do not carry tasks.
         direct_so_far: the number of requests without tasks ever submitted.
         heard_at: the time of the last reply, on the clock of ``Call.received``.
         turns: functions to call when every request without tasks up to a number has a reply.
         first_lost: the last incarnation to be lost, and the first of its requests without a reply.
-        modules: the description of this client's modules that the incarnation has received and replied after.
+        modules: the last description of this client's modules that came with a request to which there is a reply.
     """
 
     engine: EngineInfo
@@ -105,18 +105,18 @@ class PendingRequest:
 
     Attributes:
         call: the request as its caller sees it.
-        connection: the way that it takes.
+        connection: the connection to its engine.
         stops_seen: the number of stops of that engine that its client knew of.
         prepared: its encoded body, ready to be sent.
         options: its options; with ``carries_tasks`` it dies with the incarnation that it is sent to, for its tasks then
             go elsewhere.
-        lane: the way that it takes; None for a call of the transport's own.
-        modules: the description of this client's modules that it brings along.
+        lane: the lane that it takes; None for ``Transport.send``.
+        modules: the description of this client's modules that is sent with it.
         engine: the incarnation that it is sent to; None as long as there is none.
         handle: the transport's handle on the reply, once it has been sent.
         is_claimed: a caller waits for the reply, and takes it.
         has_listener: the transport delivers the reply.
-        loss: why its incarnation is gone, as long as it waits for the next one.
+        loss: the reason why its incarnation is gone, as long as the request waits for the next one.
         repeated: it was sent to an incarnation that is gone.
         losses: the number of incarnations that died with this request in front.
     """
@@ -137,7 +137,7 @@ class PendingRequest:
     losses: int = 0
 
     def unsend(self, *, in_front: bool) -> None:
-        """Make it as if it had not been sent: its incarnation has died, perhaps with this request ``in_front``."""
+        """Mark the request as not sent: its incarnation has died, perhaps with this request ``in_front``."""
         if self.engine is not None:
             self.repeated = True
             self.losses += in_front
@@ -185,12 +185,12 @@ def not_repeated(call: Call) -> EngineLost:
     )
 
 
-OUTPUT_GRACE_S = 10.0  # a controller that was killed is back after two, or more on a busy machine
+OUTPUT_GRACE_S = 10.0  # a killed controller has restarted after two seconds, or more on a busy machine
 RECENT = 1_000
 
 
 class AwaitingOutput:
-    """Calls whose reply has overtaken their routed output; they wait for it, but not for ever."""
+    """Calls whose reply has overtaken their routed output; they wait for the output, but not for ever."""
 
     def __init__(self) -> None:
         self._calls: dict[RequestId, tuple[Call, float]] = {}
@@ -239,7 +239,7 @@ class RecentlyCompleted:
 
 
 WINDOW = 1_000  # requests in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
-LOSSES = 2  # deaths of an engine with the same request in front, after which it is sent once more; then no more
+LOSSES = 2  # after this many deaths of an engine with the same request in front, the request is sent one last time
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
 TAKE_S = 0.05  # a caller takes quick replies itself, and is woken for others
 
@@ -250,8 +250,8 @@ class OtherWork(NamedTuple):
     """The requests without tasks that an engine has from a client.
 
     Attributes:
-        label: the label of the first of them.
-        is_first: it comes before all tasks.
+        label: the label of the first of these requests.
+        is_first: this first request comes before all tasks.
     """
 
     label: str
@@ -267,8 +267,8 @@ class RequestSender:
         settle: ends a call; called with every call that has a reply, or will have none.
         later: runs a function soon, on another thread.
         lost: called when the transport says that an engine is gone.
-        abandoned: called soon, on that other thread, with calls that their caller does not get, for Ctrl-C interrupted
-            the sending.
+        abandoned: called soon, on that other thread, with calls that their caller does not get because Ctrl-C has
+            interrupted the sending.
         modules: returns the description of this client's modules for engines, if there is one.
         debugs: returns whether a user at this client can open a debugger.
     """
@@ -313,7 +313,7 @@ class RequestSender:
     ) -> list[Call]:
         """Send one operation to several engines; it is encoded and stored once.
 
-        Arguments are those of ``Session.submit``; there need not be relays.
+        The arguments are those of ``Session.submit``. Without relays, ``relayed`` has no effect.
         """
         modules = self._modules()
         told = modules if modules is not None and self._is_news(modules, engine_ids) else None
@@ -374,9 +374,9 @@ class RequestSender:
         return calls
 
     def take(self, calls: Sequence[Call]) -> bool:
-        """Wait a moment for the replies to calls that were submitted to be awaited; return whether all are here.
+        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all have come.
 
-        If they are not, or if this is interrupted, the transport delivers them from now on.
+        The transport delivers the missing replies from now on, also after an interrupt.
         """
         taken: list[PendingRequest] = []
         handles: list[Any] = []
@@ -412,17 +412,17 @@ class RequestSender:
         self._transport.make_safe()
 
     def listen_to_strays(self, sent_before: float) -> None:
-        """Listen for the replies that no caller takes, because the one that was to take them has been interrupted.
+        """Listen for the replies that no caller takes, because the caller that claimed them was interrupted.
 
-        A claim does not count here, for Ctrl-C may have kept its caller from giving it up. A reply that is taken twice
-        ends its call once.
+        A claim does not count here: Ctrl-C may have kept the caller from giving the claim up. A reply that is taken
+        twice ends its call once.
         """
         self._listen([request for request in self.open_requests() if request.call.submitted < sent_before])
 
     def give_up(self, calls: Iterable[Call]) -> None:
-        """End those of ``calls`` whose sending was interrupted, for they have no handle; listen to the others.
+        """End those of ``calls`` that have no handle, because their sending was interrupted; listen to the others.
 
-        They may have been sent all the same: their engines are to be told to abort them before this.
+        Requests without a handle may have been sent all the same: tell their engines to abort them before this.
         """
         requests = [request for call in calls if (request := self._open.get(call.request_id)) and not call.done]
         self._listen(requests)
@@ -432,7 +432,7 @@ class RequestSender:
                 self.end(request.call, None, TaskAborted(request.call.engine_id, request.call.label))
 
     def withdraw(self, calls: Iterable[Call]) -> list[Call]:
-        """Keep those of ``calls`` from being sent that have not been; return them."""
+        """Withdraw those of ``calls`` that have not been sent yet; return them."""
         ids = {call.request_id for call in calls}
         with self._lock:
             withdrawn = [
@@ -482,7 +482,7 @@ class RequestSender:
         return 0 if connection is None else connection.direct_so_far
 
     def silent(self, since: float) -> list[Call]:
-        """Return for each engine without a reply since then the first open request that was sent before."""
+        """Return, for each engine that has not replied since this time, its first open request if it is older."""
         with self._lock:
             firsts = [
                 next(iter(connection.unanswered.values()))
@@ -492,7 +492,7 @@ class RequestSender:
             return [i.call for i in firsts if i.handle is not None and i.call.submitted < since]
 
     def add_engine(self, engine: EngineInfo) -> None:
-        """Send requests to an engine from now on, those first that were held for it."""
+        """Send requests to an engine from now on, first the requests that were held for it."""
         with self._lock:
             connection = self._connections.setdefault(engine.engine_id, EngineConnection(engine, SendWindow(WINDOW)))
             if connection.engine == engine:
@@ -516,7 +516,7 @@ class RequestSender:
     def engine_left(self, left: EngineLeft) -> list[Call]:
         """Send nothing more to an engine, for good or for a while; return the calls that will have no reply.
 
-        Requests that were sent and are not repeated fail by themselves, when the transport says so.
+        Requests that were sent and are not repeated fail later, when the transport reports the loss.
         """
         with self._lock:
             connection = self._connections.get(left.engine_id)
@@ -574,7 +574,7 @@ class RequestSender:
     def _is_news(self, modules: ClientModules, engine_ids: Sequence[int]) -> bool:
         """Return whether one of these engines may not know this description of the client's modules.
 
-        It is sent until an engine has replied: a request that goes by way of a relay may be overtaken.
+        The description is sent until an engine has replied: a request that goes by way of a relay may be overtaken.
         """
         for engine_id in engine_ids:
             connection = self._connections.get(engine_id)
@@ -587,9 +587,9 @@ class RequestSender:
         return [i for i in self._open.values() if i.connection is connection and not i.call.done]
 
     def _send(self, requests: Sequence[PendingRequest]) -> None:
-        """Send requests with one body; those that have been sent have a handle.
+        """Send requests with one body; requests that have been sent have a handle.
 
-        An error may concern a request whose caller has gone on long ago: its call fails, and nothing is raised here.
+        After an error, calls fail, and nothing is raised here: the callers may have gone on long ago.
         """
         transport = self._transport
         try:
@@ -701,7 +701,7 @@ class RequestSender:
         """Return whether a request had begun on a lost engine (None: not known), and the label that ran instead."""
         connection, request_id = request.connection, request.call.request_id
         if gone.last_begun is None:
-            # Its files are on another machine. It ran one client's requests in order: those behind the first waited.
+            # The engine's files are on another machine. It runs a client's requests in order: all but the first waited.
             incarnation, first = connection.first_lost
             if incarnation != engine.incarnation:
                 first = next(iter(connection.unanswered.values()), request).call.request_id
@@ -744,4 +744,4 @@ def _envelope(request: PendingRequest) -> Envelope:
 
 
 def _look_at_the_clock() -> None:
-    """Wake the dispatcher, which has a deadline to look after now."""
+    """Do nothing: to be called wakes the dispatcher, which has a new deadline."""

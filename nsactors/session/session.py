@@ -1,8 +1,7 @@
 """A session: the connection of one process to a cluster.
 
 Several threads meet here. Callers submit requests, and calls are settled as :mod:`nsactors.session.requests` says. A
-reader waits for the controller's events; a dispatcher acts on them, and runs all steps that may take longer than a
-reply should.
+reader waits for the controller's events; a dispatcher acts on them, and runs all steps that would delay other replies.
 """
 
 from __future__ import annotations
@@ -100,15 +99,15 @@ class Modules(Protocol):
     """Describes the modules of a client's program for engines; see ``OwnModules``."""
 
     def now(self) -> ClientModules | None:
-        """Return the description as it stands now: another object whenever it has changed."""
+        """Return the present description: a new object whenever it has changed."""
         ...
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return those of these sources that may be sent."""
+        """Return the sources with these digests, by digest, as far as they may be sent."""
         ...
 
     def tell_too_large(self) -> str:
-        """Return a line on modules that there is no room for, once; empty if there are none."""
+        """Return a message about modules that are too large to be sent, each once; empty if there are none."""
         ...
 
     def close(self) -> None:
@@ -117,15 +116,15 @@ class Modules(Protocol):
 
 
 class WorkListener(Protocol):
-    """Is told of other clients' requests by the controller."""
+    """Receives from the controller the requests of other clients."""
 
     def __call__(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Take entries; with ``afresh``, in place of all that were told before."""
+        """Take entries; with ``afresh``, they replace all earlier ones."""
         ...
 
 
 class Schedulers:
-    """The schedulers of a client's tasks, as its session uses them; this class is that of a session without tasks."""
+    """The schedulers of a client's tasks, as its session uses them; this class serves sessions without tasks."""
 
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Cancel those of ``calls`` that are tasks and have not begun; with ``interrupt``, interrupt those that run."""
@@ -163,8 +162,8 @@ class Session:
         ref_types: the types of references that requests may carry beside their pickled payload.
         directory: the engines that are known.
         unretrieved: errors that have not been retrieved, and other notices for the user.
-        schedulers: of the client's tasks.
-        output: the default of where the output of calls goes: ``"show"`` or ``"keep"``.
+        schedulers: the schedulers of the client's tasks.
+        output: the default for the output of calls: ``"show"`` or ``"keep"``.
         leaving: set when the session is closed.
     """
 
@@ -233,7 +232,7 @@ class Session:
             payload: its data.
             options: its time limit, and the like.
             awaited: the caller goes on to :meth:`take`, which is the quickest way to a reply.
-            relayed: by way of relays, which spares this process work if the engines are many.
+            relayed: send by way of relays, which saves work in this process if there are many engines.
 
         Raises:
             ClientClosed: if this session has been closed.
@@ -250,14 +249,14 @@ class Session:
         return calls
 
     def take(self, calls: Sequence[Call]) -> bool:
-        """Wait a moment for the replies to calls that were submitted to be awaited; return whether all are here.
+        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all have come.
 
-        If they are not, they are delivered by another thread from now on.
+        Another thread delivers the missing replies from now on.
         """
         return self._sender.take(calls)
 
     def output_goes(self, output: str | None) -> OutputGoes:
-        """Return where the output of a call goes that is made with this flag of a view's."""
+        """Return where the output of a call goes if its view has this ``output``."""
         return OutputGoes.NOWHERE if (output or self.output) == "keep" else OutputGoes.TO_WAITER
 
     def check(self) -> None:
@@ -272,7 +271,7 @@ class Session:
             raise ClusterStopped
 
     def require(self, capability: Capability, what: str) -> None:
-        """Raise CapabilityError if engines of this transport lack a capability, which ``what`` is needed for."""
+        """Raise CapabilityError if engines of this transport lack a capability that ``what`` needs."""
         require(self.transport, capability, what)
 
     def resolve(self, targets: Targets) -> list[int]:
@@ -339,7 +338,7 @@ class Session:
         """Cancel calls that have not begun; with ``interrupt``, interrupt those that run.
 
         Raises:
-            CapabilityError: if calls run that were to be interrupted, and this transport cannot do that.
+            CapabilityError: if calls that are to be interrupted are running, and this transport cannot do that.
         """
         self._process.check()
         calls = [call for call in calls if not call.done]
@@ -351,7 +350,7 @@ class Session:
         if sent:
             requests = frozenset(call.request_id for call in sent)
             replies = self.controller.query({call.engine_id for call in sent}, Abort(requests), ABORT_WAIT_S)
-            for call in sent:  # the engine replies so as well, but later: when their turn comes, behind other calls
+            for call in sent:  # the engine sends such a reply itself, but only when a call's turn comes, behind others
                 if (reply := replies.get(call.engine_id)) and call.request_id in (reply.value or ()):
                     self._sender.end(call, None, TaskAborted(call.engine_id, call.label))
             if interrupt:
@@ -365,7 +364,7 @@ class Session:
             self.require(Capability.SIGNALS, "interrupt a call that runs")
 
     def _cancel_interrupted(self, calls: Sequence[Call]) -> None:
-        """Interrupt the calls of a submission that was interrupted: its caller has no result to do that with."""
+        """Cancel or interrupt the calls of an interrupted submission, whose caller has no result to do so."""
         for call in calls:
             call.when_settled(lambda call: self.mark_retrieved([call]))
         self.abort(calls, interrupt=Capability.SIGNALS in self.transport.capabilities)
@@ -433,9 +432,9 @@ class Session:
         self.open_debugger(failures, failures)
 
     def debug_error(self, error: BaseException) -> bool:
-        """Open the debugger on the frames of an error of this session's calls; return False if there are none.
+        """Open the debugger on the frames of an error of this session's calls; return False if no frames are kept.
 
-        The reason is printed, if engines might have kept them.
+        If engines might have kept them, the reason is printed.
         """
         failures = {} if self.closed else kept_failures([error], self.name)
         if not failures:
@@ -458,8 +457,8 @@ class Session:
 
         Args:
             engine_ids: the engines.
-            failures: the failures that are meant, by engine (``Failure.kept``); without: the last ones.
-            takes: take the debuggers of engines over that are stopped for other clients.
+            failures: the failures to open, by engine (``Failure.kept``); by default the last ones.
+            takes: take over the debuggers of engines that are stopped for other clients.
 
         Raises:
             DebuggerUnavailable: if no engine keeps such a failure, or no user can be prompted.
@@ -500,7 +499,7 @@ class Session:
     def retire(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
         """Stop engines when they have finished their requests; return whether they have gone in time.
 
-        This client sends them nothing more, except by ids that it has looked up before.
+        This client sends these engines nothing more, except by ids that it has looked up before.
         """
         ids = list(engine_ids)
         self.controller.retire_engines(ids)
@@ -528,7 +527,7 @@ class Session:
         return [found[entry.request] for entry in entries]
 
     def has_made(self, msg_id: str) -> bool:
-        """Return whether this is the id of a request or a task of this client, open or not, and no detached one."""
+        """Return whether this is the id of a request or a task of this client, open or not, but not a detached task."""
         client, _, number = msg_id.rpartition(":")
         request = RequestId(client, int(number))
         own = client == self.name and request.seq < self._sender.requests_sent
@@ -555,7 +554,7 @@ class Session:
         return told
 
     def _send_sources(self, told: ClientModules) -> None:
-        """Send the sources to the cluster, soon: engines that do not find them in files ask there, and wait."""
+        """Send the sources of modules to the controller soon: engines that need them ask there, and wait."""
         assert self.modules is not None, "there is a description of modules"
         sources = self.modules.sources({module.digest for module in told.modules})
 
@@ -627,7 +626,7 @@ class Session:
                     if self.directory.get(engine.engine_id) is not None and engine.recovered is not None:
                         self._recoveries.add(engine.recovered)
                         self.unretrieved.tell(str(engine.recovered))
-                    self._add_engine(engine)  # last: by its first reply the report on its namespace is here
+                    self._add_engine(engine)  # last, so that the report is here before the engine's first reply
                 case EngineLeft():
                     self._take_leave(event)
                     if event.returns and not (event.expected or event.replays):
@@ -667,7 +666,7 @@ class Session:
             self.unretrieved.tell(str(problem))
 
     def _take_state(self, state: ClusterState) -> None:
-        """Take the events that were missed, when there was no connection for a while."""
+        """Take the events that were missed while there was no connection."""
         directory = self.directory
         self._take_events(missed_events(directory.known, directory.away, directory.starting, state))
 

@@ -18,7 +18,7 @@ COUNTED = 100_000  # of failures beyond the limit, whose errors are not kept
 
 
 class UnretrievedErrors:
-    """Collects errors of calls until their results are asked for; reports the others once, at a prompt or the end."""
+    """Collects errors of calls until their results are asked for; reports the rest once, at a prompt or the end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,7 +37,7 @@ class UnretrievedErrors:
                 self._deaths[engine_id] = notice
 
     def engine_joined(self, engine_id: int) -> None:
-        """Note that an engine has joined or restarted: its next death is told again."""
+        """Note that an engine has joined or restarted: its next death is reported again."""
         with self._lock:
             self._deaths_seen.discard(engine_id)
             self._joined[engine_id] = time.time()
@@ -81,7 +81,7 @@ class UnretrievedErrors:
                 self._left_out.discard(call.request_id)
                 if isinstance(call.error, EngineLost):
                     self._deaths.pop(call.engine_id, None)
-                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else it is back by now
+                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else it has restarted by now
                         self._deaths_seen.add(call.engine_id)
 
     def report(self, *, at_exit: bool = False) -> str:

@@ -40,10 +40,10 @@ from nsactors.services.service import Services
 from nsactors.system.private_files import from_fields, read_private, write_private
 
 MakeNamedActor = Callable[["Transport", Callable[[], None]], Any]
-"""Makes a named actor where it is to live; a class or function that can be imported there.
+"""A class or function that makes a named actor, in the process where the actor is to live; importable there.
 
-It gets a way to the cluster of its own, and a function for it to call when the cluster is gone. The methods of what it
-returns are coroutines of one event loop, on which others wait too: none of them may block.
+Its arguments are a transport for the actor, and a function to call when the cluster is gone. The methods of the actor
+are coroutines on an event loop that other coroutines share: no method may block.
 """
 
 
@@ -79,7 +79,7 @@ async def answer(target: Any, method: str, arguments: Payload, ref_types: tuple[
     except (
         SystemExit,
         KeyboardInterrupt,
-    ) as error:  # raised by a class of the caller's; it would end the loop of all callers
+    ) as error:  # raised by a class of the caller's; otherwise it would end the event loop, which all callers share
         reason = f"{type(error).__name__} is raised where it is read"
         outcome = False, SerializationError(f"what {method}() takes", reason)
     return pack(outcome, what=f"what {method}() gives", ref_types=ref_types)
@@ -100,13 +100,13 @@ _LAST_PORT = 65_535
 class ConnectionInfo:
     """The way to a cluster: for ``Client.connect(info)``, in any process of the same user.
 
-    It holds no secret, but the path of one. :meth:`save` and :meth:`load` take it from process to process.
+    The info holds no secret, only the path of one. Use :meth:`save` and :meth:`load` to pass it to another process.
 
     Attributes:
-        address: of the Ray cluster, ``host:port``.
-        namespace: of the cluster in Ray.
+        address: the address of the Ray cluster, ``host:port``.
+        namespace: the cluster's namespace in Ray.
         settings: environment variables for Ray in a process that connects.
-        versions: of Python and packages of the cluster; a process that connects compares them with its own.
+        versions: the cluster's versions of Python and packages; a process that connects compares them with its own.
     """
 
     address: str
@@ -115,7 +115,7 @@ class ConnectionInfo:
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # It may come from a file of any origin.
+        # The fields may come from a file of any origin.
         check_address(self.address, elsewhere=True)
         if any(not name or "=" in name or "\0" in name + value for name, value in self.settings.items()):
             raise ValueError("its settings are no variables of an environment")
@@ -130,8 +130,8 @@ class ConnectionInfo:
         """Read a file that :meth:`save` has written.
 
         Raises:
-            ClusterUnreachable: if there is no such file, or something else is in it.
-            AccessRefused: if it is another user's.
+            ClusterUnreachable: if there is no such file, or it is not a connection file.
+            AccessRefused: if the file belongs to another user.
         """
         arg.check("load", path=arg.path(path))  # a number would be an open file of this process
         try:
@@ -170,7 +170,7 @@ def check_address(address: str, *, elsewhere: bool = False) -> None:
 
 
 class LossListener(Protocol):
-    """Is told of the loss of a cluster. Its members may neither wait nor call the cluster."""
+    """Gets notice of the loss of a cluster. Its methods must neither block nor call the cluster."""
 
     @property
     def has_something_to_lose(self) -> bool:
@@ -204,7 +204,7 @@ class ClusterEnd(threading.Event):
         return ClusterStopped() if self.lost is None else self.lost.again()
 
     def when_lost(self, listener: LossListener) -> None:
-        """Tell a listener, which is held weakly, if the cluster is lost."""
+        """Register a listener for the loss of the cluster, by a weak reference."""
         self._listeners.add(listener)
 
     def lose(self, lost: ClusterLost) -> bool:
@@ -290,7 +290,7 @@ class ControllerClient:
     def stop_engines(self, engine_ids: Iterable[int]) -> None:
         """Stop engines; return when their processes have ended."""
         while not self.line.call("stop_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S):
-            pass  # it returns from time to time, like a poll
+            pass  # the call returns False from time to time, as a long poll does
 
     def retire_engines(self, engine_ids: Iterable[int]) -> None:
         """Stop engines when they have finished their requests; return at once."""
@@ -316,7 +316,7 @@ class ControllerClient:
         return names
 
     def announce(self, entries: Sequence[HistoryEntry], timeout_s: float = CALL_TIMEOUT_S) -> None:
-        """Enter requests that wait at their engines into the history."""
+        """Record in the history the requests that wait at their engines."""
         self.line.call("announce", list(entries), timeout_s=timeout_s)
 
     def watch_work(self, client: str) -> list[HistoryEntry]:
@@ -402,7 +402,7 @@ class Lane(Protocol):
 class Transport(Protocol):
     """One client's way to the engines and the controller of a cluster.
 
-    ``namespace`` is that of the cluster's :class:`ConnectionInfo`; empty for a cluster of this process alone.
+    ``namespace`` is the one in the cluster's :class:`ConnectionInfo`; empty for a cluster of this process alone.
     """
 
     name: str
@@ -435,11 +435,11 @@ class Transport(Protocol):
         """Return the way to a named actor, an object that lives in the cluster.
 
         Args:
-            name: its name; there is one of a name in a cluster.
-            make: makes it if there is none; None if that is not wanted.
+            name: its name, which is unique in the cluster.
+            make: makes the actor if it does not exist; None to make none.
 
         Returns:
-            None if there is none, and none has been made.
+            None if the actor does not exist, and ``make`` is None.
         """
         ...
 
@@ -452,7 +452,7 @@ class Transport(Protocol):
         ...
 
     def lane(self, engine: EngineInfo, prepared: Any) -> Lane | None:
-        """Return a lane by which a request is answered sooner than by :meth:`send`, which is a lane of its own."""
+        """Return a faster lane for this request than :meth:`send`, which is a lane itself; None if there is none."""
         ...
 
     def send(self, request: Envelope, prepared: Any) -> Any:
@@ -470,7 +470,7 @@ class Transport(Protocol):
     def take(self, pending: Sequence[Any], timeout_s: float) -> list[Any] | None:
         """Wait for replies; return each in its encoded form for :meth:`open`, or None if some are late.
 
-        In that case, and if this raises, :meth:`when_answered` still delivers each of them.
+        After None or an exception, :meth:`when_answered` still delivers each reply.
         """
         ...
 
@@ -517,13 +517,13 @@ class Backend(Protocol):
 
 
 def require(transport: Transport, capability: Capability, what: str) -> None:
-    """Raise CapabilityError if a transport lacks a capability, which ``what`` is needed for."""
+    """Raise CapabilityError if a transport lacks a capability that ``what`` needs."""
     if capability not in transport.capabilities:
         raise CapabilityError(what, f"the {transport.name} transport", "use Cluster(backend='ray') for that")
 
 
 def tail_of(path: str, since: int = 0) -> str:
-    """Return the end of a file, ``TAIL_BYTES`` at most and none before the position ``since``; empty without a file."""
+    """Return the end of a file after the position ``since``, ``TAIL_BYTES`` at most; empty without a file."""
     try:
         with open(path, "rb") as file:
             file.seek(0, 2)

@@ -1,7 +1,7 @@
 """Messages between processes of one user and machine, over UNIX sockets.
 
-A message is some parts of bytes: a pickle, and beside it the memory of arrays. Reading a pickle runs code, so both
-ends make sure that the process at the other end belongs to the same user: the kernel tells, and no port is opened.
+A message consists of parts: a pickle, and beside it the memory of arrays. Reading a pickle runs code, so each end asks
+the kernel whether the process at the other end belongs to the same user. No port is opened.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from nsactors.errors import AccessRefused, ClusterUnreachable
 Part = bytes | bytearray | memoryview | pickle.PickleBuffer
 
 SOCKETS = "NSACTORS_SOCKETS"
-"""The variable that makes the calls of a process go through Ray, not by sockets, if its value is 0."""
+"""The environment variable that, if it is 0, makes a process send its calls through Ray and not by sockets."""
 
-MARK = b"nsa1"  # in front of each message; another number for another form of messages
+MARK = b"nsa1"  # in front of each message; another form of messages has another number
 MOST_PARTS = 1_000_000
-AT_ONCE = 512  # parts in a call of the system, which takes 1,024
+AT_ONCE = 512  # parts in one system call; the limit is 1,024
 CLOSE_S = 1.0
 STANDARD_ERROR = 2
-PATH_BYTES = 107  # of the path of a socket, which the system takes
+PATH_BYTES = 107  # the system's limit for the path of a socket
 _HEAD = struct.Struct("<4sI")
 _SIZE = struct.Struct("<Q")
 _PEER = struct.Struct("3i")
@@ -61,9 +61,9 @@ class Channel:
             raise
 
     def send(self, parts: Sequence[Part], *, waits: bool = False) -> None:
-        """Send a message; nothing happens if the channel is closed, which the receiver learns.
+        """Send a message; do nothing if the channel is closed, which :meth:`receive` reports.
 
-        Written by a thread, since an exception of Ctrl-C would leave half a message in the socket.
+        A thread writes the message: here, an exception of Ctrl-C could leave half of it in the socket.
 
         Args:
             parts: the message; its memory must not change until it has been written.
@@ -80,7 +80,7 @@ class Channel:
         """Wait for a message, and return its parts; they are writable.
 
         Raises:
-            ChannelClosed: if there will be no further one.
+            ChannelClosed: if there will be no further message.
         """
         mark, count = _HEAD.unpack(self._read(_HEAD.size))
         if mark != MARK or not 0 < count <= MOST_PARTS:
@@ -96,7 +96,7 @@ class Channel:
         self._socket.close()
 
     def abandon(self) -> None:
-        """Close the descriptor alone, in a process that has been forked: the channel stays open where it was made."""
+        """Close only the descriptor, in a forked process; the channel stays open in the parent."""
         self._socket.close()
 
     def _read(self, size: int) -> memoryview:
@@ -233,7 +233,7 @@ def connected(path: str, name: str, kind: int = socket.SOCK_STREAM) -> socket.so
 
 
 def _beyond_streams(connection: socket.socket) -> socket.socket:
-    """Keep a socket from being a standard stream, in a program that has closed one: what is printed would go there."""
+    """Move a socket off the descriptors of standard streams: if a program has closed one, its output would go there."""
     if connection.fileno() > STANDARD_ERROR:
         return connection
     with connection:
@@ -242,7 +242,7 @@ def _beyond_streams(connection: socket.socket) -> socket.socket:
 
 @contextlib.contextmanager
 def _within_limit(path: str) -> Iterator[str]:
-    """Give a path by which a socket can be reached here, however long its own is."""
+    """Give a path, short enough for the system, by which this process reaches the socket at ``path``."""
     if len(os.fsencode(path)) <= PATH_BYTES:
         yield path
         return
@@ -267,7 +267,7 @@ def _user(uid: int) -> str:
 
 
 Changes = Mapping[type, Callable[[Any], tuple[Any, ...]]]
-"""For classes whose objects cannot travel: returns a kind, and arguments, of which the receiver makes an object."""
+"""For each class of objects that cannot be pickled: a function that returns a kind and arguments for ``arrive``."""
 
 
 def encode(message: object, changes: Changes) -> list[Part]:
@@ -300,7 +300,7 @@ def decode(parts: Sequence[memoryview], arrive: Callable[..., Any]) -> Any:
 
     Args:
         parts: the parts.
-        arrive: makes an object of a kind and its arguments; see ``Changes``.
+        arrive: makes an object at the receiver from a kind and arguments; see ``Changes``.
     """
     return _Unpickler(parts, arrive).load()
 

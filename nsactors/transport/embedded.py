@@ -122,22 +122,22 @@ class Embedded:
     def serve(self, timeout: float = 0) -> int:
         """Run the requests that wait, and return their number; call it between two steps of the program.
 
-        Without a request it takes less than a microsecond. Requests that arrive meanwhile wait for the next call. After
-        Ctrl-C in a request, that request fails with KeyboardInterrupt, and so does this call.
+        Without a request the call takes less than a microsecond. Requests that arrive during the call wait for the next
+        one. After Ctrl-C in a request, that request fails with KeyboardInterrupt, and so does this call.
 
         Args:
             timeout: seconds to wait for a request if there is none.
 
         Raises:
-            CapabilityError: of ``embed(serve="thread")``, where a thread runs requests; or on another thread than that
-                which has called :func:`embed`.
+            CapabilityError: for ``embed(serve="thread")``, where a thread runs requests; and on any thread but the one
+                that has called :func:`embed`.
         """
         requests = self._engine.requests
         count = requests.qsize()
         if self._thread is not None and not count and not timeout:
             return 0
         arg.check("serve", timeout=arg.seconds(timeout, or_none=False))
-        if not self._process.is_here:  # a forked child serves nobody
+        if not self._process.is_here:  # a forked child runs no requests
             return 0
         self._check_thread()
         if not count:
@@ -151,13 +151,13 @@ class Embedded:
         return ran
 
     def wait(self, timeout: float | None = None) -> None:
-        """Stop here, and serve, until a client has come and all clients have left.
+        """Block, and run requests, until a client has come and all clients have left.
 
         Args:
-            timeout: seconds; None: as long as it takes.
+            timeout: the limit in seconds; None for no limit.
 
         Raises:
-            TimeoutError: if a client is still there then, or none has come.
+            TimeoutError: if the limit passes while a client is there, or before one has come.
         """
         arg.check("wait", timeout=arg.seconds(timeout))
         if not self._process.is_here:
@@ -184,7 +184,7 @@ class Embedded:
                 self.serve()
 
     def close(self) -> None:
-        """End the engine: clients are told, and the program goes on without it. A second call does nothing.
+        """End the engine: clients are notified, and the program goes on without it. A second call does nothing.
 
         A request that runs goes on until its code ends, also one that calls this; its client is told at once.
         """
@@ -258,13 +258,13 @@ class Embedded:
         return True
 
     def _abandon(self) -> None:
-        """Leave all to the process that this one has been forked from, and its descriptors with it."""
+        """Close the descriptors, in a forked child; everything else belongs to the parent."""
         self._server.abandon()
         self._folder.abandon()
 
 
 class _ParentsProgram(Embedded):
-    """The program of the process that started this one, as a module that both import sees it here: it serves nobody."""
+    """The parent's program, as a child sees it when it imports a module that calls ``embed()``; runs no requests."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -288,12 +288,12 @@ class _ParentsProgram(Embedded):
 def _name_in_parent(frame: FrameType | None, name: str | None) -> str | None:
     """Return the name of the parent's program if a module runs again in a child of multiprocessing; None otherwise.
 
-    A child that is spawned imports the main module, as ``__mp_main__``, and the modules of its functions. A line at
-    their top has made the parent an embedded program, and is not meant for the child.
+    A spawned child imports the main module, as ``__mp_main__``, and the modules of its functions. A call of ``embed()``
+    at the top of one of them is meant for the parent, not for the child.
 
     Args:
         frame: the frame that calls ``embed()``.
-        name: the name that it gives.
+        name: the name in that call.
     """
     process = imported("multiprocessing.process")
     parent = None if process is None else process.parent_process()
@@ -303,7 +303,7 @@ def _name_in_parent(frame: FrameType | None, name: str | None) -> str | None:
         module = str(frame.f_globals.get("__name__"))
         if frame.f_code.co_name == "<module>":
             importing.add(module)
-        # The modules are imported before multiprocessing notes the parent.
+        # These modules are imported before multiprocessing sets `parent_process()`.
         is_child = is_child or module == "multiprocessing.spawn"
         frame = frame.f_back
     if not is_child or not importing - {"__main__"}:  # the code of the child itself may embed it
@@ -339,11 +339,11 @@ def embed(
             be pulled half old and half new. ``"between"``: requests run only within ``serve()`` and ``wait()`` of the
             result, on the thread that calls this function.
         cluster: not available: a program cannot be a member of a cluster.
-        recovery: not available: nobody else can start the program again.
+        recovery: not available: nsactors cannot start the program again.
 
     Returns:
-        The embedded engine, which lasts as long as the program. In a child that multiprocessing has spawned, and that
-        imports a module at whose top the parent was embedded, nothing is embedded, and the methods do nothing.
+        The embedded engine, which lasts as long as the program. When a child that multiprocessing has spawned imports
+        the module in which the parent called this function, nothing is embedded, and the methods do nothing.
 
     Raises:
         ClusterNameTaken: if the name is taken.
@@ -372,7 +372,7 @@ def embed(
 
 
 class _ProgramHost(ThreadHost):
-    """A program that goes on beside its engine, with the same names."""
+    """The host of a program's engine: both have the same names, and the program goes on beside the engine."""
 
     def __init__(self, names: dict[str, Any], *, owns_thread: bool) -> None:
         self.owns_thread = owns_thread
@@ -382,7 +382,7 @@ class _ProgramHost(ThreadHost):
         self.ready = threading.Event()
 
     def fresh_names(self) -> dict[str, Any]:
-        """Return the names of the program; those that Python needs are added until the end."""
+        """Return the names of the program; names that Python needs are added, until the engine ends."""
         import builtins
 
         for added, value in zip(_ADDED, ("__main__", builtins), strict=True):
@@ -391,7 +391,7 @@ class _ProgramHost(ThreadHost):
         return self._names
 
     def open_capture(self) -> ThreadCapture:
-        """Capture the text of requests; the program prints as before between them."""
+        """Capture the output of requests; between them, the program prints as before."""
         self._capture = _RequestCapture()
         return self._capture
 
@@ -499,7 +499,7 @@ class _ProgramThread(EngineThread):
 class _SparedInterrupt:
     """Lets Ctrl-C raise KeyboardInterrupt in user code of a request, and afterwards in the program.
 
-    Anywhere else in a request it would break the engine. A handler of the program's own is left alone.
+    Anywhere else in a request, the exception would break the engine. If the program has its own handler, that stays.
     """
 
     def __init__(self) -> None:

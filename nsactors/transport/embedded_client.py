@@ -46,7 +46,7 @@ _ONE_ENGINE = "it is one engine; Cluster(n=4) has several"
 
 
 class HeldObject:
-    """A payload that the program stores, until this is released."""
+    """A payload that the program stores as long as this object exists."""
 
     def __init__(self, connection: ProgramConnection, object_id: int) -> None:
         self._connection = connection
@@ -114,7 +114,7 @@ class ProgramConnection:
         return Payload(bytes(data), tuple(buffers), tuple(refs))
 
     def release(self, object_id: int) -> None:
-        """Refer to a stored object no more; callable from anywhere."""
+        """Let the program release a stored object; callable from anywhere."""
         if self._process.is_here:
             self._channel.send(encode(("release", object_id), {}))
 
@@ -166,7 +166,7 @@ class ProgramConnection:
             self.stopped.lose(ended)
             left = list(self._open.values())
             self._open.clear()
-        # First the calls, which say more than that an engine has gone.
+        # The listeners first: they fail open calls with an error that says more than that the engine has gone.
         self.stopped.tell_listeners()
         for reply in left:
             reply.set_exception(self.stopped.error())

@@ -1,13 +1,13 @@
 """The half of an embedded program's connections that is in the program: it passes messages on to engine and controller.
 
-Messages of a client are tuples, in which ``number`` is that of a reply, which comes when it is there::
+The messages of a client are tuples. A reply has the ``number`` of its message, and need not be in order::
 
     ("call", number, method, args)       a method of the controller; the reply is ("answer", number, succeeded, value)
     ("request", number, process, header, sealed)
                                          a request to the engine; ("reply", number, header, sealed), or ("gone", number,
                                          reason) if it has ended
     ("load", number, object)             a stored object; ("answer", number, succeeded, payload)
-    ("release", object)                  a stored object that the client refers to no more
+    ("release", object)                  a stored object that the client no longer refers to
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nsactors.transport.local_services import LocalServices
 PAUSE_S = 0.1  # until the next try to accept a client
 HELD, GIVEN = "held", "given"  # objects stored here, and payloads that a client has stored
 no_fork = threading.Lock()
-"""Held while a connection is made and noted: a child that is forked in between would keep it open unseen."""
+"""Held while a connection is accepted and noted: a child forked in between would keep the connection open."""
 
 _CALLS = frozenset(
     {
@@ -181,7 +181,7 @@ class _Connection:
 
     Attributes:
         channel: its channel.
-        clients: the names of those that are attached by it.
+        clients: the names of the clients that are attached by this connection.
     """
 
     def __init__(self, channel: Channel, cluster: LocalCluster, engine: LocalEngine, visits: Visits) -> None:
@@ -216,7 +216,7 @@ class _Connection:
     def _receive(self) -> tuple[Any, ...] | None:
         try:
             message: tuple[Any, ...] = decode(self.channel.receive(), self._arrive)
-        except Exception:  # ChannelClosed, or of a pickle: the program's terminal is not for errors of other programs
+        except Exception:  # ChannelClosed, or an error of a pickle: errors of clients do not belong on this terminal
             return None
         return message
 

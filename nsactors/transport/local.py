@@ -1,4 +1,4 @@
-"""Everything in one process, without Ray: engines are threads, the controller runs on an event loop in another.
+"""A transport in one process, without Ray: engines are threads, and another thread runs the controller's event loop.
 
 Requests and replies are pickled both ways, so that a value that cannot travel between processes fails here too.
 """
@@ -58,12 +58,12 @@ class SentRequest:
 class LocalEngine:
     """An engine of this process: the requests that it has not answered, and its end.
 
-    The thread that runs them calls :meth:`open`, :meth:`run` for each one, and :meth:`close`.
+    The thread that runs the requests calls :meth:`open`, :meth:`run` for each one, and :meth:`close`.
 
     Attributes:
-        requests: those that wait, in order of arrival; None after its end.
-        death: its end; None as long as it takes requests.
-        died: the same, for the controller, when the engine has run its last request.
+        requests: the queue of waiting requests, in order of arrival; None in the queue is the end.
+        death: how the engine has ended; None as long as it takes requests.
+        died: a future of the same, for the controller; set when the engine has run its last request.
     """
 
     def __init__(self, spec: EngineSpec, cluster: LocalCluster) -> None:
@@ -101,7 +101,7 @@ class LocalEngine:
         request.reply.set_result(self._gone(self.death))
 
     def end(self, death: Death) -> None:
-        """Take no more requests, fail those that are open, and be dead.
+        """Take no more requests, fail the open ones, and report the death at once.
 
         Code that runs cannot be stopped; its result is dropped.
         """
@@ -109,9 +109,9 @@ class LocalEngine:
         self._announce_soon(death)
 
     def finish(self, death: Death) -> None:
-        """Take no more requests, fail those that are open, and be dead when the thread has ended.
+        """Take no more requests, fail the open ones, and report the death when the thread has ended.
 
-        A busy thread cannot be interrupted: its engine is dead at once, and the thread goes on until its code ends.
+        A busy thread cannot be interrupted: the death is reported at once, and the thread goes on until its code ends.
         """
         with self._lock:
             if self.death is not None:
@@ -120,7 +120,7 @@ class LocalEngine:
             abandoned = list(self._open.values())
             self._open.clear()
             is_busy = self._is_busy
-            # Within the lock: a thread that has ended meanwhile may have left its number to another one.
+            # Within the lock: otherwise the thread could end just before, and another one could have its number.
             self._cluster.services.end_engine(self._thread, goes_on=not self._is_over)
         self.requests.put(None)
         for request in abandoned:
@@ -153,7 +153,7 @@ class LocalEngine:
             engine.replies.store(reply, header, result, sealed)
         except EngineEnds:
             return False
-        except BaseException as error:  # no error of user code: callers that wait must be told that there is no reply
+        except BaseException as error:  # not an error of user code: waiting callers must learn that there is no reply
             self.end(Death(f"{type(error).__name__}: {error}"))
             return False
         with self._lock:
@@ -205,7 +205,7 @@ class EngineThread(LocalEngine):
 
 @frozen
 class LocalObject:
-    """A payload that an engine or a client holds; it travels as itself."""
+    """A payload that an engine or a client holds; messages contain this object itself."""
 
     engine: LocalEngine | None
     payload: Payload
@@ -254,10 +254,10 @@ class LocalCluster:
         self._loop_thread.start()
 
     def stop_loop(self) -> None:
-        """End all that goes on there, and the thread."""
+        """Cancel all tasks of the event loop, and end its thread."""
         self.run(_cancel_others(), timeout_s=STOP_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._loop_thread.join(STOP_S)  # it closes the loop, which has three descriptors
+        self._loop_thread.join(STOP_S)  # the thread closes the loop, which has three descriptors
 
     def _run_loop(self) -> None:
         self.loop.run_forever()
@@ -337,22 +337,22 @@ def _not_from_elsewhere() -> CapabilityError:
 
 
 class FutureReplies:
-    """The half of a transport that takes replies, where the handles on them are futures."""
+    """The half of a transport that takes replies, for transports whose handles on replies are futures."""
 
     def __init__(self) -> None:
         self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
     def lane(self, engine: EngineInfo, prepared: Any) -> None:
-        """Return None: no way is quicker than that of all requests."""
+        """Return None: no lane is faster than :meth:`send`."""
 
     def make_safe(self) -> None:
-        """Do nothing: what has been sent has arrived."""
+        """Do nothing: requests that have been sent have arrived."""
 
     def when_answered(self, pending: Future[Any], listener: Callable[[Any], None]) -> None:
         """Call the listener on a thread of the client.
 
-        On that of an engine its output would be the engine's; on one that reads messages it could not wait for more.
+        On an engine's thread, its output would count as the engine's. The thread that reads messages must not block.
         """
         pending.add_done_callback(lambda reply: self._replies.put((listener, _outcome(reply))))
 

@@ -89,8 +89,8 @@ class LocalServices:
     def soon(self, key: str, act: Callable[[ServiceInbox], list[Answer] | None]) -> None:
         """Act on an inbox before its next call; callable from anywhere.
 
-        A garbage collection may call this (an answer is dropped) while its thread holds the lock, so the act is
-        deferred if the lock is taken.
+        When a garbage collection drops an answer, it calls this, perhaps while its thread holds the lock. So the act
+        is deferred if the lock is taken.
         """
 
         def at_inbox() -> None:
@@ -178,7 +178,7 @@ class _LocalChannel:
 
     def tell(self, ticket: CallId, after: int, request: Any) -> None:
         answer = self.services.call(self.key, ticket, request)
-        # The request is handled at once; a later answer would not be read.
+        # The request is handled at once. An answer that comes later is not read.
         if answer.done() and (error := answer.result().error) is not None:
             raise error
 

@@ -1,7 +1,7 @@
 """Packets over UNIX sockets between processes of one user: each arrives as it was sent, or not at all.
 
-A message that is written by :mod:`nsactors.transport.channel` may be of any length, and is written by a thread, so that
-Ctrl-C leaves none of it half written. The kernel takes a packet whole: any thread may send one, and none has to wait.
+A message of :mod:`nsactors.transport.channel` may be of any length, and is written by a thread, so that Ctrl-C cannot
+leave it half written. The kernel takes a packet as a whole: any thread may send one, and need not wait.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ PACKET_BYTES = 128 * 1024
 SEQPACKET = getattr(socket, "SOCK_SEQPACKET", None)
 """The kind of such sockets; None where the system has none."""
 
-_SPARE_BYTES = 4096  # of a buffer, for the kernel
+_SPARE_BYTES = 4096  # the room in a buffer that the kernel needs
 
 
 class PacketSocket:
-    """An end of a connection, which never waits. One thread at a time may use it.
+    """One end of a connection, which never blocks. One thread at a time may use it.
 
     Args:
         connection: a socket whose other end belongs to the same user.
@@ -78,7 +78,7 @@ class PacketSocket:
             buffer: of the length of a packet, or longer.
 
         Raises:
-            ChannelClosed: if there will be no further one.
+            ChannelClosed: if there will be no further packet.
         """
         while True:
             try:
@@ -86,7 +86,7 @@ class PacketSocket:
             except BlockingIOError:
                 return None
             except ConnectionResetError:
-                continue  # told once, before the packets that are still here: the other end has not read all of ours
+                continue  # raised once, before the packets left here: the other end ended with packets of ours unread
             except OSError as error:
                 raise ChannelClosed(error.strerror or "it was closed") from None
             if not size:
@@ -94,7 +94,7 @@ class PacketSocket:
             return buffer[:size]
 
     def close(self) -> None:
-        """Close this end, or in a forked child the copy of it."""
+        """Close this end; in a forked child, close its copy of this end."""
         self._socket.close()
 
 

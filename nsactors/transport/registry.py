@@ -79,7 +79,7 @@ class ClusterRecord:
         log: the path of its owner's log; empty if its owner writes to a terminal.
         options: the default options of its engines; see ``EngineKeywords``.
         stop_with: the command that stops it if its owner is on another machine.
-        stop_grace_s: the time that its engines have for an orderly end, if the user who stops it has set one.
+        stop_grace_s: the time that its engines have to end gracefully, if the user who stops it has set one.
         mark: a text in the environment of each of its processes; see ``end_leftovers``.
         copied_from: the path of the file from which this record was copied; empty for the cluster's own record.
         program: the address of a program that has made itself an engine by ``nsactors.embed()``; None for a cluster.

@@ -1,16 +1,16 @@
 """Calls of services over a UNIX socket, between their host and callers on its machine.
 
 A call that passes through Ray takes about a millisecond of processor time, and one through a socket a twentieth of
-that. So a caller on the host's machine has a connection of its own to the host, beside Ray, for whatever consists of
-plain values and this package's own classes. What does not (references to the object store, which Ray must see;
-functions and classes of users), and what is long, goes by Ray as before: the inbox of a service restores the order of
-a caller's calls, whichever way they have taken.
+that. So a caller on the host's machine also has a socket to the host, for messages of plain values and of this
+package's own classes. Other messages go by Ray: long ones, those with references to the object store, which Ray must
+see, and those with functions or classes of users. The inbox of a service restores the order of a caller's calls,
+whichever way they have taken.
 
 A message is one packet, which the kernel takes whole or not at all: an exception of Ctrl-C cannot leave half of one in
 the socket. A caller sends ``(reply, method, *terms)``, where ``reply`` is the number of the reply that it waits for,
 0 for none; see :class:`CallsOfCaller`. The host sends ``(reply, outcome, value)``.
 
-The end of a connection without a farewell is the death of its process, which the host thereby sees at once.
+A connection that ends without a farewell tells the host at once that the caller's process has died.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from nsactors.transport.channel import ChannelClosed, accepted, connected, liste
 from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket, make_room
 
 HELLO_S = 5.0
-AT_ONCE = 16  # packets of one caller, before the others are looked at
+AT_ONCE = 16  # packets to read from one caller before the others have their turn
 _PREFIX, _SOCKET = "s-", "s"
 _OWN = "nsactors."
 _NAMED = (type, FunctionType, BuiltinFunctionType)
@@ -68,7 +68,7 @@ def encode(message: object) -> bytes:
 
 
 class _PlainPickler(pickle.Pickler):
-    """Refuse classes and functions, and thereby their instances, that the receiver may not find or Ray must see."""
+    """Refuses classes, their instances, and functions that the receiver may not find or that Ray must see."""
 
     def reducer_override(self, it: Any) -> Any:
         module = getattr(it if isinstance(it, _NAMED) else type(it), "__module__", None)
@@ -201,7 +201,7 @@ class CallerListener:
     def _accept(self) -> None:
         try:
             connection = accepted(self._listener)
-        except (BlockingIOError, ConnectionError):  # it has gone again
+        except (BlockingIOError, ConnectionError):  # the caller has gone again
             return
         except OSError:  # there are too many open files: further callers call by Ray
             self.close()
@@ -220,7 +220,7 @@ def new_socket_path(parent: str) -> str:
     Folders of hosts that were killed are removed.
 
     Args:
-        parent: a folder with a short path. What is added to it is no longer than the name of Ray's own socket there.
+        parent: a folder with a short path. The part that is added is no longer than the name of Ray's own socket there.
 
     Raises:
         OSError: if there can be no such folder.
@@ -246,7 +246,7 @@ def _is_deserted(folder: str) -> bool:
 class HostConnection:
     """A caller's end of a connection, for any number of threads.
 
-    A thread reads, since an exception of Ctrl-C could lose a packet between the kernel and its receiver.
+    A thread of its own reads: on a user's thread, an exception of Ctrl-C could lose a packet that the kernel has given.
 
     Args:
         connection: to the host, which has accepted the caller.
@@ -277,7 +277,7 @@ class HostConnection:
             self._socket.send(packet)
         except OSError:
             self._has_ended = True
-        if self._has_ended:  # looked at after the reply was noted: its reader fails those that it finds
+        if self._has_ended:  # looked at after the reply was noted: the reading thread fails the replies noted before
             self._fail(number)
         return reply
 
@@ -295,10 +295,10 @@ class HostConnection:
         """Close the connection; what has been sent still arrives."""
         if self._process.is_here:
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # its reader closes it
+                self._socket.shutdown(socket.SHUT_RDWR)  # the reading thread then closes it
 
     def abandon(self) -> None:
-        """Close the descriptor, in a process that has been forked: only the parent's end is the end of the caller."""
+        """Close the descriptor, in a forked process; the connection stays open in the parent."""
         self._socket.close()
 
     def _read(self) -> None:
@@ -306,7 +306,7 @@ class HostConnection:
         while size := self._next(packet):
             try:
                 number, outcome, value = pickle.loads(packet[:size])
-            except Exception:  # without memory, say: calls that wait are told that the host is gone
+            except Exception:  # for example, there is no memory: waiting calls fail as if the host were gone
                 print_traceback()
                 break
             reply = self._replies.pop(number, None)
@@ -314,7 +314,7 @@ class HostConnection:
                 with contextlib.suppress(InvalidStateError):
                     reply.set_result((outcome, value))
             del reply, value
-        # Before those that are noted are told: a call that is noted later sees it.
+        # Set before the noted calls fail: a call that is noted later sees the flag.
         self._has_ended = True
         for number in list(self._replies):
             self._fail(number)

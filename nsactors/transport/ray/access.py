@@ -4,8 +4,8 @@ Ray itself takes 20 s to give up on a wrong token, and prints many lines meanwhi
 hand: the server's reply says whether the token is right. It is the smallest request that gRPC allows (HTTP/2 frames,
 RFC 9113; headers without compression, RFC 7541), and asks for nothing.
 
-A Ray with token authentication must be set up for that *before* it is imported: otherwise ``ray.init`` tries for 20 s
-and does not mention tokens, even if there is one where it looks. So the cluster is asked first.
+If a cluster requires a token, Ray must be set up for that *before* it is imported here: otherwise ``ray.init`` tries
+for 20 s and does not mention tokens, even if there is a token where it looks. So this module asks the cluster first.
 """
 
 from __future__ import annotations
@@ -171,10 +171,10 @@ _OWN_TOKEN = "RAY_AUTH_TOKEN"
 
 
 def entry_settings(address: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings for the Ray at an address that this process's environment lacks.
+    """Return the settings that a Ray cluster requires and that this process's environment lacks.
 
     Args:
-        address: as ``ray.init`` takes it; only ``host:port`` and ``auto`` can be checked.
+        address: the cluster's address, as ``ray.init`` takes it; only ``host:port`` and ``auto`` can be checked.
         environment: this process's environment. The token is where Ray looks for it: ``RAY_AUTH_TOKEN``,
             ``RAY_AUTH_TOKEN_PATH``, or ``~/.ray/auth_token``.
 

@@ -1,9 +1,10 @@
 """Requests that a client sends past Ray, to engines on its own host, over UNIX sockets: the client's end.
 
-See :mod:`nsactors.transport.ray.direct_server`. The socket only makes small calls faster; what holds is decided by Ray
-and by the engine's stream of requests. Whenever something is wrong with a socket (the engine has died, or Ctrl-C has
-struck in the middle of a call), the client closes it, and sends requests without a reply through Ray, in order. The
-engine runs each request once, so one that it has already run gets its first reply, and Ray tells the reason of a death.
+See :mod:`nsactors.transport.ray.direct_server`. The socket only makes small calls faster; all guarantees come from Ray
+and from the engine's stream of requests. Whenever something is wrong with a socket (the engine has died, or Ctrl-C has
+struck in the middle of a call), the client closes the socket, and sends requests without a reply again through Ray, in
+order. The engine runs each request once: for a request that it has already run, it sends the first reply again. If the
+engine has died, Ray reports the reason.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from nsactors.transport.ray.direct_server import (
 )
 from nsactors.transport.ray.relays import Promise
 
-# After a large result, which has to be asked for through Ray, so many requests go through Ray at once; twice as many
-# after the next one.
+# After a large result, which the client has to ask for through Ray, this many requests go through Ray from the start;
+# after each further one, twice as many.
 FIRST_DETOUR, LONGEST_DETOUR = 8, 256
 RECENT_S = 0.05  # after a reply, requests are expected to follow each other quickly
 
@@ -116,7 +117,7 @@ class DirectLine:
         return reply
 
     def ask_to_leave(self) -> None:
-        """Let the engine turn to the calls of Ray's: one of this client's comes."""
+        """Let the engine turn to calls through Ray: this client is about to make one."""
         with self.lock:
             if self._is_served and not self._unanswered and not self.is_broken:
                 self._is_served = False
@@ -126,7 +127,7 @@ class DirectLine:
         """Read what has arrived, and deliver replies. Several threads may do so."""
         try:
             for _ in range(AT_ONCE):
-                with self.lock:  # or the descriptor might be that of something else by now
+                with self.lock:  # otherwise, the descriptor might belong to another file by now
                     packet = None if self.is_broken else self.socket.receive(self._buffer)
                     message = None if packet is None else bytes(packet)
                 if message is None:
@@ -149,7 +150,7 @@ class DirectLine:
                 self._reader.watch(self)
 
     def break_off(self) -> None:
-        """Close the socket, and send requests without a reply through Ray; after an interrupt, go on with it."""
+        """Close the socket, and send requests without a reply through Ray; continue this if it was interrupted."""
         with self.lock:
             self.is_broken = True
             self._reader.forget(self)
@@ -158,7 +159,7 @@ class DirectLine:
                 self._send_through_ray(next(iter(self._unanswered)))
 
     def listen(self) -> None:
-        """Let replies be delivered, also if Ctrl-C has kept a caller that read this line from its end."""
+        """Let replies be delivered, also if Ctrl-C has stopped a caller that was reading this line."""
         if self.is_broken:
             self.break_off()
         else:
@@ -199,8 +200,8 @@ class DirectLine:
         self.engine.address.serve.remote(self._epoch).future().add_done_callback(self._take_end_of_service)
 
     def _take_end_of_service(self, ended: Any) -> None:
-        if ended.exception() is not None:  # also if the death of the engine does not close the socket, of which a
-            self.break_off()  # child has a copy
+        if ended.exception() is not None:  # a dead engine's socket stays open if a child has a copy
+            self.break_off()
 
     def _send_through_ray(self, seq: int) -> None:
         reply = self._unanswered.get(seq)
@@ -229,7 +230,7 @@ class _Reader:
         threading.Thread(target=self._run, name="nsactors-direct", daemon=True).start()
 
     def watch(self, line: DirectLine) -> None:
-        """Read a line from now on, and send the messages that are left."""
+        """Read a line from now on, and send its messages that the socket has not taken yet."""
         events = select.EPOLLIN | (select.EPOLLOUT if line.socket.has_unsent else 0)
         with self._lock:
             descriptor = line.socket.fileno()
@@ -242,7 +243,7 @@ class _Reader:
                 self._poll.register(descriptor, events)
 
     def forget(self, line: DirectLine) -> None:
-        """Leave a line to others."""
+        """Read a line no more."""
         with self._lock:
             descriptor = line.socket.fileno()
             if not self._ended and self._lines.get(descriptor) is line:
@@ -303,7 +304,7 @@ class DirectLines:
             return None
         if line is not None and line.is_served:
             return line
-        # By itself a request is answered sooner through Ray, which it would have to take anyway to be served.
+        # A single request is answered sooner through Ray: a socket would be served only after a call through Ray.
         if time.monotonic() - self._heard.get(engine.engine_id, 0.0) > RECENT_S:
             return None
         return line or self._connect(engine)

@@ -3,7 +3,7 @@
 Ray takes 0.7 ms for a call, whatever is called; the socket takes a tenth of that. An engine's code must run on the main
 thread of its process, which Ray's calls take as well, one after the other. So a client that has written a request calls
 :meth:`DirectServer.serve` through Ray. That call runs what the socket brings for as long as more comes, and returns
-soon after, so that other calls have their turn. No thread is added, and none hands its work to another.
+soon after, so that other calls have their turn. There is no further thread, and so no hand-over between threads.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from collections.abc import Callable, Iterator
 from nsactors.transport.channel import ChannelClosed, accepted, listen
 from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket
 
-LINGER_S = 0.02  # without a request, until other calls of Ray's have their turn
-LEASE_S = 0.05  # at most, when requests keep coming
-FLUSH_S = 1.0  # for a client that does not read its replies
-AT_ONCE = 64  # packets of a client, until those of the others have their turn
+LINGER_S = 0.02  # wait for a further request, before other calls through Ray have their turn
+LEASE_S = 0.05  # the limit for one call of `serve` when requests keep coming
+FLUSH_S = 1.0  # patience with a client that does not read its replies
+AT_ONCE = 64  # packets to read from one client before the others have their turn
 
 # A packet is a byte for its kind, and further bytes.
 REQUEST, LEAVE = b"q", b"l"  # from clients; the header of a request follows
 REPLY, ASK_RAY = b"r", b"a"  # from the engine; the number of the request follows, and the encoded reply
 LEAVES = b"L"  # from the engine; its epoch follows
 NUMBER = struct.Struct("<Q")
-MESSAGE_BYTES = PACKET_BYTES - 64  # of an encoded request or reply
+MESSAGE_BYTES = PACKET_BYTES - 64  # the limit for an encoded request or reply
 BODY = 1 + NUMBER.size
 
 
 CAN_SERVE = SEQPACKET is not None and hasattr(select, "epoll")
-"""Whether this system has what sockets to engines need."""
+"""True if this system has all that sockets to engines need."""
 
 
 def socket_path(output_path: str) -> str:
@@ -50,8 +50,8 @@ class DirectServer:
 
     Args:
         path: of the socket, in a private folder.
-        run: runs a request, of which it gets the header; returns the encoded reply, or None if the client is to ask for
-            it through Ray.
+        run: called with the header of a request; runs the request and returns the encoded reply, or None if the client
+            is to ask for the reply through Ray.
 
     Raises:
         OSError: if there can be no such socket.
@@ -70,15 +70,15 @@ class DirectServer:
         self._is_to_leave = False
         self._epoch = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
-        # A child that a request forks would keep the connections open, so that clients missed the engine's death.
+        # A child that a request forks would keep the connections open, and clients would miss the engine's death.
         own = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _close(own()))
 
     def fence(self) -> None:
-        """Run what comes by sockets from now on after the calls that Ray has by now. Any thread may call this.
+        """Let requests that arrive by sockets from now on run after the calls that Ray already has. Thread-safe.
 
-        A new epoch begins, of which clients learn when :meth:`serve` returns. Only what they call after that is behind
-        those calls in Ray's queue, so earlier calls of :meth:`serve` run nothing more.
+        A new epoch begins, which clients learn when :meth:`serve` returns. Only calls that they make after that are
+        behind the others in Ray's queue, so calls of :meth:`serve` with an earlier epoch run nothing more.
         """
         self._epoch += 1
 
@@ -86,12 +86,12 @@ class DirectServer:
         """Run requests until none comes any more, or other calls are to have their turn.
 
         Args:
-            epoch: the last one that the client knew of when it made this call.
+            epoch: the latest epoch that the client knew of when it made this call.
         """
         try:
             self._serve(epoch)
         except BaseException:
-            # Something may have been lost on its way. The clients send through Ray what has no reply.
+            # Messages may have been lost. The clients send requests without a reply again through Ray.
             for connection in list(self._connections.values()):
                 self._disconnect(connection)
             raise
@@ -126,7 +126,7 @@ class DirectServer:
         reply = self._run(header)
         number = header[: NUMBER.size]
         if reply is None:
-            self._is_to_leave = True  # for the call of the client
+            self._is_to_leave = True  # the client calls through Ray
         if not connection.is_closed:
             with self._forgetting(connection):
                 connection.send(ASK_RAY + number if reply is None else REPLY + number + reply)
@@ -161,7 +161,7 @@ class DirectServer:
             self._disconnect(connection)
 
     def _accept(self) -> PacketSocket | None:
-        with contextlib.suppress(OSError):  # it has gone again
+        with contextlib.suppress(OSError):  # the client has gone again
             accepted_socket = accepted(self._listener)
             if accepted_socket is not None:
                 connection = self._connections[accepted_socket.fileno()] = PacketSocket(accepted_socket)
@@ -178,12 +178,12 @@ class DirectServer:
             self._disconnect(connection)
 
     def _disconnect(self, connection: PacketSocket) -> None:
-        """Send a client no more replies. Its requests run: it may have been killed since it sent them."""
+        """Close the connection of a client. Its requests still run: it may have been killed since it sent them."""
         if self._connections.pop(connection.fileno(), None) is not None:
             connection.close()
 
     def close(self) -> None:
-        """Close the socket and the connections; in a forked child those of the child alone."""
+        """Close the socket and the connections; in a forked child, only the child's copies."""
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()

@@ -4,8 +4,9 @@ A thread inside ``ray.get`` keeps Ray's code in use: disconnecting from a Ray wh
 4 of 8 runs while other threads waited there, and in none without. So a wait that may be long is on a future of this
 package, which :func:`end_waits` can end.
 
-A client calls a method of the controller that does not return, and passes the reference of its result back to the
-controller. The reference belongs to the client's process: when that has ended, waiting for it fails, 2.0 s later.
+To let its death be noticed, a client calls a method of the controller that does not return, and passes the reference to
+the result to the controller. The client's process owns the reference: when the process has ended, waiting for the
+reference fails, 2.0 s later.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def can_be_ended() -> None:
 
 
 def end_waits(lost: ClusterLost) -> None:
-    """End every wait with an error, and those that begin from now on."""
+    """End every wait with an error, including waits that begin from now on."""
     with _lock:
         _lost[:] = [lost]
         waits = list(_waits)

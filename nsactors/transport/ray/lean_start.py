@@ -11,7 +11,7 @@
 * the raylet's registration is noticed at once; Ray looks once a second;
 * as many workers as there will be actors start with the raylet, not with the registration of the driver. Ray answers
   that registration when they are there, and the driver waits for the answer with the GIL held, so that no thread can
-  draw a line of progress for a second or two. Here it registers when they have come;
+  draw a line of progress for a second or two. Here the driver registers after the workers have started;
 * workers and the agent import seldom-used libraries late (``run_script``);
 * workers are forked from a process that has imported what they need, if there is one (``zygote_process``).
 
@@ -84,8 +84,8 @@ def lean_start(
     Args:
         ray: the module.
         started: called with Ray's name of each server and its process, as soon as it runs.
-        workers: the number of workers that start with the raylet; None for Ray's own number, with its first driver.
-        zygote: the socket of the process that forks workers; None if they are executed.
+        workers: the number of workers that start with the raylet; None for Ray's own number, when a driver registers.
+        zygote: the socket of the process that forks workers; None if workers are not forked.
     """
     if not starts_lean(ray):
         yield
@@ -116,9 +116,9 @@ def lean_raylet(
     Args:
         command: Ray's command line.
         ray_folder: the folder of the ray package.
-        agent_port: for the agent for runtime environments; 0 lets it find one.
+        agent_port: the port of the agent for runtime environments; 0 lets the agent find one.
         workers: the number of workers that start first, at the same time; None for Ray's own number.
-        zygote: the socket of the process that forks workers; None if they are executed.
+        zygote: the socket of the process that forks workers; None if workers are not forked.
     """
     python, script = sys.executable, os.path.join(_SCRIPTS, "run_script.py")
     stand_in = subprocess.list2cmdline([python, "-I", "-S", os.path.join(_SCRIPTS, "agent_stub.py")])
@@ -151,7 +151,7 @@ def reserve_port(address: str) -> socket.socket:
     """Reserve a free port: until the socket is closed, the system gives it only to processes that ask for it by number.
 
     Linux lets several sockets with ``SO_REUSEADDR`` have a port as long as none of them listens, and never gives such a
-    port to a process that asks for any.
+    port to a process that asks for any free port.
     """
     family, kind, protocol, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
     # Rejected: a port found by opening and closing a socket. Another process may take it meanwhile, and the cluster

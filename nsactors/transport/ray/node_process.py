@@ -50,7 +50,7 @@ class NodePlan:
 
     Attributes:
         token: the token of the cluster. It is passed on in files that only the user can read, never on a command line.
-        engines: the number of engines for the node; None for one a core.
+        engines: the number of engines for the node; None for one per core.
         address: the cluster that it joins; None makes it the head of a new one.
         num_cpus: its number of cores; None for those that its process may use.
         store_bytes: the size of its object store; None for Ray's default.
@@ -73,11 +73,11 @@ class NodePlan:
         return replace(self, engines=engines, num_cpus=cores if self.num_cpus is None else self.num_cpus)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save it in a file that only this user can read."""
+        """Save the plan in a file that only this user can read."""
         write_private(path, self.to_json())
 
     def to_json(self) -> str:
-        """Return it as text on one line."""
+        """Return the plan as text on one line."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -269,8 +269,8 @@ def own_address(towards: str | None) -> str:
     """Return the address by which other machines reach this one.
 
     Args:
-        towards: one of them, ``host:port``, which selects the network interface. Without it, the address of this
-            machine's name is returned, unless that is known on this machine only.
+        towards: one of the other machines, ``host:port``, which selects the network interface. By default, the address
+            is that of this machine's name, unless that is a loopback address.
     """
     if towards is not None:
         host, _, port = towards.rpartition(":")

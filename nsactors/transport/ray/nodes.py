@@ -33,7 +33,7 @@ class Node:
     """A machine of the cluster.
 
     Attributes:
-        node_id: unique, also over restarts of the machine.
+        node_id: its id, which is another one after a restart of the machine.
         names: its names for people: host, address and id.
         resources: all its resources, used or not; ``CPU``, ``GPU``, ``memory`` in bytes, and the cluster's own.
         labels: its labels.
@@ -53,7 +53,7 @@ def least_loaded(nodes: Sequence[str], engines: Iterable[str], weights: Mapping[
 
     Args:
         nodes: the candidates in order of preference; at least one.
-        engines: the node of each engine, also of those on other nodes.
+        engines: the node of each engine, including engines on other nodes.
         weights: the share of engines by node; 1 by default.
 
     Example:
@@ -74,8 +74,8 @@ def fits(options: EngineOptions, offer: Mapping[str, float]) -> bool:
 def suitable(nodes: Iterable[Node], options: EngineOptions) -> list[Node]:
     """Return the nodes that can have an engine once its resources are free.
 
-    Without any wish these are the nodes with CPUs, if there are any: clusters keep nodes free of work by giving them
-    none.
+    If the options do not name a node, these are the nodes with CPUs, if there are any: a cluster keeps a node free of
+    work by giving it no CPUs.
     """
     able = [
         node
@@ -146,8 +146,8 @@ def _listed(things: Sequence[str]) -> str:
 
 
 LOOK_S = 0.5
-CROWDED_S = 2.0  # while the cluster's own engines have the resources, for one of them may be ending
-TAKEN_S = 15.0  # while others seem to have them: it may be this engine, whose process starts slowly
+CROWDED_S = 2.0  # patience while the cluster's own engines have the resources: one of them may be ending
+TAKEN_S = 15.0  # patience while others seem to have them: this engine may, with a process that starts slowly
 NODE_COMES_S = 300.0  # for a machine of a cloud, from its order to its place in the cluster
 
 ENGINES = "nsactors-engines"  # a label with the number of engines a node was started for; 1 by default
@@ -157,8 +157,8 @@ _HEAD = "node:__internal_head__"  # a resource of the head node alone
 class EnginePlaces:
     """Spread the engines of a cluster evenly over living nodes with the resources that they ask for.
 
-    Ray places engines that ask for countable resources, since it knows their other users. Its ``"SPREAD"`` is even for
-    them, but not for actors that ask for nothing: those are placed here.
+    Ray places engines that ask for countable resources, since Ray knows who else uses these. Its ``"SPREAD"`` is even
+    for such engines, but not for actors that ask for nothing, which this class places.
     """
 
     def __init__(self) -> None:
@@ -289,12 +289,12 @@ class EnginePlaces:
 def is_autoscaled(address: str, commands: Iterable[Sequence[str]], environment: Mapping[str, str]) -> bool:
     """Return whether Ray adds nodes to a cluster.
 
-    Ray does not tell: its monitor answers in the same way without a configuration.
+    Ray does not report this: its monitor gives the same answers if it has no configuration for it.
 
     Args:
         address: the address of the cluster.
         commands: the command lines of processes on the head node, as words; Ray's monitor is one of them.
-        environment: of a process on the head node, where KubeRay says how it has started Ray.
+        environment: the environment of a process on the head node; KubeRay notes there how it has started Ray.
 
     Example:
         >>> monitor = ["python", "/lib/ray/autoscaler/v2/monitor.py", "--gcs-address=10.0.0.1:6379"]
@@ -388,7 +388,7 @@ def once_name_is_free(start: Callable[[], T], dead: type[Exception] = ValueError
 
     Args:
         start: starts the actor.
-        dead: raised for an actor that has just died, beside ValueError.
+        dead: the error, beside ValueError, that is raised for an actor that has just died.
     """
     give_up, pause = time.monotonic() + NAME_S, threading.Event()
     while True:
@@ -409,8 +409,8 @@ def _nodes_now() -> list[Node]:
 def _actor_state(actor: Any) -> dict[str, Any]:
     """Return Ray's record of an actor; empty if Ray has none.
 
-    A private function, and the only one that works without Ray's dashboard: ``Pid`` is 0 for an actor without a
-    process. If it is gone, users are not told why an engine does not start.
+    Ray's function is private, and the only one that works without Ray's dashboard; ``Pid`` is 0 for an actor without a
+    process. If Ray removes the function, users are not told why an engine does not start.
     """
     from ray._private import state
 

@@ -1,7 +1,7 @@
 """Ray's object store: put and load payloads, and check its room.
 
 Ray reports the room only in its dashboard or its logs: a driver or worker can make Ray log the figures of its own
-node's store, in 0.2 ms. That function is private; without it the room is unknown, and nothing else is lost. (Ray's own
+node's store, in 0.2 ms. Ray's function is private; without it the room is unknown, and nothing else is lost. (Ray's own
 "available memory" does not count objects that engines use after their owner has dropped them.)
 """
 
@@ -65,7 +65,7 @@ class StoreFile:
                     folder, _, name = os.readlink(link.path).rpartition("/")
                     if name.startswith("plasma"):
                         return cls(link.path, folder)
-        except OSError:  # another system, or another user's
+        except OSError:  # another system, or another user's raylet
             pass
         return None
 

@@ -52,8 +52,8 @@ class RayRelay:
         """Forward requests; return the first replies, each with its request's position, and whether more will come.
 
         Args:
-            turn: the number of this call among the client's calls to this relay. Ray may begin calls of an actor like
-                this one in another order.
+            turn: the number of this call among the client's calls to this relay. Ray may begin the calls of an
+                asynchronous actor in another order.
             new_engines: engine incarnations that are new to this relay, by id.
             requests: engine id, number and ``stops_seen`` of each.
             body: the content that all requests share.
@@ -158,7 +158,7 @@ class _RelayConnection:
         promises = [Promise(self._lock) for _ in requests]
         turn = self._turn
         answers = self._actor.carry.remote(turn, new_engines, addressed, body, large)
-        # After the call: if it had not been sent, the relay would wait for its turn forever.
+        # After the call: otherwise, if the call failed, the relay would wait for this turn forever.
         self._turn += 1
         self.engines.update((engine.engine_id, engine.incarnation) for engine, _, _ in requests)
         self._listen(turn, answers, promises)

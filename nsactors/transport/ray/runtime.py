@@ -79,9 +79,9 @@ class RayRuntime:
     """This process's Ray, and the count of clusters that use it.
 
     Attributes:
-        serves_others: True in the owner of a cluster in the background. It has no watchdog, which would hold the
-            terminal where it was started. If its raylet dies, its clients get time to disconnect before the GCS ends:
-            otherwise disconnecting would hang until Ray ends their processes.
+        serves_others: True in the owner of a cluster in the background. Such a process has no watchdog, which would
+            hold the terminal where it was started. If its raylet dies, its clients get time to disconnect before the
+            GCS ends: otherwise disconnecting would hang until Ray ends their processes.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class RayRuntime:
             return ray
 
     def belong_here(self) -> None:
-        """Belong to this process, which was forked after the import of this module and before any connection."""
+        """Take this process for its own: it was forked after the import of this module and before any connection."""
         self._process = OwnProcess()
 
     def new_end(self) -> ClusterEnd:
@@ -232,7 +232,7 @@ class RayRuntime:
                 os.environ.setdefault(name, value)
             os.environ.pop(_TOKEN_ITSELF, None)
             if zygote_environment is not None:
-                self._start_zygote(zygote_environment)  # it imports Ray while this process does
+                self._start_zygote(zygote_environment)  # the zygote imports Ray while this process does
         logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about progress bars in notebooks, which are not used
@@ -300,7 +300,7 @@ class RayRuntime:
                     _temp_dir=folder,
                 )
 
-        # Before the wait, which Ctrl-C may end: the start must be undone all the same.
+        # Set before the wait: if Ctrl-C ends the wait, the start must be undone all the same.
         self._embedded = True
         self._starter = _StarterThread(start)
 
@@ -401,12 +401,12 @@ class RayRuntime:
 
 
 def _is_driver(ray: Any) -> bool:
-    """Return whether this process is a program's, not a worker of Ray's, which ends with its raylet anyway."""
+    """Return whether this process is a driver, and not a worker of Ray, which ends with its raylet anyway."""
     return bool(ray.get_runtime_context().worker.mode == ray.SCRIPT_MODE)
 
 
 def _exit_on_sigterm() -> None:
-    """Let SIGTERM end this process as ``sys.exit`` does, so that Ray and its files go, too.
+    """Let SIGTERM end this process as ``sys.exit`` does, so that Ray is stopped and its files are removed.
 
     A handler of the user's stays. It is set again, since Ray has replaced it without Python's knowledge.
     """
@@ -440,8 +440,8 @@ def _start_failure(servers: Mapping[str, Any], waited_s: float, folder: str) -> 
 class _StarterThread:
     """A thread that starts Ray and lives until Ray is stopped.
 
-    Ray's servers die with the *thread* that started them (``PR_SET_PDEATHSIG``): started from a pool's thread, they
-    ended with the pool, and a minute later with them the user's process.
+    Ray's servers die with the *thread* that started them (``PR_SET_PDEATHSIG``): when a pool's thread started them,
+    they ended with the pool, and the user's process ended a minute later.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -462,7 +462,7 @@ class _StarterThread:
         self._done.result()
 
     def join(self) -> None:
-        """Wait for a while until the function has ended in any way."""
+        """Wait until the function has returned or failed, but not for ever."""
         wait([self._done], timeout=JOIN_S)
 
     def end(self) -> None:
@@ -485,7 +485,7 @@ _HOOK = "PYTHONBREAKPOINT"
 
 @contextlib.contextmanager
 def _own_breakpoints() -> Iterator[None]:
-    """Leave ``breakpoint()`` in this process as it is: ``ray.init`` lets it call Ray's debugger."""
+    """Keep ``breakpoint()`` in this process as it is: ``ray.init`` would let it call Ray's debugger."""
     before = os.environ.get(_HOOK)
     try:
         yield
@@ -524,10 +524,10 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 def _leave_ray_to_parent(ray: Any, stop_watching: Callable[[], None]) -> None:
     """Let a forked child end: it has none of Ray's threads, and Ray would wait for them forever.
 
-    Ray's C++ objects wait, or crash, when their last reference goes, so one reference is kept for good; their names are
-    private. Ray's static objects crash when they are destroyed, which comes after Python's own end: the process ends
-    just before that, with its status. Where any of this is missing, as ``on_exit`` outside of glibc, a child that ends
-    other than by ``os._exit`` may crash.
+    Ray's C++ objects wait, or crash, when their last reference goes, so one reference to each is kept for good; the
+    names of these objects are private. Ray's static objects crash when they are destroyed, after Python has ended; so
+    the process ends just before that, with its exit status. If Ray has no such names any more, or the C library no
+    ``on_exit``, a child that ends other than by ``os._exit`` may crash.
     """
     atexit.unregister(stop_watching)
     atexit.unregister(ray.shutdown)
@@ -539,7 +539,7 @@ def _leave_ray_to_parent(ray: Any, stop_watching: Callable[[], None]) -> None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):
-        libc.on_exit(libc._exit, None)  # it is called with the status
+        libc.on_exit(libc._exit, None)  # called with the exit status
 
 
 def _silence_raylet(ray: Any) -> None:

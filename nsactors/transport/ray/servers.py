@@ -3,14 +3,13 @@
 A driver depends on the raylet of its machine and on the GCS of the cluster. Ray does not report their deaths in time:
 it ends the process (``_exit(1)``, no traceback) at the first contact with the object store after the raylet's death,
 even if an array of the store is only freed, and 60 s after the GCS's. A process that has *disconnected* before that
-lives on. So their ends are watched: on this machine through the process itself, elsewhere through a connection that
-breaks.
+lives on. So this module watches the servers: on this machine the process itself, elsewhere a connection, which breaks.
 
 The servers are found by private names of Ray. If such a name is gone, that server is not watched.
 
-A thread inside Ray's object store at the moment of the raylet's death ends the process before Python runs again.
-Nothing in that process can report it; so a shell, which needs one megabyte, waits for its end. At a terminal it writes
-there; elsewhere, as in a notebook, into a file that the next client shows.
+If a thread is inside Ray's object store when the raylet dies, the process ends before Python runs again, and nothing in
+the process can report that. So a shell, which needs one megabyte, waits for the end of the process. The shell writes
+its report to the terminal; without one, as in a notebook, to a file that the next client shows.
 """
 
 from __future__ import annotations
@@ -209,7 +208,7 @@ _raylets: dict[str | None, int | None] = {}  # by the path of its socket
 def end_rest(folder: str) -> None:
     """Kill the rest of an embedded Ray whose server has died: engines and agents would stay for half a minute.
 
-    They are recognised by their open logs, since their titles are written over their environment.
+    These processes are recognised by their open logs, since Ray writes their titles over their environment.
 
     Args:
         folder: the folder of that Ray.
@@ -331,7 +330,7 @@ class Watchdog:
             ["/bin/sh", _SCRIPT, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # Ctrl-C must not end the shell
         )
 
     def stop(self) -> None:

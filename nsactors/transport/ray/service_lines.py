@@ -1,6 +1,6 @@
 """A caller's ways to the host of services on Ray: calls of its actor, and messages by its socket.
 
-A caller has one of them. That by the socket has the other for what cannot go there.
+A caller has one of the two. A line by the socket has a line by Ray of its own, for what cannot go by the socket.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Line(Protocol):
         """Ask for a reply when the host has handled everything; return a handle for :meth:`settle`.
 
         Args:
-            sent: how many calls and items there are.
+            sent: the number of calls and items that have been sent.
         """
         ...
 
@@ -46,7 +46,7 @@ class Line(Protocol):
         ...
 
     def leave(self, sent: int) -> None:
-        """Report that there will be no further calls, after as many calls and items."""
+        """Report that the caller leaves, after having sent this number of calls and items."""
         ...
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Line(Protocol):
 
         Raises:
             ServiceClosed: if the host has gone.
-            TimeoutError: if there is none in time.
+            TimeoutError: if no reply comes in time.
         """
         ...
 
@@ -148,8 +148,8 @@ class _SocketCall:
     """The handle of a call by the socket.
 
     Attributes:
-        number: of the call.
-        reply: its reply.
+        number: the number of the call.
+        reply: a future of its reply.
         by_ray: Ray's reference to the answer, if that could not go by the socket.
     """
 
@@ -162,7 +162,7 @@ class _SocketCall:
 
 
 class SocketLine:
-    """Messages by a socket, and calls of the host's actor for what cannot go there; handles are of either kind."""
+    """Messages by a socket, and calls of the host's actor for what cannot go by it; handles are of either kind."""
 
     def __init__(self, connection: HostConnection, ray: RayLine) -> None:
         self._connection = connection

@@ -43,12 +43,12 @@ class OneWayBatcher:
     call by then, which takes the items along. (Without that moment the thread competes with the caller: a call with a
     one-way item and an acknowledgement takes 1.9 ms instead of 1.3.)
 
-    Items sent before a request to an engine, or before an engine's reply, have been handled when that is sent (see
-    :func:`flush_all`); items that went along with a call, when that is answered.
+    Items sent before a request to an engine, or before an engine's reply, have been handled when the request or reply
+    is sent (see :func:`flush_all`). Items that went along with a call have been handled when the call is answered.
 
     Args:
         post: sends items; returns a reference that resolves when they have been handled.
-        settle: waits for that reference.
+        settle: waits until the reference resolves.
 
     Attributes:
         sent: the number of items and calls that the host should have received.
@@ -120,7 +120,7 @@ class OneWayBatcher:
         try:
             self.settle(most_left)
         except (ServiceClosed, TimeoutError):
-            _unflushed.discard(self)  # the next call raises it by itself
+            _unflushed.discard(self)  # the next call raises such an error anyway
         except Exception as error:
             _unflushed.discard(self)
             self._failure = error
@@ -179,7 +179,7 @@ END_S = 5.0
 OVERTAKEN_S = 0.001
 REMEMBERED = 1_000  # callers that have left
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-MAX_CONCURRENCY = 20_000  # each call that waits holds one
+MAX_CONCURRENCY = 20_000  # calls at the same time, including those that wait
 
 
 class ServiceHost:
@@ -205,7 +205,7 @@ class ServiceHost:
         self._by_ray: dict[tuple[str, CallId], Answer] = {}  # answers that cannot go by the socket
 
     async def host(self, name: str, machine: Payload) -> str:
-        """Host a state machine, unless there is one of this name; return a key that no later one gets."""
+        """Host a state machine, unless there is one of this name; return a key that no later service gets."""
         self._following = self._following or asyncio.get_running_loop().create_task(self._follow_controller())
         return self._inboxes.open(name, lambda: unpack(machine))
 
@@ -289,7 +289,7 @@ class ServiceHost:
         with contextlib.suppress(ValueError, ray.exceptions.RayError):
             controller = ray.get_actor("controller", self._namespace)
             await controller.never.options(max_task_retries=-1).remote()
-        # A process that stops a cluster kills this one, too; Ray would report an exit of its own.
+        # The process that stops a cluster also kills this one; if this one exited first, Ray would report that.
         await asyncio.sleep(END_S)
         if self._socket_path:
             shutil.rmtree(os.path.dirname(self._socket_path), ignore_errors=True)
@@ -311,7 +311,7 @@ class ServiceHost:
         self._deliver(key, inbox.call(ticket, after, request, time.monotonic()))
 
     def _has_died(self, key: str, caller: str) -> bool:
-        """Return whether a message is from a caller whose socket has told of its death before Ray has brought this."""
+        """Return whether a message through Ray is from a caller whose death its socket has already reported."""
         return (key, caller) not in self._received and caller in self._left
 
     def _withdraw(self, key: str, ticket: CallId) -> None:
@@ -533,7 +533,7 @@ class _RayChannel:
         if not self._party:
             self._check()
             caller, line = self._connected()
-            # Also of a caller with a socket: its copy in a child that C code has forked would keep that open.
+            # Also for a caller with a socket: a child that C code has forked would keep its copy of the socket open.
             self._host.stand_by.remote(self._key, caller, [self._host.presence.remote(caller)])
             self._line = line
             self._batcher = OneWayBatcher(line.post, line.settle)
@@ -626,7 +626,7 @@ class _RayChannel:
     def __del__(self) -> None:
         if self._line is None or self._batcher is None or not self._process.is_here:
             return
-        # A process that ends does not leave in order: other callers must learn that it has died.
+        # A process that ends does not send `leave`: other callers must learn that it has died.
         if not self._batcher.process_ends:
             atexit.unregister(self._batcher.close)
             # Acknowledgements must arrive before the departure: otherwise a tuple would go to a second taker.

@@ -189,14 +189,14 @@ class RayNamedActorClient:
 
 
 def find_named_actor(ray: Any, namespace: str, name: str) -> Any:
-    """Return the actor of a named actor; None if there is none."""
+    """Return Ray's actor for a named actor; None if there is none."""
     with contextlib.suppress(ValueError):
         return ray.get_actor(_PREFIX + name, namespace)
     return None
 
 
 def start_named_actor(ray: Any, namespace: str, name: str, make: MakeNamedActor) -> Any:
-    """Return the actor of a named actor; start it if there is none."""
+    """Return Ray's actor for a named actor; start it if there is none."""
     # No restarts: its state would be lost all the same.
     options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": MAX_CONCURRENCY}
     actor_class = on_head_node(ray.remote(RayNamedActor), _PREFIX + name, namespace, **options)
@@ -270,7 +270,7 @@ class RayEngine:
     def handle_large(self, header: bytes, buffers: tuple[Any, ...] = (), refs: tuple[Any, ...] = ()) -> Any:
         """Run a request with a large payload beside it."""
         if self._large:
-            if header in self._large:  # Ray must own what a client gets, so it asks once more
+            if header in self._large:  # the client asks for a large reply again through Ray, which must own it
                 kept = self._large.pop(header)
                 if isinstance(kept, Exception):
                     raise kept
@@ -302,12 +302,12 @@ class RayEngine:
             reply = self.handle(header)
         except EngineGone:
             raise
-        except Exception as error:  # no room for the result: the client is to get what Ray makes of it
+        except Exception as error:  # no room for the result: the client is to get this error through Ray
             reply = error
         if isinstance(reply, bytes) and len(reply) <= MESSAGE_BYTES:
             return reply
         self._large[header] = reply
-        if len(self._large) > MOST_LARGE:  # clients have died before they asked
+        if len(self._large) > MOST_LARGE:  # clients have died before they asked for their replies
             del self._large[next(iter(self._large))]
         return None
 
@@ -325,11 +325,11 @@ class RayEngine:
         """Do nothing: if the engine could not be made, Ray ends the process at this first call."""
 
     def end(self, end_requested: Any) -> None:
-        """End the interpreter in order.
+        """End the interpreter gracefully.
 
-        The controller calls this early, with an argument that resolves when the engine is to end: the call fails the
-        moment this process dies. When it has returned, the process is killed. Ray would treat an exit of the process
-        as a failure, and after ``exit_actor`` report it as dead 0.4 s before its files are closed.
+        The controller calls this early, with an argument that resolves when the engine is to end; so the call fails the
+        moment this process dies. When the call has returned, the controller kills the process: Ray would treat an exit
+        of the process as a failure, and after ``exit_actor`` report it as dead 0.4 s before its files are closed.
         """
         _spare_ray_at_exit()
         self._engine.end()
@@ -434,7 +434,7 @@ class _RayLauncher:
         address.is_here.remote()
         try:
             await self._park(process, address)
-            while True:  # its interpreter has ended; a call that overtakes the kill still returns
+            while True:  # the interpreter has ended; kill again if a call has overtaken the kill, and so returned
                 self.kill(address)
                 await address.end.remote(None)
                 await asyncio.sleep(KILL_AGAIN_S)
@@ -447,7 +447,7 @@ class _RayLauncher:
             self._end_requests.pop(process).set()
 
     async def _park(self, process: Process, address: Any) -> None:
-        """Return when the engine has ended its interpreter in order; an error says how it died."""
+        """Return when the engine has ended its interpreter gracefully; raise Ray's error if the engine has died."""
         import ray
 
         while True:
@@ -492,8 +492,9 @@ class _RayLauncher:
             if named:
                 with contextlib.suppress(ValueError):  # it has ended since
                     found[int(named[1]), int(named[2])] = ray.get_actor(actor["name"], self._namespace)
-        # Of a batch job that this one continues, no engine has been an actor of this Ray. Journals have been copied, so
-        # engines may start anywhere: they may all have been on one machine, after the loss of another.
+        # If a batch job continues an earlier one, no engine has been an actor of this Ray. The journals have been
+        # copied, so engines may start anywhere, and should: they may all have been on one machine, after the loss of
+        # another.
         if found or has_had_actors({f"engine-{engine_id}.{incarnation}" for engine_id, incarnation in hosts}):
             self._places.restore(hosts, found)
         return found
@@ -582,7 +583,7 @@ class RayTransport:
         pending.future().add_done_callback(lambda answer: listener(answer.exception() or answer.result()))
 
     def take(self, pending: Sequence[Any], timeout_s: float) -> list[Any] | None:
-        """Wait here: no thread has to be woken."""
+        """Wait on this thread, so that no other thread has to be woken."""
         if isinstance(pending[0], DirectReply):
             direct = [reply for reply in pending if isinstance(reply, DirectReply)]
             return self._direct.take(direct, timeout_s) if len(direct) == len(pending) else None
@@ -604,11 +605,11 @@ class RayTransport:
                 raise failure_of(delivered, engine.engine_id, engine.output_path, engine.host)
 
     def make_safe(self) -> None:
-        """Send through Ray the requests that only sockets have."""
+        """Send through Ray the requests that have gone to sockets only."""
         self._direct.make_safe()
 
     def close(self) -> None:
-        """End the relays and close the sockets; replies belong to their calls."""
+        """End the relays and close the sockets; replies to calls of Ray still come."""
         self._direct.close()
         if not self.stopped.is_set():
             self.relays.close()
@@ -619,10 +620,10 @@ class RayBackend:
 
     Args:
         num_cpus: the CPUs of an embedded Ray.
-        environment: set in every engine before it imports any numerical library.
+        environment: variables that every engine sets before it imports any numerical library.
         address: an existing Ray cluster.
         startup: a cell that every engine runs first.
-        stop_grace_s: the time that engines have for an orderly end.
+        stop_grace_s: the time that engines have to end gracefully.
         show_logs: show Ray's own log lines.
         store_bytes: the size of an embedded Ray's object store; None for Ray's default.
         engines: the number of engines that will be started first.
@@ -680,7 +681,7 @@ class RayBackend:
             max_concurrency=MAX_CONCURRENCY,
             enable_task_events=False,  # as for engines
         )
-        # Made once: each call would leave one more class in every client and the GCS.
+        # Made once: each call of `remote` would leave one more class in every client and the GCS.
         engine_class = self._ray.remote(RayEngine)
         self._controller = actor_class.remote(
             cluster, namespace, self._environment, self._startup, engine_class, self._stop_grace_s
@@ -726,7 +727,7 @@ def _connection_info(ray: Any, namespace: str) -> ConnectionInfo:
 
 
 def engine_here() -> tuple[ConnectionInfo, int] | None:
-    """Return the way to the cluster of the engine that this process is, and the engine's id; None if it is none."""
+    """Return the connection info and the id of the engine in this process; None if this process is not an engine."""
     spec = RayEngine.here
     if spec is None:
         return None
@@ -738,7 +739,7 @@ def engine_here() -> tuple[ConnectionInfo, int] | None:
 def _spare_ray_at_exit() -> None:
     """Remove Ray's own exit handler: among the user's handlers it would end this process too early.
 
-    Its name is private. If it is gone, the process ends while its handlers run, and nothing else is lost.
+    The handler's name is private. If Ray removes it, the process ends while its handlers run, and nothing else is lost.
     """
     import ray
 

@@ -1,9 +1,9 @@
-"""The zygote of an embedded Ray: a child of this process that forks its workers.
+"""The zygote of an embedded Ray: a child of this process that forks Ray's workers.
 
-A worker that is executed spends half a second of a processor on imports, and 20 MB of memory on what it imports. A
-forked one shares both with the others. ``scripts/zygote`` is the program, ``scripts/worker_stub`` its client.
+A worker that Ray starts by ``exec`` spends half a second of processor time on imports, and 20 MB of memory on imported
+modules. Forked workers share both. ``scripts/zygote`` is the program, ``scripts/worker_stub`` its client.
 
-Whatever fails here costs a little time: a worker that is not forked is executed.
+A failure here only costs a little time: a worker that is not forked is started by ``exec``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scripts", "z
 
 
 def obstacle_to_forking(environment: Mapping[str, str]) -> str | None:
-    """Return the reason for which workers with this environment are executed and not forked; None if they are forked.
+    """Return the reason why workers with this environment are not forked; None if they are.
 
     Args:
-        environment: of the workers.
+        environment: the environment of the workers.
     """
     if environment.get(SWITCH) != "1":
         return f"{SWITCH} is not 1"
@@ -54,8 +54,8 @@ class ZygoteProcess:
         path: its socket.
 
     Args:
-        folder: for the socket; other users must not be able to enter it.
-        environment: of the workers.
+        folder: the folder for the socket; other users must not be able to enter it.
+        environment: the environment of the workers.
 
     Raises:
         OSError: if it cannot be started.
@@ -65,7 +65,7 @@ class ZygoteProcess:
         self.path = os.path.join(folder, "zygote")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.path)
-            listener.listen(BACKLOG)  # workers may ask before it is ready, and wait
+            listener.listen(BACKLOG)  # workers may ask before the zygote is ready, and wait
             self._process = subprocess.Popen(
                 [sys.executable, _SCRIPT, str(os.getpid()), str(listener.fileno())],
                 pass_fds=[listener.fileno()],
@@ -84,11 +84,11 @@ class ZygoteProcess:
     def serve(self, raylet: int) -> None:
         """Begin to fork workers for a raylet, by its process id."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:  # if it has ended, they are executed
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:  # if it has ended, nothing is forked
             stdin.write(b"%d\n" % raylet)
 
     def end(self) -> None:
-        """End it; its workers go on."""
+        """End the zygote; its workers go on."""
         self._process.kill()
         if self._process.stdin is not None:
             self._process.stdin.close()

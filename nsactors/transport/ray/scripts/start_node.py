@@ -1,4 +1,4 @@
-"""``ray start --block`` for :mod:`node_process`, lean, which ends with the process that started it.
+"""Run a lean ``ray start --block`` for :mod:`node_process`, which ends with the process that started it.
 
 ``python -m nsactors.transport.ray.scripts.start_node FOLDER PARENT OPTION...`` removes the folder when Ray has ended.
 The kernel reports the end of the parent, since a parent that is killed cannot.

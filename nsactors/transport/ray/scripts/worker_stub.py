@@ -2,8 +2,8 @@
 
 The raylet runs this in place of ``python SCRIPT ARGUMENT...``. The process that the zygote forks takes over all that
 this one was given, and this one ends. If there is no zygote, or it refuses, this process becomes the worker itself, as
-if the raylet had run the script. The worker must have another environment for interpreter or libraries if it has a
-runtime environment of Ray's; such workers, and those that spill objects, never ask the zygote.
+if the raylet had run the script. A worker that has a runtime environment of Ray may need another interpreter or other
+libraries; such workers, and those that spill objects, never ask the zygote.
 
 This file is run by path, without ``site``: it imports nothing of the package, and little else.
 """
@@ -49,9 +49,9 @@ def _replaced(path: str) -> bool:
         if offer != OFFER:
             print("nsactors: plain start of a worker:", offer.decode(errors="replace"), file=sys.stderr)
             return False
-        # The worker itself answers. The end of the connection says that there is none, and that there will be none,
-        # since zygote and worker are the only ones to hold its other end. Silence says nothing: Ray would count two
-        # processes as one worker, so this one gives up, and Ray starts another.
+        # The worker itself answers. If the connection ends, there is no worker, and there will be none, since only the
+        # zygote and the worker hold the other end. After silence, there may be a worker: Ray would count two processes
+        # as one worker, so this one gives up, and Ray starts another.
         zygote.settimeout(TAKING_S)
         try:
             zygote.sendmsg([REQUEST], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
