@@ -229,7 +229,7 @@ class Submission:
             fresh: delete the engines that an earlier job has saved, if the batch system takes this one.
 
         Raises:
-            LaunchError: if the batch system does not take it, or there is none.
+            LaunchError: if the batch system does not accept the script, or there is no batch system.
         """
         make_private(self.folder)
         hidden = self._hide_state() if fresh else {}
@@ -285,7 +285,7 @@ class Submission:
             record: ClusterRecord | None
             try:
                 record = registry.find(self._plan.name)
-            except ClusterNotFound:  # which is in the registry of the job's home folder alone, perhaps
+            except ClusterNotFound:  # perhaps the cluster is listed in another home folder, that of the job
                 record = registry.adopt(self.folder / COPIES / f"{self._plan.name}.json")
             if record is not None and record.connection is not None:
                 return record

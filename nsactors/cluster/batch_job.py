@@ -281,7 +281,7 @@ class _Job:
             publish(self._cluster.connection_info())
             return self._follow(ray, client)
         finally:
-            # An orderly stop notifies clients and lets engines close their files. At the end of a job the batch system
+            # A graceful stop notifies clients and lets engines close their files. At the end of a job the batch system
             # may have ended Ray already: the stop would hang, and Ray would end this process before its clean-up. So
             # the stop has a thread and a limit.
             stop = partial(self._cluster.stop_cluster_sync, grace=STOP_GRACE_S)

@@ -202,7 +202,7 @@ class Cluster(Scaling):
         show_logs: show Ray's own messages; an embedded Ray then starts all its servers, which takes longer.
         object_store_memory: the size of the object store of an embedded Ray, in bytes or as text such as ``"2GB"``;
             the default is Ray's, about a third of the machine's memory. The first cluster of a process sets it.
-        stop_grace: seconds that all engines together have for an orderly end: their code is interrupted, threads are
+        stop_grace: seconds that all engines together have to end gracefully: their code is interrupted, threads are
             joined, ``atexit`` handlers run and files are closed. Engines that have not ended by then are killed and
             named. 0 kills at once.
         modules: ``"auto"`` or ``"off"``, for the cluster's clients in this process; see :class:`Client`.
@@ -387,7 +387,7 @@ class Cluster(Scaling):
         Engines end gracefully; Ctrl-C meanwhile kills them.
 
         Args:
-            grace: seconds for an orderly end, in place of ``stop_grace``.
+            grace: seconds that engines have to end gracefully, in place of ``stop_grace``.
             report: called with a line for each engine that was killed at the end of the grace period; the default
                 prints to stderr.
         """

@@ -1,8 +1,8 @@
 """The process of an engine's kernel: ``python -m nsactors.cluster.kernel_process ENGINE``.
 
-It reads the connection info of the cluster from standard input, and prints one line of JSON: the path of the
-connection file once programs of Jupyter can connect, or an error. Then it serves them until the engine has left for
-good, the cluster has ended, or it is asked to end.
+The process reads the connection info of the cluster from standard input, and prints one line of JSON: the path of the
+connection file once programs of Jupyter can connect, or an error. Then the process serves these programs until the
+engine has left for good, the cluster has ended, or a signal ends the process.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ def serve(info: ConnectionInfo | str, engine_id: int, tell: Any) -> None:
 
         def follow() -> None:
             gone([engine_id], None)
-            app.leave_when_idle()  # the cell that runs fails, and its program is told
+            app.leave_when_idle()  # the cell that runs fails, and its program gets the error
 
         threading.Thread(target=follow, name="nsactors-kernel-end", daemon=True).start()
         tell(str(file))
@@ -296,7 +296,7 @@ def main() -> None:
 
     request = json.load(sys.stdin)
     if os.fork():
-        os._exit(0)  # Ray kills the children of an engine's process with it: a kernel leaves by itself, in order
+        os._exit(0)  # Ray kills the children of an engine's process with it, but a kernel is to end gracefully
     try:
         serve(ConnectionInfo.from_dict(request), int(sys.argv[1]), tell)
     except Exception as error:

@@ -4,11 +4,11 @@ The client passes the text of this file to the host's Python, and its own versio
 ``python -c TEXT VERSION``. So this file imports nothing of the package. Lines go to and fro on stdin and stdout:
 
 1. The host prints ``HERE`` if it has the package in this version, otherwise ``WANTED``.
-2. If it is wanted, the client sends the length of its wheel as text in base64, a line break, and this text.
+2. After ``WANTED``, the client sends the length of its wheel as text in base64, a line break, and this text.
 3. The host's Python runs ``python -m nsactors.cluster.node -``, which reads the plan from the same stdin.
 
 The wheel is unpacked into a private folder, which the node removes at its end. If the node is killed, the next process
-that makes such a folder removes it, as it removes those of killed processes; see ``system.private_files``.
+that makes such a folder removes this one, as all folders of killed processes; see ``system.private_files``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read(count: int) -> bytes:
 def unpack(wheel: bytes) -> str:
     """Unpack a wheel into a new private folder, and return the folder's path."""
     folder = tempfile.mkdtemp(prefix=f"nsa-{os.getpid()}-")
-    # The lock tells other processes that the folder is in use. It outlasts the change of the program.
+    # The lock tells other processes that the folder is in use. It outlasts ``exec``.
     token = os.open(os.path.join(folder, "token"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(token, fcntl.LOCK_EX)
     os.write(token, b"package")
@@ -78,7 +78,7 @@ def unpack(wheel: bytes) -> str:
 
 
 def main(version: str) -> None:
-    """Run the node in place of this program, after the package has been received if it is wanted.
+    """Run the node in place of this program; receive the package first, if this host does not have it.
 
     Args:
         version: the version of the client.

@@ -37,7 +37,7 @@ class EngineKeywords(TypedDict, total=False):
         num_cpus: the cores that each engine reserves in Ray, and its threads for linear algebra. The default, 0,
             reserves none: engines then start on busy machines, too.
         num_gpus: the GPUs of each engine, which sees no others; a fraction shares one. By default it sees all GPUs.
-        memory: the memory that each engine reserves in Ray, in bytes or as text such as ``"2GB"``. It is no limit.
+        memory: the memory that each engine reserves in Ray, in bytes or as text such as ``"2GB"``. It may use more.
         resources: the amounts of custom resources that each engine reserves, such as ``{"license": 1}``.
         environment: environment variables, set before an engine imports NumPy or runs user code.
         on_error: a function that an engine calls with every exception that a cell, call or task raises, before the
@@ -136,7 +136,7 @@ def startup_cell(value: object) -> arg.Unfit | None:
 
 
 def problem_of_cell(cell: str) -> str | None:
-    """Return why a cell is no code of Python, nor of IPython if it is installed; None if it is."""
+    """Return the reason why a cell is not valid Python, or IPython if that is installed; None if the cell is valid."""
     problem = _problem_of(cell)
     if problem is not None and (transform := _transform_of_ipython()) is not None:
         problem = _problem_of(transform(cell))  # magics, and commands of the system's shell

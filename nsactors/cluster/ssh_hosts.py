@@ -89,7 +89,7 @@ class SshHosts:
 
     Args:
         hosts: the hosts; this machine has engines only if it is among them.
-        engines: the number of engines on hosts without a number of their own; None for one for each core.
+        engines: the number of engines on hosts without a number of their own; None for one per core.
         python: the path of the interpreter on the hosts; the default is that of this process. Hosts need the packages
             that nsactors needs, with the same Ray. They get nsactors itself from this process, for the duration of the
             block, if they lack this version of it.

@@ -55,7 +55,7 @@ def time_left_s(origin: str, age_s: float) -> float | None:
 
 
 def time_left_of(namespace: str, records: Iterable[ClusterRecord], now: float) -> float | None:
-    """Return the seconds until the time limit of the batch job that a client's cluster is; None as `time_left_s` does.
+    """Return the seconds that the batch job of a client's cluster has left; None as :func:`time_left_s` does.
 
     Args:
         namespace: the namespace of the client's transport.
@@ -107,7 +107,7 @@ def left_in_answer(system: str, answer: str, age_s: float) -> float | None:
 
 
 def _seconds(text: str, *, minutes_last: bool) -> float:
-    """Return a time such as ``2:00:00`` or ``1-02:00:00`` in seconds, or one such as ``2:00`` in hours and minutes."""
+    """Return a time such as ``2:00:00`` or ``1-02:00:00`` in seconds; ``minutes_last``: ``2:00`` is two hours."""
     days, _, clock = text.rpartition("-")
     total = 0
     for part in clock.split(":"):

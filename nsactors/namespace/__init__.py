@@ -13,7 +13,7 @@ it, from the capture of output to recovery::
     reply_cache        replies by request, so that a repeated request runs once
     task_runner        batches of tasks, item by item, and their results
     seeded_call        the function of a seeded map
-    host               the process or thread of an engine, and its orderly end
+    host               the process or thread of an engine, and its graceful end
     startup            the first cell of an engine, and the ``on_error`` function
     memory             memory of names, values and this process
     last_request       the request that was begun last, in a file that outlives the process

@@ -62,7 +62,7 @@ class CleanInterpreter:
     """The client of the forking process, for one engine; used by one thread at a time.
 
     Args:
-        folder: the folder of the cluster on this host, which other users cannot write. Its other engines use the same.
+        folder: the folder of the cluster on this host, which other users cannot write. All its engines here use it.
     """
 
     def __init__(self, folder: str) -> None:

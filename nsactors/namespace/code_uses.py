@@ -1,9 +1,9 @@
 """Uses of code that a replay or a snapshot cannot repeat: clocks, files, attributes of modules.
 
-A recovery reports requests that read the clock, files and the like, since a replay does not find those as they were; a
-snapshot reports attributes of modules that were set, since it holds none. The reports are for people: they come from
-looking at code without running it. The user's own functions are searched, in cells and in modules; library functions
-are judged by their names.
+A recovery reports requests that read the clock, files and the like, since a replay does not find these as they were; a
+snapshot reports attributes of modules that were set, since it does not contain them. The reports are for people: they
+come from looking at code without running it. The user's own functions are searched, in cells and in modules; library
+functions are judged by their names.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ _INLINE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 def _never_raises(look: Callable[_P, tuple[str, ...]]) -> Callable[_P, tuple[str, ...]]:
     """Let a function return ``_HIDDEN`` where it fails.
 
-    It reads attributes without running code of the user's classes; an exception that comes through all the same, as
-    from a module of a user's class, must not end a recovery or a journal: the report is only for its reader.
+    Such a function reads attributes without running code of the user's classes. If an exception occurs all the same, as
+    from a module of a user's class, it must not end a recovery or a journal: the report is only for its reader.
     """
 
     @functools.wraps(look)

@@ -1,18 +1,19 @@
 """Components of a namespace: the parts that can be pickled apart without splitting shared objects.
 
 Names belong together if they share an object that can change. The memo of the pickler that pickled a name lists the
-objects that it reaches, so no other walk is needed: each name is pickled alone, and those whose memos meet are pickled
-once more, together.
+objects that the name reaches, so no other search is needed: each name is pickled alone, and names whose memos have
+objects in common are pickled once more, together.
 
 Two kinds of objects would make one component of nearly everything:
 
-* Functions and classes of ``__main__``, and other definitions. One that is bound to a name is a component of its own,
-  and others refer to it by that name. Only definitions that refer to each other in a circle are pickled together.
+* Functions and classes of ``__main__``, and other definitions. A definition that is bound to a name is a component of
+  its own, and others refer to it by that name. Only definitions that refer to each other in a circle are pickled
+  together.
 * Immutable objects: texts, numbers, tuples, an index of pandas. Each component has its own copy.
 
 Arrays that overlap in memory do so again after loading, if they are bound to names, or held by lists, tuples,
 dictionaries and objects of the user's classes. Nothing inside of a pandas table is shared: pandas counts references to
-its memory, to copy before it writes, and pickling does not.
+its memory, so that it copies before it writes, and these counts would not be restored.
 """
 
 from __future__ import annotations
@@ -320,7 +321,7 @@ def _homes(values: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _pandas_kinds() -> tuple[frozenset[type], frozenset[type]]:
-    """Return pandas' index classes, and its classes of blocks whose values are no NumPy array."""
+    """Return pandas' index classes, and its classes of blocks whose values are not a NumPy array."""
     pandas = sys.modules.get("pandas")
     blocks = sys.modules.get("pandas.core.internals.blocks")
     index, block = getattr(pandas, "Index", None), getattr(blocks, "EABackedBlock", None)
@@ -337,8 +338,8 @@ def _subclasses(cls: Any) -> Iterator[type]:
 class _ComponentPickler(FunctionPickler):
     """Pickle names of one component.
 
-    Functions of the namespace are pickled without its names: those are components themselves, or cannot be pickled,
-    which must not cost the functions that mention them.
+    Functions of the namespace are pickled without its names. These are components themselves, or cannot be pickled;
+    functions that mention them are pickled all the same.
     """
 
     def __init__(self, file: io.BytesIO, context: _Context, group: frozenset[str], keep: Any) -> None:
@@ -461,7 +462,7 @@ def _refuse(value: object) -> Any:
 
 
 class _PruningPickler(_ComponentPickler):
-    """Pickle a name without the objects that it shares with others, to find those names.
+    """Pickle a name without the objects that it shares with other names, to find these names.
 
     Pickle calls :meth:`persistent_id` for every object, which takes three times as long; so this is for names that
     share many objects.

@@ -43,7 +43,7 @@ class ControlRequests:
         engine_id: the engine.
         stream: the order of its requests.
         stream_lock: guards ``stream``.
-        namespace: its names.
+        namespace: its namespace.
         tasks: its batches of tasks.
         replies: its reply cache.
         host: its process or thread.

@@ -37,7 +37,7 @@ class DebuggerBypass:
     Every debugger of Python and IPython enters through ``bdb.Bdb.set_trace``, or prompts its user in
     ``pdb.Pdb.interaction``; each would wait for a keyboard forever, or for a connection to a port. So these functions
     are replaced while a bypass is open, for the threads of engines alone: in a process that engines share with their
-    client, the client's own debugging goes on. The hook of an editor stays, since it shows the threads of a
+    client, the client's own debugging goes on. The hook of an editor stays, since an editor shows all threads of a
     process.
 
     Args:

@@ -1,8 +1,8 @@
 """Repeatable entropy for NumPy, so that a replay draws the same numbers, and hooks on imports.
 
 ``default_rng()``, ``SeedSequence()``, ``RandomState()`` and ``np.random.seed()`` without a seed all call one function,
-``numpy.random.bit_generator.randbits``, which is looked up at each call. An engine that keeps a journal replaces it by
-a pseudo-random function of a secret, the request's id and a counter (a key stream in counter mode).
+``numpy.random.bit_generator.randbits``, which is looked up at each call. An engine that keeps a journal replaces this
+function by a pseudo-random function of a secret, the request's id and a counter (a key stream in counter mode).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nsactors.protocol.process import remove_finder
 class ImportWatch:
     """Act on the import of modules: the first of all finders, while there is a module to wait for.
 
-    It leaves nothing in the modules: the loader that the other finders return gets its own ``exec_module`` for one
+    Nothing is left in the modules: the loader that the other finders return gets its own ``exec_module`` for one
     import.
     """
 
@@ -100,8 +100,8 @@ _IMPORT = "import"  # no client has this name
 class SeedEntropy:
     """The entropy from which NumPy seeds generators.
 
-    Outside of requests, in child processes and without NumPy nothing changes. NumPy is not imported for this: whenever
-    it is, its global generator is seeded from the secret, too.
+    Outside of requests, in child processes and without NumPy nothing changes. NumPy is not imported for this; when user
+    code imports it, its global generator is seeded from the secret, too.
 
     Attributes:
         secret: shared by this engine and its later incarnations. Requests are unique, so no number is ever drawn twice.

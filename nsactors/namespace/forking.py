@@ -1,7 +1,7 @@
 """A small process that forks others on request: they start with its imported modules, in milliseconds.
 
-It has a single thread, since only such a process can be forked safely. Processes of one user send it requests over a
-UNIX socket, as lines of JSON:
+The process has a single thread, since only such a process can be forked safely. Processes of one user send requests to
+it over a UNIX socket, as lines of JSON:
 
     {"call": "package.module:function", "argument": ..., "limit_s": 10}    fork a process that calls this function
     {"import": ["package.module", ...]}                                    import these modules for later calls
@@ -232,4 +232,4 @@ def _die_with_parent() -> None:
     with contextlib.suppress(OSError, AttributeError):  # only Linux has it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # without memory, this process is to be killed first
+        score.write("1000")  # if memory runs out, this process is to be killed first

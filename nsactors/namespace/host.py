@@ -1,11 +1,11 @@
-"""The process or thread of a namespace, and its orderly end.
+"""The process or thread of a namespace, and its graceful end.
 
 The engine asks its :class:`EngineHost` for everything that differs between a process of its own (:class:`ProcessHost`)
 and a thread of the client's process (:class:`ThreadHost`).
 
 The end follows Python's order: notify pools and join threads that are not daemons, run ``atexit`` handlers (child
 processes known to ``multiprocessing`` end there), release the names, which closes files and runs destructors, and write
-what is still buffered. The process itself goes on, so that the controller is told and kills it.
+what is still buffered. The process itself goes on until the controller has been notified, and kills it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from nsactors.namespace.plain_shell import PlainShell, Shell, fresh_names
 from nsactors.protocol.classes import enter_namespace
 from nsactors.protocol.engine_info import ProcessMemory, ProcessorTime
 
-_FILE: Any = io.IOBase.__base__  # not io.IOBase, which evaluates each object's __class__: code of proxies
+_FILE: Any = io.IOBase.__base__  # not io.IOBase, which evaluates each object's __class__, and so runs code of proxies
 _READ_ONLY = (io.BufferedReader, io.BytesIO, io.StringIO, io.FileIO)
 _NOT_CLOSED = ("_io", "io", "nsactors.", "ray.")
 # Released last, because destructors of data use them.
@@ -103,7 +103,7 @@ def release_names(
         collect: collects reference cycles.
     """
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
-        vars(sys).pop(name, None)  # they hold frames, and those their local variables
+        vars(sys).pop(name, None)  # these hold frames, and frames hold local variables
     namespaces = list(namespaces)
     for names in namespaces:
         for name in [n for n, value in list(names.items()) if not issubclass(type(value), _DEFINITIONS)]:
@@ -222,14 +222,14 @@ _shell_import = threading.Lock()
 
 
 def import_shell() -> Any:
-    """Import the module of IPython's shell; after an import that has failed or was interrupted, anew."""
+    """Import the module of IPython's shell; start anew after an import that has failed or was interrupted."""
     with _shell_import:
         before = set(sys.modules)
         try:
             return importlib.import_module("nsactors.namespace.ipython_shell")
         except BaseException:
-            # IPython's modules import each other. Those that stay after an import that ended halfway are imported in
-            # another order the next time, and then each import fails: "partially initialized module".
+            # IPython's modules import each other. If some stay after an import that ended halfway, the next import has
+            # another order, and every import fails from then on: "partially initialized module".
             for name in set(sys.modules) - before:
                 if name.partition(".")[0] == "IPython":
                     sys.modules.pop(name, None)
@@ -240,7 +240,7 @@ class ProcessHost:
     """A process that belongs to one engine.
 
     Args:
-        folder: for output files and IPython's own; it belongs to the cluster and is removed with it.
+        folder: the folder for output files and IPython's own files; it belongs to the cluster and is removed with it.
         name: the name of the engine, unique in ``folder``.
         incarnation: the incarnation of the engine.
     """
@@ -272,7 +272,7 @@ class ProcessHost:
         for stop in (signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(stop, signal.SIG_IGN)
         ImportWatch().import_within("mpi4py.MPI", alone_on_this_machine)
-        os.environ["PYTHONBREAKPOINT"] = "0"  # for child processes: Ray's would open a port and wait there
+        os.environ["PYTHONBREAKPOINT"] = "0"  # for child processes: Ray's hook would open a port and wait there
         assert self.output_path is not None
         return FileCapture(self.output_path)
 
@@ -306,7 +306,7 @@ class ProcessHost:
     def set_aside(self) -> None:
         """Freeze all objects.
 
-        A full collection takes 1 ms then instead of 15, and IPython makes one at each reset.
+        After that, a full collection takes 1 ms instead of 15, and IPython makes one at each reset.
         """
         gc.freeze()
 
@@ -333,7 +333,7 @@ class ProcessHost:
     def limit_life(self, seconds: float) -> None:
         """Have the system end this process."""
         # Not a thread: code that holds the GIL keeps every thread from running.
-        # It is for a process whose controller has died and kills nothing any more.
+        # This is for a process whose controller has died and kills nothing any more.
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def exit(self, reason: str) -> NoReturn:

@@ -68,8 +68,8 @@ _RUNS_USER_CODE = frozenset({run_user_code.__code__, run_user_item.__code__, run
 def user_traceback(error: BaseException) -> TracebackType | None:
     """Return the part of an exception's traceback that lies below the machinery; None if there is none.
 
-    It begins with the first frame outside of this package, so the error of a call that cannot be unpickled shows no
-    frames of this package.
+    That part begins with the first frame outside of this package, so the error of a call that cannot be unpickled shows
+    no frames of this package.
     """
     at = traceback_of(error)
     while at is not None and not _is_border(at.tb_frame.f_code):
@@ -105,8 +105,8 @@ def is_user_code(code: CodeType) -> bool:
 
 
 def is_library_file(filename: str) -> bool:
-    """Return whether a file belongs to Python, to an installed package or to this one."""
-    # Packages may also be installed in the user's home, or in an environment that this one extends.
+    """Return whether a file belongs to Python, to an installed package or to nsactors."""
+    # Packages may also be installed in the user's home, or in an environment that the present one extends.
     return filename.startswith(_LIBRARY_PREFIXES) or "/site-packages/" in filename or "/dist-packages/" in filename
 
 
@@ -129,7 +129,7 @@ class CellEventLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._interrupted = False
-        self.awaiting = False  # while a cell's own code runs or is suspended, all code on the loop is the user's
+        self.awaiting = False  # True while a cell's own code runs or is suspended: all code on the loop is the user's
 
     async def user_code(self, coroutine: Awaitable[T]) -> T:
         """Await a cell's own code; the counterpart of :func:`run_user_code` for coroutines."""
@@ -197,7 +197,7 @@ class CellEventLoop:
 
 @contextmanager
 def _suspended_loop() -> Iterator[None]:
-    """Let another event loop run on this thread, although a task of one runs: that of an embedded program."""
+    """Let a second event loop run on this thread while a task of another one runs here, as in an embedded program."""
     outer = asyncio._get_running_loop()
     if outer is None:
         yield
@@ -215,7 +215,7 @@ def _suspended_loop() -> Iterator[None]:
 
 
 class InterruptHandler:
-    """Raise KeyboardInterrupt on SIGINT in user code of the request that is meant, and nowhere else."""
+    """Raises KeyboardInterrupt on SIGINT in user code of the interrupted request, and nowhere else."""
 
     def __init__(self, cell_loop: CellEventLoop) -> None:
         self._cell_loop = cell_loop
@@ -223,13 +223,13 @@ class InterruptHandler:
         self._target: object | None = None
         self._struck: object | None = None  # the last request in which KeyboardInterrupt was raised
         self._insists = False
-        self._tracer: tuple[Any] | None = None  # of the user's program, in whose place a line is interrupted
-        self._handled = 0  # how many signals have been handled, and how many had been when the last one was sent
-        self._handled_before = 0
+        self._tracer: tuple[Any] | None = None  # the user's trace function, while a line is to be interrupted
+        self._handled = 0  # the number of signals that have been handled
+        self._handled_before = 0  # that number when the last signal was sent
         self._main_thread = threading.get_ident()
-        # Ends what a request does by another way than a signal, and returns whether it has: a debugger at its prompt.
+        # Ends a request without a signal, and returns whether it has done so: if the request is at a debugger's prompt.
         self.instead: Callable[[], bool] = lambda: False
-        self._never = threading.Event()  # to pause on: an event per request would cost each of them 3 microseconds
+        self._never = threading.Event()  # to pause on: a new event would cost each request 3 microseconds
 
     def install(self) -> None:
         """Take over SIGINT; Ray blocks it in its workers."""
@@ -241,7 +241,7 @@ class InterruptHandler:
         self._running = request
 
     def leave(self) -> None:
-        """Note that no request is running; a pending interrupt is void."""
+        """Note that no request is running; a pending interrupt is dropped."""
         self._running = self._target = None
         if self._insists:
             self._insists = False
@@ -252,13 +252,14 @@ class InterruptHandler:
     def interrupt(self, request: object, *, insists: bool = False, give_up_after_s: float = 1.0) -> bool:
         """Interrupt ``request`` from another thread; return whether it was interrupted within ``give_up_after_s``.
 
-        A signal that stops the machinery is void, so it is sent again until it finds user code or the request ends;
-        after this has returned, :meth:`remind` sends it. C code sees a signal only when it returns to Python.
+        A signal that arrives in the machinery has no effect, so it is sent again until one arrives in user code or the
+        request ends; after this has returned, :meth:`remind` sends it. C code sees a signal only when it returns to
+        Python.
 
         Args:
             request: the request; nothing happens if another one is running.
-            insists: raise KeyboardInterrupt again in the line after the one that raised it, which is the handler's if
-                it was caught.
+            insists: raise KeyboardInterrupt a second time, in the next line that runs: in the handler, if the first one
+                was caught.
             give_up_after_s: seconds to keep trying while Python code runs.
         """
         if self._running == request and self.instead():
@@ -276,7 +277,7 @@ class InterruptHandler:
         return self._target is None
 
     def remind(self) -> None:
-        """Send a void signal once more; call this now and then."""
+        """Send a signal that had no effect once more; call this now and then."""
         target = self._target
         # Not while a signal is pending: each would wake C code that waits, to no effect.
         if target is not None and target == self._running and self._handled != self._handled_before:
@@ -305,7 +306,7 @@ class InterruptHandler:
         if self._target is None or self._target != self._running:
             return
         if self._cell_loop.awaiting and frame is not None and frame.f_code.co_filename.startswith(_LOOP_FILES):
-            # The loop is idle or between two tasks: an exception here would break it, a cancellation reaches the cell.
+            # The loop is idle or between two tasks: an exception would break the loop, a cancellation reaches the cell.
             self._struck, self._target = self._target, None
             self._cell_loop.interrupt()
         elif in_user_code(frame) or self._cell_loop.awaiting:
@@ -335,8 +336,8 @@ def in_user_code(frame: FrameType | None) -> bool:
 def _raise_in_next_line(frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt in the next line of the user's frames: in the handler that caught one, or in a caller.
 
-    Nothing else ends ``while True`` around ``try: ... except BaseException: pass``: signals find it inside the ``try``
-    nearly always. Python stops tracing when a trace function raises.
+    Nothing else ends ``while True`` around ``try: ... except BaseException: pass``: nearly always, a signal arrives
+    inside the ``try``. Python stops tracing when a trace function raises.
     """
 
     def in_line(frame: FrameType, event: str, argument: object) -> Any:

@@ -194,7 +194,7 @@ class _EngineProfile(ProfileDir):
 def _drawing() -> Iterator[None]:
     """Let ``rich`` draw bars as at a terminal: an interactive cell is shown by front ends that can draw them.
 
-    Not in other calls, whose output programs read: it would contain escape sequences.
+    Other calls do not draw: programs read their output, which would contain escape sequences.
     """
     before = os.environ.get(_DRAWS)
     os.environ.setdefault(_DRAWS, "1")

@@ -56,21 +56,21 @@ def _in_background(run: Callable[[], None]) -> None:
 class JournalledNamespace:
     """Record the requests of a namespace, take its snapshots, and recover it from a journal.
 
-    All on the thread that runs the requests: :meth:`begin` before one and :meth:`end` after it.
+    Methods run on the thread that runs the requests: :meth:`begin` before each request and :meth:`end` after it.
 
-    A snapshot is a draft until a test has shown that it loads. Requests do not wait for that test, except one that asks
-    for a snapshot.
+    A snapshot is a draft until a test has shown that it loads. Requests do not wait for that test, except a request for
+    a snapshot.
 
-    A journal without room on disk goes on in memory and reports so: see ``JournalFile.failure``.
+    Without room on disk, the journal goes on in memory; see ``JournalFile.failure``.
 
     Args:
         namespace: a namespace at the start of its engine.
-        folder: for the journal; made here.
+        folder: the folder for the journal, which is made here.
         prover: tests snapshots.
         in_background: runs work that no request waits for.
         policy: when to take snapshots without being asked.
         ref_types: classes of references to an object store.
-        process: whose state is recorded, too; None for an engine without a process of its own.
+        process: the process whose state is recorded, too; None for an engine without a process of its own.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class JournalledNamespace:
     ) -> RecoveryReport:
         """Restore the namespace from a journal.
 
-        Its own journal then has the same contents, until a snapshot has passed its test. The caller discards the output
+        The new journal then has the same contents, until a snapshot has passed its test. The caller discards the output
         of replayed requests; their time is not limited.
 
         Args:
@@ -252,7 +252,7 @@ class JournalledNamespace:
         self.file.begin_with(recovered, stored)
         try:
             self._drafted(recovered)
-        except Exception as error:  # the journal has its contents, or waits for room, too
+        except Exception as error:  # the journal has its contents all the same, or waits for room as well
             self._failed = error if self.file.failure is None else None
         return report
 
@@ -271,7 +271,7 @@ class JournalledNamespace:
         return failed
 
     def _snapshot_of_incomplete(self) -> Exception | None:
-        """Take a snapshot and wait for its test: requests that no journal has are safe only then."""
+        """Take a snapshot and wait for its test: only then are requests safe that the journal does not have."""
         if time.monotonic() < self._retry_at:
             return None
         began = time.monotonic()
@@ -306,7 +306,7 @@ class JournalledNamespace:
             self._fail(error)
 
     def _adopted(self, draft: Draft) -> Snapshot | None:
-        """Let a draft count if it passes the test and no newer draft has been made meanwhile."""
+        """Adopt a draft if it passes the test and no newer draft has been made meanwhile."""
         try:
             refused = self._prover.failures(draft.path, draft.read())
         except BaseException:
@@ -333,7 +333,7 @@ BATCH_BYTES = 16_000_000
 REPLICATE_EVERY_S = 0.1
 _CONTINUED = "continued-as-"
 _LOAD = "load "
-_OVER = "over"  # in the place of an entry, and unlike any
+_OVER = "over"  # stands in the place of an entry, and is different from all entries
 KILLED_BY = 2  # recoveries that died while one entry ran: a single one may be chance
 
 Answered = Callable[[JournalEntry, Any, BaseException | None], object]
@@ -344,7 +344,7 @@ class JournalReplica(Protocol):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Return whether it is on another machine than the engine that calls."""
+        """Return whether the replica is on another machine than the calling engine."""
         ...
 
     def accept(self, engine_id: int, incarnation: int, batch: JournalBatch) -> Position:
@@ -376,7 +376,7 @@ class EngineJournal:
 
     Args:
         spec: the engine.
-        namespace: its names at its start.
+        namespace: the engine's namespace, at its start.
         folder_of: returns the folder of an incarnation's journal on this machine.
         ref_types: classes of references to an object store.
         replica: the journal replica of the cluster, if there is one.
@@ -454,11 +454,11 @@ class EngineJournal:
         return replace(report, took_s=time.monotonic() - began), taken
 
     def settled(self, closed: threading.Event) -> None:
-        """Note that this incarnation counts from now on: copy its journal as it grows, until ``closed`` is set.
+        """Note that this incarnation counts from now on: replicate its journal as it grows, until ``closed`` is set.
 
-        Its journal contains all of the former one, which is removed as soon as this one is on disk. Until then, a
-        further incarnation would have to recover from the former one. A snapshot of the recovered namespace is
-        tested now.
+        The new journal contains all of the former incarnation's journal, which is removed as soon as the new one is on
+        disk. Until then, a further incarnation would have to recover from the former journal. A snapshot of the
+        recovered namespace is tested now.
         """
         former = self._spec.recovers
         if former is not None:
@@ -525,7 +525,7 @@ class EngineJournal:
 
         Raises:
             ConnectionLost: if the replica cannot be reached.
-            OSError: if it has no room.
+            OSError: if the replica has no room.
         """
         if self._replica is None or not self._replica.is_elsewhere:
             return False
@@ -576,7 +576,7 @@ class EngineJournal:
         return None
 
     def _found_elsewhere(self, former: int) -> tuple[str, StoredJournal | None, Journal]:
-        """Return the replica's copy likewise; an empty journal if there is no replica."""
+        """Return the same for the replica's copy; an empty journal if there is no replica."""
         folder = self._fetched(former)
         if self._replica is None:
             return folder, None, Journal()
@@ -656,7 +656,7 @@ def _unjournalled(folder: str, journal: Journal) -> tuple[JournalEntry, ...]:
 
 
 def _continue(folder: str, new: str) -> None:
-    """Mark in the old folder that a new folder, which the disk has no room for, goes on from it."""
+    """Mark in the old folder that a new one, which the disk has no room for, continues its journal."""
     with contextlib.suppress(OSError):
         os.close(os.open(os.path.join(folder, _CONTINUED + os.path.basename(new)), os.O_WRONLY | os.O_CREAT, 0o600))
 
@@ -704,7 +704,7 @@ class _Attempts:
         self._write(_OVER)
 
     def without_killers(self, journal: Journal) -> Journal:
-        """Return the journal with the entries marked that must not be replayed, since attempts have died of them."""
+        """Return the journal; mark the entries in it that must not be replayed, since attempts have died of them."""
         if not self._killers:
             return journal
         return replace(journal, kept=self._spared(journal.kept), entries=self._spared(journal.entries))

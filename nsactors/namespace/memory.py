@@ -17,7 +17,7 @@ from typing import Any
 from nsactors.protocol.engine_info import NameMemory, NamespaceMemory, ProcessMemory, Size
 from nsactors.protocol.process import imported
 
-SAMPLE = 1_000  # parts of a large container that are measured; the others are taken to be like them
+SAMPLE = 1_000  # parts of a large container that are measured; the others are assumed to be like these
 FEW = 10  # parts that are measured in any case
 BUDGET = 10_000  # values measured in total, roughly: about 30 ms
 
@@ -26,17 +26,17 @@ _ELSEWHERE = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, Fra
 _PROMPT_NAMES = frozenset({"In", "exit", "quit", "get_ipython", "open"})  # every IPython has these
 _SHARED = frozenset({"ray", "mmap"})  # packages whose buffers are shared memory
 
-# Parameters of mallopt, and the variables by which glibc lets users set them. The most that it takes for the second one
-# is 32 MB.
+# Parameters of mallopt, and the variables by which glibc lets users set them. For the second one, glibc takes 32 MB at
+# most.
 _MALLOC = ((-1, "MALLOC_TRIM_THRESHOLD_", 64 * 1024 * 1024), (-3, "MALLOC_MMAP_THRESHOLD_", 32 * 1024 * 1024))
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep up to 64 MB of freed memory for the next arrays; return whether that worked.
 
-    By default the C library returns most of it at once, and the kernel clears every page when it is requested again:
-    half of the time that NumPy needs for temporary arrays of some megabytes. A user's own settings in the environment
-    take precedence, and other C libraries are left alone.
+    By default the C library returns most freed memory at once, and the kernel clears every page when it is requested
+    again. That is half of the time that NumPy needs for temporary arrays of some megabytes. A user's own settings in
+    the environment take precedence, and other C libraries are left alone.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -147,7 +147,7 @@ def _memory_of(array: Any) -> object:
 
 
 def type_name_of(value: object) -> str:
-    """Return the name of a value's class; of an array also its type and shape."""
+    """Return the name of a value's class; for an array, also its type and shape."""
     name = type(value).__name__
     if _is_array(value):
         array: Any = value

@@ -146,7 +146,7 @@ def _instructions(code: CodeType) -> list[dis.Instruction]:
 
 
 def _with_call(mention: Mention, after: list[dis.Instruction]) -> Mention:
-    """Return the mention with the constant texts and the arguments of its call, if that is near."""
+    """Return the mention with the constant texts and the arguments of its call, if the call is near."""
     modes: set[str] = set()
     for instruction in after:
         if instruction.opname in _CALLS:
@@ -224,7 +224,7 @@ def is_library_module(module: ModuleType) -> bool:
 def is_users_definition(definition: Any) -> bool:
     """Return whether a function or class is the user's, judged by its module.
 
-    A file would not do: libraries make functions without one, too.
+    The file does not tell: functions that a library makes may have none.
     """
     name = own_attribute(definition, "__module__")
     module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None

@@ -1,8 +1,8 @@
 """Modules of clients on an engine, each in the version that its client has imported, and their sources.
 
-An engine has one of each module at a time. When a request comes from a client that has imported another version, the
-module is reloaded as by ``importlib.reload``. Modules that a client has not imported are found along its search path,
-after the engine's own.
+An engine has one version of each module at a time. When a request comes from a client that has imported another
+version, the module is reloaded as by ``importlib.reload``. Modules that a client has not imported are found along the
+client's search path, after the engine's own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def sources_folder(folder: str) -> str:
 
 
 class SourceStore:
-    """Store sources by digest; the oldest make room for new ones.
+    """Store sources by digest; the oldest sources make room for new ones.
 
     Args:
         folder: made when the first source is stored.
@@ -92,7 +92,7 @@ class SourceStore:
 
 
 Fetch = Callable[[Sequence[str]], dict[str, bytes]]
-"""Takes digests, and returns those of the sources that the cluster has."""
+"""Takes digests, and returns the sources by digest, as far as the cluster has them."""
 
 MAX_CLIENTS = 1_000  # clients whose modules are remembered
 
@@ -107,12 +107,12 @@ class _Former(NamedTuple):
 class ModuleVersions:
     """Find modules for the client whose request runs: the first of all finders.
 
-    It is also a part of the process's state, for the journal: see ``process_state.StatePart``.
+    This is also a part of the process's state, for the journal: see ``process_state.StatePart``.
 
     Args:
         names: the engine's namespace.
         store: sources that processes of this machine have fetched; None for a process without a folder.
-        fetch: gets the others.
+        fetch: gets other sources from the cluster.
     """
 
     name = "modules of clients"
@@ -130,7 +130,7 @@ class ModuleVersions:
         self._unrecorded: list[str] = []  # imports of modules that no client has reported
         self._plan: list[str] = []
         self._former: dict[str, _Former] = {}  # modules that are being imported anew
-        self._foreign: set[str] = set()  # loaded for other programs; this client finds others of these names
+        self._foreign: set[str] = set()  # loaded for other programs; this client finds other modules by these names
         self._same_client = False
         self._has_scanned = False
         self._notes: list[str] = []
@@ -138,7 +138,7 @@ class ModuleVersions:
         self._absent: set[str] = set()
         self._returned: ClientModules | None = None
         self._added: list[str] = []
-        # Entries from where the cluster was started are no more an engine's own than those of its clients.
+        # Entries from the program that started the cluster are not the engine's own, just as those of clients.
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         self._inherited = [entry for entry in sys.path if entry and not (is_installed(entry) or entry in given)]
         sys.meta_path.insert(0, self)
@@ -201,7 +201,7 @@ class ModuleVersions:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module of the client's own; see ``importlib.abc.MetaPathFinder``."""
+        """Find one of the client's own modules; see ``importlib.abc.MetaPathFinder``."""
         module = self._current.get(name)
         if module is None:
             self._unrecorded.append(name)
@@ -319,7 +319,7 @@ class ModuleVersions:
             self._loaded[name] = LoadedModule(digest_of(source), origin, "", 0)
 
     def _stale(self, own: Mapping[str, OwnModule]) -> list[str]:
-        """Return the modules, imported by engines only, that the client would find elsewhere or changed."""
+        """Return the modules, imported by engines only, that the client would find in another file or version."""
         found: dict[str, tuple[str, list[str] | None]] = {
             name: (module.origin, None if module.search is None else list(module.search))
             for name, module in own.items()
@@ -444,7 +444,7 @@ class ModuleVersions:
 
             def create_module(spec: ModuleSpec) -> ModuleType:
                 for attribute in ("__loader__", "__package__", "__path__", "__file__", "__cached__"):
-                    vars(module).pop(attribute, None)  # else they stay as they are
+                    vars(module).pop(attribute, None)  # otherwise the old values stay
                 del vars(spec.loader)["create_module"]
                 return module
 
@@ -455,7 +455,7 @@ class ModuleVersions:
         self._notes.append(f"{name} cannot be reloaded: {name_of(type(error))}: {text_of(error)}")
 
     def _rebind_names(self, module: ModuleType, old: dict[str, Any]) -> None:
-        """Rebind functions and classes that cells have imported from a module to its new ones."""
+        """Rebind names that cells have imported from a module to its new functions and classes."""
         new = vars(module)
         replaced = {
             id(value): new[own] for own, value in old.items() if own in new and _is_defined_in(module.__name__, value)

@@ -23,7 +23,7 @@ from nsactors.protocol.process import imported
 from nsactors.protocol.serialize import Payload
 
 ONE_MACHINE = {"UCX_NET_DEVICES": "lo", "FI_TCP_IFACE": "lo"}
-"""Messages pass through shared memory; without this, MPICH's two networks would listen for other machines."""
+"""Messages pass through shared memory; without these, MPICH's two networks would listen for other machines."""
 _BINDING = "mpi4py.MPI"
 _WORD = re.compile(r"[^\W\d]\w*")
 _SCANNED_BYTES = 100_000
@@ -49,7 +49,7 @@ class BarredMpi(ModuleType):
 
 
 def bar_mpi(names: MutableMapping[str, Any], error: MpiError) -> None:
-    """Let every use of MPI raise ``error``, by import or by these names: it would wait for a process that is gone."""
+    """Let every use of MPI raise ``error``, by import or by these names: otherwise it would wait for a lost process."""
     binding = sys.modules.get(_BINDING)
     if isinstance(binding, BarredMpi):
         return
@@ -89,8 +89,8 @@ def barring_mpi(error: MpiError) -> Iterator[None]:
 def alone_on_this_machine() -> Iterator[None]:
     """Let mpi4py be imported within the block: if that initialises MPI, as a world of one process, no port is opened.
 
-    A world of one keeps a file in shared memory, too, which a killed engine would leave behind. Afterwards the
-    environment is as before: a world of several engines may span machines, and child processes are the user's.
+    A world of one also has a file in shared memory, which is removed, since a killed engine would leave it behind. The
+    environment is restored: a world of several engines may span machines, and child processes are the user's.
     """
     given = {name: value for name, value in ONE_MACHINE.items() if name not in os.environ}
     os.environ.update(given)
@@ -105,7 +105,7 @@ def alone_on_this_machine() -> Iterator[None]:
 def release_memory() -> None:
     """Unlink the memory that the members of a world share, so that it ends with them; call this when all have joined.
 
-    MPI removes the file at the end of an orderly exit only, and engines are killed.
+    MPI itself removes the file only at a graceful exit, and engines are killed.
     """
     maps = Path("/proc/self/maps")
     for line in maps.read_text().splitlines() if maps.exists() else ():
@@ -132,11 +132,11 @@ def mpi_types() -> list[type]:
 
 
 class MpiUse:
-    """Tell which requests have used MPI: those are not replayed when the namespace is recovered.
+    """Tell which requests have used MPI: such requests are not replayed when the namespace is recovered.
 
     MPI's calls cannot be counted, so this looks at the objects that a request can reach: a cell through the names at
     its top level, a call through the names in its pickle, and both through the functions and objects behind those
-    names. It costs nothing before MPI is initialised.
+    names. This costs nothing before MPI is initialised.
 
     Args:
         names: the namespace.

@@ -14,7 +14,7 @@ from nsactors.protocol.messages import Apply, Execute, Operation, Pull, Push, Re
 from nsactors.protocol.serialize import Payload, RemoteValue, unpack
 
 OnCall = Callable[[Any, tuple[Any, ...], dict[str, Any]], object]
-"""Takes a function, its arguments, and those by name."""
+"""Takes a function, its positional arguments, and its keyword arguments."""
 
 
 class Namespace:
@@ -76,7 +76,7 @@ class Namespace:
                     return run_user_code(function, *args, **kwargs)
             case Push(copy):
                 values = self._load(payload, stays=True, copy=copy)
-                # Now, since later changes have code of their own. A scalar takes 1 us.
+                # Written now: later changes of the values have code of their own. A scalar takes 1 us.
                 self.pushed = assignments(values)
                 self.names.update(values)
                 return None

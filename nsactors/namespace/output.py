@@ -149,7 +149,7 @@ class OutputRecorder:
 
     def _append(self, chunks: Sequence[OutputChunk]) -> None:
         if chunks and self._log is not None:
-            # Not where a task begins, since most tasks write nothing.
+            # The mark is not set where a task begins, since most tasks write nothing.
             if self.task_id is not None and self.task_id != self._marked:
                 self._marked = self.task_id
                 self._log.append(TaskMark(self.task_id))
@@ -162,7 +162,7 @@ _IONBF = 2  # <stdio.h>: unbuffered
 
 
 class _CapturedFile:
-    """A stream of this process, appended to a file and read from the end of the last read."""
+    """A stream of this process, appended to a file and read from where the last read ended."""
 
     def __init__(self, name: str, fd: int, path: str) -> None:
         self.name = name
@@ -187,7 +187,7 @@ class _CapturedFile:
         return self._position
 
     def reopen(self) -> None:
-        """Restore a descriptor that has been closed: the next file would get its number."""
+        """Restore a descriptor that has been closed: otherwise the next file would get its number."""
         try:
             os.fstat(self._fd)
         except OSError:
@@ -206,7 +206,7 @@ def _opened(path: str) -> int:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-    # An engine starts on a full disk, too. Its last output is then in memory, and ends with it.
+    # An engine starts on a full disk, too. Its last output is then in memory, and lost when the engine ends.
     file = os.memfd_create(os.path.basename(path))
     fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
     return file
@@ -378,7 +378,7 @@ class _ThreadRouter(io.TextIOBase):
             self.original.flush()
 
     def close(self) -> None:
-        """Do nothing: the original belongs to its owner, and may be closed before the last reference to this goes."""
+        """Do nothing: the original belongs to its owner, and may be closed before this router is collected."""
 
     def writable(self) -> bool:
         return True
@@ -412,7 +412,7 @@ _ROUTING = threading.Lock()
 def printing_to(text: list[str]) -> Iterator[None]:
     """Append the text that this thread prints through ``sys.stdout`` to a list; other threads print as before.
 
-    The stream of a process would be the same for all its threads: what one of them prints meanwhile would be lost.
+    A stream that simply replaced ``sys.stdout`` would also take the text that other threads print.
     """
     thread = threading.get_ident()
     with _ROUTING:
@@ -458,7 +458,7 @@ class ThreadCapture:
         return read
 
     def _take_streams(self) -> None:
-        # Pytest replaces them for every test, ``redirect_stdout`` too.
+        # Pytest replaces the streams for every test, and so does ``redirect_stdout``.
         with self._lock:
             for name, parts in self._parts.items():
                 router: Any = getattr(sys, name, None) or getattr(sys, f"__{name}__")

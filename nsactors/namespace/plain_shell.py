@@ -74,8 +74,8 @@ _SOME = 100  # kept sources; a search for unused ones among fewer is not worth i
 class CellSources:
     """Drop the source of a cell at the next cell, or later, as soon as no function of it can run any more.
 
-    Failures carry their source lines, so those of a finished cell are needed again only if a function or class that it
-    defined fails later. The sources of a hundred thousand cells would take 90 MB.
+    Failures carry their source lines, so the source of a finished cell is needed again only if a function or class that
+    the cell has defined fails later. The sources of a hundred thousand cells would take 90 MB.
     """
 
     def __init__(self) -> None:
@@ -220,8 +220,8 @@ class PlainShell:
 def fresh_names() -> dict[str, Any]:
     """Return the names of a new namespace.
 
-    It is called ``__main__``, so that functions and classes made in it are pickled by value, like those of a client's
-    session.
+    The namespace is called ``__main__``, so that functions and classes made in it are pickled by value, like those of a
+    client's session.
     """
     return {"__name__": "__main__", "__builtins__": builtins}
 

@@ -1,7 +1,7 @@
 """Settings of Python, the system and libraries, for snapshots.
 
-A replay sets them again by itself, so only snapshots hold them. Each is read by its library's own means; an error in
-that, or a value that cannot be pickled, is reported to the user as not kept.
+A replay sets them again by itself, so only snapshots contain them. Each setting is read by functions of its library. If
+that fails, or the value cannot be pickled, the user is told that the setting is not kept.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _set_limits(limits: tuple[Any, ...]) -> None:
 
 
 class _Resources:
-    """Resource limits of the system, as differences to those at the start."""
+    """Resource limits of the system, as differences from those at the start."""
 
     def __init__(self) -> None:
         self._start = self._now()
@@ -175,7 +175,7 @@ def _set_loggers(value: tuple[int, dict[str, Any]]) -> None:
 
 
 def _pandas() -> dict[str, Any]:
-    config = _of("pandas._config.config")  # pandas has no public list of their names
+    config = _of("pandas._config.config")  # pandas has no public list of its options
     # Reading a deprecated option issues a warning.
     known = {n: option for n, option in config._registered_options.items() if n not in config._deprecated_options}
     values = {name: _of("pandas").get_option(name) for name in known}

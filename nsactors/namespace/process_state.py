@@ -1,8 +1,8 @@
 """The state of a process beside its names: random generators, environment, folder and search path.
 
-Each :class:`StatePart` is read as a value of plain types, and set from it in this process or in the next incarnation's.
-The parts here are cheap enough to be compared before every request; those in :mod:`process_settings` are in snapshots
-only. A part of a library that has not been imported is set after its import: nothing is imported for it.
+Each :class:`StatePart` is read as a value of plain types, and set from such a value in this process or in that of the
+next incarnation. The parts here are cheap enough to be compared before every request; those in :mod:`process_settings`
+are in snapshots only. A part of a library that has not been imported yet is set when user code imports the library.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StatePart(Protocol):
         ...
 
     def value(self) -> Any:
-        """Return the value, of plain types; None if there is none. It counts as returned."""
+        """Return the value, of plain types; None if there is none. For :meth:`changed` it counts as returned."""
         ...
 
     def set(self, value: Any) -> None:
@@ -106,8 +106,8 @@ class NumpyGenerator:
 
     def changed(self) -> Any:
         """See :class:`StatePart`."""
-        # Reading the state takes 60 us, comparing its memory 1 us. The second number of a pair of normal ones is not
-        # in that memory: while one is due, the state must be read.
+        # Reading the state takes 60 us, comparing its memory 1 us. Normal numbers are drawn in pairs, and the second is
+        # not in that memory: while it is due, the state must be read.
         if self._given is not None and self._memory is not None and not self._given[3]:
             generator, address, data = self._memory
             if generator is _numpy_bit_generator() and ctypes.string_at(address, _MT19937_BYTES) == data:
@@ -183,7 +183,7 @@ class TorchGenerator:
 
 
 class Environment:
-    """``os.environ``, as differences to its start: the rest belongs to the machine."""
+    """``os.environ``, as the differences from its value at the start: the rest belongs to the machine."""
 
     name = "the environment"
     library = ""
@@ -315,7 +315,7 @@ class EngineProcess:
 
     Args:
         settings: parts in snapshots only, since replayed requests set them again.
-        followed: parts compared before each request, before those defined here.
+        followed: further parts to compare before each request, in front of those defined here.
     """
 
     def __init__(self, settings: Sequence[StatePart] = (), followed: Sequence[StatePart] = ()) -> None:
@@ -383,7 +383,7 @@ class EngineProcess:
     def set(self, state: ProcessState) -> dict[str, str]:
         """Set parts from ``state``; return those that could not be set, with the reason.
 
-        Parts that it does not name stay as they are.
+        Parts that are not in ``state`` stay as they are.
         """
         failed: dict[str, str] = {}
         for name, value in state.items():

@@ -91,8 +91,8 @@ class ReplyCache:
         """Store all replies of a client up to a number, large ones too; see ``StoreReplies``."""
         # A reconnection does not undo this: after a restart the controller reports every client as reconnected.
         _remember(self._stored_upto, client, max(upto, self._stored_upto.get(client, -1)))
-        # The client loads this object, which Ray requests on the connection that its calls have taken: when it has the
-        # object, all its calls have arrived.
+        # The client loads this object, and Ray requests it on the same connection as the client's calls: when the
+        # client has the object, all these calls have arrived.
         return self._objects.put(Payload(b""))
 
     def collect(
@@ -145,7 +145,8 @@ class ReplyCache:
         if request.client in self._gone or request.seq <= self._stored_upto.get(request.client, -1):
             # The engine must own the object: the return value of a call belongs to its caller, and is lost with it.
             return self._objects.put(result), 0, nbytes
-        # The client is present and takes it. References are not stored either: they would keep their objects alive.
+        # The client is present and takes the value. References are not stored either: they would keep their objects
+        # alive.
         if result.refs or nbytes > LARGE_BYTES:
             return Missing.DROPPED, 0, 0
         # A copy, since the engine's arrays change.

@@ -13,9 +13,9 @@ from nsactors.protocol.process import imported
 class SeededCall:
     """Call ``function`` with random numbers that depend on the item's number alone.
 
-    Each call is given the number before the item. The numbers come as the function's parameter ``rng``, if it has one
-    (SPEC 7 of Scientific Python). Otherwise the global generators of ``random``, ``numpy.random`` and torch are seeded
-    for the call, and restored after it.
+    Each call gets the item's number, and then the item. The random numbers come as the function's parameter ``rng``, if
+    it has one (SPEC 7 of Scientific Python). Otherwise the global generators of ``random``, ``numpy.random`` and torch
+    are seeded for the call, and restored after it.
 
     Args:
         function: called with the item.

@@ -75,7 +75,7 @@ class ErrorHandler:
 
     Args:
         pickled: the function; None for no function.
-        names: the namespace, which the function sees before its own globals.
+        names: the namespace; the function looks names up there first, and then in its own globals.
     """
 
     def __init__(self, pickled: bytes | None, names: dict[str, Any]) -> None:

@@ -99,7 +99,8 @@ class TaskResults:
     def so_far(self) -> BatchReport | None:
         """Return the results so far; None if there are none. The final report has them in the same form.
 
-        Items that have written output are left out, and so are all after them: their output is still being sent.
+        Items that have written output are left out, since the output is still being sent, and so are all items after
+        them.
         """
         with self._lock:
             if (written := self._output.mark()) == self._written:
@@ -161,8 +162,8 @@ class ItemRun:
     """Items of a task range that run one after the other; an item begins when its place is taken from ``places``.
 
     One thread takes places; another may steal the rest meanwhile. A lock for each item would take as long as all other
-    work for it. None is needed: a step of an iterator over a range, and the search for the least of the numbers that
-    are left in it, run in C, so that no other thread comes between.
+    work for the item, and is not needed: a step of the iterator over a range, and the search for the smallest number
+    that is left in the iterator, each run in C, so that no other thread can run in between.
 
     Args:
         span: the items.
@@ -178,7 +179,7 @@ class ItemRun:
 
     @property
     def number(self) -> int:
-        """The number of the item that has begun last; the one before the first if none has."""
+        """The number of the item that has begun last; the number before the first item's if none has begun."""
         return self._stop - length_hint(self.places) - 1
 
     def is_end_of(self, spans: Iterable[TaskRange]) -> bool:
@@ -268,11 +269,11 @@ class _Item(NamedTuple):
 class _RunningItems:
     """The running item of a run of items, as the interrupt handler knows it: at any time equal to one ``_Item``.
 
-    A time limit of items is set only for an item that turns out to be late, by the thread that looks for these.
+    The thread that looks for late items sets the time limit, and only for an item that is late.
 
     Attributes:
         limit_s: the limit of an item in seconds; None without one.
-        late: whether the limit has been set for an item since the flag was lowered.
+        late: True if the limit has been set for an item since this flag was last cleared.
         latest: the item for which the limit has been set last.
     """
 
@@ -355,7 +356,7 @@ class TaskRunner:
     @property
     def current(self) -> _Item | None:
         """The running item; None if none is running."""
-        with self._lock:  # in which items of a run are stolen
+        with self._lock:  # items of a run are stolen under this lock
             return self._current.item() if isinstance(self._current, _RunningItems) else self._current
 
     def run(self, client: str, operation: RunTasks, payload: Payload | None) -> tuple[Any, ...]:
@@ -421,11 +422,11 @@ class TaskRunner:
         self._limit.pause()
 
     def resume_limit(self) -> None:
-        """Let that clock go on."""
+        """Let the clock of the running item's time limit go on."""
         self._limit.resume()
 
     def _set_limit(self, *, at_once: bool = False) -> None:
-        """Set the time limit of the running item of a run, if its time is over; in any case if ``at_once``."""
+        """Set the time limit of the running item of a run, if its time is over; with ``at_once``, in any case."""
         with self._lock:
             running, results = self._current, self._results
             if not isinstance(running, _RunningItems) or running.limit_s is None or results is None:
@@ -471,8 +472,8 @@ class TaskRunner:
     def _begin(self) -> TaskRange | None:
         """Begin and return the next item: from now on it cannot be stolen, and can be interrupted."""
         with self._lock:
-            # Under the lock, in which ranges are stolen: an item is either begun or stolen, and interrupts find a begun
-            # one.
+            # Ranges are stolen under the same lock: an item is either begun or stolen, and interrupts find an item that
+            # has begun.
             span = None if self._stopped else self._backlog.begin()
             if span is not None:
                 assert self._batch is not None, "items belong to a batch"
@@ -552,7 +553,7 @@ class TaskRunner:
                 self._interrupts.enter(running)
                 self._by_interrupt = False
                 try:
-                    # Short: all that is done for an item here takes as long as a call of a small function.
+                    # Keep this short: the work for one item takes as long as a call of a small function.
                     late = _run_items(call, function, column, run.places, running, end, results)
                     if late is None:
                         return results.began
@@ -583,7 +584,7 @@ class TaskRunner:
             return None
         running.late = False
         expired = self._limit.end(by_interrupt=self._by_interrupt)
-        return expired if running.latest == running.item() else None  # it was set for an item that was ending
+        return expired if running.latest == running.item() else None  # the limit was set for an item that was ending
 
     def _run_limited(self, part: BatchPart, index: int, locate: _Locator) -> tuple[RangeStatus, Any]:
         item, limit_s = self.current, part.limit_s
@@ -625,7 +626,7 @@ class TaskRunner:
     def _locator(self, part: BatchPart, loaded: list[Any]) -> _Locator:
         """Return a function that loads the function and arguments of an item, and fails for that item alone.
 
-        It puts the function and the columns of a map into ``loaded``.
+        The returned function puts the function and the columns of a map into ``loaded``.
         """
         load = partial(unpack, scope=self._names, stays=False, copy=part.copy)
         if part.job is None:
