@@ -176,7 +176,7 @@ class Controller:
         self._commands: dict[Process, EventQueue[Command]] = {}
         self._queries: dict[int, asyncio.Future[QueryReply | None]] = {}
         self._queried: dict[Process, set[int]] = {}
-        self._began = time.time_ns()  # later than that of any earlier process
+        self._began = time.time_ns()  # later than the start of any earlier process
         self._query_ids = itertools.count(self._began)  # so that replies to queries of an earlier process match none
         self._watches: dict[int, dict[int, asyncio.Task[None]]] = {}  # by engine and incarnation
         self._tasks: set[asyncio.Task[None]] = set()
@@ -402,7 +402,7 @@ class Controller:
         """End all engines and release all clients; return notices of the engines that had to be killed.
 
         Args:
-            stop_grace_s: the grace period of the engines; None: that of the cluster.
+            stop_grace_s: the grace period of the engines; None for the cluster's own.
         """
         # First: an engine that polls from now on is told to end, and starts no further request.
         self._closed = True

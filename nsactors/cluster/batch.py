@@ -285,7 +285,7 @@ class Submission:
             record: ClusterRecord | None
             try:
                 record = registry.find(self._plan.name)
-            except ClusterNotFound:  # perhaps the cluster is listed in another home folder, that of the job
+            except ClusterNotFound:  # perhaps the cluster is listed only in the home folder that the job has
                 record = registry.adopt(self.folder / COPIES / f"{self._plan.name}.json")
             if record is not None and record.connection is not None:
                 return record

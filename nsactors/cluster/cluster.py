@@ -90,9 +90,9 @@ class Scaling(ABC):
         """Let engines finish their requests, stop them, and return when their processes have ended.
 
         From this call on the engines are in no client's ``ids``, and get no more work. Their namespaces are lost, and
-        the results that they hold for clients which have left. Engines end gracefully: threads are joined, ``atexit``
-        handlers run, and files are closed. An engine that takes longer than the cluster's ``stop_grace`` is killed and
-        named.
+        so are the results that they hold for clients which have left. Engines end gracefully: threads are joined,
+        ``atexit`` handlers run, and files are closed. An engine that takes longer than the cluster's ``stop_grace`` is
+        killed and named.
 
         Args:
             engine_ids: the engines; they may still be starting.

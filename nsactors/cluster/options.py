@@ -37,12 +37,13 @@ class EngineKeywords(TypedDict, total=False):
         num_cpus: the cores that each engine reserves in Ray, and its threads for linear algebra. The default, 0,
             reserves none: engines then start on busy machines, too.
         num_gpus: the GPUs of each engine, which sees no others; a fraction shares one. By default it sees all GPUs.
-        memory: the memory that each engine reserves in Ray, in bytes or as text such as ``"2GB"``. It may use more.
+        memory: the memory that each engine reserves in Ray, in bytes or as text such as ``"2GB"``. The engine may use
+            more.
         resources: the amounts of custom resources that each engine reserves, such as ``{"license": 1}``.
         environment: environment variables, set before an engine imports NumPy or runs user code.
         on_error: a function that an engine calls with every exception that a cell, call or task raises, before the
-            reply is sent: to save the inputs, for example. It is pickled now. Its output belongs to the request, and an
-            exception that it raises is printed there. It is not called for interrupts and exits.
+            reply is sent: to save the inputs, for example. It is pickled when it is given. Its output belongs to the
+            request, and an exception that it raises is printed there. It is not called for interrupts and exits.
         breakpoints: ``"ask"`` (the default) stops requests at ``breakpoint()`` and ``pdb.set_trace()``, and opens the
             debugger at their client; ``"pass"`` makes them do nothing, for all clients.
     """

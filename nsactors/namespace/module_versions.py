@@ -286,8 +286,8 @@ class ModuleVersions:
             self._note_once(
                 client,
                 other,
-                f"{name} was loaded in the version of another client, {other}. It is reloaded whenever the other of "
-                "the two calls, and its variables are lost each time",
+                f"{name} was loaded in the version of another client, {other}. Each time that a call of one of you "
+                "follows a call of the other, it is reloaded, and its variables are lost",
             )
 
     @property
@@ -325,7 +325,7 @@ class ModuleVersions:
             for name, module in own.items()
         }
         stale = []
-        for name in sorted(self._loaded):  # packages before what is in them
+        for name in sorted(self._loaded):  # packages before their modules
             parent, _, _ = name.rpartition(".")
             if parent in self._foreign:
                 self._foreign.add(name)

@@ -55,7 +55,7 @@ class CarriedData:
         Args:
             payload: the packed call.
             function: the function.
-            args: its arguments; none if they are meant to be large.
+            args: its arguments; none if they are expected to be large.
             kwargs: its arguments by name, likewise.
 
         Returns:

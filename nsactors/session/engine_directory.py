@@ -27,7 +27,7 @@ EngineCallback = Callable[[int], object]
 
 
 class EngineListener(Protocol):
-    """Gets changes of engines at once, and in order. Its methods are called under a lock, and may only take notes."""
+    """Learns of engines' changes at once, in order. Its methods are called under a lock, and may only take notes."""
 
     def engine_joined(self, engine: EngineInfo) -> None:
         """Take note that an engine takes requests, perhaps in another process than before."""
@@ -313,7 +313,7 @@ def missed_events(
             events.append(leave_of(engine, "it died while this client did not hear of it", returns=now is not None))
     for engine_id in starting:
         if engine_id < state.next_id and engine_id not in there and engine_id not in state.starting:
-            events.append(EngineFailedToStart(engine_id, 0, "it has ended, and nobody was there to say why"))
+            events.append(EngineFailedToStart(engine_id, 0, "it has ended, for a reason that is not known"))
     events += [EngineStarting(engine_id) for engine_id in state.starting]
     for engine_id, engine in there.items():
         if known.get(engine_id) != engine:

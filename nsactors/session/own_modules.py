@@ -128,7 +128,7 @@ class OwnModules:
         limit = bytes_in_words(MAX_SENT_BYTES)
         return (
             f"the modules of this program take more than {limit}: {', '.join(names)} "
-            f"{'is' if len(names) == 1 else 'are'} not sent to engines on other hosts. Install what is large there"
+            f"{'is' if len(names) == 1 else 'are'} not sent to engines on other hosts. Install large modules there"
         )
 
     def look_for_edits(self) -> None:

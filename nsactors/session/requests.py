@@ -482,7 +482,7 @@ class RequestSender:
         return 0 if connection is None else connection.direct_so_far
 
     def silent(self, since: float) -> list[Call]:
-        """Return, for each engine that has not replied since this time, its first open request if it is older."""
+        """Return, for each engine that has not replied since this time, its first open request if that is older."""
         with self._lock:
             firsts = [
                 next(iter(connection.unanswered.values()))
@@ -744,4 +744,4 @@ def _envelope(request: PendingRequest) -> Envelope:
 
 
 def _look_at_the_clock() -> None:
-    """Do nothing: to be called wakes the dispatcher, which has a new deadline."""
+    """Do nothing: running this wakes the dispatcher, which then finds its new deadline."""

@@ -364,7 +364,7 @@ class Session:
             self.require(Capability.SIGNALS, "interrupt a call that runs")
 
     def _cancel_interrupted(self, calls: Sequence[Call]) -> None:
-        """Cancel or interrupt the calls of an interrupted submission, whose caller has no result to do so."""
+        """Cancel or interrupt the calls of an interrupted submission: its caller has no result by which to do that."""
         for call in calls:
             call.when_settled(lambda call: self.mark_retrieved([call]))
         self.abort(calls, interrupt=Capability.SIGNALS in self.transport.capabilities)
@@ -520,7 +520,7 @@ class Session:
         self.unretrieved.seen(calls)
 
     def calls_for(self, entries: Sequence[HistoryEntry]) -> list[Call]:
-        """Return the calls of these requests: this client's own, or calls that end as those of other clients do."""
+        """Return the calls of these requests: this client's own, or calls that end as the other clients' calls do."""
         own = {entry.request: self._sender.find(entry.request) for entry in entries}
         others = self._reply_collector.add(entry for entry in entries if own[entry.request] is None)
         found = {call.request_id: call for call in (*own.values(), *others) if call is not None}

@@ -1,4 +1,4 @@
-"""The interface of a transport, its connections and its end."""
+"""The interface of a transport and its parts, connection info, and the end of a cluster."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def answer(target: Any, method: str, arguments: Payload, ref_types: tuple[
         SystemExit,
         KeyboardInterrupt,
     ) as error:  # raised by a class of the caller's; otherwise it would end the event loop, which all callers share
-        reason = f"{type(error).__name__} is raised where it is read"
+        reason = f"reading it raises {type(error).__name__}"
         outcome = False, SerializationError(f"what {method}() takes", reason)
     return pack(outcome, what=f"what {method}() gives", ref_types=ref_types)
 

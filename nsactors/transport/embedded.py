@@ -51,8 +51,8 @@ _ADDED = ("__name__", "__builtins__")
 
 _open: weakref.WeakSet[Embedded] = weakref.WeakSet()
 _BETWEEN = (
-    "requests of a client would reach the program in another order than they were sent, as Ray passes them on through "
-    "a process of its own: clients attach to the program by its name"
+    "Ray would pass a client's requests on through a process of its own, and change their order: attach clients to the "
+    "program by its name"
 )
 _RECOVERY = "its namespace is the program's own, which nothing can start again from here"
 

@@ -312,7 +312,7 @@ class _ThreadLauncher:
         address.end(DISMISSED)
 
     def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], EngineThread]:
-        """Return no engines: those of a controller that has ended have ended with it, in the same process."""
+        """Return no engines: the engines of an earlier controller have ended with it, in the same process."""
         return {}
 
 

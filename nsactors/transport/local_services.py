@@ -34,7 +34,7 @@ _serials = itertools.count(1)
 
 
 class LocalServices:
-    """The services of a local cluster. It is pickled by reference.
+    """The services of a local cluster, pickled by reference.
 
     Args:
         keep: stores a payload.

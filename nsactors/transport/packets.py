@@ -86,7 +86,7 @@ class PacketSocket:
             except BlockingIOError:
                 return None
             except ConnectionResetError:
-                continue  # raised once, before the packets left here: the other end ended with packets of ours unread
+                continue  # raised once, before the packets still here: the other end closed before it had read ours
             except OSError as error:
                 raise ChannelClosed(error.strerror or "it was closed") from None
             if not size:

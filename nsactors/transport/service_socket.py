@@ -62,7 +62,7 @@ def encode(message: object) -> bytes:
     file = BoundedFile(PACKET_BYTES)
     try:
         _PlainPickler(file, 5).dump(message)
-    except Exception as error:  # also those of a class that cannot be pickled, which Ray reports
+    except Exception as error:  # also if a class cannot be pickled, which Ray reports
         raise NotPlain from error
     return file.getvalue()
 

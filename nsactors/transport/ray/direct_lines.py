@@ -243,7 +243,7 @@ class _Reader:
                 self._poll.register(descriptor, events)
 
     def forget(self, line: DirectLine) -> None:
-        """Read a line no more."""
+        """Stop reading a line."""
         with self._lock:
             descriptor = line.socket.fileno()
             if not self._ended and self._lines.get(descriptor) is line:

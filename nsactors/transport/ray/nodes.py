@@ -147,7 +147,7 @@ def _listed(things: Sequence[str]) -> str:
 
 LOOK_S = 0.5
 CROWDED_S = 2.0  # patience while the cluster's own engines have the resources: one of them may be ending
-TAKEN_S = 15.0  # patience while others seem to have them: this engine may, with a process that starts slowly
+TAKEN_S = 15.0  # patience while others seem to have them: it may be this engine itself, whose process starts slowly
 NODE_COMES_S = 300.0  # for a machine of a cloud, from its order to its place in the cluster
 
 ENGINES = "nsactors-engines"  # a label with the number of engines a node was started for; 1 by default
@@ -165,7 +165,7 @@ class EnginePlaces:
         self._nodes: dict[tuple[int, int], str] = {}
         self._last: dict[int, str] = {}
         self._counted: dict[tuple[int, int], EngineOptions] = {}
-        self._placed: set[tuple[int, int]] = set()  # those of _counted that have a place
+        self._placed: set[tuple[int, int]] = set()  # the processes in _counted that have a place
         self._progress = time.monotonic()
 
     @functools.cached_property

@@ -144,7 +144,7 @@ class RayRuntime:
             return ray
 
     def belong_here(self) -> None:
-        """Take this process for its own: it was forked after the import of this module and before any connection."""
+        """Accept this process as the owner: it was forked after the import of this module, before any connection."""
         self._process = OwnProcess()
 
     def new_end(self) -> ClusterEnd:

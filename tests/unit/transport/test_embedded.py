@@ -248,7 +248,7 @@ def test_a_program_is_found_by_its_name_alone(embed: EmbedNames) -> None:
 
 
 def test_what_an_embedded_program_cannot_do_is_refused_with_the_reason(embed: EmbedNames) -> None:
-    with pytest.raises(CapabilityError, match="cannot be a member of a cluster: requests of a client would"):
+    with pytest.raises(CapabilityError, match="cannot be a member of a cluster: Ray would pass"):
         embed({}, cluster="lab")
     with pytest.raises(CapabilityError, match="cannot be recovered"):
         embed({}, recovery="replay")

@@ -2,8 +2,8 @@
 
 The raylet runs this in place of ``python SCRIPT ARGUMENT...``. The process that the zygote forks takes over all that
 this one was given, and this one ends. If there is no zygote, or it refuses, this process becomes the worker itself, as
-if the raylet had run the script. A worker that has a runtime environment of Ray may need another interpreter or other
-libraries; such workers, and those that spill objects, never ask the zygote.
+if the raylet had run the script. A worker that has a runtime environment of Ray needs another environment for the
+interpreter or for libraries; such workers, and those that spill objects, never ask the zygote.
 
 This file is run by path, without ``site``: it imports nothing of the package, and little else.
 """
