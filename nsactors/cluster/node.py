@@ -30,7 +30,7 @@ LOOK_S = 0.2
 
 
 def use_short_paths() -> None:
-    """Use a temporary folder with a short path: the path of a batch system's may be too long for sockets."""
+    """Use a temporary folder with a short path: a batch system's may have a path that is too long for sockets."""
     tempfile.tempdir = parent_folder(tempfile.gettempdir())
 
 

@@ -213,7 +213,7 @@ class IPythonShell:
         module: stands for ``__main__``; its dictionary is the namespace.
         output: receives displays.
         cell_loop: runs top-level ``await``.
-        folder: for IPython's own files; the user's profile and history are not touched.
+        folder: the folder for IPython's own files; the user's profile and history are not touched.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class SourceStore:
     """Store sources by digest; the oldest sources make room for new ones.
 
     Args:
-        folder: made when the first source is stored.
+        folder: the folder, which is made when the first source is stored.
     """
 
     def __init__(self, folder: str) -> None:

@@ -29,7 +29,7 @@ class Setting:
     """A part of the state that is read for snapshots only; see :class:`process_state.StatePart`.
 
     Attributes:
-        name: for people.
+        name: its name, for people.
         library: the module that must be imported.
         read: returns the value.
         write: sets the value.

@@ -334,7 +334,7 @@ def engine_table(session: Session, title: str = "", engine_ids: Iterable[int] | 
 
     Args:
         session: the client's session.
-        title: in place of the cluster's name.
+        title: the title; by default the client's name, and whether it is closed.
         engine_ids: the engines to show; None for all, including those that are starting.
     """
     from rich.table import Table

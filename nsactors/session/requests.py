@@ -108,7 +108,7 @@ class PendingRequest:
         connection: the connection to its engine.
         stops_seen: the number of stops of that engine that its client knew of.
         prepared: its encoded body, ready to be sent.
-        options: its options; with ``carries_tasks`` it dies with the incarnation that it is sent to, for its tasks then
+        options: its options; with ``carries_tasks`` it dies with the incarnation that it is sent to, as its tasks then
             go elsewhere.
         lane: the lane that it takes; None for ``Transport.send``.
         modules: the description of this client's modules that is sent with it.

@@ -153,7 +153,7 @@ class Session:
 
     Args:
         transport: the way to the cluster.
-        name: unique for this client; people see it in the history.
+        name: the name of this client, which is unique; people see it in the history.
         modules: describes the modules of the client's program; None if engines are not to be told of them.
 
     Attributes:

@@ -165,7 +165,7 @@ def listen(path: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """Return a socket that listens at a path in a private folder; only this user can connect to it.
 
     Args:
-        path: of the socket.
+        path: the path of the socket.
         kind: the kind of its connections.
     """
     listener = socket.socket(socket.AF_UNIX, kind)
@@ -203,8 +203,8 @@ def connect(path: str, name: str) -> Channel:
     """Connect to a socket that another process of this user listens at.
 
     Args:
-        path: of the socket.
-        name: of the program, for errors.
+        path: the path of the socket.
+        name: the name of the program, for errors.
 
     Raises:
         ClusterUnreachable: if no process listens there.

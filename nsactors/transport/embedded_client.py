@@ -281,7 +281,7 @@ def connect_to_program(name: str, path: str, versions: Mapping[str, str], host: 
     Args:
         name: the program's name.
         path: the path of its socket.
-        versions: of Python and packages there.
+        versions: the program's versions of Python and packages.
         host: the name of its machine, if that is another one.
 
     Raises:

@@ -181,9 +181,9 @@ class EngineThread(LocalEngine):
     """An engine with a thread of its own.
 
     Args:
-        spec: its description.
-        cluster: its cluster.
-        host: its surroundings.
+        spec: the description of the engine.
+        cluster: the engine's cluster.
+        host: the host of the engine; by default a new :class:`ThreadHost`.
     """
 
     def __init__(self, spec: EngineSpec, cluster: LocalCluster, host: EngineHost | None = None) -> None:

@@ -75,7 +75,7 @@ class PacketSocket:
         """Return the next packet, which is in ``buffer``; None if there is none now.
 
         Args:
-            buffer: of the length of a packet, or longer.
+            buffer: memory with the length of a packet, or longer.
 
         Raises:
             ChannelClosed: if there will be no further packet.

@@ -59,7 +59,7 @@ class ProgramAddress:
 
     Attributes:
         socket: the path of its socket; empty while it starts.
-        versions: of Python and packages there.
+        versions: the program's versions of Python and packages.
     """
 
     socket: str = ""

@@ -175,7 +175,7 @@ class CallerListener:
     """Accepts callers, on the event loop of the host.
 
     Args:
-        path: of the socket, in a private folder.
+        path: the path of the socket, in a private folder.
         open_calls: see :class:`Caller`.
 
     Raises:
@@ -353,7 +353,7 @@ def connect(path: str, *hello: Any) -> HostConnection | None:
     """Return a connection to the host; None if it cannot be reached by a socket from here, or is another user's.
 
     Args:
-        path: of the host's socket, on its machine.
+        path: the path of the host's socket, on the host's machine.
         hello: tells the host who calls.
     """
     if SEQPACKET is None or not path or sys.is_finalizing():

@@ -49,7 +49,7 @@ class DirectServer:
     """The socket of an engine, and the clients that are connected to it.
 
     Args:
-        path: of the socket, in a private folder.
+        path: the path of the socket, in a private folder.
         run: called with the header of a request; runs the request and returns the encoded reply, or None if the client
             is to ask for the reply through Ray.
 

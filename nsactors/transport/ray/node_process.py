@@ -237,10 +237,10 @@ def node_options(plan: NodePlan, own: str, port: int, folder: str) -> list[str]:
 
     Args:
         plan: the plan of the node.
-        own: its address.
+        own: the node's address.
         port: the port of a head; the system chooses all other ports when they are needed, so that nodes on one machine
             do not collide.
-        folder: for its files.
+        folder: the folder for the node's files.
     """
     if plan.address is None:
         place = [

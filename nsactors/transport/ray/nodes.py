@@ -316,7 +316,7 @@ def living_nodes(nodes: Iterable[Mapping[str, Any]], *, first: str) -> list[Node
     """Return the living nodes.
 
     Args:
-        nodes: as from ``ray.nodes()``.
+        nodes: the nodes, in the form of ``ray.nodes()``.
         first: the id of the node to put first, if it is among them.
     """
     alive = [
@@ -336,7 +336,7 @@ def engines_wanted(nodes: Iterable[Mapping[str, Any]]) -> int:
     """Return the number of engines that the living nodes have been started for.
 
     Args:
-        nodes: as from ``ray.nodes()``.
+        nodes: the nodes, in the form of ``ray.nodes()``.
     """
     return sum(int(node["Labels"].get(ENGINES, 0)) for node in nodes if node["Alive"])
 

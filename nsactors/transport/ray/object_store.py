@@ -49,7 +49,7 @@ class StoreFile:
 
     Args:
         path: the path of the file, or of a link to it.
-        folder: for people.
+        folder: the name of the folder, for people.
     """
 
     def __init__(self, path: str, folder: str) -> None:

@@ -113,7 +113,7 @@ class RayRuntime:
         Args:
             num_cpus: the CPUs of an embedded Ray.
             address: an existing Ray cluster; None takes ``RAY_ADDRESS``, or embeds one.
-            environment: for the workers of an embedded Ray.
+            environment: variables for the workers of an embedded Ray.
             show_logs: show Ray's own log lines.
             store_bytes: the size of an embedded Ray's object store; None for Ray's default.
             workers: the number of workers that an embedded Ray starts at once; None for Ray's default.
@@ -158,7 +158,7 @@ class RayRuntime:
 
         Args:
             address: the address of that cluster.
-            settings: from :meth:`settings_for_others` in that process.
+            settings: the result of :meth:`settings_for_others` in that process.
 
         Raises:
             ClusterUnreachable: if it cannot be joined, or this process is connected to another cluster.

@@ -48,7 +48,7 @@ class ServerDeath:
 
     Attributes:
         server: its name for people, with process id or address.
-        reason: as the rest of a sentence that begins with the name.
+        reason: the reason, worded as the rest of a sentence that begins with the name.
         holds_store: whether the object store of this machine has ended with it.
     """
 
@@ -61,7 +61,7 @@ class ServerProcess:
     """A server that is a process of this machine.
 
     Args:
-        name: for people.
+        name: its name, for people.
         pid: its process id.
         child: the process, if this one started it: its exit status is known then.
         logs: the folder of Ray's logs.
@@ -103,9 +103,9 @@ class ServerSocket:
     """A server at a known address, watched through a silent connection.
 
     Args:
-        name: for people.
-        host: of the server.
-        port: of the server.
+        name: its name, for people.
+        host: the host of the server.
+        port: the port of the server.
 
     Raises:
         OSError: if the server does not accept the connection.
@@ -317,7 +317,7 @@ class Watchdog:
     Args:
         raylet: the process id of its raylet, for people.
         logs: the folder of that Ray's logs.
-        folder: for reports that cannot be written at a terminal.
+        folder: the folder for reports that cannot be written to a terminal.
 
     Raises:
         OSError: if there is no shell.

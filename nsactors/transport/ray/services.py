@@ -513,7 +513,7 @@ class _RayChannel:
         host: the host's actor.
         name: the name of the service.
         key: its key.
-        path: of the host's socket on its machine; empty for none.
+        path: the path of the host's socket, on the host's machine; empty without a socket.
     """
 
     def __init__(self, host: Any, name: str, key: str, path: str) -> None:
