@@ -208,7 +208,7 @@ class Submission:
     def earlier_job(self) -> str | None:
         """Return the shell command that ends the job of an earlier submission; None if there is none.
 
-        A job that is ending has a few seconds.
+        An earlier job that is just ending gets a few seconds to end.
         """
         try:
             name, job_id = (self.folder / JOB_ID).read_text().split()
@@ -226,7 +226,7 @@ class Submission:
         """Write the script and a copy of nsactors, submit the script, and return the job's id.
 
         Args:
-            fresh: delete the engines that an earlier job has saved, if the batch system takes this one.
+            fresh: delete the engines that an earlier job has saved, if the batch system accepts the new job.
 
         Raises:
             LaunchError: if the batch system does not accept the script, or there is no batch system.

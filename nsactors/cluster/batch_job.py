@@ -102,7 +102,7 @@ def restore_state(saved: Path, logs: Path) -> str | None:
 
 
 def copies_of_state(saved: Path) -> tuple[Path, Path]:
-    """Return the folder of a saved state, and that of the copy before it, which counts if the first is not there."""
+    """Return the folder of a saved state, and the folder of the previous copy, for use if the first does not exist."""
     return saved, _previous(saved)
 
 
