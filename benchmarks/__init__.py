@@ -4,5 +4,5 @@
 
     systems      the systems that are compared: nsactors, bare Ray, ipyparallel, Dask, pools of processes, a plain loop
     operations   the operations that are measured on each, in turns, and reports of them: ``python -m benchmarks``
-    studies      programs that look into one thing: layers of a call, growth of memory, tasks that wait, MPI, the house
+    studies      programs with one subject each: layers of a call, growth of memory, tasks that wait, MPI, the house
 """

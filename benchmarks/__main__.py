@@ -28,7 +28,7 @@ _IMPORTED_BY = ("nsactors", "ray", "ipyparallel", "dask")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, draw a table, write JSON; the exit status."""
+    """Measure, draw a table, write JSON; return the exit status."""
     options = _parse(arguments)
     console = Console(stderr=not sys.stdout.isatty())
     load_average = os.getloadavg()
@@ -118,12 +118,12 @@ def _measure_starts(systems: list[str], engines: int, rounds: int, results: Resu
             try:
                 with contextlib.closing(SystemProcess(name, engines)) as process:
                     results.add(Cell("start", engines, name), process.start)
-            except SystemFailed as failure:  # a busy machine: the other systems' timings stand
+            except SystemFailed as failure:  # on a busy machine: the timings of the other systems are still valid
                 console.print(str(failure), markup=False)
 
 
 def _start(name: str, engines: int, console: Console) -> SystemProcess:
-    """A system that stays; one that does not come up on a busy machine gets another chance."""
+    """Start a system that stays; if it does not start, as on a busy machine, try once more."""
     try:
         return SystemProcess(name, engines)
     except SystemFailed as failure:

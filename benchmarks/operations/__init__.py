@@ -5,7 +5,7 @@
     catalogue   the operations, and how often each is measured
     workload    the code and the data that all systems get
     process     the process of one system, seen from its parent
-    worker      that process itself
+    worker      the process of one system itself
     turns       a turn: the same operation a few times, timed
     rounds      interleaved rounds of turns
     stats       summaries and paired ratios of timings

@@ -20,22 +20,22 @@ LARGE_BYTES = 100_000_000
 MAP_ITEMS = 1_000_000
 PIPELINED_CALLS = 2_000
 TASKS = 4_000
-FEW_ITEMS = 1_000  # one message an item takes seconds
-MANY_ITEMS = 100_000  # one message an item takes minutes: only for those that send many in one
+FEW_ITEMS = 1_000  # with one message per item, this takes seconds
+MANY_ITEMS = 100_000  # with one message per item, this takes minutes: only for systems that send many items in one
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that every system does in its own way.
+    """An operation that every system carries out in its own way.
 
     Args:
-        name: how it is asked for on the command line.
-        title: how it is called in tables.
-        burst: how often it runs in one turn; each run is timed on its own.
-        share: the part of the rounds it takes part in; what takes long needs fewer.
-        most_engines: on how many it runs at most, None for any number; 100 MB to each of 64 is more than a machine
-            holds.
-        cold: whether each sample takes a fresh process.
+        name: its name on the command line.
+        title: its name in tables.
+        burst: the number of runs in one turn; each run is timed on its own.
+        share: the part of the rounds in which it runs; long operations need fewer rounds.
+        most_engines: the largest number of engines on which it runs, None for any number; 100 MB for each of 64 engines
+            is more than a machine holds.
+        cold: whether each sample needs a new process.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Operation:
     cold: bool = False
 
     def rounds(self, rounds: int) -> int:
-        """In how many of so many rounds it takes part, the first ones; at least one."""
+        """Return the number of rounds, of so many, in which it runs; at least one."""
         return max(1, round(rounds * self.share))
 
     def engine_counts(self, counts: tuple[int, ...]) -> tuple[int, ...]:
-        """On how many engines it runs, of the numbers asked for; at least on the smallest of them."""
+        """Return the numbers of engines on which it runs, of the given numbers; at least the smallest of them."""
         if self.most_engines is None:
             return counts
         return tuple(n for n in counts if n <= self.most_engines) or (min(counts),)
@@ -80,7 +80,7 @@ OPERATIONS = (
 
 
 def find(names: tuple[str, ...]) -> tuple[Operation, ...]:
-    """Operations by name, in the order of the table; all of them if none is named.
+    """Return operations by name, in the order of the table; all operations without names.
 
     Raises:
         ValueError: if there is no operation of one of these names.

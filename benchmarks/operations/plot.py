@@ -45,11 +45,13 @@ STYLE: dict[Any, Any] = {
 
 
 def plot(results: Results, path: Path) -> None:
-    """Draw what each engine costs in each operation that ran on many, on logarithmic axes; bands hold half of it.
+    """Draw the cost per engine of each operation that ran on the most engines, on logarithmic axes.
+
+    Bands hold the middle half of the timings.
 
     Args:
         results: operations at several numbers of engines.
-        path: where the picture goes; its suffix says in which form.
+        path: the file for the picture; its suffix gives the format.
     """
     import matplotlib
 
@@ -101,7 +103,7 @@ def _draw_panel(panel: Any, lines: Sequence[Row]) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw what a file of results holds."""
+    """Draw the results in a file."""
     source, target = map(Path, arguments)
     plot(from_json(json.loads(source.read_text())), target)
 

@@ -1,4 +1,4 @@
-"""Processes that drive systems, as their parent sees them; none of them outlives it, nor does what they start."""
+"""Processes that drive systems, as their parent sees them. Neither they nor their children outlive the parent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.operations.turns import Turn
 __all__ = ["Beside", "SystemFailed", "SystemProcess", "import_turn"]
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "NSACTORS_BENCHMARK"  # inherited by everything a system starts, also by what has become an orphan
+MARK = "NSACTORS_BENCHMARK"  # inherited by all processes that a system starts, also by orphans
 PATIENCE_S, PATIENCE_PER_ENGINE_S = 60.0, 5.0
 GRACE_S = 20.0
 
@@ -31,14 +31,14 @@ class SystemFailed(Exception):
 
 
 class SystemProcess:
-    """One started system.
+    """A started system.
 
     Args:
         name: see ``benchmarks.systems.SYSTEMS``.
-        engines: how many to start.
+        engines: the number of engines to start.
 
     Raises:
-        SystemFailed: if it does not start; with the end of what it wrote.
+        SystemFailed: if the system does not start; the message has the end of its log.
     """
 
     def __init__(self, name: str, engines: int) -> None:
@@ -56,7 +56,7 @@ class SystemProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C comes here, and the system is ended in order
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the system
             )
         theirs.close()
         try:
@@ -66,10 +66,10 @@ class SystemProcess:
             raise
 
     def measure(self, operation: str, engines: int, runs: int, system: str | None = None) -> Turn | None:
-        """Run an operation so many times, of this system or of one beside it; None if it has no such operation.
+        """Run an operation of this system, or of one that uses its engines; return None if there is no such operation.
 
         Raises:
-            SystemFailed: if it fails.
+            SystemFailed: if the operation fails.
         """
         self._pipe.send((system or self.name, operation, engines, runs))
         turn: Turn | None = self._receive()
@@ -124,7 +124,7 @@ print(time.perf_counter() - began, time.process_time() - cpu)
 
 
 def import_turn(library: str) -> Turn:
-    """What ``import library`` takes in a fresh process."""
+    """Return the time of ``import library`` in a new process."""
     with tempfile.TemporaryDirectory(prefix="nsb-") as folder:
         command = [sys.executable, "-c", _IMPORT.format(library)]
         environment = _environment(Path(folder), "import")
@@ -134,7 +134,7 @@ def import_turn(library: str) -> Turn:
 
 
 def _environment(folder: Path, mark: str) -> dict[str, str]:
-    """This process's, with every place where a library might leave files inside ``folder``."""
+    """Return the environment of this process, changed so that libraries leave their files in ``folder``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "DASK_", "IPY"))}
     home = str(folder)
     return kept | {
@@ -148,6 +148,6 @@ def _environment(folder: Path, mark: str) -> dict[str, str]:
 
 def _marked(mark: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # gone meanwhile, or someone else's
+        with contextlib.suppress(psutil.Error):  # it has ended, or belongs to another user
             if process.environ().get(MARK) == mark:
                 yield process

@@ -1,4 +1,4 @@
-"""Results as tables for people and as JSON for comparisons later."""
+"""Results as tables for people, and as JSON for later comparisons."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ Measure = Callable[[Turn], Sequence[float]]
 
 
 def wall(turn: Turn) -> Sequence[float]:
-    """Seconds that each run took."""
+    """Return the seconds of each run."""
     return turn.seconds
 
 
 def client_cpu(turn: Turn) -> Sequence[float]:
-    """CPU seconds of the driving process per run."""
+    """Return the CPU seconds of the driving process per run."""
     return [turn.cpu_s]
 
 
@@ -70,7 +70,7 @@ class Row:
 
 
 def rows(results: Results, measure: Measure = wall) -> list[Row]:
-    """The lines of the table, in the order of ``OPERATIONS``."""
+    """Return the lines of the table, in the order of ``OPERATIONS``."""
     order = list(_TITLES)
     lines = {(cell.operation, cell.engines) for cell in results.turns}
     return [_row(results, measure, *line) for line in sorted(lines, key=lambda line: (order.index(line[0]), line[1]))]
@@ -92,7 +92,7 @@ def _row(results: Results, measure: Measure, operation: str, engines: int) -> Ro
 
 
 def growth(results: Results, measure: Measure = wall) -> list[tuple[str, int, dict[str, Summary]]]:
-    """Operation, engines, and by system how many times as much each engine costs as where there are four of them."""
+    """Return operation, engines, and for each system the cost per engine relative to that with four engines."""
     found = []
     for row in rows(results, measure):
         if row.engines <= GROWTH_FROM:
@@ -110,12 +110,12 @@ def growth(results: Results, measure: Measure = wall) -> list[tuple[str, int, di
 
 
 def draw(results: Results) -> Table:
-    """The table of times: medians with quartiles, and ratios."""
+    """Return the table of times: medians with quartiles, and ratios."""
     return _draw(rows(results), "time: median (quartiles)", lambda row: 1)
 
 
 def draw_cpu(results: Results) -> Table:
-    """The table of what the driving process spends for each engine, in calls that are not about data."""
+    """Return the table of the CPU time that the driving process spends per engine, for calls without much data."""
     calls = {operation.name for operation in OPERATIONS if operation.most_engines is None}
     lines = [row for row in rows(results, client_cpu) if row.operation in calls]
     return _draw(lines, "CPU time of the client for each engine: median (quartiles)", lambda row: row.engines)
@@ -138,10 +138,10 @@ def _draw(lines: Sequence[Row], title: str, share: Callable[[Row], int]) -> Tabl
 
 
 def draw_growth(results: Results) -> Table:
-    """The table of how the cost of an engine grows with their number; without lines if there were never more."""
+    """Return the table of the cost per engine relative to that with four engines; empty if there were never more."""
     lines = [(line, "time") for line in growth(results)] + [(line, "CPU") for line in growth(results, client_cpu)]
     present = [name for name in SYSTEMS if any(name in line[2] for line, _ in lines)]
-    table = _table(f"cost of each engine, in times that of one of {GROWTH_FROM}: median (quartiles)", present)
+    table = _table(f"cost per engine, relative to that with {GROWTH_FROM} engines: median (quartiles)", present)
     table.add_column("of")
     for (operation, engines, summaries), what in lines:
         table.add_row(
@@ -160,7 +160,7 @@ def _table(title: str, systems: Iterable[str]) -> Table:
 
 
 def format_seconds(seconds: float) -> str:
-    """A time in the unit that suits it, to three digits: ``1.23 ms``."""
+    """Return a time in a suitable unit, with three digits: ``1.23 ms``."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{_three_digits(seconds / size)} {unit}"
@@ -168,12 +168,12 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_ratio(ratio: float | None) -> str:
-    """A ratio to two places; empty without one."""
+    """Return a ratio with two decimals; an empty text for None."""
     return "" if ratio is None else f"{ratio:.2f}"
 
 
 def as_json(results: Results, options: dict[str, Any], load_average: Iterable[float]) -> dict[str, Any]:
-    """Everything that was measured and where: single timings in seconds, grouped by round."""
+    """Return all measurements, and the machine: single timings in seconds, grouped by round."""
     return {
         "options": options,
         "machine": {
@@ -195,7 +195,7 @@ def as_json(results: Results, options: dict[str, Any], load_average: Iterable[fl
 
 
 def from_json(document: Mapping[str, Any]) -> Results:
-    """The results in what :func:`as_json` gave."""
+    """Return the results in a document of :func:`as_json`."""
     return Results(
         {
             Cell(entry["operation"], entry["engines"], entry["system"]): [Turn(**turn) for turn in entry["turns"]]

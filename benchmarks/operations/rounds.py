@@ -1,4 +1,4 @@
-"""Interleaved rounds: every system takes its turn at an operation before anybody takes a second one."""
+"""Interleaved rounds: every system takes its turn at an operation before any system takes a second one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Driver(Protocol):
     """A started system, here or in another process."""
 
     def measure(self, operation: str, engines: int, runs: int) -> Turn | None:
-        """Run an operation so many times; None if the system has no such operation."""
+        """Run an operation ``runs`` times; return None if the system has no such operation."""
         ...
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """What a list of turns belongs to; ``engines`` is 0 where their number does not matter."""
+    """The operation, engines and system of a list of turns; ``engines`` is 0 where their number does not matter."""
 
     operation: str
     engines: int
@@ -32,12 +32,12 @@ class Cell:
 
 @dataclass(slots=True)
 class Results:
-    """What was measured: for each cell one turn a round."""
+    """The measurements: for each cell one turn per round."""
 
     turns: dict[Cell, list[Turn]] = field(default_factory=dict)
 
     def add(self, cell: Cell, turn: Turn) -> None:
-        """Add what one turn gave."""
+        """Add a turn."""
         self.turns.setdefault(cell, []).append(turn)
 
 

@@ -1,4 +1,4 @@
-"""What a list of timings says."""
+"""Summaries and paired ratios of timings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Summary:
 
 
 def summarise(numbers: Sequence[float]) -> Summary:
-    """The summary of at least one number."""
+    """Return the summary of at least one number."""
     if len(numbers) == 1:
         return Summary(numbers[0], numbers[0], numbers[0], 1)
     lower, median, upper = statistics.quantiles(numbers, n=4, method="inclusive")
@@ -28,15 +28,15 @@ def summarise(numbers: Sequence[float]) -> Summary:
 
 
 def paired_ratios(above: Sequence[Sequence[float]], below: Sequence[Sequence[float]]) -> list[float]:
-    """How many times as much ``above`` takes as ``below``, round by round; each holds the numbers of one turn a round.
+    """Return the ratio of ``above`` to ``below`` in each round; both have the numbers of one turn per round.
 
-    Both turns of a round ran within moments of each other, so what else the machine did weighs on both. The median of
-    the rounds' ratios therefore holds still where the ratio of two medians drifts with the load.
+    Both turns of a round ran at nearly the same time, so other load of the machine affects both. Therefore the median
+    of the rounds' ratios is stable where the ratio of two medians drifts with the load.
     """
     return [statistics.median(a) / statistics.median(b) for a, b in zip(above, below, strict=False)]
 
 
 def turn_order(systems: Sequence[str], round_number: int) -> list[str]:
-    """Who goes first, second ... in a round: each system takes every place equally often."""
+    """Return the order of systems in a round: over the rounds, each system takes every place equally often."""
     start = round_number % len(systems)
     return [*systems[start:], *systems[:start]]

@@ -1,4 +1,4 @@
-"""A turn: the same thing done a few times, on the clock."""
+"""A turn: the same operation a few times, timed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ WARM_UP_RUNS = 3
 
 
 class Turn(NamedTuple):
-    """What one turn gave.
+    """The timings of one turn.
 
     Attributes:
-        seconds: how long each run took.
+        seconds: the duration of each run.
         cpu_s: CPU seconds that this process spent per run, all of its threads together.
     """
 
@@ -24,12 +24,12 @@ class Turn(NamedTuple):
 
 
 def take_turn(run: Callable[[], object], runs: int) -> Turn:
-    """Run something so many times, after some that do not count."""
+    """Call ``run`` ``runs`` times, after a few times that do not count."""
     for _ in range(min(WARM_UP_RUNS, runs)):
         run()
     began = time.process_time()
     seconds = [_timed(run) for _ in range(runs)]
-    # Around all runs: what a library does after it has given its answer is paid by whoever comes next.
+    # Around all runs: the work that a library does after its answer falls into the next run.
     return Turn(seconds, (time.process_time() - began) / runs)
 
 
@@ -37,5 +37,5 @@ def _timed(run: Callable[[], object]) -> float:
     began = time.perf_counter()
     value = run()
     seconds = time.perf_counter() - began
-    del value  # outside the clock: letting go of a million numbers takes a while too
+    del value  # not timed: the release of a million numbers takes a while too
     return seconds

@@ -1,8 +1,8 @@
-"""Drive one system, as a pipe says: ``python -m benchmarks.operations.worker FD SYSTEM N``."""
+"""Drive one system by the orders of a pipe: ``python -m benchmarks.operations.worker FD SYSTEM N``."""
 
 import time
 
-_BEGAN = time.perf_counter()  # before anything else is imported: what follows belongs to a system's start
+_BEGAN = time.perf_counter()  # before the other imports, which belong to the start of a system
 
 import sys  # noqa: E402
 from multiprocessing.connection import Connection  # noqa: E402
@@ -12,9 +12,9 @@ from benchmarks.systems import make  # noqa: E402
 
 
 def main(pipe: Connection, name: str, engines: int) -> None:
-    """Start the system and say how long it took, as a turn; then serve orders until None comes, or nobody is there.
+    """Start the system, and send the time as a turn; then serve orders until None arrives, or the parent has ended.
 
-    An order is ``(system, operation, engines, runs)``; the system is this one, or one that lives beside it. The answer
+    An order is ``(system, operation, engines, runs)``; the system is this one, or one that uses its engines. The answer
     is a turn, or None if the system has no such operation.
     """
     systems = {name: make(name)}
@@ -28,7 +28,7 @@ def main(pipe: Connection, name: str, engines: int) -> None:
             run = systems[who].prepare(operation, count)
             pipe.send(None if run is None else take_turn(run, runs))
     except (EOFError, BrokenPipeError):
-        pass  # whoever started this has gone: end the system too
+        pass  # the parent has ended: end the system too
     finally:
         systems[name].close()
 

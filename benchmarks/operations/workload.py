@@ -1,4 +1,4 @@
-"""The code and the data that all systems are given."""
+"""The code and the data that all systems get."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NUMBER = {"number": 12_345}
 ARGUMENTS = (1, "two")
 
 
-# As a user types them at a prompt: functions of ``__main__``, which travel by value.
+# As a user types them at a prompt: functions of ``__main__``, which are pickled by value.
 _TYPED = """
 def noop(number, text):
     return number
@@ -32,16 +32,16 @@ noop, power, idle = _main["noop"], _main["power"], _main["idle"]
 
 
 def large_array() -> Any:
-    """100 MB of numbers."""
+    """Return 100 MB of numbers."""
     import numpy as np
 
     return np.arange(LARGE_BYTES // 8, dtype=np.float64)
 
 
 def ep() -> tuple[Any, list[int]]:
-    """The task of the example of that name, and what it is called with: the whole benchmark eight times over.
+    """Return the function of the example ``embarrassingly_parallel``, and its arguments: the benchmark, eight times.
 
-    The function travels by value, as those of a script do; but not to process pools.
+    The function is pickled by value, like functions of a script, but not for process pools.
     """
     import cloudpickle
 

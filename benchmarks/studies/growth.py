@@ -1,8 +1,8 @@
-"""Whether memory grows with use: ``python -m benchmarks.studies.growth``.
+"""Measure whether memory grows with use: ``python -m benchmarks.studies.growth``.
 
-A cluster is warmed up; then come many calls, a map of many items, and many pushes of a megabyte, as a long session
-brings them together. Nothing is purged meanwhile. What the processes hold of their own (anonymous memory, not that of
-the object store or of files) is read after each step, and must end near where it stood after the warm-up.
+After a warm-up, a cluster gets many calls, a map of many items, and many pushes of a megabyte, as in a long session.
+Nothing is purged meanwhile. The anonymous memory of the processes, without the object store and files, is read after
+each step. At the end, it must be near its size after the warm-up.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Memory = Mapping[str, int]  # bytes by process
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What processes held when a step was done."""
+    """The memory of processes after a step."""
 
     step: str
     memory: Memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do the work, draw a table by process; 1 if a process of nsactors has grown too much."""
+    """Do the work, draw a table by process; return 1 if a process of nsactors has grown too much."""
     options = _parse(arguments)
     from nsactors import Cluster
 
@@ -85,7 +85,7 @@ def _work(rc: Any, options: argparse.Namespace) -> Iterator[Reading]:
 
 
 def _call(rc: Any, requests: int) -> None:
-    """Calls, pulls and cells in turn, as many of each; half of the cells print, and are numbered and kept."""
+    """Make calls, pulls and cells in turn; half of the cells print, and are numbered and kept."""
     view = rc[:]
     view.push(NUMBER, block=True)
     kinds: tuple[Callable[[int], Any], ...] = (
@@ -113,7 +113,7 @@ def _push(rc: Any, pushes: int) -> None:
 
 
 def _processes(engine_pids: Sequence[int]) -> dict[str, psutil.Process]:
-    """This process and those of the cluster that it has started, by what they are."""
+    """Return this process, and the processes of the cluster that it has started, by name."""
     found = {"client": psutil.Process()}
     for process in psutil.Process().children(recursive=True):
         match process.name(), " ".join(process.cmdline()):
@@ -127,7 +127,7 @@ def _processes(engine_pids: Sequence[int]) -> dict[str, psutil.Process]:
 
 
 def _settled(processes: Mapping[str, psutil.Process]) -> Memory:
-    """Memory when it has come to rest: Ray lets go of objects a while after we do."""
+    """Return the memory when it has stopped changing: Ray releases objects some time after nsactors does."""
     rest = threading.Event()
     memory = _memory(processes)
     for _ in range(int(PATIENCE_S / SETTLING_S)):
@@ -143,21 +143,21 @@ def _memory(processes: Mapping[str, psutil.Process]) -> Memory:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Memory of a process that is neither shared nor backed by a file; what the object store holds is not in it."""
+    """Return the memory of a process that is neither shared nor backed by a file: without the object store."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("this kernel does not say RssAnon")
+    raise RuntimeError("this kernel does not report RssAnon")
 
 
 def grown(readings: Sequence[Reading]) -> Memory:
-    """Bytes by which each process of ours has grown from the first reading to the last; Ray's own are left out."""
+    """Return the bytes by which each process of nsactors has grown from the first reading to the last."""
     first, last = readings[0].memory, readings[-1].memory
     return {name: last[name] - first[name] for name in first if not name.startswith("Ray's")}
 
 
 def draw(readings: Sequence[Reading]) -> Table:
-    """The table by process: what it held after the warm-up, and how much more after each step."""
+    """Return the table by process: its memory after the warm-up, and the growth after each step."""
     first, *later = readings
     table = Table(title="memory of its own, and how it grew", title_justify="left")
     table.add_column("process")

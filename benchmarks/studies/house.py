@@ -1,7 +1,7 @@
 """Measures of the package as a reader meets it: ``make house``.
 
-Figures inform and readers decide: no test holds any of them. The static ones are taken from the sources of a checkout
-(``--tree``, this one by default), the traced ones from calls on the local transport in a process of its own.
+Figures inform and readers decide: no test depends on any of them. The static figures are taken from the sources of a
+checkout (``--tree``, this one by default), the traced figures from calls on the local transport, in another process.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_modules(tree: Path) -> list[Module]:
 
 
 def imports_of(node: ast.AST, *, deferred: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield the module and the name of each import of the package; without ``deferred``, of those at load only."""
+    """Yield the module and the name of each import of the package; without ``deferred``, of imports at load only."""
     for child in ast.iter_child_nodes(node):
         is_typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
         if isinstance(child, ast.ImportFrom) and (child.module or "").partition(".")[0] == "nsactors":

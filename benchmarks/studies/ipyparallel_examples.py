@@ -1,7 +1,7 @@
 """Run ipyparallel's own examples by alias: ``python -m benchmarks.studies.ipyparallel_examples CHECKOUT``.
 
-Each runs in a copy of its folder, against a cluster of four engines in the background; scripts as they are, notebooks
-with a cell before the first that installs the alias. A table says which ran, and what the others ended with.
+Each example runs in a copy of its folder, with a cluster of four engines in the background. Scripts run as they are;
+notebooks get a new first cell, which installs the alias. A table says which examples ran, and how the others ended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLUSTER = "ipyparallel-examples"
 ENGINES = 4
 LIMIT_S = 300
 
-# Modules of other examples, and what needs a person: they are not run by themselves.
+# Modules of other examples, and examples that need a person: these are not run.
 PARTS = (
     "RectPartitioner.py",
     "communicator.py",
@@ -37,7 +37,7 @@ PARTS = (
     "wavesolver.py",
 )
 
-# What ends otherwise than well, and whose fault that is.
+# Examples that fail, and the cause.
 KNOWN = {
     "Parallel Magics.ipynb": "refused: %connect_info and %qtconsole, which are of a kernel",
     "Data Publication API.ipynb": "the example's: it plots what has not been published yet",
@@ -53,7 +53,7 @@ NOTEBOOK = """
 import sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
 for cell in notebook.cells:
-    if any(output.output_type == "error" for output in cell.get("outputs", [])):  # as it is meant to
+    if any(output.output_type == "error" for output in cell.get("outputs", [])):  # as the example intends
         cell.metadata.setdefault("tags", []).append("raises-exception")
 notebook.cells.insert(0, nbformat.v4.new_code_cell("import nsactors.ipyparallel; nsactors.ipyparallel.install()"))
 nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
@@ -65,7 +65,7 @@ PAGES = {"index.html": "a.html b.html", "a.html": "b.html", "b.html": "index.htm
 
 
 class Outcome(NamedTuple):
-    """How an example ended: the last line that it wrote to stderr, if it did not end well."""
+    """The outcome of an example; if it failed, with the last line that it wrote to stderr."""
 
     example: str
     ran: bool
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 def examples(folder: Path) -> Iterator[Path]:
-    """The examples of a folder, in the order of their names."""
+    """Yield the examples of a folder, in the order of their names."""
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".py", ".ipynb") and path.name not in PARTS:
             yield path
@@ -81,7 +81,7 @@ def examples(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[str]:
-    """A web site on this machine, for as long as the block lasts: its address."""
+    """Serve a web site on this machine within the block; yield its address."""
     folder.mkdir()
     for name, links in PAGES.items():
         (folder / name).write_text("".join(f'<a href="{link}">{link}</a>' for link in links.split()))
@@ -96,8 +96,8 @@ def run(path: Path, address: str) -> Outcome:
     """Run one example.
 
     Args:
-        path: of the copy.
-        address: of the site for the example that crawls one.
+        path: the path of the copy.
+        address: the address of the site for the example that crawls one.
     """
     arguments = [address] if path.name == "fetchparse.py" else []
     alias = [sys.executable, "-m", "nsactors.ipyparallel", path.name, *arguments]
@@ -121,7 +121,7 @@ def nsactors(*words: str) -> None:
 
 
 def main() -> int:
-    """Run all examples and print the table; 1 if one failed that is not known to."""
+    """Run all examples and print the table; return 1 if an example failed that is not in ``KNOWN``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.ipyparallel_examples")
     parser.add_argument("checkout", type=Path, help="a checkout of ipyparallel")
     parser.add_argument("--only", default="", help="those whose name contains this")

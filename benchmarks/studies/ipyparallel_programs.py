@@ -1,9 +1,9 @@
 """Run programs that take an executor, a view or a client of ipyparallel.
 
-``python -m benchmarks.studies.ipyparallel_programs`` runs all, or those that it names. Each is used as its own
-documentation says, with ``import ipyparallel`` meaning ``nsactors.ipyparallel``, on two engines. A table says which are
-right, which failed, and which are not installed. ``pip install nevergrad emcee adaptive hyperopt pyabc bluepyopt pymor
-qutip scikit-learn``, in an environment of your own, brings most of them.
+``python -m benchmarks.studies.ipyparallel_programs`` runs all programs, or those whose names follow. Each is used as
+its own documentation says, with ``import ipyparallel`` meaning ``nsactors.ipyparallel``, on two engines. A table says
+which are right, which failed, and which are not installed. ``pip install nevergrad emcee adaptive hyperopt pyabc
+bluepyopt pymor qutip scikit-learn``, in a new environment, installs most of them.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ PROGRAMS: tuple[Callable[[Any], bool], ...] = (
 
 
 def main() -> int:
-    """Run all programs and print the table; 1 if one failed that is installed."""
+    """Run all programs and print the table; return 1 if an installed program failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.ipyparallel_programs")
     parser.add_argument("only", nargs="*", help="names of programs")
     only = parser.parse_args().only

@@ -1,9 +1,9 @@
-"""Where the time of a small call goes, layer by layer: ``python -m benchmarks.studies.layers``.
+"""The time of a small call, layer by layer: ``python -m benchmarks.studies.layers``.
 
-Functions of client and engine are put on the clock by name, and calls to one engine are made one after the other. Each
-call is cut where it changes hands: the client before it hands over to Ray, Ray on the way there, the engine, Ray on the
-way back, the client afterwards. These add up to the whole. Within client and engine, each layer has the time that it
-spent in no other; what none of them accounts for is book-keeping.
+Timers wrap functions of client and engine, by name, and calls to one engine are made one after the other. Each call is
+divided into five parts: the client before it hands the request over to Ray, Ray on the way to the engine, the engine,
+Ray on the way back, the client after the reply. The parts add up to the whole. Within client and engine, the time of a
+layer excludes the layers that it calls; time outside all layers is book-keeping.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ HAND_OVER = "ray.actor:ActorMethod._remote"
 
 
 class Layer(NamedTuple):
-    """Functions that do one thing; those that do not exist are passed over.
+    """Functions that do the same work; names without a function are ignored.
 
     Attributes:
-        title: what they do.
+        title: the work that they do.
         names: ``module:function`` or ``module:Class.method``.
         repeatable: whether they may be called again with the same arguments, and change nothing.
     """
@@ -85,9 +85,10 @@ ENGINE = (
 
 @dataclass(slots=True)
 class Profile:
-    """Seconds by part and layer, for each call; ``hot`` where a layer was repeated on its own.
+    """The seconds of each call by part and layer; ``hot`` has the layers that were repeated alone.
 
-    Beside them the whole of calls without clocks, and of bare Ray calls; and of the latter what handing over takes.
+    ``unclocked`` has whole calls without timers, ``bare_ray`` calls of bare Ray, and ``bare_hand_over`` the time in
+    which these are handed over to Ray.
     """
 
     calls: list[dict[tuple[str, str], float]] = field(default_factory=list)
@@ -97,7 +98,7 @@ class Profile:
     bare_hand_over: list[float] = field(default_factory=list)
 
     def typical(self) -> dict[tuple[str, str], float]:
-        """Means over those calls that were neither among the fastest nor the slowest quarter; they add up."""
+        """Return means over the calls without the fastest and the slowest quarter; the means add up."""
         by_length = sorted(self.calls, key=lambda call: sum(call.values()))
         quarter = len(by_length) // 4
         middle = by_length[quarter : len(by_length) - quarter]
@@ -197,12 +198,12 @@ def _windows(run: Callable[[], object]) -> Iterator[tuple[float, float]]:
 def cut(
     windows: Sequence[tuple[float, float]], here: Sequence[Span], there: Sequence[Span]
 ) -> list[dict[tuple[str, str], float]]:
-    """Each call in seconds by part and layer.
+    """Return the seconds of each call by part and layer.
 
     Args:
-        windows: when each call began and ended.
-        here: what the client did.
-        there: what the engine did.
+        windows: the begin and the end of each call.
+        here: the spans of the client.
+        there: the spans of the engine.
     """
     return [_cut_one(*window, _within(window, here), _within(window, there)) for window in windows]
 
@@ -214,7 +215,7 @@ def _within(window: tuple[float, float], spans: Sequence[Span]) -> list[Span]:
 
 def _cut_one(begin: float, end: float, here: list[Span], there: list[Span]) -> dict[tuple[str, str], float]:
     arrived, answered = min(span.begin for span in there), max(span.end for span in there)
-    # Ray's function may still be on its way home when the engine has begun.
+    # Ray's function may not have returned yet when the engine has begun.
     before = [span._replace(end=min(span.end, arrived)) for span in here if span.begin < arrived]
     sent = max((span.end for span in before), default=begin)
     after = [span for span in here if span.begin >= answered]
@@ -257,7 +258,7 @@ def _names(layers: Sequence[Layer]) -> list[str]:
 
 
 def _repeatable(layers: Sequence[Layer], windows: Sequence[tuple[float, float]], spans: Sequence[Span]) -> list[str]:
-    """Functions to be repeated on their own: those that the calls came by, and not just the calls of this profiler."""
+    """Return the functions to repeat alone: those in the spans of calls, not only in calls of this profiler."""
     seen = {span.name for span in _within((windows[0][0], windows[-1][1]), spans)}
     return [name for layer in layers if layer.repeatable for name in layer.names if name in seen]
 
@@ -275,7 +276,7 @@ ORDER = (
 
 
 def draw(operation: str, profile: Profile) -> Table:
-    """The layers of one operation in the order in which they come."""
+    """Return a table of the layers of one operation, in the order in which they run."""
     typical = profile.typical()
     whole = sum(typical.values())
     table = Table(title=f"{operation}: {1e6 * whole:.0f} µs in a typical call", title_justify="left")
@@ -301,7 +302,7 @@ def draw(operation: str, profile: Profile) -> Table:
 
 
 def as_markdown(profiles: Mapping[str, Profile]) -> str:
-    """All operations side by side, in µs; the last column repeats the layers of the first one on their own."""
+    """Return all operations side by side, in µs; the last column has the hot layers of the first operation."""
     typical = {operation: profile.typical() for operation, profile in profiles.items()}
     hot = next(iter(profiles.values())).hot
     lines = [

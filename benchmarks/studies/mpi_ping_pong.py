@@ -1,6 +1,6 @@
-"""Compare MPI between two engines with that of ``mpiexec``: ``python -m benchmarks.studies.mpi_ping_pong``.
+"""Compare MPI between two engines with MPI under ``mpiexec``: ``python -m benchmarks.studies.mpi_ping_pong``.
 
-In each round both play the same ping-pong, one after the other, first the one, then the other.
+In each round, both play the same ping-pong, one after the other, in alternating order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIZES = {8: 20_000, 80_000: 2_000, 8_000_000: 50}
 
 
 def ping_pong(nbytes: int, trips: int) -> float:
-    """Seconds that a message takes from one rank to the other; the fastest fifth of what is played."""
+    """Return the seconds of a message from one rank to the other, in the fastest of five series."""
     import time
 
     import numpy as np
@@ -42,14 +42,14 @@ def ping_pong(nbytes: int, trips: int) -> float:
 
 
 def under_mpiexec(nbytes: int, trips: int) -> float:
-    """The same between two processes that ``mpiexec`` starts."""
+    """Return the same for two processes that ``mpiexec`` starts."""
     mpiexec = Path(sys.executable).with_name("mpiexec")
     command = [mpiexec, "-n", "2", sys.executable, __file__, "--rank", str(nbytes), str(trips)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
-    """Play the rounds and say how the one compares with the other."""
+    """Play the rounds, and print the comparison."""
     from nsactors import Cluster
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -22,7 +22,7 @@ LIMIT_S = 1800.0
 
 
 def run_tests(folder: str, arguments: list[str]) -> dict[str, Any]:
-    """Run the tests in ``folder`` on this rank, in step with the others; what became of them."""
+    """Run the tests in ``folder`` on this rank, in step with the other ranks; return their outcome."""
     import contextlib
     import importlib
     import os
@@ -35,7 +35,7 @@ def run_tests(folder: str, arguments: list[str]) -> dict[str, Any]:
 
     class Program(program):  # type: ignore[misc, valid-type]
         def runTests(self) -> None:
-            with contextlib.suppress(SystemExit):  # which says whether all have passed
+            with contextlib.suppress(SystemExit):  # its status says whether all tests have passed
                 super().runTests()
 
     result = Program(module=None, argv=["main.py", "--quiet", *arguments]).result
@@ -45,7 +45,7 @@ def run_tests(folder: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def source_tests(folder: Path) -> Path:
-    """Download and unpack the sources of the mpi4py that is installed; where its tests are."""
+    """Download and unpack the sources of the installed mpi4py; return the folder of its tests."""
     release = f"mpi4py=={version('mpi4py')}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "mpi4py"]
     subprocess.run([*command, "--dest", folder, release], check=True)
@@ -57,7 +57,7 @@ def source_tests(folder: Path) -> Path:
 
 
 def on_engines(tests: Path, arguments: list[str]) -> list[dict[str, Any]]:
-    """What became of the tests on each rank of a world of engines."""
+    """Return the outcome of the tests on each rank of a world of engines."""
     from nsactors import Cluster
 
     with Cluster(n=RANKS) as rc:
@@ -67,7 +67,7 @@ def on_engines(tests: Path, arguments: list[str]) -> list[dict[str, Any]]:
 
 
 def under_mpiexec(tests: Path, arguments: list[str]) -> list[dict[str, Any]]:
-    """What became of them on each rank that ``mpiexec`` has started."""
+    """Return the outcome of the tests on each rank that ``mpiexec`` has started."""
     with tempfile.TemporaryDirectory() as folder:
         mpiexec = Path(sys.executable).with_name("mpiexec")
         command = [sys.executable, __file__, "--rank", folder, str(tests), *arguments]
@@ -82,7 +82,7 @@ def as_rank(folder: str, tests: str, arguments: list[str]) -> None:
 
 
 def main() -> int:
-    """Run both and compare; 1 if fewer pass on engines."""
+    """Run both and compare; return 1 if fewer tests pass on engines."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="a regular expression that names of test modules match")
     parser.add_argument("--tests", type=Path, help="the folder with the tests; the default is to download them")

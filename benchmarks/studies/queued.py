@@ -1,8 +1,8 @@
-"""What a client holds for tasks that wait: ``python -m benchmarks.studies.queued``.
+"""Measure the memory of a client for tasks that wait: ``python -m benchmarks.studies.queued``.
 
-Engines are held up while a map of many items, and then many single tasks, are submitted and wait. The client's memory
-of its own is read before, while they wait, and at its highest until all results are there. Results are None, which
-takes no memory of its own: what is left is book-keeping.
+Engines are blocked while a map of many items, and then many single tasks, are submitted and wait. The client's own
+memory is read before, while the tasks wait, and at its highest until all results have arrived. Results are None, which
+takes no memory of its own: the rest is book-keeping.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOK_S = 0.005
 
 
 class Footprint(NamedTuple):
-    """What a client held for so many things: bytes more than before, while they waited and at the highest."""
+    """The additional bytes of a client for ``count`` tasks or items: while they waited, and at the highest."""
 
     what: str
     count: int
@@ -39,7 +39,7 @@ class Footprint(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Submit, read, draw a table; 1 if something is above its limit."""
+    """Submit, read, draw a table; return 1 if the memory is above a limit."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.studies.queued", description=(__doc__ or "").partition("\n")[0]
     )
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw(footprints: Sequence[Footprint]) -> Table:
-    """The table: bytes for each."""
+    """Return the table: bytes for each task or item."""
     table = Table(
         "for each", "of", "bytes while it waits", "bytes at the highest", "limit", title="memory of the client"
     )

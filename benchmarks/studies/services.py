@@ -1,4 +1,4 @@
-"""Compare calls of services by a socket with those by Ray alone: ``python -m benchmarks.studies.services``.
+"""Compare calls of services through a socket with calls through Ray alone: ``python -m benchmarks.studies.services``.
 
 Four engines exchange messages, meet and take tuples by both ways, in turns, on one cluster.
 """

@@ -1,4 +1,4 @@
-"""Compare small calls by sockets with those through Ray alone: ``python -m benchmarks.studies.small_calls``.
+"""Compare small calls through sockets with calls through Ray alone: ``python -m benchmarks.studies.small_calls``.
 
 Two clients of one cluster make the same calls, one by each way, in turns.
 """
@@ -20,7 +20,7 @@ IN_FLIGHT = 2_000
 
 
 def operations_of(rc: Client) -> dict[str, tuple[Callable[[], object], int]]:
-    """Return the operations of a client, each with how often it is repeated in a turn."""
+    """Return the operations of a client, each with the number of its repetitions in a turn."""
     one, every = rc[0], rc[:]
     return {
         "call one engine": (lambda: one.apply_sync(abs, -1), TIMES),

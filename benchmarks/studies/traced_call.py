@@ -25,7 +25,7 @@ SOURCE = "a = 1"
 
 ROW_PX, SMALL_PX, INDENT_PX, LEFT_PX, WIDTH_PX = 21, 15, 11, 92, 800
 SMALL_CHARACTERS = 104
-EARLIER_S = 1e-9  # a caller that goes on stands above the visit with which it does
+EARLIER_S = 1e-9  # a caller that goes on is drawn above the visit with which it goes on
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ def trace() -> list[Visit]:
 
 
 def rows(visits: Iterable[Visit]) -> list[Row]:
-    """Return the rows of a picture in the order of time; a visit that goes on after the engine's has a second one."""
+    """Return the rows of a picture in the order of time; a visit that goes on after the engine's has a second row."""
     visits = list(visits)
     replied = max((visit.begun for one in visits if one.side == ENGINE for visit in _all(one)), default=math.inf)
     found = [timed for visit in visits for timed in _rows(visit, 0, replied)]

@@ -1,6 +1,6 @@
-"""Clocks around functions of a running program, put there by name: a timeline of what it did.
+"""Timers around functions of a running program, which are given by name, and the timeline that they record.
 
-``time.perf_counter`` reads one clock for all processes of a machine, so timelines of several can be laid side by side.
+``time.perf_counter`` reads one clock for all processes of a machine, so timelines of several processes can be compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HOT_RUNS, HOT_REPEATS = 500, 7
 
 
 class Span(NamedTuple):
-    """One call of a function that is on the clock."""
+    """One call of a timed function."""
 
     name: str
     thread: int
@@ -37,7 +37,7 @@ _replaced: list[tuple[Any, str, Any]] = []
 
 
 def install(names: Iterable[str]) -> list[str]:
-    """Put functions on the clock, wherever in the package they are looked up; those that do not exist are returned.
+    """Time functions, wherever in the package they are looked up; return the names of those that do not exist.
 
     Args:
         names: ``module:function`` or ``module:Class.method``.
@@ -60,28 +60,28 @@ def install(names: Iterable[str]) -> list[str]:
 
 
 def uninstall() -> None:
-    """Take all clocks away."""
+    """Remove all timers."""
     while _replaced:
         place, known_as, function = _replaced.pop()
         setattr(place, known_as, function)
 
 
 def reset() -> None:
-    """Forget what was recorded."""
+    """Drop all records."""
     _spans.clear()
-    for samples in _samples.values():  # the clocks hold these lists
+    for samples in _samples.values():  # the timers refer to these lists
         samples.clear()
 
 
 def collect() -> list[Span]:
-    """What was recorded since the last reset, in order of its end."""
+    """Return the spans recorded since the last reset, in the order of their ends."""
     return list(_spans)
 
 
 def hot_seconds(names: Iterable[str]) -> dict[str, float]:
-    """Seconds that functions take when they are called again and again, with arguments they were seen with.
+    """Return the seconds of functions that are called again and again, with the arguments of an earlier call.
 
-    Only for functions that may be repeated; those that have not been called are left out.
+    Give only functions that may be repeated; functions that have not been called are left out.
     """
     found = {}
     for name in names:
@@ -92,7 +92,7 @@ def hot_seconds(names: Iterable[str]) -> dict[str, float]:
 
 
 def own_seconds(spans: Sequence[Span]) -> Iterator[tuple[Span, float]]:
-    """Each span with the time that it did not spend in other spans on its thread."""
+    """Yield each span with the time that it did not spend in other spans on its thread."""
     open_spans: dict[int, list[tuple[Span, float]]] = defaultdict(list)
     # In order of their end: a span's children come before it.
     for span in sorted(spans, key=lambda span: span.end):
@@ -123,7 +123,7 @@ def _clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _users_of(function: object) -> Iterator[tuple[Any, str]]:
-    """Modules of the package that have imported a function, and the name it has there."""
+    """Yield the modules of the package that have imported a function, and its name there."""
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == PACKAGE and module is not None:
             yield from ((module, name) for name, value in list(vars(module).items()) if value is function)

@@ -21,7 +21,7 @@ class System(Protocol):
         ...
 
     def prepare(self, operation: str, engines: int) -> Run | None:
-        """What runs an operation once and waits for its end; None if this system has no such thing."""
+        """Return a function that runs an operation once and waits for its end; None if there is no such operation."""
         ...
 
     def close(self) -> None:
@@ -31,7 +31,7 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SystemEntry:
-    """Where a system's class is, what it needs, and the system whose engines and process it uses, if any."""
+    """A system: its title, its library, its class, and the system whose engines and process it uses, if any."""
 
     title: str
     library: str
@@ -55,12 +55,12 @@ SYSTEMS = {
 
 
 def is_installed(name: str) -> bool:
-    """Whether the library of a system can be imported."""
+    """Return whether the library of a system can be imported."""
     return importlib.util.find_spec(SYSTEMS[name].library) is not None
 
 
 def make(name: str, beside: System | None = None) -> System:
-    """A system that has not been started, or one that uses the engines of another."""
+    """Return a system that has not been started, or one that uses the engines of another."""
     module, _, class_name = SYSTEMS[name].location.partition(":")
     system_class = getattr(importlib.import_module(module), class_name)
     return cast(System, system_class() if beside is None else system_class(beside))

@@ -1,6 +1,6 @@
-"""The floor.
+"""Bare Ray: the lower bound.
 
-Ray actors called with bytes and answering with bytes, as many as nsactors sends for the same operation.
+Ray actors are called with bytes and answer with bytes, as many as nsactors sends for the same operation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["BareRay", "message_sizes"]
 
 
 class Engine:
-    """What an engine does in the end, and nothing else."""
+    """The actual work of an engine, and nothing else."""
 
     def __init__(self) -> None:
         self._reply = b""
@@ -55,7 +55,7 @@ class Engine:
 
 
 class BareRay:
-    """Ray as ``ray.init`` starts it, with the settings that nsactors gives it, and one actor to an engine."""
+    """Ray as ``ray.init`` starts it, with the settings that nsactors gives it, and one actor per engine."""
 
     def start(self, engines: int) -> None:
         from nsactors.system.private_files import PrivateFolder
@@ -137,7 +137,7 @@ class BareRay:
 
 
 def message_sizes(operation: str) -> tuple[int, int]:
-    """Bytes of the request and the reply that nsactors exchanges with one engine for a small operation."""
+    """Return the bytes of the request and of the reply of nsactors for a small operation on one engine."""
     from nsactors.protocol.messages import (
         Apply,
         Execute,

@@ -1,4 +1,4 @@
-"""Dask: a scheduler and workers as processes. It has no namespaces; the nearest thing it offers stands in."""
+"""Dask: a scheduler and workers as processes. Dask has no namespaces; the nearest that it offers is used instead."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Dask"]
 
 
 class Dask:
-    """``dask.distributed``, one thread to a worker, without its dashboard, listening on this machine alone.
+    """``dask.distributed``, one thread per worker, without its dashboard, listening on this machine alone.
 
-    A call on every worker is ``client.run``, which goes past the scheduler's queue: the fastest it has. Data are
+    A call on every worker is ``client.run``, which bypasses the scheduler's queue and is Dask's fastest way. Data are
     pushed by ``client.scatter``, pulled by ``client.gather``.
     """
 
@@ -44,7 +44,7 @@ class Dask:
             case "execute":
                 return lambda: client.run(_execute, CODE, workers=workers)
             case "push":
-                # In a list: a dictionary's values are known by its keys, and scattering the same key again hangs.
+                # In a list: Dask names a dictionary's values by its keys, and hangs when a key is scattered again.
                 return lambda: client.scatter([NUMBER], workers=workers, broadcast=True, hash=False)
             case "pull":
                 futures = [client.scatter(12_345, workers=[worker], hash=False) for worker in workers]
@@ -67,7 +67,7 @@ class Dask:
             case "tasks":
                 one, two = ARGUMENTS
                 return lambda: client.gather(client.map(noop, [one] * TASKS, text=two, pure=False, workers=workers))
-            case "map-few":  # of 100,000 items it takes two minutes
+            case "map-few":  # with 100,000 items, this takes two minutes
                 return lambda: client.gather(client.map(idle, range(FEW_ITEMS), pure=False, workers=workers))
             case _:
                 return None
@@ -82,7 +82,7 @@ class Dask:
         ]
 
     def _map(self, parts: int) -> list[int]:
-        # A task an item would take minutes: its users split such work by hand.
+        # One task per item would take minutes: users of Dask split such work by hand.
         bounds = [MAP_ITEMS * k // parts for k in range(parts + 1)]
         ranges = [range(a, b) for a, b in itertools.pairwise(bounds)]
         lists = self._client.gather(self._client.map(_power_of_all, ranges, pure=False))
@@ -101,7 +101,7 @@ def _execute(code: str) -> None:
 
 
 def _power_of_all(numbers: range) -> bytes:
-    # Pickled here: Dask looks at each item of a list it sends, 23 s for a million.
+    # Pickled here: Dask looks at each item of a list that it sends, which takes 23 s for a million items.
     return pickle.dumps([power(number) for number in numbers], protocol=5)
 
 

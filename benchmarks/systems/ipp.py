@@ -14,11 +14,11 @@ __all__ = ["Ipyparallel"]
 
 
 class Ipyparallel:
-    """ipyparallel as it comes, listening on this machine alone."""
+    """ipyparallel with its defaults, listening on this machine alone."""
 
     def start(self, engines: int) -> None:
         ipyparallel: Any = importlib.import_module("ipyparallel")
-        # Its default address is 127.0.0.1 too; said here, because all depends on it.
+        # 127.0.0.1 is its default address too, and is given because the comparison depends on it.
         self._cluster = ipyparallel.Cluster(
             n=engines, controller_ip="127.0.0.1", profile_dir=os.path.abspath("profile"), log_level=40
         )
@@ -28,7 +28,7 @@ class Ipyparallel:
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
         ids = self._client.ids[:engines]
         if operation == "map-many":
-            return None  # it takes some six minutes
+            return None  # this takes some six minutes
         balanced = prepare_balanced(self._client.load_balanced_view(ids), operation)
         return balanced or prepare_on_view(self._client[ids[0] if engines == 1 else ids], operation, engines)
 

@@ -42,7 +42,7 @@ class NsactorsBroadcast:
     """Calls that relays pass on, to engines that another system has started.
 
     Args:
-        host: whose engines they are.
+        host: the system whose engines are called.
     """
 
     def __init__(self, host: Nsactors) -> None:
@@ -53,7 +53,7 @@ class NsactorsBroadcast:
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
         if engines == 1 or operation not in ("apply", "push", "execute"):
-            return None  # it would go the direct way
+            return None  # this would not be relayed
         client = self._host.client
         return prepare_on_view(client.broadcast_view(client.ids[:engines]), operation, engines)
 

@@ -1,4 +1,4 @@
-"""Pools of workers whose maps are balanced: of the standard library, and Ray's in its likeness."""
+"""Pools of workers with balanced maps: the process pool of the standard library, and Ray's pool."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _OPERATIONS = ("tasks", "map-few", "map-many", "ep")
 
 
 def idle(x: Any) -> None:
-    """Does nothing; importable, for these pools send functions by name."""
+    """Do nothing; importable, because these pools send functions by name."""
 
 
 class ProcessPool:
-    """``concurrent.futures.ProcessPoolExecutor``, an item a message as it comes."""
+    """``concurrent.futures.ProcessPoolExecutor``, with one item per message, which is its default."""
 
     def start(self, engines: int) -> None:
         self._pools = {engines: ProcessPoolExecutor(engines)}
@@ -48,10 +48,10 @@ class ProcessPool:
 
 
 class RayPool:
-    """``ray.util.multiprocessing.Pool``, which cuts a map into a few parts a worker.
+    """``ray.util.multiprocessing.Pool``, which cuts a map into a few parts per worker.
 
     Args:
-        host: whose Ray it runs on.
+        host: the system on whose Ray it runs.
     """
 
     def __init__(self, host: BareRay) -> None:
@@ -66,7 +66,7 @@ class RayPool:
         if engines not in self._pools:
             from ray.util.multiprocessing import Pool
 
-            # No more workers than CPUs: it refuses to start them.
+            # At most as many workers as CPUs: the pool refuses to start more.
             self._pools[engines] = Pool(min(engines, len(os.sched_getaffinity(0))))
         pool = self._pools[engines]
         match operation:

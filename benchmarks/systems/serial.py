@@ -1,4 +1,4 @@
-"""No parallelism at all: what any of the others has to beat."""
+"""A plain loop without parallelism: the baseline of the other systems."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ __all__ = ["prepare_balanced", "prepare_on_view"]
 
 
 def prepare_on_view(view: Any, operation: str, engines: int) -> Callable[[], object] | None:
-    """What runs ``operation`` once on ``view``; see :class:`benchmarks.systems.System`."""
+    """Return a function that runs ``operation`` once on ``view``; see :class:`benchmarks.systems.System`."""
     match operation:
         case "apply":
             return lambda: view.apply_sync(noop, *ARGUMENTS)
@@ -42,7 +42,7 @@ def prepare_on_view(view: Any, operation: str, engines: int) -> Callable[[], obj
 
 
 def prepare_balanced(view: Any, operation: str) -> Callable[[], object] | None:
-    """The same on a load-balanced view."""
+    """Return the same for a load-balanced view."""
     match operation:
         case "tasks":
             return lambda: [r.get() for r in [view.apply_async(noop, *ARGUMENTS) for _ in range(TASKS)]]

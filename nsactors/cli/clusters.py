@@ -58,7 +58,7 @@ _COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 
 
 def _hosts(text: str) -> object:
-    from nsactors.cluster.ssh_hosts import hosts_from_text  # imports what starts nodes
+    from nsactors.cluster.ssh_hosts import hosts_from_text  # deferred: it imports the modules that start nodes
 
     return hosts_from_text(text)
 
@@ -130,9 +130,7 @@ def start(
     machine alone.
     """
     if options["address"] and (options["tls"] or options["hosts"]):
-        raise click.UsageError(
-            "a Ray at an --address has its hosts already, and is encrypted or not: no --hosts, no --tls"
-        )
+        raise click.UsageError("the Ray at --address has hosts and encryption of its own: leave out --hosts and --tls")
     from nsactors.cli.serving import ServeOptions
 
     engine_options = {"recovery": recovery, "num_cpus": num_cpus}
@@ -199,7 +197,7 @@ def stop(name: str | None, everything: bool, forget: bool, grace_s: float | None
     failures = []
     for record in registry.records() if everything else [registry.find(name)]:
         if record.program is not None and not forget:
-            if not everything:  # it is no cluster, and its user has not named it
+            if not everything:  # with --all, programs are passed over: they are not clusters
                 failures.append(
                     f"{record.name!r} is a program of yours with work of its own, process {record.owner.pid} on "
                     f"{record.owner.host}: end it as you would without nsactors"
@@ -322,7 +320,7 @@ def _log_of(name: str | None, registry: Registry) -> str:
     if (log := next((path for path in places if path.exists()), None)) is not None:
         return os.fspath(log)
     missing = ClusterNotFound(name, [record.name for record in living])
-    raise click.ClickException(f"{missing}. Nor is there a log of an earlier one of that name")
+    raise click.ClickException(f"{missing}. Nor is there a log of an earlier cluster of that name")
 
 
 def _engine_logs(client: Client, engine_id: int) -> list[str]:
@@ -442,7 +440,7 @@ def list_engines(name: str | None, /, as_json: bool) -> None:
 def add(name: str | None, /, n: int, no_wait: bool, **options: Any) -> None:
     """Start N more engines, with the cluster's own options unless you give others.
 
-    Exits with status 1 if some engines fail to start, or if no machine has room for them; these start when one has.
+    Exits with status 1 if some engines fail to start, or if no machine has room for them yet.
     """
     from nsactors.cluster.cluster import AttachedCluster
 
@@ -524,9 +522,9 @@ def top(name: str | None, seconds: float | None) -> None:
 @click.command(short_help="Show the code that engines run now.")
 @cluster_argument_or_option
 @targets_option
-@click.option("--threads", is_flag=True, help="Also of threads that the engines' code has started.")
+@click.option("--threads", is_flag=True, help="Also show threads that the engines' code has started.")
 @click.option(
-    "--native", is_flag=True, help="Also functions of C code; needs py-spy, which stops the engines meanwhile."
+    "--native", is_flag=True, help="Also show functions of C code; needs py-spy, which stops the engines meanwhile."
 )
 @click.option("--disturb", is_flag=True, help="Send a signal to engines that cannot be read otherwise.")
 @json_option

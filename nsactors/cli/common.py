@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nsactors.errors import EngineStartError
     from nsactors.transport.registry import ClusterRecord, Registry
 
-INTERRUPTED = 130  # what shells give a command that was ended by Ctrl-C
+INTERRUPTED = 130  # the status that shells give a command that Ctrl-C has ended
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -103,7 +103,7 @@ class FiniteRange(click.FloatRange):
         """Return the number, or fail with a usage error."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value!r} is no finite number.", param, ctx)
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
 
@@ -255,7 +255,7 @@ def print_json(value: Any) -> None:
 
 
 def print_rich(value: Any) -> None:
-    """Print a value that rich shows; into a pipe it may be 200 columns wide."""
+    """Print a value that rich can show; in a pipe, lines may have 200 columns."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
@@ -263,7 +263,7 @@ def print_rich(value: Any) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table for people; into a pipe it may be 200 columns wide."""
+    """Print a table for people; in a pipe, lines may have 200 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

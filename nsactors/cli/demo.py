@@ -391,7 +391,7 @@ def _raised(error: Exception | None) -> str:
 
 def _run(source: str, names: dict[str, Any], filename: str, announce: Callable[[str], object]) -> object:
     """Run code statement by statement; return the value of the last statement if it is an expression."""
-    # Tracebacks look up source lines here, also those of functions that travel.
+    # Tracebacks look up source lines here, also lines of functions that are sent to engines.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     value: object = None
     for statement in ast.parse(source, filename).body:
@@ -527,7 +527,7 @@ def run_demo(steps: Sequence[DemoStep], console: Console, clock: Callable[[], fl
     A step that is ``broken`` is the last one. A cluster that the steps bind to ``cluster`` is stopped.
     """
     begin = clock()
-    # Functions typed at a prompt belong to __main__, and so travel by value.
+    # Functions typed at a prompt belong to __main__, and so are pickled by value.
     names: dict[str, Any] = {"__name__": "__main__"}
     outcomes: list[StepOutcome] = []
     console.print(draw_heading(available_cores()))

@@ -260,7 +260,7 @@ def doctor(context: click.Context, tries: bool, as_json: bool, programs: tuple[P
 
 
 def lines_to_change(paths: Iterable[Path]) -> Iterator[Finding]:
-    """Read programs written for ipyparallel; yield the lines that must change or behave differently, and numbers.
+    """Read programs written for ipyparallel; yield the lines that must change or behave differently, and a summary.
 
     Args:
         paths: programs, notebooks and folders.

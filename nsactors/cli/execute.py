@@ -1,4 +1,4 @@
-"""Subcommands that run code on engines: ``run``, ``exec`` and ``console``."""
+"""Subcommands that run code on engines: ``run``, ``exec``, ``console`` and ``kernel``."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _status(error: BaseException) -> int:
 
 
 def _is_failure(error: BaseException) -> bool:
-    """Return whether an error is to be shown; a script that calls ``sys.exit`` with a number shows its own."""
+    """Return whether an error is to be shown; a script that calls ``sys.exit`` with a number shows its own errors."""
     original = getattr(error, "original", None)
     return not (isinstance(original, SystemExit) and isinstance(original.code, int | None))
 
@@ -163,7 +163,7 @@ def kernel(name: str | None, engine: int) -> None:
 
 BANNER = """\
 {cluster}: {engines}
-Cells run on {where}. %pn 0 x = 5 runs on one engine; %autopx runs cells in this process, a second one on engines;
+Cells run on {where}. %pn 0 x = 5 runs on one engine; %autopx runs cells here, and a second %autopx on engines again;
 `rc` is the client here. TAB completes names of the engines, name? describes them; Ctrl-D leaves, engines stay.
 """
 

@@ -194,7 +194,7 @@ def _submit(
     job = BatchJob(name, nodes, engines_per_node, str(folder), python, options, warning_s)
     kept = {"recovery": recovery, "journal": journal}
     with plain_refusals():
-        engine_options(EngineOptions(), kept, in_threads=False)  # now, and not when the job begins
+        engine_options(EngineOptions(), kept, in_threads=False)  # fails now, not when the job begins
         store = store_bytes(object_store_memory, None)
         plan = JobPlan(name, nodes, engines_per_node, store, kept, float(warning_s))
         submission = Submission(system, job, plan, template and template.read())

@@ -213,14 +213,14 @@ class _Ended(BaseException):
 
 
 class _End:
-    """Holds whether the end of the cluster is wanted (by a signal or the idle limit), or it died by itself."""
+    """Holds whether the end of the cluster is wanted, by a signal or the idle limit; otherwise it died by itself."""
 
     wanted = False
 
 
 @contextlib.contextmanager
 def _until_signalled() -> Iterator[_End]:
-    """Leave the ``with`` block at SIGTERM, SIGINT or SIGHUP; ignore further ones during the clean-up."""
+    """Leave the ``with`` block at SIGTERM, SIGINT or SIGHUP; ignore further signals during the clean-up."""
     end = _End()
 
     def leave_block(number: int, frame: object) -> None:
@@ -275,7 +275,7 @@ def _stop(cluster: Cluster, registry: Registry, record: ClusterRecord, notices: 
 
 
 def _forget(registry: Registry, record: ClusterRecord, end: _End, notices: Sequence[str]) -> None:
-    """Remove all processes and files of a cluster, but for a log that tells of its death or of killed engines."""
+    """Remove all processes and files of a cluster, except a log that reports its death or killed engines."""
     if end.wanted:
         threading.excepthook = lambda thread: None  # Ray's threads would print that its servers have gone
     end_leftovers(record.mark)
@@ -366,7 +366,7 @@ def stop_cluster(record: ClusterRecord, registry: Registry, grace_s: float | Non
 
 
 def forget_cluster(record: ClusterRecord, registry: Registry) -> None:
-    """Remove a cluster from the list whose owner ended on another machine or in a container; its log stays.
+    """Remove from the list a cluster whose owner has ended on another machine or in a container; its log stays.
 
     Raises:
         ClickException: if the owner belongs to this machine, where `nsactors stop` ends it.

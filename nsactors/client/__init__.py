@@ -6,7 +6,7 @@
     prompt         additions of a client to an IPython prompt: errors, notices and edits
     activity       activity of a cluster, and tables of engines
     tables         lists of a client as tables: requests, tasks and recoveries
-    looks          looks into engines that work: the code that they run
+    looks          looks into busy engines: the code that they run
     find_requests  requests named by message ids, results, clients and positions in the history
 
 """

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 def keys_pressed() -> Iterator[Callable[[float], str] | None]:
     """Yield a function that waits for a key for so many seconds and returns it; keys are not echoed meanwhile.
 
-    Ctrl-C raises KeyboardInterrupt as ever. It yields None where no terminal is read.
+    Ctrl-C raises KeyboardInterrupt as usual. Without a terminal to read from, yield None.
     """
     try:
         import termios
         import tty
 
         keyboard = sys.stdin.fileno()
-        if not os.isatty(keyboard) or os.tcgetpgrp(keyboard) != os.getpgrp():  # it would stop a background process
+        if not os.isatty(keyboard) or os.tcgetpgrp(keyboard) != os.getpgrp():  # a read would stop a background process
             raise OSError
         before = termios.tcgetattr(keyboard)
     except (ImportError, OSError, ValueError, AttributeError):
@@ -63,12 +63,12 @@ def keys_pressed() -> Iterator[Callable[[float], str] | None]:
 EVERY_S = 0.5
 ANSWER_S = 0.3  # engines that need longer are in C code that holds the interpreter
 LAST_ENTRIES = 5_000
-WIDE = 120  # columns from which on there is room for all columns of the table
+WIDE = 120  # a terminal of so many columns has room for all columns of the table
 GOOD = ("ok", "running", QUEUED)
 
 
 class Usage(NamedTuple):
-    """The load of an engine's process: cores, on the average since the last look, and bytes of its own."""
+    """The load of an engine's process: the mean number of cores since the last look, and bytes of its own memory."""
 
     cores: float | None
     memory: int | None
@@ -84,12 +84,12 @@ class EngineActivity(NamedTuple):
         state: ``idle``, ``busy``, ``stopped``, ``leaving``, ``starting``, ``coming back`` or ``no place``.
         runs: the source of the code that it runs, or the breakpoint at which it is stopped.
         client: the client whose code that is.
-        for_s: seconds that it has run.
+        for_s: seconds for which that code has run.
         queued: the number of requests that wait there.
         completed: the number of requests that it has completed.
         cores: the number of cores that it has used on average since the last look; None if that is not known.
-        memory: bytes of its own; None if that is not known.
-        last_error: the last of its requests that failed.
+        memory: bytes of its own memory; None if that is not known.
+        last_error: the last of its requests that failed, with the error.
     """
 
     engine_id: int
@@ -147,11 +147,11 @@ def activity(
     """Return the activity of a cluster.
 
     Args:
-        state: its members.
-        running: for each engine the number of requests completed, and those that run.
-        history: its last requests.
+        state: the members of the cluster.
+        running: for each engine the number of requests completed, and the requests that run.
+        history: the cluster's last requests.
         clients: the clients that are attached.
-        usage: by engine; those that have not replied are missing.
+        usage: the load by engine; engines that have not replied are missing.
         at: seconds since the epoch.
     """
     waiting = Counter(entry.engine_id for entry in history if entry.outcome == QUEUED)
@@ -207,7 +207,7 @@ def queue_status(
         session: the client's session.
         engine_ids: the engines.
         waits: the calls to services that code of engines waits for, in words.
-        open_tasks: give lists of calls and of these tasks; None: give numbers.
+        open_tasks: if given, return lists of calls and of these tasks; otherwise, return numbers.
     """
     running = session.controller.running()
     unassigned, assigned = session.assigned_tasks()
@@ -227,10 +227,10 @@ def queue_status(
 
 
 class Observer:
-    """Observes a cluster: the load of its engines is measured from look to look.
+    """Observes a cluster: the load of its engines is measured between two looks.
 
     Args:
-        controller: of the cluster.
+        controller: the controller of the cluster.
     """
 
     def __init__(self, controller: ControllerClient) -> None:
@@ -324,7 +324,7 @@ def _cells(engine: EngineActivity) -> dict[str, str]:
 
 
 def changes(before: ClusterActivity | None, now: ClusterActivity) -> list[str]:
-    """Return the changes between two looks at a cluster, a line each; at the first look all engines."""
+    """Return the changes between two looks at a cluster, a line each; at the first look, a line for each engine."""
     lines = []
     known = () if before is None else before.clients
     lines += [f"{client} is here" for client in now.clients if client not in known]
@@ -362,10 +362,10 @@ def watch(
     the cell up to date, and this returns at once.
 
     Args:
-        controller: of the cluster.
-        timeout_s: seconds; None: without an end.
-        ended: set by another thread, it ends the display.
-        title: in place of the cluster's own name.
+        controller: the controller of the cluster.
+        timeout_s: seconds; None for no limit.
+        ended: an event by which another thread ends the display.
+        title: the title, in place of the cluster's own name.
     """
     observer = Observer(controller)
     rounds = _Rounds(timeout_s, ended or threading.Event())

@@ -66,21 +66,21 @@ SHOWN_AFTER_S = 2.0
 class Client:
     """The engines of a cluster, from one program.
 
-    Indexing gives views: ``rc[0]`` one engine, ``rc[:]`` those there are now, ``rc[[2, 0]]`` two of them in this order;
+    Indexing gives views: ``rc[0]`` of one engine, ``rc[:]`` of all present engines, ``rc[[2, 0]]`` of two, in order;
     ``rc["x"]`` pulls ``x`` from all engines and ``rc["x"] = v`` pushes it to all.
 
     Args:
         cluster: the name of a cluster that runs in the background (see ``nsactors list``), the result of
-            ``Cluster.connection_info()``, or the path of a file that it was saved in. The default is the cluster that
-            ``NSACTORS_CLUSTER`` in the environment names, or else the only one that this user has running.
+            ``Cluster.connection_info()``, or the path of a file in which that was saved. The default is the cluster
+            that ``NSACTORS_CLUSTER`` in the environment names, or else the only cluster that this user runs.
             ``Cluster.connect_client_sync()`` gives a transport.
         name: the client's name in the history, with a few letters that make it unique; the default is the user's name.
         report: prints errors that have not been retrieved when the client is closed; the default writes to stderr.
-        modules: ``"auto"``: engines find the modules of this program where it finds them, and run them in the version
-            that it has imported; ``"off"``: engines import modules of their own alone.
+        modules: ``"auto"``: engines find the modules of this program where the program finds them, and run the version
+            that it has imported; ``"off"``: engines import only modules that they find themselves.
         output: the default for the output of calls, which a view may change; see :attr:`output`.
-        timeout: seconds to wait for a cluster in the background, or a file, that is not there yet, or for a cluster
-            that is still starting. After a second a line on stderr says what is waited for.
+        timeout: seconds to wait for a cluster in the background, or a file, that does not exist yet, or for a cluster
+            that is still starting. After a second, a line on stderr names it.
 
     Example:
         >>> with Cluster(n=4) as rc:
@@ -88,8 +88,8 @@ class Client:
         [0, 1, 1024, 59049, 1048576, 9765625, 60466176, 282475249]
 
     Raises:
-        ClusterNotFound: if there is no such cluster in time, or several and none was named.
-        ClusterNotReady: if it is still starting then.
+        ClusterNotFound: if there is no such cluster in time, or several clusters and no name.
+        ClusterNotReady: if the cluster is still starting then.
         VersionMismatch: if this process and the cluster could not understand each other.
         AccessRefused: if the cluster is another user's.
         ClusterUnreachable: if there is no such cluster any more, or this process is connected to another Ray.
@@ -118,7 +118,7 @@ class Client:
         self.block = False
         # Engines that share this process share its modules.
         tells = modules == "auto" and Capability.PROCESS in transport.capabilities
-        # Engines number a client's requests by its name: one that returns under the same name is another client.
+        # Engines count the requests of each client name, so a client that returns under the same name needs another.
         unique = f"{name or getpass.getuser()}-{uuid.uuid4().hex[:12]}"
         own = OwnModules(unique) if tells else None
         try:
@@ -145,7 +145,7 @@ class Client:
     @classmethod
     def connect(cls, info: ConnectionInfo | str | os.PathLike[str], name: str | None = None, **options: Any) -> Self:
         """Return a client of a cluster that another process has started: the older name of ``Client(info, name)``."""
-        if info is None:  # which Client() takes for the only cluster
+        if info is None:  # Client(None) would mean the only cluster
             raise WrongType("connect", "info", info, "connection info, or the name or the path of it")
         return cls(info, name, **options)
 
@@ -153,9 +153,9 @@ class Client:
     def output(self) -> str:
         """The default for the output of calls: ``"show"`` shows it while they are waited for, ``"keep"`` does not.
 
-        At a terminal and in a notebook it is shown as ``%px`` does: with the engines in front, equal lines once.
-        Where standard output is no terminal, it is written as it was printed. It is in the results in any case. The
-        flag ``output`` of a view takes precedence.
+        At a terminal and in a notebook, output is shown as ``%px`` does: with the engines in front, equal lines once.
+        Where standard output is not a terminal, output is written as it was printed. Results have the output in any
+        case. The flag ``output`` of a view takes precedence.
         """
         return self.session.output
 
@@ -187,20 +187,20 @@ class Client:
         return (self.direct_view(engine_id) for engine_id in self.ids)
 
     def wait_for_engines(self, n: int | None = None, timeout: float | None = -1) -> None:
-        """Wait until ``n`` engines take requests; without ``n``, until all that were asked for do or cannot start.
+        """Wait until ``n`` engines take requests; without ``n``, until each one takes requests or cannot start.
 
         If the others are enough, an ``EngineStartWarning`` names engines that cannot start, or find no place in the
         cluster. Engines without a place are waited for only if there is a time limit.
 
         Args:
             n: the number of engines; there may be more.
-            timeout: seconds; None or negative: as long as it takes.
+            timeout: seconds; None or negative for no limit.
 
         Raises:
-            TimeoutError: if they are not there in time.
-            EngineStartError: if so many cannot start that there will not be ``n`` of them, or any. It gives the reason,
-                and for an engine without a place its demands and the resources there are; of the newest one, if there
-                are several.
+            TimeoutError: if the engines are not there in time.
+            EngineStartError: if so many cannot start that there will not be ``n`` of them, or not any. The error gives
+                the reason, and for an engine without a place its demands and the available resources. If several cannot
+                start, the error is that of the newest.
         """
         arg.check(
             "wait_for_engines",
@@ -226,7 +226,7 @@ class Client:
         self.session.directory.on_leave(callback)
 
     def direct_view(self, targets: Targets = "all", **flags: Any) -> DirectView:
-        """Return a view of some engines; ``"all"`` is resolved at each call, all other targets once, now.
+        """Return a view of some engines; ``"all"`` is resolved at each call, other targets are resolved now.
 
         Raises:
             TargetError: if ``targets`` names no engines of this cluster.
@@ -246,7 +246,7 @@ class Client:
         Args:
             targets: the engines.
             is_coalescing: not used; kept for scripts written for ipyparallel.
-            flags: of the view.
+            flags: flags of the view.
         """
         from nsactors.views.direct import BroadcastView
 
@@ -272,9 +272,9 @@ class Client:
 
         Args:
             targets: the engines.
-            threads: also of threads that code of the user's has started.
-            native: also functions of C code; py-spy stops the engines for half a second meanwhile.
-            disturb: send a signal to an engine that cannot be read otherwise; it may cut short a system call of C code.
+            threads: also return the stacks of threads that code of the user's has started.
+            native: also return functions of C code; py-spy stops the engines for half a second meanwhile.
+            disturb: send a signal to an engine that cannot be read otherwise; a system call of C code may be cut short.
         """
         return stacks_of(self.session, targets, threads=threads, native=native, disturb=disturb)
 
@@ -286,8 +286,8 @@ class Client:
         """Cancel calls and tasks of this client that have not begun.
 
         Args:
-            jobs: results or message ids, of detached tasks of other clients too; None: all of this client.
-            targets: on these engines only.
+            jobs: results or message ids, also of detached tasks of other clients; None for all calls of this client.
+            targets: cancel on these engines only.
             block: not used; kept for scripts written for ipyparallel.
 
         Raises:
@@ -312,7 +312,7 @@ class Client:
         """Raise KeyboardInterrupt in the code that engines run; their namespaces stay.
 
         Returns:
-            The ids of the engines that were told.
+            The ids of the engines to which the interrupt was sent.
 
         Raises:
             CapabilityError: if engines share this process.
@@ -333,20 +333,20 @@ class Client:
     ) -> None:
         """Open the debugger of engines that are stopped at a breakpoint, or else on their last failures.
 
-        The prompt is that of this program; ``%pxdebug`` does the same. An engine keeps the frames of the last failure
+        The debugger prompts in this program; ``%pxdebug`` does the same. An engine keeps the frames of the last failure
         of each client that has a prompt: a terminal or a notebook. It releases them, and the objects in them, at the
         client's next failure, after ten minutes, and when the client leaves or the namespace is cleared. Other requests
         run meanwhile.
 
         At the prompt, the commands are those of Python's debugger, and ``locals``, ``engines``, ``engine 2`` and
-        ``all COMMAND``; ``q`` leaves it. Expressions are evaluated in the frame that is looked at, on another thread
-        than that of the engine's requests.
+        ``all COMMAND``; ``q`` leaves the prompt. Expressions are evaluated in the current frame, on another thread than
+        the engine's requests.
 
         Args:
             targets: the engines.
             result: the failures of this result only.
             forget: open nothing, and release the frames on these engines.
-            take: take the debuggers over of those that are stopped for another client, whose prompt ends.
+            take: take over the debuggers of engines that are stopped for another client, whose prompt ends.
 
         Raises:
             DebuggerUnavailable: if no engine keeps such a failure, or there is no prompt.
@@ -358,7 +358,7 @@ class Client:
         debug(self.session, targets, result, forget=forget, take=take)
 
     def stopped(self) -> dict[int, Stop]:
-        """Return the engines that are stopped at a breakpoint: the place, the client with the debugger, the seconds.
+        """Return the place, the client with the debugger and the seconds of each engine stopped at a breakpoint.
 
         Engines reply at once, however busy they are, unless C code holds their interpreter.
         """
@@ -367,9 +367,9 @@ class Client:
     def shutdown(
         self, targets: Targets = "all", restart: bool = False, hub: bool = False, block: bool | None = None
     ) -> None:
-        """Stop engines, whatever they are doing, in order: their code is interrupted, and files are closed.
+        """Stop engines gracefully, whatever they are doing: their code is interrupted, and files are closed.
 
-        An engine that takes longer for it than the cluster's ``stop_grace`` is killed, and named.
+        An engine that takes longer than the cluster's ``stop_grace`` is killed, and named.
 
         Args:
             targets: the engines.
@@ -387,7 +387,7 @@ class Client:
             self.close()
 
     def recover(self, targets: Targets = "all") -> None:
-        """Kill engines, whatever they are doing, and restart them as if they had died: for those that are stuck.
+        """Kill engines, whatever they are doing, and restart them as if they had died: for engines that are stuck.
 
         The cluster's ``recovery`` decides about their namespaces. Calls that were running are not repeated.
         """
@@ -397,7 +397,7 @@ class Client:
     def recoveries(self) -> Table[RecoveryReport]:
         """The reports on namespaces that were recovered since this client began, oldest first.
 
-        The last report of each engine is always among them; old ones are forgotten when they list 2,500 names in all.
+        The last report of each engine is always there; old reports are forgotten when all list 2,500 names together.
         """
         return recovery_table(self.session.recovery_reports())
 
@@ -411,7 +411,7 @@ class Client:
         """Let ``%px<suffix>`` and the other magics run on engines; see ``DirectView.activate``.
 
         Returns:
-            The view that they run on, which waits for its calls.
+            The view on which the magics run, which waits for its calls.
         """
         arg.check("activate", suffix=arg.text(suffix))
         view = self.direct_view(targets, block=True)
@@ -445,12 +445,12 @@ class Client:
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
         """Wait for results (None: for every call of this client); return whether they are there.
 
-        Ctrl-C meanwhile interrupts the calls that run, as by ``AsyncResult.wait``; if there are detached tasks among
-        them, it only ends the waiting.
+        Ctrl-C meanwhile interrupts the calls that run, as in ``AsyncResult.wait``; if one of them is a detached task,
+        Ctrl-C only ends the wait.
 
         Args:
-            jobs: results or message ids, of other clients too.
-            timeout: seconds; None or negative: as long as it takes.
+            jobs: results or message ids, also of other clients.
+            timeout: seconds; None or negative for no limit.
 
         Raises:
             InvalidArgument: if ``jobs`` is something else.
@@ -482,7 +482,7 @@ class Client:
         self.push_all({name: value})
 
     def push_all(self, names: dict[str, Any], *, copy: bool | None = None) -> None:
-        """Bind names on all engines, as ``DirectView.push``; return when it is done."""
+        """Bind names on all engines, as ``DirectView.push``; return when the names are bound."""
         arg.check(
             "push_all",
             names=arg.mapping(names, "a dictionary of names and values"),
@@ -510,7 +510,7 @@ class Client:
         return self.direct_view("all").map_sync(function, *sequences, **options)
 
     def execute_all(self, code: str) -> AsyncResult:
-        """Run a cell on all engines; return when it is done."""
+        """Run a cell on all engines; return when the cell has ended."""
         result: AsyncResult = self.direct_view("all").execute(code, silent=False, block=True)
         return result
 
@@ -533,11 +533,12 @@ class Client:
 
         Requests that run and those that wait come last, with outcome ``running`` and ``queued``. Engines report in
         rounds of half a second, clients report requests that wait for longer than a quarter of a second, and the last
-        10,000 requests are kept. It is a list, and shown as a table; ``history().to_pandas()`` is a frame of it.
+        10,000 requests are kept. The value is a list that is shown as a table; ``history().to_pandas()`` returns a data
+        frame.
 
-        Tasks of load-balanced views travel together if they are short, and are one request then, with the label of the
-        first: ``"10 tasks: LABEL ..."``. The outcome of a request of tasks is ``ok`` although tasks may have failed.
-        :meth:`tasks` lists the tasks that have not ended one by one, and results have the outcome of each.
+        Short tasks of load-balanced views are sent together, as one request with the label of the first task:
+        ``"10 tasks: LABEL ..."``. The outcome of a request of tasks is ``ok`` even if tasks have failed. :meth:`tasks`
+        lists the tasks that have not ended one by one, and results have the outcome of each task.
 
         Args:
             client: a client's name, with or without its unique part.
@@ -546,8 +547,8 @@ class Client:
             label: the label of views, maps and cells, or a pattern of labels: ``"sweep-*"``. Requests of several tasks
                 match by the label above.
             state: ``"queued"``, ``"running"``, ``"ok"`` or ``"failed"``.
-            since: requests that had not ended by then; a time without a zone is local.
-            until: requests that had begun by then.
+            since: return requests that had not ended at this time; a time without a zone is local.
+            until: return requests that had begun at this time.
 
         Example:
             >>> rc.history(label="sweep-*", state="failed", since=datetime.now() - timedelta(hours=1))
@@ -571,26 +572,26 @@ class Client:
         return history_table(found if last is None else found[len(found) - min(last, len(found)) :])
 
     def clients(self) -> list[str]:
-        """Return the names of the clients that are attached; one whose process has died is missed after two seconds."""
+        """Return the names of the attached clients; a client whose process has died is removed after two seconds."""
         self.session.check()
         return self.session.controller.clients()
 
     def get_result(self, jobs: Any = -1, block: bool = False) -> AsyncResult:
         """Return the result of requests of any client, in any process.
 
-        It is like a result of one's own: pending until they have ended, with their value or error and all their output,
-        which arrives live. Engines keep their last 4,000 replies, up to 16 MB; a value of more than 2 MB only if its
-        client had gone, or had called :meth:`flush` after the request.
+        The result is like one of this client's own: pending until the requests have ended, with their value or error
+        and all their output, which arrives live. Engines keep their last 4,000 replies, up to 16 MB; they keep a value
+        of more than 2 MB only if its client had gone, or had called :meth:`flush` after the request.
 
         Args:
             jobs: a message id, the name of a client (for all its requests in the history), a position in
                 :meth:`history`, one of its entries, a result, or several of these; the default is the last request.
-                Of detached tasks: message ids, results, entries of ``tasks()``, and no others with them.
-            block: wait for it.
+                Detached tasks are given by message ids, results or entries of ``tasks()``, without other requests.
+            block: wait for the result.
 
         Raises:
-            ResultUnavailable: if there is no such request in the history. Raised by the result: if the reply is not
-                kept any more, never was, or the request never began; it says which.
+            ResultUnavailable: if there is no such request in the history. The result raises it if the reply is not kept
+                any more, was never kept, or the request never began; the message says which.
             EngineLost: raised by the result, if the engine died.
         """
         jobs = list(jobs) if isinstance(jobs, Iterator) else jobs
@@ -614,8 +615,8 @@ class Client:
 
         Args:
             jobs: as for :meth:`get_result`; the default is the unfinished requests of the client that left last, and on
-                engines where it has none the last one that it ran there.
-            timeout: seconds to show the output for; None: to its end.
+                engines without such a request the last request that this client ran there.
+            timeout: seconds for which to show the output; None for all of it.
 
         Returns:
             The result of the requests.
@@ -644,7 +645,7 @@ class Client:
 
         A request is accepted when it is in its engine's queue and in the cluster's history, and its engine will keep
         the reply for other clients however large it is. Arguments of more than 64 kB stay in this process's part of the
-        object store: if it ends, calls with such arguments that have not begun by then never do, and
+        object store: if this process ends, calls with such arguments that have not begun never run, and
         :meth:`get_result` says so.
 
         Without this, a request is in its engine's queue some milliseconds later, and in the history after a quarter of
@@ -654,26 +655,26 @@ class Client:
             timeout: seconds; with more than a thousand calls open to one engine, the others wait here for their turn.
 
         Raises:
-            TimeoutError: if they have not been accepted by then.
+            TimeoutError: if the requests have not been accepted in time.
         """
         arg.check("flush", timeout=arg.seconds(timeout, or_none=False))
         self.session.check()
         self.session.flush(timeout)
 
     def activity(self) -> ClusterActivity:
-        """Return the state that :meth:`watch` shows, as values; without the cores in use, which takes two looks."""
+        """Return the state that :meth:`watch` shows, as values; without the cores in use, which need two looks."""
         self.session.check()
         return Observer(self.session.controller).look()
 
     def watch(self, timeout: float | None = None) -> None:
         """Show the activity of the cluster live: engines, the requests they run, and their clients.
 
-        At a terminal until q or Ctrl-C. In a notebook it is shown under the cell, which ends at once: the table is kept
-        up to date until the client is closed or this is called again. Where output goes to a file or a pipe, changes
-        are printed line by line.
+        At a terminal, this lasts until q or Ctrl-C. In a notebook, the table is shown under the cell, which ends at
+        once, and kept up to date until the client is closed or this is called again. Where output goes to a file or a
+        pipe, changes are printed line by line.
 
         Args:
-            timeout: seconds; None: without an end, and 0 shows it once.
+            timeout: seconds; None for no limit, 0 to show the activity once.
         """
         arg.check("watch", timeout=arg.seconds(timeout))
         self.session.check()
@@ -683,8 +684,8 @@ class Client:
         """Return a view that runs each call on an engine that is free.
 
         Args:
-            targets: the engines; None and ``"all"`` are all that there are at any time, others are resolved now.
-            flags: of the view; see :class:`nsactors.views.base.TaskFlags`.
+            targets: the engines; None and ``"all"`` stand for all engines at any time, other targets are resolved now.
+            flags: flags of the view; see :class:`nsactors.views.base.TaskFlags`.
 
         Raises:
             TargetError: if ``targets`` names no engines of this cluster.
@@ -715,8 +716,8 @@ class Client:
     def tasks(self, *, label: str | None = None, state: str | None = None) -> Table[TaskStatus]:
         """Return the tasks of this client that have not ended, and the detached tasks of all clients.
 
-        Each in the order of submission. Detached tasks are listed for as long as their results are kept. It is a list,
-        and shown as a table.
+        Both are in the order of submission. Detached tasks are listed for as long as their results are kept. The value
+        is a list that is shown as a table.
 
         Args:
             label: the label of views, maps and calls, or a pattern of labels: ``"sweep-*"``.
@@ -733,7 +734,7 @@ class Client:
     def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
         """Return the work of each engine.
 
-        It returns at once, however busy the engines are: this client and the controller know all of it.
+        This returns at once, however busy the engines are: the client and the controller know all of the work.
 
         Args:
             targets: the engines.
@@ -741,10 +742,10 @@ class Client:
 
         Returns:
             For each id ``queue`` (calls of this client without a reply), ``completed`` (calls of all clients),
-            ``tasks`` (of this client's load-balanced views, and detached ones of all, counted in items), ``running``
-            (the code that it runs, as far as it has been reported) and ``waits`` (calls to services that its code waits
-            for, such as ``"recv from 2 tag 5 for 12 s"``); and under ``"unassigned"`` the number of tasks without an
-            engine.
+            ``tasks`` (tasks of this client's load-balanced views, and detached tasks of all clients, counted in items),
+            ``running`` (the code that the engine runs, if it has been reported) and ``waits`` (calls to services that
+            this code waits for, such as ``"recv from 2 tag 5 for 12 s"``); and under ``"unassigned"`` the number of
+            tasks without an engine.
         """
         arg.check("queue_status", verbose=arg.flag(verbose))
         ids = self.session.resolve(targets)
@@ -753,15 +754,14 @@ class Client:
         return queue_status(self.session, ids, waits, open_tasks)
 
     def host(self, machine: StateMachine, name: str | None = None) -> Service:
-        """Host a state machine in the cluster; return the service that engines and clients call it by.
+        """Host a state machine in the cluster; return the service by which engines and clients call it.
 
-        The models of parallel computing are built on this: mailboxes, barriers and tuple spaces are such machines. It
-        keeps its state until it is closed or the cluster ends; it does not outlive its process, which is one on the
-        head node.
+        The models of parallel computing are built on this: mailboxes, barriers and tuple spaces are such machines. The
+        machine keeps its state until the service is closed or the cluster ends, or its process on the head node dies.
 
         Args:
             machine: the state machine; it is copied.
-            name: if there is a service of this name, that one is returned, and ``machine`` is not used.
+            name: if there is a service of this name, return that service, and do not use ``machine``.
 
         Raises:
             SerializationError: if the machine cannot be pickled.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nsactors.session.session import Session
 
 STATES = ("queued", "running", "ok", "failed")
-"""The states of requests; a failed one has the name of its error, or of its end, as its outcome."""
+"""The states of requests; the outcome of a failed request is the name of its error, or of another end."""
 
 _STATES_OF_TASKS = {
     TaskState.WAITING: "queued",
@@ -44,7 +44,7 @@ class RequestFinder:
 
     Args:
         session: the client's connection.
-        schedulers: of the client's tasks.
+        schedulers: the schedulers of the client's tasks.
     """
 
     def __init__(self, session: Session, schedulers: TaskSchedulers) -> None:
@@ -86,13 +86,13 @@ class RequestFinder:
             self._session.leaving.wait(LOOK_S)
 
     def result(self, entries: list[HistoryEntry], *, single: bool) -> AsyncResult:
-        """Return the result of requests; ``single``: its value is that of the one request, and no list."""
+        """Return the result of requests; with ``single``, its value is that of the only request, and not a list."""
         calls = self._session.calls_for(entries)
         self._apply_output(calls)
         return AsyncResult(self._session, calls, label=label_of(entries), single=single)
 
     def result_of_tasks(self, msg_ids: list[str], *, single: bool) -> AsyncResult:
-        """Return the result of detached tasks; of one map, a result that is a list of its items."""
+        """Return the result of detached tasks; for one map, a result with the list of its items."""
         task_scheduler = self._schedulers.detached
         calls = task_scheduler.calls_for(msg_ids)
         self._apply_output(calls)
@@ -188,10 +188,10 @@ def check_jobs(call: str, jobs: Any) -> None:
 
 
 def detached_ids(wanted: Any) -> list[str]:
-    """Return the ids of the detached tasks that jobs name; none if they name other requests.
+    """Return the ids of the detached tasks that jobs name; an empty list if they name other requests.
 
     Raises:
-        ResultUnavailable: if some of several are detached tasks and others are not, or one is a part of a map.
+        ResultUnavailable: if some jobs are detached tasks and others are not, or one is a part of a map.
     """
     several = wanted if isinstance(wanted, Iterable) and not _is_one(wanted) else [wanted]
     ids = [msg_id for each in several for msg_id in _ids_of(each)]
@@ -202,12 +202,12 @@ def detached_ids(wanted: Any) -> list[str]:
     detached = [msg_id for msg_id in ids if is_detached(msg_id)]
     if detached and len(detached) < len(ids):
         other = next(msg_id for msg_id in ids if not is_detached(msg_id))
-        raise ResultUnavailable(other, "it is no detached task, and others of these are: ask for them in two calls")
+        raise ResultUnavailable(other, "it is not a detached task, but others of these are: ask for them in two calls")
     return detached
 
 
 def find_requests(history: Sequence[HistoryEntry], wanted: Any) -> list[HistoryEntry]:
-    """Return entries of the history, one a request: in the order of ``wanted``, those of a client as it sent them.
+    """Return an entry of the history for each request: in the order of ``wanted``, for a client as it sent them.
 
     Args:
         history: in order; requests that run or wait come last.
@@ -225,7 +225,7 @@ def find_requests(history: Sequence[HistoryEntry], wanted: Any) -> list[HistoryE
 
 
 def left_behind(history: Sequence[HistoryEntry], attached: Iterable[str]) -> list[HistoryEntry]:
-    """Return the requests of the client that left last: on each engine the unfinished ones, or else its last one there.
+    """Return the requests of the client that left last: on each engine its unfinished requests, or else its last.
 
     Raises:
         ResultUnavailable: if no client in the history has left.
@@ -290,7 +290,7 @@ def _requests(history: Sequence[HistoryEntry], known: Mapping[str, RequestId], w
 
 
 def names_one(jobs: Any) -> bool:
-    """Return whether jobs name one request, and not several or all of a client."""
+    """Return whether jobs name one request, and not several, or all requests of a client."""
     return (
         arg.whole(jobs) is None or isinstance(jobs, HistoryEntry | RequestId) or (isinstance(jobs, str) and ":" in jobs)
     )

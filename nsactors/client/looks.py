@@ -1,4 +1,4 @@
-"""Looks into engines that work: the code that they run, the breakpoints at which they are stopped, and failures."""
+"""Looks into busy engines: the code that they run, the breakpoints at which they are stopped, and failures."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Additions of a client to an IPython prompt.
 
-Errors of engines are drawn as such, and errors that have not been retrieved are reported; a note explains errors of
-arrays that are read-only; edits of modules that have not been loaded are named. The first client adds ``%px`` and
-related magics.
+Errors of engines are drawn in a form of their own, and errors that have not been retrieved are reported; a note
+explains errors that come from read-only arrays; edits of modules that have not been loaded are named. The first client
+adds ``%px`` and related magics.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FRAMES_OF_ENGINES = (
 
 
 class SessionClient(Protocol):
-    """A client, as far as a session knows it."""
+    """The part of a client that a session knows."""
 
     session: Session
 
@@ -80,7 +80,7 @@ class SessionClients:
 
 
 def join_session(client: SessionClient) -> None:
-    """Add a client to those of the IPython session, if it is made in one; the first adds ``%px`` and related magics.
+    """Add a client to those of the IPython session, if there is one; the first client adds ``%px`` and related magics.
 
     If the user has a magic of one of these names, none is added. Code of an engine is in no session, although the shell
     of this process is the user's if engines are threads, and the engine's own if they are processes.
@@ -97,7 +97,7 @@ def join_session(client: SessionClient) -> None:
     taken = {kind: {*manager.magics[kind], *getattr(manager, "lazy_magics", ())} for kind in MAGICS}
     if not any(name in taken[kind] for kind, names in MAGICS.items() for name in names):
         try:
-            # Through IPython, which knows the extension by name: magics are built on clients, not the other way round.
+            # IPython loads the extension by name: magics are built on clients, so this package must not import them.
             shell.extension_manager.load_extension("nsactors")
         except Exception as error:  # shells that others have derived from IPython's may lack a part
             warnings.warn(f"%px is not there, for this shell cannot have it: {error!r}", stacklevel=3)
@@ -111,17 +111,17 @@ def join_prompt(
 ) -> Callable[[], None]:
     """Draw errors of engines, and report unretrieved errors after every cell, if this process has an IPython prompt.
 
-    If it has none, errors of several engines are drawn so where they are not caught; and where the interpreter prompts
-    for statements, edits are named before the next one.
+    Without an IPython prompt, uncaught errors of several engines are drawn in the same form; and where the interpreter
+    prompts for statements, edits are named before the next statement.
 
     Args:
-        unretrieved: the errors.
+        ledger: the unretrieved errors.
         modules: finds modules that have been edited and not loaded since, after a cell that used engines.
         requests: returns the number of requests sent to engines.
         debug: opens the debugger on the frames of an error of engines; returns False if there are none.
 
     Returns:
-        A function that ends both.
+        A function that ends the reports.
     """
     shell = current_shell()
     if shell is None:
@@ -162,7 +162,7 @@ def _tell_of_edits(
     def tell(*args: Any) -> None:
         if requests() != sent and (edits := modules.tell_edits()):
             ledger.tell(edits)
-        # The last of all before a cell: %autoreload, which may be on by now, is to have loaded the edits.
+        # Make this the last hook before a cell: %autoreload, which may be on by now, must have loaded the edits.
         shell.events.unregister("pre_run_cell", look)
         shell.events.register("pre_run_cell", look)
 
@@ -176,9 +176,9 @@ def _tell_of_edits(
 
 
 class _TellingPrompt:
-    """A prompt of the plain interpreter, which makes text of ``sys.ps1`` anew whenever it asks for a statement.
+    """A prompt of the plain interpreter, which calls ``str(sys.ps1)`` whenever it asks for a statement.
 
-    Clients share it: one in front of the other's would stay when the other is closed first.
+    Clients share this object: wrapped around another client's, it would stay when that client is closed first.
     """
 
     def __init__(self, usual: object) -> None:
@@ -218,7 +218,7 @@ def _tell_of_edits_at_prompt(modules: OwnModules, requests: Callable[[], int]) -
 
 
 class _DisplayHook:
-    """Shows values at a prompt, except those of cells on engines that have none: they get no ``Out`` either.
+    """Shows values at a prompt, except results of cells on engines without a value; these get no ``Out`` either.
 
     IPython writes the prompt of a value before it asks the value for its text.
     """
@@ -228,7 +228,7 @@ class _DisplayHook:
 
     def __call__(self, value: Any = None) -> None:
         if isinstance(value, AsyncResult | ExecuteReply) and value.shows_nothing:
-            self._usual.update_user_ns(value)  # it is `_` all the same
+            self._usual.update_user_ns(value)  # it is `_` nevertheless
             self._usual.fill_exec_result(value)
         else:
             self._usual(value)
@@ -241,11 +241,11 @@ def _show_no_empty_values(shell: Any) -> None:
 
 
 def draw_errors(shell: Any) -> Callable[[], None]:
-    """Let ``shell`` show every error of engines as it draws itself; return a function that ends that.
+    """Let ``shell`` show every error of engines as the error draws itself; return a function that undoes this.
 
-    IPython asks exceptions for their own drawing, but neither syntax errors nor exception groups. Errors that may come
-    from a read-only array get a note if the array came from an engine; errors of names that an object of ours does not
-    have are shown without the frame of ``suggest_name``.
+    IPython lets exceptions draw themselves, except syntax errors and exception groups. Errors that may come from a
+    read-only array get a note if the array came from an engine; errors about an attribute that an object of nsactors
+    does not have are shown without the frame of ``suggest_name``.
     """
     if shell.custom_exceptions:
         return lambda: None  # the user shows errors in a way of their own
@@ -272,10 +272,10 @@ def _show(
             (kind, error, _without_suggestion(traceback)), tb_offset=tb_offset, running_compiled_code=True
         )
         return []
-    # Ctrl-C pressed several times at once may go on until here. If this raised, IPython would not call it any more.
+    # Ctrl-C pressed several times at once may go on until here. An error here would end IPython's use of this function.
     with Presses():
         lines = render_lines(error, says_where=not _from_magic(traceback))  # the place is the cell above the error
-        # Both kinds of shell end here: at a terminal it prints, in a notebook it sends a message.
+        # Both kinds of shell show errors by this method: at a terminal it prints, in a notebook it sends a message.
         shell._showtraceback(kind, error, lines)
         _remember(shell, error, traceback)
     if shell.call_pdb:
@@ -293,7 +293,7 @@ def _without_suggestion(traceback: TracebackType) -> TracebackType:
     if len(frames) < 2 or frames[-1].tb_frame.f_code is not suggest_name.__code__:
         return traceback
     frames.pop()
-    if len(frames) > 1 and frames[-1].tb_frame.f_code.co_name == "__getattr__":  # which has called it
+    if len(frames) > 1 and frames[-1].tb_frame.f_code.co_name == "__getattr__":  # it has called suggest_name()
         frames.pop()
     shorter: TracebackType | None = None
     for frame in reversed(frames):
@@ -302,7 +302,7 @@ def _without_suggestion(traceback: TracebackType) -> TracebackType:
 
 
 def _explain_debugger(shell: Any) -> Callable[[], None]:
-    """Let the shell's debugger say after an error of engines whose frames it opens; the function returned ends that.
+    """Let the shell's debugger say, after an error of engines, whose frames it opens; return a function that ends this.
 
     The method is replaced, and not ``%debug``: IPython loads magics when they are first used, by their name.
     """
@@ -324,9 +324,9 @@ def _explain_debugger(shell: Any) -> Callable[[], None]:
 
 
 class _EngineDebugger:
-    """A shell's method ``debugger`` that opens the frames on engines after an error of theirs.
+    """A shell's method ``debugger`` that opens the frames on engines after their error.
 
-    Clients share it: one around the other's would stay when the other is closed first.
+    Clients share this object: wrapped around another client's, it would stay when that client is closed first.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -347,7 +347,7 @@ class _EngineDebugger:
 
 
 def _debug_engines(shell: Any, debug: Callable[[BaseException], bool]) -> Callable[[], None]:
-    """Let the shell's debugger open the frames on engines after an error of theirs; the function returned ends that."""
+    """Let the shell's debugger open the frames on engines after their error; return a function that ends this."""
     debugger = shell.debugger if isinstance(shell.debugger, _EngineDebugger) else _EngineDebugger(shell)
     debugger.open_frames.append(debug)
     shell.debugger = debugger
@@ -363,15 +363,15 @@ def _debug_engines(shell: Any, debug: Callable[[BaseException], bool]) -> Callab
 def _remember(shell: Any, error: Exception, traceback: TracebackType) -> None:
     """Let ``%debug`` open this error and no older one, in the frame that made the call; ``%tb`` shows it again.
 
-    IPython does so for the errors that it draws itself. Frames of an engine are no objects here, and those of this
-    package explain nothing.
+    IPython does so for the errors that it draws itself. Frames of an engine are not objects in this process, and frames
+    of this package explain nothing.
     """
     where = user_part(traceback) or traceback
     BaseException.with_traceback(error, where)  # a class of the user's may forbid assignment
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, where
     if sys.version_info >= (3, 12):
         sys.last_exc = error
-    shell.InteractiveTB.tb = where  # that of the last error which IPython has drawn comes before ``sys.last_traceback``
+    shell.InteractiveTB.tb = where  # IPython prefers this to ``sys.last_traceback``
 
 
 def _from_magic(traceback: TracebackType | None) -> bool:

@@ -6,16 +6,16 @@ replies::
     inspector   the engine's replies to queries that look inside it
     frames      stacks of threads of this process
     processes   stacks of other processes of this machine, whose Python does not reply
-    peeks       expressions that are evaluated beside a running request
+    peeks       expressions that are evaluated while a request runs
     profilers   profilers of an engine: a sampler of stacks, and Python's own profiler of calls
     allocations  a profiler of memory
-    profiles    profiles of engines, as a client asks for them, shows and saves them
-    flames      flame graphs, as pictures and as files of other tools
-    session     a client's session, as far as looks into engines use it
-    values      values of engines that work, as a client peeks at them: expressions and variables
-    stacks      stacks of a cluster's engines, as its client asks for them and shows them
+    profiles    the client's half of profiles: starts, stops, shows and saves them
+    flames      flame graphs: pictures, and files for other tools
+    session     the parts of a client's session that this package uses
+    values      the client's half of peeks: values of expressions and variables of busy engines
+    stacks      the client's half of stacks: reads and shows the stacks of engines
     debug_conversation  lines of a client for a debugger on an engine, and the text that it writes
     debug_commands      Python's debugger, with a client in place of a keyboard
-    debug_session       failures that are kept, requests that stop, and sessions of clients with both
+    debug_session       kept failures, requests that stop at breakpoints, and the sessions of clients
     debug_console       the client's half: one prompt for the debuggers of several engines
 """

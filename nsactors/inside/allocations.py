@@ -29,13 +29,13 @@ class Allocation(Protocol):
 class MemoryProfiler:
     """Records the allocations of this process, until :meth:`stop`.
 
-    Those of all its threads and clients count, as far as code of requests made them.
+    Allocations of all threads and clients count, if code of requests made them.
 
     Args:
-        client: the client that has asked for it.
+        client: the client that has asked for the profile.
 
     Raises:
-        RuntimeError: if memray is not installed, or records something else.
+        RuntimeError: if memray is not installed, or is recording already.
     """
 
     def __init__(self, client: str) -> None:
@@ -70,9 +70,9 @@ class MemoryProfiler:
 
 
 def allocations_profile(allocations: Iterable[Allocation]) -> EngineProfile:
-    """Return the part of some allocations that code of requests has made; sizes are in place of seconds.
+    """Return a profile of the allocations that code of requests has made, with sizes in place of seconds.
 
-    The line of a function is that of the allocation, or of the call that leads there.
+    The line of a function is the line of the allocation, or of the call that leads to it.
     """
     numbers: dict[ProfiledFunction, int] = {}
     sizes: dict[tuple[int, ...], list[int]] = {}

@@ -33,7 +33,7 @@ from nsactors.protocol.process import current_shell
 from nsactors.results.interrupting import Presses, aside
 
 OPEN_S = 5.0
-POLL_S = 2.0  # a reply that takes longer is asked for again
+POLL_S = 2.0  # the query is repeated if the reply takes longer
 RETRY_S = 0.5
 GATHER_S = 0.15
 TELL_AFTER_S = 1.0
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class QueryChannel(Protocol):
-    """The way of queries to engines."""
+    """Sends queries to engines."""
 
     def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> Mapping[int, QueryReply]:
         """Query engines, busy or not; return the replies by engine, without those that did not arrive in time."""
@@ -75,7 +75,7 @@ class QueryChannel(Protocol):
 class DebugConsole:
     """A prompt for the debuggers of some engines.
 
-    Queries are made on threads of their own: Ctrl-C on this one interrupts the command that engines carry out.
+    Queries are made on other threads, so that Ctrl-C on this thread interrupts the command that engines carry out.
 
     Args:
         channel: the way to the engines.
@@ -104,7 +104,7 @@ class DebugConsole:
         self._settle = settle
         self._current = min(states, default=0)
         self._over = threading.Event()
-        # KeyboardInterrupt between a reply and its being noted would put this prompt and the engines out of step.
+        # KeyboardInterrupt after a reply, before it is noted, would put this prompt and the engines out of step.
         self._presses = Presses()
         self._last = ""
         self._prompt_lock = threading.Lock()
@@ -114,7 +114,7 @@ class DebugConsole:
     def leave(self, engine_id: int, session: str, why: str) -> None:
         """Take note that a debugger has ended by itself; another thread calls this.
 
-        A prompt for that debugger ends, as by Ctrl-C. The lock makes sure that no other code of the main thread does.
+        A prompt for that debugger ends, as by Ctrl-C. The lock makes sure that only the prompt is interrupted.
         """
         with self._prompt_lock:
             state = self._states.get(engine_id)
@@ -145,7 +145,7 @@ class DebugConsole:
                 if self._state_has_left():
                     continue
                 with self._presses as presses:
-                    presses.take()  # of a press while the last reply was shown
+                    presses.take()  # a press while the last reply was shown is over
                     self._do(line)
         except ConnectionLost as lost:
             print(f"The debugger has ended: {lost}")
@@ -156,7 +156,7 @@ class DebugConsole:
             self._leave()
 
     def _go_on(self) -> bool:
-        """Take engines over that have stopped meanwhile; return whether there are any debuggers."""
+        """Take over the engines that have stopped meanwhile; return whether any debugger is left."""
         with self._presses:
             self._drop_those_left()
             if stopped := self._arrivals():
@@ -241,7 +241,7 @@ class DebugConsole:
         self._take(self._say({engine_id: "here"}))
 
     def _say(self, lines: Mapping[int, str]) -> dict[int, DebugState]:
-        """Give each debugger its line; return their states when all of them wait for the next one."""
+        """Give each debugger its line; return their states when all of them wait for the next line."""
         numbered = {
             engine_id: DebugLine(self._states[engine_id].session, self._states[engine_id].number + 1, text)
             for engine_id, text in lines.items()
@@ -259,7 +259,7 @@ class DebugConsole:
         while left := {engine_id: line for engine_id, line in lines.items() if engine_id not in found}:
             try:
                 replies = self._channel.query(list(left), DebugSay(dict(left)), POLL_S)
-            except ClusterUnreachable:  # silent, and perhaps not gone
+            except ClusterUnreachable:  # there is no reply, but the cluster may not have ended
                 self._over.wait(RETRY_S)
                 continue
             for engine_id, line in left.items():
@@ -275,9 +275,9 @@ class DebugConsole:
         return found
 
     def _with_sources(self, states: Mapping[int, DebugState]) -> Mapping[int, DebugState]:
-        """Send engines the sources that only this process has; return the states, drawn again where any were missing.
+        """Send engines the sources that only this process has; return the states, redrawn where a source was missing.
 
-        The places have been drawn without them.
+        The engines had drawn these places without the lines of the source.
         """
         wanted = {name for state in states.values() for name in state.missing}
         sources = {name: text for name in wanted if 0 < len(text := "".join(lines_of(name))) < SOURCE_CHARS}
@@ -333,26 +333,26 @@ class DebugConsole:
             except ClusterUnreachable:
                 continue
             except ConnectionLost:
-                return  # the next line says so
+                return  # the user's next line reports the loss
             for engine_id, state in states.items():
                 if not self._is_there(engine_id):
                     self.leave(engine_id, state.session, f"*** engine {engine_id} is gone")
 
     def _leave(self) -> None:
-        """End the debuggers of frames; the user does not wait for it."""
+        """End the debuggers of kept failures, on another thread: the user does not wait."""
         left = {i: state for i, state in self._opened.items() if not state.at_breakpoint}
         if sessions := frozenset(state.session for state in left.values()):
             threading.Thread(target=self._end_sessions, args=(list(left), sessions), daemon=True).start()
 
     def _end_sessions(self, engine_ids: list[int], sessions: frozenset[str]) -> None:
-        with contextlib.suppress(ConnectionLost):  # the sessions end with their lease
+        with contextlib.suppress(ConnectionLost):  # then the sessions end when their leases run out
             self._channel.query(engine_ids, DebugClaim(sessions, here=False), POLL_S)
 
 
 def _complete_by(complete: Callable[[str], list[str]]) -> Callable[[], None] | None:
-    """Let the terminal's prompt complete names with the tab key; return a function that ends that.
+    """Let the terminal's prompt complete names with the tab key; return a function that undoes this.
 
-    None in a notebook, where the front end has the keyboard, and without the ``readline`` module.
+    Return None in a notebook, where the front end has the keyboard, and without the ``readline`` module.
     """
     if hasattr(current_shell(), "kernel"):
         return None
@@ -379,7 +379,7 @@ def _complete_by(complete: Callable[[str], list[str]]) -> Callable[[], None] | N
 
 
 class EngineStops:
-    """The engines that are stopped at breakpoints in requests of one client; their sessions are claimed meanwhile.
+    """Lists the engines that are stopped at breakpoints in requests of one client, and claims their sessions.
 
     Args:
         channel: the way to the engines.
@@ -449,7 +449,7 @@ class EngineStops:
         return new
 
     def rejoin(self, engine_ids: Iterable[int]) -> bool:
-        """Let a console take those of these engines that are stopped, even if one has left them; return if any are."""
+        """Let a console take these engines if they are stopped, even if one has left them; return whether any is."""
         with self._lock:
             sessions = [self._stops[i].session for i in engine_ids if i in self._stops]
             self._opened.difference_update(sessions)
@@ -518,7 +518,7 @@ def _query_aside(
 
 
 def kept_failures(errors: Iterable[BaseException], client: str) -> dict[int, tuple[str, ...]]:
-    """Return the names of the failures among errors that engines may keep for a client, by engine."""
+    """Return the names of the failures in ``errors`` that engines may keep for a client, by engine."""
     found: defaultdict[int, list[str]] = defaultdict(list)
     for error in errors:
         if isinstance(error, CompositeError):
@@ -538,11 +538,11 @@ def open_failures(
         channel: the way to the engines.
         client: the client.
         engine_ids: the engines.
-        failures: the failures that are meant, by engine; the last ones where there are no names.
+        failures: the names of the failures, by engine; an engine without names opens its last failure.
 
     Returns:
-        The first states, and the problems of engines that have not opened one; engines without a failure are in
-        neither.
+        The first states, and the problems of engines that have not opened a debugger, by engine; engines without a
+        failure are in neither.
     """
     ids = list(engine_ids)
     replies = _query_aside(lambda: channel.query(ids, DebugOpen(client, dict(failures)), OPEN_S))
@@ -554,7 +554,7 @@ def open_failures(
 def take_stops(
     channel: QueryChannel, client: str, engine_ids: Iterable[int]
 ) -> tuple[dict[int, DebugState], dict[int, str]]:
-    """Take the debuggers of stopped engines over from other clients; the values are as of :func:`open_failures`."""
+    """take the debuggers of stopped engines over from other clients; return the same as :func:`open_failures`."""
     replies = _query_aside(lambda: channel.query(list(engine_ids), DebugTake(client), OPEN_S))
     problems = {i: reply.error for i, reply in replies.items() if reply.error is not None}
     return {i: reply.value for i, reply in replies.items() if reply.value is not None}, problems
@@ -572,5 +572,5 @@ def held_by_others(channel: QueryChannel, engine_ids: Iterable[int]) -> str:
 
 
 def plain_place(text: str) -> str:
-    """Return text for a terminal, equal for equal places of several engines; cells of this process by their numbers."""
+    """Return text for a terminal, the same for the same place on all engines; cells of this process have numbers."""
     return printable(_CELL_HERE.sub(lambda found: shown_file(found[0]), _CELL.sub(r"<\1>", text)))

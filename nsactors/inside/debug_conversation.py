@@ -1,8 +1,7 @@
 """The conversation of a client with a debugger on an engine: lines, and the text that the debugger writes.
 
-The client sends a line, the engine's control thread hands it to the thread of the debugger, and the query is replied to
-when the debugger asks for its next line. No thread of the engine waits for the client meanwhile except that of the
-debugger.
+The client sends a line as a query, the engine's control thread hands the line to the thread of the debugger, and the
+reply is sent when the debugger asks for its next line. Only the thread of the debugger waits for the client meanwhile.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Hold(Protocol):
 
 
 class _BoundedText(list[str]):
-    """The text that a command has written; the rest of a flood is counted and dropped."""
+    """The text that a command has written; characters beyond a limit are counted and dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +69,7 @@ class Conversation:
         reply: sends a query's reply.
         last_line: the line that lets the debugger end.
         clock: returns seconds.
-        hold: of a request that has stopped at a breakpoint: stops the clocks of its time limits at the prompt.
+        hold: at a breakpoint, stops the clocks of the request's time limits during a prompt; None elsewhere.
 
     Attributes:
         session: the name of the session.
@@ -79,7 +78,7 @@ class Conversation:
         at_prompt: whether the debugger waits for a line.
         ended: whether the debugger has ended.
         ended_at: the time of its end.
-        lost: why the engine has ended it; empty if the client has.
+        lost: the reason if the engine has ended the debugger; empty if the client has.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class Conversation:
         self._lock = threading.Condition()  # notified when there is a line
         self._lines: deque[str] = deque()
         self._final = ""  # goes before all other lines
-        self._number = self._handed_over = 0  # lines that have come, and that the debugger has taken
+        self._number = self._handed_over = 0  # lines that have arrived; lines that the debugger has taken
         self._state: DebugState | None = None
         self._query_id: int | None = None
         self._lease_until = clock() + LEASE_S
@@ -121,7 +120,7 @@ class Conversation:
 
     @protected
     def readline(self) -> str:
-        """Reply to the present line, and wait for the next one; if the client has gone, return the last line."""
+        """Reply to the present line, and wait for the next one; if the client has gone, return ``last_line``."""
         where, missing = self.describe()
         with self._lock:
             done = self._handed_over
@@ -169,7 +168,7 @@ class Conversation:
             self._send_state()
 
     def say(self, query_id: int, line: DebugLine) -> None:
-        """Take a line, once, and let the debugger's next state be the reply to a query."""
+        """Take a line, unless it is repeated, and let the debugger's next state be the reply to a query."""
         with self._lock:
             self._lease_until = self._clock() + LEASE_S
             if line.number < self._number:  # a repeated message that came late
@@ -192,9 +191,9 @@ class Conversation:
         return not self.ended and self._clock() >= self._lease_until
 
     def end_prompt(self, line: str) -> bool:
-        """Let the debugger take this line and none of the client's, if it waits for one; return whether it will.
+        """If the debugger waits for a line, give it this line and none from the client; return whether it takes it.
 
-        A line of the client's that has come and is not taken yet is dropped.
+        A line from the client that has arrived, but is not taken yet, is dropped.
         """
         with self._lock:
             if self.at_prompt:
@@ -218,7 +217,7 @@ class Conversation:
 
 
 class StopConversation(Conversation):
-    """A conversation at a breakpoint, of whose end the client is told, and of its beginning by :meth:`announce`."""
+    """A conversation at a breakpoint; the client is told of its end, and by :meth:`announce` of its beginning."""
 
     def __init__(self, engine_id: int, where: str, client: str, reply: Reply, clock: Clock, hold: Hold) -> None:
         super().__init__(client, reply, "continue\n", clock, hold)
@@ -229,7 +228,7 @@ class StopConversation(Conversation):
         self._resumed = EngineResumed(engine_id, self.session, client)
 
     def hand_over(self, client: str, query_id: int) -> None:
-        """Let another client talk from now on; the reply to a query is the state for it. The debugger is at its prompt.
+        """Let another client talk from now on, and reply to its query. The debugger must be at its prompt.
 
         The conversation gets another name, so that a late line of the first client does nothing.
         """

@@ -1,4 +1,4 @@
-"""The engine's half of the debugger: failures that are kept, requests that stop, and sessions of clients with both.
+"""The engine's half of the debugger: kept failures, requests that stop at breakpoints, and the sessions of clients.
 
 A session is a conversation by queries; no port is opened.
 """
@@ -59,7 +59,7 @@ class KeptFailure:
         client: the client whose request failed.
         title: the failure in one line.
         traceback: its frames, from the user's first one on.
-        sources: the source code of cells among them, by file name; the engine drops it when other cells have run.
+        sources: the source code of the cells in the frames, by file name; the engine itself drops it after other cells.
         kept_at: the time, in seconds.
     """
 
@@ -72,9 +72,9 @@ class KeptFailure:
 
 
 class KeptFailures:
-    """The last failure of each client, of a few clients, for a few minutes: its frames hold the objects in them.
+    """Keeps the last failure of each of a few clients, for a few minutes: frames keep the objects in them alive.
 
-    Any thread may call the methods. Failures are released without the lock, for that may run the user's code.
+    Any thread may call the methods. Failures are released outside the lock, because that may run the user's code.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class KeptFailures:
         return kept if kept is not None and (not names or kept.name in names) else None
 
     def forget(self, client: str | None = None) -> bool:
-        """Release the failure of a client, or all; return whether there was one."""
+        """Release the failure of a client, or of all clients; return whether there was one."""
         with self._lock:
             released = self._kept
             if client is None:
@@ -125,7 +125,7 @@ class DebugSessions:
 
     Args:
         engine_id: the engine.
-        incarnation: its process.
+        incarnation: its incarnation.
         reply: sends a query's reply.
         shares_process: whether the client is in this process.
         breaks: whether requests stop at breakpoints.
@@ -176,7 +176,7 @@ class DebugSessions:
     def stop(self, frame: FrameType) -> str:
         """Stop in a frame until the client lets it go on; return the reason if that is not possible.
 
-        Where breakpoints are to be passed, do nothing.
+        Do nothing if the request is to ignore breakpoints.
         """
         while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("nsactors."):
             frame = frame.f_back  # of Ray's debugger, for example, whose function calls breakpoint()
@@ -215,7 +215,7 @@ class DebugSessions:
     def keep(self, failure: Failure, error: BaseException, client: str) -> Failure:
         """Keep the frames of an error for its client; return its description with the name under which they are kept.
 
-        MemoryError is not kept: what filled the memory would stay in it.
+        MemoryError is not kept: its frames would keep the objects that filled the memory.
         """
         traceback = traceback_of(error)
         if traceback is None or issubclass(type(error), MemoryError):
@@ -262,7 +262,7 @@ class DebugSessions:
             self._reply(QueryReply(query_id, None, f"{type(error).__name__}: {error}"))
 
     def quit_prompt(self) -> bool:
-        """End the running request with KeyboardInterrupt if it waits at the prompt of a debugger; return whether."""
+        """If the running request waits at the prompt of a debugger, end it with KeyboardInterrupt; return whether."""
         stopped = self.stopped
         return stopped is not None and stopped.conversation.end_prompt("_interrupt\n")
 
@@ -293,7 +293,7 @@ class DebugSessions:
             self._end(conversation, "the engine has ended")
 
     def look(self) -> None:
-        """Release what has been kept for long enough; call this every few seconds or more often."""
+        """Release failures and sessions whose time is over; call this at least every few seconds."""
         if not self.failures and not self._sessions:
             return
         now = self._clock()
@@ -319,7 +319,7 @@ class DebugSessions:
         conversation = Conversation(client, self._reply, "quit\n", self._clock)
         self._sessions[conversation.session] = conversation
         conversation.await_first(query_id)
-        # A thread of its own: evaluation may take any time, and neither requests nor other queries wait for it.
+        # It has its own thread: evaluation may take any time, and neither requests nor other queries must wait.
         name = f"engine-{self._engine_id}-debugger"
         threading.Thread(target=self._look_at, args=(conversation, kept), name=name, daemon=True).start()
 
@@ -339,7 +339,7 @@ class DebugSessions:
 
     def _say(self, query_id: int, line: DebugLine) -> None:
         conversation = self._sessions.get(line.session)
-        if conversation is None:  # of an earlier process, or over for long
+        if conversation is None:  # it is of an earlier process, or has ended long ago
             self._reply(
                 QueryReply(query_id, DebugState(line.session, line.number, "*** this debugger has ended\n", ended=True))
             )
@@ -348,7 +348,7 @@ class DebugSessions:
 
     def _look_at(self, conversation: Conversation, kept: KeptFailure) -> None:
         self._threads[conversation.session] = threading.get_ident()
-        # In a process of the client's, only this thread is an engine's.
+        # In the client's own process, only this thread belongs to an engine.
         bypass = DebuggerBypass(threading.get_ident()) if self._shares_process else None
         added = [name for name in kept.sources if name not in linecache.cache]
         for name in added:
@@ -400,14 +400,14 @@ class DebugSessions:
 def _clear_callers(first: FrameType) -> None:
     """Release the local variables of the machinery that called user code.
 
-    They refer to the error and to the whole request: with them, the error would be part of a cycle, and its frames
-    would stay after their release until a garbage collection.
+    These variables refer to the error and to the whole request. With them, the error would be part of a reference
+    cycle, and its frames would live on after their release until a garbage collection.
     """
     frame = first.f_back
     while frame is not None:
         try:
             frame.clear()
-        except RuntimeError:  # it runs: from here on, the frames are those of the engine at work
+        except RuntimeError:  # the frame runs, and so do all frames further out
             return
         frame = frame.f_back
 

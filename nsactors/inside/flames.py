@@ -1,4 +1,4 @@
-"""Flame graphs, as pictures and as files of other tools."""
+"""Flame graphs: pictures, and files for other tools."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def flame_svg(root: Flame, title: str, words: Callable[[float], str] = "{:.2f} s
     Args:
         root: the flame graph.
         title: its title.
-        words: writes a time, or what is measured in its place.
+        words: returns the text for a time, or for a size in a profile of memory.
     """
     boxes: list[str] = []
     rows = 1

@@ -65,7 +65,7 @@ def _awaited(cell_loop: CellEventLoop) -> list[Place]:
 
 
 def request_stack(thread: int, cell_loop: CellEventLoop, *, is_running: bool) -> ThreadStack:
-    """Return the stack of the thread that runs requests; without frames if it runs none.
+    """Return the stack of the thread that runs requests; without frames if no request runs.
 
     Args:
         thread: the identifier of the thread.
@@ -81,7 +81,7 @@ def request_stack(thread: int, cell_loop: CellEventLoop, *, is_running: bool) ->
 
 
 def program_stack(thread: int) -> ThreadStack | None:
-    """Return the stack of a thread that runs code of the user's from its beginning; None if it runs none.
+    """Return the stack of a thread that runs user code without a request; None if it runs no user code.
 
     Args:
         thread: the identifier of the thread.
@@ -94,7 +94,7 @@ def program_stack(thread: int) -> ThreadStack | None:
 
 
 def _users_own(frame: FrameType | None) -> list[Place]:
-    """Return the functions of a thread, the innermost first, without those that began it."""
+    """Return the functions of a thread, the innermost first, up to the user's outermost function."""
     places = list(_all(frame))
     while places and not is_user_code(places[-1][0]):
         places.pop()
@@ -105,7 +105,7 @@ def other_stacks(*threads: int | None) -> tuple[ThreadStack, ...]:
     """Return the stacks of all other threads of this process that run code of the user's.
 
     Args:
-        threads: the identifiers of the threads to leave out, such as that which runs requests.
+        threads: the identifiers of the threads to leave out, such as the thread that runs requests.
     """
     names = {one.ident: one.name for one in threading.enumerate()}
     found = []
@@ -118,7 +118,7 @@ def other_stacks(*threads: int | None) -> tuple[ThreadStack, ...]:
 
 
 def described(places: Any) -> tuple[StackFrame, ...]:
-    """Describe functions for people, the outermost first; the given ones have the innermost first."""
+    """Describe functions for people, the outermost first. ``places`` begins with the innermost."""
     return tuple(
         StackFrame(
             file_name(code.co_filename),

@@ -32,8 +32,8 @@ from nsactors.protocol.wire import copied_or_stored
 class Inspector:
     """Replies to queries about the code that an engine runs.
 
-    The control thread calls :meth:`reply`, which never waits: whatever may take long runs on a thread of its own, and
-    its reply is sent from there. Create it on the thread that runs requests.
+    The control thread calls :meth:`reply`, which never waits: work that may take long runs on a thread of its own,
+    which sends the reply. Create an inspector on the thread that runs requests.
 
     Args:
         engine_id: the engine.
@@ -77,7 +77,7 @@ class Inspector:
                 self._stack_file = StackFile(stack_path)
 
     def reply(self, query_id: int, query: Inspection) -> None:
-        """Reply to a query, now or later; an error becomes its text."""
+        """Reply to a query, now or later; an error is sent as text."""
         match query:
             case ReadStack(threads):
                 self._reply(query_id, lambda: self._stack(threads=threads))
@@ -86,7 +86,7 @@ class Inspector:
             case Peek():
                 self._peek(query_id, query)
             case StartProfile(profile_id, client, how, interval_s):
-                reply = self._reply_later if how == "memory" else self._reply  # memray is imported first
+                reply = self._reply_later if how == "memory" else self._reply  # importing memray takes long
                 reply(query_id, lambda: self.profilers.start(profile_id, client, how, interval_s))
             case StopProfile(profile_id):
                 self._reply_later(query_id, lambda: self._stop_profile(profile_id))

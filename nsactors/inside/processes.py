@@ -1,7 +1,7 @@
 """Stacks of other processes of this machine, whose Python does not reply.
 
-py-spy reads the memory of the process, and leaves it alone. A signal makes the process write its stacks itself, also
-while C code holds its interpreter, but it may cut short a call of C code to the system, such as ``usleep``.
+py-spy reads the memory of a process, without disturbing it. A signal makes the process write its stacks itself, even
+while C code holds the interpreter lock, but the signal may interrupt a system call of C code, as in ``usleep``.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def refusal(error: str, scope: str) -> str:
 
 
 def spied_threads(dump: list[dict[str, Any]], pid: int) -> tuple[ThreadStack, ...]:
-    """Return the threads in a dump of py-spy's, the main thread first, each from the machinery inwards."""
+    """Return the threads in a dump of py-spy's, the main thread first, each without the machinery around user code."""
     threads = sorted(dump, key=lambda thread: thread["os_thread_id"] != pid)
     found: list[tuple[str, list[_Line]]] = []
     for thread in threads:
@@ -149,7 +149,7 @@ def written_threads(text: str) -> tuple[ThreadStack, ...]:
 
 
 def _threads(found: list[tuple[str, list[_Line]]]) -> tuple[ThreadStack, ...]:
-    """Return threads that run code of the user's, and the one that runs requests in any case."""
+    """Return the thread that runs requests, and the other threads that run code of the user's."""
     threads = []
     for name, lines in found:
         borders = [i for i, (file, _, function) in enumerate(lines) if is_border(file, function)]
@@ -164,7 +164,7 @@ def _threads(found: list[tuple[str, list[_Line]]]) -> tuple[ThreadStack, ...]:
 
 
 def is_border(file: str, function: str) -> bool:
-    """Return whether a function of a file calls user code: it is the last one of the machinery."""
+    """Return whether a function, given by its file and name, is the innermost function of the machinery."""
     name = function.rpartition(".")[2]
     return any(name == code.co_name and os.path.basename(file) == _BORDER_FILE for code in BORDERS) or (
         name == "handle" and os.path.basename(file) == "engine_actor.py"
@@ -186,12 +186,12 @@ class StackFile:
     """The file into which this process writes the stacks of its threads when it gets a signal.
 
     Args:
-        path: of the file; it is emptied.
+        path: the path of the file, which is emptied.
     """
 
     def __init__(self, path: str) -> None:
         self._file: BinaryIO = open(path, "wb", buffering=0, opener=_private)  # noqa: SIM115  (kept open)
-        # In C, by Python's own handler, which needs no interpreter lock.
+        # Python's own handler is written in C, and needs no interpreter lock.
         faulthandler.register(STACK_SIGNAL, file=self._file, all_threads=True, chain=False)
 
 

@@ -41,8 +41,8 @@ class Profiler(Protocol):
 class Sampler:
     """Looks at the stack of the running request every few milliseconds, from a thread of its own.
 
-    A sample counts for the time since the sample before it, so the sum is the time that requests have run. Code in C
-    that holds the interpreter keeps the sampler waiting: its time counts for the line that runs when it returns.
+    A sample counts for the time since the sample before it, so the sum is the time that requests have run. C code that
+    holds the interpreter lock delays the sampler: its time counts for the line that runs after it returns.
 
     Args:
         client: the client whose requests are sampled.
@@ -84,7 +84,7 @@ class Sampler:
         elapsed, self._last = now - self._last, now
         if running is None or running[0].id.client != self.client:
             return
-        seconds = min(elapsed, max(0.0, time.time() - running[1]))  # it may have begun since the last sample
+        seconds = min(elapsed, max(0.0, time.time() - running[1]))  # the request may have begun since the last sample
         add_sample(self._stacks, places, seconds)
 
 
@@ -137,9 +137,9 @@ class CallProfiler:
         self._is_on = self._was_on = self._was_refused = False
 
     def begin(self, request: Request) -> None:
-        """Measure a request from here on, if it is one of the client.
+        """Measure a request from here on, if it is from the client.
 
-        From Python 3.12 on, a process has one profiler at a time: beside another one, the request runs unmeasured.
+        From Python 3.12 on, a process has one profiler at a time: if another is active, the request runs unmeasured.
         """
         if request.id.client != self.client:
             return
@@ -176,7 +176,7 @@ if sys.version_info >= (3, 12):
     def count_this_thread_only() -> None:
         """Let Python's profiler, which has been switched on, count calls of this thread alone.
 
-        From Python 3.12 on it is told of the calls of all threads, and takes them for calls of one.
+        From Python 3.12 on, the profiler gets the calls of all threads, and treats them as calls of one.
         """
         monitoring, thread = sys.monitoring, threading.get_ident()
 
@@ -192,7 +192,7 @@ if sys.version_info >= (3, 12):
                 monitoring.register_callback(monitoring.PROFILER_ID, event, only_here(callback))
 
     def _callback_of(event: int) -> Any:
-        """Take the profiler's function for an event out; return None if it has none."""
+        """Remove and return the profiler's callback for an event; return None if there is none."""
         try:
             return sys.monitoring.register_callback(sys.monitoring.PROFILER_ID, event, None)
         except ValueError:  # a combination of events
@@ -202,7 +202,7 @@ if sys.version_info >= (3, 12):
 _Key = tuple[str, int, str]
 _Stats = tuple[int, int, float, float, dict[_Key, tuple[int, int, float, float]]]
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-# Files whose functions, and those that they call, are no work of the user's: they pickle, and show values of cells.
+# Files whose functions, with all that they call, do no work of the user's: they pickle, and show values of cells.
 _AWAY = ("nsactors/protocol/serialize.py", "IPython/core/displayhook.py")
 _BORDERS = {(code.co_filename, code.co_firstlineno, code.co_name) for code in BORDERS}
 
@@ -211,8 +211,8 @@ def called_profile(stats: dict[_Key, _Stats]) -> EngineProfile:
     """Return the part of a profile of calls that lies below the machinery.
 
     Args:
-        stats: in the form of ``pstats``: by file, line and name of a function the numbers of primitive calls and of
-            calls, the seconds in it and in all, and its callers.
+        stats: in the form of ``pstats``: for each function, given by file, line and name, the number of primitive calls
+            and of all calls, the seconds without and with the functions that it called, and its callers.
     """
     called: dict[_Key, list[_Key]] = {}
     for key, (_, _, _, _, callers) in stats.items():
@@ -227,7 +227,7 @@ def called_profile(stats: dict[_Key, _Stats]) -> EngineProfile:
             continue
         seen.add(key)
         left += called.get(key, [])
-        if not key[0].startswith(_PACKAGE):  # functions of a map are called by those of this package
+        if not key[0].startswith(_PACKAGE):  # its functions are only followed: they call those of a map
             kept[key] = len(kept)
     calls = []
     for key, number in kept.items():
@@ -310,7 +310,7 @@ class Profilers:
             raise RuntimeError("it ended before it had begun")
 
     def stop(self, profile_id: str) -> EngineProfile:
-        """End a profile and return it; repeated, it returns the same.
+        """End a profile and return it; a repeated call returns the same profile.
 
         Raises:
             RuntimeError: if there is no such profile.

@@ -1,4 +1,4 @@
-"""Profiles of engines, as a client asks for them, shows and saves them."""
+"""The client's half of profiles: starts, stops, shows and saves them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class FunctionTime(NamedTuple):
         name: its qualified name.
         place: its file and first line; empty for a built-in function.
         own_s: seconds in the function itself, on all engines; in a profile of memory, bytes that it has allocated.
-        total_s: the same of the function and those that it called.
-        number: the number of calls; of a profile by samples the number of samples that found it on the stack, of one of
-            memory the number of allocations.
+        total_s: the same for the function and the functions that it called.
+        number: the number of calls; in a profile by samples, the number of samples that found the function on the
+            stack; in a profile of memory, the number of allocations.
         own: whether its code is the user's, not that of a library.
     """
 
@@ -64,7 +64,7 @@ class Profile:
         how: ``"sample"``, ``"calls"`` or ``"memory"``.
         by_engine: a profile of each engine alone, by id; empty within the ``with`` block.
         problems: for engines without a profile the reason, by id.
-        value: the value of the function of ``view.profile``; of several engines a list.
+        value: the value of the function of ``view.profile``; for several engines a list.
     """
 
     def __init__(self, how: str, data: Mapping[int, EngineProfile] | None = None) -> None:
@@ -80,7 +80,7 @@ class Profile:
 
     @property
     def total_s(self) -> float:
-        """Seconds of all engines together; of a profile of memory, bytes."""
+        """Seconds of all engines together; in a profile of memory, bytes."""
         return sum(sample.seconds for data in self._data.values() for sample in data.samples) + sum(
             called.own_s for data in self._data.values() for called in data.calls
         )
@@ -107,14 +107,15 @@ class Profile:
         return sorted(found, key=lambda one: (-one.own_s, -one.total_s, one.name))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the profile into a file, whose name says its form; one that is there is overwritten.
+        """Write the profile to a file, in the format that its name says; an existing file is overwritten.
 
         Args:
             path: ``"x.prof"`` for ``pstats`` and viewers of its files, ``"x.json"`` for speedscope, with all engines
                 and each of them, ``"x.svg"`` or ``"x.html"`` for a flame graph.
 
         Raises:
-            InvalidArgument: for another name, or if a profile of calls is to be a flame graph: it has no stacks.
+            InvalidArgument: for another name. A profile of calls, which has no stacks, can only be saved as ``.prof``;
+                a profile of memory cannot.
         """
         arg.check("save", path=arg.path(path))
         name = os.fspath(path)
@@ -214,7 +215,7 @@ class Profile:
 
 
 def wrong_form(name: str, how: str) -> str | None:
-    """Return the names of files that a profile can be saved in, in words; None if this is one of them."""
+    """Return, in words, the file names that a profile can be saved under; None if ``name`` is one of them."""
     suffix = os.path.splitext(name)[1]
     if suffix not in (".prof", ".json", ".svg", ".html"):
         return "a name that ends in .prof, .json, .svg or .html"

@@ -1,4 +1,4 @@
-"""A client's session, as far as looks into engines use it."""
+"""The parts of a client's session that this package uses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nsactors.protocol.engine_info import EngineInfo
 
 
 class Controller(Protocol):
-    """The controller, as far as it is used here."""
+    """The part of the controller that is used here."""
 
     def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> dict[int, QueryReply]:
-        """Return the replies of engines that come in time, by engine."""
+        """Return the replies that arrive in time, by engine."""
         ...
 
     def state(self) -> ClusterState:

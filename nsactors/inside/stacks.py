@@ -1,4 +1,4 @@
-"""Stacks of a cluster's engines, as its client asks for them and shows them."""
+"""The client's half of stacks: reads and shows the stacks of engines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nsactors.protocol.inspection import EngineStack, ProcessStacks, ReadProcess
 from nsactors.results.display.tables import duration_in_words, show_pretty, table_as_text
 
 REPLY_S = 0.3  # an engine whose Python runs replies within milliseconds
-LATE_S = 1.7  # more, for an engine that nothing can read from outside
+LATE_S = 1.7  # more time, for an engine whose stack cannot be read from outside
 SHOWN_FRAMES = 30  # of each stack, the innermost ones
 _CSS = {"dim": "color:grey", "bold": "font-weight:bold", "yellow": "color:#a60"}
 _FOLDERS = re.compile(r"^.*/(site-packages|dist-packages|lib/python3\.\d+)/")
@@ -32,7 +32,7 @@ SILENT = "does not reply: C code holds its interpreter, or it gets no processor 
 
 @frozen
 class Stacks:
-    """The code that each engine runs, shown with equal stacks once: a table at a prompt and in a notebook.
+    """The stacks of engines, shown as a table at a prompt and in a notebook, with equal stacks once.
 
     Attributes:
         by_engine: the stack of each engine, by id.
@@ -54,10 +54,10 @@ class Stacks:
         return iter(self.by_engine)
 
     def groups(self) -> list[tuple[list[int], EngineStack]]:
-        """Group engines with equal stacks, in the order of their ids; with the stack of the first of them."""
+        """Group engines with equal stacks, in the order of their ids; each group has the stack of its first engine."""
         groups: defaultdict[object, list[int]] = defaultdict(list)
         for engine_id, stack in sorted(self.by_engine.items()):
-            # Not by the seconds for which they run or wait.
+            # The seconds for which engines run or wait do not count.
             waits = tuple(wait.rpartition(" for ")[0] for wait in stack.waits)
             groups[stack.call, stack.client, stack.threads, stack.notes, stack.is_idle, waits, stack.program].append(
                 engine_id
@@ -125,15 +125,15 @@ def read_stacks(
     native: bool = False,
     disturb: bool = False,
 ) -> Stacks:
-    """Read the stacks of engines: ask them, and have the silent ones read from outside.
+    """Read the stacks of engines: query them, and read the stacks of silent engines from outside.
 
     Args:
         controller: of the cluster.
         engines: the engines.
         waits: returns the calls to services that code of engines waits for, in words, by engine.
         threads: also read the threads that user code has started.
-        native: read the functions of C code too, of engines with a process of their own; they stop meanwhile.
-        disturb: let an engine that cannot be read otherwise write its stack at a signal.
+        native: also read the functions of C code, if the engine has a process of its own; the engine stops meanwhile.
+        disturb: send a signal to an engine that cannot be read otherwise, so that it writes its stack.
     """
     by_id = {engine.engine_id: engine for engine in engines}
     replies = controller.query(list(by_id), ReadStack(threads), REPLY_S)
@@ -147,7 +147,7 @@ def read_stacks(
         stacks = read.get(i, ProcessStacks(note=_no_neighbour(engine)))
         found[i] = _joined(found.get(i), stacks, running.get(i, (0, []))[1], threads=threads)
     late = [engine for engine in silent if not found.get(engine.engine_id, EngineStack()).threads]
-    if late:  # they may have been busy with something else, and nothing could read them
+    if late:  # perhaps these engines were only slow, and their stacks could not be read from outside
         replies = controller.query([engine.engine_id for engine in late], ReadStack(threads), LATE_S)
         found |= {i: reply.value for i, reply in replies.items() if isinstance(reply.value, EngineStack)}
     for engine in silent:
@@ -161,7 +161,7 @@ def read_stacks(
 def _joined(
     own: EngineStack | None, read: ProcessStacks, entries: Sequence[HistoryEntry], *, threads: bool
 ) -> EngineStack:
-    """Return the stack of an engine from its own reply and from what was read of its process."""
+    """Return the stack of an engine from its own reply and from the stacks read of its process."""
     stacks = read.threads if threads else read.threads[:1]
     if own is not None:
         return own._replace(threads=stacks) if stacks and not own.is_idle else own

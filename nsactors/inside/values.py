@@ -1,4 +1,4 @@
-"""Values of engines that work, as a client peeks at them: expressions and variables."""
+"""The client's half of peeks: values of expressions and variables of busy engines."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ LISTED_S = 5.0
 def peek(
     session: LookingSession, engine_ids: Sequence[int], expression: str, limit_s: float, *, as_text: bool = False
 ) -> dict[int, Any]:
-    """Evaluate an expression on engines, beside the requests that they run; return its values by engine.
+    """Evaluate an expression on engines while they run requests; return its values by engine.
 
-    The text that it prints is printed here.
+    Text that the expression prints is printed here.
 
     Raises:
-        RemoteError: of the only engine on which it failed; and the other errors of ``DirectView.peek``.
-        CompositeError: if it failed on several engines, or on one of several.
+        RemoteError: if the expression fails on the only engine. ``DirectView.peek`` lists the other errors.
+        CompositeError: if it fails on one or more of several engines.
     """
     before = {i: session.directory.get(i) for i in engine_ids}
     replies = session.controller.query(engine_ids, Peek(expression, limit_s, as_text), limit_s + SLACK_S)
@@ -55,7 +55,7 @@ def peek(
         try:
             values[i] = _value_of(i, reply, f"peek({expression})", limit_s)
         except EngineSilent as silent:
-            # Not by the directory, which may learn of its end later than this.
+            # The directory may learn later than the controller that the process has ended.
             now = {engine.engine_id: engine for engine in session.controller.state().engines}.get(i)
             errors.append(silent if now is not None and now == before[i] else _gone(session, i, before[i], silent.call))
         except Exception as error:
@@ -95,10 +95,10 @@ def _gone(session: LookingSession, engine_id: int, before: EngineInfo | None, ca
 
 @frozen
 class Variables:
-    """The names on engines, shown with equal ones once: a table at a prompt and in a notebook.
+    """The variables of engines, shown as a table at a prompt and in a notebook, with equal variables once.
 
     Attributes:
-        by_engine: the variables of each engine by name, by the id of the engine.
+        by_engine: the variables of each engine, by engine id and then by name.
         silent: ids of engines that did not reply: C code holds their interpreter, or they have just gone.
 
     Example:

@@ -3,7 +3,7 @@
 ``import nsactors.ipyparallel as ipp`` is the one line to change. For programs that cannot be changed, :func:`install`
 makes ``import ipyparallel`` mean this package, and ``python -m nsactors.ipyparallel SCRIPT`` runs a script that way.
 
-The package uses only the public interface of nsactors; ``nsactors doctor --ipyparallel`` alone imports it::
+The package uses only the public interface of nsactors; in nsactors, only ``nsactors doctor --ipyparallel`` imports it::
 
     client       clients, views, results, records, magics        cluster     clusters
     controller   dependencies of tasks                            error       exceptions, of both libraries at once
@@ -194,10 +194,10 @@ def bind_kernel(**kwargs: Any) -> None:
     """Make the engine on which this runs a kernel of Jupyter, and print the command that opens a console there.
 
     Args:
-        kwargs: not used; there they are options of ``IPKernelApp``.
+        kwargs: not used; in ipyparallel, they are options of ``IPKernelApp``.
 
     Raises:
-        CapabilityError: if this process is no engine.
+        CapabilityError: if this process is not an engine.
     """
     import nsactors
 

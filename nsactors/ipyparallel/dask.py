@@ -29,7 +29,7 @@ def become_dask(client: Client, targets: Any, port: int, scheduler_args: Mapping
 
     is_new = not client.dask_clusters
     if is_new:
-        # Without a protocol it would listen inside this process alone.
+        # Without a protocol, the scheduler would listen inside this process alone.
         given = {"host": "127.0.0.1", "protocol": "tcp://", "scheduler_port": port, "dashboard_address": None}
         cluster = distributed.LocalCluster(n_workers=0, processes=False, **{**given, **scheduler_args})
         client.dask_clusters.append(cluster)
@@ -52,7 +52,7 @@ def stop_dask(client: Client, targets: Any) -> None:
 
 
 def start_worker(address: str, options: dict[str, Any], name: str) -> None:
-    """Start a worker in this engine's process, with an event loop of its own, unless it has one of this scheduler."""
+    """Start a worker in this engine's process, with its own event loop, unless there is a worker of this scheduler."""
     import __main__
 
     if name in __main__.__dict__:

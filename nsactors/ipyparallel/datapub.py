@@ -22,7 +22,7 @@ def publish_data(data: Mapping[str, Any]) -> None:
         data: values by name; each replaces an earlier value of the name.
 
     Raises:
-        TypeError: if ``data`` is no dictionary.
+        TypeError: if ``data`` is not a dictionary.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"publish_data() takes a dictionary of names and values, not {type(data).__name__}")

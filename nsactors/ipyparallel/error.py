@@ -97,7 +97,7 @@ class DependencyTimeout(ImpossibleDependency):
 
 
 class InvalidDependency(ImpossibleDependency):
-    """A task depends on an unknown task or on a value that is no dependency."""
+    """A task depends on an unknown task, or on a value that is not a dependency."""
 
 
 class TaskRejectError(KernelError):

@@ -128,7 +128,7 @@ class Reader:
 
     Attributes:
         files: the number of programs and notebooks that have been read.
-        users: the number of those that mention ipyparallel; no other has findings.
+        users: the number of files that mention ipyparallel; other files have no findings.
         found: the number of findings.
     """
 

@@ -13,7 +13,7 @@ from nsactors.ipyparallel import error as own
 
 __all__ = ["translated", "translating"]
 
-# Class of nsactors, class of ipyparallel, and whether ipyparallel raises it as a RemoteError, as all scheduler errors.
+# Class of nsactors, class of ipyparallel, and whether ipyparallel raises it as a RemoteError: all scheduler errors.
 _TWINS: tuple[tuple[type[Exception], type[Exception], bool], ...] = (
     (nsactors.RemoteError, own.RemoteError, True),
     (errors.TaskAborted, own.TaskAborted, False),
@@ -80,7 +80,7 @@ def _both(pair: _Pair) -> Any:
         body |= {name: getattr(own.RemoteError, name) for name in ("__str__", "__repr__", "print_traceback")}
     elif remote:
         bases += (own.RemoteError,)
-        text = ours.__str__  # ipyparallel's own asks for evalue
+        text = ours.__str__  # __str__ of ipyparallel reads evalue
         body |= {"ename": theirs.__name__, "evalue": property(text), "__str__": text, "__repr__": ours.__repr__}
         body["traceback"] = property(_traceback)
     return type(ours.__name__, bases, body)

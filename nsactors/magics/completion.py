@@ -92,7 +92,7 @@ _HELP = re.compile(r"(?P<indent>\s*)%(?P<magic>px\w*)\s+(?P<name>[A-Za-z_][\w.]*
 
 
 class CellSender:
-    """Turns every cell into a ``%%px`` cell, except cells that start with one of our magics or leave IPython.
+    """Turns every cell into a ``%%px`` cell, except cells that start with a magic of nsactors or leave IPython.
 
     Args:
         magic: the name of the cell magic.

@@ -151,7 +151,7 @@ class _Signaller:
 
 
 def show_numbered(view: DirectView, targets: Targets, number: int, screen: Screen) -> None:
-    """Show the source and the value of the engines' cell ``number``, equal ones once.
+    """Show the source and the value of the engines' cell ``number``; equal sources and values are shown once.
 
     Raises:
         IndexError: if an engine has run no cell of this number.
@@ -232,7 +232,7 @@ class ParallelMagics:
                 self._shell.register_magic_function(function, kind, name)
 
     def unregister(self) -> None:
-        """Remove the magics from the shell, except those that the user has replaced by others since."""
+        """Remove the magics from the shell, except those that the user has replaced since."""
         for kind, functions in self._names().items():
             registered = self._shell.magics_manager.magics[kind]
             for name, function in functions.items():
@@ -278,7 +278,7 @@ class ParallelMagics:
             --profile[=calls]         show where the cell spends its time, by samples or by counting calls
             --profile-out FILE        also save it: x.prof, x.json for speedscope, x.svg or x.html
             --progress-after SECONDS  show a progress bar after so many seconds; -1 for none
-            --signal-on-interrupt S   the signal that Ctrl-C sends to engines, not SIGINT; 0 for none
+            --signal-on-interrupt S   the signal that Ctrl-C sends to engines in place of SIGINT; 0 for none
             --verbose, --no-verbose   print the engines of each cell
         """
         options, others = _understood(line, CELL, "%%px")
@@ -356,7 +356,7 @@ class ParallelMagics:
                 raise UsageError(f"%pxreload takes on or off, not {other!r}")
 
     def pxattach(self, line: str = "") -> None:
-        """Make ``rc`` a client of a cluster in the background: ``%pxattach lab``; the name may be left out for one."""
+        """Make ``rc`` a client of a cluster in the background: ``%pxattach lab``; an only cluster needs no name."""
         name = line.strip() or None
         client = Client(name)
         names = self._shell.user_ns
@@ -382,7 +382,7 @@ class ParallelMagics:
     def pxdebug(self, line: str = "") -> None:
         """Open the debugger of stopped engines, or on the last failures: ``%pxdebug``, ``%pxdebug 0,2``.
 
-        ``--forget`` releases the frames of failures, ``--take`` takes the debugger over of engines that are stopped for
+        ``--forget`` releases the frames of failures, ``--take`` takes over the debugger of engines that are stopped for
         another client. See ``rc.debug?``. After an error of engines, ``%debug`` opens the frames of that error.
         """
         words = line.split()
@@ -402,8 +402,8 @@ class ParallelMagics:
         """Show the code that engines run now, equal stacks once: ``%pxstack 0,2``.
 
         Options:
-            --threads  also of threads that the user's code has started
-            --native   also functions of C code
+            --threads  also show the threads that the user's code has started
+            --native   also show functions of C code
             --disturb  send a signal to engines that cannot be read otherwise
         """
         options, others = _understood(line, STACK, "%pxstack")
@@ -414,7 +414,7 @@ class ParallelMagics:
 
     @no_var_expand
     def pxpeek(self, line: str = "") -> None:
-        """Show a value of engines while they work: ``%pxpeek len(results)``, or ``%pxpeek 0,2 len(results)``.
+        """Show an expression's value on busy engines: ``%pxpeek len(results)``, or ``%pxpeek 0,2 len(results)``.
 
         Equal values are shown once, and long ones are cut. The expression should change nothing; see
         ``DirectView.peek``.
@@ -429,7 +429,7 @@ class ParallelMagics:
         show(view.client.variables(self._engines_named(view, line.split(), "%pxwhos", "engines")))
 
     def _engines_named(self, view: DirectView, words: list[str], magic: str, takes: str) -> list[int]:
-        """Return the engines that a magic's line names; without any, those on which cells run."""
+        """Return the engines that a magic's line names; if it names none, the engines on which cells run."""
         if len(words) > 1:
             raise UsageError(f"{magic} takes {takes}, not {words[1]!r}")
         try:
@@ -576,7 +576,7 @@ def _understood(line: str, allowed: Any, magic: str) -> tuple[Options, list[str]
 
 
 def _check_code(code: str, magic: str, before: str) -> None:
-    """Refuse a line that is no code, if an option in it is the reason.
+    """Refuse a line that is not valid code, if an option in it is the reason.
 
     A line of code may begin with a minus, so only long options in front of it are read as options.
 
@@ -650,7 +650,7 @@ class Extension:
         magics.register()
 
     def client_at_hand(self) -> Client | None:
-        """Return the client in the user's names; without one, the newest of the session, also that of ``%px``."""
+        """Return the client that the user has bound last; without one, the newest of the session, as ``%px`` makes."""
         client = find_client(self.shell.user_ns)
         if client is None and (self.on_demand is None or self.on_demand.ready):
             newest = SessionClients.of(self.shell).newest()
@@ -673,7 +673,7 @@ class Extension:
 
     @property
     def sends_cells_by(self) -> str | None:
-        """The magic that runs every cell; None if they run here."""
+        """The magic that runs every cell; None if cells run here."""
         return None if self._sender is None else self._sender.magic
 
     def watch_area(self, area: CellArea) -> None:

@@ -21,7 +21,7 @@ from nsactors.results.display.merging import engine_label
 from nsactors.views.direct import DirectView
 
 PEEK_S = 2.0
-# Followed by an expression: not by the rest of one that begins with a number, such as `5 + x` or `5 in x`.
+# Engines, and then an expression. A line such as `5 + x` or `5 in x` is an expression that begins with a number.
 _ENGINES = re.compile(
     r"(?P<engines>all|-?\d+(,-?\d+)*|-?\d*(:-?\d*){1,2})\s+(?!(and|or|in|is|if|not\s+in)\b)(?P<expression>[\w(\[{'\"].*)"
 )
@@ -47,7 +47,7 @@ def split_peek(line: str) -> tuple[list[str], str]:
 
 
 def show_peek(client: Client, engine_ids: Sequence[int], expression: str) -> None:
-    """Print the value of an expression on engines, equal ones once."""
+    """Print the values of an expression on engines, equal values once."""
     check_expression(expression, "%pxpeek")
     groups: dict[str, list[int]] = {}
     for engine_id, text in peek(client.session, engine_ids, expression, PEEK_S, as_text=True).items():

@@ -97,7 +97,7 @@ class ClusterOnDemand:
                 with report_errors():  # nothing may end this thread: see below
                     _attempt(work, client, otherwise)
             self._client.set_result(client)
-        # The kernel kills Ray's processes when the thread that started them ends (PR_SET_PDEATHSIG), not the process.
+        # This thread must not end: by PR_SET_PDEATHSIG, the kernel then kills the processes of Ray that it has started.
         threading.Event().wait()
 
 

@@ -44,7 +44,7 @@ class Options:
         profile_out: the file for the profile.
         threads: show the stacks of all threads that run code of the user's.
         native: show functions of C code in stacks.
-        disturb: read stacks by a signal where nothing else does.
+        disturb: read stacks by a signal where they cannot be read otherwise.
     """
 
     targets: Targets = None
@@ -76,7 +76,7 @@ class Options:
 class _Option:
     """One spelling of an option: the field of ``Options`` that it sets, its value, or the parser of its argument.
 
-    With both, it has the value without an argument, which follows an equals sign.
+    An option with both has the value if it is written without an argument; the argument follows an equals sign.
     """
 
     sets: str
@@ -268,7 +268,7 @@ def leading_options(line: str) -> tuple[str, str]:
 
 
 def meant_option(code: str) -> str | None:
-    """Return the line with long options first that was probably meant by a line that is no code; None without options.
+    """Return the line that the user probably meant, with long options first; None without options.
 
     Example:
         >>> meant_option("-t 0 x = 1")

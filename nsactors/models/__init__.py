@@ -8,7 +8,7 @@
                   barrier
     tuple_space   tuple spaces: processes that coordinate through tuples which none of them owns
     stencil       stencil computations: an array in bands of rows, each of which sees some rows of its neighbours
-    map_reduce    mapReduce, with pairs that go from engine to engine
+    map_reduce    MapReduce, with pairs that go from engine to engine
     inputs        sources of the records of MapReduce jobs
 
 """

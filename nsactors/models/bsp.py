@@ -64,7 +64,7 @@ class Process:
         self._superstep = _Superstep()
 
     def __getitem__(self, name: str) -> Any:
-        """Return a variable of this process, for programs that are functions: their own names are not the engine's."""
+        """Return a variable of this process, for programs that are functions, whose names are not the engine's."""
         arg.check("process[name]", name=arg.text(name))
         return self._names[name]
 
@@ -77,9 +77,9 @@ class Process:
 
         Args:
             pid: the other process, or this one.
-            name: of its variable.
-            value: any that can be pickled.
-            at: write ``name[at] = value`` in its place.
+            name: the name of the variable there.
+            value: any value that can be pickled.
+            at: carry out ``name[at] = value`` instead.
         """
         arg.check("put", name=arg.text(name))
         self._superstep.puts[self._checked("put", pid)].append(
@@ -90,7 +90,7 @@ class Process:
         """Bind ``into``, here, to ``name`` (or ``name[at]``) of another process, at the end of this superstep.
 
         Raises:
-            LookupError: (by :meth:`sync`) if there is no such variable, or part of it, or it cannot be sent.
+            LookupError: (by :meth:`sync`) if there is no such variable, or part of it, or its value cannot be sent.
         """
         arg.check("get", name=arg.text(name), into=arg.text(into))
         self._superstep.gets[self._checked("get", pid)].append((name, at, into))
@@ -104,7 +104,7 @@ class Process:
 
         Raises:
             MeetingFailed: in all processes, if they do not all come to the end of a superstep.
-            MemberLost: in all others, if the engine of one has died.
+            MemberLost: in all other processes, if the engine of one has died.
         """
         step, self._superstep = self._superstep, _Superstep()
         everybody = range(self.nprocs)
@@ -113,7 +113,7 @@ class Process:
         mine = {p: (asks, self._service.pack((wanted[p], step.puts[p], step.sends[p]))) for p in everybody}
         came = self._meet("sync", mine)
         theirs = [self._service.unpack(parcel) for _, parcel in came]
-        if any(asked for asked, _ in came):  # all processes know whether one of them does
+        if any(asked for asked, _ in came):  # all processes know whether one of them has any gets
             got = self._meet("the gets of sync", {p: [self._read(*want) for want in theirs[p][0]] for p in everybody})
         else:
             got = [[] for _ in everybody]
@@ -132,16 +132,16 @@ class Process:
                 self._names[into] = self._service.unpack(parcel, copy=True)
 
     def run(self, program: Callable[..., Any], *args: Any) -> Any:
-        """Call ``program(self, *args)``, which has to make as many supersteps as on the other processes."""
+        """Call ``program(self, *args)``, which must have as many supersteps as on the other processes."""
         arg.check("run", program=arg.function(program))
         self.forget()
         try:
             result = program(self, *args)
-        except (MeetingFailed, MemberLost):  # which all are told
+        except (MeetingFailed, MemberLost):  # all processes get these
             raise
         except BaseException as error:
-            # The others are told when they come to the end of a superstep; this process does not wait for them. The
-            # message has been handled when this engine replies: later, it would end a meeting of the next program.
+            # The other processes get this error when they come to the end of a superstep; this process does not wait
+            # for them. The message is handled before this engine replies: later, it would disturb the next program.
             with contextlib.suppress(MeetingFailed, MemberLost):
                 self._service.tell(self._meeting(f"failed with {type(error).__name__}", {}))
             raise
@@ -149,7 +149,7 @@ class Process:
         return result
 
     def forget(self) -> None:
-        """Begin this superstep anew, without its gets, puts and messages, and those that have arrived."""
+        """Begin this superstep anew: drop its gets, puts and messages, and the messages that have arrived."""
         self._superstep = _Superstep()
         self.received = []
 
@@ -216,13 +216,13 @@ class BSP:
         """Run a cell in all processes, and end the superstep.
 
         Raises:
-            CompositeError: if it fails anywhere: the superstep is not ended then, and nothing has arrived.
+            CompositeError: if the cell fails in a process; the superstep has not ended then, and nothing has arrived.
         """
         arg.check("step", code=arg.text(code))
         try:
             self._view.execute(code, block=True)
         except BaseException:
-            self._view.apply_async(Process.forget, Reference(self._name))  # comes before the next call
+            self._view.apply_async(Process.forget, Reference(self._name))  # runs before the next call
             raise
         self._view.apply_sync(Process.sync, Reference(self._name))
 
@@ -230,7 +230,7 @@ class BSP:
         """Call ``program(process, *args)`` on each engine; return the values in the order of the processes.
 
         Raises:
-            CompositeError: if it fails in one process, or makes fewer supersteps there: it fails in all then.
+            CompositeError: if the program fails in one process, or has fewer supersteps there; it fails in all then.
         """
         arg.check("run", program=arg.function(program))
         results: list[Any] = self._view.apply_sync(Process.run, Reference(self._name), program, *args)

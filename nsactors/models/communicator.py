@@ -1,7 +1,7 @@
 """Message passing between the namespaces of engines, without MPI: mpi4py's lower-case methods over mailboxes.
 
-Where mpi4py is imported as ``from mpi4py import MPI`` this module does as well: ``from nsactors.models import
-communicator as MPI``. Objects are pickled; large ones go from the sender's object store to the receiver's.
+A program that says ``from mpi4py import MPI`` can say ``from nsactors.models import communicator as MPI`` instead.
+Objects are pickled; large ones go from the sender's object store to the receiver's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def communicators(view: DirectView, name: str = "comm") -> Service:
 
     Args:
         view: the engines.
-        name: to bind.
+        name: the name to bind.
 
     Returns:
         The service that carries the messages: ``.close()`` ends it; ranks that wait for a message get ServiceClosed.
@@ -80,7 +80,7 @@ class Request:
         return None if letter is None else self._opened(letter, status)
 
     def test(self, status: Status | None = None) -> tuple[bool, Any]:
-        """Return whether it is complete, and if so, the value of :meth:`wait`."""
+        """Return whether the request is complete, and if so, the value of :meth:`wait`."""
         _check_status("test", status)
         done = self._pending is None or self._pending.done()
         return done, self.wait(status) if done else None
@@ -107,7 +107,7 @@ class Communicator:
         service: the mailboxes.
         rank: the rank of this process.
         size: the number of ranks.
-        group: tells the messages of communicators apart that share the mailboxes.
+        group: tells apart the messages of communicators that share the mailboxes.
     """
 
     def __init__(self, service: Service, rank: int, size: int, group: str = "world") -> None:
@@ -141,7 +141,7 @@ class Communicator:
         return Request(None, self._open)
 
     def irecv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Request:
-        """Begin to receive. Requests get messages in the order in which they began; one that is dropped gets none."""
+        """Begin to receive. Requests get messages in the order in which they began; a dropped request gets none."""
         take = self._take("irecv", source, tag)
         pending = None if take is None else self._service.ask(take)
         return Request(pending, self._open)
@@ -159,7 +159,7 @@ class Communicator:
         return self.recv(recvbuf, source, recvtag, status)
 
     def probe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> bool:
-        """Wait until there is a message to receive, and leave it there."""
+        """Wait until there is a message to receive, without receiving it."""
         return self._look("probe", source, tag, status, waits=True)
 
     def iprobe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> bool:
@@ -275,7 +275,7 @@ class Communicator:
         return self._service.unpack(parcel, copy=True)
 
     def _check_rank(self, call: str, parameter: str, rank: int, lowest: int = 0) -> None:
-        """Check that this is a rank, or one of the numbers below 0 that stand for any and for none."""
+        """Check that this is a rank, or a negative number that stands for any rank or for none."""
         arg.check(call, **{parameter: arg.whole(rank)})
         if not lowest <= rank < self.size:
             raise WrongValue(call, parameter, rank, f"one of the {self.size} ranks, from 0")

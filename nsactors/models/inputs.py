@@ -51,7 +51,7 @@ def chunks(sequence: Sequence[Any], size: int, overlap: int = 0) -> Source:
     Args:
         sequence: the text, list or array.
         size: items of a part.
-        overlap: the number of items of the next part that it has besides, so that nothing is lost at the cut.
+        overlap: the number of items of the next part that a part also has, so that nothing is lost at the cut.
 
     Example:
         >>> [record for split in chunks("abcde", 2, overlap=1)(1) for record in split()]
@@ -68,7 +68,7 @@ def chunks(sequence: Sequence[Any], size: int, overlap: int = 0) -> Source:
 
 
 def names(view: DirectView, name: str) -> Source:
-    """Make the items of a name, or an expression, on each engine of a view records, in their order."""
+    """Make a record of each item of a name, or an expression, on the engines of a view, in their order."""
     is_view = hasattr(view, "pull")  # engines import this module too, and have no views
     arg.check("names", view=None if is_view else arg.Unfit(view, "a direct view", WrongType), name=arg.text(name))
     values = view.pull(name, block=True, as_ref=True)
@@ -87,7 +87,7 @@ def text_files(*paths: Path, encoding: str = "utf-8", errors: str = "strict") ->
 
 
 def text_lines(*paths: Path, encoding: str = "utf-8", errors: str = "strict") -> Source:
-    """Make lines records, without their ends; large files are cut between lines. For paths see :func:`text_files`."""
+    """Make a record of each line, without its end; large files are cut between lines. Paths: :func:`text_files`."""
     arg.check("text_lines", encoding=arg.text(encoding), errors=arg.text(errors))
     found = _found("text_lines", paths)
 
@@ -101,17 +101,17 @@ def text_lines(*paths: Path, encoding: str = "utf-8", errors: str = "strict") ->
 
 
 def csv_rows(*paths: Path, **options: Any) -> Source:
-    """Make rows of CSV files records, as dictionaries; ``options`` are those of ``pyarrow.csv.open_csv``."""
+    """Make a record of each row of CSV files, a dictionary; ``options`` are those of ``pyarrow.csv.open_csv``."""
     found = _found("csv_rows", paths)
     return lambda count: [partial(_read_csv, group, options) for group in _groups(found, count)]
 
 
 def parquet_rows(*paths: Path, columns: Sequence[str] | None = None) -> Source:
-    """Make rows of Parquet files records, as dictionaries; a row group is not cut.
+    """Make a record of each row of Parquet files, a dictionary; a row group is not cut.
 
     Args:
         paths: see :func:`text_files`.
-        columns: the columns that are read; None: all.
+        columns: the columns that are read; None for all.
     """
     takes = "names of columns, or None for all"
     if columns is not None:
@@ -131,10 +131,10 @@ def parquet_rows(*paths: Path, columns: Sequence[str] | None = None) -> Source:
 
 
 def _found(call: str, paths: Sequence[Path]) -> list[str]:
-    """Return the files that paths and patterns stand for, those of a pattern in order.
+    """Return the files that paths and patterns stand for, those of a pattern in alphabetical order.
 
     Raises:
-        FileNotFoundError: for one that stands for none.
+        FileNotFoundError: for a path or pattern that stands for no file.
     """
     for given in paths:
         arg.check(call, paths=arg.path(given))
@@ -165,7 +165,7 @@ def _read_files(paths: Iterable[str], encoding: str, errors: str) -> Iterator[tu
 
 def _read_lines(path: str, start: int, size: int, encoding: str, errors: str) -> Iterator[str]:
     with open(path, "rb") as file:
-        if start:  # the line that goes on here belongs to the piece before
+        if start:  # a line that began before belongs to the piece before
             file.seek(start - 1)
             file.readline()
         while file.tell() < start + size and (line := file.readline()):

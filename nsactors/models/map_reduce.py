@@ -61,7 +61,7 @@ def hash_partitioner(key: Any, partitions: int) -> int:
     """Return the partition of a key: the same for equal keys in every process, with any hash seed of Python.
 
     Raises:
-        InvalidKey: for a key whose equality is a matter of its class, or of being the same object.
+        InvalidKey: for a key whose class defines equality itself, or compares by identity.
     """
     return stable_hash(key) % partitions
 
@@ -72,15 +72,15 @@ class Step:
 
     Args:
         mapper: gives pairs of a key and a value for a record. Keys are numbers, texts, bytes, None, dates, times,
-            enums, UUIDs, paths, and tuples, frozen sets and frozen data classes of them; equal ones are one key, as in
-            a dictionary, and so are all that are not a number.
-        reducer: gives pairs, for a key and the list of all its values, in the order of the input; is called with the
-            keys of its partition in increasing order. None: the pairs of the mapper, sorted by key. Keys that Python
-            does not order, such as sets and those of several types, have an order of their own.
-        combiner: as the reducer, called on any part of a key's values any number of times, before they travel.
-        partitioner: gives the number of a key's partition, for the key and their number. With one of your own,
-            keys may be whatever has a hash and an order.
-        by_split: call the mapper with all records of a split, an iterator, and not with one after the other.
+            enums, UUIDs, paths, and tuples, frozen sets and frozen data classes of these; equal keys are one key, as in
+            a dictionary, and all NaNs are one key.
+        reducer: gives pairs for a key and the list of all its values, which are in the order of the input. It is called
+            with the keys of its partition in increasing order; keys that Python does not order, such as sets and keys
+            of several types, have an order of their own. None for the pairs of the mapper, sorted by key.
+        combiner: a reducer that is called with any part of a key's values, any number of times, before they are sent.
+        partitioner: gives the number of a key's partition, for the key and the number of partitions. With your own
+            partitioner, keys may be any objects with a hash and an order.
+        by_split: call the mapper once, with an iterator over all records of a split, and not with each record.
     """
 
     mapper: Callable[[Any], Iterable[Pair]]
@@ -108,7 +108,7 @@ class TaskResult(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """Pairs as they travel: texts and numbers are written faster apart than in pairs."""
+    """Pairs as they are sent: lists of texts and of numbers are written faster than a list of pairs."""
 
     keys: list[Any]
     values: list[Any]
@@ -131,11 +131,11 @@ def map_split(step: Step, partitions: int, split: Split) -> TaskResult:
     return TaskResult([keep(part, "mapped pairs") for part in parts], counters)
 
 
-# Loops of C code, or with as few steps as can be: those for a pair take as long as the mapper itself.
+# Loops are in C, or have as few steps as possible: the steps for a pair take as long as the mapper itself.
 
 
 def _mapped(step: Step, split: Split, number: Iterator[int]) -> Iterator[Pair]:
-    """Yield the pairs of a split; as many numbers are taken from ``number`` as there are records."""
+    """Yield the pairs of a split; a number is taken from ``number`` for each record."""
     records = map(itemgetter(0), zip(split(), number, strict=False))
     if step.by_split:
         return iter(step.mapper(records))
@@ -153,7 +153,7 @@ def _distribute(pairs: Iterable[Pair], partitioner: Callable[[Any, int], int], p
         return
     known: dict[Any, tuple[Callable[[Any], None], Callable[[Any], None]]] = {}
     for key, value in pairs:
-        is_plain = type(key) in _PLAIN  # others may be equal to a known key, and be no valid keys
+        is_plain = type(key) in _PLAIN  # an invalid key may be equal to a known key
         if is_plain and key in known:
             add_key, add_value = known[key]
         else:
@@ -165,7 +165,7 @@ def _distribute(pairs: Iterable[Pair], partitioner: Callable[[Any, int], int], p
 
 
 def _combined(combiner: Reducer, pairs: Iterator[Pair]) -> Iterator[Pair]:
-    """Combine pairs, so that there are fewer for each key, and never more than can be held in memory."""
+    """Combine pairs, so that there are fewer for each key, and no more at a time than memory can hold."""
     kept: list[Pair] = []
     for first in pairs:
         batch = itertools.islice(pairs, COMBINED_AT_ONCE - 1)
@@ -195,7 +195,7 @@ def _all_pairs(key: Any, values: list[Any]) -> Iterator[Pair]:
     return ((key, value) for value in values)
 
 
-_PLAIN = frozenset({str, int, bytes})  # keys that stand for themselves
+_PLAIN = frozenset({str, int, bytes})  # types of keys that are their own canonical form
 
 
 class _Groups(NamedTuple):
@@ -205,7 +205,7 @@ class _Groups(NamedTuple):
     keys: dict[Any, Any]
 
     def items(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Yield keys and their values, in the order in which they came."""
+        """Yield keys and their values, in the order in which the keys came first."""
         keys = self.keys
         return ((keys.get(stands_for, stands_for), values) for stands_for, values in self.values.items())
 
@@ -215,7 +215,7 @@ class _Groups(NamedTuple):
             return ((key, self.values[key]) for key in sorted(self.values))
         try:
             return iter([(self.keys.get(at, at), self.values[at]) for at in sorted(self.values, key=order_of)])
-        except InvalidKey:  # came here by a partitioner of the user's, and is ordered as its class says
+        except InvalidKey:  # a key of the user's own partitioner is ordered as its class says
             return iter(sorted(self.items(), key=itemgetter(0)))
 
 
@@ -235,18 +235,18 @@ def _grouped(pairs: Iterable[Pair]) -> _Groups:
 def _canonical_or_own(key: Any) -> Any:
     try:
         return canonical(key)
-    except InvalidKey:  # came here by a partitioner of the user's, and is compared as its class says
+    except InvalidKey:  # a key of the user's own partitioner is compared as its class says
         hash(key)
         return key
 
 
-SPLITS_PER_ENGINE = 2  # so that one that takes longer than others holds up little; each costs some milliseconds
+SPLITS_PER_ENGINE = 2  # so that a slow split delays the end little; each costs some milliseconds
 
 
 class MapReduce:
     """Runs steps on the engines of a cluster; pairs go from engine to engine, and not through the client.
 
-    A step whose pairs have gone with an engine that died is run again. For the same result then, functions must give
+    A step whose pairs were lost with an engine is run again. So that the result is the same then, functions must give
     the same pairs for the same record each time.
 
     Args:
@@ -278,8 +278,8 @@ class MapReduce:
         """Run steps one after the other: the pairs of one are the records of the next.
 
         Args:
-            source: where the records are from (see :mod:`nsactors.models.inputs`), or the output of an earlier run,
-                which stays on the engines; of anything else each item is a record.
+            source: a source of records (see :mod:`nsactors.models.inputs`), the output of an earlier run, which stays
+                on the engines, or an iterable, of which each item is a record.
             steps: at least one.
 
         Raises:
@@ -299,7 +299,7 @@ class MapReduce:
         return source
 
     def _run(self, source: Source | Output, step: Step) -> list[TaskResult]:
-        """Return the results of all partitions; the first has the counters of all tasks."""
+        """Return the results of all partitions; the first also has the counters of the map tasks."""
         while True:
             splits = source.splits() if isinstance(source, Output) else source(self._splits)
             mapped: list[TaskResult] = []
@@ -344,7 +344,7 @@ class Output:
 
     @property
     def partitions(self) -> list[RemoteValue]:
-        """References to the partitions, lists of pairs: to be passed to calls on engines."""
+        """References to the partitions, which are lists of pairs; they can be passed to calls on engines."""
         self._made = self._made or self._make()
         return [task.parts[0] for task in self._made]
 
@@ -366,7 +366,7 @@ class Output:
                 return pairs
 
     def to_dict(self) -> dict[Any, Any]:
-        """Return all pairs, partition after partition."""
+        """Return all pairs as a dictionary, partition after partition."""
         return dict(iter(self))
 
     @property
@@ -380,7 +380,7 @@ class Output:
         return [partial(iter, partition) for partition in self.partitions]
 
     def forget(self, lost: ObjectLost) -> bool:
-        """Make the pairs again when they are asked for, if this object is one of theirs; return whether it is."""
+        """Make the pairs again when they are next needed, if the lost object is one of them; return whether it is."""
         is_mine = holds(self._made, lost)
         self._made = [] if is_mine else self._made
         return is_mine

@@ -30,7 +30,7 @@ class Band:
         comm: the way to its neighbours.
         rows: an array of shape (k, ...).
         halo: the number of rows of each neighbour that it sees; at most k.
-        edge: the value beyond the first and the last row of the whole array; None: it wraps round.
+        edge: the value beyond the first and the last row of the whole array; None if the array wraps round.
     """
 
     def __init__(self, comm: Communicator, rows: np.ndarray[Any, Any], halo: int, edge: float | None) -> None:
@@ -62,9 +62,9 @@ class Stencil:
 
     Args:
         view: the engines.
-        array: of shape (n, ...), with at least ``halo`` rows for each engine.
+        array: an array of shape (n, ...), with at least ``halo`` rows for each engine.
         halo: the number of rows beyond its own that each engine sees.
-        edge: the value beyond the first and the last row, any number; None: the array wraps round.
+        edge: the value beyond the first and the last row, any number; None if the array wraps round.
         name: the name of each engine's :class:`Band`, to be looked at and changed between steps.
 
     Raises:
@@ -103,8 +103,8 @@ class Stencil:
         """Replace the array by ``update`` of it.
 
         Args:
-            update: called on each engine with its rows and those beyond them, an array of shape
-                (halo + k + halo, ...), which is not to be changed; returns the k new rows.
+            update: called on each engine with an array of shape (halo + k + halo, ...), its k rows and the rows beyond
+                them, which must not be changed; returns the k new rows.
             times: the number of steps.
         """
         arg.check("step", update=arg.function(update), times=arg.whole(times, at_least=0))

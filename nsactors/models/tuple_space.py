@@ -24,12 +24,13 @@ class TupleSpace:
     """A bag of tuples that clients and engines share, as in Linda.
 
     A *template* describes the tuples that a caller wants: each field is a value, which must be equal and of the same
-    type, or a type, whose instances match (``object`` takes anything, ``int | str`` either; ``int`` takes no bool).
-    A caller that waits for a tuple uses no processor time; callers are served in the order of their calls. A tuple that
-    does not reach its caller, because that was interrupted, ran out of time or has died, stays in the space.
+    type, or a type, whose instances match (``object`` matches anything, ``int | str`` an int or a text, but ``int`` no
+    bool). A caller that waits for a tuple uses no processor time; callers are served in the order of their calls. A
+    tuple that does not reach its caller, because the caller was interrupted, ran out of time or has died, stays in the
+    space.
 
-    Push it to engines, or give it to functions that are called there: it is the same space everywhere. Arrays that come
-    out of it are read-only.
+    Push a space to engines, or pass it to functions that are called there: it is the same space everywhere. Arrays that
+    come out of a space are read-only.
 
     Args:
         client: the client of the cluster that holds the space.
@@ -56,8 +57,8 @@ class TupleSpace:
     def out(self, *fields: Any) -> None:
         """Put a tuple into the space.
 
-        It does not wait until the tuple is there. Later calls of this process, later calls to engines, and on an engine
-        the calls that follow the running one, find it there.
+        This does not wait until the tuple is there, but later calls find the tuple there: later calls of this process,
+        later calls to engines, and on an engine the calls that follow the running one.
 
         Raises:
             SerializationError: if a field cannot be pickled.
@@ -69,11 +70,11 @@ class TupleSpace:
 
         Args:
             template: describes the tuple.
-            timeout: seconds; None: as long as it takes.
+            timeout: seconds; None for no limit.
 
         Raises:
-            TimeoutError: if there is none in time.
-            TypeError: if a value in the template cannot be compared, such as a list: give its type.
+            TimeoutError: if no tuple matches in time.
+            TypeError: if a value in the template cannot be compared, such as a list; give its type instead.
             ServiceClosed: if the space is closed meanwhile.
         """
         arg.check("in_", timeout=arg.seconds(timeout))
@@ -99,10 +100,10 @@ class TupleSpace:
     def eval(self, *fields: Any) -> AsyncResult:
         """Compute a tuple on an engine that is free, and put it into the space.
 
-        It goes there once, also if its engine dies and another computes it again.
+        The tuple is put there once, even if the engine dies and another one computes it again.
 
         Args:
-            fields: values, and functions without arguments that give one; ``functools.partial`` binds arguments.
+            fields: values, and functions without arguments that give a value; ``functools.partial`` binds arguments.
 
         Returns:
             A result that is done when the tuple is there, and fails if it cannot be computed.

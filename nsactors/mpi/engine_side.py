@@ -63,7 +63,7 @@ def load() -> str:
 
         mpi4py.rc.initialize = False
         from mpi4py import MPI
-    except Exception as error:  # a library that does not load raises more than ImportError
+    except Exception as error:  # a library that cannot be loaded raises more than ImportError
         return f"MPI cannot be imported ({type(error).__name__}: {error})"
     library = MPI.Get_library_version().splitlines()[0].strip(" \0")
     # Open MPI would initialise alone, as a world of one process.
@@ -82,7 +82,7 @@ def join(environment: Mapping[str, str], size: int, limit_s: float) -> tuple[int
         limit_s: the time limit in seconds.
 
     Returns:
-        The rank and an obstacle: a world of another size, from a library that has ignored the environment.
+        The rank and an obstacle: a library that has ignored the environment makes a world of another size.
     """
     from mpi4py import MPI
 
@@ -96,7 +96,7 @@ def join(environment: Mapping[str, str], size: int, limit_s: float) -> tuple[int
         with _ended_after(limit_s):
             MPI.Init_thread()
     finally:
-        for name in given:  # child processes that use MPI are no members
+        for name in given:  # child processes that use MPI are not members
             os.environ.pop(name, None)
     world = MPI.COMM_WORLD
     if world.size == size:

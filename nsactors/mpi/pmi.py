@@ -87,7 +87,7 @@ class Exchange:
     _values: dict[str, str] = field(init=False)
     _waiting: list[int] = field(init=False, default_factory=list)
     _published: dict[str, str] = field(init=False, default_factory=dict)
-    _orders: dict[int, list[dict[str, str]]] = field(init=False, default_factory=dict)  # orders of processes by peer
+    _orders: dict[int, list[dict[str, str]]] = field(init=False, default_factory=dict)  # orders of children, by peer
     _ordering: set[int] = field(init=False, default_factory=set)  # peers in the middle of an order
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ class Exchange:
         return Send(peer, f"cmd={verb}_result rc=0 info=ok{found}")
 
     def _order(self, peer: int, line: str) -> list[Effect]:
-        """Take a line of an order of processes; several orders may follow each other."""
+        """Take a line of an order to start processes; several orders may follow each other."""
         orders = self._orders.setdefault(peer, [])
         if line == "mcmd=spawn":
             self._ordering.add(peer)

@@ -23,8 +23,9 @@ BACKLOG = 1_000  # all ranks connect at once
 class PmiServer:
     """The server at which the processes of one world meet.
 
-    It stops listening when all have joined. Their connections stay open until it is closed, since MPI may use them
-    again. They end with this process, too: a rank that is still joining then fails instead of waiting.
+    The server stops listening when all processes have joined. Their connections stay open until it is closed, because
+    MPI may use them again. The connections also end with this process: a rank that is still joining then fails instead
+    of waiting.
 
     Args:
         exchange: the world.
@@ -46,8 +47,8 @@ class PmiServer:
         self._peers = itertools.count()
         self._refusals = 0
         self._loop = asyncio.new_event_loop()
-        # In the client's process. In rank 0 the server would stop while MPI initialises there and keeps the GIL; in an
-        # actor it would outlive its client.
+        # The server runs in the client's process. In rank 0 it would stop while MPI initialises there and keeps the
+        # GIL; in an actor it would outlive its client.
         self._thread = threading.Thread(target=self._run, name="nsactors-pmi", daemon=True)
         self._thread.start()
         try:

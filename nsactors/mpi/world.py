@@ -46,7 +46,7 @@ __all__ = [
     "take_down",
 ]
 
-GRACE_S = 1.0  # an engine that does not answer within this after an interrupt is blocked in MPI
+GRACE_S = 1.0  # an engine that does not answer within this time after an interrupt is blocked in MPI
 
 
 def call(session: Session, engine_ids: Sequence[int], function: Callable[..., Any], *args: Any) -> AsyncResult:
@@ -55,7 +55,7 @@ def call(session: Session, engine_ids: Sequence[int], function: Callable[..., An
     payload = pack_call(function, args, {}, name=function.__name__, ref_types=session.ref_types)
     calls = session.submit(engine_ids, Apply(label), payload, RequestOptions(journalled=False))
     result = AsyncResult(session, calls, label=label)
-    result.add_done_callback(lambda done: session.mark_retrieved(calls))  # how it ends is nobody's concern but ours
+    result.add_done_callback(lambda done: session.mark_retrieved(calls))  # its errors are handled here, not reported
     return result
 
 
@@ -64,7 +64,7 @@ def check(session: Session, engine_ids: Sequence[int], timeout_s: float) -> list
 
     Raises:
         MpiUnavailable: if engines have no usable MPI.
-        MpiInUse: if engines have initialised it.
+        MpiInUse: if engines have initialised MPI.
         TimeoutError: if engines are busy for too long.
     """
     found: dict[int, engine_side.Readiness] = _ask(session, engine_ids, engine_side.readiness, timeout_s)
@@ -101,11 +101,11 @@ def connect(
     """Let engines initialise MPI together; return the server at which they meet.
 
     Raises:
-        WorldNotFormed: if one of them fails or dies, or they take too long; they have new processes then.
+        WorldNotFormed: if an engine fails or dies, or they take too long; the engines have new processes then.
     """
     deadline = time.monotonic() + timeout_s
-    # On one machine no port is opened to others. Rejected: MPI_Comm_connect of worlds of one process, which leaves
-    # COMM_WORLD a world of one, and libraries use that.
+    # On one machine no port is opened to others. Rejected: MPI_Comm_connect of worlds of one process. It leaves
+    # COMM_WORLD, which libraries use, a world of one process.
     together = {engine_side.place(), *places} == {places[0]}
     exchange = new_exchange(places)
     server = PmiServer(
@@ -142,7 +142,7 @@ def take_down(session: Session, engine_ids: Sequence[int], broken: WorldBroken) 
     running = session.open_calls(engine_ids)
     barred = call(session, engine_ids, engine_side.bar, broken)  # first, so that later calls come after it
     session.fail(running, lambda failed: broken.on(failed.engine_id))
-    # Not all members at once, as mpiexec does: idle ones keep their process and their names.
+    # Unlike mpiexec, do not end all members: idle members keep their process and their names.
     if not barred.wait(GRACE_S):
         stuck = [part.engine_id for part in barred.calls if not part.done]
         _give_up(session, [barred])
@@ -234,8 +234,8 @@ class World:
     def reform(self, timeout: float = 60.0) -> Self:
         """Form the world anew from the same engines, each in a new process.
 
-        Their namespaces are treated as the cluster's ``recovery`` says, as if they had died; requests that used MPI are
-        not replayed. Running calls are ended.
+        Their namespaces are treated as the cluster's ``recovery`` says, as if the engines had died; requests that used
+        MPI are not replayed. Running calls are ended.
 
         Args:
             timeout: seconds until all engines have restarted and joined.
@@ -265,7 +265,7 @@ class World:
         return f"<World of {many} on engines {list(self.ranks)}: {self._state.value}>"
 
     def engine_joined(self, engine: EngineInfo) -> None:
-        """Bar MPI on a member that has a new process, in no world: MPI would initialise it as a world of its own."""
+        """Bar MPI on a member with a new process, which is in no world: MPI would make it a world of its own."""
         if self._error is not None and engine.engine_id in self._to_bar:
             self._to_bar.discard(engine.engine_id)
             self._session.run_callback(partial(self._bar, engine.engine_id, self._error))

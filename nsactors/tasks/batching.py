@@ -1,8 +1,8 @@
 """The size of batches.
 
-Batches of tasks that have been measured are worth ``Policy.batch_s`` each, and shrink as the queue runs out (guided
+Batches of tasks whose time has been measured take ``Policy.batch_s`` each, and shrink as the queue runs out (guided
 self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987), so that engines end together. Tasks that
-have not been measured go out one by one. Where messages are slow, each holds more: engines would wait for the next.
+have not been measured go out one by one. Where messages are slow, batches are larger, so that engines need not wait.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from nsactors.tasks.records import EngineTable, QueuedRange
 from nsactors.tasks.task_table import Lane, ReadyQueues
 
 _WEIGHT = 0.3  # of the newest measurement
-_SHORTEST_S = 1e-7  # clocks may say that nothing took no time
+_SHORTEST_S = 1e-7  # a clock may measure 0 s
 _MAX_KINDS = 1000
 _LONGEST_MESSAGE_S = 0.05  # a longer one carries much data, or has waited for another client's work
-_LEAST_PART = 0.25  # of a message's time that a batch of a long queue is worth at least
-_FEW = 4  # items of a batch that waits behind another: to outlast a message, even if most of them end at once
+_LEAST_PART = 0.25  # of a message's time: a batch of a long queue takes at least so long
+_FEW = 4  # items of a batch that waits behind another: enough to outlast a message, even if most end at once
 _LONG_QUEUE = 4  # items for each engine
 
 
@@ -29,7 +29,7 @@ class DurationEstimates:
         self._seconds: dict[Hashable, float] = {}
 
     def __getitem__(self, kind: Hashable) -> float | None:
-        """Return the seconds an item; None if none has been measured."""
+        """Return the seconds per item; None if no item has been measured."""
         return self._seconds.get(kind)
 
     def measured(self, kind: Hashable, seconds: float, items: int) -> None:
@@ -38,11 +38,11 @@ class DurationEstimates:
         old = self._seconds.pop(kind, new)
         self._seconds[kind] = old + _WEIGHT * (new - old)
         if len(self._seconds) > _MAX_KINDS:
-            del self._seconds[next(iter(self._seconds))]  # the one not measured for longest
+            del self._seconds[next(iter(self._seconds))]  # the kind that was not measured for longest
 
 
 class BatchSizing:
-    """The times of a policy, longer where messages take longer than it supposes.
+    """The times of a policy, longer where messages take longer than the policy assumes.
 
     On a loaded machine, or with more engines than a client can keep up with, a message may take as long as a batch.
     """
@@ -53,7 +53,7 @@ class BatchSizing:
 
     @property
     def batch_s(self) -> float:
-        """The seconds that a batch should run: the next is on its way meanwhile."""
+        """The seconds that a batch should run, while the next one is on its way."""
         return max(self._policy.batch_s, self._message_s)
 
     @property
@@ -62,7 +62,7 @@ class BatchSizing:
         return max(self._policy.least_s, _LEAST_PART * self._message_s)
 
     def measured(self, seconds: float) -> None:
-        """Take a measurement: the seconds beyond its work that a batch took, on an engine that had nothing to do."""
+        """Take a measurement: the seconds that a batch took in addition to its work, on an engine that was idle."""
         self._message_s += _WEIGHT * (min(max(seconds, 0.0), _LONGEST_MESSAGE_S) - self._message_s)
 
 
@@ -84,9 +84,9 @@ class Batcher:
         self._durations = durations
 
     def may_prefetch(self, lane: Lane) -> bool:
-        """Return whether the head of a lane may go to an engine that is busy, to save it the wait for a message.
+        """Return whether the head of a lane may go to a busy engine, so that the engine need not wait for a message.
 
-        Short ones may. Long ones while the queue is long too: near its end they would have to be stolen.
+        Short tasks may, and long tasks while the queue is long: near its end they would have to be stolen.
         """
         seconds = self._durations[lane.heap[0].record.task.kind]
         if seconds is None or lane.heap[0].is_suspect or lane.heap[0].record.task.policy is not None:
@@ -107,11 +107,11 @@ class Batcher:
         share = -(-self._ready_queues.items // (2 * len(self._engine_table.slots)))
         # While several engines have nothing to do, each gets its share, however little that is.
         least_s = self._sizing.least_s if len(self._engine_table.idle) < 2 else 0.0
-        # A mean says little of one item: a batch of one that ends at once leaves no time to send the next meanwhile.
+        # A mean says little about one item: if a batch of one item ends at once, the engine waits for the next batch.
         few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
         slot, queues = self._engine_table.slots[engine_id], self._ready_queues
         while (lane := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
-            if not slot.is_proven:  # one item, even of a chunk: all might fail for a name that it lacks
+            if not slot.is_proven:  # one item, even of a chunk: all might fail if the engine lacks a name
                 return [queues.take(lane, 1)]
             head = lane.heap[0]
             task = head.record.task
@@ -122,7 +122,7 @@ class Batcher:
                 break  # its policy may choose another engine
             if ahead and not self.may_prefetch(lane):
                 break
-            if head.is_suspect:  # alone, so that it is known to be guilty if this engine is lost too
+            if head.is_suspect:  # alone, so that it is known to be the cause if this engine is lost too
                 return [queues.take(lane, head.stop - head.start)]
             if seconds is None:
                 return [queues.take(lane, task.chunksize or 1)]

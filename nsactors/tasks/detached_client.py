@@ -33,24 +33,24 @@ AGAIN_S = 0.5
 CLOSE_S = 2.0
 
 Collect = Callable[[dict[int, int], float], dict[int, TaskProgress]]
-"""Asks for further pieces of tasks, by the number of pieces that are here, and waits so many seconds for some."""
+"""Polls for pieces of tasks: a function of the number of pieces that each task has here, and of seconds to wait."""
 
 
 @dataclass(slots=True)
 class _WantedTask:
-    """A task of which more is to come, and how many pieces of it are here."""
+    """A task with more pieces to come, and the number of its pieces that have arrived."""
 
     call: TaskCall
     known: int = 0
 
 
 class ResultPoller:
-    """Asks for results as long as some are awaited, on a thread that is there meanwhile.
+    """Polls for results on a thread, which exists as long as results are awaited.
 
     Args:
         session: the connection to the cluster.
-        collect: how to ask.
-        sending: a lock that is held while a task is submitted and its results are asked for.
+        collect: polls for results.
+        sending: a lock that is held while a task is submitted and added here.
     """
 
     def __init__(self, session: Session, collect: Collect, sending: threading.Lock) -> None:
@@ -64,7 +64,7 @@ class ResultPoller:
 
     @property
     def calls(self) -> list[TaskCall]:
-        """The calls that have not ended, in the order in which they came."""
+        """The calls that have not ended, in the order in which they were added."""
         with self._lock:
             return [wanted.call for wanted in self._wanted.values()]
 
@@ -87,7 +87,7 @@ class ResultPoller:
             self._end(call, error_of(call))
 
     def join(self) -> None:
-        """Wait for the end of the thread: no result is awaited any more, and its last poll has been answered."""
+        """Wait for the end of the thread: when no result is awaited, and the last poll has been answered."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_S)
@@ -103,7 +103,7 @@ class ResultPoller:
                 self._take(self._collect(wanted, COLLECT_S))
             except ClusterUnreachable:
                 self._session.leaving.wait(AGAIN_S)  # a busy machine, or one that slept
-            except BaseException as raised:  # of any kind: the waiting calls must hear that no result will come
+            except BaseException as raised:  # of any kind: the waiting calls must fail, because no result will come
                 for call in self.calls:
                     error = raised if isinstance(raised, Exception) else error_here(raised, call.label, call.engine_id)
                     self._end(call, error)
@@ -113,7 +113,7 @@ class ResultPoller:
         for number, progress in news.items():
             wanted = self._wanted.get(number)
             if wanted is None:
-                continue  # it has been given up meanwhile
+                continue  # the task has been given up meanwhile
             call = wanted.call
             if progress.lost is not None:
                 self._end(call, ResultUnavailable(str(call.request_id), progress.lost))
@@ -127,7 +127,7 @@ class ResultPoller:
                     self._delivery.settle(call)
 
     def _deliver(self, call: TaskCall, piece: Piece, opened: dict[int, Any]) -> bool:
-        """Deliver how some items of a task ended; return whether the task has ended with it."""
+        """Deliver the outcomes of some items of a task; return whether the task has ended with them."""
         if isinstance(piece, Fail):
             return self._delivery.give_up(call, piece)
         outcome, engine_id = piece
@@ -150,7 +150,7 @@ class ResultPoller:
         call.add_output(engine_id, None, outcome.output)
         try:
             return self._delivery.deliver(call, outcome, engine_id)
-        except BaseException as raised:  # whatever a class of the user's does when its error is made here
+        except BaseException as raised:  # a class of the user's may raise anything when its error is made here
             error = error_here(raised, call.label, engine_id)
             return self._delivery.deliver(call, _failed(outcome, error), engine_id)
 
@@ -212,7 +212,7 @@ class DetachedSchedulerClient(SchedulerClient):
 
     def new_call(self, label: str, *, copies: bool, request: RequestId | None = None) -> TaskCall:
         """See :class:`SchedulerClient`."""
-        with self._lock:  # name and number are of one scheduler
+        with self._lock:  # name and number must be of one scheduler
             return super().new_call(label, copies=copies, request=request)
 
     def new_map(
@@ -223,18 +223,18 @@ class DetachedSchedulerClient(SchedulerClient):
             return super().new_map(label, size, copies=copies, joins=joins, request=request)
 
     def map_function(self, payload: Payload, label: str, type_name: str) -> MapFunction:
-        """See :class:`SchedulerClient`. The scheduler stores a large one: it is to outlive this process."""
+        """See :class:`SchedulerClient`. The scheduler stores a large function, which must outlive this process."""
         return MapFunction(self.next_number(), payload)
 
     def submit(self, plan: TaskPlan) -> None:
-        """Submit a task. When this returns, it will be run, whatever becomes of this process.
+        """Submit a task. When this returns, the task will be run, even if this process ends.
 
-        The scheduler itself holds the tasks of which it keeps results, so nothing is forgotten meanwhile.
+        The scheduler itself holds the tasks whose results it keeps, so no task is forgotten meanwhile.
 
         Raises:
-            SerializationError: if the items of a map cannot be pickled, or read where they are scheduled.
-            SchedulerLost: if that process has died.
-            ConnectionLost: if there is no way to the cluster.
+            SerializationError: if the items of a map cannot be pickled, or cannot be unpickled by the scheduler.
+            SchedulerLost: if the scheduler's process has died.
+            ConnectionLost: if the cluster cannot be reached.
         """
         self.session.check()
         call = plan.spec.call
@@ -252,7 +252,7 @@ class DetachedSchedulerClient(SchedulerClient):
         return self._poller.calls
 
     def statuses(self) -> list[TaskStatus]:
-        """See :class:`SchedulerClient`: those of the detached tasks of all clients."""
+        """See :class:`SchedulerClient`: the statuses of the detached tasks of all clients."""
         statuses: list[TaskStatus] = self._look("statuses") or []
         return statuses
 
@@ -272,7 +272,7 @@ class DetachedSchedulerClient(SchedulerClient):
             known = self._describe(requests)
             for request in requests:
                 if request not in known:
-                    raise ResultUnavailable(str(request), "no results of such a task are kept, or it never was")
+                    raise ResultUnavailable(str(request), "its results are not kept, or there was no such task")
             calls = {r: self._poller.find(r.seq) or self._call_of(r, known[r]) for r in known}
             self._poller.want(call for r, call in calls.items() if self._poller.find(r.seq) is None)
         return [calls[request] for request in requests]
@@ -347,16 +347,16 @@ class DetachedSchedulerClient(SchedulerClient):
             raise SchedulerLost(what, str(gone)) from None
 
     def _look(self, method: str) -> Any:
-        """Ask the scheduler, if there is one; None if there is none, or not any more."""
+        """Ask the scheduler; return None if there is none, or none any more."""
         line = self.session.transport.named_actor(NAME)
         with contextlib.suppress(NamedActorGone):
             return None if line is None else line.call(method, timeout_s=ANSWER_S)
         return None
 
     def _lose(self, line: NamedActorClient, reason: str) -> None:
-        """The scheduler has died, and all that it kept has gone with it; the next task starts another one."""
+        """Give up a scheduler that has died, with all that it kept; the next task starts another one."""
         self.session.check()
-        self.session.controller.clients()  # which fails if the whole cluster has gone, and that explains it
+        self.session.controller.clients()  # raises if the whole cluster has gone, which explains the loss
         with self._lock:
             if self._line is line:
                 self._line, self._name, self._modules_told = None, "", None
@@ -372,7 +372,7 @@ class TaskSchedulers(Schedulers):
     """A client's two schedulers, each made when it is needed.
 
     Args:
-        session: the conversation with the cluster.
+        session: the connection to the cluster.
     """
 
     def __init__(self, session: Session) -> None:
@@ -392,7 +392,7 @@ class TaskSchedulers(Schedulers):
 
     @property
     def detached(self) -> DetachedSchedulerClient:
-        """The scheduler of tasks that outlive it."""
+        """The scheduler of tasks that outlive the client."""
         with self._lock:
             if self._detached is None:
                 self._session.check()
@@ -416,16 +416,16 @@ class TaskSchedulers(Schedulers):
                 task_scheduler.abort(tasks, interrupt=interrupt)
 
     def interrupt(self, calls: Iterable[Call]) -> None:
-        """Stop those of ``calls`` that are tasks of the client's own; detached ones go on."""
+        """Stop the tasks among ``calls`` that are the client's own; detached tasks go on."""
         if self._own is not None and (tasks := [call for call in calls if self._own.owns(call)]):
             self._own.abort(tasks, interrupt=True)
 
     def open_calls(self) -> list[TaskCall]:
-        """Return the tasks of which the client awaits the end, in the order of submission; its own ones first."""
+        """Return the tasks whose end the client awaits, in the order of submission; its own tasks before detached."""
         return [call for task_scheduler in self._made() for call in task_scheduler.open_calls()]
 
     def assigned(self) -> tuple[int, dict[int, int]]:
-        """Count the items of its own and of all detached tasks: those that wait, and those that each engine has."""
+        """Count the items of the client's own and of all detached tasks that wait, and those that each engine has."""
         waiting, own = (0, {}) if self._own is None else self._own.assigned()
         more, detached = self.detached.assigned()
         return waiting + more, {i: own.get(i, 0) + detached.get(i, 0) for i in own.keys() | detached.keys()}

@@ -1,4 +1,4 @@
-"""Results of detached tasks: stored, bounded, and the messages about them."""
+"""Results of detached tasks: their store, its limits, and the messages about them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from nsactors.transport.base import Transport
 
 LIMIT_TASKS = 20_000
 LIMIT_BYTES = 200_000_000  # of small results and output, in the memory of the scheduler's process
-LIMIT_STORED_BYTES = 4_000_000_000  # of large ones, in the object store, which can put them on disk
+LIMIT_STORED_BYTES = 4_000_000_000  # of large results, in the object store, which can put them on disk
 LIMIT_INPUT_BYTES = 2_000_000_000  # of arguments of tasks that have not ended, in the memory of the scheduler's process
-REMEMBERED = 10_000  # tasks that have been dropped, with a label that is still known
+REMEMBERED = 10_000  # dropped tasks whose labels are still known
 
 Piece = tuple[RangeOutcome, int] | Fail
-"""The end of some of a task's items: an outcome and the id of its engine, or none."""
+"""The end of some of a task's items: an outcome with the id of its engine, or a failure without an outcome."""
 
 
 @dataclass(slots=True)
@@ -42,12 +42,12 @@ class StoredTask:
         size: of a map, the number of its items; None for a call.
         copies: whether arrays in its results are copies that can be written to.
         joins: whether its results are parts of one sequence.
-        submitted: when, in seconds since the epoch.
+        submitted: the time of its submission, in seconds since the epoch.
         input_bytes: the size of its arguments, which are stored until it has ended.
-        call: the scheduler's call: as long as it is stored here, other tasks can depend on this one.
-        pieces: the results, in the order in which they came.
-        ended: when the last of it came.
-        failed: whether some of it failed.
+        call: the scheduler's call; as long as the call is stored here, other tasks can depend on this task.
+        pieces: the results, in the order in which they arrived.
+        ended: the time when the last result arrived; None before.
+        failed: whether some of its items failed.
         nbytes: its share of the memory of the scheduler's process.
         stored_bytes: its share of the object store.
     """
@@ -84,9 +84,9 @@ class StoredTasks:
 
     Args:
         limit_tasks: the number of ended tasks.
-        limit_bytes: the size of all in the memory of the scheduler's process.
-        limit_stored_bytes: the size of all in the object store.
-        limit_input_bytes: the size of the arguments of those that have not ended.
+        limit_bytes: the size of all results in the memory of the scheduler's process.
+        limit_stored_bytes: the size of all results in the object store.
+        limit_input_bytes: the size of the arguments of tasks that have not ended.
 
     Example:
         >>> tasks = StoredTasks(limit_tasks=1)
@@ -121,7 +121,7 @@ class StoredTasks:
         """Add a task that has been submitted.
 
         Raises:
-            SchedulerOverloaded: if the arguments of waiting tasks leave no room for its own; a single task always fits.
+            SchedulerOverloaded: if the arguments of waiting tasks leave no room for more; a single task always fits.
         """
         if self._input_bytes and self._input_bytes + task.input_bytes > self._limit_input_bytes:
             raise SchedulerOverloaded(task.label, self._input_bytes)
@@ -187,15 +187,15 @@ class TaskSubmission(NamedTuple):
     """A task to be run.
 
     Attributes:
-        task: as the scheduler takes it.
+        task: the task, in the form that the scheduler takes.
         label: its name for people.
         copies: whether arrays in its results are copies that can be written to.
         joins: whether its results are parts of one sequence.
-        submitted: when, in seconds since the epoch.
+        submitted: the time of its submission, in seconds since the epoch.
         limit_s: seconds after which an item is interrupted.
-        call: of a call: function and arguments.
-        function: of a map.
-        columns: of a map: its items.
+        call: the function and arguments of a call.
+        function: the function of a map.
+        columns: the items of a map.
         modules: the modules of its client, if the scheduler does not know them.
     """
 
@@ -256,8 +256,8 @@ class TaskProgress(NamedTuple):
     """The results of a task since a client's last poll.
 
     Attributes:
-        pieces: the new ones, in the order in which they came.
-        tried_on: the engines that it failed on, or that were lost under it.
+        pieces: the new pieces, in the order in which they arrived.
+        tried_on: the engines on which the task failed, or that were lost while they ran it.
         lost: the reason that there are no more results; None if there may be more.
     """
 
@@ -275,9 +275,9 @@ class StoredValue(NamedTuple):
     """A value that has not been unpickled.
 
     Attributes:
-        values: a pickled list of the values that came together.
-        place: its place among them.
-        nbytes: its share of their size.
+        values: a pickled list of the values that arrived together.
+        place: the place of this value in the list.
+        nbytes: this value's share of the size of the list.
     """
 
     values: Payload | StoredObject
@@ -285,10 +285,10 @@ class StoredValue(NamedTuple):
     nbytes: int
 
     def load(self, opened: dict[int, Any], *, copy: bool) -> Any | Salvage:
-        """Return the value, or a ``Salvage`` with the other values if some of the list cannot be unpickled.
+        """Return the value, or a ``Salvage`` of the list if some of its values cannot be unpickled.
 
         Args:
-            opened: the lists that have been unpickled, by the identity of their pickles; gets this one.
+            opened: the lists that have been unpickled, by the identity of their pickles; this list is added.
             copy: make arrays that can be written to.
 
         Raises:
@@ -300,7 +300,7 @@ class StoredValue(NamedTuple):
             payload = self.values if isinstance(self.values, Payload) else self.values.load()
             try:
                 values = unpack(payload, copy=copy)
-            except BaseException:  # whatever a class of the user's does when it is rebuilt
+            except BaseException:  # a class of the user's may raise anything when it is rebuilt
                 values = Salvage(payload, copy=copy)
             opened[id(self.values)] = values
         return values if isinstance(values, Salvage) else values[self.place]
@@ -314,7 +314,7 @@ class ResultStore:
     Args:
         transport: has an object store for large results.
         changed: called when there are new results to poll for.
-        tasks: the store's tasks; by default with the limits of this module.
+        tasks: the tasks of the store; by default within the limits of this module.
     """
 
     def __init__(self, transport: Transport, changed: Callable[[], object], tasks: StoredTasks | None = None) -> None:

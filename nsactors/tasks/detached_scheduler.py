@@ -39,8 +39,8 @@ from nsactors.transport.base import Transport
 
 T = TypeVar("T")
 
-REMEMBERED = 1_000  # clients that have left, and modules of others
-GATHER_S = 0.005  # results that come within this of each other travel together
+REMEMBERED = 1_000  # clients that have left, and clients whose modules are known
+GATHER_S = 0.005  # results that arrive within this time are sent together
 
 
 class DetachedTasks:
@@ -56,13 +56,13 @@ class DetachedTasks:
         self._end = end
         self._task_scheduler: TaskScheduler | None = None
         self._opening = threading.Lock()
-        self._submitting = threading.Lock()  # a task that others can see has been submitted
+        self._submitting = threading.Lock()  # held while a task can be seen, but has not been submitted
         self._keeping = ResultStore(transport, self._changed)
         self._modules = _ModulesOfClients(transport)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._announcing = False
-        self._called_back: set[str] = set()  # clients that are to poll anew
+        self._called_back: set[str] = set()  # clients that are to poll again
         self._released: deque[str] = deque(maxlen=REMEMBERED)
 
     async def reserve(self, count: int) -> tuple[str, range]:
@@ -72,11 +72,11 @@ class DetachedTasks:
         return task_scheduler.name, range(numbers[0], numbers[-1] + 1)
 
     async def submit(self, client: str, order: TaskSubmission) -> None:
-        """Run a task; when this returns, it will be, whatever becomes of the client.
+        """Take a task; when this returns, the task will be run, even if the client ends.
 
         Raises:
             SerializationError: if the items of a map cannot be read here.
-            SchedulerOverloaded: if the arguments of waiting tasks leave no room for its own.
+            SchedulerOverloaded: if the arguments of waiting tasks leave no room for more.
             ConnectionLost: if the cluster is going.
         """
         self._loop = asyncio.get_running_loop()
@@ -87,8 +87,9 @@ class DetachedTasks:
         """Return new results of tasks, by number.
 
         Args:
-            client: the client that polls. When it submits a task meanwhile, this returns, and it polls anew.
-            wanted: how many pieces of each task it has.
+            client: the client that polls. If the client submits a task meanwhile, this returns, and the client polls
+                again.
+            wanted: how many pieces of each task the client has.
             wait_s: seconds to wait for a new result.
         """
         with contextlib.suppress(TimeoutError):
@@ -103,13 +104,13 @@ class DetachedTasks:
         return {}
 
     async def release(self, client: str) -> None:
-        """Note that a client polls no more: polls return, also those that come after this."""
+        """Note that a client polls no more: its polls return at once, later ones too."""
         self._called_back.discard(client)
         self._released.append(client)
         self._announce()
 
     async def describe(self, client: str, requests: Iterable[RequestId]) -> dict[RequestId, Description]:
-        """Return descriptions of tasks; without those of which no results are kept."""
+        """Return descriptions of tasks, without tasks whose results are not kept."""
         self._call_back(client)
         task_scheduler = await asyncio.to_thread(self._open)
         known = ((r, self._keeping.get(r.seq)) for r in requests if r.client == task_scheduler.name)
@@ -137,7 +138,7 @@ class DetachedTasks:
 
         def abort() -> None:
             with self._submitting:
-                pass  # the scheduler has the tasks: it would not know those that it gets after this
+                pass  # now the scheduler has the tasks: it would not know a task that it gets later
             task_scheduler.abort(calls, interrupt=interrupt)
 
         await asyncio.to_thread(abort)
@@ -203,7 +204,7 @@ class DetachedTasks:
 class _ModulesOfClients:
     """The modules of the clients that submit tasks, for engines and for this process; see ``session.Modules``.
 
-    Engines have those of the last client: they cannot tell which client a task belongs to.
+    Engines get the modules of the client that submitted last: they cannot tell which client a task belongs to.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -215,7 +216,7 @@ class _ModulesOfClients:
             self._versions = ModuleVersions({}, None, transport.controller.sources)
 
     def now(self) -> ClientModules | None:
-        """Return the modules of the last client."""
+        """Return the modules of the client that submitted last."""
         return self._now
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
@@ -223,7 +224,7 @@ class _ModulesOfClients:
         return {}
 
     def tell_too_large(self) -> str:
-        """Return no notice: clients tell of their modules themselves."""
+        """Return no notice: clients report modules that are too large themselves."""
         return ""
 
     def close(self) -> None:
@@ -241,10 +242,10 @@ class _ModulesOfClients:
             self._now = self._told.get(client, self._now)
 
     def reading(self, client: str, read: Callable[[], T]) -> T:
-        """Call ``read``, which reads a client's message, with its modules."""
+        """Call ``read``, which reads a client's message, with the modules of the client."""
         if self._versions is None:
             return read()
-        with self._lock:  # a module is there once
+        with self._lock:  # this process has one version of a module at a time
             self._versions.select(client, self._told.get(client))
             self._versions.apply()
             try:

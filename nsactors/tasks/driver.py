@@ -1,8 +1,8 @@
 """The driver of a scheduler: carries out its decisions on engines.
 
-A client knows its own requests, for it has sent them. The controller tells it of other clients' requests that take
-long: it hears of them from engines, and from the clients that wait for a reply, because code that holds the interpreter
-from its first moment on keeps its engine from reporting. Neither costs a message for requests that are soon over.
+A client knows its own requests, because it has sent them. The controller reports requests of other clients that take
+long. The controller hears of these requests from engines, and from the clients that wait for a reply, because an engine
+cannot report code that holds the interpreter from its beginning. Neither costs a message for short requests.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ class EngineQueries:
         self._client = client
 
     def steal(self, effect: Steal, then: Callable[[tuple[TaskRange, ...]], None], *, hurry: bool = False) -> None:
-        """Steal the items that have not begun; call ``then`` with those that were stolen; none, if there is no reply.
+        """Steal the items that have not begun; call ``then`` with the stolen ranges, or with none without a reply.
 
-        If the reply comes too late, the reply to the batch shows which items were stolen; it may be hours away, if an
-        item takes hours. So this waits for longer than loaded machines need, except in a ``hurry``.
+        If the reply comes too late, the reply to the batch shows which items were stolen; if an item takes hours, that
+        may be hours later. So this waits longer than a loaded machine needs, except in a ``hurry``.
         """
         key = (self._client, effect.batch_id)
         timeout_s = REPLY_S if hurry else UNHURRIED_S
@@ -89,7 +89,7 @@ class EngineQueries:
                 reply = replies.get(effect.engine_id)
                 if reply is not None and reply.error is None:
                     given = reply.value[key]
-            except NsactorsError:  # the controller is away: the reply will tell
+            except NsactorsError:  # the controller is away: the reply to the batch will show them
                 given = ()
             finally:
                 then(given)
@@ -99,12 +99,12 @@ class EngineQueries:
     def peek(self, effect: Peek, then: Callable[[Payload], None]) -> None:
         """Query the results so far of a batch; call ``then`` with them, if there are any.
 
-        They come by way of the controller, large ones by the object store.
+        The results come through the controller, large results through the object store.
         """
         batch = (self._client, effect.batch_id)
 
         def send() -> None:
-            with contextlib.suppress(NsactorsError, ObjectGone):  # they come with the batch's reply
+            with contextlib.suppress(NsactorsError, ObjectGone):  # the results come with the batch's reply
                 replies = self._transport.controller.query([effect.engine_id], PeekTasks(batch), UNHURRIED_S)
                 reply = replies.get(effect.engine_id)
                 if reply is not None and reply.value is not None:
@@ -116,7 +116,7 @@ class EngineQueries:
         """Query which of these engines are idle; call ``then`` with those, if any."""
 
         def send() -> None:
-            with contextlib.suppress(NsactorsError):  # it is repeated
+            with contextlib.suppress(NsactorsError):  # the query is repeated
                 replies = self._transport.controller.query(engine_ids, MeasureIdle(), REPLY_S)
                 if idle := [i for i, reply in replies.items() if reply.error is None and reply.value > 0]:
                     then(idle)
@@ -155,8 +155,8 @@ class EngineWork:
 
     Args:
         session: the connection to the cluster.
-        later: has a function called on that thread soon; it may be called on any thread.
-        dispatch: takes events that have no other cause.
+        later: calls a function soon on that thread; may itself be called on any thread.
+        dispatch: handles an event that comes from other work.
     """
 
     def __init__(
@@ -173,11 +173,11 @@ class EngineWork:
         self._awaited: set[int] = set()
         self._lacking: dict[
             int, int
-        ] = {}  # names, with the number of requests that an engine had been sent when that became known
+        ] = {}  # engines that lack names, with the number of requests sent to each when that became known
 
     @property
     def suspects(self) -> list[int]:
-        """The engines that are said to be busy with other clients' work alone: that may be out of date."""
+        """The engines that were reported as busy with other clients' work alone; the report may be out of date."""
         return [engine_id for engine_id in self._others.engine_ids if engine_id not in self._session.busy_engines]
 
     def changes(self, at: float, lacking: Iterable[int] = ()) -> Iterator[Event]:
@@ -215,7 +215,7 @@ class EngineWork:
                 yield EngineFree(engine_id, at)
 
     def learn(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Take the controller's entries on other clients' requests; ``afresh`` if they are all that there is."""
+        """Take the controller's entries on other clients' requests; ``afresh`` if they are all entries."""
         if afresh:
             self._others = Occupancy()
         changed = [entry for entry in entries if self._others.record(entry)]
@@ -224,7 +224,7 @@ class EngineWork:
                 self._dispatch(partial(EngineProgressed, engine_id))
 
     def forget(self, engine_ids: Iterable[int]) -> None:
-        """Forget the work of engines that have other processes, or turn out to have none from other clients."""
+        """Forget the work of engines that have new processes, or turn out to have no work of other clients."""
         for engine_id in engine_ids:
             self._others.engine_gone(engine_id)
 
@@ -244,7 +244,7 @@ class EngineWork:
 
 FUNCTIONS = 32  # of maps, for each engine
 VERIFY_S = 1.0  # before the first query to engines that are said to be busy while tasks wait for them
-VERIFY_MOST_S = 30.0  # before the next ones, twice as long each time: they are busy for long, as was said
+VERIFY_MOST_S = 30.0  # before later queries, doubled each time: the engines are really busy
 CARRIER = RequestOptions(journalled=False, carries_tasks=True)
 
 
@@ -264,12 +264,12 @@ class _Batch:
 
 
 class Driver:
-    """Tells the scheduler's state of events, and carries its effects out. All methods are called on one thread.
+    """Passes events to the scheduler's state, and carries out its effects. All methods are called on one thread.
 
     Args:
         session: the connection to the cluster.
         delivery: takes outcomes.
-        put: puts a command into the queue of that thread; itself it may be called on any.
+        put: puts a command into the queue of that thread; may itself be called on any thread.
         last_batch: the number of the last batch that engines have had from this client.
     """
 
@@ -284,7 +284,7 @@ class Driver:
         self._queries = EngineQueries(session.transport, session.name)
         self._specs: dict[TaskId, TaskSpec] = {}
         self._batches: dict[int, _Batch] = {}
-        # That an engine has, as far as is known: it tells which it misses.
+        # The functions that an engine is thought to have; its replies name those that it misses.
         self._functions: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=FUNCTIONS))
         self._interrupting: set[TaskId] = set()
         self._alarm: float | None = None
@@ -294,7 +294,7 @@ class Driver:
 
     @property
     def alarm(self) -> float | None:
-        """The time at which :meth:`tick` is to be called; None if nothing is to be waited for."""
+        """The time at which :meth:`tick` is to be called; None if there is no such time."""
         if self._alarm is None or self._verify_at is None:
             return self._verify_at if self._alarm is None else self._alarm
         return min(self._alarm, self._verify_at)
@@ -324,7 +324,7 @@ class Driver:
         self.dispatch(Submitted(tuple(tasks), time.monotonic()))
 
     def forget_functions(self, engine_id: int) -> None:
-        """Forget which functions of maps an engine has: it has another process."""
+        """Forget which functions of maps an engine has, because it has a new process."""
         self._functions.pop(engine_id, None)
 
     def dispatch(self, event: Event) -> None:
@@ -341,11 +341,11 @@ class Driver:
         self.dispatch(event_at(time.monotonic()))
 
     def _later(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function soon on the scheduler's thread; on any thread."""
+        """Call a function soon on the scheduler's thread; may be called on any thread."""
         self._put(partial(self._unless_closed, function, *args))
 
     def _unless_closed(self, function: Callable[..., object], *args: Any) -> None:
-        if not self._is_closed:  # otherwise another driver has its place
+        if not self._is_closed:  # otherwise another driver has replaced this one
             function(*args)
 
     def abort(self, numbers: frozenset[int], interrupt: bool, settled: threading.Event) -> None:
@@ -360,7 +360,7 @@ class Driver:
         latch = itertools.count(1)
 
         def answered(batch_id: int, spans: tuple[TaskRange, ...]) -> None:
-            # Only now: items that begin between an interrupt and the query would go on undisturbed.
+            # Interrupt only after the query: items that begin between an interrupt and a query would go on.
             if batch_id in interrupts:
                 self._later(self._carry_out, [interrupts[batch_id]])
             self._later(self._take_stolen, batch_id, spans)
@@ -386,7 +386,7 @@ class Driver:
         return self._state.unassigned, {i: self._state.assigned(i) for i in engine_ids}
 
     def give_up(self, reason_for: Callable[[TaskCall], Exception], late: Iterable[TaskSpec] = ()) -> None:
-        """Fail all tasks that have not ended, and ``late`` ones that the scheduler has not been told of."""
+        """Fail all tasks that have not ended, and ``late`` tasks that the scheduler does not know yet."""
         for call in [*self.calls, *(spec.call for spec in late)]:
             self._delivery.fail(call, reason_for(call))
         self._specs.clear()
@@ -428,7 +428,7 @@ class Driver:
         call = self._specs[outcome.task_id].call
         try:
             has_ended = self._delivery.deliver(call, outcome, engine_id)
-        except BaseException as raised:  # whatever a class of the user's does when its error is made here
+        except BaseException as raised:  # a class of the user's may raise anything when its error is made here
             error = error_here(raised, call.label, engine_id)
             has_ended = self._delivery.deliver(call, failed(outcome.span, error), engine_id)
         if has_ended:
@@ -468,7 +468,7 @@ class Driver:
         payload = pack(write_parts(parts), what="tasks", ref_types=ref_types)
         try:
             (call,) = self._session.submit([engine_id], operation, payload, CARRIER)
-        except Exception as error:  # an object store that is full, a cluster that has gone: these tasks must hear of it
+        except Exception as error:  # the object store is full, or the cluster has gone: these tasks must fail
             self._later(self._end_batch, batch_id, [failed(span, error) for span in batch.spans])
             return
         call.watch_output(_OutputOfTasks(self._delivery, calls))
@@ -485,9 +485,9 @@ class Driver:
                     self._functions[call.engine_id].remove(number)
                 self._end_batch(batch_id, [*outcomes, *batch.failures])
             case EngineLost():
-                del self._batches[batch_id]  # the directory tells of its end
+                del self._batches[batch_id]  # the engine directory reports its end
             case TaskAborted():
-                self._end_batch(batch_id, [])  # aborted by a failure that stops the requests behind it
+                self._end_batch(batch_id, [])  # a request that failed has stopped those behind it
             case error:
                 self._end_batch(batch_id, [failed(span, error) for span in batch.sent.spans])
 
@@ -500,7 +500,7 @@ class Driver:
         """Take an engine's outcomes of a batch that it is still running."""
         batch = self._batches.get(batch_id)
         if batch is None:
-            return  # its reply was quicker
+            return  # the reply to the batch was quicker
         so_far = Call(RequestId(self._session.name, 0), batch.sent.engine_id, "tasks", False, value=unpack(report))
         outcomes, _ = self._delivery.read(so_far, self._task_of, copy=batch.copy)
         outcomes.sort(key=_BY_ITEM)
@@ -510,7 +510,7 @@ class Driver:
         self.dispatch(Stolen(batch_id, spans, time.monotonic()))
 
     def _take_idle(self, engine_ids: list[int]) -> None:
-        """Note that engines have nothing to do: they were busy no longer."""
+        """Note that engines are idle, although they were reported as busy."""
         self.engine_work.forget(engine_ids)
         self.dispatch(Tick(time.monotonic()))
 
@@ -520,7 +520,7 @@ class Driver:
         self._interrupting.discard(number)
         try:
             self._delivery.settle(call)
-        except BaseException as error:  # of a class of the user's, as above
+        except BaseException as error:  # a class of the user's may raise anything, as above
             self._delivery.fail(call, error_here(error, call.label, call.engine_id))
 
 
@@ -531,14 +531,14 @@ class _OutputOfTasks:
     """Hands the output of a batch on to its tasks, as it comes.
 
     Args:
-        delivery: takes it.
+        delivery: takes the output.
         calls: the tasks.
     """
 
     def __init__(self, delivery: Delivery, calls: Sequence[TaskCall]) -> None:
         self._delivery = delivery
         self._calls = calls
-        self._call = calls[0]  # that has written last
+        self._call = calls[0]  # the task that has written last
 
     def __call__(self, batch: Call, chunks: Sequence[OutputChunk]) -> None:
         start = 0

@@ -2,7 +2,7 @@
 
 A *task* is a call, or a map of ``size`` items with one record however long it is. A *task range* (``span``) is a run of
 a task's items; batches are made of task ranges, so a chunk of a map and a single call travel alike. Times are seconds
-on any clock that does not go backwards; the scheduler has none of its own.
+on any clock that does not go backwards; the scheduler has no clock of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Engine:
         engine_id: its id.
         resources: the amount of each.
         labels: its labels.
-        is_new: it has restarted with an empty namespace: until one task has ended on it, it gets no other.
+        is_new: whether it has restarted with an empty namespace; until its first task has ended, it gets no other.
     """
 
     engine_id: int
@@ -49,7 +49,7 @@ class Needs(NamedTuple):
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Needs:
-        """Return needs from the forms that people write.
+        """Return needs, given in the forms that users write.
 
         Args:
             targets: ids of engines; None for any.
@@ -67,7 +67,7 @@ class Needs(NamedTuple):
         )
 
     def met_by(self, engine: Engine) -> bool:
-        """Return whether an engine may run it."""
+        """Return whether an engine meets these needs."""
         return (
             (self.targets is None or engine.engine_id in self.targets)
             and all(engine.resources.get(name, 0) >= amount for name, amount in self.resources)
@@ -76,12 +76,12 @@ class Needs(NamedTuple):
 
     @property
     def only_target(self) -> int | None:
-        """The id of the only engine that will do; None if there may be others."""
+        """The id of the only engine that may meet these needs; None if there may be others."""
         return next(iter(self.targets)) if self.targets is not None and len(self.targets) == 1 else None
 
     @property
     def in_words(self) -> str:
-        """The resources and labels that it asks for: ``2 GPU, zone=b``."""
+        """The resources and labels that are needed: ``2 GPU, zone=b``."""
         amounts = [amount_in_words(name, amount) for name, amount in sorted(self.resources)]
         return ", ".join([*amounts, *(f"{name}={condition}" for name, condition in sorted(self.labels))])
 
@@ -91,18 +91,18 @@ ANYWHERE = Needs()
 
 @frozen
 class TaskDependency:
-    """Other tasks, and which of their ends count, as in ipyparallel's class of this name.
+    """Other tasks, and the outcomes that count, as in ipyparallel's class ``Dependency``.
 
     A map counts as one task: it has succeeded if all its items have, and has run on each engine that ran some of them.
 
     Args:
         task_ids: the tasks depended on.
-        all: whether each of them must end in a way that counts, or any one.
+        all: whether all tasks must end with an outcome that counts; otherwise one task is enough.
         success: whether a success counts.
-        failure: whether a failure counts; to be aborted, or never to run, is one.
+        failure: whether a failure counts, which includes a task that is aborted or can never run.
 
     Raises:
-        ValueError: if nothing counts.
+        ValueError: if neither success nor failure counts.
     """
 
     task_ids: frozenset[TaskId]
@@ -121,16 +121,17 @@ class Task(NamedTuple):
     Attributes:
         task_id: unique for ever.
         size: the number of items: 1 for a call, any for a map.
-        kind: tasks of a kind are expected to take about as long an item; batches are sized by that.
+        kind: tasks of the same kind are expected to take about the same time per item, which decides the size of
+            batches.
         needs: which engines may run it.
-        after: when it may run.
-        follow: where it may run: where those tasks ran, which must have ended too.
+        after: tasks that must have ended before.
+        follow: tasks that must have ended before, and on one of whose engines it runs.
         retries: how often an item that failed is tried again.
         timeout_s: seconds from its submission within which it must go to an engine.
-        priority: higher goes first; equal ones in the order of submission.
+        priority: tasks of higher priority go first, those of equal priority in the order of submission.
         chunksize: batches hold multiples of that many items; chosen from measured times if None.
         policy: the pickle of a policy of the user's; see ``SchedulingPolicy``.
-        label: its name for people; policies are told.
+        label: its name, for people and policies.
     """
 
     task_id: TaskId
@@ -148,32 +149,32 @@ class Task(NamedTuple):
 
 
 class TaskState(enum.Enum):
-    """The state of a task; a scheduler knows of those that have not ended."""
+    """The state of a task; a scheduler knows only tasks that have not ended."""
 
     WAITING = "waiting for other tasks"
     READY = "ready"
-    STRANDED = "ready, but no engine there is may run it"
+    STRANDED = "ready, but no engine of the cluster may run it"
     ASSIGNED = "at an engine"
     SUCCEEDED = "ended"
     FAILED = "ended, and some of it failed"
 
 
 class TaskStatus(NamedTuple):
-    """A task that has not ended, or a detached one of which results are kept.
+    """A task that has not ended, or a detached task whose results are kept.
 
     Attributes:
         msg_id: its id, as its result has it.
         label: its name for people.
-        state: waiting for other tasks, ready, stranded (no engine that there is may run it), assigned to engines,
+        state: waiting for other tasks, ready, stranded (no engine of the cluster may run it), assigned to engines,
             succeeded or failed.
-        engines: the ids of those that have some of it; when it has ended, of those that ran it.
+        engines: the ids of the engines that have some of its items; after its end, of the engines that ran it.
         items_left: how many of its items have not ended.
-        submitted: when, in seconds since the epoch.
-        started: when the first of its items began that have ended, on the clock of its engine; None if that is not
+        submitted: the time of its submission, in seconds since the epoch.
+        started: the earliest start of its items that have ended, on the clock of their engine; None if that is not
             known.
-        ended: when it ended; None if it has not.
+        ended: the time of its end; None if it has not ended.
         detached: whether it outlives its client.
-        waits: that it waits for an engine which is busy with other work, and with which; empty if it does not.
+        waits: if it waits for an engine that is busy with other work, a text that names the work; otherwise empty.
     """
 
     msg_id: str
@@ -197,11 +198,11 @@ class Policy:
     Attributes:
         batch_s: seconds that a batch should run.
         least_s: a batch of a long queue is worth at least this, so that messages do not outweigh the work.
-        prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each; a few
-            together then, as many as begin within this time.
+        prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each; the batch
+            then has a few tasks, as many as begin within this time.
         patience_s: the age of a batch from which items are stolen if another engine has nothing to do.
-        late_s: an engine that runs a batch for so long is asked for those of its results that are there.
-        max_losses: how many engines may be lost under an item before it is held responsible and given up.
+        late_s: an engine that runs a batch for so long is asked for the results that it has so far.
+        max_losses: how many engines may be lost while they run an item, before the item is held responsible and fails.
     """
 
     batch_s: float = 0.02
@@ -217,7 +218,7 @@ class Policy:
 
 @frozen
 class Submitted:
-    """Tasks have been submitted. One with a known id is ignored."""
+    """Tasks have been submitted. A task with a known id is ignored."""
 
     tasks: tuple[Task, ...]
     at: float
@@ -260,7 +261,7 @@ class AbortRequested:
 
 @frozen
 class EngineAdded:
-    """An engine takes tasks. If its id was there before, that process is gone, and its namespace with it."""
+    """An engine takes tasks. If an engine had its id before, that process and its namespace are gone."""
 
     engine: Engine
     at: float
@@ -276,7 +277,7 @@ class EngineClosing:
 
 @frozen
 class EngineRemoved:
-    """An engine's process is gone, or there has been none yet; ``returns`` if one is being started under its id."""
+    """An engine's process is gone, or has not started yet; ``returns`` if a process is being started under its id."""
 
     engine_id: int
     at: float
@@ -291,7 +292,7 @@ class EngineBusy:
         engine_id: the engine.
         work: the work, for people.
         at: when that became known.
-        before: its batches wait for that work, as far as they have not begun.
+        before: whether its batches that have not begun wait for that work.
     """
 
     engine_id: int
@@ -304,8 +305,8 @@ class EngineBusy:
 class EngineProgressed:
     """Some of an engine's other work has ended, and more of it follows.
 
-    It is alive at this moment, so a task that has no engine that is free may take its place in the line there. Without
-    that, other clients that keep all engines busy for hours would leave no place for tasks.
+    The engine is alive at this moment, so a task for which no engine is free may join the queue there. Otherwise, other
+    clients that keep all engines busy for hours would leave no place for tasks.
     """
 
     engine_id: int
@@ -314,7 +315,7 @@ class EngineProgressed:
 
 @frozen
 class EngineFree:
-    """An engine has no work but this scheduler's any more. Its namespace may be another than before."""
+    """An engine has only this scheduler's work again. Its namespace may have changed."""
 
     engine_id: int
     at: float
@@ -356,9 +357,9 @@ Event = (
 
 @frozen
 class SendBatch:
-    """Send a batch to an engine, which runs it in order after those it was sent before, and replies once.
+    """Send a batch to an engine, which runs it in order after earlier batches, and replies once.
 
-    After ``budget_s`` seconds of running it, the engine should begin no more of it and reply.
+    After ``budget_s`` seconds of the batch, the engine should begin no more of its items, and reply.
     """
 
     engine_id: int
@@ -378,7 +379,7 @@ class Steal:
 
 @frozen
 class Peek:
-    """Ask an engine for the outcomes so far of a batch that it runs: an item in it takes long."""
+    """Ask an engine for the outcomes so far of a batch that it runs, because an item takes long."""
 
     engine_id: int
     batch_id: int
@@ -430,7 +431,7 @@ class Retry:
 
 @frozen
 class PolicyFailed:
-    """Tell people that a policy of theirs has failed, and is asked no more."""
+    """Tell the user that a policy has failed, and is asked no more."""
 
     reason: str
 

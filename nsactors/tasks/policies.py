@@ -15,9 +15,9 @@ class QueuedTask(NamedTuple):
 
     Attributes:
         label: its name for people.
-        number: tasks of a client are counted up in the order of submission.
+        number: its number; the tasks of a client are numbered in the order of submission.
         items: the number of its items that wait; 1 for a call.
-        priority: as its view has it.
+        priority: the priority that its view gives it.
         seconds: the mean time of an item of its function; None before one has ended.
         failures: the number of times that it has failed, or lost its engine.
     """
@@ -33,10 +33,10 @@ class QueuedTask(NamedTuple):
 class SchedulingPolicy:
     """A policy that changes nothing, to inherit from; any object with one of these methods will do.
 
-    Views take one as their ``policy``. It travels by value to the scheduler, of a client's own tasks in the client's
-    process, of detached ones on the head node. Its methods are called there, often, so they have to be quick; and pure:
-    their values depend on their arguments alone. One that raises an error or returns a wrong value is reported once and
-    asked no more: tasks go on in the usual order.
+    Views take a policy as their flag ``policy``. The policy is pickled and sent to the scheduler: for a client's own
+    tasks in the client's process, for detached tasks on the head node. The scheduler calls the methods often, so they
+    must be quick; and pure: their values depend on their arguments alone. A policy that raises an error or returns a
+    wrong value is reported once and asked no more: tasks go on in the usual order.
 
     Example:
         >>> class ShortestFirst(SchedulingPolicy):
@@ -48,14 +48,14 @@ class SchedulingPolicy:
     def priority(self, task: QueuedTask) -> float:
         """Return the urgency of a task: higher goes first, equal ones in the order of submission.
 
-        It is asked when the task is ready, and again when it has failed on an engine.
+        This is called when the task is ready, and again when it has failed on an engine.
         """
         return task.priority
 
     def choose_engine(self, task: QueuedTask, engines: Sequence[Engine]) -> int:
         """Return the id of the engine that takes a task: one of those that are free and suit it, longest idle first.
 
-        A map's items go out several at a time, and it is asked for each such part.
+        A map's items go out several at a time, and this is called for each such part.
         """
         return engines[0].engine_id
 
@@ -64,7 +64,7 @@ class Policies:
     """Asks policies, and survives their errors.
 
     Args:
-        emit: takes the effect for one that has failed.
+        emit: takes the effect for a policy that has failed.
     """
 
     def __init__(self, emit: Callable[[PolicyFailed], None]) -> None:

@@ -24,7 +24,7 @@ class Tally:
 
     Args:
         dependency: the dependency.
-        relation: ``"after"`` or ``"follow"``, for the texts.
+        relation: ``"after"`` or ``"follow"``, for messages.
     """
 
     __slots__ = ("_dependency", "_met", "_relation", "homes", "impossible", "pending")
@@ -39,7 +39,7 @@ class Tally:
 
     @property
     def is_met(self) -> bool:
-        """True if enough of the tasks have ended in a way that counts."""
+        """True if enough of the tasks have ended with an outcome that counts."""
         return self._met and not self.impossible
 
     def note(self, task_id: TaskId, end: TaskEnd) -> None:
@@ -55,7 +55,7 @@ class Tally:
             if needs_all and self._relation == "follow" and not self.homes:
                 self.impossible = "follow: no engine has run all of the tasks that it follows"
         elif needs_all or not (self.pending or self._met):
-            # Of several, the last to end decides; the text names that one.
+            # Of several tasks, the last to end decides, and is named in the text.
             self.impossible = f"{self._relation}: it depends on the {self._wanted} of {self._which(task_id)}"
 
     def note_unknown(self, task_id: TaskId) -> None:
@@ -80,9 +80,9 @@ class Placement(NamedTuple):
 
     Attributes:
         needs: the task's conditions on engines.
-        homes: the only engines that will do, where the tasks that it follows ran; None if it follows none.
-        refused: engines that do not meet a condition of it.
-        tried: engines that it failed on, which will do if there are no others.
+        homes: the engines on which the tasks that it follows ran, the only ones allowed; None if it follows no task.
+        refused: engines that do not meet a condition of the task.
+        tried: engines on which it failed, which are used only if there are no others.
     """
 
     needs: Needs = ANYWHERE
@@ -92,7 +92,7 @@ class Placement(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """The failures of a piece so far: engines by serial number, those that were lost by id."""
+    """The failures of a piece so far: engines by serial number, lost engines by id."""
 
     refused: frozenset[int] = _NONE
     tried: frozenset[int] = _NONE
@@ -107,7 +107,7 @@ class TaskRecord:
     Attributes:
         task: the task.
         order: its place among all tasks, in the order of submission.
-        deadline: when it must have got to an engine.
+        deadline: the time by which an engine must have taken it.
         left: how many of its items have not ended.
         place: the engines that may run it.
         ok: whether all items that have ended succeeded.
@@ -115,7 +115,7 @@ class TaskRecord:
         forgotten: whether no other task will depend on it.
         places: the serial numbers of the engines that gave its results.
         after: the state of the tasks that must have ended before.
-        follow: the state of those on one of whose engines it must run.
+        follow: the state of the tasks on one of whose engines it must run.
         held: its items that wait for these tasks.
     """
 
@@ -145,35 +145,35 @@ class QueuedRange(NamedTuple):
 
     @property
     def place(self) -> Placement:
-        """The engines that may run it."""
+        """The engines that may run these items."""
         trial = self.trial
         place = self.record.place
         return place if trial is None else place._replace(refused=trial.refused, tried=trial.tried)
 
     @property
     def span(self) -> TaskRange:
-        """Its items."""
+        """The range of these items."""
         return TaskRange(self.record.task.task_id, self.start, self.stop)
 
     @property
     def is_suspect(self) -> bool:
-        """True if an engine was lost under it."""
+        """True if an engine was lost while it had these items."""
         return self.trial is not None and bool(self.trial.lost_on)
 
 
 @dataclass(slots=True, eq=False)
 class EngineSlot:
-    """An engine's process. ``serial`` is its own for ever: a restarted engine has another slot.
+    """An engine's process. A restarted engine has another slot, with another ``serial``.
 
     Attributes:
         engine: the engine and its resources.
         engine_id: its id.
         serial: its number among all slots that there have been.
-        closing: it takes no more work.
+        closing: whether it takes no more work.
         busy_with: its work for others, in words; empty if it has none.
-        is_stuck: its batches wait for that work.
-        is_proven: a task has ended on it since it was new.
-        lacking: kinds of tasks that failed on it for a name that it does not have.
+        is_stuck: whether its batches wait for that work.
+        is_proven: whether a task has ended on it since it was new.
+        lacking: kinds of tasks that failed on it because it does not have a name.
         batches: its batches, in the order in which it runs them.
     """
 
@@ -196,12 +196,12 @@ class SentBatch:
     slot: EngineSlot
     sent: float
     pieces: dict[tuple[TaskId, int], QueuedRange]  # by task and first item, in order
-    is_ahead: bool  # sent behind another
-    asked: set[tuple[TaskId, int]] = field(default_factory=set)  # the pieces that were to be stolen
+    is_ahead: bool  # sent behind another batch
+    asked: set[tuple[TaskId, int]] = field(default_factory=set)  # the pieces that a steal was sent for
 
     @property
     def is_suspect(self) -> bool:
-        """True if an engine was lost under it: no batch is sent behind it, to be lost with it."""
+        """True if an engine was lost under one of its pieces: a batch behind this one might be lost with it."""
         return any(piece.is_suspect for piece in self.pieces.values())
 
     @property
@@ -237,7 +237,7 @@ class SentBatch:
     def not_asked(self) -> list[QueuedRange]:
         """Return the pieces that the engine may not have begun, and that nothing has tried to steal."""
         is_first = next(iter(self.slot.batches)) == self.batch_id and not self.slot.is_stuck
-        begun = next(iter(self.pieces.values()), None) if is_first else None  # its first item has been
+        begun = next(iter(self.pieces.values()), None) if is_first else None  # its first item has begun
         return [
             piece
             for key, piece in self.pieces.items()
@@ -246,17 +246,17 @@ class SentBatch:
 
 
 class EngineTable:
-    """Engines by id, and which of them have nothing to do, or nothing to do next."""
+    """Engines by id, and which of them are idle, or have no next batch."""
 
     def __init__(self, last_batch: int = 0) -> None:
         self.slots: dict[int, EngineSlot] = {}
         self.away: set[int] = set()  # being started, or restarted
-        # The first entry of a plain dict is found behind all those that were removed before it.
-        self.idle: OrderedDict[int, int] = OrderedDict()  # with no batch; the one that has waited longest first
-        self.hungry: OrderedDict[int, None] = OrderedDict()  # with one batch that another may be sent behind
+        # To find its first entry, a plain dict passes all entries that were removed before it.
+        self.idle: OrderedDict[int, int] = OrderedDict()  # with no batch; the engine that has waited longest first
+        self.hungry: OrderedDict[int, None] = OrderedDict()  # with one batch, behind which another may be sent
         self._turn = 0
         self.batches: dict[int, SentBatch] = {}
-        self.lacking: set[int] = set()  # names that tasks needed
+        self.lacking: set[int] = set()  # engines that lack names that tasks needed
         self.busy: dict[int, tuple[str, bool]] = {}  # with work of others, in words, and whether it comes first
         self._serial = 0
         self.last_batch = last_batch
@@ -280,7 +280,7 @@ class EngineTable:
             self._sort_in(slot)
 
     def occupy(self, engine_id: int, work: str, *, before: bool) -> list[SentBatch]:
-        """Note that an engine has work of others; return its batches if they wait for that."""
+        """Note that an engine has work of others; return its batches if they wait for that work."""
         self.busy[engine_id] = work, before
         slot = self.slots.get(engine_id)
         if slot is None:
@@ -300,7 +300,7 @@ class EngineTable:
         return next(iter(slot.batches.values()), None)
 
     def first_idle(self, engine_ids: AbstractSet[int]) -> int | None:
-        """Return the one of these engines that has been idle for longest; None if none is."""
+        """Return the engine, of these, that has been idle for longest; None if none of them is idle."""
         idle = self.idle
         if len(engine_ids) < len(idle):
             return min((i for i in engine_ids if i in idle), key=idle.__getitem__, default=None)
@@ -338,7 +338,7 @@ class EngineTable:
         return batch
 
     def prove(self, slot: EngineSlot, kind: Hashable, *, has_names: bool) -> None:
-        """Note that a task of a kind has ended on an engine; without ``has_names``, because it lacked a name."""
+        """Note that a task of a kind has ended on an engine; without ``has_names``, because a name was missing."""
         slot.is_proven = has_names
         if has_names:
             slot.lacking.discard(kind)

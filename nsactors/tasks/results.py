@@ -44,7 +44,7 @@ class MapFunction(NamedTuple):
     payload: Payload
 
     def stored_if_large(self, transport: Transport, label: str, type_name: str) -> MapFunction:
-        """Return the function; a large one as a reference, so that it is stored once and not for each engine."""
+        """Return the function; if it is large, a reference to it, so that it is stored once and not for each engine."""
         payload = self.payload
         if payload.nbytes <= INLINE_LIMIT_BYTES:
             return self
@@ -59,9 +59,9 @@ class TaskSpec:
     Attributes:
         task: the conditions under which it runs; its id is the number of the call.
         call: the call that its submitter waits for.
-        payload: of a call: function and arguments.
-        function: of a map.
-        columns: of a map: the items, as many sequences as the function has arguments.
+        payload: the function and arguments of a call.
+        function: the function of a map.
+        columns: the items of a map, as many sequences as the function has arguments.
         limit_s: seconds after which an item is interrupted.
     """
 
@@ -79,7 +79,7 @@ class TaskSpec:
 
         Args:
             span: the items.
-            with_function: the engine does not have a map's function yet.
+            with_function: whether to add a map's function, because the engine does not have it yet.
             ref_types: classes of references to an object store.
         """
         label, function, limit_s, copies = self.call.label, self.function, self.limit_s, self.call.copies
@@ -100,7 +100,7 @@ class TaskSpec:
             except BaseException as error:  # a sequence or a class of the user's may raise anything: the item fails
                 if stop - start == 1:
                     failures.append(failed(part, _of_item(error, what)))
-                else:  # in halves, the first one first
+                else:  # try both halves, the first half first
                     middle = (start + stop) // 2
                     left += [TaskRange(task_id, middle, stop), TaskRange(task_id, start, middle)]
             else:
@@ -134,7 +134,7 @@ class Delivery(Protocol):
         ...
 
     def take_output(self, call: TaskCall, batch: Call, chunks: Sequence[OutputChunk]) -> None:
-        """Take output of a task of a batch while it runs; on any thread."""
+        """Take output of a task of a running batch; called on any thread."""
         ...
 
     def deliver(self, call: TaskCall, outcome: RangeOutcome, engine_id: int) -> bool:
@@ -170,7 +170,7 @@ class ToCaller:
         outputs = outputs_of(report, call.output.chunks)
         try:
             values = unpack(report.values, copy=copy)
-        except BaseException:  # whatever a class of the user's does when it is rebuilt: the other results are whole
+        except BaseException:  # of a class of the user's that cannot be rebuilt: the other results are intact
             return _read_apart(call, report, outputs, task_of, copy=copy), report.missing
         return [
             RangeOutcome(*outcome[:5], value, outcome.started, output)
@@ -203,7 +203,7 @@ class ToCaller:
     def settle(self, call: TaskCall) -> None:
         """See :class:`Delivery`."""
         value, error = call.value, call.error
-        if isinstance(call, MapCall):  # whose values are in its pieces
+        if isinstance(call, MapCall):  # its values are in its pieces
             error = call.failure
         if error is not None:
             call.error = error
@@ -247,7 +247,7 @@ def _add_piece(
 
 
 def _is_news(error: Exception) -> bool:
-    """Return whether to report an error whose result is never asked for; not if intended, or if the cluster is gone."""
+    """Return whether to report an error that is not retrieved: not if it is intended, or if the cluster is gone."""
     if isinstance(error, CompositeError):
         return any(map(_is_news, error.exceptions))
     return not isinstance(error, TaskAborted | ConnectionLost)
@@ -256,7 +256,7 @@ def _is_news(error: Exception) -> bool:
 def _error_of(value: Any, label: str, engine_id: int) -> Exception:
     match value:
         case Failure():
-            # unpack() returns this client's own class for one of its __main__, so that `except Mine` catches it here.
+            # unpack() returns this client's own class for a class of __main__, so that `except Mine` catches it here.
             return with_hint(value).with_sources().to_exception(lambda data: unpack(Payload(data)))
         case Expired(limit_s, ran_s):
             return TimeLimitExceeded(engine_id, label, limit_s, ran_s, flag="time_limit")
@@ -284,7 +284,7 @@ def outputs_of(report: BatchReport, chunks: Sequence[OutputChunk]) -> list[Seque
         return [()] * len(report.outcomes)
     ranges = [outcome.output for outcome in report.outcomes]
     if ranges:
-        # Output after the last item, such as the end of a flood and a notice of what was cut, counts as that item's.
+        # Output after the last item, such as the end of a flood and a notice of the cut, counts as that item's.
         ranges[-1] = ranges[-1][0], len(chunks)
     return [[chunk for chunk in chunks[start:stop] if type(chunk) is not TaskMark] for start, stop in ranges]
 
@@ -292,7 +292,7 @@ def outputs_of(report: BatchReport, chunks: Sequence[OutputChunk]) -> list[Seque
 def _read_apart(
     call: Call, report: BatchReport, outputs: list[Sequence[OutputChunk]], task_of: TaskOf, *, copy: bool
 ) -> list[RangeOutcome]:
-    """Read a batch of which some values cannot be unpickled: each of these is a failure of its own."""
+    """Read a batch with values that cannot be unpickled: each of these is a failure, the others are delivered."""
     try:
         salvage = Salvage(report.values, copy=copy)
     except BaseException as error:
@@ -312,9 +312,9 @@ def take_apart(
     """Cut an outcome where some of its items cannot be unpickled.
 
     Args:
-        outcome: without its value.
+        outcome: the outcome, without its value.
         salvage: holds the value.
-        index: the value's place in it.
+        index: the value's place in ``salvage``.
         label: the name of the task for people.
         engine_id: the engine that ran it.
         items: whether the value is a list with one value for each item.

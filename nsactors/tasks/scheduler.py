@@ -1,8 +1,8 @@
 """The interface by which views submit tasks, and a client's own scheduler on a thread of its process.
 
-Other threads put commands into a queue and go on: to submit tasks, to take an engine's reply, to note that engines come
-and go. The scheduler's thread takes the commands in order, tells the state, and carries out the effects. It never waits
-for an engine.
+Other threads put commands into a queue and go on. The commands submit tasks, take an engine's reply, or note that
+engines come and go. The scheduler's thread takes the commands in order, passes events to the state, and carries out the
+effects. It never waits for an engine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 STATUS_S = 5.0
 FORGOTTEN_AT_ONCE = 100
-FAILURES, FAILURES_S = 5, 10.0  # of schedulers: after as many within this time none is started any more
+FAILURES, FAILURES_S = 5, 10.0  # of schedulers: after so many within this time, no other is started
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ _Command = Callable[[], object]
 
 
 class SchedulerClient(ABC):
-    """The submitting side of a scheduler, and the controller of the calls that its tasks are (``CallController``).
+    """The submitting side of a scheduler, and the ``CallController`` of its tasks.
 
     Methods may be called on any thread.
 
@@ -79,12 +79,12 @@ class SchedulerClient(ABC):
 
         Raises:
             ClientClosed: if the client has been closed.
-            ConnectionLost: if there is no way to the cluster.
+            ConnectionLost: if the cluster cannot be reached.
         """
 
     @abstractmethod
     def open_calls(self) -> list[TaskCall]:
-        """Return the tasks of which this client awaits the end, in the order in which it asked for them."""
+        """Return the tasks whose end this client awaits, in the order in which it began to wait for them."""
 
     @abstractmethod
     def statuses(self) -> list[TaskStatus]:
@@ -118,7 +118,7 @@ class SchedulerClient(ABC):
     def new_map(
         self, label: str, size: int, *, copies: bool, joins: bool = False, request: RequestId | None = None
     ) -> MapCall:
-        """Make a call for a map of so many items that is to be submitted; see :meth:`new_call`."""
+        """Make a call for a map of ``size`` items that is to be submitted; see :meth:`new_call`."""
         request = request or RequestId(self.name, self.next_number())
         return MapCall(request, NOWHERE, label, False, copies, dropped=self._dropped, size=size, left=size, joins=joins)
 
@@ -126,19 +126,19 @@ class SchedulerClient(ABC):
         """See ``CallController``.
 
         Raises:
-            CapabilityError: if tasks run that were to be interrupted, and this transport cannot do that.
+            CapabilityError: if a running task was to be interrupted, and this transport cannot interrupt.
         """
         self.check_process()
         calls = list(calls)
         if numbers := frozenset(call.request_id.seq for call in calls if self.owns(call)):
             self._abort(numbers, interrupt=interrupt)
-        if others := [call for call in calls if not self.owns(call)]:  # of results that have been joined
+        if others := [call for call in calls if not self.owns(call)]:  # of results that were joined with those of tasks
             self.session.abort(others, interrupt=interrupt)
         if interrupt:
             self.session.require_interrupts(calls)
 
     def obstacles(self, calls: Iterable[Call]) -> dict[int, str]:
-        """See ``CallController``. Engines know batches, and may run another task by now: nothing is known."""
+        """See ``CallController``. None is known: engines know batches only, and may run another task by now."""
         return {}
 
     @property
@@ -163,9 +163,9 @@ class TaskPlan(NamedTuple):
     """A task that is ready to be submitted.
 
     Attributes:
-        scheduler: takes it.
+        scheduler: takes the task.
         spec: the task.
-        holds: keeps the tasks that it depends on from being forgotten before the scheduler knows of this one.
+        holds: keeps the tasks on which it depends from being forgotten before the scheduler knows of it.
     """
 
     scheduler: SchedulerClient
@@ -179,7 +179,7 @@ class TaskPlan(NamedTuple):
         return self.spec.call
 
     def submit(self) -> None:
-        """Submit it; a map of nothing has ended then. Errors as of :meth:`SchedulerClient.submit`."""
+        """Submit the task; a map without items ends at once. Errors as of :meth:`SchedulerClient.submit`."""
         if self.spec.task.size:
             self.scheduler.submit(self)
         else:
@@ -205,7 +205,7 @@ class TaskScheduler(SchedulerClient):
         self._taken: deque[list[TaskPlan] | _Command] = deque()
         self._delivery = delivery or ToCaller(session.unretrieved)
         self._driver = Driver(session, self._delivery, self._commands.put)
-        self._incarnations: dict[int, int] = {}  # of the engines that there are, or have been
+        self._incarnations: dict[int, int] = {}  # of present and former engines
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._over: Exception | None = None
         self._has_ended = False
@@ -226,7 +226,7 @@ class TaskScheduler(SchedulerClient):
             return self._last_number
 
     def map_function(self, payload: Payload, label: str, type_name: str) -> MapFunction:
-        """See :class:`SchedulerClient`. A large one is stored once, and not for each engine."""
+        """See :class:`SchedulerClient`. A large function is stored once, and not for each engine."""
         return MapFunction(self.next_number(), payload).stored_if_large(self.session.transport, label, type_name)
 
     def submit(self, plan: TaskPlan) -> None:
@@ -245,7 +245,7 @@ class TaskScheduler(SchedulerClient):
         return self._ask(lambda: self._driver.calls)
 
     def statuses(self) -> list[TaskStatus]:
-        """See :class:`SchedulerClient`: those of the tasks that have not ended."""
+        """See :class:`SchedulerClient`: the statuses of the tasks that have not ended."""
         return self._ask(self._driver.statuses)
 
     def assigned(self) -> tuple[int, dict[int, int]]:
@@ -270,7 +270,7 @@ class TaskScheduler(SchedulerClient):
         return True
 
     def restart(self, engine_ids: Iterable[int]) -> None:
-        """See ``CallController``. A map has no engine of its own: all engines that have tasks are meant by it."""
+        """See ``CallController``. A map has no engine of its own: it stands for all engines that have tasks."""
         ids = set(engine_ids)
         if NOWHERE in ids:
             ids.update(engine_id for status in self.statuses() for engine_id in status.engines)
@@ -289,7 +289,7 @@ class TaskScheduler(SchedulerClient):
         self._commands.put(partial(self._add_engine, engine))
 
     def engine_leaving(self, engine_id: int) -> None:
-        """EngineListener: an engine finishes what it has, and takes no more."""
+        """EngineListener: an engine finishes its tasks, and takes no more."""
         self._commands.put(lambda: self._driver.dispatch(EngineClosing(engine_id, time.monotonic())))
 
     def engine_left(self, left: EngineLeft) -> None:
@@ -297,7 +297,7 @@ class TaskScheduler(SchedulerClient):
         self._commands.put(partial(self._remove_engine, left))
 
     def work_told(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Session: engines have work of other clients; ``afresh`` if these entries are all that is known of it."""
+        """Session: engines have work of other clients; ``afresh`` if no other entries are known."""
         self._commands.put(partial(self._learn, entries, afresh=afresh))
 
     def cut_off(self, reason: ConnectionLost) -> None:
@@ -311,7 +311,7 @@ class TaskScheduler(SchedulerClient):
             try:
                 self._work()
             except BaseException as error:
-                # No code of the user's gets here: it is a fault of nsactors. Other tasks are not to hang for it.
+                # No error of user code gets here: this is a fault of nsactors, for which other tasks must not hang.
                 print_traceback()
                 self._start_again(error)
         self._has_ended = True
@@ -323,7 +323,7 @@ class TaskScheduler(SchedulerClient):
         while self._over is None:
             self._taken.extend(self._take_commands())
             while self._taken:
-                taken = self._taken.popleft()  # before it is carried out: one that raised an error would do so again
+                taken = self._taken.popleft()  # removed before it is carried out: an error must not repeat it
                 if isinstance(taken, list):
                     self._driver.submit([plan.spec for plan in taken])
                 else:
@@ -333,10 +333,10 @@ class TaskScheduler(SchedulerClient):
                 self._driver.dispatch(Release(gone, time.monotonic()))
 
     def _start_again(self, error: BaseException) -> None:
-        """Put another scheduler in the place of one that has failed, for its records cannot be trusted any more.
+        """Replace a driver that has failed, because its records cannot be trusted any more.
 
         Its tasks end with ``SchedulerLost``, and their items that have not begun are stolen. Submissions that wait go
-        to the next one, which is told of all engines again.
+        to the new driver, which is told of all engines again.
         """
         reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else type(error).__name__
         failed = self._driver
@@ -350,7 +350,7 @@ class TaskScheduler(SchedulerClient):
         self.session.directory.watch(self)
 
     def _take_commands(self) -> Iterable[list[TaskPlan] | _Command]:
-        """Take all commands that there are, submissions that follow each other as one; wait for the first."""
+        """Take all queued commands, with consecutive submissions joined to one; wait for the first."""
         taken: list[list[TaskPlan] | _Command] = []
         alarm = self._driver.alarm
         timeout_s = None if alarm is None else max(0.0, alarm - time.monotonic())

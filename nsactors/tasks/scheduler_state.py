@@ -40,8 +40,8 @@ from nsactors.tasks.policies import Policies, QueuedTask
 from nsactors.tasks.records import EngineTable, QueuedRange, SentBatch, TaskRecord, Trial
 from nsactors.tasks.task_table import ReadyQueues, TaskTable, have_common
 
-_BUDGET = 2.0  # batches that were thought to be short are cut off when they have run this many times as long
-_SUSPECT_PARTS = 16  # work that an engine was lost under is cut into this many parts, to find the guilty item
+_BUDGET = 2.0  # a batch is cut off when it has run this many times as long as estimated
+_SUSPECT_PARTS = 16  # work under which an engine was lost is cut into this many parts, to find the cause
 
 
 class SchedulerState:
@@ -51,7 +51,7 @@ class SchedulerState:
     time, in the order in which they happened.
 
     Attributes:
-        lacking: the engines that have come back empty and lack names which tasks have needed since.
+        lacking: the restarted engines that lack names which tasks have needed since.
 
     Example:
         >>> scheduler = SchedulerState()
@@ -76,7 +76,7 @@ class SchedulerState:
         self._sizing = BatchSizing(self._policy)
         self._batcher = Batcher(self._policy, self._sizing, self._ready_queues, self._engine_table, self._durations)
         # Batches with items that may not have begun, the oldest first; batches of several items by their start, the
-        # longest-running first. The first of an ordered dict is there at once, however many were removed before it.
+        # longest-running first. An OrderedDict finds its first entry at once, however many were removed before it.
         self._recallable: OrderedDict[int, SentBatch] = OrderedDict()
         self._running: OrderedDict[int, float] = OrderedDict()
         self._alarm: float | None = None
@@ -88,7 +88,7 @@ class SchedulerState:
 
     @property
     def last_batch(self) -> int:
-        """The number of the last batch; one that takes the place of this scheduler goes on from there."""
+        """The number of the last batch; a scheduler that replaces this one goes on from there."""
         return self._engine_table.last_batch
 
     def assigned(self, engine_id: int) -> int:
@@ -193,7 +193,7 @@ class SchedulerState:
             piece = batch.claim(outcome)
             if piece is None:
                 continue
-            if outcome.status is not RangeStatus.UNMET:  # those have not really run
+            if outcome.status is not RangeStatus.UNMET:  # items with unmet conditions have not really run
                 kind = piece.record.task.kind
                 if outcome.status is RangeStatus.UNNAMED or not slot.is_proven:
                     self._engine_table.prove(slot, kind, has_names=outcome.status is not RangeStatus.UNNAMED)
@@ -212,7 +212,7 @@ class SchedulerState:
             self._task_table.requeue(piece, event.at)
 
     def _try_again(self, piece: QueuedRange, outcome: RangeOutcome, batch: SentBatch, at: float) -> bool:
-        """Queue a piece that failed for another engine, if it may be; return whether it is."""
+        """Queue a failed piece for another engine, if that is allowed; return whether it is queued."""
         record, serial = piece.record, batch.slot.serial
         trial = piece.trial or Trial()
         if record.aborted:
@@ -245,12 +245,12 @@ class SchedulerState:
         for batch in self._engine_table.batches.values():
             spans = tuple(piece.span for piece in batch.pieces.values() if piece.record in unwanted)
             if spans:
-                # Only the engine knows which of them have begun.
+                # Only the engine knows which of these items have begun.
                 self._emit(Steal(batch.slot.engine_id, batch.batch_id, spans))
                 self._emit(InterruptRanges(batch.slot.engine_id, batch.batch_id, spans))
 
     def _engines_changed(self, engine_id: int, lost: list[SentBatch], at: float) -> None:
-        """Note that an engine has joined or left; ``lost`` are the batches of a process under its id."""
+        """Note that an engine has joined or left; ``lost`` are the batches of its former process."""
         self._task_table.engine_changed(engine_id)
         for batch in lost:
             self._forget(batch.batch_id)
@@ -258,7 +258,7 @@ class SchedulerState:
                 self._lost(piece, engine_id, at)
 
     def _lost(self, piece: QueuedRange, engine_id: int, at: float) -> None:
-        """Note that an engine that had a piece was lost. The piece may have been the cause, even behind others."""
+        """Note that an engine was lost while it had a piece, which may be the cause even if it was not the first."""
         trial = piece.trial or Trial()
         trial = trial._replace(lost_on=(*trial.lost_on, engine_id))
         if piece.record.aborted:
@@ -286,7 +286,7 @@ class SchedulerState:
         for lane in list(self._ready_queues.lanes.values()) if self._engine_table.busy else ():
             engine_id = lane.place.needs.only_target
             if engine_id in lane.eligible and self._engine_table.takes_one(engine_id):
-                # No other engine ever takes it, so it keeps its place among its client's requests there.
+                # No other engine ever takes this task, so it keeps its place among its client's requests there.
                 chunksize = lane.heap[0].record.task.chunksize if self._engine_table.slots[engine_id].is_proven else 1
                 self._send(engine_id, [self._ready_queues.take(lane, chunksize or 1)], at)
         for lane in list(self._ready_queues.lanes.values()) if hungry else ():
@@ -298,7 +298,7 @@ class SchedulerState:
         self._set_alarm(next_recall, self._peek(at), self._task_table.next_deadline())
 
     def _next_engine(self) -> int | None:
-        """Return the idle engine that takes the next batch; None if no queued piece suits one."""
+        """Return the idle engine that takes the next batch; None if no queued piece suits an idle engine."""
         idle = self._engine_table.idle
         if not self._engine_table.lacking:
             lane = self._ready_queues.most_urgent(idle)
@@ -351,7 +351,7 @@ class SchedulerState:
     def _peek(self, at: float) -> float | None:
         """Ask once for the outcomes so far of each batch that takes long; return when to look again.
 
-        Without that, a task that depends on a quick one would wait for a slow one that was sent with it.
+        Otherwise, a task that depends on a quick task would wait for a slow task in the same batch.
         """
         while self._running:
             batch_id, since = next(iter(self._running.items()))
@@ -366,7 +366,7 @@ class SchedulerState:
         idle = self._engine_table.idle
         wanted = len(idle)
         look_again = None
-        settled: list[int] = []  # not removed in the loop, and no copy made of the dict: that may be long
+        settled: list[int] = []  # removed after the loop, so that a long dict need not be copied
         for batch_id, batch in self._recallable.items():
             if wanted <= 0:
                 break
@@ -379,7 +379,7 @@ class SchedulerState:
                 continue
             if at < batch.sent + self._policy.patience_s:
                 look_again = batch.sent + self._policy.patience_s
-                break  # they are in the order of sending: the next are younger
+                break  # batches are in the order of sending: the next are younger
             spans: tuple[TaskRange, ...] = tuple(piece.span for piece in movable)
             batch.asked.update((span.task_id, span.start) for span in spans)
             self._emit(Steal(batch.slot.engine_id, batch_id, spans))

@@ -18,7 +18,7 @@ _ANY_PLACE = Placement()
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Pieces that the same engines may run, never none; the most urgent one is ``heap[0]``."""
+    """Pieces that the same engines may run, at least one; the most urgent one is ``heap[0]``."""
 
     place: Placement
     eligible: set[int]
@@ -29,7 +29,7 @@ class ReadyQueues:
     """Pieces that wait for an engine.
 
     Args:
-        slots: the engines there are; read, never changed.
+        slots: the engines; read, never changed.
         away: ids of engines that are being started, or restarted.
     """
 
@@ -65,7 +65,7 @@ class ReadyQueues:
         return head
 
     def most_urgent(self, engine_ids: Collection[int]) -> Lane | None:
-        """Return the lane with the most urgent head of those that one of these engines may take from."""
+        """Return the lane with the most urgent head that one of these engines may take; None if there is none."""
         best = None
         for lane in self.lanes.values():
             if (best is None or lane.heap[0] < best.heap[0]) and have_common(lane.eligible, engine_ids):
@@ -73,17 +73,18 @@ class ReadyQueues:
         return best
 
     def best_for(self, engine_id: int) -> Lane | None:
-        """Return the lane with the most urgent head of those that this engine may take from and :meth:`suits`."""
+        """Return the lane with the most urgent head that an engine may take, and that :meth:`suits` the engine."""
         suitable = [
             lane for lane in self.lanes.values() if engine_id in lane.eligible and self.suits(engine_id, lane.heap[0])
         ]
         return min(suitable, key=lambda lane: lane.heap[0], default=None)
 
     def suits(self, engine_id: int, piece: QueuedRange) -> bool:
-        """Return whether an engine that may run a piece should run it: not while another one would be better.
+        """Return whether an engine that may run a piece should run it, because no other engine would be better.
 
-        If a task of its kind has failed on a restarted engine because a name was missing there, the next go to engines
-        that have it, and wait for these if they are busy. If all lack it, a restart is not the reason.
+        If a task of the piece's kind has failed on a restarted engine because a name was missing there, further tasks
+        go to engines that have the name, and wait for these if they are busy. If all engines lack the name, a restart
+        is not the reason.
         """
         kind = piece.record.task.kind
         slot = self._members[engine_id]
@@ -115,11 +116,11 @@ class ReadyQueues:
         hopeless: dict[Placement, str] = {}
         slot = self._members.get(engine_id)
         for place, lane in self.lanes.items():
-            if place.tried:  # its engines depend on each other
+            if place.tried:  # whether an engine may run these pieces depends on the other engines
                 lane.eligible = self.eligible(place)
             else:
-                # The other engines are as they were: a look at all of them would cost each engine of a large cluster
-                # a look at each.
+                # The other engines have not changed. Looking at all of them whenever one joins would take quadratic
+                # time in a large cluster.
                 if slot is not None and self._fits(place, slot) and slot.serial not in place.refused:
                     lane.eligible.add(engine_id)
                 else:
@@ -131,7 +132,7 @@ class ReadyQueues:
         return [(piece, hopeless[piece.place]) for piece in gone]
 
     def eligible(self, place: Placement) -> set[int]:
-        """Return the engines that may run pieces of a placement; those where they failed only if no other is left."""
+        """Return the engines that may run pieces of a placement; if no other is left, engines where they failed."""
         known = self._eligible.get(place)
         if known is None:
             fit = [m for m in self._members.values() if self._fits(place, m) and m.serial not in place.refused]
@@ -163,7 +164,7 @@ class ReadyQueues:
 
 
 def have_common(eligible: set[int], engine_ids: Collection[int]) -> bool:
-    """Return whether an engine is in both collections, of which the second has a quick ``in`` too."""
+    """Return whether an engine is in both collections; ``in`` must be quick in the second too."""
     if len(eligible) < len(engine_ids):
         return any(i in engine_ids for i in eligible)
     return not eligible.isdisjoint(engine_ids)
@@ -188,7 +189,7 @@ class TaskTable:
         self._equal_ends: dict[TaskEnd, TaskEnd] = {}  # one object for all tasks that ended alike
         self._dependents: dict[TaskId, list[TaskRecord]] = {}
         self._deadlines: list[tuple[float, int, TaskRecord]] = []
-        self._ended: deque[tuple[TaskId, TaskEnd]] = deque()  # that other tasks wait for
+        self._ended: deque[tuple[TaskId, TaskEnd]] = deque()  # ends that other tasks wait for
 
     def enter(self, task: Task, at: float) -> None:
         """Add a task, unless it is known already."""
@@ -222,7 +223,7 @@ class TaskTable:
             self._finish(record)
 
     def flush(self) -> None:
-        """Release the tasks that wait for others which have ended; to be called before batches are made."""
+        """Release the tasks that wait for tasks that have ended; call this before batches are made."""
         # A queue, not a recursion: a chain of tasks that depend on each other may be of any length.
         while self._ended:
             task_id, end = self._ended.popleft()
@@ -236,7 +237,7 @@ class TaskTable:
                     self._widen(record, record.follow)
 
     def requeue(self, piece: QueuedRange, at: float) -> bool:
-        """Queue a piece that comes back from an engine; return whether it may go to another."""
+        """Queue a piece that comes back from an engine; return whether it may go to another engine."""
         record = piece.record
         if record.aborted:
             self.give_up(piece, Why.ABORTED, "it was aborted before it ran")
@@ -324,7 +325,7 @@ class TaskTable:
                 self._push(piece)
 
     def _widen(self, record: TaskRecord, follow: Tally) -> None:
-        """Let a ready task go to the engine of another task that it may follow, which has ended."""
+        """Let a ready task also go to the engines of another task that it may follow, and that has ended."""
         if follow.homes != record.place.homes:
             pieces = self._withdraw({record})
             record.place = record.place._replace(homes=follow.homes)
@@ -342,7 +343,7 @@ class TaskTable:
     def _strand(self, piece: QueuedRange, reason: str) -> bool:
         follow = piece.record.follow
         if follow is not None and follow.pending:
-            piece.record.held.append(piece)  # another that it may follow may yet end on an engine that will do
+            piece.record.held.append(piece)  # another task that it may follow may yet end on an engine that suits
             return True
         self.give_up(piece, Why.IMPOSSIBLE, reason)
         return False

@@ -10,8 +10,8 @@
     dependencies   dependencies of tasks, and functions that run where a condition holds
     executor       a view as an executor of the standard library: for code that is written for
                    ``concurrent.futures``
-    joblib         a view as a backend of joblib, and so of scikit-learn; it imports joblib, and is loaded
-                   at the call
+    joblib         a view as a backend of joblib, and so of scikit-learn; this module imports joblib, and is
+                   loaded only when it is needed
     decorators     functions that run on a view, and imports that happen on engines as well
 
 """

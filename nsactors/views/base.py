@@ -36,7 +36,7 @@ def _check_policy(value: object) -> arg.Unfit | None:
     )
 
 
-# The check of each flag's value; a view itself checks targets, labels, resources and dependencies, which take more.
+# The check of each flag's value; targets, labels, resources and dependencies need more, and are checked by the view.
 _TAKES: dict[str, Callable[[Any], arg.Unfit | None]] = {
     "block": arg.flag,
     "label": partial(arg.text, or_none=True),
@@ -64,12 +64,12 @@ class _Changeable:
         """Return these flags with some changed.
 
         Args:
-            call: the name of the function that they are given to.
+            call: the name of the function that the flags are given to.
             changes: the flags.
 
         Raises:
-            UnknownFlag: if one does not exist; nothing is changed then.
-            InvalidArgument: if one has a value that it cannot have.
+            UnknownFlag: if a flag does not exist; nothing is changed then.
+            InvalidArgument: if a flag cannot have the given value.
         """
         known = [field.name for field in fields(self)]  # type: ignore[arg-type]
         for name in changes:
@@ -88,18 +88,18 @@ class Flags(_Changeable):
     Attributes:
         targets: the engines: an id, a list of ids, or ``"all"``.
         block: whether calls wait for their result and return it.
-        label: the name of this view's calls in the history, in place of their function's.
+        label: the name of this view's calls in the history, in place of the name of their function.
         copy: arrays arrive as copies that can be written to, whatever their size, on engines and at the client;
-            otherwise those of more than 1 MiB are read-only views of shared memory, one copy for all engines of a
+            otherwise, arrays of more than 1 MiB are read-only views of shared memory, one copy for all engines of a
             machine.
         timeout: seconds after which a call is interrupted and fails with ``TimeLimitExceeded``; None: never.
         stop_on_error: if a call fails on an engine, the calls of this client that are queued behind it there do not
             run, and their results are ``TaskAborted``.
-        journal: whether a recovery of an engine's namespace runs these calls again; False for effects outside.
-        breakpoints: whether the engines stop at breakpoints in these calls, for the debugger; False to pass them.
-        output: ``"show"``: the output of calls appears while they are waited for; ``"keep"``: it is in their results
-            alone; None: as the client has it (see ``Client.output``), which is to show it.
-        track: nothing; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
+        journal: whether a recovery of an engine's namespace runs these calls again; False for effects elsewhere.
+        breakpoints: whether the engines stop at breakpoints in these calls, for the debugger; False to ignore them.
+        output: ``"show"``: the output of calls appears while they are waited for; ``"keep"``: it is only in their
+            results; None: as ``Client.output`` says, which is ``"show"`` at first.
+        track: has no effect; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
     """
 
     targets: Targets = "all"
@@ -118,32 +118,30 @@ class Flags(_Changeable):
 class TaskFlags(_Changeable):
     """The flags of a load-balanced view.
 
-    A task that no engine suits, of those that there are and those that are being started, fails with
-    ``ImpossibleDependency`` at once.
+    A task fails with ``ImpossibleDependency`` at once if no engine suits it, counting those that are being started.
 
     Attributes:
-        targets: the engines that its tasks may run on: a list of ids, or ``"all"``: those that there are at any time.
+        targets: the engines that its tasks may run on: a list of ids, or ``"all"`` for all engines at any time.
         labels: the labels that an engine must have for its tasks, such as ``{"zone": "b"}``, ``{"zone": "!b"}`` or
-            ``{"zone": "in(b, c)"}``; it has those that it was started with, and those of its machine.
-        resources: the least resources that an engine must have been started with for its tasks, such as
+            ``{"zone": "in(b, c)"}``; an engine has the labels that it was started with, and those of its machine.
+        resources: the resources that an engine must have been started with, at least, for its tasks, such as
             ``{"GPU": 1}``. A task has its engine to itself, so nothing is counted down.
         block: whether calls wait for their result and return it.
-        label: the name of its tasks, in place of their function's.
+        label: the name of its tasks, in place of the name of their function.
         copy: as for other views.
         after: tasks that must have ended before: a result, a ``msg_id``, a list of these, or a ``Dependency``.
-        follow: tasks on one of whose engines it must run, after they have ended; in the same forms.
+        follow: tasks that must have ended before, as in ``after``; a task then runs on an engine of one of them.
         retries: the number of times that a task that failed is tried again, on other engines as long as there are any.
-        timeout: seconds from its submission within which a task must get to an engine, or it fails with
-            ``TaskTimeout``.
-        time_limit: seconds after which a task that runs is interrupted, and fails with ``TimeLimitExceeded``; of a map,
-            an item.
+        timeout: a task that no engine has taken so many seconds after its submission fails with ``TaskTimeout``.
+        time_limit: seconds after which a running task is interrupted, and fails with ``TimeLimitExceeded``; in a map,
+            the limit is for each item.
         priority: tasks of higher priority go first; those of equal priority in the order of submission.
-        policy: an object that decides, in place of that, which task goes first and which engine takes it, by value; see
-            :class:`nsactors.SchedulingPolicy`.
-        detached: whether tasks outlive the client: they are scheduled, and their results kept, in a process of the
-            cluster's, and any client gets them by ``rc.get_result(msg_id)``. A call returns when they are safe there.
+        policy: an object that decides, in place of ``priority``, which task goes first and which engine takes it; it is
+            pickled. See :class:`nsactors.SchedulingPolicy`.
+        detached: whether tasks outlive the client: a process of the cluster schedules them and stores their results,
+            which any client gets by ``rc.get_result(msg_id)``. A call returns when that process has stored its tasks.
         output: as for other views; but executors and joblib show output only if this is ``"show"``.
-        track: nothing; kept for scripts written for ipyparallel.
+        track: has no effect; kept for scripts written for ipyparallel.
     """
 
     targets: Targets = "all"
@@ -219,7 +217,7 @@ class ViewClient(Protocol):
 
 def check_client(value: object) -> arg.Unfit | None:
     """Return why a value cannot be a view's client, for ``arg.check``; None if it can."""
-    # By its session: the class itself makes views, and stands to the right of them.
+    # By its session: the class Client makes views, so views cannot import it.
     return None if isinstance(getattr(value, "session", None), Session) else arg.Unfit(value, "a Client", WrongType)
 
 
@@ -275,7 +273,7 @@ class EngineView(Generic[F]):
         """Change flags and return the view itself.
 
         Raises:
-            UnknownFlag: if one does not exist; nothing is changed then.
+            UnknownFlag: if a flag does not exist; nothing is changed then.
             TargetError: if ``targets`` names no engines of this cluster.
         """
         changed = self._changed("set_flags", flags)
@@ -311,15 +309,15 @@ class EngineView(Generic[F]):
         return values
 
     def profiled(self, *, how: str = "sample", interval: float = 0.01) -> Profiled:
-        """Measure where the engines spend their time within a ``with`` block; it gives a ``Profile``.
+        """Measure where the engines spend their time within a ``with`` block, whose value is a ``Profile``.
 
-        All that this client runs on them counts: cells, calls, maps and tasks. Tasks that are detached do not.
+        All requests of this client on the engines count: cells, calls, maps and tasks. Detached tasks do not.
 
         Args:
             how: ``"sample"``: look at the running code now and then, which takes little time. ``"calls"``: count and
-                time every call of a function, of requests that begin within the block; code of many short calls takes
-                several times as long. ``"memory"``: the allocations of requests that were alive at the peak of each
-                engine's memory, by memray: ``pip install nsactors[memory]`` where the engines are.
+                time every function call in requests that begin within the block; code with many short calls takes
+                several times as long. ``"memory"``: record by memray the allocations of requests that are alive at the
+                peak of each engine's memory; this needs ``pip install nsactors[memory]`` where the engines are.
             interval: seconds between two samples.
 
         Example:
@@ -334,7 +332,7 @@ class EngineView(Generic[F]):
     def profile(
         self, function: Callable[..., Any], /, *args: Any, how: str = "sample", interval: float = 0.01, **kwargs: Any
     ) -> Profile:
-        """Call a function on the engines, and return where they spent their time; its value is ``profile.value``.
+        """Call a function on the engines, and return a profile; the function's value is ``profile.value``.
 
         Args:
             function: the function.
@@ -385,7 +383,7 @@ class EngineView(Generic[F]):
         return table_as_html(self.__rich__())
 
     def _changed(self, call: str, flags: dict[str, Any]) -> F:
-        """Return this view's flags with some changed, as they are given to a call; errors as for :meth:`set_flags`."""
+        """Return this view's flags, changed by the flags given to a call; errors as for :meth:`set_flags`."""
         changed = self._flags.changed(call, **flags)
         if "targets" in flags:
             self._session.resolve(changed.targets)

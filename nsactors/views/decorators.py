@@ -32,7 +32,7 @@ class _Decorated:
 
     @property
     def block(self) -> Any:
-        """True if calls wait for their result; None, as it is at first: as the view does."""
+        """True if calls wait for their result; None, the default, to do as the view does."""
         return self._flags.get("block")
 
     @block.setter
@@ -55,7 +55,7 @@ class RemoteFunction(_Decorated):
 
 
 class ParallelFunction(_Decorated):
-    """``function`` of sequences, each engine calling it on its part of them; the results are joined."""
+    """A function of sequences, which each engine calls with its parts of them; the results are joined."""
 
     def __init__(
         self, view: _View, function: Callable[..., Any], dist: str, block: bool | None, flags: Mapping[str, Any]
@@ -73,7 +73,7 @@ class ParallelFunction(_Decorated):
 
 
 class BalancedFunction(_Decorated):
-    """``function`` of sequences, called with parts of them on whichever engines are free; the results are joined."""
+    """A function of sequences, called with parts of them on whichever engines are free; the results are joined."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class BalancedFunction(_Decorated):
 
 @contextmanager
 def recorded_imports(frame: FrameType, *, local: bool) -> Iterator[list[str]]:
-    """Record the imports that ``frame`` makes meanwhile, as source that repeats them.
+    """Record the imports that ``frame`` makes within the block, as source code that repeats them.
 
     Args:
-        frame: the frame of the imports; those made inside the imported modules do not count.
-        local: whether they are carried out here too.
+        frame: the frame of the imports; imports inside the imported modules do not count.
+        local: whether the imports are carried out here too.
 
     Yields:
-        A list that is filled at the end, one statement each, with the names (``as``) that ``frame`` gave.
+        A list that is filled at the end: a statement for each import, with the names (``as``) that ``frame`` gave.
     """
     original = builtins.__import__
     made: list[tuple[str, tuple[str, ...], Any]] = []

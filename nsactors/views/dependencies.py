@@ -17,18 +17,18 @@ from nsactors.tasks.messages import TaskDependency
 
 
 class Dependency(set[str]):
-    """Tasks that another one depends on, and which of their ends count.
+    """Tasks that another task depends on, and the outcomes that count.
 
     Args:
-        dependencies: results, message ids, or one of these. A part of a map, made by ``split(size)``, stands for the
+        dependencies: results and message ids, or a single one. A part of a map, made by ``split(size)``, stands for the
             whole map.
-        all: whether each of them must end in a way that counts, or any one.
+        all: whether all tasks must end with an outcome that counts; otherwise one task is enough.
         success: whether a success counts.
-        failure: whether a failure counts; to be aborted is one.
+        failure: whether a failure counts, which includes an abort.
 
     Raises:
-        InvalidDependency: for anything else.
-        ValueError: if nothing counts.
+        InvalidDependency: if ``dependencies`` has anything else.
+        ValueError: if neither success nor failure counts.
 
     Example:
         >>> with lview.temp_flags(after=Dependency([first, second], all=False)):
@@ -52,17 +52,17 @@ class Dependency(set[str]):
         self.all = all
         self.success = success
         self.failure = failure
-        self.results = [part for part in parts if isinstance(part, AsyncResult)]  # while held, they are not forgotten
+        self.results = [part for part in parts if isinstance(part, AsyncResult)]  # keeps the tasks
 
     def for_scheduler(self, client: str, flag: str) -> TaskDependency | None:
-        """Return the same with the numbers of tasks in a client's scheduler; None if it is empty.
+        """Return this dependency with the numbers of its tasks in a client's scheduler; None if it is empty.
 
         Args:
             client: the owner that the tasks must have.
-            flag: the flag of a view that it was given as.
+            flag: the flag of a view that the dependency was given as.
 
         Raises:
-            InvalidDependency: if one of them is no task of that client.
+            InvalidDependency: if one of them is not a task of that client.
         """
         if not self:
             return None
@@ -71,10 +71,10 @@ class Dependency(set[str]):
 
 
 def dependency_of(given: Any, flag: str) -> Dependency | None:
-    """Return a dependency from the forms that flags take: a dependency, a result, a message id, several of these, None.
+    """Return a dependency for the value of a flag: a dependency, a result, a message id, several of these, or None.
 
     Args:
-        given: one of these.
+        given: the value.
         flag: the name of the flag.
 
     Raises:
@@ -111,13 +111,13 @@ def _number(msg_id: str, client: str, flag: str) -> int:
 
 
 class Dependent:
-    """``function``, which an engine runs only if it meets a condition; otherwise another engine is tried.
+    """A function that runs only on an engine that meets a condition; otherwise another engine is tried.
 
     Args:
         function: the function.
         condition: a function that must not return False; it is called on the engine first.
         args: the condition's arguments.
-        kwargs: the same by name.
+        kwargs: the condition's arguments by name.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Dependent:
         """Call the function, if the condition holds here.
 
         Raises:
-            UnmetDependency: if it does not.
+            UnmetDependency: if the condition does not hold.
         """
         if isinstance(self.condition, _Requirement):
             self.condition.meet(self.function)
@@ -162,7 +162,7 @@ class _Requirement:
         return True
 
     def meet(self, function: Any) -> None:
-        """Bind them among the globals of a function."""
+        """Bind the modules and values among the globals of a function."""
         while isinstance(function, Dependent):
             function = function.function
         names = getattr(function, "__globals__", {})
@@ -183,7 +183,7 @@ def _import(name: str) -> None:
 def depend(condition: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Dependent]:
     """A decorator: the function runs only on engines where ``condition(*args, **kwargs)`` is not False.
 
-    A load-balanced view tries other engines then. A condition may also raise :class:`UnmetDependency`.
+    On False, a load-balanced view tries other engines. A condition may also raise :class:`UnmetDependency`.
 
     Example:
         >>> @depend(os.path.exists, "/scratch")

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 class DirectView(EngineView[Flags]):
     """Some engines of a cluster. Each of them carries out the view's calls.
 
-    A view of one engine, given by its id, gives values; any other gives lists, in the order of its targets. Calls
+    A view of one engine, given by its id, gives values; any other view gives lists, in the order of its targets. Calls
     return an :class:`AsyncResult`, or wait for the value if ``block`` is set.
 
     Example:
@@ -97,12 +97,12 @@ class DirectView(EngineView[Flags]):
 
         Args:
             code: Python; where engines are processes, all that IPython takes: magics, ``!shell``, top-level ``await``.
-            silent: do not number the cell, keep it in the histories, or show its last value. Its output is captured all
-                the same.
+            silent: do not number the cell, do not keep it in the histories, and do not show its last value. Its output
+                is captured nevertheless.
             targets: in place of the view's own.
-            block: wait until it has run, and raise its errors.
-            label: the name of its result, in place of ``execute``.
-            timeout: seconds after which it is interrupted and fails with ``TimeLimitExceeded``.
+            block: wait until the cell has run, and raise its errors.
+            label: the name of the result, in place of ``execute``.
+            timeout: seconds after which the cell is interrupted and fails with ``TimeLimitExceeded``.
 
         Returns:
             A result of :class:`ExecuteReply` values, whatever ``block`` is.
@@ -142,8 +142,8 @@ class DirectView(EngineView[Flags]):
 
         Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference`
         anywhere in the arguments is replaced by the engine's object of that name, a :class:`RemoteValue` by its value.
-        Arrays of more than 1 MiB are read-only for the function, and those that it returns for the caller:
-        ``view.with_flags(copy=True).apply(...)`` gives both copies that they can write to.
+        Arrays of more than 1 MiB are read-only, for the function as arguments and for the caller in the value:
+        ``view.with_flags(copy=True).apply(...)`` gives both of them copies that can be written to.
 
         Returns:
             An :class:`AsyncResult`, or the value if the view blocks.
@@ -177,12 +177,12 @@ class DirectView(EngineView[Flags]):
             targets: in place of the view's own.
             block: wait until they are bound.
             track: not used; kept for scripts written for ipyparallel.
-            copy: bind arrays that can be written to, also those of more than 1 MiB, which are read-only views of one
-                copy a machine otherwise.
+            copy: bind arrays that can be written to; otherwise, arrays of more than 1 MiB are read-only views of one
+                copy per machine.
 
         Raises:
-            InvalidArgument: as InvalidName, if a key is no name.
-            SerializationError: if a value cannot be pickled. Nothing has been sent in any of these cases.
+            InvalidName: if a key is not a name; nothing has been sent then.
+            SerializationError: if a value cannot be pickled; nothing has been sent then.
         """
         arg.check(
             "push",
@@ -213,16 +213,15 @@ class DirectView(EngineView[Flags]):
         """Return the values of names, or of expressions, on each engine.
 
         Args:
-            names: one name, or several, which give a list for each engine.
+            names: one name, or several names, which give a list for each engine.
             targets: in place of the view's own.
             block: wait for the values.
             as_ref: leave each value on its engine, and give a :class:`RemoteValue` in its place, which can be pushed to
                 other engines or passed to calls there.
-            copy: give arrays that can be written to, also those of more than 1 MiB, which are read-only views
-                otherwise.
+            copy: give arrays that can be written to; otherwise, arrays of more than 1 MiB are read-only views.
 
         Raises:
-            InvalidName: if a name is no expression; nothing has been sent then.
+            InvalidName: if a name is not an expression; nothing has been sent then.
             NameError: (through the result) where a name is not bound.
         """
         arg.check(
@@ -265,8 +264,8 @@ class DirectView(EngineView[Flags]):
     ) -> Any:
         """Split ``seq`` and bind one part per engine, in the order of the targets.
 
-        Parts differ in length by at most one; the first engines take the extra items. They are of the type of ``seq``,
-        and :meth:`gather` puts them together again. Data frames, tables and sparse matrices are split by rows.
+        Parts differ in length by at most one; the first engines take the extra items. Parts are of the type of ``seq``,
+        and :meth:`gather` joins them again. Data frames, tables and sparse matrices are split by rows.
 
         Args:
             key: the name to bind.
@@ -281,10 +280,10 @@ class DirectView(EngineView[Flags]):
             copy: as for :meth:`push`.
 
         Raises:
-            InvalidName: if ``key`` is no name.
-            WrongType: if parts of ``seq`` could not be of its type, as those of a dictionary or a set.
+            InvalidName: if ``key`` is not a name.
+            WrongType: if ``seq`` cannot be split into parts of its type, such as a dictionary or a set.
             ValueError: if ``dist`` or ``axis`` does not exist, or a partitioner does not put each item into one part.
-                Nothing has been sent then; nor has it if the partitioner raises anything.
+                Nothing has been sent then, nor if the partitioner raises an error.
         """
         arg.check(
             "scatter",
@@ -321,8 +320,9 @@ class DirectView(EngineView[Flags]):
     ) -> Any:
         """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options.
 
-        With the partitioner of the scatter as ``dist``, items come back to their places; the parts have to be as long
-        as it makes them. Joined arrays of NumPy can be written to; ``copy`` makes sure of it for parts of other types.
+        With the partitioner of the scatter as ``dist``, items come back to their places; the parts must have the
+        lengths that the partitioner gives them. Joined arrays of NumPy can be written to, and with ``copy`` those in
+        parts of other types too.
         """
         arg.check(
             "gather",
@@ -341,9 +341,10 @@ class DirectView(EngineView[Flags]):
         return AsyncMapResult(session, calls, label=label, partitioner=partitioner)
 
     def snapshot(self, targets: Targets = None, block: bool | None = None) -> Any:
-        """Save each namespace in its engine's journal, in place of the requests before it: a recovery begins there.
+        """Save each namespace in its engine's journal, in place of earlier requests: a recovery begins with it.
 
-        Engines do so by themselves when a replay would take long. It counts when it has been loaded in another process.
+        Engines do so by themselves when a replay would take long. A snapshot counts only after another process has
+        loaded it.
 
         Returns:
             For each engine, the names that cannot be pickled or loaded, with the reason. The requests that made them
@@ -351,7 +352,8 @@ class DirectView(EngineView[Flags]):
 
         Raises:
             CapabilityError: (through the result) on an engine that keeps no journal.
-            SnapshotUnproved: (through the result) if no process could be had to load it; the journal goes on then.
+            SnapshotUnproved: (through the result) if no process could be started to load the snapshot; the journal goes
+                on then.
         """
         arg.check("snapshot", block=arg.flag(block, or_none=True))
         return self._ask(targets, TakeSnapshot(), "snapshot", block)
@@ -375,26 +377,26 @@ class DirectView(EngineView[Flags]):
         seed: Seed | None = None,
         **keywords: Any,
     ) -> Any:
-        """Compute ``list(map(function, *sequences))``, one part of the sequences per engine. It ends with the shortest.
+        """Compute ``list(map(function, *sequences))``, one part of the sequences per engine.
 
         Args:
             function: called with one item of each sequence.
-            sequences: at least one; ranges and arrays are split without being unrolled.
+            sequences: at least one; the map ends with the shortest. Ranges and arrays are split without being unrolled.
             block: wait for the list.
             dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn, or a partitioner, which says which
                 items each engine gets; see :class:`nsactors.Partitioner`.
-            ordered: whether iterating over the result gives the items in order, or as they come.
-            return_exceptions: put exceptions into the list in place of the items they prevented.
-            label: in place of ``map(function)`` in the history.
-            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Items of an
-                array are as large as they are, however many of them travel together.
-            kwargs: arguments of ``function`` by name, the same for all items, whatever their names.
+            ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
+            return_exceptions: put exceptions into the list in place of the values that they prevented.
+            label: the name of the map in the history, in place of ``map(function)``.
+            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Of an array's
+                items, the size of each one counts, and not of all that travel together.
+            kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
             seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
-                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. A whole number or several,
-                a ``SeedSequence``, a ``Generator`` (its next map has another seed), or True for a new seed, which is
-                ``seed`` of the result.
-            keywords: as ``kwargs``, for names that are no options and that the function's signature takes.
+                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. The seed is a whole number
+                or several, a ``SeedSequence``, a ``Generator`` (whose next map has another seed), or True for a new
+                seed, which the result has as ``seed``.
+            keywords: as ``kwargs``, for names that are not options and that the function's signature takes.
 
         Raises:
             TypeError: without sequences.
@@ -448,25 +450,25 @@ class DirectView(EngineView[Flags]):
         seed: Seed | None = None,
         **keywords: Any,
     ) -> LazyMapResult:
-        """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over it; the input may never end.
+        """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over the results.
 
-        It begins at once. Input is pulled, in the caller's thread, only as results are taken. If the view's targets are
-        ``"all"``, engines that join meanwhile get their share. Closing the iterator, or leaving the loop over it,
-        cancels the chunks that have not begun.
+        The map begins at once. Input, which may never end, is pulled in the caller's thread, only as results are taken.
+        If the view's targets are ``"all"``, engines that join meanwhile get their share. Closing the iterator, or
+        leaving the loop over it, cancels the chunks that have not begun.
 
         Args:
             function: called with one item of each iterable.
-            iterables: at least one; it stops at the shortest.
-            ordered: give results in the order of the items, or as they come.
+            iterables: at least one; the map ends with the shortest.
+            ordered: give results in the order of the items; otherwise as they arrive.
             chunksize: items sent together; the default is as many as can be pulled and computed in about 20 ms.
-            max_outstanding: chunks that are pulled and not yet given out, at most; the default, and ``"auto"``, is four
-                an engine.
-            return_exceptions: give exceptions in place of the results they prevented. Without, the first one is
-                raised, after the results of the items before it, and ends the iterator.
-            label: in place of ``map(function)`` in the history.
-            copy: as for :meth:`map`; and so are ``kwargs``, ``seed`` and other ``keywords``.
+            max_outstanding: the largest number of chunks that are pulled and not yet given out; the default, also
+                written ``"auto"``, is four per engine.
+            return_exceptions: give exceptions in place of the results that they prevented. Otherwise, the first
+                exception is raised after the results of the items before it, and ends the iterator.
+            label: the name of the map in the history, in place of ``map(function)``.
+            copy: as for :meth:`map`, and likewise ``kwargs``, ``seed`` and other ``keywords``.
             kwargs: arguments of ``function`` by name.
-            seed: of the items' random numbers; the iterator's ``seed`` gives the same ones again.
+            seed: the seed of the items' random numbers; the iterator's ``seed`` gives the same numbers again.
             keywords: arguments of ``function`` by name.
 
         Raises:
@@ -494,7 +496,7 @@ class DirectView(EngineView[Flags]):
         def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
             nonlocal sent
             busy = Counter(call.engine_id for call in on_their_way)
-            # Of engines that are equally busy, the one that has waited longest: all may have replied by now.
+            # Of equally busy engines, take the one that has waited longest: all may have replied by now.
             engine_id = min(engine_ids(), key=lambda i: (busy[i], turns.get(i, -1)))
             turns[engine_id] = sent
             items = MapItems(range(sent, sent + len(columns[0])), return_exceptions, lazily=True)
@@ -541,12 +543,12 @@ class DirectView(EngineView[Flags]):
     def parallel(
         self, dist: str = "b", block: bool | None = None, **flags: Any
     ) -> Callable[[Callable[..., Any]], ParallelFunction]:
-        """Return a decorator: called with sequences, each engine calls the function on its part of them.
+        """Return a decorator: each engine calls the function with its parts of the sequences that are passed.
 
         Args:
-            dist: ``"b"`` for contiguous parts, ``"r"`` to deal them out in turn.
+            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn.
             block: wait for the joined result.
-            flags: of the view, for these calls.
+            flags: flags of the view, for these calls.
         """
         arg.check("parallel", dist=arg.choice(dist, DISTS), block=arg.flag(block, or_none=True))
         self._changed("parallel", flags)
@@ -582,7 +584,7 @@ class DirectView(EngineView[Flags]):
         """Make the engines one MPI world: ``from mpi4py import MPI`` gives each its rank, in the order of the view.
 
         Args:
-            timeout: seconds that it may take.
+            timeout: the longest time in seconds.
 
         Raises:
             MpiError: if that cannot be done; see :class:`nsactors.mpi.World` for this and other errors.
@@ -595,7 +597,7 @@ class DirectView(EngineView[Flags]):
         """Bind a communicator on each engine, with mpi4py's lower-case methods; ranks are in the order of the view.
 
         Args:
-            name: to bind.
+            name: the name to bind.
 
         Returns:
             The service that carries the messages; see ``nsactors.models.communicator``.
@@ -612,7 +614,7 @@ class DirectView(EngineView[Flags]):
         """Make the engines the processes of a bulk-synchronous parallel machine; see ``nsactors.models.bsp``.
 
         Args:
-            name: the name of its process on each engine.
+            name: the name to bind on each engine to its process.
         """
         from nsactors.models.bsp import BSP
 
@@ -634,7 +636,7 @@ class DirectView(EngineView[Flags]):
             raise NsactorsError(
                 "activate() adds magics such as %px to IPython, and this is plain Python: use execute()"
             )
-        # Through IPython, which knows the extension by name: magics are built on views and not the other way round.
+        # IPython loads the extension by name: magics are built on views, so views must not import them.
         shell.extension_manager.load_extension("nsactors")
         shell.magics_manager.registry["nsactors"].activate(self, suffix)
 
@@ -647,24 +649,24 @@ class DirectView(EngineView[Flags]):
         return self._client.interrupt(self._resolve(targets))
 
     def peek(self, expression: str, *, timeout: float = 2.0) -> Any:
-        """Return the value of a name or an expression at once, beside the code that the engines run.
+        """Return the value of a name or an expression at once, while the engines run code.
 
-        It is evaluated on another thread of the engine, while the values may change: a large array may be half written,
-        and a loop over a dictionary fails if it grows. It is not in the journal, so it should change nothing. The text
-        that it prints is printed here.
+        The expression is evaluated on another thread of the engine, while values may change: a large array may be half
+        written, and a loop over a dictionary fails if it grows. The expression should change nothing, because the
+        journal does not record it. Text that it prints is printed here.
 
         Args:
             expression: a name or an expression.
-            timeout: seconds after which it is given up.
+            timeout: seconds after which the peek is given up.
 
         Returns:
-            The value; of a view of several engines a list, in the order of its targets.
+            The value; for a view of several engines a list, in the order of its targets.
 
         Raises:
-            InvalidName: if it is neither a name nor an expression; nothing has been sent then.
-            RemoteError: if it fails.
-            TimeLimitExceeded: if it takes too long.
-            EngineSilent: if the engine does not reply, since C code holds its interpreter.
+            InvalidName: if ``expression`` is neither a name nor an expression; nothing has been sent then.
+            RemoteError: if the evaluation fails.
+            TimeLimitExceeded: if the evaluation takes too long.
+            EngineSilent: if the engine does not reply, because C code holds its interpreter.
             CompositeError: with these errors, for a view of several engines.
 
         Example:
@@ -702,7 +704,7 @@ class DirectView(EngineView[Flags]):
         timeout: float | None = None,
         receive: Callable[..., Any] = receive_value,
     ) -> Any:
-        """Submit an operation; return its result, or that of ``receive`` if the view blocks."""
+        """Submit an operation; return its result, or the value of ``receive()`` if the view blocks."""
         session, flags = self._session, self._flags
         chosen = flags.targets if targets is None else targets
         blocks = flags.block if block is None else block
@@ -728,7 +730,7 @@ class DirectView(EngineView[Flags]):
             payload: its data.
             timeout: in place of the view's own.
             awaited: whether the caller waits for it.
-            items: those of a map that it carries.
+            items: the items of a map that the operation carries.
             copies: in place of the view's ``copy``, for arrays in its results.
         """
         flags, session = self._flags, self._session
@@ -741,15 +743,15 @@ class DirectView(EngineView[Flags]):
             session.output_goes(flags.output),
             items=items,
         )
-        # Operations that differ between engines come here for one at a time, and large replies are those of pulls.
+        # Not relayed: data that differs between engines, sent to one engine at a time, and pulls, with large replies.
         relayed = self._is_relayed and len(ids) > 1 and not isinstance(operation, Pull)
-        if payload is not None and payload.buffers and isinstance(operation, Apply):  # push shows it by itself
+        if payload is not None and payload.buffers and isinstance(operation, Apply):  # push() shows its own transfer
             with showing_transfer(operation.label, payload.nbytes):
                 return session.submit(ids, operation, payload, options, awaited=awaited, relayed=relayed)
         return session.submit(ids, operation, payload, options, awaited=awaited, relayed=relayed)
 
     def _stored_if_large(self, what: MappedFunction, label: str) -> Any:
-        """Return the function of a map, or a reference to a large one, which is needed for every part."""
+        """Return the function of a map, or a reference to a large function, because it is sent with every part."""
         function = what.travelling
         payload = self._pack(function, f"the call of {label}")
         if payload.nbytes <= INLINE_LIMIT_BYTES:
@@ -759,14 +761,14 @@ class DirectView(EngineView[Flags]):
         return RemoteValue(stored, what.name, None, label, type(what.given).__name__, payload.nbytes)
 
     def _engines_for_chunks(self) -> Callable[[], list[int]]:
-        """Return a function that gives the engines for the next chunk: newcomers get their share."""
+        """Return a function that gives the engines for the next chunk, with those that have joined meanwhile."""
         first = self._resolve(None)
         if self.targets == "all":
             return lambda: self._resolve(None)
 
         def those_left() -> list[int]:
             ids = set(self.client.ids)
-            return [engine_id for engine_id in first if engine_id in ids] or first  # if none is, a call says so
+            return [engine_id for engine_id in first if engine_id in ids] or first  # if none is left, the call fails
 
         return those_left
 
@@ -775,8 +777,8 @@ class BroadcastView(DirectView):
     """A :class:`DirectView` for many engines: relays pass its calls on, and bring the answers back in batches.
 
     It takes this process less work to call many engines, and a little longer to call few. Calls of both kinds of view
-    reach an engine in the order in which they were made. Data that differs between engines, or is large on its way back
-    (scatter, pull, gather), goes the direct way.
+    reach an engine in the order in which they were made. Data that differs between engines, or that returns in large
+    replies (scatter, pull, gather), is not relayed.
 
     Example:
         >>> everybody = rc.broadcast_view()

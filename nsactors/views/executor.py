@@ -69,7 +69,7 @@ class TaskView(Protocol):
 
 
 class ExecutorFuture(AsyncResult):
-    """An :class:`AsyncResult` whose ``running`` and ``cancel`` have their meanings of the standard library.
+    """An :class:`AsyncResult` whose ``running`` and ``cancel`` mean the same as in the standard library.
 
     Args:
         owner: the scheduler that the call has been submitted to.
@@ -82,14 +82,14 @@ class ExecutorFuture(AsyncResult):
         super().__init__(owner, [call], label=call.label, single=True)
 
     def running(self) -> bool:
-        """Return whether an engine has it. As in ``ProcessPoolExecutor``, one that is next in its queue counts."""
+        """Return whether an engine has the call, even as the next in its queue, as in ``ProcessPoolExecutor``."""
         return not self.done() and self._calls[0].engine_id != NOWHERE
 
     def cancel(self) -> bool:
-        """Cancel it, unless it has begun: then it goes on, and its result comes.
+        """Cancel the call, unless it has begun: then it goes on to its result.
 
         Returns:
-            Whether it is cancelled.
+            Whether the call is cancelled.
         """
         if not self.done():
             self._owner.abort(self._calls, interrupt=False)
@@ -115,9 +115,9 @@ class ExecutorFuture(AsyncResult):
 class ViewExecutor(Executor):
     """Runs calls on the engines of a view that are free, as a ``concurrent.futures.Executor``.
 
-    Unlike a pool of processes it takes functions and classes of ``__main__``, lambdas and closures, and does not break
-    when a worker dies: its tasks run on another engine. It is broken when all engines have gone and none is on
-    its way; a view makes another one then. Shutting it down leaves the engines as they are.
+    Unlike a pool of processes, it takes functions and classes of ``__main__``, lambdas and closures, and does not break
+    when a worker dies: the worker's tasks run on another engine. The executor is broken when all engines have gone and
+    none is starting; a view then makes a new executor. Shutting an executor down does not affect the engines.
 
     Args:
         view: the engines, with flags (``retries``, ``priority`` ...) for each call.
@@ -146,7 +146,7 @@ class ViewExecutor(Executor):
 
     @property
     def _max_workers(self) -> int:
-        """The number of engines, under the name by which Dask and others ask executors for it."""
+        """The number of engines, in the attribute that Dask and others read."""
         return len(self.view)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ExecutorFuture:
@@ -154,7 +154,7 @@ class ViewExecutor(Executor):
 
         Raises:
             RuntimeError: if it has been shut down.
-            BrokenExecutor: if there are no engines any more, and none is on its way.
+            BrokenExecutor: if all engines have gone, and none is starting.
             SerializationError: if function or arguments cannot be pickled; nothing has been sent then.
         """
         arg.check("submit", fn=arg.function(fn))
@@ -171,15 +171,15 @@ class ViewExecutor(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
     ) -> Iterator[Any]:
-        """Compute ``map(fn, *iterables)``, all submitted at once; results are given in order and then forgotten.
+        """Compute ``map(fn, *iterables)``, all submitted at once; results are given in order and then released.
 
         When an item fails, or its time is up, items that have not begun never run.
 
         Args:
             fn: called with one item of each iterable.
-            iterables: at least one; it stops at the shortest.
-            timeout: seconds from now for the results to be there; ``TimeoutError`` when one is late.
-            chunksize: items that are sent together, or a multiple of them; the default suits the time they take.
+            iterables: at least one; the map ends with the shortest.
+            timeout: seconds from now within which results must arrive; otherwise ``TimeoutError`` is raised.
+            chunksize: the items sent together are of this number, or a multiple; the default suits the time they take.
 
         Raises:
             RuntimeError: and other errors, as :meth:`submit`.
@@ -226,7 +226,7 @@ class ViewExecutor(Executor):
         self.view.client.session.wait_for_callbacks()
 
     def abort(self, *, interrupt: bool = False) -> None:
-        """Cancel calls and items of maps that have not begun; it goes on taking calls.
+        """Cancel calls and items of maps that have not begun; the executor goes on taking calls.
 
         Args:
             interrupt: also raise KeyboardInterrupt in those that run, if engines can be interrupted.
@@ -258,7 +258,7 @@ class ViewExecutor(Executor):
                 return error
 
     def _look_for_engines(self) -> None:
-        """Break if there are no engines left: calls that have not ended never will."""
+        """Break the executor if no engines are left: its open calls would never end."""
         with self._changed:
             if self._has_engines():
                 return
@@ -287,8 +287,8 @@ class ViewExecutor(Executor):
         with self._changed:
             self._check()
             self._open.add(call)
-        # Not under the lock, nor is the planning: iterating over a map's input may mean to wait for other results,
-        # whose end takes the lock, and so does the end of those that a scheduler refuses.
+        # Neither this nor the planning holds the lock: iterating over a map's input may wait for other results, whose
+        # end takes the lock, as does the end of a call that a scheduler refuses.
         try:
             plan.submit()
         except BaseException:
@@ -313,7 +313,7 @@ class ViewExecutor(Executor):
     def _results(self, pieces: PieceReader, call: MapCall) -> Iterator[Any]:
         try:
             for values in pieces:
-                values.reverse()  # the list itself, and no copy: each value is let go when it has been taken
+                values.reverse()  # in place, so that each value is released when it has been taken
                 while values:
                     yield values.pop()
         except NsactorsError as error:
@@ -327,22 +327,22 @@ class ViewExecutor(Executor):
 
 
 class _Watch:
-    """Tells an executor, as long as there is one, that engines leave."""
+    """Tells an executor that engines leave, without keeping the executor alive."""
 
     def __init__(self, executor: ViewExecutor) -> None:
         self._executor = weakref.ref(executor)
         self._call_back = executor.view.client.session.run_callback
 
     def engine_joined(self, engine: EngineInfo) -> None:
-        """EngineListener: the scheduler sends it tasks."""
+        """EngineListener: do nothing, as the scheduler sends tasks to the engine."""
 
     def engine_leaving(self, engine_id: int) -> None:
-        """EngineListener: it takes no more tasks, and is not away yet."""
+        """EngineListener: do nothing, as the engine takes no more tasks, but has not left yet."""
 
     def engine_left(self, left: EngineLeft) -> None:
-        """EngineListener: it may have been the last one."""
+        """EngineListener: break the executor if this was the last engine."""
         if (executor := self._executor()) is not None:
             self._call_back(executor._look_for_engines)
 
     def cut_off(self, reason: ConnectionLost) -> None:
-        """EngineListener: the scheduler ends all tasks."""
+        """EngineListener: do nothing, as the scheduler ends all tasks."""

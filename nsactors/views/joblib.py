@@ -1,4 +1,4 @@
-"""A view as a backend of joblib, and so of scikit-learn. This module imports joblib: it is loaded when asked for."""
+"""A view as a backend of joblib, and so of scikit-learn. This module imports joblib: load it only when needed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
     """Runs the tasks of ``joblib.Parallel`` on the engines of a view.
 
     Batches grow until they take as long as a chunk of a lazy map. A parallel loop within a task runs in threads of its
-    engine, and one within that is a plain loop.
+    engine, and a loop within such a loop is a plain loop.
 
     Args:
         view: the engines.
         nesting_level: the number of parallel loops around this one; joblib sets it.
-        flags: of the view, such as ``retries`` in ``parallel_config(backend="nsactors", retries=2)``.
+        flags: flags of the view, such as ``retries`` in ``parallel_config(backend="nsactors", retries=2)``.
     """
 
     supports_retrieve_callback = True
@@ -42,16 +42,16 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
     def __init__(self, view: TaskView, nesting_level: int | None = None, **flags: Any) -> None:
         super().__init__(nesting_level=nesting_level)
         self._view = view.with_flags(**flags)
-        self._executor: ViewExecutor  # which configure() makes
+        self._executor: ViewExecutor  # made by configure()
         self._size = ChunkSize()
         self._shared_from_bytes: float = float("inf")
         self._shared: dict[int, tuple[Any, RemoteValue]] = {}
-        # Of its own: joblib takes the next items of the user's input there, which may wait for another loop's results.
+        # On a thread of its own: joblib takes items of the user's input there, and may wait for another loop's results.
         self._callbacks = Callbacks()
         weakref.finalize(self, self._callbacks.close).atexit = False
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return the largest number of engines that are used: -1 stands for all of them, -2 for all but one.
+        """Return the largest number of engines to use: -1 stands for all of them, -2 for all but one.
 
         Raises:
             ValueError: for 0.
@@ -73,7 +73,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         Args:
             n_jobs: see :meth:`effective_n_jobs`.
             parallel: the loops.
-            max_nbytes: arguments from this size on are stored once for all tasks; None: none are.
+            max_nbytes: arguments from this size on are stored once for all tasks; None for no arguments.
             not_used: options of joblib's own backends.
         """
         self.parallel = parallel
@@ -101,10 +101,10 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
                 for function, args, kwargs in func.items
             ]
             future = self._executor.submit(func)
-        except Exception as error:  # joblib would wait for ever if this were raised where it calls back
+        except Exception as error:  # raised in a callback of joblib's, it would make joblib wait for ever
             future = Future()
             future.set_exception(error)
-        # The plain method, for an AsyncResult's own calls back on a thread that all of a client's results share.
+        # Not the method of AsyncResult, which calls back on a thread that all results of a client share.
         Future.add_done_callback(future, partial(self._ended, callback))
         return future
 
@@ -126,7 +126,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
 
     def _ended(self, callback: Callable[[Any], object] | None, future: Future[Any]) -> None:
         if not future.cancelled():
-            future.exception()  # seen: after an abort joblib does not look at it
+            future.exception()  # marks it as retrieved: after an abort, joblib does not
         if callback is not None:
             self._callbacks.call(partial(callback, future))
 
@@ -137,12 +137,12 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
             client, kind = self._view.client, type(value).__name__
             payload = pack(value, what=f"a {kind}", ref_types=client.session.ref_types)
             stored = client.session.store(payload)
-            # With the value itself: no other can have its id meanwhile.
+            # The value is kept here too, so that no other object can have its id meanwhile.
             self._shared[id(value)] = value, RemoteValue(stored, kind, None, "joblib", kind, payload.nbytes)
         return self._shared[id(value)][1]
 
 
 def _nbytes(value: Any) -> int:
-    """Return the size of an array or a table; of another object Python's, without objects that it refers to."""
+    """Return the size of an array or a table; of another object, ``sys.getsizeof()``, without what it refers to."""
     nbytes = getattr(value, "nbytes", None)
     return nbytes if isinstance(nbytes, int) else sys.getsizeof(value, 0)

@@ -14,15 +14,15 @@ from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import RequestId
 from nsactors.results import AwaitedOutput, Call, CallController, next_settled
 
-CHUNK_S = 0.02  # of work in a chunk: much more than the 1 ms that a message costs, and a short wait
+CHUNK_S = 0.02  # of work in a chunk: much longer than the 1 ms that a message takes, and still a short wait
 MAX_ITEMS = 1_000  # values that are quick to compute may be large to keep
 
 
 class ChunkSize:
-    """The size of chunks: a given one, or as many items as take :data:`CHUNK_S`, found out from one item on.
+    """The size of chunks: a fixed size, or as many items as take :data:`CHUNK_S`, measured from one item on.
 
     Args:
-        fixed: the size, if it is given.
+        fixed: the fixed size, if any.
     """
 
     def __init__(self, fixed: int | None = None) -> None:
@@ -37,10 +37,10 @@ class ChunkSize:
             self.items = max(1, min(affordable, 2 * self.items, MAX_ITEMS))
 
 
-CHUNKS_PER_ENGINE = 4  # one runs, one waits, and the results of two may wait for those before them
+CHUNKS_PER_ENGINE = 4  # one runs, one waits, and the results of two may wait for earlier results
 
 Send = Callable[[tuple[Sequence[Any], ...], Sequence[Call]], "Chunk"]
-"""Sends a chunk's items of each iterable; it is told which calls are on their way."""
+"""Sends a chunk: a function of the chunk's items of each iterable, and of the calls that are on their way."""
 
 
 class Chunk(Protocol):
@@ -48,21 +48,21 @@ class Chunk(Protocol):
 
     @property
     def call(self) -> Call:
-        """The call that carries them."""
+        """The call that carries the items."""
         ...
 
     @property
     def length(self) -> int:
-        """Their number."""
+        """The number of items."""
         ...
 
     @property
     def seconds(self) -> float | None:
-        """The time that they took together, once it is known."""
+        """The time that the items took together, once it is known."""
         ...
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """Yield the result of each item, as far as there are any; then raise the error that prevented the next."""
+        """Yield the results that there are, then raise the error that prevented the next one, if any."""
         ...
 
 
@@ -77,7 +77,7 @@ def check_lazy_map(
 
     Raises:
         TypeError: without iterables.
-        InvalidArgument: if one of them is none, a number is less than 1, or a flag is neither true nor false.
+        InvalidArgument: if one of them is not iterable, a number is less than 1, or a flag is neither true nor false.
     """
     if not iterables:
         raise TypeError("imap() needs at least one iterable")
@@ -135,24 +135,25 @@ def lazy_map(
         send: maps the function over a chunk's items of each iterable.
         engines: returns the number of engines.
         iterables: at least one.
-        ordered: give results in the order of the items, or as they come.
+        ordered: give results in the order of the items; otherwise as they arrive.
         chunksize: items in a chunk; None for as many as can be pulled and computed within :data:`CHUNK_S`.
-        max_outstanding: chunks that have been pulled and not yet given out; None and ``"auto"`` for a few an engine.
-        return_exceptions: give exceptions in place of the results they prevented.
-        seed: of the items' random numbers, for the result.
+        max_outstanding: the largest number of chunks that have been pulled and not yet given out; None and ``"auto"``
+            for a few per engine.
+        return_exceptions: give exceptions in place of the results that they prevented.
+        seed: the seed of the items' random numbers, for the result.
     """
     rows = zip(*iterables, strict=False)
     limit = None if isinstance(max_outstanding, str) else max_outstanding
     window = _Window(owner, send, engines, rows, ChunkSize(chunksize), limit, ordered)
     try:
         window.fill()
-    except BaseException:  # of the input: the results of chunks that have been sent would never be taken
+    except BaseException:  # of the input: the results of the chunks sent so far would never be taken
         window.abandon()
         raise
     if window.error is not None and not len(window):
         raise window.error
     results = _results(window, return_exceptions)
-    next(results)  # it has begun: from now on closing it cancels the chunks that have been sent
+    next(results)  # starts the generator: from now on, closing it cancels the chunks that have been sent
     return LazyMapResult(results, seed)
 
 
@@ -194,7 +195,7 @@ class _Window:
         self._calls: list[Call] = []  # of the chunks
         self._output = AwaitedOutput(self._calls)
         self._ended = False
-        self.error: Exception | None = None  # that ended the input: it comes after the results of the items before it
+        self.error: Exception | None = None  # the input's, raised after the results of the items before it
 
     def __len__(self) -> int:
         return len(self._chunks)

@@ -52,7 +52,7 @@ class MapCallChunk:
         )
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """Yield the result of each item, as far as there are any; then raise the error that prevented the next."""
+        """Yield the results that there are, then raise the error that prevented the next one, if any."""
         call = self.call
         for piece in sorted(call.pieces, key=lambda piece: piece.start):
             if piece.error is not None and not return_exceptions:
@@ -65,12 +65,12 @@ class MapCallChunk:
 class LoadBalancedView(EngineView[TaskFlags]):
     """Engines that share the work. One of them carries out each call of the view.
 
-    Calls are *tasks*: they go to engines as these are free, many small ones in one message, and somewhere else if their
-    engine dies. They see their engine's names, and cannot rely on names that other tasks left there.
+    Calls are *tasks*: they go to engines that are free, many small tasks in one message, and to another engine if
+    theirs dies. Tasks see the names on their engine, but cannot rely on names that other tasks have bound there.
 
     Args:
         client: the client of the cluster.
-        targets: a list of ids, or ``"all"``: those that there are at any time.
+        targets: a list of ids, or ``"all"`` for all engines at any time.
         flags: see :class:`nsactors.views.base.TaskFlags`.
 
     Example:
@@ -90,11 +90,12 @@ class LoadBalancedView(EngineView[TaskFlags]):
         """Change flags and return the view itself.
 
         Raises:
-            UnknownFlag: if one does not exist; nothing is changed then.
+            UnknownFlag: if a flag does not exist; nothing is changed then.
             TargetError: if ``targets`` names no engines of this cluster.
-            InvalidDependency: if ``after`` or ``follow`` names no tasks of this client, or no detached ones for such.
+            InvalidDependency: if ``after`` or ``follow`` names anything but tasks of this client, or, for detached
+                tasks, anything but detached tasks.
             CapabilityError: if there is a time limit and engines cannot be interrupted.
-            InvalidArgument: if another has a value that it cannot have.
+            InvalidArgument: if another flag cannot have the given value.
         """
         self._flags = self._changed("set_flags", flags)
         return self
@@ -109,7 +110,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
         Raises:
             SerializationError: if function or arguments cannot be pickled; nothing has been sent then.
-            NoEngines: if there are none, and none is on its way.
+            NoEngines: if there is no engine, and none is starting.
         """
         result = self.apply_async(function, *args, **kwargs)
         return result.get() if self._flags.block else result
@@ -149,34 +150,34 @@ class LoadBalancedView(EngineView[TaskFlags]):
         seed: Seed | None = None,
         **keywords: Any,
     ) -> Any:
-        """Compute ``list(map(function, *sequences))``, item by item on engines as they are free; stop at the shortest.
+        """Compute ``list(map(function, *sequences))``, item by item on engines that are free.
 
         Args:
             function: called with one item of each sequence.
-            sequences: at least one; ranges and arrays are cut without being unrolled.
+            sequences: at least one; the map ends with the shortest. Ranges and arrays are cut without being unrolled.
             block: wait for the list.
-            chunksize: items that are sent together, or a multiple of them; the default suits the time they take.
-            ordered: whether iterating over the result gives the items in order, or as they come.
-            return_exceptions: put exceptions into the list in place of the items they prevented.
-            label: in place of ``map(function)``.
-            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Items of an
-                array are as large as they are, however many of them travel together.
-            kwargs: arguments of ``function`` by name, the same for all items, whatever their names.
+            chunksize: the items sent together are of this number, or a multiple; the default suits the time they take.
+            ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
+            return_exceptions: put exceptions into the list in place of the values that they prevented.
+            label: the name of the map, in place of ``map(function)``.
+            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Of an array's
+                items, the size of each one counts, and not of all that travel together.
+            kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
             seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
-                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. A whole number or several,
-                a ``SeedSequence``, a ``Generator`` (its next map has another seed), or True for a new seed, which is
-                ``seed`` of the result.
-            keywords: as ``kwargs``, for names that are no options and that the function's signature takes.
+                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. The seed is a whole number
+                or several, a ``SeedSequence``, a ``Generator`` (whose next map has another seed), or True for a new
+                seed, which the result has as ``seed``.
+            keywords: as ``kwargs``, for names that are not options and that the function's signature takes.
 
         Raises:
             TypeError: without sequences.
             UnknownOption: if a keyword is neither an option nor an argument of the function.
             CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
                 has been sent in either case.
-            SerializationError: if the function cannot be pickled; nothing has been sent then. An item that cannot is a
-                failure of its own.
-            NoEngines: if there are none, and none is on its way.
+            SerializationError: if the function cannot be pickled; nothing has been sent then. An item that cannot be
+                pickled fails alone.
+            NoEngines: if there is no engine, and none is starting.
         """
         arg.check(
             "map",
@@ -214,8 +215,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
             function: called with one item of each sequence.
             sequences: at least one.
             chunksize: as for :meth:`map`.
-            label: in place of ``map(function)``.
-            copies: the sequences may change before their items have been sent.
+            label: the name of the map, in place of ``map(function)``.
+            copies: copy sequences, because they may change before their items have been sent.
         """
         arg.check("map", function=arg.function(function), copies=arg.flag(copies))
         what = MappedFunction(function, name_of(function))
@@ -235,24 +236,24 @@ class LoadBalancedView(EngineView[TaskFlags]):
         seed: Seed | None = None,
         **keywords: Any,
     ) -> LazyMapResult:
-        """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over it; the input may never end.
+        """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over the results.
 
-        It begins at once. Input is pulled, in the caller's thread, only as results are taken. Closing the iterator, or
-        leaving the loop over it, cancels the chunks that have not begun.
+        The map begins at once. Input, which may never end, is pulled in the caller's thread, only as results are taken.
+        Closing the iterator, or leaving the loop over it, cancels the chunks that have not begun.
 
         Args:
             function: called with one item of each iterable.
-            iterables: at least one; it stops at the shortest.
-            ordered: give results in the order of the items, or as they come.
+            iterables: at least one; the map ends with the shortest.
+            ordered: give results in the order of the items; otherwise as they arrive.
             chunksize: items sent together; the default is as many as can be pulled and computed in about 20 ms.
-            max_outstanding: chunks that are pulled and not yet given out, at most; the default, and ``"auto"``, is four
-                an engine.
-            return_exceptions: give exceptions in place of the results they prevented. Without, the first one is
-                raised, after the results of the items before it, and ends the iterator.
-            label: in place of ``map(function)``.
-            copy: as for :meth:`map`; and so are ``kwargs``, ``seed`` and other ``keywords``.
+            max_outstanding: the largest number of chunks that are pulled and not yet given out; the default, also
+                written ``"auto"``, is four per engine.
+            return_exceptions: give exceptions in place of the results that they prevented. Otherwise, the first
+                exception is raised after the results of the items before it, and ends the iterator.
+            label: the name of the map, in place of ``map(function)``.
+            copy: as for :meth:`map`, and likewise ``kwargs``, ``seed`` and other ``keywords``.
             kwargs: arguments of ``function`` by name.
-            seed: of the items' random numbers; the iterator's ``seed`` gives the same ones again.
+            seed: the seed of the items' random numbers; the iterator's ``seed`` gives the same numbers again.
             keywords: arguments of ``function`` by name.
 
         Raises:
@@ -260,7 +261,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             UnknownOption: if a keyword is neither an option nor an argument of the function.
             CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
                 has been sent in either case.
-            ValueError: if a number is less than 1, or this view's tasks are detached: the input comes from here.
+            ValueError: if a number is less than 1, or this view's tasks are detached: they cannot take input from here.
             SerializationError: if the function cannot be pickled; nothing has been sent then.
         """
         arg.check(
@@ -302,13 +303,13 @@ class LoadBalancedView(EngineView[TaskFlags]):
     def parallel(
         self, chunksize: int | None = None, block: bool | None = None, ordered: bool = True, **flags: Any
     ) -> Callable[[Callable[..., Any]], BalancedFunction]:
-        """Return a decorator: called with sequences, the function is mapped over them.
+        """Return a decorator: the function is called with parts of the sequences that are passed, on free engines.
 
         Args:
-            chunksize: as for :meth:`map`.
-            block: wait for the list.
-            ordered: as for :meth:`map`.
-            flags: of the view, for these calls.
+            chunksize: the items of a part; the default is one part per engine.
+            block: wait for the joined result.
+            ordered: as for :meth:`map`, for the ``map`` of the decorated function.
+            flags: flags of the view, for these calls.
         """
         arg.check(
             "parallel",
@@ -346,7 +347,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
     @property
     def executor(self) -> ViewExecutor:
-        """This view as a ``concurrent.futures.Executor``; another one when the former was shut down or has broken."""
+        """This view as a ``concurrent.futures.Executor``; a new one if the last was shut down or has broken."""
         executor = self._executor
         if executor is None or executor.view is not self or not executor.usable:  # this view may be a copy
             executor = self._executor = ViewExecutor(self)
@@ -428,7 +429,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         *,
         keeps: bool,
     ) -> TaskPlan:
-        """Plan a map; it ``keeps`` copies of sequences that may change before their items have been sent."""
+        """Plan a map; with ``keeps``, copy sequences, because they may change before their items have been sent."""
         arg.check(
             "map",
             sequences=arg.iterables(sequences),
@@ -467,18 +468,18 @@ class LoadBalancedView(EngineView[TaskFlags]):
         """Plan a call, whose function and arguments are in ``payload``, or a map of ``function`` over ``columns``.
 
         Args:
-            flags: of the view.
+            flags: the flags of the view.
             label: the name of the task for people.
             kind: see ``Task``.
             copies: give function and caller arrays that they can write to.
-            payload: of a call.
-            function: of a map.
-            columns: of a map, of one length: as many as the function has arguments.
+            payload: the function and arguments of a call.
+            function: the function of a map.
+            columns: the columns of a map, of one length; one for each argument of the function.
             chunksize: see ``Task``.
-            joins: the values of a map are parts of one sequence.
+            joins: whether the values of a map are parts of one sequence.
 
         Raises:
-            NoEngines: if there are none, and none is on its way.
+            NoEngines: if there is no engine, and none is starting.
         """
         directory = self._session.directory
         if not (directory.ids or directory.starting):
@@ -503,7 +504,7 @@ def kind_of(function: Callable[..., Any] | Reference) -> tuple[Any, ...]:
     code = getattr(function, "__code__", None)
     line = code.co_firstlineno if isinstance(code, CodeType) else None
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", name_of(function))
-    # A scheduler looks them up: plain ones.
+    # Schedulers use these as keys of dictionaries, so only plain strings will do.
     return module if type(module) is str else None, name if type(name) is str else None, line
 
 
@@ -524,9 +525,9 @@ def needs_of(flags: TaskFlags) -> Needs:
 
 
 def kind_in_tasks(sequence: Any) -> Kind | None:
-    """Return the kind of a sequence that is cut as engines take its items; None if a list is to be made of it before.
+    """Return the kind of a sequence that is cut as engines take its items; None if it must become a list before.
 
-    A scheduler cuts it later, on another thread, so a sequence of a user's class is iterated over at the call.
+    A scheduler cuts sequences later, on another thread, so a sequence of a user's class is iterated over at the call.
     """
     kind = kind_of_sequence(sequence)
     return kind if type(sequence) in _SLICEABLE or (kind is not None and _is_array(sequence)) else None

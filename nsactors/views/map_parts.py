@@ -371,7 +371,7 @@ class CallChunk:
 
     @property
     def seconds(self) -> float | None:
-        """The time that it took, once it is known."""
+        """The time that the chunk took, once it is known."""
         call = self.call
         return None if call.started is None or call.completed is None else call.completed - call.started
 

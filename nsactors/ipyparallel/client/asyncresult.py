@@ -65,7 +65,7 @@ class AsyncResult(Future[Any]):
         self._cores: Sequence[nsactors.AsyncResult] | None = None
         self._numbers: dict[str, int] = {}  # of the requests, by id; filled when the first is asked for
         self._children: dict[str, AsyncResult] = {}
-        # Future's own method: nsactors' runs callbacks on a thread that a waiting callback may hold up.
+        # Future's own method: the method of nsactors runs callbacks on a thread that a waiting callback may hold up.
         Future.add_done_callback(self.core, self._note_end)
 
     def noted(self, **sent: Any) -> Self:
@@ -84,7 +84,7 @@ class AsyncResult(Future[Any]):
         return self.core.msg_ids
 
     def last_ids(self, limit: int) -> list[str]:
-        """Return the ids of the requests, of more than ``limit`` the last ones."""
+        """Return the ids of the last ``limit`` requests."""
         return self.msg_ids[-limit:]
 
     def pending_ids(self) -> set[str]:
@@ -96,7 +96,7 @@ class AsyncResult(Future[Any]):
 
     def child(self, msg_id: str) -> AsyncResult:
         """Return the result of one of the requests, the same one each time."""
-        # Programs ask for all in turn: no list of all ids is made, nor searched, for one of them.
+        # Programs ask for all requests in turn, so no list of all ids is made or searched for each of them.
         number = self._number_of(msg_id)
         if len(self._core_of_each()) == 1:
             return self
@@ -120,7 +120,7 @@ class AsyncResult(Future[Any]):
         return self._numbers[msg_id]
 
     def _core_of_each(self) -> Sequence[nsactors.AsyncResult]:
-        """Return the results of nsactors of the requests, one each."""
+        """Return a result of nsactors for each request."""
         if self._cores is None:
             self._cores = self._split_core()
         return self._cores
@@ -198,7 +198,7 @@ class AsyncResult(Future[Any]):
         Raises:
             TimeoutError: if the limit is reached.
             RemoteError: of the original class too, if a call to one engine failed.
-            CompositeError: if a call to several failed.
+            CompositeError: if a call to several engines failed.
         """
         check_choice("get", "return_when", return_when, (None, *_RETURN_WHEN))
         if return_when == FIRST_COMPLETED:
@@ -395,7 +395,7 @@ class AsyncResult(Future[Any]):
 
         Args:
             groupby: ``"type"`` (all stdout, then all stderr ...), ``"engine"`` or ``"order"``.
-            result_only: show the values of cells alone.
+            result_only: show only the values of cells.
 
         Raises:
             TimeoutError: if the result is not done.
@@ -439,9 +439,9 @@ class AsyncMapResult(AsyncResult):
         children: a result of nsactors.
         mapObject: not used; the result knows how its parts are joined.
         fname: the name of the function.
-        ordered: not used; the result knows.
+        ordered: not used; the result knows its order.
         return_exceptions: return exceptions in place of missing items.
-        chunk_sizes: of a balanced map, the number of items in each chunk, which gets an id and a result of its own.
+        chunk_sizes: for a balanced map, the number of items in each chunk, which gets an id and a result of its own.
     """
 
     def __init__(
@@ -456,7 +456,7 @@ class AsyncMapResult(AsyncResult):
     ) -> None:
         super().__init__(client, children, fname, return_exceptions=return_exceptions)
         self.ordered = ordered
-        # A map of nothing has no chunks, and is one request all the same.
+        # A map without items has no chunks, but is one request.
         self._chunk_size = chunk_sizes if isinstance(chunk_sizes, int) and len(self.core) else None
 
     @property
@@ -526,7 +526,7 @@ class AsyncMapResult(AsyncResult):
         return sum(len(part.numbers) for part in parts if part is not None)
 
     def _split(self) -> tuple[AsyncResult, ...]:
-        # The value of each is the list of its part's items, as in ipyparallel: hence a list of one result.
+        # As in ipyparallel, the value of each result is the list of its part's items: hence a list of one result.
         cores = self._core_of_each()
         return tuple(self._of([core]) for core in cores) if len(cores) > 1 else (self,)
 
@@ -549,7 +549,7 @@ class PartsResult(AsyncMapResult):
         return _PartResult(self._client, core, self._fname, return_exceptions=self._return_exceptions)
 
     def _split(self) -> tuple[AsyncResult, ...]:
-        # The value of a chunk is the list of the value of its part.
+        # The value of a chunk is a list with the value of its only part.
         return tuple(map(self._of, self._core_of_each())) if len(self._core_of_each()) > 1 else (self,)
 
 
@@ -565,7 +565,7 @@ class AsyncHubResult(AsyncResult):
 
     @property
     def wall_time(self) -> float:
-        """Seconds from the submission, or the start if that is unknown, to the end; raises TimeoutError before."""
+        """Seconds from the submission, or the start if that is earlier, to the end; TimeoutError before the end."""
         known = self.metadata
         rows = [known] if isinstance(known, Metadata) else known
         if any(row["completed"] is None for row in rows):
@@ -590,7 +590,7 @@ def _joined(client: Client, children: Any) -> nsactors.AsyncResult:
 
 
 def submitted_at(core: nsactors.AsyncResult) -> datetime:
-    """Return the time of submission of a result of nsactors: of a balanced map, before any part has arrived too."""
+    """Return the time of submission of a result of nsactors: of a balanced map, also before a part has arrived."""
     calls = [core.map_call] if hasattr(core, "map_call") else core.calls
     return datetime.fromtimestamp(min((call.submitted for call in calls), default=time.time()), UTC)
 

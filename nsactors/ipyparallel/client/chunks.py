@@ -55,7 +55,7 @@ class ChunkIds(Sequence[str]):
 
 
 def task_id_of(msg_id: str) -> str:
-    """Return the id of the task that a request is, or of the balanced map that it is a chunk of."""
+    """Return the id of a task from the id of a request: the same id, or that of the balanced map of a chunk."""
     return msg_id.partition(_ITEMS)[0]
 
 
@@ -115,7 +115,7 @@ class ChunkTable(Sequence[Metadata]):
 
         Args:
             limit: the number of characters of each piece's output that are kept; displays and data are not.
-            last: the number of chunks, the last ones, whose pieces are kept.
+            last: how many chunks, from the end, keep their pieces.
         """
         pieces = []
         first = max(len(self) - last, 0) * self._size

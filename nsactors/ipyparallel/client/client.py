@@ -34,11 +34,11 @@ class Client:
     Args:
         connection_info: a cluster's name, the path of its file, connection info, or a client of nsactors; the default
             is this user's only cluster in the background.
-        url_file: the older name of an argument for the path of a cluster's file.
+        url_file: an older argument: the path of a cluster's file.
         profile: not used: clusters have names.
         cluster_id: the name of a cluster.
         cluster: the client's ``Cluster``, if it has one.
-        timeout: seconds to wait for a cluster that is not there yet.
+        timeout: seconds to wait for a cluster that does not exist yet.
         extra_args: not used.
 
     All other arguments have no effect, and give a warning.
@@ -94,7 +94,7 @@ class Client:
         self._waiting: ThreadPoolExecutor | None = None
         if installed() and cluster is None:
             _share_alias(self.core)
-        # The first client of a session adds magics, those of nsactors: here, or when the cluster was started.
+        # The first client of a session adds the magics of nsactors: this client, or one that started the cluster.
         if has_magics() and (not had_magics or getattr(cluster, "has_added_magics", False)):
             self.activate()
 
@@ -131,16 +131,16 @@ class Client:
             return list(self._open)
 
     def _find(self, msg_id: str) -> AsyncResult | None:
-        """Return this client's result of a request, alone or with others; None if it has none."""
+        """Return this client's result that has a request, alone or with others; None without one."""
         found = self._known.get(msg_id)
         return self._known.get(task_id_of(msg_id)) if found is None else found
 
     def enter(self, result: AsyncResult, again: Any = None) -> list[str]:
-        """Add requests to the histories; return their ids, of many the last ones. Called by views.
+        """Add requests to the histories; return their ids, at most the last ``KEPT``. Views call this.
 
         Args:
             result: the result of the requests.
-            again: the view, function and arguments of a call, for :meth:`resubmit`; None for others.
+            again: the view, function and arguments of a call, for :meth:`resubmit`; None for other requests.
         """
         msg_ids = result.last_ids(KEPT)
         with self._lock:
@@ -480,7 +480,7 @@ class Client:
             >>> rc.db_query({"label": {"$glob": "sweep_*"}, "completed": None}, keys=["msg_id", "engine_uuid"])
 
         Raises:
-            TypeError: if ``query`` is no mapping, or ``keys`` are not text.
+            TypeError: if ``query`` is not a mapping, or ``keys`` are not text.
             ValueError: if there is no such operator.
         """
         if not isinstance(query, Mapping):

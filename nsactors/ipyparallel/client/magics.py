@@ -1,7 +1,7 @@
 """``%px`` and related magics on a view of this package.
 
 At a terminal and in a notebook the magics of nsactors show output as it is printed. Elsewhere, and if output is to be
-grouped, it is printed when the cell has ended, labelled as in ipyparallel.
+grouped, output is printed when the cell has ended, labelled as in ipyparallel.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class ParallelMagics:
         return None
 
     def _wait(self, result: AsyncResult, targets: Any, given: Any) -> bool:
-        """Wait for the end, and return whether it came; Ctrl-C ends the wait, and sends the chosen signal."""
+        """Wait until the cell ends, and return whether it has; Ctrl-C ends the wait, and sends the chosen signal."""
         try:
             concurrent.futures.wait([result])
         except KeyboardInterrupt:

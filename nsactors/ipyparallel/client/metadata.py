@@ -43,7 +43,7 @@ class Metadata(dict[str, Any]):
 
 
 def engine_uuid(engine_id: int | None) -> str | None:
-    """Return a unique name of an engine, as ipyparallel has; made from the id, which no other engine gets."""
+    """Return the unique name that an engine has in ipyparallel, made from the id, which no other engine gets."""
     return None if engine_id is None else f"engine-{engine_id}"
 
 

@@ -32,7 +32,7 @@ class _Chunk(NamedTuple):
     """A chunk of a balanced map, whose record is made when it is asked for.
 
     Attributes:
-        source: the map, which knows the chunks that have ended; from the end of the map on their table.
+        source: the result of the map; after its end, the table of its chunks.
         number: the number of the chunk.
     """
 
@@ -63,7 +63,7 @@ class Records:
 
         Args:
             result: the result of the requests.
-            again: the view of nsactors, the function, arguments and keyword arguments of a call; None for others.
+            again: the view of nsactors, the function, arguments and keyword arguments of a call; None if it is no call.
         """
         records = self._records(result, ended=False)
         with self._lock:
@@ -78,7 +78,7 @@ class Records:
         def note_end(_: Future[Any]) -> None:
             self._note_end(result)
 
-        # Future's own method: nsactors' runs callbacks on a thread that a waiting callback may hold up.
+        # Future's own method: the method of nsactors runs callbacks on a thread that a waiting callback may hold up.
         Future.add_done_callback(result.core, note_end)
 
     def _note_end(self, result: AsyncResult) -> None:
@@ -87,11 +87,11 @@ class Records:
             self._own.update({msg_id: record for msg_id, record in records.items() if msg_id in self._own})
 
     def _records(self, result: AsyncResult, *, ended: bool) -> dict[str, _Record]:
-        """Return the record of each request; of a balanced map's chunks, the last ones, to be made when asked for."""
+        """Return the record of each request; for a balanced map, its last chunks, without their records as yet."""
         ids = result.chunk_ids if isinstance(result, AsyncMapResult) else None
         if ids is None or not isinstance(result, AsyncMapResult):
             return dict(zip(result.msg_ids, map(self._record, _one_each(result)), strict=False))
-        # The result holds all values and output: records of a map that has ended do without it.
+        # The result holds all values and output, so the records of a map that has ended do not refer to the result.
         table = result.chunk_table() if ended else None
         source = result if table is None else table.shortened(TEXT_LIMIT, KEPT)
         return {ids[number]: _Chunk(source, number) for number in range(len(ids))[-KEPT:]}
@@ -119,7 +119,7 @@ class Records:
         self._core.flush()
         with self._lock:
             known = [record if isinstance(record, _Chunk) else dict(record) for record in self._own.values()]
-        own = self._made(known)  # without the lock, which ends of requests wait for
+        own = self._made(known)  # without the lock, because requests that end need it
         mine = self._core.name
         others = [_of_history(entry) for entry in self._core.history() if entry.request.client != mine]
         records = [record for record in [*own, *others] if record["msg_id"] not in self._purged]
@@ -236,7 +236,7 @@ def _listed(metadata: Any) -> list[Metadata]:
 
 
 def _one_each(result: AsyncResult) -> list[Metadata]:
-    """Return the metadata of each request; for a balanced map, one request with several replies, a summary."""
+    """Return the metadata of each request; a summary for a balanced map, which is one request with several replies."""
     rows, ids = _listed(result.metadata), result.msg_ids
     return rows if [row["msg_id"] for row in rows] == ids else [_summary(result, rows)]
 

@@ -54,7 +54,7 @@ def name_of(function: Any) -> str:
 
 
 class FunctionWithGlobals:
-    """A function of ``__main__`` that takes values of its client's globals along; engines' values come second.
+    """A function of ``__main__`` that is sent with values of the client's globals; engines' values come second.
 
     Args:
         function: the function.
@@ -68,7 +68,7 @@ class FunctionWithGlobals:
 
     @classmethod
     def of(cls, function: Any) -> Any:
-        """Return a function with its globals; anything else, and functions of modules, as they are."""
+        """Return a function with its globals; return functions of modules, and anything else, unchanged."""
         main = sys.modules["__main__"].__dict__
         if type(function) is not FunctionType or function.__globals__ is not main:
             return function

@@ -114,7 +114,7 @@ class View:
             self._flags.update(before)
 
     def _change_core(self, flags: Mapping[str, Any]) -> None:
-        """Pass the flags that nsactors also has on to its view."""
+        """Set the flags that nsactors also has on its view."""
         changes = {name: value for name, value in flags.items() if name not in ("block", "track")}
         if changes:  # a change of flags resolves the engines, and there may be none yet
             with translating():
@@ -339,7 +339,7 @@ class DirectView(View):
             track: not used.
 
         Raises:
-            TypeError: if ``ns`` is no dictionary.
+            TypeError: if ``ns`` is not a dictionary.
         """
         check_flags("push", block=block)
         if not isinstance(ns, dict):
@@ -363,7 +363,7 @@ class DirectView(View):
         """Return the values of a name or an expression, or of several, on each engine.
 
         Raises:
-            TypeError: if a name is no text.
+            TypeError: if a name is not text.
         """
         check_flags("pull", block=block)
         several = [] if isinstance(names, str) else names
@@ -490,17 +490,17 @@ class DirectView(View):
             local: also import in this process.
             quiet: print no messages.
         """
-        # Returned directly, without a generator of our own: it records the imports of the frame that enters it.
+        # Returned directly, and not by a generator here: it records the imports of the frame that enters it.
         found: AbstractContextManager[None] = self.core.sync_imports(local, quiet)
         return found
 
     def use_dill(self) -> Any:
-        """Return the result of an empty call: closures and lambdas travel always, and see the names of their engine."""
+        """Return the result of an empty call: closures and lambdas are always sent, and see their engine's names."""
         self.client.sends_globals = False
         return self.apply(use_dill)
 
     def use_cloudpickle(self) -> Any:
-        """Let functions of ``__main__`` see the client's globals, and of others the engine's; see :meth:`use_dill`."""
+        """Let functions of ``__main__`` see the client's globals, and then the engine's; see :meth:`use_dill`."""
         self.client.sends_globals = True
         return self.apply(use_cloudpickle)
 
@@ -569,7 +569,7 @@ class LoadBalancedView(View):
         Raises:
             KeyError: if there is no such flag.
             ValueError: if a dependency or a time limit has a wrong value.
-            TypeError: if a time limit or a number of retries is no number.
+            TypeError: if a time limit or a number of retries is not a number.
         """
         for name in ("follow", "after"):
             if name in kwargs and not _is_dependency(kwargs[name]):

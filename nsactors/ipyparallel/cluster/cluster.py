@@ -101,7 +101,7 @@ class Cluster:
         self.core = nsactors.Cluster(**kwargs)
         self._name: str | None = None  # of a cluster in the background
         self._running = False
-        self.has_added_magics = False  # the next client replaces them by this package's
+        self.has_added_magics = False  # the next client replaces them by magics of this package
         self._client: nsactors.Client | None = None
 
     @property
@@ -386,7 +386,7 @@ class Cluster:
         return made
 
     def _own_client(self) -> nsactors.Client:
-        """Return a client of our own, for control."""
+        """Return a client for control, which no user has."""
         if self._client is None:
             self._client = nsactors.Client(self._name) if self._name else self.core.connect_client_sync()
         return self._client
