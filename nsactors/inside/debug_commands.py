@@ -320,7 +320,7 @@ class StopDebugger(ClientDebugger):
 
     Args:
         converse: begins a conversation at a place, with the client of the request.
-        conversation: the first one.
+        conversation: the first conversation.
     """
 
     def __init__(self, converse: Callable[[str], Conversation], conversation: Conversation) -> None:
@@ -484,10 +484,10 @@ def _compiles(text: str) -> bool:
 
 
 def _run_in_scope(text: str, mode: str, global_names: dict[str, Any], names: MutableMapping[str, Any]) -> Any:
-    """Run code as the body of a function inside another one, whose variables are ``names``.
+    """Run code as the body of a function inside another function, whose variables are ``names``.
 
-    Comprehensions, lambdas and functions of the code find both kinds of names there, and keep the global variables of
-    the program, which a joined dictionary would copy.
+    Comprehensions, lambdas and functions in the code find local and global names there, and refer to the global
+    variables of the program themselves; a joined dictionary would have copies.
     """
     body = f"return {text}" if mode == "eval" else text
     table = symtable.symtable(f"def inner():\n  {body}", "<debugger>", "exec").get_children()[0]
@@ -508,7 +508,7 @@ def _run_in_scope(text: str, mode: str, global_names: dict[str, Any], names: Mut
         for name, cell in cells.items():
             try:
                 value = cell.cell_contents
-            except ValueError:  # it is empty: the code has deleted the variable, or not assigned one
+            except ValueError:  # the cell is empty: the code has deleted the variable, or has not assigned it
                 if name in before:
                     del names[name]
             else:

@@ -145,7 +145,7 @@ class Conversation:
                     self.lost, self._final = "its client does not answer", self._last_line
                 else:
                     self._lock.wait(left_s)
-            # Together with the taking: the control thread sees a debugger that waits, or one with a line.
+            # Under the lock, so that the control thread sees a debugger that waits, or one that has taken a line.
             self.at_prompt = False
             if self._final:
                 return self._final

@@ -59,7 +59,7 @@ class KeptFailure:
         client: the client whose request failed.
         title: the failure in one line.
         traceback: its frames, from the user's first one on.
-        sources: the source code of the cells in the frames, by file name; the engine itself drops it after other cells.
+        sources: the source code of the cells in the frames, by file name; elsewhere it is dropped after other cells.
         kept_at: the time, in seconds.
     """
 
@@ -125,7 +125,7 @@ class DebugSessions:
 
     Args:
         engine_id: the engine.
-        incarnation: its incarnation.
+        incarnation: the incarnation of the engine.
         reply: sends a query's reply.
         shares_process: whether the client is in this process.
         breaks: whether requests stop at breakpoints.
@@ -319,7 +319,7 @@ class DebugSessions:
         conversation = Conversation(client, self._reply, "quit\n", self._clock)
         self._sessions[conversation.session] = conversation
         conversation.await_first(query_id)
-        # It has its own thread: evaluation may take any time, and neither requests nor other queries must wait.
+        # The debugger has its own thread: evaluation may take any time, and neither requests nor queries must wait.
         name = f"engine-{self._engine_id}-debugger"
         threading.Thread(target=self._look_at, args=(conversation, kept), name=name, daemon=True).start()
 

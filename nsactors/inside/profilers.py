@@ -266,13 +266,13 @@ class Profilers:
         self._starting: dict[str, str] = {}  # profiles of memory, with their clients
         self._open: dict[str, Profiler] = {}
         self._stopped: dict[str, EngineProfile] = {}
-        self._ended: dict[str, None] = {}  # before they had begun
+        self._ended: dict[str, None] = {}  # profiles that were stopped before they had begun
 
     def start(self, profile_id: str, client: str, how: str, interval_s: float) -> None:
         """Begin a profile, unless it has begun.
 
         Raises:
-            RuntimeError: if there are too many, or if its end has come already.
+            RuntimeError: if there are too many profiles, or if this one has been stopped already.
         """
         with self._lock:
             if profile_id in self._ended:
@@ -295,7 +295,7 @@ class Profilers:
             self._start_memory(profile_id, client)
 
     def _start_memory(self, profile_id: str, client: str) -> None:
-        """Begin a profile of memory without the lock: memray takes long to import, and the end may come meanwhile."""
+        """Begin a profile of memory, without the lock: importing memray takes long, and a stop may come meanwhile."""
         try:
             profiler = MemoryProfiler(client)
         except BaseException:

@@ -650,7 +650,7 @@ class Extension:
         magics.register()
 
     def client_at_hand(self) -> Client | None:
-        """Return the client that the user has bound last; without one, the newest of the session, as ``%px`` makes."""
+        """Return the client that the user has bound last; else the newest of the session, also one of ``%px``."""
         client = find_client(self.shell.user_ns)
         if client is None and (self.on_demand is None or self.on_demand.ready):
             newest = SessionClients.of(self.shell).newest()

@@ -159,7 +159,7 @@ class ToolbarLine:
 
 
 class _ProgressText(str):
-    """The text of a line in the toolbar; a second line that finds it there restores what was there before both."""
+    """The text of a line in the toolbar, with the toolbar before it, which a second line restores in its place."""
 
     __slots__ = ("before",)
     before: Any

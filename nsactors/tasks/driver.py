@@ -215,7 +215,7 @@ class EngineWork:
                 yield EngineFree(engine_id, at)
 
     def learn(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Take the controller's entries on other clients' requests; ``afresh`` if they are all entries."""
+        """Take the controller's entries on other clients' requests; ``afresh`` if they replace all earlier ones."""
         if afresh:
             self._others = Occupancy()
         changed = [entry for entry in entries if self._others.record(entry)]

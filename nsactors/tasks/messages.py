@@ -125,7 +125,7 @@ class Task(NamedTuple):
             batches.
         needs: which engines may run it.
         after: tasks that must have ended before.
-        follow: tasks that must have ended before, and on one of whose engines it runs.
+        follow: tasks that must have ended before, and on whose engines it must run.
         retries: how often an item that failed is tried again.
         timeout_s: seconds from its submission within which it must go to an engine.
         priority: tasks of higher priority go first, those of equal priority in the order of submission.

@@ -115,7 +115,7 @@ class TaskRecord:
         forgotten: whether no other task will depend on it.
         places: the serial numbers of the engines that gave its results.
         after: the state of the tasks that must have ended before.
-        follow: the state of the tasks on one of whose engines it must run.
+        follow: the state of the tasks on whose engines it must run.
         held: its items that wait for these tasks.
     """
 

@@ -138,7 +138,7 @@ class SchedulerClient(ABC):
             self.session.require_interrupts(calls)
 
     def obstacles(self, calls: Iterable[Call]) -> dict[int, str]:
-        """See ``CallController``. None is known: engines know batches only, and may run another task by now."""
+        """See ``CallController``. No obstacle is known: engines know only batches, and may run another task by now."""
         return {}
 
     @property
@@ -297,7 +297,7 @@ class TaskScheduler(SchedulerClient):
         self._commands.put(partial(self._remove_engine, left))
 
     def work_told(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Session: engines have work of other clients; ``afresh`` if no other entries are known."""
+        """Session: engines have work of other clients; ``afresh`` if these entries replace all others."""
         self._commands.put(partial(self._learn, entries, afresh=afresh))
 
     def cut_off(self, reason: ConnectionLost) -> None:

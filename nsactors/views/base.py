@@ -130,7 +130,7 @@ class TaskFlags(_Changeable):
         label: the name of its tasks, in place of the name of their function.
         copy: as for other views.
         after: tasks that must have ended before: a result, a ``msg_id``, a list of these, or a ``Dependency``.
-        follow: tasks that must have ended before, as in ``after``; a task then runs on an engine of one of them.
+        follow: tasks that must have ended before, in the forms of ``after``; only engines that ran them are used then.
         retries: the number of times that a task that failed is tried again, on other engines as long as there are any.
         timeout: a task that no engine has taken so many seconds after its submission fails with ``TaskTimeout``.
         time_limit: seconds after which a running task is interrupted, and fails with ``TimeLimitExceeded``; in a map,

@@ -52,7 +52,7 @@ class Dependency(set[str]):
         self.all = all
         self.success = success
         self.failure = failure
-        self.results = [part for part in parts if isinstance(part, AsyncResult)]  # keeps the tasks
+        self.results = [part for part in parts if isinstance(part, AsyncResult)]  # so that their tasks are kept
 
     def for_scheduler(self, client: str, flag: str) -> TaskDependency | None:
         """Return this dependency with the numbers of its tasks in a client's scheduler; None if it is empty.

@@ -321,8 +321,8 @@ class DirectView(EngineView[Flags]):
         """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options.
 
         With the partitioner of the scatter as ``dist``, items come back to their places; the parts must have the
-        lengths that the partitioner gives them. Joined arrays of NumPy can be written to, and with ``copy`` those in
-        parts of other types too.
+        lengths that the partitioner gives them. Joined arrays of NumPy can be written to; ``copy`` makes sure of this
+        for parts of other types.
         """
         arg.check(
             "gather",
@@ -388,8 +388,8 @@ class DirectView(EngineView[Flags]):
             ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
             return_exceptions: put exceptions into the list in place of the values that they prevented.
             label: the name of the map in the history, in place of ``map(function)``.
-            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Of an array's
-                items, the size of each one counts, and not of all that travel together.
+            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. For items of an
+                array, the size of a single item counts, however many are sent together.
             kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
             seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;

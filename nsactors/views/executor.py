@@ -86,7 +86,7 @@ class ExecutorFuture(AsyncResult):
         return not self.done() and self._calls[0].engine_id != NOWHERE
 
     def cancel(self) -> bool:
-        """Cancel the call, unless it has begun: then it goes on to its result.
+        """Cancel the call, unless it has begun; a call that has begun goes on.
 
         Returns:
             Whether the call is cancelled.
@@ -179,7 +179,7 @@ class ViewExecutor(Executor):
             fn: called with one item of each iterable.
             iterables: at least one; the map ends with the shortest.
             timeout: seconds from now within which results must arrive; otherwise ``TimeoutError`` is raised.
-            chunksize: the items sent together are of this number, or a multiple; the default suits the time they take.
+            chunksize: the number of items sent together, or a divisor of it; the default suits the time they take.
 
         Raises:
             RuntimeError: and other errors, as :meth:`submit`.

@@ -73,7 +73,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         Args:
             n_jobs: see :meth:`effective_n_jobs`.
             parallel: the loops.
-            max_nbytes: arguments from this size on are stored once for all tasks; None for no arguments.
+            max_nbytes: arguments from this size on are stored once for all tasks; None to store no arguments.
             not_used: options of joblib's own backends.
         """
         self.parallel = parallel
@@ -126,7 +126,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
 
     def _ended(self, callback: Callable[[Any], object] | None, future: Future[Any]) -> None:
         if not future.cancelled():
-            future.exception()  # marks it as retrieved: after an abort, joblib does not
+            future.exception()  # marks it as retrieved: after an abort, joblib does not retrieve it
         if callback is not None:
             self._callbacks.call(partial(callback, future))
 
@@ -143,6 +143,6 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
 
 
 def _nbytes(value: Any) -> int:
-    """Return the size of an array or a table; of another object, ``sys.getsizeof()``, without what it refers to."""
+    """Return the size of an array or a table; for another object, its ``sys.getsizeof()``."""
     nbytes = getattr(value, "nbytes", None)
     return nbytes if isinstance(nbytes, int) else sys.getsizeof(value, 0)

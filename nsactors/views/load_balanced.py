@@ -156,12 +156,12 @@ class LoadBalancedView(EngineView[TaskFlags]):
             function: called with one item of each sequence.
             sequences: at least one; the map ends with the shortest. Ranges and arrays are cut without being unrolled.
             block: wait for the list.
-            chunksize: the items sent together are of this number, or a multiple; the default suits the time they take.
+            chunksize: the number of items sent together, or a divisor of it; the default suits the time they take.
             ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
             return_exceptions: put exceptions into the list in place of the values that they prevented.
             label: the name of the map, in place of ``map(function)``.
-            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. Of an array's
-                items, the size of each one counts, and not of all that travel together.
+            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. For items of an
+                array, the size of a single item counts, however many are sent together.
             kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
             seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
