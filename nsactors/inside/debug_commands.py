@@ -154,7 +154,7 @@ class ClientDebugger(pdb.Pdb):
     def onecmd(self, line: str) -> bool:
         """Carry out a command; no error of user code ends the debugger.
 
-        Code is not a command, even if it begins with the name of one: ``r = 5``, ``q[0]``, ``n + 1``.
+        Code is not a command, even if it begins with the name of a command: ``r = 5``, ``q[0]``, ``n + 1``.
         """
         if self._is_code(line.strip()):
             line = f"!{line}"
@@ -201,7 +201,7 @@ class ClientDebugger(pdb.Pdb):
         """Evaluate an expression in the current frame and return its value, or execute statements."""
         assert self.curframe is not None, "the debugger is at a frame"
         code = compile(text, "<debugger>", mode)
-        # Before Python 3.13, this copies the variables of the frame; they can be written back once for each copy.
+        # Before Python 3.13, this copies the variables of the frame; each copy can be written back once.
         names = self.curframe_locals = self.curframe.f_locals
         global_names = self.curframe.f_globals
         try:
@@ -209,7 +209,7 @@ class ClientDebugger(pdb.Pdb):
                 return _run_in_scope(text, mode, global_names, names)
             return eval(code, global_names, names)
         finally:
-            # Not after every expression: a copy has old values of variables that a function has changed meanwhile.
+            # Write back only what may assign: a copy has old values of variables that a function has changed meanwhile.
             if mode == "exec" or any(isinstance(node, ast.NamedExpr) for node in ast.walk(ast.parse(text))):
                 self._write_back()
 

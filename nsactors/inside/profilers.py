@@ -19,7 +19,7 @@ from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_use
 from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
 from nsactors.protocol.messages import Request
 
-MOST_STACKS = 20_000  # different ones; of further stacks only the outermost functions are kept
+MOST_STACKS = 20_000  # different stacks; only the outermost functions of further stacks are kept
 OUTERMOST = 5
 MOST_DEPTH = 200  # of a deeper stack both ends are kept
 MACHINERY = "(arguments and results)"
@@ -339,6 +339,6 @@ class Profilers:
             self._starting = {i: owner for i, owner in self._starting.items() if owner != client}
             ids = [profile_id for profile_id, profiler in self._open.items() if profiler.client == client]
         for profile_id in ids:
-            with contextlib.suppress(RuntimeError):  # there is no profile, or it ends on another thread
+            with contextlib.suppress(RuntimeError):  # another thread ends this profile, or has ended it
                 self.stop(profile_id)
             self._stopped.pop(profile_id, None)

@@ -245,7 +245,7 @@ class Profiled:
         self._ids = engine_ids
         self._how = how
         self._interval_s = max(LEAST_INTERVAL_S, interval_s)
-        self._entered: list[tuple[str, Profile]] = []  # with the names by which engines know them
+        self._entered: list[tuple[str, Profile]] = []  # profiles, each with its name on engines
 
     def __enter__(self) -> Profile:
         profile_id, profile = f"{self._client}/{uuid.uuid4().hex}", Profile(self._how)

@@ -80,12 +80,12 @@ def profiled(view: DirectView, options: Options) -> Iterator[None]:
         if file is not None:
             try:
                 profile.save(file)
-            except OSError as error:  # printed, as it would replace an error of the cell
+            except OSError as error:  # printed, because raising it would replace an error of the cell
                 print(f"The profile could not be saved: {error}", file=sys.stderr)
 
 
 def _check_can_be_written(file: str) -> None:
-    """Refuse a file that cannot be written before the cell runs, which may take hours."""
+    """Refuse a file that cannot be written, before the cell runs: perhaps for hours."""
     is_there = os.path.lexists(file)
     try:
         with open(file, "ab"):
