@@ -554,7 +554,7 @@ def open_failures(
 def take_stops(
     channel: QueryChannel, client: str, engine_ids: Iterable[int]
 ) -> tuple[dict[int, DebugState], dict[int, str]]:
-    """take the debuggers of stopped engines over from other clients; return the same as :func:`open_failures`."""
+    """Take the debuggers of stopped engines over from other clients; return the same as :func:`open_failures`."""
     replies = _query_aside(lambda: channel.query(list(engine_ids), DebugTake(client), OPEN_S))
     problems = {i: reply.error for i, reply in replies.items() if reply.error is not None}
     return {i: reply.value for i, reply in replies.items() if reply.value is not None}, problems
