@@ -512,7 +512,9 @@ class Controller:
     def _kill_overdue(self, process: Process) -> None:
         engine_id, incarnation = process
         ran = self._ran.get(engine_id)
-        doing = self._unended.pop(process, "") or (f"it ran {ran}" if ran else "it did not report what it was doing")
+        doing = self._unended.pop(process, "") or (
+            f"its last known request was {ran}" if ran else "it did not report what it was doing"
+        )
         fate = self._launcher.after_grace
         notice = f"engine {engine_id} did not end within {self._stop_grace_s:g} s and {fate}; {doing}"
         self._overdue.append(notice)

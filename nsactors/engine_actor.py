@@ -171,6 +171,7 @@ BUSY_ROUND_S = 0.05
 END_GRACE_S = 2.0
 TELL_BEFORE_S = 0.3  # this long before it is killed, an engine reports the request that still runs
 ORPHAN_GRACE_S = 5.0
+LAST_REPORT_S = 1.0
 KILL_SLACK_S = 2.0  # an engine that the controller has not killed this long after its grace period ends itself
 IDLE_ROUND_S = 0.1
 IDLE_S = 0.005  # without a request for this long, the engine is idle: no further request follows at once
@@ -189,7 +190,7 @@ class EngineControllerClient(Protocol):
         """Wait for commands; return an empty list after a while without any, None if this engine must end."""
         ...
 
-    def report(self, engine_id: int, incarnation: int, report: EngineReport) -> Receipt:
+    def report(self, engine_id: int, incarnation: int, report: EngineReport, timeout_s: float = ...) -> Receipt:
         """Send a report; return when the controller has it."""
         ...
 
@@ -349,8 +350,9 @@ class EngineActor:
         self._tasks.forget_functions()
         self._debugger.close()
         self._host.end(self._namespace.names, self._namespace.close_shell)
+        # Exit handlers and destructors may have printed. A controller that has much to do must not hold up the end.
+        self._report_once(LAST_REPORT_S)
         self._ended.set()
-        self._report_once()  # exit handlers and destructors may have printed
 
     @property
     def last_begun(self) -> str:
@@ -688,7 +690,7 @@ class EngineActor:
         self._was_busy_long = self._long_ended = False
         return True
 
-    def _report_once(self) -> None:
+    def _report_once(self, *limit_s: float) -> None:
         # Ends of short requests can wait for some rounds: a report takes as much of the controller's time as a call.
         self._round += 1
         due = self._round % ENDINGS_EVERY == 0 or self._reports.has_query_replies or self._is_idle_again()
@@ -707,7 +709,7 @@ class EngineActor:
         if report == EngineReport():
             return
         try:
-            receipt = self._controller.report(self._spec.engine_id, self._spec.incarnation, report)
+            receipt = self._controller.report(self._spec.engine_id, self._spec.incarnation, report, *limit_s)
         except ClusterUnreachable:  # a controller that is silent for long may not be lost: see ORPHAN_AFTER_S
             self._reports.put_back(replace(report, output=()))
             self._output.take_again()  # the recorder's size is bounded; reports with all output would not be

@@ -52,7 +52,7 @@ class InterpreterEnd:
 
     def __init__(self) -> None:
         self._packages = {name.partition(".")[0] for name in sys.modules}  # Ray's and our own among them
-        self._doing: Callable[[], str] = str
+        self._doing: Callable[[], str] = lambda: "it had not begun to end"
 
     def run(self, names: dict[str, Any], close_shell: Callable[[], None]) -> None:
         """Take every step once; an error is printed and does not prevent the other steps.

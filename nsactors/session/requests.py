@@ -611,12 +611,16 @@ class RequestSender:
 
     def _listen(self, requests: Iterable[PendingRequest]) -> None:
         for request in requests:
-            with self._lock:
-                handle = None if request.has_listener else request.handle
-                request.has_listener = request.has_listener or handle is not None
-            if handle is not None:
-                deliver = partial(self._deliver, request, request.connection.window, lingers=False)
-                self._transport.when_answered(handle, deliver)
+            try:
+                with self._lock:
+                    handle = None if request.has_listener else request.handle
+                    request.has_listener = request.has_listener or handle is not None
+                if handle is not None:
+                    deliver = partial(self._deliver, request, request.connection.window, lingers=False)
+                    self._transport.when_answered(handle, deliver)
+            except BaseException:  # Ctrl-C: another thread listens, since a reply may be delivered twice
+                request.has_listener = False
+                raise
 
     def _send_waiting(self, window: SendWindow[PendingRequest]) -> None:
         with self._lock:
@@ -637,7 +641,10 @@ class RequestSender:
             if window is request.connection.window or engine is not request.connection.engine:
                 self._later(partial(self._take_loss, request, engine, gone))
         except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
-            self._make_room(window)
+            with self._lock:
+                if request.handle is not None:
+                    request.handle = None
+                    self._make_room(window)
             self.end(request.call, None, error)
         else:
             if lingers or payload is None or len(payload.data) < LARGE_BYTES:

@@ -277,9 +277,11 @@ class ControllerClient:
         commands: list[Command] | None = self.line.call("poll", engine_id, incarnation, timeout_s=POLL_TIMEOUT_S)
         return commands
 
-    def report(self, engine_id: int, incarnation: int, report: EngineReport) -> Receipt:
+    def report(
+        self, engine_id: int, incarnation: int, report: EngineReport, timeout_s: float = CALL_TIMEOUT_S
+    ) -> Receipt:
         """Deliver the report of an engine: its output, and the requests that it has begun and ended."""
-        receipt: Receipt = self.line.call("report", engine_id, incarnation, report, timeout_s=CALL_TIMEOUT_S)
+        receipt: Receipt = self.line.call("report", engine_id, incarnation, report, timeout_s=timeout_s)
         return receipt
 
     def start_engines(self, count: int, options: EngineOptions) -> list[int]:

@@ -259,6 +259,12 @@ def peer_of(connection: socket.socket) -> int:
     return int(uid)
 
 
+def peer_process_of(connection: socket.socket) -> int:
+    """Return the id of the process that has made the connection, as the kernel knows it."""
+    pid, _, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(pid)
+
+
 def _user(uid: int) -> str:
     try:
         return f"the user {pwd.getpwuid(uid).pw_name}"

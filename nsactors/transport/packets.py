@@ -6,6 +6,7 @@ leave it half written. The kernel takes a packet as a whole: any thread may send
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections import deque
 
@@ -23,12 +24,16 @@ class PacketSocket:
 
     Args:
         connection: a socket whose other end belongs to the same user.
+
+    Attributes:
+        unsent_bytes: the size of the packets that the system has not taken.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._socket = connection
         self._unsent: deque[bytes] = deque()
+        self.unsent_bytes = 0
 
     def fileno(self) -> int:
         """Return the descriptor; -1 if this end has been closed."""
@@ -52,6 +57,7 @@ class PacketSocket:
         """
         assert len(packet) <= PACKET_BYTES, "the receiver would get a part of it"
         self._unsent.append(packet)
+        self.unsent_bytes += len(packet)
         if len(self._unsent) == 1:
             self.flush()
 
@@ -64,11 +70,12 @@ class PacketSocket:
         try:
             while self._unsent:
                 self._socket.send(self._unsent[0])
-                self._unsent.popleft()
+                self.unsent_bytes -= len(self._unsent.popleft())
         except BlockingIOError:
             pass
         except OSError as error:
             self._unsent.clear()
+            self.unsent_bytes = 0
             raise ChannelClosed(error.strerror or "it was closed") from None
 
     def receive(self, buffer: memoryview) -> memoryview | None:
@@ -92,6 +99,11 @@ class PacketSocket:
             if not size:
                 raise ChannelClosed("it was closed")
             return buffer[:size]
+
+    def shut_down(self) -> None:
+        """End the connection for both ends, also if a forked child has a copy of this one."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end; in a forked child, close its copy of this end."""

@@ -64,6 +64,25 @@ def test_a_large_result_is_that_of_its_call(rc: Client) -> None:
     assert [float(result.get(TIMEOUT_S).sum()) for result in pulled] == [300_000.0 * turn for turn in range(5)]
 
 
+def test_replies_that_fill_the_connection_arrive(rc: Client) -> None:
+    for _ in range(3):
+        warm_up(rc[0])
+        calls = [rc[0].apply_async(bytes, 60_000) for _ in range(300)]
+        assert all(len(call.get(TIMEOUT_S)) == 60_000 for call in calls)
+
+
+def test_large_results_that_are_on_their_way_survive_a_flush(rc: Client, gate: Gate) -> None:
+    line = warm_up(rc[0])
+    held = rc[0].apply_async(gate.pass_through)
+    calls = [rc[0].apply_async(np.full, 400_000, number) for number in range(30)]
+    gate.wait_arrived()
+    rc.flush()
+    assert line.is_broken
+    gate.open()
+    held.get(TIMEOUT_S)
+    assert [call.get(TIMEOUT_S)[-1] for call in calls] == list(range(30))
+
+
 def refuse_next_result() -> None:
     """Let the next large result of this engine find no room in the object store."""
     from nsactors.transport.ray import transport

@@ -9,12 +9,16 @@ engine has died, Ray reports the reason.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from nsactors.errors import ConnectionLost
@@ -32,8 +36,8 @@ from nsactors.transport.ray.direct_server import (
     LEAVE,
     LEAVES,
     MESSAGE_BYTES,
+    NAME,
     NUMBER,
-    REPLY,
     REQUEST,
     socket_path,
 )
@@ -78,17 +82,22 @@ class DirectLine:
         self.is_broken = False
         self._stopped = stopped
         self._reader = reader
+        self._name = os.urandom(8)
         self._unanswered: dict[int, DirectReply] = {}
-        self._is_served = False
+        self._deferred: deque[Callable[[], object]] = deque()
         self._epoch = 0
+        self._is_called = self._is_leaving = False
+        self._read_by: int | None = None
         self._detour = self._last_detour = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
+        with self.lock:
+            self._write(NAME + self._name)
         reader.watch(self)
 
     @property
     def is_served(self) -> bool:
         """True if the engine reads this line, or has been asked to."""
-        return self._is_served and not self.is_broken
+        return self._is_called and not self._is_leaving and not self.is_broken
 
     def takes_detour(self) -> bool:
         """Return whether the next request is better sent through Ray, since large results have come lately."""
@@ -102,42 +111,41 @@ class DirectLine:
 
     def _send(self, seq: int, header: bytes) -> DirectReply:
         reply = DirectReply(self, header)
-        with self.lock:
-            self._unanswered[seq] = reply
-            if self.is_broken:
-                self._send_through_ray(seq)
-                return reply
-            try:
-                self._write(REQUEST + header)
-                if not self._is_served:
-                    self._ask_to_serve()
-            except BaseException:  # Ctrl-C, perhaps in the middle of the message
-                self.break_off()
-                raise
+        try:
+            with self.lock:
+                self._unanswered[seq] = reply
+                if self.is_broken:
+                    self._break_off()  # this one comes last, also if Ctrl-C has left some
+                    return reply
+                try:
+                    self._write(REQUEST + header)
+                    self._call()
+                except BaseException:  # Ctrl-C, perhaps in the middle of the message
+                    self._break_off()
+                    raise
+        finally:
+            self._call_deferred()
         return reply
 
     def ask_to_leave(self) -> None:
         """Let the engine turn to calls through Ray: this client is about to make one."""
         with self.lock:
-            if self._is_served and not self._unanswered and not self.is_broken:
-                self._is_served = False
+            if self.is_served and not self._unanswered:
+                self._is_leaving = True
                 self._write(LEAVE)
+        self._call_deferred()
 
     def receive(self) -> None:
         """Read what has arrived, and deliver replies. Several threads may do so."""
         try:
             for _ in range(AT_ONCE):
-                with self.lock:  # otherwise, the descriptor might belong to another file by now
-                    packet = None if self.is_broken else self.socket.receive(self._buffer)
-                    message = None if packet is None else bytes(packet)
-                if message is None:
+                if not self._receive_one():
                     break
-                self._take(message)
-        except ChannelClosed:
-            self.break_off()
         except BaseException:  # Ctrl-C: a message that has been read may be lost
             self.break_off()
             raise
+        finally:
+            self._call_deferred()
 
     def flush(self) -> None:
         """Send the messages that the socket did not take before."""
@@ -146,75 +154,141 @@ class DirectLine:
                 try:
                     self.socket.flush()
                 except ChannelClosed:
-                    self.break_off()
+                    self._break_off()
                 self._reader.watch(self)
+        self._call_deferred()
 
     def break_off(self) -> None:
         """Close the socket, and send requests without a reply through Ray; continue this if it was interrupted."""
+        try:
+            with self.lock:
+                self._break_off()
+        finally:
+            self._call_deferred()
+
+    def begin_reading(self) -> bool:
+        """Keep other threads from reading this line; return False if another caller reads the line already.
+
+        A caller that waits for a packet would not notice that another thread has read the packet.
+        """
+        own = threading.get_ident()
         with self.lock:
-            self.is_broken = True
-            self._reader.forget(self)
-            self.socket.close()
-            while self._unanswered:
-                self._send_through_ray(next(iter(self._unanswered)))
+            if self._read_by is None:
+                self._read_by = own
+        if self._read_by != own:
+            return False
+        self._reader.forget(self)
+        return True
+
+    def end_reading(self) -> None:
+        """Leave this line to other threads, if this one reads the line."""
+        if self._read_by == threading.get_ident():
+            self._read_by = None
+            self.listen()
 
     def listen(self) -> None:
         """Let replies be delivered, also if Ctrl-C has stopped a caller that was reading this line."""
         if self.is_broken:
             self.break_off()
-        else:
+        elif self._read_by is None:  # otherwise that caller delivers them, and calls this at the end
             self._reader.watch(self)
 
-    def _take(self, message: bytes) -> None:
-        kind = message[:1]
-        if kind == REPLY:
-            with self.lock:
-                reply = self._unanswered.pop(NUMBER.unpack_from(message, 1)[0], None)
-                self._last_detour -= bool(self._last_detour)
-            if reply is not None:
-                reply.keep(message[BODY:])
-        elif kind == ASK_RAY:
-            with self.lock:
+    def _receive_one(self) -> bool:
+        """Take a message if there is one; return whether there was."""
+        with self.lock:
+            if self.is_broken:
+                self._break_off()  # Ctrl-C may have kept another thread from its end
+                return False
+            try:
+                message = self.socket.receive(self._buffer)
+            except ChannelClosed:
+                self._break_off()
+                return False
+            if message is None:
+                return False
+            kind, (number,) = message[:1], NUMBER.unpack_from(message, 1)
+            if kind == LEAVES:
+                self._take_leave(number)
+                return True
+            if kind == ASK_RAY:
                 self._detour = self._last_detour = min(max(FIRST_DETOUR, 2 * self._last_detour), LONGEST_DETOUR)
-                self._send_through_ray(NUMBER.unpack_from(message, 1)[0])
-        elif kind == LEAVES:
-            with self.lock:
-                self._is_served = False
-                (self._epoch,) = NUMBER.unpack_from(message, 1)
-                if self._unanswered and not self.is_broken:
-                    self._ask_to_serve()
+                self._send_through_ray(number)
+                return True
+            self._last_detour -= bool(self._last_detour)
+            reply, content = self._unanswered.get(number), bytes(message[BODY:])
+        if reply is not None:
+            reply.keep(content)
+            self._unanswered.pop(number, None)  # not before: Ctrl-C may have kept the reply from being kept
+        return True
+
+    def _take_leave(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._is_called = False
+        if self._unanswered:
+            self._call()
+
+    def _call(self) -> None:
+        """Let the engine read this line, unless it has been asked to and has not left since."""
+        if self._is_called:
+            return
+        if self._stopped.is_set():  # the call would make Ray start another cluster
+            self._break_off()
+            return
+        self._is_called, self._is_leaving = True, False
+        ended = self.engine.address.serve.remote(self._epoch, self._name).future()
+        self._defer(partial(ended.add_done_callback, self._take_end))
+
+    def _take_end(self, ended: Any) -> None:
+        # An error may be the only sign of a death: a child of the engine may have a copy of the socket.
+        if ended.exception() is not None or not ended.result():
+            self.break_off()
 
     def _write(self, message: bytes) -> None:
         try:
             self.socket.send(message)
         except ChannelClosed:
-            self.break_off()
+            self._break_off()
         else:
             if self.socket.has_unsent:
                 self._reader.watch(self)
 
-    def _ask_to_serve(self) -> None:
-        if self._stopped.is_set():  # the call would make Ray start another cluster
-            return self.break_off()
-        self._is_served = True
-        self.engine.address.serve.remote(self._epoch).future().add_done_callback(self._take_end_of_service)
-
-    def _take_end_of_service(self, ended: Any) -> None:
-        if ended.exception() is not None:  # a dead engine's socket stays open if a child has a copy
-            self.break_off()
+    def _break_off(self) -> None:
+        self.socket.shut_down()  # first: should Ctrl-C strike, the thread that reads lines goes on with this
+        self.is_broken = True
+        while self._unanswered:
+            self._send_through_ray(next(iter(self._unanswered)))
+        self._reader.forget(self)
+        self.socket.close()
 
     def _send_through_ray(self, seq: int) -> None:
         reply = self._unanswered.get(seq)
         if reply is None:
             return
         reply.is_on_line = False
-        try:
-            if not self._stopped.is_set():
+        if not self._stopped.is_set():
+            try:
                 again = self.engine.address.handle.remote(reply.header).future()
-                again.add_done_callback(lambda ended: reply.keep(ended.exception() or ended.result()))
-        except Exception as error:
-            reply.keep(error)
+            except Exception as error:
+                self._defer(partial(reply.keep, error))
+            else:
+                self._defer(partial(again.add_done_callback, partial(_keep_outcome, reply)))
         del self._unanswered[seq]  # not before: Ctrl-C may have kept it from being sent
+
+    def _defer(self, call: Callable[[], object]) -> None:
+        """Call a function that may call listeners when the lock has been released."""
+        self._deferred.append(call)
+
+    def _call_deferred(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                call = self._deferred[0]
+                call()  # by two threads if they come at once, which changes nothing
+                with contextlib.suppress(ValueError):
+                    self._deferred.remove(call)  # not before: Ctrl-C may have kept it from being called
+
+
+def _keep_outcome(reply: DirectReply, ended: Any) -> None:
+    reply.keep(ended.exception() or ended.result())
 
 
 class _Reader:
@@ -290,6 +364,9 @@ class DirectLines:
         self._without: dict[int, int] = {}  # incarnations that cannot be connected to, by engine
         self._reader: _Reader | None = None
         self._lock = threading.Lock()
+        # A forked child would keep the lines open, so that engines missed this client's death.
+        own = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _close_copies(own()))
 
     def heard(self, engine: EngineInfo) -> None:
         """Note that an engine has replied."""
@@ -327,7 +404,11 @@ class DirectLines:
     def make_safe(self) -> None:
         """Send requests without a reply through Ray; see ``Transport.make_safe``."""
         for line in list(self._lines.values()):
-            line.break_off()
+            try:
+                line.break_off()
+            except BaseException:  # Ctrl-C
+                line.break_off()
+                raise
 
     def close(self) -> None:
         """Close all lines."""
@@ -342,22 +423,19 @@ class DirectLines:
 
     def _take_one(self, reply: DirectReply, give_up: float) -> bool:
         """Read a line until a reply has come; return whether it has."""
-        line, reader = reply.line, self._reader
-        if reader is None:
-            return False
+        line = reply.line
         try:
-            reader.forget(line)
-            poll = select.poll()
+            is_free, poll = line.begin_reading(), select.poll()
             with line.lock:
                 if not line.is_broken:
                     poll.register(line.socket.fileno(), select.POLLIN)
-            while reply.answer is None and reply.is_on_line and not line.socket.has_unsent:
+            while is_free and reply.answer is None and reply.is_on_line and not line.socket.has_unsent:
                 left_ms = (give_up - time.monotonic()) * 1000
                 if left_ms <= 0 or not poll.poll(left_ms):
                     break
                 line.receive()
         finally:
-            line.listen()
+            line.end_reading()
         return reply.answer is not None
 
     def _line_of(self, engine: EngineInfo) -> DirectLine | None:
@@ -381,3 +459,8 @@ class DirectLines:
             self._reader = self._reader or _Reader()
             line = self._lines[engine.engine_id] = DirectLine(engine, connection, self._stopped, self._reader)
             return line
+
+
+def _close_copies(lines: DirectLines | None) -> None:
+    for line in () if lines is None else list(lines._lines.values()):
+        line.socket.close()

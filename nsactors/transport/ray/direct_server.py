@@ -14,23 +14,28 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
 
-from nsactors.transport.channel import ChannelClosed, accepted, listen
+from nsactors.system.processes import is_alive
+from nsactors.transport.channel import ChannelClosed, accepted, listen, peer_process_of
 from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket
 
 LINGER_S = 0.02  # wait for a further request, before other calls through Ray have their turn
 LEASE_S = 0.05  # the limit for one call of `serve` when requests keep coming
 FLUSH_S = 1.0  # patience with a client that does not read its replies
+UNSENT_BYTES = 1_000_000  # of replies that a client has not read, before more of its requests run
+EXIT_S = 0.05  # a process that exits has closed its sockets, and ends within this time
 AT_ONCE = 64  # packets to read from one client before the others have their turn
 
 # A packet is a byte for its kind, and further bytes.
-REQUEST, LEAVE = b"q", b"l"  # from clients; the header of a request follows
+NAME, REQUEST, LEAVE = b"n", b"q", b"l"  # from clients; the name of the line, or the header of a request follows
 REPLY, ASK_RAY = b"r", b"a"  # from the engine; the number of the request follows, and the encoded reply
-LEAVES = b"L"  # from the engine; its epoch follows
+LEAVES = b"L"  # from the engine, to the line whose call of `serve` returns; the engine's epoch follows
 NUMBER = struct.Struct("<Q")
 MESSAGE_BYTES = PACKET_BYTES - 64  # the limit for an encoded request or reply
 BODY = 1 + NUMBER.size
@@ -45,6 +50,22 @@ def socket_path(output_path: str) -> str:
     return f"{output_path}.socket"
 
 
+class _Connection(PacketSocket):
+    """A client's line.
+
+    Attributes:
+        process: the id of the client's process.
+        name: the name of the line, as the client has chosen it.
+        large: the headers of the requests whose replies the client has been told to ask for through Ray.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        self.process = peer_process_of(connection)
+        self.name = b""
+        self.large: list[bytes] = []
+
+
 class DirectServer:
     """The socket of an engine, and the clients that are connected to it.
 
@@ -52,21 +73,24 @@ class DirectServer:
         path: the path of the socket, in a private folder.
         run: called with the header of a request; runs the request and returns the encoded reply, or None if the client
             is to ask for the reply through Ray.
+        large: the replies that have not been asked for yet, by the headers of their requests. Those to a client that
+            has died are removed.
 
     Raises:
         OSError: if there can be no such socket.
     """
 
-    def __init__(self, path: str, run: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, path: str, run: Callable[[bytes], bytes | None], large: MutableMapping[bytes, Any]) -> None:
         self._run = run
+        self._large = large
         if not CAN_SERVE:
             raise OSError("this system has no sockets for packets")
         self._listener = listen(path, socket.SOCK_SEQPACKET)
         self._listener.setblocking(False)
         self._poll = select.epoll()
         self._poll.register(self._listener.fileno(), select.EPOLLIN)
-        self._connections: dict[int, PacketSocket] = {}
-        self._requests: deque[tuple[PacketSocket, bytes]] = deque()
+        self._connections: dict[int, _Connection] = {}
+        self._requests: deque[tuple[_Connection, bytes]] = deque()
         self._is_to_leave = False
         self._epoch = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
@@ -82,24 +106,28 @@ class DirectServer:
         """
         self._epoch += 1
 
-    def serve(self, epoch: int) -> None:
+    def serve(self, epoch: int, name: bytes) -> bool:
         """Run requests until none comes any more, or other calls are to have their turn.
 
         Args:
             epoch: the latest epoch that the client knew of when it made this call.
+            name: the name of the client's line.
+
+        Returns:
+            Whether the line has been told that the engine leaves. Otherwise the line has no connection here.
         """
         try:
-            self._serve(epoch)
+            return self._serve(epoch, name)
         except BaseException:
             # Messages may have been lost. The clients send requests without a reply again through Ray.
             for connection in list(self._connections.values()):
                 self._disconnect(connection)
             raise
 
-    def _serve(self, epoch: int) -> None:
-        now = time.monotonic()
-        leave_at = now + LEASE_S
+    def _serve(self, epoch: int, name: bytes) -> bool:
+        leave_at = time.monotonic() + LEASE_S
         self._is_to_leave = False
+        self._accept()
         wait_s = 0.0  # the request that this was called for has arrived before the call
         while epoch == self._epoch:
             if not self._requests:
@@ -108,79 +136,108 @@ class DirectServer:
                 if not self._requests or epoch != self._epoch:
                     break
             self._answer(*self._requests.popleft())
-            now = time.monotonic()
-            if self._is_to_leave or now >= leave_at:
+            if self._is_to_leave or time.monotonic() >= leave_at:
                 break
         self._receive(0.0)
+        is_told = False
         for connection in list(self._connections.values()):
             with self._forgetting(connection):
-                self._flush(connection, now + FLUSH_S)
-                connection.send(LEAVES + NUMBER.pack(self._epoch))
-        # Requests of clients that have gone, and cannot call again.
-        gone = [header for connection, header in self._requests if connection.is_closed]
-        self._requests = deque(entry for entry in self._requests if not entry[0].is_closed)
-        for header in gone:
-            self._run(header)
+                if connection.name == name:
+                    connection.send(LEAVES + NUMBER.pack(self._epoch))
+                    is_told = True
+                self._flush(connection)  # nobody else will
+        while orphan := next((entry for entry in self._requests if entry[0].is_closed), None):
+            self._requests.remove(orphan)
+            self._answer(*orphan)
+        return is_told
 
-    def _answer(self, connection: PacketSocket, header: bytes) -> None:
+    def _answer(self, connection: _Connection, header: bytes) -> None:
         reply = self._run(header)
         number = header[: NUMBER.size]
         if reply is None:
             self._is_to_leave = True  # the client calls through Ray
-        if not connection.is_closed:
-            with self._forgetting(connection):
-                connection.send(ASK_RAY + number if reply is None else REPLY + number + reply)
+            connection.large = [*filter(self._large.__contains__, connection.large), header]
+        if connection.is_closed:
+            self._drop_large(connection)
+            return
+        with self._forgetting(connection):
+            connection.send(ASK_RAY + number if reply is None else REPLY + number + reply)
+            if connection.unsent_bytes > UNSENT_BYTES:
+                self._flush(connection)
 
     @staticmethod
-    def _flush(connection: PacketSocket, give_up: float) -> None:
-        """Wait until a client has taken its replies, until a time by the monotonic clock."""
+    def _flush(connection: _Connection) -> None:
+        """Wait until a client has taken its replies, for a while."""
+        give_up = time.monotonic() + FLUSH_S
+        poll = select.poll()
+        poll.register(connection, select.POLLOUT)
         while connection.has_unsent:
-            _, writable, _ = select.select([], [connection], [], max(0.0, give_up - time.monotonic()))
-            if not writable:
+            if not poll.poll(max(0.0, give_up - time.monotonic()) * 1000):
                 raise ChannelClosed("the client does not read its replies")
             connection.flush()
 
     def _receive(self, wait_s: float) -> None:
         for descriptor, events in self._poll.poll(wait_s):
-            connection = self._connections.get(descriptor) or self._accept()
-            if connection is not None:
+            connection = self._connections.get(descriptor)
+            if connection is None:
+                self._accept()
+            else:
                 self._read(connection, everything=bool(events & select.EPOLLHUP))
 
-    def _read(self, connection: PacketSocket, *, everything: bool) -> None:
+    def _read(self, connection: _Connection, *, everything: bool) -> None:
         """Take the packets of a client: some of them, or everything that has arrived."""
         try:
             for _ in itertools.count() if everything else range(AT_ONCE):
                 packet = connection.receive(self._buffer)
                 if packet is None:
                     break
-                if packet[:1] == REQUEST:
+                kind = packet[:1]
+                if kind == REQUEST:
                     self._requests.append((connection, bytes(packet[1:])))
+                elif kind == NAME:
+                    connection.name = bytes(packet[1:])
                 else:
                     self._is_to_leave = True
         except ChannelClosed:
             self._disconnect(connection)
 
-    def _accept(self) -> PacketSocket | None:
-        with contextlib.suppress(OSError):  # the client has gone again
-            accepted_socket = accepted(self._listener)
-            if accepted_socket is not None:
-                connection = self._connections[accepted_socket.fileno()] = PacketSocket(accepted_socket)
+    def _accept(self) -> None:
+        """Accept all connections that clients have made, and read from each."""
+        while True:
+            try:
+                taken = accepted(self._listener)
+            except BlockingIOError:
+                return
+            if taken is not None:
+                connection = self._connections[taken.fileno()] = _Connection(taken)
                 self._poll.register(connection, select.EPOLLIN)
-                return connection
-        return None
+                self._read(connection, everything=False)
 
     @contextlib.contextmanager
-    def _forgetting(self, connection: PacketSocket) -> Iterator[None]:
+    def _forgetting(self, connection: _Connection) -> Iterator[None]:
         try:
             yield
         except ChannelClosed:
             self._read(connection, everything=True)  # it may have sent more before it went
             self._disconnect(connection)
 
-    def _disconnect(self, connection: PacketSocket) -> None:
-        """Close the connection of a client. Its requests still run: it may have been killed since it sent them."""
-        if self._connections.pop(connection.fileno(), None) is not None:
-            connection.close()
+    def _disconnect(self, connection: _Connection) -> None:
+        """Close a connection. The requests of a client that has died run; a living client sends them through Ray."""
+        if self._connections.pop(connection.fileno(), None) is None:
+            return
+        connection.shut_down()
+        connection.close()
+        others = deque(entry for entry in self._requests if entry[0] is not connection)
+        if len(others) == len(self._requests) and not any(header in self._large for header in connection.large):
+            return
+        if _has_ended(connection.process):
+            self._drop_large(connection)
+        else:
+            self._requests = others
+
+    def _drop_large(self, connection: _Connection) -> None:
+        for header in connection.large:
+            self._large.pop(header, None)
 
     def close(self) -> None:
         """Close the socket and the connections; in a forked child, only the child's copies."""
@@ -189,6 +246,16 @@ class DirectServer:
         self._connections.clear()
         self._listener.close()
         self._poll.close()
+
+
+def _has_ended(process: int) -> bool:
+    """Return whether a process whose connection has been closed has ended, or ends now."""
+    give_up, pause = time.monotonic() + EXIT_S, threading.Event()
+    while is_alive(process):
+        if time.monotonic() > give_up:
+            return False
+        pause.wait(EXIT_S / 20)
+    return True
 
 
 def _close(server: DirectServer | None) -> None:

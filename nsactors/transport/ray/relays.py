@@ -125,16 +125,21 @@ class Promise:
 
     def keep(self, answer: Any) -> None:
         """Set the reply; a second one is dropped."""
-        with self._lock:
-            if self._answer is not None:
-                return
-            self._answer = answer
-            listener, self._listener = self._listener, None
-        if listener is not None:
-            try:
+        listener = None
+        try:
+            with self._lock:
+                if self._answer is not None:
+                    return
+                self._answer = answer
+                listener, self._listener = self._listener, None
+            if listener is not None:
                 listener(answer)
-            except Exception:  # the other replies of the batch must still be delivered
-                print_traceback()
+        except Exception:  # the other replies of the batch must still be delivered
+            print_traceback()
+        except BaseException:  # Ctrl-C: another thread delivers the reply, perhaps once more
+            if (listener := listener or self._listener) is not None:
+                threading.Thread(target=listener, args=(answer,), daemon=True).start()
+            raise
 
 
 class _RelayConnection:

@@ -232,7 +232,6 @@ def _unpack(inline: Any, arrays: Any, refs: Any) -> Payload:
 
 PARK_AGAIN_S = 0.1
 KILL_AGAIN_S = 0.005
-MOST_LARGE = 20
 UNPARK_S = 2.0
 
 
@@ -257,7 +256,7 @@ class RayEngine:
         assert host.output_path is not None, "a process has files of output"
         self._direct: DirectServer | None = None
         with contextlib.suppress(OSError):  # clients call through Ray
-            self._direct = DirectServer(socket_path(host.output_path), self._handle_direct)
+            self._direct = DirectServer(socket_path(host.output_path), self._handle_direct, self._large)
         fence = (lambda: None) if self._direct is None else self._direct.fence
         self._engine = EngineActor(spec, line, host, RayStore(), replica_for(replica), fence)
         _skip_debugger()
@@ -291,10 +290,9 @@ class RayEngine:
         self._engine.replies.store(reply, header, result, sealed)
         return (header, [as_array(b) for b in sealed.buffers], list(sealed.refs)) if sealed.buffers else header
 
-    def serve(self, epoch: int) -> None:
+    def serve(self, epoch: int, line: bytes) -> bool:
         """Run the requests that clients of this host have sent past Ray; see :class:`DirectServer`."""
-        if self._direct is not None:
-            self._direct.serve(epoch)
+        return self._direct is not None and self._direct.serve(epoch, line)
 
     def _handle_direct(self, header: bytes) -> bytes | None:
         """Run a request that has come past Ray; return its reply, or None if that is too large for the socket."""
@@ -307,8 +305,6 @@ class RayEngine:
         if isinstance(reply, bytes) and len(reply) <= MESSAGE_BYTES:
             return reply
         self._large[header] = reply
-        if len(self._large) > MOST_LARGE:  # clients have died before they asked for their replies
-            del self._large[next(iter(self._large))]
         return None
 
     def _keep_large(self) -> None:

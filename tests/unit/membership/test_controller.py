@@ -255,7 +255,7 @@ def test_an_engine_that_does_not_end_in_time_is_killed_and_named(run: Scenario) 
         world.processes.stubborn = {(0, 0)}
         notices = await world.controller.shut_down(0.01)
         assert (world.processes.told, world.processes.alive) == ([(0, 0), (1, 0)], set())
-        assert notices == ["engine 0 did not end within 0.01 s and was killed; it ran execute"]
+        assert notices == ["engine 0 did not end within 0.01 s and was killed; its last known request was execute"]
 
     run(scenario)
 

@@ -620,6 +620,32 @@ def test_what_waits_behind_that_is_not_to_blame(desk: Desk) -> None:
     assert (first.done, second.done) == (True, False)
 
 
+def test_ctrl_c_before_a_request_has_a_listener_costs_no_reply(desk: Desk) -> None:
+    when_answered = desk.transport.when_answered
+
+    def strike(pending: int, listener: Callable[[Any], None]) -> None:
+        desk.transport.when_answered = when_answered  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    desk.transport.when_answered = strike  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        desk.submit(0)
+    desk.run_later()
+    desk.post.give_up(desk.abandoned[0])
+    desk.transport.answer(0, reply(0))
+    assert desk.ended == [0]
+
+
+def test_a_reply_that_cannot_be_read_twice_makes_room_once(desk: Desk) -> None:
+    for _ in range(WINDOW + 2):
+        desk.submit(0)
+    deliver = desk.transport.listeners[0]
+    for _ in range(2):
+        deliver(ValueError("garbled"))
+    desk.run_later()
+    assert len(desk.transport.sent) == WINDOW + 1
+
+
 def test_a_submission_that_is_interrupted_is_handed_over_to_be_taken_back(desk: Desk) -> None:
     desk.transport.interrupted_at = 2
     with pytest.raises(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -33,14 +34,18 @@ class Actor:
         self.ran: list[int] = []
         self.calls: list[str] = []
         self.large: set[int] = set()
+        self.kept: dict[bytes, bytes] = {}
+        self.reply_bytes = 0
         self.before: Callable[[int], object] = lambda seq: None
         self.is_dead = False
         self._replies: dict[int, bytes] = {}
         self._queue: SimpleQueue[Any] = SimpleQueue()
         output = str(folder / "engine-0.0")
-        self.server = DirectServer(socket_path(output), self._run_direct)
-        self.serve = SimpleNamespace(remote=lambda epoch: self._call("serve", lambda: self.server.serve(epoch)))
-        self.handle = SimpleNamespace(remote=lambda header: self._call("handle", lambda: self._run(header)))
+        self.server = DirectServer(socket_path(output), self._run_direct, self.kept)
+        self.serve = SimpleNamespace(
+            remote=lambda epoch, name: self._call("serve", lambda: self.server.serve(epoch, name))
+        )
+        self.handle = SimpleNamespace(remote=lambda header: self._call("handle", lambda: self._handle(header)))
         self.info = EngineInfo(0, 0, os.getpid(), socket.gethostname(), self, output)
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
@@ -69,14 +74,21 @@ class Actor:
 
     def _run_direct(self, header: bytes) -> bytes | None:
         reply = self._run(header)
-        return None if NUMBER.unpack_from(header)[0] in self.large else reply
+        if NUMBER.unpack_from(header)[0] in self.large:
+            self.kept[header] = reply
+            return None
+        return reply
+
+    def _handle(self, header: bytes) -> bytes:
+        self.kept.pop(header, None)
+        return self._run(header)
 
     def _run(self, header: bytes) -> bytes:
         (seq,) = NUMBER.unpack_from(header)
         if seq not in self._replies:
             self.before(seq)
             self.ran.append(seq)
-            self._replies[seq] = b"reply %d" % seq
+            self._replies[seq] = (b"reply %d" % seq).ljust(self.reply_bytes)
         return self._replies[seq]
 
 
@@ -222,7 +234,7 @@ def test_what_comes_by_sockets_after_a_fence_runs_behind_the_calls_in_the_queue(
     def fence(seq: int) -> None:
         order.append(seq)
         if seq == 0:
-            actor._call("serve", lambda: actor.server.serve(0))  # by a third client, which is ahead of the next call
+            actor._call("serve", lambda: actor.server.serve(0, b""))  # by a third client, ahead of the next call
             actor._call("handle", lambda: order.append("in the queue"))
             actor.server.fence()
             later.extend(send(line, 1) + send(other, 2))
@@ -233,6 +245,146 @@ def test_what_comes_by_sockets_after_a_fence_runs_behind_the_calls_in_the_queue(
     assert order[:2] == [0, "in the queue"]
     assert lines.take(send(line, 3), TIMEOUT_S) == replies_to(3)
     lines_of_other.close()
+
+
+def test_a_client_that_is_slow_to_read_is_told_that_the_engine_leaves(
+    actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor.reply_bytes = 100_000  # the connection takes two of these, and then nothing more
+    pause, receive = threading.Event(), DirectLine.receive
+    actor.before = lambda seq: seq == 2 and pause.wait(2 * direct_server.LEASE_S)  # so the engine leaves after three
+    monkeypatch.setattr(DirectLine, "receive", lambda line: pause.wait(0.2) or receive(line))
+    assert len(answers(send(line, *range(6)))) == 6
+
+
+@pytest.mark.parametrize("obstacle", ["dead", "idle", "no descriptors"])
+def test_a_client_without_a_connection_calls_through_ray(
+    actor: Actor, lines: DirectLines, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    actor.server.fence()
+    if obstacle == "no descriptors":
+        monkeypatch.setattr(direct_server, "accepted", fail_without_descriptors)
+    others = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)]
+    for other in others:
+        other.connect(socket_path(actor.info.output_path or ""))
+        if obstacle == "dead":
+            other.close()
+    lines.heard(actor.info)
+    line = lines.line_for(actor.info, BODY)
+    assert line is not None
+    assert answers(send(line, 0)) == replies_to(0)
+    for other in others:
+        other.close()
+
+
+def fail_without_descriptors(listener: socket.socket) -> None:
+    raise OSError(errno.EMFILE, "too many open files")
+
+
+def test_an_engine_that_serves_without_telling_so_is_called_through_ray(actor: Actor, line: DirectLine) -> None:
+    actor.serve = SimpleNamespace(remote=lambda epoch, name: actor._call("serve", lambda: False))
+    assert answers(send(line, 0, 1)) == replies_to(0, 1)
+    assert line.is_broken
+
+
+def test_a_client_has_one_call_in_the_queue_however_many_others_there_are(
+    actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
+    clients = [DirectLines(ClusterEnd()) for _ in range(4)]
+    replies = []
+    for number, client in enumerate(clients):
+        client.heard(actor.info)
+        line = client.line_for(actor.info, BODY)
+        assert line is not None
+        replies += send(line, *range(100 * number, 100 * number + 50))
+    assert len(answers(replies)) == 200
+    assert actor.calls.count("serve") <= 204  # as many as requests, since each serves one
+    for client in clients:
+        client.close()
+
+
+def test_no_listener_is_called_while_the_line_is_locked(actor: Actor, line: DirectLine) -> None:
+    def reply_at_once(header: bytes) -> Any:
+        future: Future[bytes] = Future()
+        future.set_result(actor._run(header))
+        return SimpleNamespace(future=lambda: future)
+
+    actor.handle = SimpleNamespace(remote=reply_at_once)
+    actor.large = {0}
+    of_session, locks, heard = threading.Lock(), threading.Event(), threading.Event()
+
+    def listener(answer: Any) -> None:
+        locks.wait(TIMEOUT_S)
+        with of_session:
+            heard.set()
+
+    (reply,) = send(line, 0)
+    reply.when_kept(listener)
+    line.listen()
+    with of_session:
+        locks.set()
+        wait_until(lambda: reply.answer is not None)
+        assert line.lock.acquire(timeout=TIMEOUT_S)
+        line.lock.release()
+    assert heard.wait(TIMEOUT_S)
+
+
+def test_ctrl_c_while_requests_are_made_safe_costs_none_of_them(
+    actor: Actor, lines: DirectLines, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    actor.before = lambda seq: go_on.wait(TIMEOUT_S)
+    replies = send(line, *range(4))
+    send_through_ray = DirectLine._send_through_ray
+
+    def strike(line: DirectLine, seq: int) -> None:
+        send_through_ray(line, seq)
+        monkeypatch.setattr(DirectLine, "_send_through_ray", send_through_ray)
+        raise keyboard_interrupt()
+
+    monkeypatch.setattr(DirectLine, "_send_through_ray", strike)
+    with pytest.raises(KeyboardInterrupt):
+        lines.make_safe()
+    replies += send(line, 4)
+    go_on.set()
+    assert answers(replies) == replies_to(*range(5))
+    assert actor.ran == list(range(5))
+
+
+def test_when_the_engine_fails_to_serve_another_client_does_not_bring_requests_out_of_order(
+    actor: Actor, line: DirectLine
+) -> None:
+    clients = DirectLines(ClusterEnd())
+    clients.heard(actor.info)
+    other = clients.line_for(actor.info, BODY)
+    assert other is not None
+    more: list[DirectReply] = []
+
+    def fail_once(seq: int) -> None:
+        if seq == 1:
+            actor.before = lambda seq: None
+            more.extend(send(other, 100))
+            raise keyboard_interrupt()
+
+    actor.before = fail_once
+    assert answers(send(line, *range(4))) == replies_to(*range(4))
+    assert answers(more) == replies_to(100)
+    assert [seq for seq in actor.ran if seq < 100] == list(range(4))
+    clients.close()
+
+
+def test_a_copy_of_a_line_in_a_forked_child_does_not_hide_its_end(
+    actor: Actor, lines: DirectLines, line: DirectLine
+) -> None:
+    assert lines.take(send(line, 0), TIMEOUT_S) == replies_to(0)
+    copy = os.dup(line.socket.fileno())
+    line.break_off()
+    again = lines.line_for(actor.info, BODY)
+    assert again is not None
+    assert answers(send(again, 1)) == replies_to(1)
+    wait_until(lambda: len(actor.server._connections) == 1)
+    os.close(copy)
 
 
 def test_an_engine_leaves_for_a_call_of_the_same_client(
@@ -269,16 +421,16 @@ def test_ctrl_c_while_replies_are_read_costs_none_of_them(
 ) -> None:
     replies = send(line, *range(5))
     wait_until(lambda: len(actor.ran) == 5)
-    take = DirectLine._take
+    keep = DirectReply.keep
 
-    def strike(line: DirectLine, message: bytes) -> None:
+    def strike(reply: DirectReply, answer: Any) -> None:
         if threading.current_thread() is not threading.main_thread():  # where no signal reaches Python code
-            return take(line, message)
-        monkeypatch.setattr(DirectLine, "_take", take)
+            return keep(reply, answer)
+        monkeypatch.setattr(DirectReply, "keep", keep)
         raise keyboard_interrupt()
 
     more = send(line, 5)
-    monkeypatch.setattr(DirectLine, "_take", strike)
+    monkeypatch.setattr(DirectReply, "keep", strike)
     with contextlib.suppress(KeyboardInterrupt):
         lines.take(more, TIMEOUT_S)
     assert answers(replies + more) == replies_to(*range(6))
@@ -301,14 +453,37 @@ def test_a_death_that_does_not_close_the_socket_is_told_as_well(actor: Actor, li
     assert [str(answer) for answer in answers(send(line, 0, 1))] == ["the actor has died"] * 2
 
 
-def test_what_a_client_has_sent_runs_though_it_is_gone(actor: Actor, line: DirectLine) -> None:
+def test_what_a_client_has_sent_runs_though_it_has_died(actor: Actor, line: DirectLine) -> None:
     go_on = threading.Event()
     actor.before = lambda seq: go_on.wait(TIMEOUT_S)
-    send(line, *range(50))
-    line._unanswered.clear()
-    line.socket._socket.shutdown(socket.SHUT_RDWR)
+    actor.large = {1010}
+    (reply,) = send(line, 0)
+    if (child := os.fork()) == 0:
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own.connect(socket_path(actor.info.output_path or ""))
+        for seq in range(1000, 1050):
+            own.send(direct_server.REQUEST + NUMBER.pack(seq) + BODY)
+        os._exit(0)
+    os.waitpid(child, 0)
     go_on.set()
-    wait_until(lambda: len(actor.ran) == 50)
+    assert answers([reply]) == replies_to(0)
+    wait_until(lambda: len(actor.ran) == 51)
+    wait_until(lambda: not actor.kept)  # nobody will ask for its large reply
+
+
+def test_what_a_client_sends_through_ray_after_a_break_does_not_run_before(
+    actor: Actor, lines: DirectLines, line: DirectLine
+) -> None:
+    go_on = threading.Event()
+    actor.before = lambda seq: go_on.wait(TIMEOUT_S)
+    actor.large = set(range(1, 40))
+    replies = send(line, *range(40))
+    wait_until(lambda: actor.calls)
+    lines.make_safe()
+    go_on.set()
+    assert answers(replies) == replies_to(*range(40))
+    assert actor.ran == list(range(40))
+    assert not actor.kept
 
 
 def test_requests_are_safe_from_the_end_of_the_process_when_ray_has_them(
