@@ -174,6 +174,10 @@ ORPHAN_GRACE_S = 5.0
 LAST_REPORT_S = 1.0
 KILL_SLACK_S = 2.0  # an engine that the controller has not killed this long after its grace period ends itself
 IDLE_ROUND_S = 0.1
+# An engine that has been idle for a while wakes up seldom; its next request wakes it. Output that threads of the user's
+# print meanwhile is sent within a longer round.
+RESTS_AFTER_S = 5.0
+REST_ROUND_S = 0.5
 IDLE_S = 0.005  # without a request for this long, the engine is idle: no further request follows at once
 LONG_S = 0.025  # busy without a pause for longer than this: clients may have reported this engine as busy
 ENDINGS_EVERY = 5
@@ -275,7 +279,7 @@ class EngineActor:
         self._running: tuple[Request, float] | None = None
         self._last_begun: RequestId | None = None
         self._idle_since = self._busy_since = time.monotonic()
-        self._was_busy_long = self._long_ended = False
+        self._was_busy_long = self._long_ended = self._rests = False
         self._closed = threading.Event()
         self._is_unused = not spec.startup and spec.recovers is None
         self._is_ending = self._end_begun = False
@@ -388,6 +392,8 @@ class EngineActor:
                 self._last_begun = request.id
                 self._interrupts.enter(request.id)
                 self._running = (request, started)
+                if self._rests:
+                    self._reports.urgent.set()
         nothing = OutputBatch(request.id, self._spec.engine_id, 0, ())
         match verdict:
             case Verdict.REPEATED:
@@ -673,9 +679,12 @@ class EngineActor:
                     step()
 
     def _pause_s(self) -> float:
+        self._rests = time.monotonic() - self._idle_since > RESTS_AFTER_S  # first: a request may begin meanwhile
         if self._running is not None:
             return BUSY_ROUND_S
-        return IDLE_S if self._long_ended else IDLE_ROUND_S
+        if self._long_ended:
+            return IDLE_S
+        return REST_ROUND_S if self._rests else IDLE_ROUND_S
 
     def _is_idle_again(self) -> bool:
         """Return whether the engine has become idle after a long busy time, and has not reported it.

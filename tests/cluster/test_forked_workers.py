@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(obstacle_to_forking({SWITCH: "1"}) is not None, reason="workers are executed here"),
+    pytest.mark.skipif(obstacle_to_forking(os.environ) is not None, reason="workers are executed here"),
 ]
 
 LIMIT_S = 180
@@ -39,7 +39,7 @@ def run(program: str, **environment: str) -> list[str]:
     """Run a program in a process of its own; return the lines that it has printed."""
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + program],
-        env={**os.environ, SWITCH: "1", **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -54,10 +54,7 @@ def run(program: str, **environment: str) -> list[str]:
 def running(program: str) -> Iterator[tuple[subprocess.Popen[str], int, int, int]]:
     """Run a program that prints the process ids of its engine, its zygote and its raylet, and then waits."""
     program = PRELUDE + program
-    environment = {**os.environ, SWITCH: "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             engine, zygote, raylet = map(int, process.stdout.readline().split())

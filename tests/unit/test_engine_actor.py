@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
-from nsactors import Cluster
+from nsactors import Cluster, engine_actor
+from nsactors.engine_actor import EngineActor
 from nsactors.errors import ClusterUnreachable
 from nsactors.namespace.host import ThreadHost
 from nsactors.namespace.interrupts import TimeLimit
 from nsactors.protocol.control import EngineReport, Receipt
-from nsactors.testing import wait_until
+from nsactors.testing import TIMEOUT_S, wait_until
 from nsactors.transport.base import ControllerClient
 
 
@@ -19,11 +21,13 @@ def test_a_report_that_met_a_silent_controller_is_sent_again(monkeypatch: pytest
     report = ControllerClient.report
     lost: list[EngineReport] = []
 
-    def report_or_not(self: ControllerClient, engine_id: int, incarnation: int, items: EngineReport) -> Receipt:
+    def report_or_not(
+        self: ControllerClient, engine_id: int, incarnation: int, items: EngineReport, *limit_s: float
+    ) -> Receipt:
         if not lost and any(entry.completed for entry in items.history):
             lost.append(items)
             raise ClusterUnreachable("the controller", "no answer to report in 30 s")
-        return report(self, engine_id, incarnation, items)
+        return report(self, engine_id, incarnation, items, *limit_s)
 
     with Cluster(n=1, backend="local") as rc:
         monkeypatch.setattr(ControllerClient, "report", report_or_not)
@@ -42,6 +46,31 @@ def test_an_engine_whose_preparations_fail_follows_its_controller(
     with Cluster(n=1, backend="local") as rc:
         assert rc[0].peek("1 + 1") == 2  # a command of the controller
     assert "cannot import IPython" in capfd.readouterr().err
+
+
+def test_a_request_wakes_an_engine_that_rests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine_actor, "RESTS_AFTER_S", 0.0)
+    monkeypatch.setattr(engine_actor, "REST_ROUND_S", 2 * TIMEOUT_S)
+    rests, pause_s = threading.Event(), EngineActor._pause_s
+
+    def pause_and_tell(engine: EngineActor) -> float:
+        pause = pause_s(engine)
+        if pause > TIMEOUT_S:
+            rests.set()
+        return pause
+
+    monkeypatch.setattr(EngineActor, "_pause_s", pause_and_tell)
+    with Cluster(n=1, backend="local") as rc:
+        assert rests.wait(TIMEOUT_S)
+        end = tmp_path / "end"
+        result = rc[0].execute(
+            "import pathlib, threading\npause = threading.Event()\nprint('now')\n"
+            f"while not pathlib.Path({str(end)!r}).exists(): pause.wait(0.01)"
+        )
+        try:
+            wait_until(lambda: "now" in result.stdout)
+        finally:
+            end.touch()
 
 
 def test_an_engine_that_cannot_look_at_its_limits_still_reports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,9 @@ def result_of(reference: Any, timeout_s: float | None) -> Any:
     """
     import ray
 
-    if not _driver.is_set():  # a worker ends with its raylet, and ray.get releases its resources meanwhile
+    if not _driver.is_set() and threading.current_thread() is threading.main_thread():
+        # A worker ends with its raylet. While its main thread waits in ray.get, others may use its CPUs; in other
+        # threads, ray.get would only wake up twenty times a second.
         return ray.get(reference, timeout=timeout_s)
     quick_s = QUICK_S if timeout_s is None else min(QUICK_S, timeout_s)
     try:

@@ -30,8 +30,8 @@ def obstacle_to_forking(environment: Mapping[str, str]) -> str | None:
     Args:
         environment: the environment of the workers.
     """
-    if environment.get(SWITCH) != "1":
-        return f"{SWITCH} is not 1"
+    if environment.get(SWITCH) == "0":
+        return f"{SWITCH} is 0"
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         return "only Linux 5.3 and later has what this needs"
     if sys.flags.no_site or sys.flags.no_user_site:
