@@ -63,8 +63,8 @@ PRESETS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: binds everything to 127.0.0.1
     "RAY_worker_niceness": "0",
     "RAY_get_check_signal_interval_milliseconds": "50",
-    # In half of all starts the raylet connects to its own object store a moment too early, and waited for a second before
-    # it tried again. The product is Ray's own limit of 10 s.
+    # In half of all starts, the raylet first connects to its own object store a moment too early. By default it would
+    # try again after a second. The product of both is Ray's own limit of 10 s.
     "RAY_raylet_client_connect_timeout_milliseconds": "20",
     "RAY_raylet_client_num_connect_attempts": "500",
     "RAY_USAGE_STATS_ENABLED": "0",
