@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from nsactors import Client, DirectView
@@ -336,6 +338,32 @@ def test_an_engine_that_clears_its_breakpoints_leaves_those_of_others(
     rc[:2].execute(code).get(TIMEOUT_S)
     assert "21" in shown()
     assert rc[:2]["r"] == [[40, 41]] * 2
+
+
+def listening() -> set[tuple[int, Any]]:
+    """The ports at which this process and its children listen."""
+    own = psutil.Process()
+    found = set()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("inet")
+            found |= {(process.pid, one.laddr) for one in connections if one.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_nothing_that_looks_inside_opens_a_port(rc: Client, prompt: Prompt) -> None:
+    before = listening()
+    fail(rc)
+    prompt.lines = ["all locals", "up"]
+    rc.debug()
+    seen: list[set[tuple[int, Any]]] = []
+    prompt.lines = ["p 1", lambda: seen.append(listening()), "c"]
+    rc[0].execute("number = 1\nbreakpoint()\nnumber = 2", block=True)
+    assert rc[0]["number"] == 2
+    rc.stack()
+    rc[0].peek("number")
+    rc[:].profile(sum, range(1000))
+    assert [ports - before for ports in (*seen, listening())] == [set(), set()]
 
 
 def test_quitting_ends_the_request_with_an_error(rc: Client, prompt: Prompt) -> None:
