@@ -86,7 +86,7 @@ def bind_kernel(engine: DirectView | None = None) -> EngineKernel:
     Raises:
         WrongValue: if the view is of several engines.
         PackageMissing: without the package ``ipykernel``.
-        CapabilityError: if engines are threads; without a view, if this process is not an engine.
+        CapabilityError: if engines are threads, or if no view is given in a process that is not an engine.
         NsactorsError: if the kernel cannot be started; the text says why.
 
     Example:

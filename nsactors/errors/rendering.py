@@ -3,9 +3,10 @@
 rich is imported inside the functions: importing nsactors must stay cheap. Text from engines becomes ``Text`` objects
 and never markup, so that a message such as ``"[red]"`` appears unchanged.
 
-Python prints an exception group member by member, each with its notes: thousands of lines for sixty-four engines that
-fail alike; and no method of the class can change that. So nsactors installs a ``sys.excepthook`` for composite errors
-only, and only over Python's own hook or Ray's, which calls Python's.
+Python prints an exception group member by member, each with its notes. For sixty-four engines that fail alike, that is
+thousands of lines, and no method of the class can change it. So nsactors installs a ``sys.excepthook`` that prints
+composite errors itself and leaves others to the previous hook. It does so only if that hook is Python's own, or Ray's,
+which calls Python's.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def render_text(error: Exception, *, width: int = 100, color: bool = False, says
 
 
 def drawn_text(drawing: RenderableType, *, width: int, color: bool = False) -> str:
-    """Return a drawing of rich as text, with ANSI colours if ``color``."""
+    """Convert a rich renderable to text, with ANSI colours if ``color``."""
     from io import StringIO
 
     from rich.console import Console
@@ -255,7 +256,7 @@ def _headline(failure: Failure) -> Text:
 
 
 def as_text(text: str, style: str = "", *, colours: bool = False) -> Text:
-    """Return text for rich in which brackets are not markup, and control characters are escaped.
+    """Return a ``Text`` in which brackets are not markup, and control characters are escaped.
 
     Args:
         text: any text, of any origin.
@@ -276,7 +277,7 @@ def _message(message: str) -> Text:
 
 
 def _called_from(traceback: TracebackType | None) -> str | None:
-    """Return the user's line that made the call: IPython omits that line for errors that render themselves."""
+    """Return the user's line that made the call. IPython does not show it for errors that render themselves."""
     user = user_part(traceback)
     if user is None:
         return None

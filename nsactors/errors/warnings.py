@@ -28,7 +28,7 @@ class NsactorsWarning(UserWarning):
 
 
 class EngineStartWarning(NsactorsWarning):
-    """An engine did not start, or found no machine; the others are usable.
+    """An engine did not start, or no machine has room for it; the other engines are usable.
 
     Args:
         problem: the error of its start.

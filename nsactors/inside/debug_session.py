@@ -1,6 +1,6 @@
 """The engine's half of the debugger: kept failures, requests that stop at breakpoints, and the sessions of clients.
 
-A session is a conversation by queries; no port is opened.
+A session consists of queries from the client and their replies; no port is opened.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class KeptFailure:
         client: the client whose request failed.
         title: the failure in one line.
         traceback: its frames, from the user's first one on.
-        sources: the source code of the cells in the frames, by file name; elsewhere it is dropped after other cells.
+        sources: the source code of the cells in the frames, by file name; it is kept here because the shell may drop
+            it when other cells run.
         kept_at: the time, in seconds.
     """
 
@@ -72,7 +73,9 @@ class KeptFailure:
 
 
 class KeptFailures:
-    """Keeps the last failure of each of a few clients, for a few minutes: frames keep the objects in them alive.
+    """Keeps the last failure of each client.
+
+    Failures of only a few clients are kept, for a few minutes, since frames keep the objects in them alive.
 
     Any thread may call the methods. Failures are released outside the lock, because that may run the user's code.
     """
@@ -179,7 +182,7 @@ class DebugSessions:
         Do nothing if the request is to ignore breakpoints.
         """
         while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("nsactors."):
-            frame = frame.f_back  # of Ray's debugger, for example, whose function calls breakpoint()
+            frame = frame.f_back  # as of the function that replaces Ray's debugger, and calls breakpoint()
         request = self._running()
         if not self._breaks or (request is not None and not request.breaks):
             return ""
@@ -229,7 +232,7 @@ class DebugSessions:
     # The control thread.
 
     def answer(self, query_id: int, query: DebugQuery) -> None:
-        """Reply to a query, now or when the debugger has carried a line out."""
+        """Reply to a query: at once, or when the debugger has executed the line that the query brings."""
         try:
             match query:
                 case DebugOpen(client, failures):
@@ -262,7 +265,7 @@ class DebugSessions:
             self._reply(QueryReply(query_id, None, f"{type(error).__name__}: {error}"))
 
     def quit_prompt(self) -> bool:
-        """If the running request waits at the prompt of a debugger, end it with KeyboardInterrupt; return whether."""
+        """End the running request with KeyboardInterrupt if it waits at a debugger's prompt; return whether it did."""
         stopped = self.stopped
         return stopped is not None and stopped.conversation.end_prompt("_interrupt\n")
 
@@ -273,7 +276,7 @@ class DebugSessions:
         return Stop(conversation.where, conversation.client, self._clock() - conversation.began)
 
     def client_came(self, client: str) -> None:
-        """Note that a client is connected."""
+        """Record that a client is connected."""
         self._absent.pop(client, None)
 
     def client_left(self, client: str) -> None:
@@ -348,7 +351,7 @@ class DebugSessions:
 
     def _look_at(self, conversation: Conversation, kept: KeptFailure) -> None:
         self._threads[conversation.session] = threading.get_ident()
-        # In the client's own process, only this thread belongs to an engine.
+        # In a process that the client shares, the bypass is for this thread alone: other threads are the client's.
         bypass = DebuggerBypass(threading.get_ident()) if self._shares_process else None
         added = [name for name in kept.sources if name not in linecache.cache]
         for name in added:
@@ -381,7 +384,7 @@ class DebugSessions:
             return
         is_busy = not conversation.let_go(why)
         if isinstance(conversation, StopConversation):
-            # Only a command of the prompt is interrupted: the code of the request goes on, also in a long step.
+            # Only a command typed at the prompt is interrupted. The request's own code goes on, even in a long step.
             is_busy = is_busy and self.stopped is not None and self.stopped.is_at_work
         if is_busy:
             self._interrupt(conversation)

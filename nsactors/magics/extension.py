@@ -65,7 +65,7 @@ def show_while_waiting(client: Client, result: AsyncResult, options: Options, sc
     """Show output until every engine has replied; Ctrl-C interrupts the engines.
 
     Raises:
-        RemoteError: the error of a cell on one engine, given by its id.
+        RemoteError: the error of a cell that was sent to one engine, named by its id.
         CompositeError: the errors of a cell on several engines.
     """
     live = _live(result, options, screen)
@@ -334,7 +334,7 @@ class ParallelMagics:
         print(f"%autopx{self._suffix} enabled: cells run on the engines, until %autopx{self._suffix} again")
 
     def pxconfig(self, line: str = "") -> None:
-        """Set the default options of ``%px``, by the options of ``%%px``; without an option, show the defaults."""
+        """Set the defaults of ``%px``, written as for ``%%px``: ``%pxconfig -t 0,2``; without an option, show them."""
         options, others = _understood(line, CONFIG, "%pxconfig")
         if others:
             raise UsageError(f"%pxconfig takes options, not {others[0]!r}")
@@ -356,7 +356,7 @@ class ParallelMagics:
                 raise UsageError(f"%pxreload takes on or off, not {other!r}")
 
     def pxattach(self, line: str = "") -> None:
-        """Make ``rc`` a client of a cluster in the background: ``%pxattach lab``; an only cluster needs no name."""
+        """Make ``rc`` a client of a cluster in the background: ``%pxattach lab``; the only one needs no name."""
         name = line.strip() or None
         client = Client(name)
         names = self._shell.user_ns
@@ -368,8 +368,9 @@ class ParallelMagics:
     def pxhistory(self, line: str = "") -> None:
         """Show the history of engines as a script: ``%pxhistory 0``; ``-f FILE`` writes it into a file.
 
-        The script has the cells and pushes of all clients in the cluster's history, also from the jobs that the cluster
-        continues, and pushed values if they are short. It has no ``apply`` calls and no tasks.
+        The script contains what the cluster's history has of all clients: cells, and pushes with their values if these
+        are short. It also has those of earlier batch jobs that the cluster continues. It has no ``apply`` calls and no
+        tasks.
         """
         options, others = _understood(line, HISTORY, "%pxhistory")
         view = self._view_or_complain()
@@ -380,7 +381,7 @@ class ParallelMagics:
             write_script(view.client, engine_ids, options.file)
 
     def pxdebug(self, line: str = "") -> None:
-        """Open the debugger of stopped engines, or on the last failures: ``%pxdebug``, ``%pxdebug 0,2``.
+        """Debug the code at which engines are stopped, or else their last failures: ``%pxdebug``, ``%pxdebug 0,2``.
 
         ``--forget`` releases the frames of failures, ``--take`` takes over the debugger of engines that are stopped for
         another client. See ``rc.debug?``. After an error of engines, ``%debug`` opens the frames of that error.
@@ -650,7 +651,7 @@ class Extension:
         magics.register()
 
     def client_at_hand(self) -> Client | None:
-        """Return the client that the user has bound last; else the newest of the session, also one of ``%px``."""
+        """Return the client that the user has bound last; else the session's newest, even if ``%px`` made it."""
         client = find_client(self.shell.user_ns)
         if client is None and (self.on_demand is None or self.on_demand.ready):
             newest = SessionClients.of(self.shell).newest()

@@ -1,8 +1,9 @@
 """Test that snapshots load in an interpreter without the engine's objects.
 
-A snapshot that loads in the engine's own process may load nowhere else: it may need a name of that ``__main__``, a
-module made at run time, or a connection that a library has opened. So a snapshot counts only after it has been loaded
-by a process that is forked for this test (:mod:`forking`) and ends with it, whatever the user's classes do there.
+A snapshot that loads in the engine's own process may load nowhere else: it may need a name of the engine's
+``__main__``, a module made at run time, or a connection that a library has opened. So a snapshot counts only after
+another process has loaded it. That process is forked for the test (:mod:`forking`). It ends with the test, whatever the
+user's classes have done in it.
 
 The engines of one cluster on a host share one forking process. It starts for the first snapshot, and ends after a
 minute without requests, or with the last engine that has used it.
@@ -32,7 +33,7 @@ from nsactors.namespace.snapshot import restore
 from nsactors.recovery.encoding import decode
 from nsactors.recovery.journal import SegmentHeader, Snapshot
 
-LIMIT_S = 10.0  # to load one component on idle processors; as long again for each LIMIT_BYTES of its pickle
+LIMIT_S = 10.0  # to load one component on idle processors, plus the same for each LIMIT_BYTES of its pickle
 LIMIT_BYTES = 100_000_000
 START_S = 30.0  # for the forking process to answer on a very busy host
 MOST_DEATHS = 5
@@ -71,7 +72,7 @@ class CleanInterpreter:
         self._lock = threading.Lock()
 
     def failures(self, path: str, snapshot: Snapshot) -> dict[str, str]:
-        """Load a snapshot in a new process, and again without each component that ends that process."""
+        """Load a snapshot in a new process; if a component ends the process, load the others in another one."""
         largest = max((len(part.payload.data) for part in snapshot.parts), default=0)
         limit_s = LIMIT_S * (1 + largest // LIMIT_BYTES) * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         skipped: dict[str, str] = {}
@@ -179,7 +180,7 @@ def load_in_child(argument: Mapping[str, Any], tell: Tell) -> None:
 
 
 def _installed(modules: set[str]) -> list[str]:
-    """Return the modules that belong to Python or to a package: they will not be edited meanwhile."""
+    """Return the modules of Python and of installed packages: unlike the user's own, nobody edits these."""
     origins = {name: str(getattr(getattr(sys.modules[name], "__spec__", None), "origin", "")) for name in modules}
     return sorted(
         name
@@ -191,8 +192,10 @@ def _installed(modules: set[str]) -> list[str]:
 # Connect to the forking process, or start it.
 
 
-# Rejected: a fork of the engine, which has threads whose locks the fork would hold; a new interpreter for each test,
-# 0.25 s and 1.5 s with pandas; a process for each engine, 55 MB and more at the moment when all have been recovered.
+# Rejected:
+# - a fork of the engine: locks that the engine's other threads hold would stay locked in it for ever;
+# - a new interpreter for each test: it takes 0.25 s, and 1.5 s with pandas;
+# - a forking process for each engine: 55 MB and more each, all at the same time after a recovery of all engines.
 def _connect(folder: str) -> socket.socket:
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,8 +1,8 @@
-"""Uses of code that a replay or a snapshot cannot repeat: clocks, files, attributes of modules.
+"""What code uses that a replay or a snapshot cannot repeat: clocks, files, attributes of modules.
 
-A recovery reports requests that read the clock, files and the like, since a replay does not find these as they were; a
-snapshot reports attributes of modules that were set, since it does not contain them. The reports are for people: they
-come from looking at code without running it. The user's own functions are searched, in cells and in modules; library
+A recovery reports requests that read the clock, files and the like, since a replay does not find these as they were. A
+snapshot reports the attributes that code has set on modules, since it does not contain them. The reports are hints for
+people, because code is only looked at, not run. The user's own functions are searched, in cells and in modules; library
 functions are judged by their names.
 """
 
@@ -122,8 +122,9 @@ _INLINE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 def _never_raises(look: Callable[_P, tuple[str, ...]]) -> Callable[_P, tuple[str, ...]]:
     """Let a function return ``_HIDDEN`` where it fails.
 
-    Such a function reads attributes without running code of the user's classes. If an exception occurs all the same, as
-    from a module of a user's class, it must not end a recovery or a journal: the report is only for its reader.
+    Such a function reads attributes without running code of the user's classes. It may raise an exception all the same,
+    as for a module that is an instance of a user's class. That must not end a recovery or a journal: nothing in them
+    depends on the report.
     """
 
     @functools.wraps(look)
@@ -156,10 +157,10 @@ def sources_of_cell(source: str, names: Mapping[str, Any]) -> tuple[str, ...]:
 def sources_of_call(
     function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Return the inputs of a call that differ each time; empty if it can have left nothing in the namespace.
+    """Return the inputs of a call that differ each time; empty if the call cannot have changed the namespace.
 
     Args:
-        function: the function; its value has gone to the client.
+        function: the function; what it returned has gone to the client.
         args: its arguments.
         kwargs: its arguments by name.
         names: the namespace.
@@ -193,7 +194,7 @@ def attributes_set_by_call(function: Any) -> tuple[str, ...]:
         return ()
     code = function.__code__
     if _STORE_ATTR not in code.co_code and "setattr" not in code.co_names and _STORE_SUBSCR not in code.co_code:
-        return ()  # these bytes may be instructions or their arguments
+        return ()  # a quick look: a byte that is found may also be an instruction's argument
     return tuple(dict.fromkeys(_attributes_set(code, function.__globals__, closure_of(function))))
 
 
@@ -214,7 +215,7 @@ def _attributes_set(code: CodeType, scope: Mapping[str, Any], closure: Mapping[s
 
 @dataclass(slots=True)
 class _CodeReach:
-    """The mentions in code, and in the user's functions behind it, each searched once.
+    """The mentions in code, and in the user's functions that it leads to; each function is searched once.
 
     The search keeps a queue instead of calling itself: data may be nested more deeply than Python's stack.
     """
@@ -252,7 +253,7 @@ class _CodeReach:
                 yield mention
                 self._look_into([mention.value], depth=1)
         for inner in code.co_consts:
-            # A function that is defined here need not be called; if it is, its name is mentioned. Class bodies run.
+            # A cell need not call a function it defines. If it does, it mentions the name. Class bodies always run.
             if isinstance(inner, CodeType) and (not is_cell or _is_run_in_place(inner)):
                 yield from self._of_code(inner, scope, closure)
 
@@ -333,7 +334,7 @@ def _static_attribute(value: Any, name: str) -> Any:
 
 
 def _attributes(value: Any) -> list[Any]:
-    """Return the attributes of an object of this package that stands for a call."""
+    """Return the attributes of an object of nsactors, which may wrap a call; none of other objects."""
     if not str(own_attribute(type(value), "__module__")).startswith("nsactors."):
         return []
     slots = getattr(type(value), "__slots__", ())

@@ -22,8 +22,8 @@ _FOUND = re.compile(r"start-up code: (\[.*\])$", re.MULTILINE)
 class StartupFailed(Exception):
     """The start-up code of an engine has raised an error.
 
-    The message holds everything in one line: where Ray cannot make an actor, only the text of the reason is left, and
-    Ray drops lines that look like its own.
+    The message is one line that contains everything. If Ray cannot make an actor, it passes on nothing but the text of
+    the reason, without the lines that look like Ray's own.
 
     Args:
         reason: one line.
@@ -71,7 +71,7 @@ def _texts(chunks: tuple[OutputChunk, ...]) -> tuple[StreamText, ...]:
 
 
 class ErrorHandler:
-    """Call the user's ``on_error`` function; the error is raised at its caller all the same.
+    """Call the user's ``on_error`` function with an error, which the client gets all the same.
 
     Args:
         pickled: the function; None for no function.

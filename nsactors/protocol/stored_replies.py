@@ -1,8 +1,8 @@
 """The replies that an engine stores, within limits; the oldest are dropped first.
 
 A reply is sent to the client that made the request, and is lost with that client. The engine stores it here so that
-other clients, or the same one after a reconnection, can collect it: the encoded reply, which contains a small value,
-and the output that was delivered before it.
+other clients, or the same one after a reconnection, can collect it. Two things are stored: the encoded reply, which
+contains the value if that is small, and the output that was delivered before the reply.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StoredReply(NamedTuple):
     """A stored reply.
 
     Attributes:
-        header: the encoded reply, with a small value.
+        header: the encoded reply, with the value if that is small.
         head: the output that was delivered before it; the reply's tail has the rest.
         value: a value that is not in the header; ``Missing.DROPPED`` if it was too large to store.
     """

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Position(NamedTuple):
-    """A position in a journal. Later ones are greater: bytes that end at or before the end of a replica are safe."""
+    """A position in a journal; later positions compare as greater. Bytes up to the end of a replica are safe."""
 
     segment: int
     offset: int
@@ -24,7 +24,7 @@ NOWHERE = Position(-1, 0)
 
 
 class Segment(NamedTuple):
-    """One segment: its snapshot and kept entries take ``base_bytes``; unless these are complete, it is useless."""
+    """One segment. It begins with ``base_bytes`` of snapshot and kept entries, and is useless until it has them all."""
 
     number: int
     base_bytes: int
@@ -80,7 +80,7 @@ def next_span(kept: Position, segments: Sequence[Segment], limit_bytes: int) -> 
 
 @dataclass(slots=True)
 class KeptSegments:
-    """The segments in the replica of one journal, by size; decides which part of a batch to append."""
+    """The sizes of the segments in the replica of one journal: they decide which part of a batch is appended."""
 
     segments: list[Segment] = field(default_factory=list)
 
