@@ -318,7 +318,7 @@ def test_any_client_sees_where_detached_tasks_are_and_what_became_of_them(
 
 
 def test_tasks_that_never_were_are_unavailable(rc: Client) -> None:
-    with pytest.raises(ResultUnavailable, match="never was"):
+    with pytest.raises(ResultUnavailable, match="there was no such task"):
         rc.get_result("detached-0123456789ab/tasks:1")
 
 

@@ -7,6 +7,7 @@ import signal
 import stat
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,7 +218,7 @@ def test_each_copy_says_when_it_was_saved_also_if_the_next_job_does_not_recover_
     logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((1e9, 2e9))
-    monkeypatch.setattr("time.time", clock.__next__)
+    monkeypatch.setattr(batch_job, "time", SimpleNamespace(time=clock.__next__))  # not that of threads of other tests
     save_state(logs, tmp_path / "state")
     (tmp_path / "next").mkdir()
     restore_state(tmp_path / "state", tmp_path / "next")
