@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import threading
 import time
@@ -144,15 +143,20 @@ class Call:
                 note(self)
             self.done = True
         while self._listeners:
-            self._listeners.pop()(self)
+            self._call_listener()
 
     def when_settled(self, listener: Callable[[Call], None]) -> None:
         """Call ``listener`` once, when this call is settled: now, if it is settled already."""
         self._listeners.append(listener)
-        # It may have been settled a moment ago: the thread that takes the listener off the list calls it.
-        if self.done and self._listeners:
-            with contextlib.suppress(IndexError):
-                self._listeners.pop()(self)
+        if self.done:  # it may have been settled a moment ago
+            self._call_listener()
+
+    def _call_listener(self) -> None:
+        try:
+            listener = self._listeners.pop()
+        except IndexError:  # another thread has taken it off the list, and calls it
+            return
+        listener(self)
 
     def watch_output(self, listener: OutputListener) -> None:
         """Call ``listener(call, chunks)`` with the output so far, and with more as it arrives, from another thread."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import secrets
 import threading
@@ -142,8 +141,11 @@ class LocalServices:
 
     def _run_deferred(self) -> None:
         while self._deferred:
-            with contextlib.suppress(IndexError):
-                self._deferred.popleft()()
+            try:
+                call = self._deferred.popleft()
+            except IndexError:  # another thread has taken it
+                return
+            call()
 
     def _deliver(self, key: str, answers: list[Answer]) -> None:
         for answer in answers:

@@ -279,12 +279,14 @@ class DirectLine:
         self._deferred.append(call)
 
     def _call_deferred(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
+        while True:
+            try:
                 call = self._deferred[0]
-                call()  # by two threads if they come at once, which changes nothing
-                with contextlib.suppress(ValueError):
-                    self._deferred.remove(call)  # not before: Ctrl-C may have kept it from being called
+            except IndexError:
+                return
+            call()  # by two threads if they come at once, which changes nothing
+            with contextlib.suppress(ValueError):
+                self._deferred.remove(call)  # not before: Ctrl-C may have kept it from being called
 
 
 def _keep_outcome(reply: DirectReply, ended: Any) -> None:
