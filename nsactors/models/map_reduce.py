@@ -139,7 +139,8 @@ def _mapped(step: Step, split: Split, number: Iterator[int]) -> Iterator[Pair]:
     records = map(itemgetter(0), zip(split(), number, strict=False))
     if step.by_split:
         return iter(step.mapper(records))
-    return itertools.chain.from_iterable(map(step.mapper, records))
+    # Not with map(), which ends at a StopIteration of the mapper as if there were no more records.
+    return itertools.chain.from_iterable(step.mapper(record) for record in records)
 
 
 def _distribute(pairs: Iterable[Pair], partitioner: Callable[[Any, int], int], parts: list[_Pairs]) -> None:

@@ -97,8 +97,8 @@ class MapPart:
                 values = [None if type(value) is _Failed else value for value in values]
         elif which.lazily:
             try:
-                for value in map(self.function, *parts):
-                    values.append(value)
+                for row in zip(*parts, strict=False):
+                    values.append(self.function(*row))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -108,10 +108,11 @@ class MapPart:
         return MapValues(which, self._label, values, failures, ended, describe)
 
     def _results(self, parts: tuple[Iterable[Any], ...]) -> list[Any]:
+        # Not with map(), which ends at a StopIteration of the function as if there were no more items.
         function = self.function
         if len(parts) > 1:
-            return list(map(function, *parts))
-        return [function(item) for item in parts[0]]  # quicker than map() for functions written in Python
+            return [function(*row) for row in zip(*parts, strict=False)]
+        return [function(item) for item in parts[0]]
 
 
 @frozen

@@ -113,6 +113,24 @@ def test_a_part_is_mapped_item_by_item(function: Any, parts: Any, spares: bool, 
     assert unpack(payload) == [function(*items) for items in zip(*parts, strict=True)]
 
 
+@pytest.mark.parametrize("parts", [([1, 0, 2],), ([1, 0, 2], [3, 4, 5])])
+def test_a_stop_iteration_of_the_function_does_not_end_the_part(parts: Any) -> None:
+    def function(number: int, *others: int) -> int:
+        return number or next(iter(()))
+
+    def mapped(spares: bool = False, lazily: bool = False) -> Any:
+        items = MapItems(range(3), spares, lazily).as_value()
+        values = MapPart(function, "map(f)")(*parts, items=items, engine_id=0)
+        return unpack(values.pack(lambda value, what: pack(value, what=what)))
+
+    with pytest.raises(StopIteration):
+        mapped()
+    some, *values = mapped(lazily=True)
+    assert (values, some.ended is None) == ([1], False)
+    some, *values = mapped(spares=True)
+    assert (values, [*some.failures]) == ([1, None, 2], [1])
+
+
 def test_the_items_of_a_piece_are_numbered() -> None:
     pieces = work_for([0, 1, 2], [range(7)], Block(), in_pieces=False)
     assert numbers_of(pieces, Block()) == [range(3), range(3, 5), range(5, 7)]
