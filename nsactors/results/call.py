@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -491,7 +491,12 @@ class MapCall(TaskCall):
     @property
     def values(self) -> list[Any]:
         """The value of each item, or the error in its place, when the call has ended."""
-        return list(chain.from_iterable(piece.values for piece in sorted(self.pieces, key=_start)))
+        values: list[Any] = []
+        for piece in sorted(self.pieces, key=_start):
+            values += [self.error] * (piece.start - len(values))  # the map ended without these: the client was closed
+            values += piece.values
+        values += [self.error] * (self.size - len(values))
+        return values
 
     @property
     def failure(self) -> CompositeError | None:

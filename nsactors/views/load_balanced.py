@@ -53,11 +53,14 @@ class MapCallChunk:
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
         """Yield the results that there are, then raise the error that prevented the next one, if any."""
-        call = self.call
+        call, given = self.call, 0
         for piece in sorted(call.pieces, key=lambda piece: piece.start):
+            if piece.start > given:
+                break
             if piece.error is not None and not return_exceptions:
                 raise piece.error
             yield from piece.values
+            given = piece.stop
         if call.left and call.error is not None:  # the client was closed
             raise call.error
 

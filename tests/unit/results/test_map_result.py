@@ -63,3 +63,16 @@ def test_a_part_ends_without_a_lock_and_without_the_items_of_others() -> None:
     assert ended == [True]
     assert [part.get(timeout=1) for part in parts] == [[0, 1], [2, 3]]
     assert [part.calls[0].pieces for part in parts] == [[], []]  # type: ignore[attr-defined]  # of a map
+
+
+def test_the_error_that_ended_a_map_is_in_the_places_of_the_items_that_never_came() -> None:
+    owner = SimpleNamespace(mark_retrieved=lambda calls: None)
+    call = MapCall(RequestId("ann", 1), NOWHERE, "map(f)", False, size=6, left=6)
+    result = BalancedMapResult(cast(CallController, owner), call, label="map(f)", return_exceptions=True)
+    for start in (4, 1):
+        piece = MapPiece(RequestId("ann", 1), 0, "map(f)", False, start=start, stop=start + 1)
+        piece.settle([start], None)
+        call.add(piece)
+    error = RuntimeError("the client was closed")
+    call.settle(None, error)
+    assert result.get(timeout=1) == [error, 1, error, error, 4, error]

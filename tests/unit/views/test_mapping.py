@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsactors.protocol.messages import RequestId
 from nsactors.protocol.partition import Block, RoundRobin
 from nsactors.protocol.serialize import pack, unpack
 from nsactors.protocol.tasks import MapItems
-from nsactors.views.load_balanced import kind_in_tasks
+from nsactors.results.call import NOWHERE, MapCall, MapPiece
+from nsactors.views.load_balanced import MapCallChunk, kind_in_tasks
 from nsactors.views.map_parts import PIECE_ITEMS, PIECES, MapPart, columns_of, numbers_of, rows_of, work_for
 
 
@@ -146,3 +148,16 @@ def test_a_long_list_of_large_numbers_is_read_from_any_memory(make_data: object)
     payload = pack(numbers)
     assert callable(make_data)
     assert unpack(payload._replace(data=make_data(payload.data))) == numbers
+
+
+def test_a_chunk_that_ended_without_some_items_gives_those_before_them() -> None:
+    call = MapCall(RequestId("ann", 1), NOWHERE, "map(f)", False, size=3, left=3)
+    for start in (0, 2):
+        piece = MapPiece(RequestId("ann", 1), 0, "map(f)", False, start=start, stop=start + 1)
+        piece.settle([start], None)
+        call.add(piece)
+    call.settle(None, RuntimeError("the client was closed"))
+    results = MapCallChunk(call).results(return_exceptions=True)
+    assert next(results) == 0
+    with pytest.raises(RuntimeError, match="the client was closed"):
+        next(results)
