@@ -252,6 +252,7 @@ class AsyncResult(Future[Any]):
 
         Raises:
             TimeoutError: (the built-in one) if the result is not there in time.
+            CancelledError: after :meth:`cancel`.
             RemoteError: of the original class as well, if a call to one engine failed.
             CompositeError: with all failures, if a call to several engines failed on some. Every call raises it again.
         """
@@ -271,10 +272,10 @@ class AsyncResult(Future[Any]):
         self._owner.mark_retrieved(self._calls)
         if return_exceptions is None:
             return_exceptions = self._return_exceptions
-        if return_exceptions:
-            return self._value([_outcome_of(call) for call in self._calls])
-        if not self.done():
+        if not self.done():  # one engine has failed, and others have not replied
             raise self._combined(self._failures())
+        if return_exceptions and not self.cancelled():
+            return self._value([_outcome_of(call) for call in self._calls])
         return self._value_or_raise()
 
     r = property(get, doc="The result; waits for it.")

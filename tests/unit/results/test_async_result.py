@@ -5,11 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, InvalidStateError
 from typing import cast
 
 import pytest
 
+from nsactors.errors import CompositeError
 from nsactors.protocol.messages import RequestId
 from nsactors.results import AsyncResult, Call, CallController
 from nsactors.testing import TIMEOUT_S, wait_until
@@ -102,3 +103,15 @@ def test_a_cancelled_future_has_no_result() -> None:
         future.result(0)
     with pytest.raises(InvalidStateError):
         future.set_result(1)
+    with pytest.raises(CancelledError):
+        future.get(0)
+    with pytest.raises(CancelledError):
+        future.get(0, return_exceptions=True)
+
+
+def test_the_first_failure_is_raised_although_exceptions_would_be_returned_at_the_end() -> None:
+    calls = [Call(RequestId("me", number), number, "apply", False) for number in range(2)]
+    result = AsyncResult(cast(CallController, Owner()), calls, label="apply", return_exceptions=True)
+    calls[0].settle(None, ValueError("x"))
+    with pytest.raises(CompositeError, match="failed on 1 of 2 engines"):
+        result.get(0, return_when=FIRST_EXCEPTION)
