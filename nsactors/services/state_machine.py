@@ -8,16 +8,20 @@ gives a value back to the machine if the caller that took it did not receive it.
 from __future__ import annotations
 
 import itertools
+import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from nsactors.errors import ServiceOverloaded
+from nsactors.errors import ServiceError, ServiceOverloaded
+from nsactors.errors.reporting import print_traceback
 
 MOST_WAITING = 8_000  # each waiting call occupies one of the host's 20,000 places for concurrent calls
 REMEMBERED = 1_000
+
+T = TypeVar("T")
 
 
 class CallId(NamedTuple):
@@ -81,7 +85,8 @@ class StateMachine(ABC):
     def handle(self, ticket: CallId, request: Any) -> Iterable[Answer]:
         """Answer this call, or others that have been waiting, or both. A call without an answer waits.
 
-        An exception raised here is raised by the call.
+        An exception raised here is raised by the call; ``SystemExit`` and the like become a ``ServiceError``. The host
+        only prints exceptions of the other methods.
         """
 
     def withdraw(self, ticket: CallId) -> Iterable[Answer]:
@@ -164,11 +169,11 @@ class ServiceInbox:
         self._open[ticket] = request, now
         try:
             answers = self._record(self._machine.handle(ticket, request))
-        except Exception as error:  # raised by the machine, for the caller
-            answers = self._record([Answer(ticket, error=error)])
+        except BaseException as error:  # raised by the machine, for the caller; SystemExit would end all services
+            answers = self._record([Answer(ticket, error=error if isinstance(error, Exception) else described(error))])
         # After the machine has handled the call: only now is it known whether it waits.
         if ticket in self._open and self._all_waiting() > MOST_WAITING:
-            answers += self._record(self._machine.withdraw(ticket))
+            answers += self._notify(self._machine.withdraw, ticket)
             answers += self._record([Answer(ticket, error=ServiceOverloaded(MOST_WAITING))])
         return answers
 
@@ -180,9 +185,9 @@ class ServiceInbox:
         """Withdraw a call; a value that it took and did not acknowledge is given back."""
         if ticket in self._open:
             del self._open[ticket]
-            return [*self._record(self._machine.withdraw(ticket)), withdrawn(ticket)]
+            return [*self._notify(self._machine.withdraw, ticket), withdrawn(ticket)]
         if (answer := self._taken.pop(ticket, None)) is not None:
-            return self._record(self._machine.give_back(answer))
+            return self._notify(self._machine.give_back, answer)
         # The withdrawal has overtaken its call.
         self._callers.setdefault(ticket.caller, _Caller()).withdrawn.append(ticket.number)
         return []
@@ -196,7 +201,7 @@ class ServiceInbox:
         for ticket in [t for known in (self._open, self._taken) for t in known if t.caller == caller]:
             answers += self.withdraw(ticket)
         if died:
-            answers += self._record(self._machine.gone(caller))
+            answers += self._notify(self._machine.gone, caller)
         return answers
 
     def close(self, make_error: Callable[[], Exception]) -> list[Answer]:
@@ -209,7 +214,22 @@ class ServiceInbox:
 
     def waiting(self) -> list[Waiting]:
         """Return the calls without an answer, in the order in which they were made."""
-        return [Waiting(ticket, self._machine.describe(request), at) for ticket, (request, at) in self._open.items()]
+        return [Waiting(ticket, self._describe(request), at) for ticket, (request, at) in self._open.items()]
+
+    def _describe(self, request: Any) -> str:
+        try:
+            return self._machine.describe(request)
+        except BaseException:
+            print_traceback()
+            return "an answer"
+
+    def _notify(self, method: Callable[[T], Iterable[Answer]], event: T) -> list[Answer]:
+        """Call a method of the machine for which no caller waits: its errors must not reach the host or other calls."""
+        try:
+            return self._record(method(event))
+        except BaseException:
+            print_traceback()
+            return []
 
     def _record(self, answers: Iterable[Answer]) -> list[Answer]:
         settled = list(answers)
@@ -245,3 +265,8 @@ def name_of(key: str) -> str:
 def withdrawn(ticket: CallId) -> Answer:
     """Return the answer to a withdrawn call, for a thread that still waits for it in an engine that has ended."""
     return Answer(ticket, error=RuntimeError("this call has been withdrawn"))
+
+
+def described(error: BaseException) -> ServiceError:
+    """Return an error for the caller in place of one that it cannot receive."""
+    return ServiceError("".join(traceback.format_exception_only(error)).strip())

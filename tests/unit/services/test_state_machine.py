@@ -1,5 +1,6 @@
 """ServiceInboxes: calls of many callers to one machine, each answered once."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.errors import ServiceClosed, ServiceOverloaded
+from nsactors.errors import ServiceClosed, ServiceError, ServiceOverloaded
 from nsactors.services import state_machine
 from nsactors.services.state_machine import Answer, CallId, ServiceInbox, ServiceInboxes, StateMachine, Waiting, name_of
 
@@ -84,6 +85,58 @@ def test_a_call_that_cannot_be_answered_waits_until_another_makes_that_possible(
 def test_what_the_machine_raises_is_the_answer(desk: ServiceInbox) -> None:
     [answer] = call(desk, A1, "nonsense")
     assert isinstance(answer.error, ValueError)
+
+
+class Leaver(StateMachine):
+    """Each method calls ``sys.exit``."""
+
+    def handle(self, ticket: CallId, request: Any) -> Iterable[Answer]:
+        if request == "wait":
+            return []
+        sys.exit("enough")
+
+    def withdraw(self, ticket: CallId) -> Iterable[Answer]:
+        sys.exit("withdraw")
+
+    def gone(self, caller: str) -> Iterable[Answer]:
+        sys.exit("gone")
+
+    def describe(self, request: Any) -> str:
+        sys.exit("describe")
+
+
+def test_an_exit_in_a_machine_is_the_answer() -> None:
+    [answer] = call(ServiceInbox(Leaver()), A1, "leave")
+    assert isinstance(answer.error, ServiceError)
+    assert str(answer.error) == "SystemExit: enough"
+
+
+def test_an_exit_in_a_machine_does_not_reach_the_host(capsys: pytest.CaptureFixture[str]) -> None:
+    desk = ServiceInbox(Leaver())
+    for ticket in (A1, A2, A3):
+        assert call(desk, ticket, "wait") == []
+    assert [one.what for one in desk.waiting()] == ["an answer"] * 3
+    assert [answer.ticket for answer in desk.withdraw(A1)] == [A1]
+    assert [answer.ticket for answer in desk.leave(A1.caller, died=True)] == [A2, A3]
+    assert (desk.callers, desk.waiting()) == ([], [])
+    assert "SystemExit: gone" in capsys.readouterr().err
+
+
+class Keeper(Queue):
+    """Takes nothing back."""
+
+    def give_back(self, answer: Answer) -> Iterable[Answer]:
+        raise LookupError("no")
+
+
+def test_a_value_that_is_not_taken_back_ends_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    desk = ServiceInbox(keeper := Keeper())
+    call(desk, A1, ("put", 5))
+    call(desk, A2, "take")
+    call(desk, A3, "take")
+    desk.leave(A1.caller, died=True)
+    assert (keeper.takers, keeper.lost) == ([], [A1.caller])
+    assert "LookupError: no" in capsys.readouterr().err
 
 
 def test_calls_that_overtook_each_other_are_handled_in_the_order_in_which_they_were_made(desk: ServiceInbox) -> None:
