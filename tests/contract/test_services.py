@@ -262,6 +262,8 @@ def test_a_way_to_a_service_that_was_closed_leads_to_no_later_one(rc: Client) ->
 def test_what_cannot_be_sent_is_refused_and_the_service_goes_on(shelf: Service) -> None:
     with pytest.raises(SerializationError, match="the request"):
         shelf.tell(("put", threading.Lock()))
+    with pytest.raises(SerializationError, match="the request"):
+        shelf.call(("put", threading.Lock()))
     shelf.tell(("put", "a thing"))
     assert shelf.call(("count",), TIMEOUT_S) == (1, 0)
 

@@ -16,11 +16,20 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from nsactors.errors import ServiceClosed, keyboard_interrupt
+from nsactors.errors import SerializationError, ServiceClosed, keyboard_interrupt
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import Payload, pack, unpack
 from nsactors.services.service import Service
-from nsactors.services.state_machine import Answer, CallId, ServiceInboxes, StateMachine, Waiting, name_of, withdrawn
+from nsactors.services.state_machine import (
+    Answer,
+    CallId,
+    ServiceInboxes,
+    StateMachine,
+    Waiting,
+    described,
+    name_of,
+    withdrawn,
+)
 from nsactors.transport.base import ClusterEnd
 from nsactors.transport.channel import SOCKETS
 from nsactors.transport.ray.failures import LivenessMonitor, result_of
@@ -190,10 +199,12 @@ class ServiceHost:
 
     Args:
         namespace: the cluster's namespace in Ray; the host ends with the cluster.
+        ref_types: classes of references that answers may hold.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, ref_types: tuple[type, ...] = ()) -> None:
         self._namespace = namespace
+        self._ref_types = ref_types
         self._following: asyncio.Task[None] | None = None
         self._inboxes = ServiceInboxes()
         self._answers: dict[tuple[str, CallId], _Waiter] = {}
@@ -207,7 +218,10 @@ class ServiceHost:
     async def host(self, name: str, machine: Payload) -> str:
         """Host a state machine, unless there is one of this name; return a key that no later service gets."""
         self._following = self._following or asyncio.get_running_loop().create_task(self._follow_controller())
-        return self._inboxes.open(name, lambda: unpack(machine))
+        try:
+            return self._inboxes.open(name, lambda: unpack(machine))
+        except BaseException as error:
+            raise error if isinstance(error, Exception) else described(error) from None  # SystemExit would end the host
 
     async def call(
         self, key: str, caller: str, number: int, after: int, request: Any, items: Sequence[Item] = ()
@@ -215,12 +229,12 @@ class ServiceHost:
         """Answer a call, after the items that its caller has sent before; see ``ServiceInbox``."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._submit(key, CallId(caller, number), after, request, items, answer)
-        return await answer
+        return self._sendable(key, await answer)
 
     async def answer(self, key: str, caller: str, number: int) -> Answer:
         """Return an answer that could not go by the caller's socket."""
         ticket = CallId(caller, number)
-        return self._by_ray.pop((key, ticket), None) or withdrawn(ticket)
+        return self._sendable(key, self._by_ray.pop((key, ticket), withdrawn(ticket)))
 
     async def socket_path(self) -> str:
         """Return the path of the socket for callers on this machine; empty if there is none."""
@@ -246,7 +260,7 @@ class ServiceHost:
         if received.count < sent and key in self._inboxes:
             return TimeoutError(f"the service {name_of(key)!r} has not received all messages in {SETTLE_S:g} s")
         failure, received.failure = received.failure, None
-        return failure
+        return failure if failure is None else _sendable_error(failure)
 
     async def withdraw(self, key: str, caller: str, number: int) -> None:
         """Withdraw a call that its caller does not wait for any more."""
@@ -318,6 +332,18 @@ class ServiceHost:
         self._by_ray.pop((key, ticket), None)
         if inbox := self._inboxes.get(key):
             self._deliver(key, inbox.withdraw(ticket))
+
+    def _sendable(self, key: str, answer: Answer) -> Answer:
+        """Return an answer that Ray can send: an error in place of a value that cannot be pickled."""
+        if answer.error is not None:
+            return answer._replace(error=_sendable_error(answer.error))
+        if not _is_plain(answer.value, self._ref_types):
+            try:
+                pack(answer.value, what=f"the answer of the service {name_of(key)!r}", ref_types=self._ref_types)
+            except SerializationError as error:
+                self._withdraw(key, answer.ticket)  # gives a value that was taken back
+                return Answer(answer.ticket, error=error)
+        return answer
 
     def _receive_items(self, key: str, caller: str, items: Sequence[Item]) -> _ReceivedFrom:
         if self._has_died(key, caller):
@@ -427,7 +453,8 @@ class _SocketCaller:
         try:
             self._caller.reply(reply, DONE, failure)
         except NotPlain:
-            self._caller.reply(reply, DONE, RuntimeError(f"{type(failure).__name__}: {failure}"))
+            assert failure is not None, "None is plain"
+            self._caller.reply(reply, DONE, described(failure))
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -444,6 +471,15 @@ def _is_plain(request: Any, ref_types: tuple[type, ...]) -> bool:
     if isinstance(request, tuple):
         return all(_is_plain(part, ref_types) for part in request)
     return type(request) in _PLAIN or type(request) in ref_types
+
+
+def _sendable_error(error: Exception) -> Exception:
+    """Return the error, or one with its text if callers could not read it from a pickle."""
+    try:
+        unpack(pack(error))
+    except Exception:
+        return described(error)
+    return error
 
 
 class _ReceivedFrom:
@@ -485,7 +521,7 @@ class RayServices:
         actor_class = on_head_node(self._actor_class, _NAME, self._namespace, max_concurrency=MAX_CONCURRENCY)
 
         def start() -> Service:
-            host = actor_class.remote(self._namespace)
+            host = actor_class.remote(self._namespace, (ray.ObjectRef,))
             hosting = host.host.remote(name, payload)
             path = ray.get(host.socket_path.remote()) if uses_sockets() else ""
             return Service(_RayChannel(host, name, ray.get(hosting), path))
@@ -553,7 +589,15 @@ class _RayChannel:
     def submit(self, ticket: CallId, after: int, request: Any) -> Any:
         self._check()
         line, batcher = self._opened()
-        return batcher.along(lambda items: line.call(ticket.number, after, request, items))
+
+        def send(items: list[Item]) -> Any:
+            try:
+                return line.call(ticket.number, after, request, items)
+            except Exception:
+                pack(request, what="the request", ref_types=self.ref_types)  # raises an error that names the part
+                raise
+
+        return batcher.along(send)
 
     def tell(self, ticket: CallId, after: int, request: Any) -> None:
         self._check()

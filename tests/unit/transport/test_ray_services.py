@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nsactors.errors import ServiceClosed
+from nsactors.errors import SerializationError, ServiceClosed, ServiceError
 from nsactors.protocol.serialize import pack
 from nsactors.services.state_machine import Answer, CallId, StateMachine
 from nsactors.testing import TIMEOUT_S, wait_until
@@ -102,6 +103,82 @@ def test_the_ways_to_a_service_that_was_closed_do_not_lead_to_the_next_of_its_na
     error, value = play(scene)
     assert isinstance(error, ServiceClosed)
     assert (error.name, value) == ("adder", 7)
+
+
+class Unpicklable(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("odd")
+        self.lock = threading.Lock()
+
+
+class Unreadable(Exception):
+    """Cannot be read from its pickle."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} {second}")
+
+
+class Odd(StateMachine):
+    """Answers what cannot be sent; waits for nobody."""
+
+    def __init__(self) -> None:
+        self.returned: list[int] = []
+
+    def handle(self, ticket: CallId, request: Any) -> Iterable[Answer]:
+        match request:
+            case "value":
+                return [Answer(ticket, [threading.Lock()], takes=True)]
+            case "unpicklable":
+                raise Unpicklable
+            case "unreadable":
+                raise Unreadable(1, 2)
+        return [Answer(ticket, self.returned)]
+
+    def give_back(self, answer: Answer) -> Iterable[Answer]:
+        self.returned.append(answer.ticket.number)
+        return ()
+
+
+def test_an_answer_that_cannot_be_pickled_is_an_error_that_says_so(play: Play) -> None:
+    async def scene(host: ServiceHost, adder: str) -> Any:
+        odd = await host.host("odd", pack(Odd()))
+        answer = await host.call(odd, "me", 1, 0, "value")
+        return answer, (await host.call(odd, "me", 2, 1, "returned")).value
+
+    answer, returned = play(scene)
+    assert isinstance(answer.error, SerializationError)
+    assert (answer.value, answer.takes, returned) == (None, False, [1])
+    assert "the answer of the service 'odd'" in str(answer.error)
+
+
+@pytest.mark.parametrize(("request_", "text"), [("unpicklable", "Unpicklable: odd"), ("unreadable", "Unreadable: 1 2")])
+def test_an_error_that_callers_could_not_read_comes_as_its_text(play: Play, request_: str, text: str) -> None:
+    async def scene(host: ServiceHost, adder: str) -> Any:
+        odd = await host.host("odd", pack(Odd()))
+        answer = await host.call(odd, "me", 1, 0, request_)
+        await host.post(odd, "me", [(2, 1, request_)])
+        return answer.error, await host.flush(odd, "me", (), 2)
+
+    for error in play(scene):
+        assert type(error) is ServiceError
+        assert str(error).endswith(text)
+
+
+def test_a_machine_that_exits_while_it_is_read_does_not_end_the_host(play: Play) -> None:
+    async def scene(host: ServiceHost, adder: str) -> Any:
+        with pytest.raises(ServiceError, match="SystemExit: 3"):
+            await host.host("leaver", pack(LeavesWhenRead()))
+
+    play(scene)
+
+
+class LeavesWhenRead:
+    """Calls ``sys.exit`` when it is read from its pickle."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
 
 
 # Callers by a socket.
