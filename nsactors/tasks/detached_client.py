@@ -245,7 +245,8 @@ class DetachedSchedulerClient(SchedulerClient):
                 submission = submission._replace(modules=modules)
             self._ask("submit", self.session.name, submission, what=call.label)
             self._modules_told = modules
-            self._poller.want([call])
+            if plan.spec.task.size:  # a map without items has ended
+                self._poller.want([call])
 
     def open_calls(self) -> list[TaskCall]:
         """See :class:`SchedulerClient`."""
@@ -274,7 +275,7 @@ class DetachedSchedulerClient(SchedulerClient):
                 if request not in known:
                     raise ResultUnavailable(str(request), "its results are not kept, or there was no such task")
             calls = {r: self._poller.find(r.seq) or self._call_of(r, known[r]) for r in known}
-            self._poller.want(call for r, call in calls.items() if self._poller.find(r.seq) is None)
+            self._poller.want(call for r, call in calls.items() if not call.done and self._poller.find(r.seq) is None)
         return [calls[request] for request in requests]
 
     def cancel(self, msg_ids: Iterable[str]) -> None:
@@ -324,6 +325,8 @@ class DetachedSchedulerClient(SchedulerClient):
         else:
             call = self.new_map(task.label, task.size, copies=task.copies, joins=task.joins, request=request)
         call.submitted = task.submitted
+        if task.size == 0:
+            call.settle([], None)
         return call
 
     def _collect(self, wanted: dict[int, int], wait_s: float) -> dict[int, TaskProgress]:

@@ -319,7 +319,10 @@ class Driver:
         """Submit tasks to the scheduler."""
         tasks = []
         for spec in specs:
-            self._specs[spec.task.task_id] = spec
+            if spec.task.size:
+                self._specs[spec.task.task_id] = spec
+            else:  # a map without items: no effect will end it
+                self._delivery.settle(spec.call)
             tasks.append(spec.task)
         self.dispatch(Submitted(tuple(tasks), time.monotonic()))
 

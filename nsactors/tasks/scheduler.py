@@ -180,9 +180,8 @@ class TaskPlan(NamedTuple):
 
     def submit(self) -> None:
         """Submit the task; a map without items ends at once. Errors as of :meth:`SchedulerClient.submit`."""
-        if self.spec.task.size:
-            self.scheduler.submit(self)
-        else:
+        self.scheduler.submit(self)  # without items too: other tasks may depend on it
+        if not self.spec.task.size:
             self.spec.call.settle([], None)
 
 

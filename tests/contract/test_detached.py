@@ -281,6 +281,17 @@ def test_constants_and_seeds_go_along(rc: Client, lview: LoadBalancedView) -> No
     assert result.seed.entropy == 42
 
 
+def test_a_map_without_items_has_ended_for_others_too(
+    rc: Client, lview: LoadBalancedView, theirs: LoadBalancedView
+) -> None:
+    [msg_id] = theirs.map_async(abs, []).msg_ids
+    wait_until(lambda: status_of(rc, msg_id).state is TaskState.SUCCEEDED)
+    result = rc.get_result(msg_id)
+    assert (result.ready(), result.get()) == (True, [])
+    with lview.temp_flags(after=msg_id):
+        assert lview.apply_async(abs, -1).get(TIMEOUT_S) == 1
+
+
 def test_parts_of_a_sequence_are_joined_for_others_too(rc: Client, theirs: LoadBalancedView) -> None:
     result = theirs.parallel(block=False)(sorted)([3, 1, 2, 0])
     assert rc.get_result(result.msg_ids[0]).get(TIMEOUT_S) == result.get(TIMEOUT_S)

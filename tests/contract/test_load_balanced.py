@@ -343,6 +343,17 @@ def test_an_imap_raises_after_the_results_of_what_came_before(lview: LoadBalance
 # Conditions.
 
 
+@pytest.mark.once
+def test_a_map_without_items_has_succeeded_for_those_that_depend_on_it(lview: LoadBalancedView) -> None:
+    empty = lview.map_async(abs, [])
+    assert (empty.ready(), empty.get()) == (True, [])
+    with lview.temp_flags(after=empty):
+        assert lview.apply_async(abs, -1).get(TIMEOUT_S) == 1
+    with lview.temp_flags(after=Dependency(empty, success=False, failure=True)), pytest.raises(ImpossibleDependency):
+        lview.apply_async(abs, -1).get(TIMEOUT_S)
+    assert lview.client.tasks() == []
+
+
 def test_a_task_runs_after_those_it_depends_on(lview: LoadBalancedView, gate: Gate) -> None:
     first = lview.apply_async(gate.pass_through)
     with lview.temp_flags(after=first):
