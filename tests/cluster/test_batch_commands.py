@@ -121,5 +121,5 @@ def test_a_job_runs_on_two_hosts_is_deleted_and_goes_on_as_another_job(batch: Ba
             joined.communicate()
         wait_until(lambda: batch.titles() == [])
         assert {path.name for path in batch.home.glob(".local/state/nsactors/jobs/lab/*")} == {
-            *("job.sh", "job.json", "job.log", "package", "state")
+            *("job.sh", "job.json", "job.log", "job_id", "package", "state")
         }

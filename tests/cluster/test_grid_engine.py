@@ -40,7 +40,7 @@ LAUNCH = [
 ]
 # Two hosts, with the first one as the head.
 NODES = ["-pe", "nodes", "2", "-masterq", "all.q@n1"]
-JOB_FILES = {"job.sh", "job.json", "job.log", "package", "state"}
+JOB_FILES = {"job.sh", "job.json", "job.log", "job_id", "package", "state"}
 
 PROGRAM = """
 from nsactors import Client

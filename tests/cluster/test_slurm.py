@@ -32,7 +32,7 @@ LAUNCH = [
     "--engines-per-node=2",
     "--object-store-memory=100MB",
 ]
-JOB_FILES = {"job.sh", "job.json", "job.log", "package"}
+JOB_FILES = {"job.sh", "job.json", "job.log", "job_id", "package"}
 
 PROGRAM = """
 from nsactors import Client
