@@ -242,7 +242,8 @@ class AsyncResult(Future[Any]):
     ) -> Any:
         """Wait for the result and return it.
 
-        Ctrl-C meanwhile interrupts the engines that it waits for.
+        Ctrl-C meanwhile interrupts the engines that it waits for, and their errors are raised; with
+        ``return_exceptions``, KeyboardInterrupt.
 
         Args:
             timeout: seconds to wait; None or a negative number waits as long as it takes.
@@ -262,16 +263,18 @@ class AsyncResult(Future[Any]):
             return_exceptions=arg.flag(return_exceptions, or_none=True),
             return_when=arg.choice(return_when, RETURN_WHEN, or_none=True),
         )
+        if return_exceptions is None:
+            return_exceptions = self._return_exceptions
         first = return_when == concurrent.futures.FIRST_EXCEPTION
         wait = partial(self._wait, first_exception=first)
-        if not wait_or_interrupt(wait, self._calls, self._owner, timeout, output=self._output):
+        if not wait_or_interrupt(
+            wait, self._calls, self._owner, timeout, keeps_errors=bool(return_exceptions), output=self._output
+        ):
             raise TimeoutError(
                 f"{self._label} is not done after {timeout:g} s: {self.progress} of {len(self)} answered. "
                 "It goes on: call get() again to wait longer, or abort() to cancel it"
             )
         self._owner.mark_retrieved(self._calls)
-        if return_exceptions is None:
-            return_exceptions = self._return_exceptions
         if not self.done():  # one engine has failed, and others have not replied
             raise self._combined(self._failures())
         if return_exceptions and not self.cancelled():
@@ -400,8 +403,9 @@ class AsyncResult(Future[Any]):
                 self._parts_awaited = True
                 return self._condition.wait_for(lambda: call.done, timeout_s)
 
-        wait_or_interrupt(wait, self._calls, self._owner, None, output=self._output)
-        if call.error is not None and not self._return_exceptions:
+        keeps_errors = self._return_exceptions
+        wait_or_interrupt(wait, self._calls, self._owner, None, keeps_errors=keeps_errors, output=self._output)
+        if call.error is not None and not keeps_errors:
             self._owner.mark_retrieved(self._calls)
             raise self._combined([call.error])
         return _outcome_of(call)

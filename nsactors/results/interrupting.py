@@ -103,6 +103,7 @@ def wait_or_interrupt(
     ask: Ask | None = None,
     *,
     may_succeed: bool = False,
+    keeps_errors: bool = False,
     progress: bool = True,
     output: AwaitedOutput | None = None,
     settle: Callable[[], object] = lambda: None,
@@ -119,6 +120,7 @@ def wait_or_interrupt(
         timeout_s: seconds; None or negative: as long as it takes.
         ask: puts a question to the user; the default is ``input`` where a user can answer.
         may_succeed: Ctrl-C asks the code to end by itself, so a success after it is no reason to raise.
+        keeps_errors: the caller does not raise the errors of ``calls``, so KeyboardInterrupt is raised after Ctrl-C.
         progress: show a line if it takes long; not for a wait that draws by itself.
         output: shows the output of ``calls`` meanwhile.
         settle: if ``wait`` itself shows their output: shows all output so far, and leaves the screen to a prompt.
@@ -128,7 +130,8 @@ def wait_or_interrupt(
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, if there are no such errors: if all calls have succeeded or were cancelled
-            before they began, or if engines cannot be interrupted or were left running, as with detached tasks.
+            before they began, or if engines cannot be interrupted or were left running, as with detached tasks. With
+            ``keeps_errors``, after every Ctrl-C.
     """
     limit_s = None if timeout_s is None or timeout_s < 0 else timeout_s
     deadline = math.inf if limit_s is None else time.monotonic() + limit_s
@@ -146,7 +149,9 @@ def wait_or_interrupt(
     def wait_or_stop() -> bool:
         return interruptible(
             wait_once,
-            lambda presses: interrupt_and_wait(wait, calls, owner, ask, may_succeed=may_succeed, presses=presses),
+            lambda presses: interrupt_and_wait(
+                wait, calls, owner, ask, may_succeed=may_succeed, keeps_errors=keeps_errors, presses=presses
+            ),
         )
 
     try:
@@ -163,6 +168,7 @@ def interrupt_and_wait(
     ask: Ask | None = None,
     *,
     may_succeed: bool = False,
+    keeps_errors: bool = False,
     presses: Presses | None = None,
     is_ending: IsEnding | None = None,
     clock: Clock = time.monotonic,
@@ -175,6 +181,7 @@ def interrupt_and_wait(
         owner: as there.
         ask: as there.
         may_succeed: as there.
+        keeps_errors: as there.
         presses: counts further presses.
         is_ending: returns whether this process has been asked to end; the engines are then left alone. The default asks
             the notebook's kernel, if this is one.
@@ -186,7 +193,7 @@ def interrupt_and_wait(
         stop = _Stop(wait, calls, owner, ask or user_input(), counted, clock)
         if stop.is_for_this_process(is_ending or _kernel_is_ending()):
             raise _going_on(calls)
-        there = stop.run(may_succeed=may_succeed)
+        there = stop.run(may_succeed=may_succeed, keeps_errors=keeps_errors)
     return there
 
 
@@ -353,7 +360,7 @@ class _Stop:
                 return False  # the calls have ended
         return is_ending()
 
-    def run(self, *, may_succeed: bool) -> bool:
+    def run(self, *, may_succeed: bool, keeps_errors: bool) -> bool:
         """Interrupt the engines and wait for them; return whether the calls have ended."""
         waited_for = _running(self._calls)
         telling = _Aside(self._tell)
@@ -364,7 +371,12 @@ class _Stop:
             self._over.set()
         errors = [call.error for call in waited_for if call.error is not None]
         if errors and all(isinstance(error, TaskAborted) for error in errors):
-            raise _cancelled(waited_for)  # an error of a request that never ran would say less
+            # An error of a request that never ran would say less.
+            raise _stopped("cancelled before it ran", waited_for)
+        if errors and keeps_errors:  # otherwise the program goes on, with the errors for values
+            for call in waited_for:
+                call.when_settled(lambda ended: self._owner.mark_retrieved([ended]))
+            raise _stopped("interrupted", waited_for)
         if not (
             errors or may_succeed
         ):  # the calls ended a moment before, or caught the interrupt: without this error, a loop around them goes on
@@ -455,12 +467,10 @@ class _Stop:
         return answer.strip().lower()[:1] or "w"
 
 
-def _cancelled(calls: Sequence[Call]) -> KeyboardInterrupt:
+def _stopped(how: str, calls: Sequence[Call]) -> KeyboardInterrupt:
     ids = sorted({call.engine_id for call in calls} - {NOWHERE})
     where = f" on {engine_ranges(ids)}" if ids else ""
-    return keyboard_interrupt(
-        f"cancelled before it ran{where}: {', '.join(dict.fromkeys(call.label for call in calls))}"
-    )
+    return keyboard_interrupt(f"{how}{where}: {', '.join(dict.fromkeys(call.label for call in calls))}")
 
 
 def _left_running(calls: Sequence[Call]) -> KeyboardInterrupt:

@@ -118,7 +118,7 @@ class AsyncMapResult(AsyncResult):
         for call in self._calls:
             call.when_settled(settled.put)
         for _ in self._calls:
-            yield next_settled(settled, self._calls, self._owner, self._output)
+            yield next_settled(settled, self._calls, self._owner, self._output, keeps_errors=self._return_exceptions)
 
     async def _iterate_async(self) -> AsyncIterator[Any]:
         if self._ordered and not isinstance(self._partitioner, Block):
@@ -171,9 +171,14 @@ def _part_of(call: Call, value: Any) -> Any:
 
 
 def next_settled(
-    settled: SimpleQueue[Call], calls: Sequence[Call], owner: CallController, output: AwaitedOutput | None = None
+    settled: SimpleQueue[Call],
+    calls: Sequence[Call],
+    owner: CallController,
+    output: AwaitedOutput | None = None,
+    *,
+    keeps_errors: bool = False,
 ) -> Call:
-    """Return the next call from ``settled``; Ctrl-C meanwhile interrupts ``calls``; ``output`` shows their output."""
+    """Return the next call from ``settled``; Ctrl-C meanwhile interrupts ``calls``; see :func:`wait_or_interrupt`."""
     arrived: list[Call] = []
 
     def wait(timeout_s: float | None) -> bool:
@@ -183,7 +188,7 @@ def next_settled(
             arrived.append(settled.get(timeout=timeout_s))
         return bool(arrived)
 
-    wait_or_interrupt(wait, calls, owner, None, output=output)
+    wait_or_interrupt(wait, calls, owner, None, keeps_errors=keeps_errors, output=output)
     return arrived[0]
 
 
@@ -357,7 +362,8 @@ class PieceReader:
 
         call = self._call
         left_s = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        if not wait_or_interrupt(wait, [call], self._owner, left_s, output=self._output):
+        keeps_errors = self._return_exceptions
+        if not wait_or_interrupt(wait, [call], self._owner, left_s, keeps_errors=keeps_errors, output=self._output):
             ended = call.size - call.left
             raise TimeoutError(f"{call.label} is not done in time: {ended} of {call.size} items are there")
         if len(call.pieces) <= seen and call.error is not None:

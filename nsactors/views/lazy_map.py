@@ -144,7 +144,7 @@ def lazy_map(
     """
     rows = zip(*iterables, strict=False)
     limit = None if isinstance(max_outstanding, str) else max_outstanding
-    window = _Window(owner, send, engines, rows, ChunkSize(chunksize), limit, ordered)
+    window = _Window(owner, send, engines, rows, ChunkSize(chunksize), limit, ordered, return_exceptions)
     try:
         window.fill()
     except BaseException:  # of the input: the results of the chunks sent so far would never be taken
@@ -182,6 +182,7 @@ class _Window:
         size: ChunkSize,
         limit: int | None,
         ordered: bool,
+        return_exceptions: bool,
     ) -> None:
         self._owner = owner
         self._send = send
@@ -190,6 +191,7 @@ class _Window:
         self._size = size
         self._limit = limit
         self._ordered = ordered
+        self._return_exceptions = return_exceptions
         self._chunks: dict[RequestId, Chunk] = {}
         self._settled: SimpleQueue[Call] = SimpleQueue()
         self._calls: list[Call] = []  # of the chunks
@@ -220,7 +222,8 @@ class _Window:
         if self._ordered:
             settled = SimpleQueue()
             chunks[0].call.when_settled(settled.put)
-        call = next_settled(settled, [chunk.call for chunk in chunks], self._owner, self._output)
+        calls = [chunk.call for chunk in chunks]
+        call = next_settled(settled, calls, self._owner, self._output, keeps_errors=self._return_exceptions)
         self._calls.remove(call)
         self._owner.mark_retrieved([call])
         chunk = self._chunks.pop(call.request_id)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 
 from nsactors.errors import TaskAborted
 from nsactors.protocol.messages import RequestId
+from nsactors.protocol.partition import Block
 from nsactors.results.async_result import AsyncResult, receive_result, receive_value
-from nsactors.results.call import Call
+from nsactors.results.call import NOWHERE, Call, MapCall
 from nsactors.results.interrupting import (
     Presses,
     aside,
@@ -21,7 +23,10 @@ from nsactors.results.interrupting import (
     unless_interrupted,
     wait_or_interrupt,
 )
+from nsactors.results.map_result import AsyncMapResult, BalancedMapResult
 from nsactors.testing import TIMEOUT_S
+from nsactors.views.lazy_map import LazyMapResult, lazy_map
+from nsactors.views.map_parts import CallChunk
 
 
 class Owner:
@@ -188,6 +193,82 @@ def test_so_it_does_where_a_result_is_waited_for(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(KeyboardInterrupt, match="execute was interrupted"):
         result.wait(TIMEOUT_S)
     assert owner.did == [("abort", [1]), ("interrupt", [1])]
+
+
+class Pressed(Owner):
+    """Ctrl-C is pressed when the replies are first waited for, and then interrupts the calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.retrieved: list[Call] = []
+        self._presses = 1
+
+    def check_process(self) -> None:
+        self._presses -= 1
+        if self._presses == 0:
+            raise KeyboardInterrupt
+
+    def interrupt(self, calls: Iterable[Call]) -> bool:
+        for call in calls:
+            call.settle(None, RuntimeError("it was interrupted"))
+        return super().interrupt(calls)
+
+    def mark_retrieved(self, calls: Iterable[Call]) -> None:
+        self.retrieved += calls
+
+
+def a_result(owner: Owner, call: Call) -> AsyncResult:
+    return AsyncResult(owner, [call], label="execute", return_exceptions=True)
+
+
+def a_map(owner: Owner, call: Call, *, ordered: bool = True) -> AsyncMapResult:
+    return AsyncMapResult(owner, [call], label="map(f)", partitioner=Block(), ordered=ordered, return_exceptions=True)
+
+
+def a_balanced_map(owner: Owner, call: Call) -> BalancedMapResult:
+    assert isinstance(call, MapCall)
+    return BalancedMapResult(owner, call, label="map(f)", return_exceptions=True)
+
+
+def a_lazy_map(owner: Owner, call: Call, *, ordered: bool = True) -> LazyMapResult:
+    def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
+        return CallChunk(call, 1)
+
+    return lazy_map(
+        owner,
+        send,
+        lambda: 1,
+        [itertools.count()],
+        ordered=ordered,
+        chunksize=1,
+        max_outstanding=1,
+        return_exceptions=True,
+        seed=None,
+    )
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda owner, call: a_result(owner, call).get(TIMEOUT_S),
+        lambda owner, call: a_map(owner, call).get(TIMEOUT_S),
+        lambda owner, call: a_balanced_map(owner, call).get(TIMEOUT_S),
+        lambda owner, call: next(iter(a_result(owner, call))),
+        lambda owner, call: next(iter(a_map(owner, call))),
+        lambda owner, call: next(iter(a_map(owner, call, ordered=False))),
+        lambda owner, call: next(iter(a_balanced_map(owner, call))),
+        lambda owner, call: next(a_lazy_map(owner, call)),
+        lambda owner, call: next(a_lazy_map(owner, call, ordered=False)),
+    ],
+)
+def test_ctrl_c_raises_where_exceptions_are_taken_for_values(read: Callable[[Owner, Call], object]) -> None:
+    call = MapCall(RequestId("me", 1), NOWHERE, "map(f)", False, size=1, left=1)
+    owner = Pressed()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        read(owner, call)
+    assert caught.value.__notes__ == ["interrupted: map(f)"]
+    assert owner.did == [("abort", [NOWHERE]), ("interrupt", [NOWHERE])]
+    assert call in owner.retrieved
 
 
 def test_calls_that_go_on_are_left_alone_and_it_is_said_how_to_get_at_them(calls: list[Call]) -> None:
