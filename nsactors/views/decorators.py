@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import dis
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any, Protocol, cast
 
 from nsactors.protocol import arguments as arg
@@ -107,48 +108,61 @@ def recorded_imports(frame: FrameType, *, local: bool) -> Iterator[list[str]]:
         local: whether the imports are carried out here too.
 
     Yields:
-        A list that is filled at the end: a statement for each import, with the names (``as``) that ``frame`` gave.
+        A list, to which each import adds its statements, with the names (``as``) that ``frame`` gives.
     """
     original = builtins.__import__
-    made: list[tuple[str, tuple[str, ...], Any]] = []
+    statements: list[str] = []
 
     def importing(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        if globals is not frame.f_globals or level or sys._getframe(1).f_code is not frame.f_code:
+        caller = sys._getframe(1)
+        if globals is not frame.f_globals or level or caller.f_code is not frame.f_code:
             return original(name, globals, locals, fromlist, level)
         module = original(name, globals, locals, fromlist, level) if local else _stand_in(name, fromlist or ())
-        made.append((name, tuple(fromlist or ()), module))
+        statements.extend(_statements(name, tuple(fromlist or ()), _bindings(caller.f_code, caller.f_lasti)))
         return module
 
-    statements: list[str] = []
-    before = {**frame.f_globals, **frame.f_locals}
     builtins.__import__ = importing
     try:
         yield statements
     finally:
         builtins.__import__ = original
-    after = {**frame.f_globals, **frame.f_locals}
-    fresh = {name: value for name, value in after.items() if name not in before or before[name] is not value}
-    for name, fromlist, module in made:
-        statements += _statements(name, fromlist, module, fresh, after)
 
 
-def _statements(
-    name: str, fromlist: tuple[str, ...], module: Any, fresh: dict[str, Any], names: dict[str, Any]
-) -> list[str]:
-    if not fromlist:
-        target = sys.modules.get(name, module)
-        aliases = [alias for alias, value in fresh.items() if value is target and alias != name.partition(".")[0]]
-        return [f"import {name} as {alias}" for alias in aliases] or [f"import {name}"]
-    statements = []
-    for item in fromlist:
-        value = getattr(module, item, None)
-        aliases = [a for a, v in fresh.items() if v is value and a != item] if names.get(item) is not value else []
-        statements += [f"from {name} import {item} as {alias}" for alias in aliases] or [f"from {name} import {item}"]
-    return statements
+def _bindings(code: CodeType, offset: int) -> list[tuple[str, str]]:
+    """Return the names that the import at ``offset`` binds, each after the part of the module that it is bound to.
+
+    The names before and after the import do not tell: a name that the import binds may have held the module before.
+    """
+    found: list[tuple[str, str]] = []
+    part = ""
+    for step in dis.get_instructions(code):
+        if step.offset <= offset:
+            continue
+        if step.opname == "IMPORT_FROM":
+            part = step.argval
+        elif step.opname.startswith("STORE_"):  # also joined with the next instruction: two names, the first is stored
+            found.append((part, step.argval if isinstance(step.argval, str) else step.argval[0]))
+        elif step.opname not in ("SWAP", "POP_TOP", "NOP", "EXTENDED_ARG"):
+            break
+    return found
+
+
+def _statements(name: str, fromlist: tuple[str, ...], bound: list[tuple[str, str]]) -> list[str]:
+    if fromlist:
+        items = bound or [(item, item) for item in fromlist]  # nothing is stored for a star
+        return [f"from {name} import {item}" + (f" as {alias}" if alias != item else "") for item, alias in items]
+    aliases = [alias for part, alias in bound if part or alias != name.partition(".")[0]]
+    return [f"import {name} as {alias}" for alias in aliases] or [f"import {name}"]
 
 
 def _stand_in(name: str, fromlist: tuple[str, ...]) -> ModuleType:
-    module = ModuleType(name)
-    for item in fromlist:
-        setattr(module, item, ModuleType(f"{name}.{item}"))
+    if fromlist:
+        module = ModuleType(name)
+        for item in fromlist:
+            setattr(module, item, ModuleType(f"{name}.{item}"))
+        return module
+    top, _, rest = name.partition(".")
+    module = ModuleType(top)
+    if rest:
+        setattr(module, rest.partition(".")[0], _stand_in(rest, ()))
     return module

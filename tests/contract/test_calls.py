@@ -176,6 +176,42 @@ def test_imports_are_repeated_under_the_names_they_were_given(rc: Client) -> Non
 
 
 @pytest.mark.once
+def test_imports_are_repeated_under_names_that_have_held_the_modules_before(rc: Client) -> None:
+    import email.message as em
+    import fractions
+    import fractions as f
+    from string import digits as ds
+    from string import hexdigits
+
+    with rc[:].sync_imports(quiet=True):
+        import email.message as em
+        import fractions
+        import fractions as f
+        from string import digits as ds
+        from string import digits as ds2
+        from string import hexdigits
+
+    names = ["em.Message.__name__", "fractions is f", "ds", "ds2", "hexdigits"]
+    assert rc[0].pull(names, block=True) == [em.Message.__name__, fractions is f, ds, ds2, hexdigits]
+
+
+@pytest.mark.once
+def test_imports_on_engines_alone_need_no_modules_here(rc: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    with rc[0].sync_imports(local=False):
+        import email.message
+        import email.message as em
+        from string import digits as ds
+    assert [line.partition("   #")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "import email.message",
+        "import email.message as em",
+        "from string import digits as ds",
+    ]
+    assert not hasattr(em, "Message")
+    assert not hasattr(email, "charset")
+    assert not isinstance(ds, str)
+
+
+@pytest.mark.once
 def test_a_repeated_import_is_told(rc: Client, capsys: pytest.CaptureFixture[str]) -> None:
     with rc[:].sync_imports():
         import json  # noqa: F401
