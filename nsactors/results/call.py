@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import threading
 import time
@@ -481,12 +482,20 @@ class MapCall(TaskCall):
         if piece.error is not None and self.error is None:
             self.error = piece.error
         self.pieces.append(piece)
-        for listener in self._piece_listeners:
+        for listener in tuple(self._piece_listeners):  # other threads add and remove listeners meanwhile
             listener(piece)
 
     def when_piece_arrives(self, listener: Callable[[MapPiece], None]) -> None:
         """Call ``listener`` with each piece that arrives from now on, from another thread."""
-        self._piece_listeners.append(listener)
+        if not self.done:
+            self._piece_listeners.append(listener)
+
+    def remove_listener(self, listener: Callable[[Call], None]) -> None:
+        """Call ``listener`` neither with pieces nor at the end any more, except if that is happening now."""
+        with contextlib.suppress(ValueError):
+            self._piece_listeners.remove(listener)
+        with contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
 
     @property
     def values(self) -> list[Any]:

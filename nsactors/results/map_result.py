@@ -310,26 +310,34 @@ class PieceReader:
         self._return_exceptions = return_exceptions
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._arrived = threading.Condition()
-        call.when_piece_arrives(self._wake)
-        call.when_settled(self._wake)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        for step in self._steps():
-            if isinstance(step, MapPiece):
-                yield self._values_of(step)
-            else:
-                self._wait(step)
+        with self._listening(self._wake):
+            for step in self._steps():
+                if isinstance(step, MapPiece):
+                    yield self._values_of(step)
+                else:
+                    self._wait(step)
 
     async def __aiter__(self) -> AsyncIterator[list[Any]]:
         notifier = AsyncNotifier()
-        self._call.when_piece_arrives(notifier.tell)
-        self._call.when_settled(notifier.tell)
-        for step in self._steps():
-            if isinstance(step, MapPiece):
-                yield self._values_of(step)
-            else:
-                await notifier.wait_for(lambda: self._has_more_than(step))  # noqa: B023 (it is awaited at once)
-                self._wait(step)
+        with self._listening(notifier.tell):
+            for step in self._steps():
+                if isinstance(step, MapPiece):
+                    yield self._values_of(step)
+                else:
+                    await notifier.wait_for(lambda: self._has_more_than(step))  # noqa: B023 (it is awaited at once)
+                    self._wait(step)
+
+    @contextlib.contextmanager
+    def _listening(self, listener: Callable[[Call], None]) -> Iterator[None]:
+        """Call ``listener`` with each piece that arrives within the block, and at the end of the map."""
+        self._call.when_piece_arrives(listener)
+        self._call.when_settled(listener)
+        try:
+            yield
+        finally:
+            self._call.remove_listener(listener)
 
     def _steps(self) -> Iterator[MapPiece | int]:
         """Yield the pieces in the order of reading; while the next is not there, yield the number of pieces so far."""

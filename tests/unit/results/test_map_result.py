@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from types import SimpleNamespace
 from typing import Any, cast
@@ -76,3 +77,44 @@ def test_the_error_that_ended_a_map_is_in_the_places_of_the_items_that_never_cam
     error = RuntimeError("the client was closed")
     call.settle(None, error)
     assert result.get(timeout=1) == [error, 1, error, error, 4, error]
+
+
+def listeners_of(call: MapCall) -> int:
+    return len(call._piece_listeners) + len(call._listeners)
+
+
+async def first_of(result: BalancedMapResult) -> Any:
+    async for value in result:
+        return value
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_loops_leave_nothing_in_the_call_of_a_map(*, has_ended: bool) -> None:
+    owner = SimpleNamespace(check_process=lambda: None, has_stops=False)
+    call = MapCall(RequestId("ann", 1), NOWHERE, "map(f)", False, size=2, left=2)
+    result = BalancedMapResult(cast(CallController, owner), call, label="map(f)")
+    for number in range(1 + has_ended):
+        piece = MapPiece(RequestId("ann", 1), 0, "map(f)", False, start=number, stop=number + 1)
+        piece.settle([number], None)
+        call.add(piece)
+    if has_ended:
+        call.settle(None, None)
+    before = listeners_of(call)
+    assert [next(iter(result)) for _ in range(5)] == [0] * 5
+    assert asyncio.run(first_of(result)) == 0
+    assert listeners_of(call) == before
+
+
+def test_a_listener_may_be_removed_while_a_piece_arrives() -> None:
+    call = MapCall(RequestId("ann", 1), NOWHERE, "map(f)", False, size=1, left=1)
+    heard: list[str] = []
+
+    def first(piece: Call) -> None:
+        heard.append("first")
+        call.remove_listener(first)
+
+    call.when_piece_arrives(first)
+    call.when_piece_arrives(lambda piece: heard.append("second"))
+    call.add(MapPiece(RequestId("ann", 1), 0, "map(f)", False, value=[0], start=0, stop=1))
+    assert heard == ["first", "second"]
+    assert listeners_of(call) == 1
