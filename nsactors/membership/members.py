@@ -23,6 +23,7 @@ from nsactors.protocol.control import (
 from nsactors.protocol.engine_info import EngineInfo, EngineOptions, Recovery
 
 MAX_ATTEMPTS = 3  # to restart an engine: if its start kills it three times, a fourth will do so too
+MAX_RECOVERIES = 12  # attempts to replay a journal, which skips an entry that has killed two of them
 
 
 @frozen
@@ -190,6 +191,10 @@ class Member:
     orders: tuple[str, ...] = ()
 
 
+def _most_attempts(member: Member) -> int:
+    return MAX_ATTEMPTS if member.journal_of is None else MAX_RECOVERIES
+
+
 @dataclass(slots=True)
 class Membership:
     """The engines of one cluster. ``handle`` takes an event and returns effects.
@@ -345,7 +350,7 @@ class Membership:
             member = replace(member, attempts=member.attempts + 1)
             # A new engine that does not start is reported at once, since its options or start-up code are at fault. An
             # engine that replaces another, or whose node was lost, gets further attempts.
-            if (member.former is not None or event.displaced) and member.attempts < MAX_ATTEMPTS:
+            if (member.former is not None or event.displaced) and member.attempts < _most_attempts(member):
                 return self._restart(engine_id, member, event.reason, expected=False)
         elif member.options.recovery is not Recovery.NONE and not member.leaving:
             return self._restart(engine_id, member, event.reason, expected=False)
@@ -353,7 +358,7 @@ class Membership:
         if member.info is not None:
             return [Announce(EngineLeft(engine_id, event.incarnation, event.reason, expected=False))]
         if member.former is not None:
-            reason = f"it died, and could not be restarted in {MAX_ATTEMPTS} attempts: {event.reason}"
+            reason = f"it died, and could not be restarted in {_most_attempts(member)} attempts: {event.reason}"
             return [Announce(EngineLeft(engine_id, member.former.incarnation, reason, expected=False))]
         failed = EngineFailedToStart(engine_id, event.incarnation, event.reason, event.stderr_tail)
         return [Announce(failed)]

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -81,6 +82,33 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def keep_sockets_from_children() -> None:
+    """Close the sockets that this process has now in the children that it forks from now on.
+
+    While a child has copies of them, the processes at the other ends do not notice the death of this one.
+    """
+    sockets = {number: identity for number, (kind, identity) in _descriptors().items() if stat.S_ISSOCK(kind)}
+
+    def close() -> None:
+        now = _descriptors()
+        for number, identity in sockets.items():
+            if number in now and now[number][1] == identity:  # otherwise it is another file by now
+                os.close(number)
+
+    os.register_at_fork(after_in_child=close)
+
+
+def _descriptors() -> dict[int, tuple[int, tuple[int, int]]]:
+    """Return the kind and the identity of each file that this process has open, by descriptor."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):  # a system without /proc
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # that of the folder
+                status = os.fstat(int(name))
+                found[int(name)] = status.st_mode, (status.st_dev, status.st_ino)
+    return found
 
 
 def _fields(pid: int) -> list[str]:

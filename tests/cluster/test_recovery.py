@@ -17,6 +17,7 @@ from nsactors import Client, Cluster, DirectView, Reference
 from nsactors.errors import EngineLost, RemoteError, SnapshotUnwritten
 from nsactors.magics.extension import submit
 from nsactors.magics.options import CELL, parse
+from nsactors.system.processes import is_alive
 from nsactors.testing import TIMEOUT_S, Gate, wait_until
 from tests.cluster.machines import why_not
 
@@ -199,6 +200,26 @@ def test_sigterm_ends_an_engine_and_is_not_raised_in_the_call_that_runs(engine: 
     assert engine.apply_sync(os.getpid) != pid
 
 
+def test_a_death_is_told_while_a_child_of_the_engine_lives(start: Callable[[str], DirectView], gate: Gate) -> None:
+    view = start("restart")
+    view.execute(
+        "import os\nfrom concurrent.futures import ProcessPoolExecutor\npool = ProcessPoolExecutor(1)", block=True
+    )
+    view.execute("child = pool.submit(os.getpid).result()", block=True)
+    child = view["child"]
+    pid = view.apply_sync(os.getpid)
+    running = view.apply_async(gate.pass_through)
+    gate.wait_arrived()
+    try:
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(EngineLost, match="while running"):
+            running.get(TIMEOUT_S)
+        assert is_alive(child)
+        assert view.apply_sync(os.getpid) != pid
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_what_is_sent_as_not_to_be_repeated_is_not(engine: DirectView, rc: Client) -> None:
     engine.execute("count = 0", block=True)
     with engine.temp_flags(journal=False):
@@ -220,6 +241,22 @@ def test_a_command_that_kills_every_recovery_is_left_out_in_the_end(
     kill(engine)
     assert engine.pull(["a", "c"], block=True) == [1, 1]
     assert "ended the engine whenever" in str(rc.recoveries[-1])
+
+
+def test_commands_that_kill_recoveries_are_left_out_one_after_the_other(
+    engine: DirectView, told: list[str], tmp_path: Path
+) -> None:
+    engine.push({"gone": str(tmp_path)}, block=True)
+    engine.execute("import os; before = 1", block=True)
+    for number in range(3):
+        (tmp_path / f"{number}").touch()
+        code = f"if not os.path.exists(gone + '/{number}'): os._exit(1)"
+        engine.execute(f"{code}\nkept{number} = {number}", block=True)
+    for number in range(3):
+        (tmp_path / f"{number}").unlink()
+    kill(engine)
+    assert engine["before"] == 1
+    assert "kept0" not in engine.pull("dir()", block=True)
 
 
 def test_a_snapshot_takes_the_place_of_what_led_there(engine: DirectView, rc: Client) -> None:

@@ -297,13 +297,17 @@ class _Reader:
     """The thread that reads lines, unless a waiting caller does."""
 
     def __init__(self) -> None:
-        self._poll = select.epoll()
         self._lines: dict[int, DirectLine] = {}
         self._lock = threading.Lock()
-        self._wakes, self._wake = os.pipe()
-        self._poll.register(self._wakes, select.EPOLLIN)
         self._ended = False
-        threading.Thread(target=self._run, name="nsactors-direct", daemon=True).start()
+        with contextlib.ExitStack() as opened:  # there may be too many descriptors, or threads
+            self._poll = opened.enter_context(select.epoll())
+            self._wakes, self._wake = os.pipe()
+            opened.callback(os.close, self._wakes)
+            opened.callback(os.close, self._wake)
+            self._poll.register(self._wakes, select.EPOLLIN)
+            threading.Thread(target=self._run, name="nsactors-direct", daemon=True).start()
+            opened.pop_all()
 
     def watch(self, line: DirectLine) -> None:
         """Read a line from now on, and send its messages that the socket has not taken yet."""
@@ -455,11 +459,17 @@ class DirectLines:
                 return known
             try:
                 connection = connected(socket_path(path), f"engine {engine.engine_id}", socket.SOCK_SEQPACKET)
-            except (OSError, ConnectionLost):
+            except ConnectionLost:
                 self._without[engine.engine_id] = engine.incarnation
                 return None
-            self._reader = self._reader or _Reader()
-            line = self._lines[engine.engine_id] = DirectLine(engine, connection, self._stopped, self._reader)
+            except OSError:  # there may be too many descriptors at the moment
+                return None
+            try:
+                self._reader = self._reader or _Reader()
+                line = self._lines[engine.engine_id] = DirectLine(engine, connection, self._stopped, self._reader)
+            except (OSError, RuntimeError):  # too many descriptors or threads
+                connection.close()
+                return None
             return line
 
 

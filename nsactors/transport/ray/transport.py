@@ -39,6 +39,7 @@ from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import Payload, StoredObject
 from nsactors.protocol.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
 from nsactors.services.service import Services
+from nsactors.system.processes import keep_sockets_from_children
 from nsactors.system.resources import versions_here
 from nsactors.transport.base import (
     ClusterEnd,
@@ -248,6 +249,7 @@ class RayEngine:
 
     def __init__(self, spec: EngineSpec, controller: Any, replica: tuple[str, Any] | None) -> None:
         os.environ.update(spec.environment)
+        keep_sockets_from_children()  # before any code of the user's, and so Ray's alone
         spec = with_labels(spec, labels_here())
         host = ProcessHost(output_folder(spec.cluster), f"engine-{spec.engine_id}", spec.incarnation)
         line = ControllerClient(RayControllerChannel(controller))

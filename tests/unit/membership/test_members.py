@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nsactors.membership.members import (
     MAX_ATTEMPTS,
+    MAX_RECOVERIES,
     Announce,
     Dismiss,
     EngineDied,
@@ -147,12 +148,13 @@ def test_one_that_dies_while_it_recovers_is_tried_again_from_the_same_journal() 
     ]
 
 
-def test_one_that_cannot_be_brought_back_is_given_up() -> None:
-    members = registered(1, Recovery.REPLAY)
+@pytest.mark.parametrize(("recovery", "most"), [(Recovery.RESTART, MAX_ATTEMPTS), (Recovery.REPLAY, MAX_RECOVERIES)])
+def test_one_that_cannot_be_brought_back_is_given_up(recovery: Recovery, most: int) -> None:
+    members = registered(1, recovery)
     members.handle(EngineDied(0, 0, "killed"))
-    for incarnation in range(1, MAX_ATTEMPTS):
+    for incarnation in range(1, most):
         assert launched(members.handle(EngineDied(0, incarnation, "killed"))) == [0]
-    (left,) = events(members.handle(EngineDied(0, MAX_ATTEMPTS, "out of memory")))
+    (left,) = events(members.handle(EngineDied(0, most, "out of memory")))
     assert isinstance(left, EngineLeft)
     assert (left.incarnation, left.returns) == (0, False)
     assert "out of memory" in left.reason

@@ -160,6 +160,23 @@ def test_there_is_none_if_the_user_has_turned_it_off(actor: Actor, monkeypatch: 
     assert lines.line_for(actor.info, BODY) is None
 
 
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [("_Reader", RuntimeError("can't start new thread")), ("DirectLine", OSError(errno.EMFILE, "too many open files"))],
+)
+def test_there_is_none_where_there_is_no_room_for_it_and_one_when_there_is(
+    actor: Actor, lines: DirectLines, what: str, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    lines.heard(actor.info)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(direct_lines, what, fail)
+        assert lines.line_for(actor.info, BODY) is None
+    assert lines.line_for(actor.info, BODY) is not None
+
+
 def test_requests_run_in_order_and_few_calls_are_made(actor: Actor, line: DirectLine) -> None:
     assert answers(send(line, *range(500))) == replies_to(*range(500))
     assert actor.ran == list(range(500))
