@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsactors.errors import InvalidName, NsactorsError, plural
+from nsactors.errors import InvalidName, NsactorsError, SerializationError, plural
 from nsactors.inside.values import peek
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import (
@@ -500,7 +500,11 @@ class DirectView(EngineView[Flags]):
             engine_id = min(engine_ids(), key=lambda i: (busy[i], turns.get(i, -1)))
             turns[engine_id] = sent
             items = MapItems(range(sent, sent + len(columns[0])), return_exceptions, lazily=True)
-            payload = pack_part(self._session.ref_types, part, columns, items, engine_id, label, seeded=seeded)
+            try:
+                payload = pack_part(self._session.ref_types, part, columns, items, engine_id, label, seeded=seeded)
+            except SerializationError:
+                sent += len(columns[0]) == 1  # otherwise, the parts of the chunk are sent next
+                raise
             (call,) = self._send([engine_id], operation, payload, items=items, copies=operation.copy)
             sent += len(columns[0])
             return CallChunk(call, len(columns[0]))

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from nsactors.errors import NsactorsError
+from nsactors.errors import NsactorsError, SerializationError
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import RequestId
-from nsactors.results import AwaitedOutput, Call, CallController, next_settled
+from nsactors.results import NOWHERE, AwaitedOutput, Call, CallController, next_settled
 
 CHUNK_S = 0.02  # of work in a chunk: much longer than the 1 ms that a message takes, and still a short wait
 MAX_ITEMS = 1_000  # values that are quick to compute may be large to keep
@@ -170,6 +170,20 @@ def _results(window: _Window, return_exceptions: bool) -> Generator[Any, None, N
         window.abandon()
 
 
+class _UnsentItem:
+    """An item that cannot be pickled, as a chunk that has failed."""
+
+    length = 1
+    seconds: float | None = None
+
+    def __init__(self, error: Exception, number: int) -> None:
+        self.call = Call(RequestId("unsent", number), NOWHERE, "map", False)
+        self.call.settle(None, error)
+
+    def results(self, return_exceptions: bool) -> Iterator[Any]:
+        yield self.call.error
+
+
 class _Window:
     """Chunks that have been pulled from the input and not yet been given out."""
 
@@ -196,6 +210,8 @@ class _Window:
         self._settled: SimpleQueue[Call] = SimpleQueue()
         self._calls: list[Call] = []  # of the chunks
         self._output = AwaitedOutput(self._calls)
+        self._unsent: list[list[tuple[Any, ...]]] = []  # parts of a chunk that could not be sent, the first one last
+        self._failed = itertools.count()
         self._ended = False
         self.error: Exception | None = None  # the input's, raised after the results of the items before it
 
@@ -206,14 +222,15 @@ class _Window:
         """Pull and send chunks while there is room; stop at the first result if the input is slow."""
         patience = time.monotonic() + CHUNK_S
         try:
-            while not self._ended and self._has_room():
-                rows = self._pull()
+            while (self._unsent or not self._ended) and self._has_room():
+                rows = self._unsent.pop() if self._unsent else self._pull()
                 if rows:
                     self._add(rows)
                 if time.monotonic() > patience and self._ready():
                     break
         except Exception as error:
             self._ended, self.error = True, error
+            self._unsent.clear()
 
     def take(self) -> Chunk:
         """Wait for the next chunk to be given out, and return it."""
@@ -253,7 +270,16 @@ class _Window:
 
     def _add(self, rows: list[tuple[Any, ...]]) -> None:
         on_their_way = [chunk.call for chunk in self._chunks.values() if not chunk.call.done]
-        chunk = self._send(tuple(zip(*rows, strict=True)), on_their_way)
+        try:
+            chunk = self._send(tuple(zip(*rows, strict=True)), on_their_way)
+        except SerializationError as error:
+            if len(rows) > 1:  # try both halves, the first half first
+                middle = len(rows) // 2
+                self._unsent += [rows[middle:], rows[:middle]]
+                return
+            if not self._return_exceptions:
+                raise
+            chunk = _UnsentItem(error, next(self._failed))
         self._chunks[chunk.call.request_id] = chunk
         self._calls.append(chunk.call)
         if not self._ordered:

@@ -200,6 +200,46 @@ def test_an_item_that_cannot_be_sent_raises_in_its_place(rc: Client) -> None:
         next(results)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("view_of", [lambda rc: rc[:], lambda rc: rc.load_balanced_view()])
+def test_items_beside_one_that_cannot_be_sent_are_computed(
+    rc: Client, view_of: Callable[[Client], Any], ordered: bool
+) -> None:
+    lock = threading.Lock()
+    items = [0, 1, 2, lock, 4, lock, 6, 7]
+    results = view_of(rc).imap(type, items, return_exceptions=True, chunksize=8, max_outstanding=1, ordered=ordered)
+    got = list(results)
+    failures = [value for value in got if isinstance(value, SerializationError)]
+    assert [got.count(int), len(failures)] == [6, 2]
+    if ordered:
+        assert [got.index(failure) for failure in failures] == [3, 5]
+        assert [str(place) in failure.what for place, failure in zip([3, 5], failures, strict=True)] == [True, True]
+
+
+@pytest.mark.once
+def test_an_item_that_cannot_be_sent_raises_after_the_results_before_it(rc: Client) -> None:
+    source = Input([1, 2, 3, threading.Lock(), *range(5, 100)])
+    results = rc[:].imap(type, source, chunksize=8)
+    assert [next(results) for _ in range(3)] == [int] * 3
+    with pytest.raises(SerializationError, match="item 3 "):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    assert source.pulled == 8
+
+
+@pytest.mark.once
+def test_random_numbers_are_those_of_the_items_beside_one_that_cannot_be_sent(rc: Client) -> None:
+    def draw(item: Any, rng: Any) -> int:
+        return int(rng.integers(1 << 30))
+
+    expected = list(rc[:].imap(draw, range(8), chunksize=8, seed=5))
+    items = [0, 1, threading.Lock(), *range(3, 8)]
+    got = list(rc[:].imap(draw, items, chunksize=8, seed=5, return_exceptions=True))
+    assert [got[:2], got[3:]] == [expected[:2], expected[3:]]
+
+
 def test_closing_an_imap_takes_back_what_has_not_begun(rc: Client, gate: Gate) -> None:
     view = rc[0]
     results = view.imap(lambda x: gate.pass_through(), itertools.count(), chunksize=1, max_outstanding=5)
