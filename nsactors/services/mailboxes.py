@@ -83,12 +83,15 @@ class Collective(NamedTuple):
         size: the size of the group.
         what: the operation, which must be the same for all members.
         parcels: the parcels by the rank that gets them, or ``EVERYONE``.
+        round: the number of the program that it belongs to. A call of a later round fails those of earlier rounds,
+            which programs that failed have left behind.
     """
 
     member: MailboxMember
     size: int
     what: str
     parcels: Mapping[int, Any]
+    round: int = 0
 
 
 @dataclass(slots=True)
@@ -200,6 +203,13 @@ class Mailboxes(StateMachine):
         if not calls:
             return
         by_rank = sorted(calls.values(), key=lambda call: call.member.rank)
+        whats = {call.member.rank: call.what for call in by_rank}
+        newest = max(call.round for call in by_rank)
+        if outdated := {ticket: call for ticket, call in calls.items() if call.round < newest}:
+            for ticket, call in outdated.items():
+                del calls[ticket]
+                yield Answer(ticket, error=MeetingFailed(call.what, whats))
+            by_rank = [call for call in by_rank if call.round == newest]
         lost = sorted(member.rank for member in self._lost if member.group == group)
         agreed = len({call.what for call in by_rank}) == 1
         if not lost and len(by_rank) < by_rank[0].size:
@@ -210,6 +220,6 @@ class Mailboxes(StateMachine):
             if lost:
                 yield Answer(ticket, error=MemberLost(lost[0], call.what))
             elif not agreed:
-                yield Answer(ticket, error=MeetingFailed(call.what, {c.member.rank: c.what for c in by_rank}))
+                yield Answer(ticket, error=MeetingFailed(call.what, whats))
             else:
                 yield Answer(ticket, [c.parcels.get(rank, c.parcels.get(EVERYONE)) for c in by_rank])

@@ -32,8 +32,10 @@ class Group:
     def take(self, rank: int, source: int | None = None, tag: int | None = None, **how: bool) -> CallId:
         return self.ask(rank, Take(MailboxMember("g", rank), source, tag, **how))
 
-    def meet(self, rank: int, size: int, what: str = "barrier", parcels: dict[int, Any] | None = None) -> CallId:
-        return self.ask(rank, Collective(MailboxMember("g", rank), size, what, parcels or {}))
+    def meet(
+        self, rank: int, size: int, what: str = "barrier", parcels: dict[int, Any] | None = None, round: int = 0
+    ) -> CallId:
+        return self.ask(rank, Collective(MailboxMember("g", rank), size, what, parcels or {}, round))
 
     def withdraw(self, ticket: CallId) -> None:
         self._note(self.desk.withdraw(ticket))
@@ -138,6 +140,17 @@ def test_members_that_do_different_things_together_are_all_told_so(group: Group)
         error = group.error(ticket)
         assert isinstance(error, MeetingFailed)
         assert "ranks 0, 2: barrier; rank 1: bcast from 0" in str(error)
+
+
+def test_a_call_that_an_earlier_round_left_behind_is_not_part_of_a_later_one(group: Group) -> None:
+    left = group.meet(0, 3, "failed", round=1)
+    first, second = group.meet(1, 3, round=2), group.meet(2, 3, round=2)
+    assert isinstance(group.error(left), MeetingFailed)
+    late = group.meet(0, 3, round=1)
+    assert isinstance(group.error(late), MeetingFailed)
+    assert not {first, second} & group.answers.keys()
+    third = group.meet(0, 3, round=2)
+    assert [group.error(ticket) for ticket in (first, second, third)] == [None] * 3
 
 
 def test_a_member_that_gave_a_meeting_up_comes_to_the_next_one_once(group: Group) -> None:
