@@ -109,7 +109,7 @@ class AsyncResult(Future[Any]):
         for call in self._calls:
             if call.error is not None:
                 errors.append(call.error)
-            outcomes.append(_outcome_of(call))
+            outcomes.append(outcome_of(call))
         if errors and not self._return_exceptions:
             self.set_exception(self._combined(errors))
             return
@@ -278,7 +278,7 @@ class AsyncResult(Future[Any]):
         if not self.done():  # one engine has failed, and others have not replied
             raise self._combined(self._failures())
         if return_exceptions and not self.cancelled():
-            return self._value([_outcome_of(call) for call in self._calls])
+            return self._value([outcome_of(call) for call in self._calls])
         return self._value_or_raise()
 
     r = property(get, doc="The result; waits for it.")
@@ -408,7 +408,7 @@ class AsyncResult(Future[Any]):
         if call.error is not None and not keeps_errors:
             self._owner.mark_retrieved(self._calls)
             raise self._combined([call.error])
-        return _outcome_of(call)
+        return outcome_of(call)
 
     # Parts
 
@@ -661,7 +661,8 @@ class AsyncResult(Future[Any]):
         return printable(f"<{type(self).__name__}({self._label}): {state}>", "")
 
 
-def _outcome_of(call: Call) -> Any:
+def outcome_of(call: Call) -> Any:
+    """Return the value or error of a call that has ended."""
     if call.error is not None:
         return call.error
     if isinstance(call, MapCall):

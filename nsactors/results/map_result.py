@@ -18,7 +18,7 @@ from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import RequestId
 from nsactors.protocol.partition import Block, Distribution, items_of
 from nsactors.results.as_completed import AsyncNotifier
-from nsactors.results.async_result import AsyncResult
+from nsactors.results.async_result import AsyncResult, outcome_of
 from nsactors.results.call import NOWHERE, Call, CallController, MapCall, MapPiece, OutputGoes
 from nsactors.results.display.live import AwaitedOutput
 from nsactors.results.interrupting import wait_or_interrupt
@@ -88,6 +88,18 @@ class AsyncMapResult(AsyncResult):
         if size is not None:
             raise WrongValue("split", "size", size, "None, for this map was cut into one part for each engine")
         return super().split()
+
+    def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
+        """Wait like :meth:`get` and return the items by engine id; ValueError unless each engine has one item."""
+        arg.check("get_dict", timeout=arg.seconds(timeout, negative=True))
+        self.get(timeout)
+        found: list[tuple[int, Any]] = []
+        for call in self.calls:
+            items = items_of(_part_of(call, outcome_of(call)))
+            found += [(call.engine_id, item) for item in (() if items is None else items)]
+        if not len(dict(found)) == len(found) == len(self.calls):
+            raise ValueError(f"{self._label} has items, not one value for each engine: get() returns them in order")
+        return dict(found)
 
     def _one_settled(self, call: Call | None = None) -> None:
         assembly = self._assembly  # read once: parts may end on several threads

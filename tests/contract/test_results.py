@@ -175,6 +175,26 @@ def test_values_come_by_engine_id(rc: Client) -> None:
 
 
 @pytest.mark.once
+def test_items_come_by_engine_id_only_where_each_engine_has_one(rc: Client) -> None:
+    view = rc[[3, 1]]
+    view.scatter("part", [10, 20], block=True)
+    assert view.map_async(abs, [-1, -2], dist=lambda n, parts: [[1], [0]]).get_dict() == {3: 2, 1: 1}
+    assert view.gather("part", block=False).get_dict() == {3: 10, 1: 20}
+    view.scatter("part", range(4), block=True)
+    for result in (view.map_async(abs, range(4)), view.gather("part", block=False)):
+        with pytest.raises(ValueError, match="has items, not one value for each engine"):
+            result.get_dict()
+
+
+@pytest.mark.once
+def test_items_of_a_balanced_map_have_engines_too(rc: Client) -> None:
+    result = rc.load_balanced_view(targets=[1]).map_async(abs, [-1])
+    assert result.get_dict() == {1: 1}
+    with pytest.raises(ValueError, match="has items, not one value for each engine"):
+        rc.load_balanced_view(targets=[1]).map_async(abs, [-1, -2], chunksize=1).get_dict()
+
+
+@pytest.mark.once
 def test_a_result_has_the_length_of_its_engines(rc: Client) -> None:
     assert len(rc[:3].apply_async(abs, 1)) == 3
 
