@@ -227,6 +227,7 @@ WIDER: dict[str, Accepts] = {"increment.by": is_flag}  # counts what holds
 ENDLESS = {
     "AsyncResult.get",
     "AsyncResult.get_dict",
+    "AsyncMapResult.get_dict",
     "AsyncResult.wait",
     "AsyncResult.wait_for_output",
     "AsyncResult.wait_interactive",
