@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nsactors.system.processes import is_alive
 from nsactors.testing import wait_until
 from nsactors.transport.ray import scripts
 from nsactors.transport.ray.scripts import worker_stub
+from nsactors.transport.ray.scripts import zygote as zygote_script
 from nsactors.transport.ray.zygote_process import SWITCH, ZygoteProcess, obstacle_to_forking
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
@@ -69,10 +70,17 @@ class Worker:
         zygote: the path of a socket; None executes the worker without a stub.
         options: of the worker.
         settings: its changes of the environment.
+        flags: of the interpreter.
     """
 
     def __init__(
-        self, folder: Path, zygote: str | None, *options: str, settings: dict[str, str] | None = None, **process: Any
+        self,
+        folder: Path,
+        zygote: str | None,
+        *options: str,
+        settings: dict[str, str] | None = None,
+        flags: Sequence[str] = (),
+        **process: Any,
     ) -> None:
         self._told = folder / "told.json"
         self._told.unlink(missing_ok=True)
@@ -83,7 +91,7 @@ class Worker:
         self.errors = folder / "errors"
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, *stub, RUN_SCRIPT, str(script), str(self._told), *options],
+                [sys.executable, *flags, *stub, RUN_SCRIPT, str(script), str(self._told), *options],
                 env={**ENVIRONMENT, "RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid()), **(settings or {})},
                 stdin=subprocess.PIPE,
                 stdout=theirs,
@@ -142,6 +150,36 @@ def test_a_forked_worker_inherits_what_an_executed_one_does(
     assert (its_own["forked"], its["forked"]) == (False, True)
     assert forked == executed
     assert not forked["numpy"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_worker_is_forked_where_the_command_of_the_interpreter_adds_flags(
+    zygote: ZygoteProcess, tmp_path: Path
+) -> None:
+    found = []
+    for flags in ((), ("-B", "-q")):
+        worker = Worker(tmp_path, zygote.path, "--runtime-env-hash=0", flags=flags)
+        found.append(worker.facts())
+        assert worker.end() == "over\n"
+    (plain, its_own), (flagged, its) = found
+    assert (its_own["forked"], its["forked"]) == (True, True)
+    assert flagged["arguments"] == plain["arguments"]
+    assert flagged["command"] == [sys.executable, "-B", "-q", *plain["command"][1:]]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["python", "-c", "pass"],
+        ["python", STUB, "socket", RUN_SCRIPT, "worker.py"],
+        ["python", "-I", "-S", STUB, "socket", "worker.py"],
+        ["python", "-I", "-S", STUB, "socket", RUN_SCRIPT],
+    ],
+)
+def test_a_process_that_is_no_stub_is_refused(command: list[str]) -> None:
+    with pytest.raises(zygote_script.Refused):
+        zygote_script._commands(command)
 
 
 @pytest.mark.ray

@@ -34,6 +34,7 @@ from typing import Any
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _SCRIPT_FOLDER = sys.path[0]  # where an interpreter puts the folder of its script
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(_FOLDER))))
+_STUB, _RUN_SCRIPT = os.path.join(_FOLDER, "worker_stub.py"), os.path.join(_FOLDER, "run_script.py")
 REQUEST_S = 5.0  # limit for the answer of a stub to the offer
 
 OF_NSACTORS = "nsactors.transport.ray.transport", "nsactors.namespace.ipython_shell", "asyncio.staggered"
@@ -71,6 +72,9 @@ class Stub:
 
     Args:
         pid: its process id. The process waits meanwhile.
+
+    Raises:
+        Refused: if its command line is not that of a stub.
     """
 
     def __init__(self, pid: int) -> None:
@@ -80,8 +84,7 @@ class Stub:
             words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
         with open(f"/proc/{pid}/status") as file:
             self._status = dict(line.split(":", 1) for line in file)
-        # PYTHON -I -S STUB SOCKET SCRIPT ARGUMENT...
-        self.command = [words[0], *words[5:]]
+        self.command, self.arguments = _commands(words)
 
     def become(self, descriptors: list[int], set_by_imports: dict[bytes, bytes]) -> None:
         """Turn this process, which was forked for the stub, into what the stub would have become.
@@ -116,7 +119,7 @@ class Stub:
             os.dup2(descriptor, standard)
             os.close(descriptor)
         sys.orig_argv[:] = self.command
-        sys.argv[:] = self.command[2:]  # without run_script: this process runs Ray's script itself
+        sys.argv[:] = self.arguments
         sys.path[sys.path.index(_SCRIPT_FOLDER)] = os.path.dirname(sys.argv[0])
 
     def _signals(self, field: str) -> set[int]:
@@ -210,6 +213,24 @@ def environment_of(process: int | str) -> dict[bytes, bytes]:
     """Return the environment with which a process was executed."""
     with open(f"/proc/{process}/environ", "rb") as file:
         return dict(item.split(b"=", 1) for item in file.read().split(b"\0") if b"=" in item)
+
+
+def _commands(stub: list[str]) -> tuple[list[str], list[str]]:
+    """Return the command line of the worker that a stub would become, and the script of Ray in it with its arguments.
+
+    Args:
+        stub: its command line, ``PYTHON FLAG... -I -S STUB SOCKET RUN_SCRIPT SCRIPT ARGUMENT...``. The flags are those
+            that ``sys.executable`` adds, if it is a script that starts Python.
+
+    Raises:
+        Refused: if the command line is another one.
+    """
+    with contextlib.suppress(ValueError):
+        i = stub.index(_STUB)
+        if stub[i - 2 : i] == ["-I", "-S"] and stub[i + 2 : i + 3] == [_RUN_SCRIPT] and stub[i + 3 :]:
+            # Without run_script: the forked process runs Ray's script itself.
+            return [*stub[: i - 2], *stub[i + 2 :]], stub[i + 3 :]
+    raise Refused("its command line is not that of a stub")
 
 
 def _cgroup(process: int | str) -> str:
