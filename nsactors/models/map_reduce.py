@@ -354,6 +354,7 @@ class Output:
 
         Raises:
             InvalidArgument: if there is no such partition.
+            ObjectLost: if it was lost with an engine, and so was what it was made from.
         """
         arg.check("partition", index=arg.whole(index))
         if not -len(self) <= index < len(self):
@@ -362,7 +363,8 @@ class Output:
             try:
                 pairs: list[Pair] = self.partitions[index].get()
             except ObjectLost as lost:
-                self.forget(lost)
+                if not self.forget(lost):
+                    raise
             else:
                 return pairs
 
@@ -393,4 +395,5 @@ class Output:
 
 def holds(made: list[TaskResult], lost: ObjectLost) -> bool:
     """Return whether the lost object is among these results."""
-    return any(part.engine_id == lost.holder for task in made for part in task.parts)
+    parts = (part for task in made for part in task.parts)
+    return any((part.name, part.engine_id, part.call) == (lost.name, lost.holder, lost.held_since) for part in parts)

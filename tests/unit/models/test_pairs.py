@@ -11,9 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.errors import InvalidKey
+from nsactors.errors import InvalidKey, ObjectLost
 from nsactors.models import map_reduce
-from nsactors.models.map_reduce import Step, hash_partitioner, increment, map_split, reduce_partition
+from nsactors.models.map_reduce import (
+    Output,
+    Step,
+    TaskResult,
+    hash_partitioner,
+    increment,
+    map_split,
+    reduce_partition,
+)
+from nsactors.protocol.serialize import ObjectGone, RemoteValue
 from tests.counting import counted_steps
 
 
@@ -111,3 +120,35 @@ def test_a_pair_takes_few_steps(combiner: Any) -> None:
             map_split(Step(lambda record: pairs, add, combiner), 4, partial(iter, range(records)))
         counts.append(steps.count)
     assert (counts[1] - counts[0]) / (100 * len(pairs)) < 45
+
+
+class Lost:
+    """A place in a store that has nothing any more."""
+
+    def load(self) -> Any:
+        raise ObjectGone("engine 0 has ended")
+
+
+def task_with(stored: Any, name: str = "reduced pairs") -> TaskResult:
+    return TaskResult([RemoteValue(stored, name, 0, "reduce", "list", 1)], Counter())
+
+
+def test_pairs_that_are_lost_together_with_their_source_are_an_error() -> None:
+    source = ObjectLost("lines", 0, "pull(lines)", "engine 0 has ended")
+    makes = iter([[task_with(Lost())], source])
+
+    def make() -> list[TaskResult]:
+        made = next(makes)
+        if isinstance(made, ObjectLost):
+            raise made
+        return made
+
+    output = Output(make)
+    with pytest.raises(ObjectLost, match="'lines'"):
+        output.partition(0)
+
+
+def test_another_value_that_the_same_engine_held_is_not_among_the_pairs() -> None:
+    output = Output(lambda: [task_with(Lost())])
+    assert not output.forget(ObjectLost("lines", 0, "pull(lines)", "engine 0 has ended"))
+    assert output.forget(ObjectLost("reduced pairs", 0, "reduce", "engine 0 has ended"))
