@@ -30,6 +30,7 @@ from nsactors.cli.common import (
     print_json,
     print_rich,
     print_table,
+    source_of,
     targets_option,
     the_cluster,
     without_place,
@@ -84,7 +85,7 @@ def _hosts(text: str) -> object:
     help="For engines that die: restart with an empty namespace (the default), replay to restore it, or none.",
 )
 @click.option("--num-cpus", type=FiniteRange(min=0), help="Cores that each engine reserves in Ray; the default is 0.")
-@click.option("--startup", type=click.File(), metavar="FILE", help="Python code that every engine runs first.")
+@click.option("--startup", type=click.File("rb"), metavar="FILE", help="Python code that every engine runs first.")
 @click.option(
     "--memory",
     "object_store_memory",
@@ -272,7 +273,7 @@ def _startup_of(file: Any) -> str:
     """Read start-up code; refuse a syntax error before anything has been started."""
     from nsactors.cluster.options import startup_cell
 
-    code: str = file.read()
+    code = source_of(file)
     if (unfit := startup_cell(code)) is not None:
         raise click.BadParameter(f"{file.name} is not {unfit.takes}", param_hint="--startup")
     return code

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,6 +248,14 @@ def _the_only_one() -> str:
 
     records = Registry().records()
     return records[0].name if len(records) == 1 else ""
+
+
+def source_of(file: Any) -> str:
+    """Return the text of a binary file, read as Python reads source: UTF-8, unless its first lines name another."""
+    try:
+        return decode_source(file.read())
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{file.name} cannot be read as Python: {error}") from None
 
 
 def print_json(value: Any) -> None:

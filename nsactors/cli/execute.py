@@ -16,6 +16,7 @@ from nsactors.cli.common import (
     attached,
     cluster_argument_or_option,
     cluster_option,
+    source_of,
     targets_option,
     the_cluster,
 )
@@ -36,7 +37,7 @@ PROGRESS_AFTER_S = 2.0
 @cluster_option
 @targets_option
 @click.option("--timeout", type=FiniteRange(min=0), metavar="SECONDS", help="Interrupt the script after so long.")
-@click.argument("script", type=click.File())
+@click.argument("script", type=click.File("rb"))
 @click.argument("arguments", nargs=-1)
 @click.pass_context
 def run(
@@ -53,7 +54,7 @@ def run(
     printed, labelled with the engines. Exits with the script's exit status (the highest, if engines differ), or with 1
     if it raises an error. Ctrl-C interrupts the script.
     """
-    source = script.read() + "\n"
+    source = source_of(script) + "\n"
     _find_modules_in(os.getcwd() if script.name == "<stdin>" else os.path.dirname(os.path.abspath(script.name)))
     with attached(name, "run") as client:
         view = client.direct_view(targets)

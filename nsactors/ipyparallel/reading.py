@@ -147,7 +147,7 @@ class Reader:
             if file.suffix not in (".py", ".ipy", ".ipynb"):
                 continue
             self.files += 1
-            text = file.read_text(encoding="utf-8", errors="replace")
+            text = file.read_text(encoding="utf-8-sig", errors="replace")
             if not any(name in text for name in (THEIRS, *OLD)):
                 continue
             self.users += 1

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +122,7 @@ class DirectView(EngineView[Flags]):
         return result
 
     def run(
-        self,
-        filename: str | Path,
-        targets: Targets = None,
-        block: bool | None = None,
-        label: str | None = None,
+        self, filename: str | Path, targets: Targets = None, block: bool | None = None, label: str | None = None
     ) -> AsyncResult:
         """Run the file ``filename`` of this machine as one cell; see :meth:`execute`."""
         arg.check(
@@ -135,7 +132,8 @@ class DirectView(EngineView[Flags]):
             label=arg.text(label, or_none=True),
         )
         self._resolve(targets)  # before the file is read
-        return self.execute(Path(filename).read_text() + "\n", targets=targets, block=block, label=label)
+        code = decode_source(Path(filename).read_bytes()) + "\n"
+        return self.execute(code, targets=targets, block=block, label=label)
 
     def apply(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function(*args, **kwargs)`` on each engine; every keyword goes to the function.

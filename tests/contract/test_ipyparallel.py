@@ -453,7 +453,7 @@ def test_a_cell_gives_a_reply_and_its_output(
     view.client[0].execute("print(5555)", block=True).display_outputs()
     assert capsys.readouterr().out == "5555\n"
     script = tmp_path / "script.py"
-    script.write_text("b = 7")
+    script.write_text("\ufeffb = 7")
     view.run(str(script), block=True)
     assert view["b"] == [7] * ENGINES
     reply = view.execute("1/0", block=False).get(return_exceptions=True)

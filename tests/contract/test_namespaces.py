@@ -97,6 +97,18 @@ def test_a_file_of_the_client_is_run_on_every_engine(dv: DirectView, tmp_path: P
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    "source",
+    ["\ufeffword = 'é'".encode(), "# -*- coding: latin-1 -*-\nword = 'é'".encode("latin-1"), "word = 'é'".encode()],
+)
+def test_a_file_is_read_as_python_reads_it(dv: DirectView, tmp_path: Path, source: bytes) -> None:
+    script = tmp_path / "script.py"
+    script.write_bytes(source)
+    dv.run(script)
+    assert dv["word"] == ["é"] * 4
+
+
+@pytest.mark.once
 def test_running_a_file_that_is_not_there_raises_before_anything_is_sent(dv: DirectView, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         dv.run(tmp_path / "missing.py")

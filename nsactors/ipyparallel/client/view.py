@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -322,7 +323,7 @@ class DirectView(View):
         self, filename: str, targets: Any = None, block: bool | None = None, label: str | None = None
     ) -> AsyncResult:
         """Run the file ``filename`` of this machine as one cell; see :meth:`execute`."""
-        code = Path(filename).read_text() + "\n"
+        code = decode_source(Path(filename).read_bytes()) + "\n"
         return self.execute(code, targets=targets, block=block, label=label)
 
     def update(self, ns: dict[str, Any]) -> Any:

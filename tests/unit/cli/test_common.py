@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from nsactors import Cluster
 from nsactors.cli import clusters as engine_commands
+from nsactors.cli import execute as execute_commands
 from nsactors.cli import main
 from nsactors.cli.common import PlainErrors, advice_at_a_shell
 from nsactors.cli.execute import banner
@@ -109,6 +111,29 @@ def test_engines_that_do_not_start_are_an_error(tmp_path: Path, monkeypatch: pyt
     assert done.stdout == ""
     assert done.stderr.startswith("Error: engine 1 did not start: its start-up code raised FileExistsError")
     assert done.stderr.endswith("Remove the cause, and add it again\n")
+
+
+@pytest.mark.parametrize(
+    "source", ["\ufeffword = 'é'".encode(), "# -*- coding: latin-1 -*-\nword = 'é'".encode("latin-1")]
+)
+def test_a_script_is_read_as_python_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: bytes) -> None:
+    script = tmp_path / "script.py"
+    script.write_bytes(source)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with Cluster(n=1, backend="local") as client:
+        monkeypatch.setattr(execute_commands, "attached", lambda name, purpose: nullcontext(client))
+        done = CliRunner().invoke(main, ["run", str(script)])
+        assert (done.exit_code, client[0]["word"]) == (0, "é")
+
+
+@pytest.mark.parametrize("command", [["run"], ["start", "--startup"]])
+@pytest.mark.parametrize("source", [b"word = '\xe9'", b"# -*- coding: klingon -*-\n"])
+def test_a_file_that_python_cannot_read_is_refused(tmp_path: Path, command: list[str], source: bytes) -> None:
+    script = tmp_path / "script.py"
+    script.write_bytes(source)
+    done = CliRunner().invoke(main, [*command, str(script)])
+    assert done.exit_code == 2
+    assert f"{script} cannot be read as Python: " in done.output
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_what_is_no_python_is_said_to_be_unknown() -> None:
 
 
 def test_a_folder_of_programs_and_notebooks_is_read(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.py").write_text("import ipyparallel\nrc.spin()\n")
+    (tmp_path / "a.py").write_text("\ufeffimport ipyparallel\nrc.spin()\n")
     (tmp_path / "b.py").write_text("thing.spin()\n")  # knows nothing of ipyparallel
     cells = [
         {"cell_type": "markdown", "source": ["x"]},
