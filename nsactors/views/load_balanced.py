@@ -543,9 +543,48 @@ def kept_copy(column: Sequence[Any]) -> Sequence[Any]:
     if isinstance(column, bytearray):
         return bytes(column)
     if _is_array(column):
-        array: Any = column
-        return array.copy() if array.flags.writeable else array  # type: ignore[no-any-return]
+        return _array_copy(column) if _can_change(column) else column
     return column
+
+
+def _can_change(holder: Any) -> bool:
+    """Return whether the memory of an array can be written to: by the array, or by an object of which it is a view."""
+    while holder is not None:
+        if _is_array(holder):
+            if holder.flags.writeable:
+                return True
+            holder = holder.base
+            continue
+        try:
+            view = memoryview(holder)
+        except (TypeError, ValueError, BufferError):
+            holder = getattr(holder, "base", None)  # of NumPy's own, between sliding windows and their array
+            if not _is_array(holder):
+                return False
+            continue
+        if not view.readonly:
+            return True
+        holder = view.obj if view.obj is not holder else None
+    return False
+
+
+def _array_copy(array: Any) -> Any:
+    """Return a copy, whose items share memory if those of the array do, such as broadcast items and sliding windows."""
+    import numpy as np
+
+    copied = None
+    if type(array) is np.ndarray and array.size and not array.dtype.hasobject:
+        upward = tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)
+        lowest, step = array[upward], array.itemsize  # begins with the item that is first in memory
+        last = sum((length - 1) * stride for length, stride in zip(lowest.shape, lowest.strides, strict=True))
+        if step and last // step + 1 < array.size and not any(stride % step for stride in lowest.strides):
+            as_strided = np.lib.stride_tricks.as_strided
+            memory = as_strided(lowest, (last // step + 1,), (step,)).copy()
+            copied = as_strided(memory, lowest.shape, lowest.strides)[upward]
+    if copied is None:
+        copied = array.copy()
+    copied.flags.writeable = array.flags.writeable
+    return copied
 
 
 def parts_of(column: Any, size: int) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from nsactors.protocol.partition import Block, RoundRobin
 from nsactors.protocol.serialize import pack, unpack
 from nsactors.protocol.tasks import MapItems
 from nsactors.results.call import NOWHERE, MapCall, MapPiece
-from nsactors.views.load_balanced import MapCallChunk, kind_in_tasks
+from nsactors.views.load_balanced import MapCallChunk, kept_copy, kind_in_tasks
 from nsactors.views.map_parts import PIECE_ITEMS, PIECES, MapPart, columns_of, numbers_of, rows_of, work_for
 
 
@@ -161,3 +162,53 @@ def test_a_chunk_that_ended_without_some_items_gives_those_before_them() -> None
     assert next(results) == 0
     with pytest.raises(RuntimeError, match="the client was closed"):
         next(results)
+
+
+def read_only(array: Any) -> Any:
+    view = array[:]
+    view.flags.writeable = False
+    return view
+
+
+@pytest.mark.parametrize(
+    "view_of",
+    [
+        lambda array: array,
+        read_only,
+        lambda array: read_only(array)[2:, ::-1],
+        lambda array: np.broadcast_to(array, (7, 20, 3)),
+        lambda array: np.lib.stride_tricks.sliding_window_view(array, 5, axis=0),
+        lambda array: np.lib.stride_tricks.sliding_window_view(array[::-2, ::-1], 3, axis=0)[::-1],
+        lambda array: np.frombuffer(memoryview(array).toreadonly().cast("B"), np.int64),
+        lambda array: read_only(np.ma.masked_less(array, 5)),
+        lambda array: read_only(array[:0]),
+    ],
+)
+def test_a_view_through_which_nothing_can_be_written_is_copied_if_its_array_can_change(
+    view_of: Callable[[Any], Any],
+) -> None:
+    array = np.arange(60).reshape(20, 3)
+    view = view_of(array)
+    expected = view.copy()
+    kept = kept_copy(view)
+    array[:] = -1
+    assert isinstance(kept, type(expected))
+    assert kept.flags.writeable == view.flags.writeable
+    assert np.array_equal(kept, expected)
+
+
+def test_items_that_share_memory_share_it_in_the_copy() -> None:
+    array = np.arange(2_000.0)
+    for view in (np.lib.stride_tricks.sliding_window_view(array, 1_000), np.broadcast_to(array, (500, 2_000))):
+        kept: Any = kept_copy(view)
+        assert np.array_equal(kept[[0, -1]], view[[0, -1]])
+        assert kept.strides == view.strides
+        assert not np.shares_memory(kept, view)
+
+
+def test_an_array_that_nobody_can_change_is_not_copied(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(4))
+    owned = np.arange(4)
+    owned.flags.writeable = False
+    for array in (owned, owned[1:], np.frombuffer(b"1234", np.uint8), np.load(tmp_path / "a.npy", mmap_mode="r")):
+        assert kept_copy(array) is array
