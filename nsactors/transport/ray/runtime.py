@@ -252,6 +252,8 @@ class RayRuntime:
             environment: the workers' variables besides those of this process.
         """
         complete = {**os.environ, **environment}
+        if self._zygote is not None and self._zygote.has_raylet:  # that of a start that was interrupted, and has failed
+            self._end_zygote()
         if self._zygote is None and self._folder is not None and obstacle_to_forking(complete) is None:
             with contextlib.suppress(OSError):  # workers are executed then
                 self._zygote = ZygoteProcess(self._folder.path, complete)
@@ -286,9 +288,13 @@ class RayRuntime:
             if zygote is not None and name == "raylet":
                 zygote.serve(server.pid)
 
+        def obstacle(waited_s: float) -> RayStartError | None:
+            return _start_failure(servers, waited_s, folder)
+
         def start() -> None:
             # With show_logs, all processes that write and forward Ray's own lines are started.
             with (
+                _died_first(obstacle),
                 _environment(environment),
                 _own_breakpoints(),
                 contextlib.nullcontext()
@@ -307,19 +313,14 @@ class RayRuntime:
         # Set before the wait: if Ctrl-C ends the wait, the start must be undone all the same.
         self._embedded = True
         self._starter = _StarterThread(start)
-
-        def obstacle(waited_s: float) -> RayStartError | None:
-            return _start_failure(servers, waited_s, folder)
-
         try:
             self._starter.wait(obstacle)
         except Exception as error:
             self._embedded = False
-            if (failure := obstacle(0.0)) is not None or isinstance(error, RayStartError):
+            self._end_zygote()
+            if isinstance(error, RayStartError):
                 self._starter.end()
-                self._end_zygote()
                 end_rest(folder)
-                raise failure or error from None  # Ray's own error never mentions a server that has died
             raise
         _exit_on_sigterm()  # after Ray, whose handler prints a C++ stack and leaves its processes behind
         if not show_logs:
@@ -439,6 +440,20 @@ def _start_failure(servers: Mapping[str, Any], waited_s: float, folder: str) -> 
         if process.poll() is not None:
             return RayStartError(f"its {name} ended with status {process.returncode}", logs)
     return RayStartError(f"it has taken {waited_s:.0f} s", logs) if waited_s > START_S else None
+
+
+@contextlib.contextmanager
+def _died_first(obstacle: Callable[[float], RayStartError | None]) -> Iterator[None]:
+    """Raise the death of a server in place of Ray's own error, which never mentions it.
+
+    This is for the thread that starts the servers: they end with it.
+    """
+    try:
+        yield
+    except Exception:
+        if (failure := obstacle(0.0)) is not None:
+            raise failure from None
+        raise
 
 
 class _StarterThread:

@@ -81,11 +81,17 @@ class ZygoteProcess:
         """Return its process id."""
         return self._process.pid
 
+    @property
+    def has_raylet(self) -> bool:
+        """Return whether it has been given the raylet that it serves; there is no second one."""
+        return self._process.stdin is None or self._process.stdin.closed
+
     def serve(self, raylet: int) -> None:
-        """Begin to fork workers for a raylet, by its process id."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:  # if it has ended, nothing is forked
-            stdin.write(b"%d\n" % raylet)
+        """Begin to fork workers for a raylet, by its process id, unless it serves another one or has ended."""
+        if not self.has_raylet:
+            assert self._process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+                stdin.write(b"%d\n" % raylet)
 
     def end(self) -> None:
         """End the zygote; its workers go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,31 @@ def test_files_are_cut_between_lines(
         expected += whole.split(end)[: -1 if whole.endswith(end) or not whole else None]
     paths = [folder / f"{number}.txt" for number in range(len(texts))]
     assert records(text_lines(*paths), count) == expected
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le", "utf-32", "utf-7", "shift_jis", "iso2022_kr"]
+)
+def test_lines_are_those_of_the_text_in_every_encoding(tmp_path: Path, encoding: str, count: int) -> None:
+    letters = {"latin-1": "é\u010a", "iso2022_kr": "\uac00\uac0a", "shift_jis": "\u3042"}.get(encoding, "é\u010a\u0a0d")
+    lines = [letters.encode(encoding, "ignore").decode(encoding) + str(number) for number in range(20)]
+    path = tmp_path / "text.txt"
+    path.write_bytes("\n".join(lines).encode(encoding))
+    assert records(text_lines(path, path, encoding=encoding), count) == lines * 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_one_end_is_taken_from_a_line_and_no_more(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes("a\r\r\nb\rc\n\r\n\nd\r".encode(encoding))
+    assert records(text_lines(path, encoding=encoding), 1) == ["a\r", "b\rc", "", "", "d\r"]
+
+
+@pytest.mark.parametrize("wrong", [iter("abc"), {"a": 1}, {1, 2}, deque("abc")])
+def test_chunks_are_of_what_can_be_cut(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"chunks\(\) takes sequence as"):
+        chunks(wrong, 2)
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), counts)
