@@ -92,6 +92,37 @@ for number in ("3", "4"):
         assert run(program) == ["3 3 zygote", "4 4 zygote"]
 
 
+@pytest.mark.parametrize("error", ["ConnectionError", "KeyboardInterrupt"])
+def test_the_start_after_one_that_failed_when_the_raylet_ran_has_a_zygote_of_its_own(error: str) -> None:
+    program = f"""
+from nsactors.transport.ray.runtime import ray_runtime, _StarterThread
+
+ray = ray_runtime._import_ray(embeds=True, zygote_environment={{}})
+worker, wait = ray._private.worker, _StarterThread.wait
+connect = worker.connect
+
+def fail(*args, **options):
+    worker.connect = connect
+    raise ConnectionError("once")
+
+def be_interrupted(self, obstacle):
+    _StarterThread.wait = wait
+    raise {error}("once")
+
+worker.connect = fail
+if {error} is KeyboardInterrupt:
+    _StarterThread.wait = be_interrupted
+try:
+    Cluster(n=1).start_and_connect_sync()
+except {error} as error:
+    print(error)
+with Cluster(n=1) as rc:
+    print(rc[0].apply_sync(parent))
+"""
+    with no_process_left_behind():
+        assert run(program) == ["once", "zygote"]
+
+
 def test_without_their_zygote_engines_go_on_and_others_are_executed() -> None:
     program = """
 import signal
