@@ -6,6 +6,7 @@ and is called on an engine. Splits follow the order of the input.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import itertools
 import os
@@ -59,12 +60,20 @@ def chunks(sequence: Sequence[Any], size: int, overlap: int = 0) -> Source:
     """
     arg.check(
         "chunks",
-        sequence=arg.iterable(sequence, "a text, a list or an array"),
+        sequence=arg.iterable(sequence, "a text, a list or an array") or _sliceable(sequence),
         size=arg.whole(size, at_least=1),
         overlap=arg.whole(overlap, at_least=0),
     )
     parts = [(start, sequence[start : start + size + overlap]) for start in range(0, len(sequence), size)]
     return items(parts)
+
+
+def _sliceable(sequence: Any) -> arg.Unfit | None:
+    try:
+        len(sequence), sequence[:0]
+    except Exception:
+        return arg.splittable(sequence) or arg.Unfit(sequence, "a text, a list or an array", WrongType)
+    return None
 
 
 def names(view: DirectView, name: str) -> Source:
@@ -87,11 +96,21 @@ def text_files(*paths: Path, encoding: str = "utf-8", errors: str = "strict") ->
 
 
 def text_lines(*paths: Path, encoding: str = "utf-8", errors: str = "strict") -> Source:
-    """Make a record of each line, without its end; large files are cut between lines. Paths: :func:`text_files`."""
+    r"""Make a record of each line, without its end, ``\n`` or ``\r\n``; paths are those of :func:`text_files`.
+
+    Large files are cut between lines, unless a line feed is not one byte in their encoding, as in UTF-16, or a line
+    depends on those before it.
+
+    Raises:
+        LookupError: if there is no such encoding.
+    """
     arg.check("text_lines", encoding=arg.text(encoding), errors=arg.text(errors))
+    is_cut = _finds_lines(encoding)
     found = _found("text_lines", paths)
 
     def splits(count: int) -> Sequence[Split]:
+        if not is_cut:
+            return [partial(_read_whole, path, encoding, errors) for path in found]
         sizes = [os.path.getsize(path) for path in found]
         size = max(1, -(-sum(sizes) // count))
         pieces = [(path, start, size) for path, end in zip(found, sizes, strict=True) for start in range(0, end, size)]
@@ -169,7 +188,23 @@ def _read_lines(path: str, start: int, size: int, encoding: str, errors: str) ->
             file.seek(start - 1)
             file.readline()
         while file.tell() < start + size and (line := file.readline()):
-            yield line.decode(encoding, errors).rstrip("\r\n")
+            yield _without_end(line.decode(encoding, errors))
+
+
+def _read_whole(path: str, encoding: str, errors: str) -> Iterator[str]:
+    with open(path, encoding=encoding, errors=errors, newline="\n") as file:
+        yield from map(_without_end, file)
+
+
+def _without_end(line: str) -> str:
+    return line[:-1].removesuffix("\r") if line.endswith("\n") else line
+
+
+def _finds_lines(encoding: str) -> bool:
+    """Return whether the byte of a line feed ends a line, and the next line can be decoded by itself."""
+    name = codecs.lookup(encoding).name
+    has_states = name.startswith(("iso2022", "hz", "utf-7"))
+    return name == "utf-8-sig" or ("\n".encode(encoding) == b"\n" and not has_states)
 
 
 def _read_csv(paths: Iterable[str], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
