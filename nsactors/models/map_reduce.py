@@ -6,6 +6,7 @@ After "MapReduce: Simplified Data Processing on Large Clusters" (Dean and Ghemaw
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from nsactors._frozen import frozen
 from nsactors.errors import InvalidKey, ObjectLost, WrongType, WrongValue, bytes_in_words
+from nsactors.errors.formatting import short_repr
 from nsactors.models.inputs import Source, Split, items
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.serialize import RemoteValue, keep
@@ -78,8 +80,8 @@ class Step:
             with the keys of its partition in increasing order; keys that Python does not order, such as sets and keys
             of several types, have an order of their own. None for the pairs of the mapper, sorted by key.
         combiner: a reducer that is called with any part of a key's values, any number of times, before they are sent.
-        partitioner: gives the number of a key's partition, for the key and the number of partitions. With your own
-            partitioner, keys may be any objects with a hash and an order.
+        partitioner: gives the number of a key's partition, from 0, for the key and the number of partitions. With your
+            own partitioner, keys may be any objects with a hash and an order.
         by_split: call the mapper once, with an iterator over all records of a split, and not with each record.
     """
 
@@ -148,7 +150,10 @@ def _distribute(pairs: Iterable[Pair], partitioner: Callable[[Any, int], int], p
     count, writers = len(parts), [(part.keys.append, part.values.append) for part in parts]
     if partitioner is not hash_partitioner:
         for key, value in pairs:
-            add_key, add_value = writers[partitioner(key, count)]
+            place = partitioner(key, count)
+            if type(place) is not int or not 0 <= place < count:
+                place = _checked_place(place, key, count)
+            add_key, add_value = writers[place]
             add_key(key)
             add_value(value)
         return
@@ -163,6 +168,19 @@ def _distribute(pairs: Iterable[Pair], partitioner: Callable[[Any, int], int], p
                 known[key] = writer
         add_key(key)
         add_value(value)
+
+
+def _checked_place(place: Any, key: Any, count: int) -> int:
+    try:
+        number = operator.index(place)
+    except TypeError:
+        number = -1
+    if 0 <= number < count:
+        return number
+    takes = f"a whole number from 0 to {count - 1}" if count > 1 else "0"
+    raise ValueError(
+        f"the partitioner gave {short_repr(place)} for the key {short_repr(key)} and {count} partitions: return {takes}"
+    )
 
 
 def _combined(combiner: Reducer, pairs: Iterator[Pair]) -> Iterator[Pair]:

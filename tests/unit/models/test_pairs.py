@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +121,19 @@ def test_a_pair_takes_few_steps(combiner: Any) -> None:
             map_split(Step(lambda record: pairs, add, combiner), 4, partial(iter, range(records)))
         counts.append(steps.count)
     assert (counts[1] - counts[0]) / (100 * len(pairs)) < 45
+
+
+@pytest.mark.parametrize("place", [-1, 4, 1.0, "a", None])
+def test_a_partitioner_gives_the_number_of_a_partition(place: Any) -> None:
+    step = Step(lambda key: [(key, 1)], partitioner=lambda key, partitions: place)
+    with pytest.raises(ValueError, match=r"the partitioner gave .* for the key 'k' and 4 partitions: return a whole"):
+        map_split(step, 4, partial(iter, ["k"]))
+
+
+@pytest.mark.parametrize("place", [True, np.int64(1), np.array(1)])
+def test_numbers_of_partitions_may_be_those_of_numpy(place: Any) -> None:
+    parts = map_split(Step(lambda key: [(key, 1)], partitioner=lambda *_: place), 2, partial(iter, ["k"])).parts
+    assert [part.value.keys for part in parts] == [[], ["k"]]
 
 
 class Lost:
