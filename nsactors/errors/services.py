@@ -144,18 +144,24 @@ class WorldBroken(MpiError):
         lost_engine: the engine of that member.
         reason: how it was lost, such as ``"killed by signal 9 (SIGKILL)"``.
         engine_id: the engine whose call fails for this reason, if there is one.
+        returns: whether a new process takes the place of the lost one.
     """
 
-    def __init__(self, rank: int, lost_engine: int, reason: str, engine_id: int | None = None) -> None:
+    def __init__(
+        self, rank: int, lost_engine: int, reason: str, engine_id: int | None = None, returns: bool = True
+    ) -> None:
+        advice = "world.reform() forms a new one of all its engines"
+        if not returns:
+            advice = f"engine {lost_engine} does not return: call mpi() on a view of other engines"
         super().__init__(
-            f"rank {rank} of the MPI world (engine id {lost_engine}) was lost: {reason}. "
-            "The world is broken; world.reform() forms a new one of all its engines"
+            f"rank {rank} of the MPI world (engine id {lost_engine}) was lost: {reason}. The world is broken; {advice}"
         )
         self.rank = rank
         self.lost_engine = lost_engine
         self.reason = reason
         self.engine_id = engine_id
+        self.returns = returns
 
     def on(self, engine_id: int) -> WorldBroken:
         """Return the same error for a call of another engine."""
-        return WorldBroken(self.rank, self.lost_engine, self.reason, engine_id)
+        return WorldBroken(self.rank, self.lost_engine, self.reason, engine_id, self.returns)

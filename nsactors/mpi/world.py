@@ -241,23 +241,28 @@ class World:
             timeout: seconds until all engines have restarted and joined.
 
         Raises:
-            NoSuchEngine: if a member has left the cluster.
-            WorldNotFormed: and the other errors of forming a world.
+            NoSuchEngine: if a member has left the cluster; nothing has changed then.
+            WorldNotFormed: and the other errors of forming a world, which is broken then.
         """
         arg.check("reform", timeout=arg.seconds(timeout, or_none=False))
         if self._ending is not None:  # calls and processes are still being ended
             self._ending.join()
         directory = self._session.directory
-        with self._barring:
-            former, self._members, self._error, self._to_bar = self._members, {}, None, set()
-        self._state = WorldState.FORMING
-        self._close_server()
         for engine_id in self.ranks:
             if directory.get(engine_id) is None:
                 raise NoSuchEngine(engine_id, directory.ids)
+        with self._barring:
+            error = self._error or WorldBroken(0, self.ranks[0], "reform() gave it a new process, and failed")
+            former, self._members, self._error, self._to_bar = self._members, {}, None, set()
+        self._state = WorldState.FORMING
+        self._close_server()
         away = directory.away
-        self._session.restart([i for i, engine in former.items() if i not in away and directory.get(i) == engine])
-        self._form(timeout)
+        try:
+            self._session.restart([i for i, engine in former.items() if i not in away and directory.get(i) == engine])
+            self._form(timeout)
+        except BaseException:
+            self._stay_broken(error, former)
+            raise
         return self
 
     def __repr__(self) -> str:
@@ -279,7 +284,7 @@ class World:
         if self._error is not None or member is None or member.incarnation != left.incarnation:
             return
         rank = self.ranks.index(left.engine_id)
-        self._error = WorldBroken(rank, left.engine_id, left.reason)
+        self._error = WorldBroken(rank, left.engine_id, left.reason, returns=left.returns)
         self._to_bar = set(self.ranks)
         if self._state is WorldState.READY:
             self._break(self._error)
@@ -297,6 +302,16 @@ class World:
         self._state = WorldState.READY
         if self.error is not None:  # a member has gone meanwhile
             self._break(self.error)
+
+    def _stay_broken(self, error: WorldBroken, former: dict[int, EngineInfo]) -> None:
+        """Note that the world was not formed anew from its former members; bar MPI on those with new processes."""
+        with self._barring:
+            self._error = error = self._error or error
+            self._members = self._members or former
+            self._to_bar = set(self.ranks)
+        self._state = WorldState.BROKEN
+        for engine_id in self.ranks:
+            self._session.run_callback(partial(self._bar, engine_id, error))
 
     def _break(self, error: WorldBroken) -> None:
         self._state = WorldState.BROKEN

@@ -75,6 +75,7 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.MpiInUse([2]),
     errors.WorldNotFormed("engine 2 died while it joined"),
     errors.WorldBroken(2, 5, "killed by signal 9 (SIGKILL)").on(engine_id=3),
+    errors.WorldBroken(2, 5, "it was stopped", returns=False).on(engine_id=3),
 ]
 ABSTRACT = {
     errors.TargetError,
