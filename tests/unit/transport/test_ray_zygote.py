@@ -58,7 +58,9 @@ inherited = {
 own = {"pid": os.getpid(), "forked": gc.get_freeze_count() > 0, "number": random.random()}
 with open(sys.argv[1], "w") as file:
     json.dump({"inherited": inherited, "own": own}, file)
-print(input(), flush=True)
+if (line := input()) == "crash":
+    os.kill(os.getpid(), signal.SIGSEGV)
+print(line, flush=True)
 """
 
 
@@ -116,11 +118,11 @@ class Worker:
             return False
         return True
 
-    def end(self) -> str:
-        """Let it end; return its output."""
+    def end(self, line: str = "over") -> str:
+        """Let it end, which is a crash after the line ``crash``; return its output."""
         assert self.process.stdin is not None
         with self.process.stdin as stdin:
-            stdin.write(b"over\n")
+            stdin.write(f"{line}\n".encode())
         self.process.wait(LIMIT_S)
         with open(self._given) as output:
             return output.read()  # up to the end of the last process that holds the pipe
@@ -182,6 +184,12 @@ def test_a_process_that_is_no_stub_is_refused(command: list[str]) -> None:
         zygote_script._commands(command)
 
 
+def test_variables_without_a_name_are_left_out_since_no_process_can_set_them() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, env={"": "x=1", "A": "b=c"}) as process:
+        environment = zygote_script.environment_of(process.pid)
+    assert environment == {b"A": b"b=c"}
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_signals_are_blocked_and_ignored_as_where_the_worker_was_started(zygote: ZygoteProcess, tmp_path: Path) -> None:
@@ -200,6 +208,23 @@ def test_signals_are_blocked_and_ignored_as_where_the_worker_was_started(zygote:
     executed, forked = found
     assert forked["signals"] == executed["signals"]
     assert forked["handlers"] == executed["handlers"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_forked_worker_reports_its_crash_where_the_fault_handler_is_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONFAULTHANDLER", "1")
+    zygote = ZygoteProcess(str(tmp_path), ENVIRONMENT)
+    try:
+        zygote.serve(os.getpid())
+        worker = Worker(tmp_path, zygote.path)
+        assert worker.facts()[1]["forked"]
+        assert worker.end("crash") == ""
+        assert "Fatal Python error: Segmentation fault" in worker.errors.read_text()
+    finally:
+        zygote.end()
 
 
 @pytest.mark.ray

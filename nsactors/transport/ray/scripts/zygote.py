@@ -19,6 +19,7 @@ This file is run by path.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import os
@@ -95,6 +96,8 @@ class Stub:
         """
         pid = self.pid
         ignored = self._signals("SigIgn")
+        reports_crashes = faulthandler.is_enabled()  # with PYTHONFAULTHANDLER: its handlers are none of Python's
+        faulthandler.disable()
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             usual: Any = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             handler = signal.SIG_IGN if number in ignored else usual
@@ -118,6 +121,8 @@ class Stub:
         for standard, descriptor in enumerate(descriptors):
             os.dup2(descriptor, standard)
             os.close(descriptor)
+        if reports_crashes:
+            faulthandler.enable()
         sys.orig_argv[:] = self.command
         sys.argv[:] = self.arguments
         sys.path[sys.path.index(_SCRIPT_FOLDER)] = os.path.dirname(sys.argv[0])
@@ -212,7 +217,8 @@ class Zygote:
 def environment_of(process: int | str) -> dict[bytes, bytes]:
     """Return the environment with which a process was executed."""
     with open(f"/proc/{process}/environ", "rb") as file:
-        return dict(item.split(b"=", 1) for item in file.read().split(b"\0") if b"=" in item)
+        items = (item.partition(b"=") for item in file.read().split(b"\0"))
+    return {name: value for name, separator, value in items if name and separator}  # a name can be empty: `=x=1`
 
 
 def _commands(stub: list[str]) -> tuple[list[str], list[str]]:
