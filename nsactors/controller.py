@@ -510,6 +510,7 @@ class Controller:
                 known.cancel()
 
     def _kill_overdue(self, process: Process) -> None:
+        del self._kill_timers[process]
         engine_id, incarnation = process
         ran = self._ran.get(engine_id)
         doing = self._unended.pop(process, "") or (
@@ -520,7 +521,6 @@ class Controller:
         self._overdue.append(notice)
         self._clients.announce(EngineOverdue(engine_id, incarnation, notice))
         self._launcher.kill(self._addresses[process])
-        del self._kill_timers[process]
 
     async def _wait_for_death(self, spec: EngineSpec, address: Any) -> None:
         death = await self._launcher.watch(spec, address)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -283,6 +284,25 @@ def test_clients_hear_of_an_engine_that_had_to_be_killed(run: Scenario) -> None:
         assert [event.notice for event in overdue] == [
             "engine 0 did not end within 0.01 s and was killed; it did not report what it was doing"
         ]
+
+    run(scenario)
+
+
+def test_nobody_waits_for_ever_for_an_engine_that_cannot_be_killed(
+    run: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.controller.KILL_WAIT_S", 0.01)
+
+    async def scenario(world: World) -> None:
+        errors: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        await world.start(1, stop_grace_s=0.01)
+        world.processes.stubborn = {(0, 0)}
+        failure = RuntimeError("no such actor")
+        monkeypatch.setattr(world.processes, "kill", Mock(side_effect=failure))
+        while not await world.controller.stop_engines([0]):
+            pass
+        assert errors == [failure]
 
     run(scenario)
 
