@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -275,6 +276,35 @@ def test_workers_outlive_their_zygote_and_later_ones_are_executed(tmp_path: Path
     second = Worker(tmp_path / "second", zygote.path)
     assert not second.facts()[1]["forked"]
     assert (first.end(), second.end()) == ("over\n", "over\n")
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[int]], None]]:
+    """Let a zygote, for which every fork fails, answer a stub that sends these descriptors."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket() as listener:
+        zygote = zygote_script.Zygote(listener, 0, "1")
+        monkeypatch.setattr(zygote, "_examine", lambda connection: None)
+        monkeypatch.setattr(os, "fork", Mock(side_effect=BlockingIOError("too many processes")))
+
+        def answer(descriptors: list[int]) -> None:
+            socket.send_fds(theirs, [worker_stub.REQUEST], descriptors)
+            zygote._answer(ours)
+
+        yield answer
+
+
+def test_a_fork_that_fails_leaves_no_descriptor_open(answer: Callable[[list[int]], None]) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BlockingIOError):
+        answer([0, 1, 2])
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_nothing_is_forked_if_a_descriptor_of_the_stub_is_missing(answer: Callable[[list[int]], None]) -> None:
+    before = os.listdir("/proc/self/fd")
+    answer([0, 1])
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.timeout(120)

@@ -120,7 +120,6 @@ class Stub:
         os.chdir(f"/proc/{pid}/cwd")
         for standard, descriptor in enumerate(descriptors):
             os.dup2(descriptor, standard)
-            os.close(descriptor)
         if reports_crashes:
             faulthandler.enable()
         sys.orig_argv[:] = self.command
@@ -160,7 +159,8 @@ class Zygote:
             if self._owner in ready:
                 return None
             connection, _ = self._listener.accept()
-            with connection, contextlib.suppress(OSError):  # the stub has ended, or takes too long
+            # The stub has ended, or takes too long, or the system has no room for another process.
+            with connection, contextlib.suppress(OSError):
                 if (stub := self._answer(connection)) is not None:
                     return stub
 
@@ -175,20 +175,24 @@ class Zygote:
             connection.sendall(str(reason).encode())
             return None
         connection.sendall(OFFER)
-        request, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
-        if request and os.fork() == 0:
-            try:
-                self._listener.close()
-                os.close(self._owner)
-                stub.become(descriptors, self._set_since)
-                _begin()
-                connection.sendall(TAKEN)
-            except BaseException:  # the stub becomes the worker: it sees the end of the connection
-                os._exit(1)
-            return stub
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return None
+        _, descriptors, flags, _ = socket.recv_fds(connection, 1, 3)
+        try:
+            # Without room for three descriptors here, the system leaves some out.
+            complete = len(descriptors) == 3 and not flags & socket.MSG_CTRUNC
+            if complete and os.fork() == 0:
+                try:
+                    self._listener.close()
+                    os.close(self._owner)
+                    stub.become(descriptors, self._set_since)
+                    _begin()
+                    connection.sendall(TAKEN)
+                except BaseException:  # the stub becomes the worker: it sees the end of the connection
+                    os._exit(1)
+                return stub
+            return None
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _examine(self, connection: socket.socket) -> Stub:
         """Return the stub at the other end.
