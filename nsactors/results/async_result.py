@@ -414,13 +414,17 @@ class AsyncResult(Future[Any]):
 
     @classmethod
     def join(cls, *results: AsyncResult) -> AsyncResult:
-        """Return one result of several (at least one), with their values one after the other."""
+        """Return one result of several (at least one), with their values one after the other.
+
+        It returns exceptions in place of values, as with ``return_exceptions``, if all of them do.
+        """
         for result in results:
             arg.check("join", results=arg.instance(result, AsyncResult, "results of calls"))
         if not results:
             raise ValueError("join() takes at least one result")
         calls = [call for result in results for call in result._calls]
-        return AsyncResult(results[0]._owner, calls, label=results[0]._label)
+        tolerant = all(result._return_exceptions for result in results)
+        return AsyncResult(results[0]._owner, calls, label=results[0]._label, return_exceptions=tolerant)
 
     def split(self) -> tuple[AsyncResult, ...]:
         """Return one result per engine, for ``concurrent.futures.wait`` and the like."""

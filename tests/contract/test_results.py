@@ -232,6 +232,19 @@ def test_results_are_joined_into_one(rc: Client) -> None:
 
 
 @pytest.mark.once
+def test_a_joined_result_returns_exceptions_if_all_its_parts_do(rc: Client) -> None:
+    def map_of(items: list[int], **options: bool) -> AsyncResult:
+        return rc[0].map_async(lambda x: 1 // x, items, **options)
+
+    tolerant = map_of([1], return_exceptions=True), map_of([0], return_exceptions=True)
+    good, [failed] = AsyncResult.join(*tolerant).get(TIMEOUT_S)
+    assert (good, type(failed.original)) == ([1], ZeroDivisionError)
+    strict = map_of([0])
+    with pytest.raises(CompositeError):
+        AsyncResult.join(tolerant[0], strict).get(TIMEOUT_S)
+
+
+@pytest.mark.once
 def test_a_result_is_split_by_engine(rc: Client) -> None:
     assert [part.get(TIMEOUT_S) for part in rc[:].apply_async(abs, -1).split()] == [1] * 4
 
