@@ -16,6 +16,7 @@ from operator import length_hint
 from typing import Any, NamedTuple
 
 from nsactors.errors import Failure, SerializationError, UnmetDependency
+from nsactors.errors.exception_state import dict_of
 from nsactors.namespace.interrupts import (
     InterruptHandler,
     TimeLimit,
@@ -251,6 +252,7 @@ class Backlog:
 
 MAX_JOBS = 32  # functions of maps that are kept; one that was dropped is sent again
 MAX_JOB_BYTES = 100_000_000
+CONDITION_CHARS = 200
 MAX_STOLEN = 1_000  # batches that lost ranges before they arrived
 
 _Located = tuple[Callable[..., Any], list[Any] | tuple[Any, ...], dict[str, Any]]
@@ -612,7 +614,8 @@ class TaskRunner:
         self._process.end_child(error)
         # By the type: isinstance would evaluate `__class__` of the user's exception.
         if issubclass(type(error), UnmetDependency):
-            return RangeStatus.UNMET, None
+            condition = dict_of(error).get("condition")
+            return RangeStatus.UNMET, condition[:CONDITION_CHARS] if type(condition) is str else ""
         status = RangeStatus.UNNAMED if self._new and is_unknown_name(error) else RangeStatus.FAILED
         self._by_interrupt = issubclass(type(error), KeyboardInterrupt)
         self._on_error(error)

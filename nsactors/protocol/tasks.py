@@ -213,7 +213,8 @@ class RangeOutcome(NamedTuple):
         status: the way in which they ended.
         elapsed_s: their duration together, in seconds.
         value: the result of a call, or a list of the results of a map's items; if they failed, a ``Failure``, an
-            ``Expired`` or an exception of the client's process. A report holds it in its ``values`` instead.
+            ``Expired`` or an exception of the client's process; the condition that is not met, as text. A report holds
+            it in its ``values`` instead.
         started: the start of the first item, in seconds since the epoch on the engine's clock; None if no item began.
         output: the chunks that they wrote; in a report, the number of the first of these in the output of the batch,
             and the number of the chunk after the last.

@@ -60,7 +60,7 @@ class Tally:
 
     def note_unknown(self, task_id: TaskId) -> None:
         """Note that one of the tasks is not known, or has been forgotten."""
-        self.impossible = f"{self._relation}: there is no task {task_id}"
+        self.impossible = f"{self._relation}: there is no task {task_id}, or nobody holds its result any more"
 
     @property
     def _wanted(self) -> str:
@@ -113,6 +113,7 @@ class TaskRecord:
         ok: whether all items that have ended succeeded.
         aborted: whether it is to run no more.
         forgotten: whether no other task will depend on it.
+        unmet: the condition that an engine did not meet last; empty if it is not known.
         places: the serial numbers of the engines that gave its results.
         after: the state of the tasks that must have ended before.
         follow: the state of the tasks on whose engines it must run.
@@ -127,6 +128,7 @@ class TaskRecord:
     ok: bool = True
     aborted: bool = False
     forgotten: bool = False
+    unmet: str = ""
     places: frozenset[int] = _NONE
     after: Tally | None = None
     follow: Tally | None = None

@@ -219,6 +219,7 @@ class SchedulerState:
             return False
         if outcome.status is RangeStatus.UNMET:
             trial = trial._replace(refused=trial.refused | {serial})
+            record.unmet = outcome.value if isinstance(outcome.value, str) else ""  # detached tasks store values unread
         else:
             if trial.failures >= record.task.retries or (record.deadline is not None and at >= record.deadline):
                 return False

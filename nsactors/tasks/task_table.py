@@ -14,6 +14,7 @@ from nsactors.tasks.records import EngineSlot, Placement, QueuedRange, Tally, Ta
 
 _MAX_MEMO = 1000
 _ANY_PLACE = Placement()
+_UNMET = "every engine that it may run on says that a condition of it is not met there"
 
 
 @dataclass(slots=True, eq=False)
@@ -151,7 +152,7 @@ class ReadyQueues:
         if place.homes is not None:
             return "follow: no engine that it may run on is one where the tasks that it follows have run"
         if place.refused and any(self._fits(place, slot) for slot in self._members.values()):
-            return "every engine that it may run on says that a condition of it is not met there"
+            return _UNMET
         if targets is not None and not any(i in self._members or i in self._away for i in targets):
             return f"targets: {engine_ranges(targets)} gone" if targets else "targets: none were given"
         if (asked := needs.in_words) and not self._away:
@@ -345,6 +346,8 @@ class TaskTable:
         if follow is not None and follow.pending:
             piece.record.held.append(piece)  # another task that it may follow may yet end on an engine that suits
             return True
+        if reason == _UNMET and piece.record.unmet:
+            reason = f"{reason}: {piece.record.unmet}"
         self.give_up(piece, Why.IMPOSSIBLE, reason)
         return False
 

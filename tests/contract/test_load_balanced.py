@@ -436,10 +436,12 @@ def test_a_condition_that_no_engine_meets_is_impossible(lview: LoadBalancedView)
     def nowhere() -> None:
         raise UnmetDependency("a licence")
 
-    with pytest.raises(ImpossibleDependency, match="every engine"):
+    with pytest.raises(ImpossibleDependency, match=r"every engine .*: a licence"):
         lview.apply_sync(depend(nowhere)(abs), 1)
-    with pytest.raises(ImpossibleDependency):
+    with pytest.raises(ImpossibleDependency, match="import no_such_module"):
         lview.apply_sync(require("no_such_module")(abs), 1)
+    errors = lview.map_sync(require("no_such_module")(abs), [1, 2], return_exceptions=True)
+    assert ["import no_such_module" in str(error) for error in errors] == [True, True]
 
 
 def test_required_modules_and_values_are_among_the_globals(

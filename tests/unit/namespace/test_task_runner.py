@@ -139,9 +139,17 @@ def test_arguments_that_cannot_be_unpickled_fail_their_call_alone(engine: Engine
 
 def test_an_unmet_condition_is_told_as_such(engine: Engine) -> None:
     def unmet() -> None:
-        raise UnmetDependency
+        raise UnmetDependency("a licence")
 
-    assert ends(engine.run(call(1, unmet))) == [(1, 0, 1, RangeStatus.UNMET, None)]
+    class Odd(UnmetDependency):
+        def __init__(self) -> None:
+            self.condition = ["no text"]  # type: ignore[assignment]
+
+    def odd() -> None:
+        raise Odd
+
+    report = engine.run(call(1, unmet), call(2, odd))
+    assert ends(report) == [(1, 0, 1, RangeStatus.UNMET, "a licence"), (2, 0, 1, RangeStatus.UNMET, "")]
 
 
 def test_nothing_is_begun_when_the_budget_is_spent(engine: Engine) -> None:
