@@ -186,8 +186,14 @@ def test_a_process_that_is_no_stub_is_refused(command: list[str]) -> None:
 
 
 def test_variables_without_a_name_are_left_out_since_no_process_can_set_them() -> None:
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, env={"": "x=1", "A": "b=c"}) as process:
+    given = {"": "x=1", "A": "b=c"}
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=given) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdout.readline()  # the system shows the environment a moment after the start
         environment = zygote_script.environment_of(process.pid)
+        process.stdin.close()
     assert environment == {b"A": b"b=c"}
 
 
@@ -283,7 +289,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[int]], No
     """Let a zygote, for which every fork fails, answer a stub that sends these descriptors."""
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.socket() as listener:
-        zygote = zygote_script.Zygote(listener, 0, "1")
+        zygote = zygote_script.Zygote(listener, (), "1")
         monkeypatch.setattr(zygote, "_examine", lambda connection: None)
         monkeypatch.setattr(os, "fork", Mock(side_effect=BlockingIOError("too many processes")))
 
@@ -321,6 +327,22 @@ def test_a_zygote_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
     owner.kill()
     owner.communicate()
     wait_until(lambda: not is_alive(zygote), LIMIT_S)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_zygote_ends_with_its_raylet_also_if_its_owner_lives_on_as_another_program(tmp_path: Path) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as raylet:
+        zygote = ZygoteProcess(str(tmp_path), ENVIRONMENT)
+        try:
+            zygote.serve(raylet.pid)
+            worker = Worker(tmp_path, zygote.path, settings={"RAY_RAYLET_PID": str(raylet.pid)})
+            assert worker.facts()[1]["forked"]
+            assert worker.end() == "over\n"
+            raylet.kill()
+            zygote._process.wait(LIMIT_S)
+        finally:
+            zygote.end()
 
 
 @pytest.fixture

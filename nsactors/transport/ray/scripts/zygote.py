@@ -1,8 +1,8 @@
 """Fork workers of Ray from a process that has imported Ray, nsactors and IPython: ``python zygote.py OWNER LISTENER``.
 
 The process listens at a UNIX socket in a private folder. Its owner, the process OWNER, has made the socket, and passes
-it as the file descriptor LISTENER; the zygote ends with its owner. It has one thread: only such a process can be forked
-safely. :mod:`worker_stub` asks it for workers.
+it as the file descriptor LISTENER. The zygote ends with its owner, and with the raylet. It has one thread: only such a
+process can be forked safely. :mod:`worker_stub` asks it for workers.
 
 Ray reads the process id of the raylet once, when its library is loaded, and a worker ends when that process has ended.
 So the zygote imports Ray only after its owner has written this id to stdin, and the other modules before that.
@@ -30,6 +30,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -136,27 +137,27 @@ class Zygote:
 
     Args:
         listener: the socket to which they connect.
-        owner: a descriptor that is readable when the owner has ended.
+        ends: descriptors, of which one is readable when the owner or the raylet has ended.
         raylet: the process id of the raylet that starts the stubs.
     """
 
-    def __init__(self, listener: socket.socket, owner: int, raylet: str) -> None:
+    def __init__(self, listener: socket.socket, ends: Sequence[int], raylet: str) -> None:
         self._listener = listener
-        self._owner = owner
+        self._ends = ends
         started_with = environment_of("self")
         self._environment = {**started_with, os.fsencode(RAYLET): os.fsencode(raylet)}
         # These include the id of the job, by which log files are named, in Python as well as in Ray's library.
         self._set_since = {name: value for name, value in os.environb.items() if started_with.get(name) != value}
 
     def serve(self) -> Stub | None:
-        """Fork workers until the owner ends; return None then, and in each worker the stub that it replaces."""
+        """Fork workers until owner or raylet end; return None then, and in each worker the stub that it replaces."""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps workers that have ended
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
-        poll.register(self._owner, select.POLLIN)
+        for end in self._ends:
+            poll.register(end, select.POLLIN)
         while True:
-            ready = {number for number, _ in poll.poll()}
-            if self._owner in ready:
+            if any(ready in self._ends for ready, _ in poll.poll()):
                 return None
             connection, _ = self._listener.accept()
             # The stub has ended, or takes too long, or the system has no room for another process.
@@ -182,7 +183,8 @@ class Zygote:
             if complete and os.fork() == 0:
                 try:
                     self._listener.close()
-                    os.close(self._owner)
+                    for end in self._ends:
+                        os.close(end)
                     stub.become(descriptors, self._set_since)
                     _begin()
                     connection.sendall(TAKEN)
@@ -270,6 +272,12 @@ def main(owner: int, listener: int) -> Stub | None:
         poll.register(descriptor, select.POLLIN)
     if any(descriptor == ended for descriptor, _ in poll.poll()) or not (raylet := os.read(0, 64).decode().strip()):
         return None
+    # A raylet ends with the thread that has started it. This thread ends also where its process, the owner, lives on as
+    # another program (`os.execv`).
+    try:
+        raylet_ended = os.pidfd_open(int(raylet))
+    except ProcessLookupError:
+        return None
     os.environ.update({JOB: NO_JOB, RAYLET: raylet})
     with imported_on_use(*SELDOM_USED):
         importlib.import_module("ray")
@@ -280,7 +288,7 @@ def main(owner: int, listener: int) -> Stub | None:
         return None
     gc.collect()
     gc.freeze()  # garbage collection in workers would write to pages that all of them share
-    return Zygote(socket.socket(fileno=listener), ended, raylet).serve()
+    return Zygote(socket.socket(fileno=listener), (ended, raylet_ended), raylet).serve()
 
 
 def _begin() -> None:
