@@ -8,17 +8,18 @@ namespaces of engines, so they can be looked at and changed from the prompt betw
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from nsactors.errors import MeetingFailed, MemberLost, WrongValue
+from nsactors.errors import MeetingFailed, MemberLost, ServiceClosed, WrongValue
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import Reference
 from nsactors.protocol.targets import resolve
 from nsactors.services.mailboxes import Collective, Mailboxes, MailboxMember
-from nsactors.services.service import Parcel, Service
+from nsactors.services.service import Parcel, Service, ServiceFuture
 
 if TYPE_CHECKING:
     from nsactors.views.direct import DirectView
@@ -62,6 +63,8 @@ class Process:
         self.received: list[Message] = []
         self._names, self._service = names, service
         self._superstep = _Superstep()
+        self._round = 0
+        self._told: ServiceFuture | None = None
 
     def __getitem__(self, name: str) -> Any:
         """Return a variable of this process, for programs that are functions, whose names are not the engine's."""
@@ -131,30 +134,38 @@ class Process:
                     raise LookupError(f"get({name!r}) from process {pid}: {problem}")
                 self._names[into] = self._service.unpack(parcel, copy=True)
 
-    def run(self, program: Callable[..., Any], *args: Any) -> Any:
-        """Call ``program(self, *args)``, which must have as many supersteps as on the other processes."""
-        arg.check("run", program=arg.function(program))
+    def run(self, program: Callable[..., Any], *args: Any, round: int = 0) -> Any:
+        """Call ``program(self, *args)``, which must have as many supersteps as on the other processes.
+
+        Args:
+            program: the program.
+            args: its other arguments.
+            round: the number of this call, the same for all processes and larger than that of the call before.
+        """
+        arg.check("run", program=arg.function(program), round=arg.whole(round, at_least=0))
         self.forget()
+        self._round = round
         try:
             result = program(self, *args)
+            self._meet("the end of the program", {})
         except (MeetingFailed, MemberLost):  # all processes get these
             raise
         except BaseException as error:
             # The other processes get this error when they come to the end of a superstep; this process does not wait
-            # for them. The message is handled before this engine replies: later, it would disturb the next program.
-            with contextlib.suppress(MeetingFailed, MemberLost):
-                self._service.tell(self._meeting(f"failed with {type(error).__name__}", {}))
+            # for them.
+            with contextlib.suppress(ServiceClosed):
+                self._told = self._service.ask(self._meeting(f"failed with {type(error).__name__}", {}))
             raise
-        self._meet("the end of the program", {})
         return result
 
     def forget(self) -> None:
         """Begin this superstep anew: drop its gets, puts and messages, and the messages that have arrived."""
         self._superstep = _Superstep()
         self.received = []
+        self._told = None
 
     def _meeting(self, what: str, parcels: dict[int, Any]) -> Collective:
-        return Collective(MailboxMember("bsp", self.pid), self.nprocs, what, parcels)
+        return Collective(MailboxMember("bsp", self.pid), self.nprocs, what, parcels, self._round)
 
     def _meet(self, what: str, parcels: dict[int, Any]) -> list[Any]:
         came: list[Any] = self._service.call(self._meeting(what, parcels))
@@ -208,6 +219,7 @@ class BSP:
         self._name = name
         self._view: DirectView = view.client[engines]
         self._service = view.client.host(Mailboxes())
+        self._rounds = itertools.count(1)
         for pid, engine in enumerate(engines):
             bind = view.client[engine].apply_sync
             bind(_bind, Reference("globals()"), name, self._service, pid, len(engines))
@@ -233,7 +245,8 @@ class BSP:
             CompositeError: if the program fails in one process, or has fewer supersteps there; it fails in all then.
         """
         arg.check("run", program=arg.function(program))
-        results: list[Any] = self._view.apply_sync(Process.run, Reference(self._name), program, *args)
+        reference, round = Reference(self._name), next(self._rounds)
+        results: list[Any] = self._view.apply_sync(Process.run, reference, program, *args, round=round)
         return results
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from examples import supersteps
 from nsactors import Client, Cluster, CompositeError, DirectView
 from nsactors.errors import MeetingFailed, MemberLost, SerializationError
 from nsactors.models.bsp import BSP, Process
+from nsactors.protocol.messages import Reference
 from nsactors.testing import TIMEOUT_S, wait_until
 
 pytestmark = pytest.mark.services
@@ -138,6 +139,28 @@ def test_after_a_failure_the_next_program_runs(machine: BSP) -> None:
         with pytest.raises(CompositeError):
             machine.run(fails)
         assert machine.run(supersteps.sum_of_squares, 10) == [385] * 4
+
+
+@pytest.mark.once
+def test_a_failure_that_nobody_met_is_not_part_of_the_next_program(rc: Client) -> None:
+    machine = rc[:2].bsp()
+    bsp = Reference("bsp")
+
+    def fails(bsp: Process) -> None:
+        raise ZeroDivisionError
+
+    def meets(bsp: Process) -> int:
+        bsp.sync()
+        return bsp.pid
+
+    with pytest.raises(ZeroDivisionError):
+        rc[1].apply_sync(Process.run, bsp, fails, round=1)
+    first = rc[0].apply_async(Process.run, bsp, meets, round=2)
+    wait_until(lambda: first.ready() or rc.queue_status()[0]["waits"])
+    second = rc[1].apply_async(Process.run, bsp, meets, round=2)
+    assert (first.get(TIMEOUT_S), second.get(TIMEOUT_S)) == (0, 1)
+    assert machine.run(meets) == [0, 1]
+    machine.close()
 
 
 @pytest.mark.once
