@@ -96,6 +96,8 @@ class Client:
         RayImportedFirst: if this process has imported Ray, with settings of its own.
     """
 
+    _why_unsendable = "a client stays in its process, make one on the engine: Client(cluster.connection_info())"
+
     def __init__(
         self,
         cluster: Transport | ConnectionInfo | str | os.PathLike[str] | None = None,

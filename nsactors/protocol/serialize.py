@@ -537,6 +537,8 @@ def _reason(
     steps, culprit, error = _find_culprit(value, error, ref_types, keep)
     if type(culprit) is types.GeneratorType:
         return steps, "a generator cannot be copied, make a list of it with list(...)"
+    if why := _why_unsendable(culprit):
+        return steps, why
     return steps, text_of(error) or name_of(type(error))
 
 
@@ -594,10 +596,15 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
             yield from ((f"{_VARIABLE}{name}", item) for name, item in _used_names(value).items())
         case types.ModuleType() | type():
             return
-        case _ if type(value) in library_types():
+        case _ if type(value) in library_types() or _why_unsendable(value):
             return
         case _:
             yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+
+
+def _why_unsendable(value: object) -> str:
+    """Return the reason that a class gives, in ``_why_unsendable``, if its objects are never sent; empty for others."""
+    return next((why for cls in type(value).__mro__ if type(why := vars(cls).get("_why_unsendable")) is str), "")
 
 
 def _used_names(function: types.FunctionType) -> dict[str, object]:

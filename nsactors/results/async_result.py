@@ -59,6 +59,8 @@ class AsyncResult(Future[Any]):
         return_exceptions: put exceptions into the list of values instead of raising them.
     """
 
+    _why_unsendable = "a result stays with its client, pass its value: result.get()"
+
     def __init__(
         self,
         owner: CallController,

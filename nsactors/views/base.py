@@ -232,6 +232,8 @@ class EngineView(Generic[F]):
         flags: the flags of its calls.
     """
 
+    _why_unsendable = "a view stays with its client, make a client on the engine: Client(cluster.connection_info())"
+
     def __init__(self, client: ViewClient, flags: F) -> None:
         self.client: Any = client  # for users, whose clients have more than the protocol says
         self._client = client

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nsactors import AsyncResult, Client, DirectView
-from nsactors.errors import UnknownFlag
+from nsactors.errors import SerializationError, UnknownFlag
 from nsactors.testing import TIMEOUT_S
 
 Main = Callable[[str], SimpleNamespace]
@@ -209,6 +209,24 @@ def test_imports_on_engines_alone_need_no_modules_here(rc: Client, capsys: pytes
     assert not hasattr(em, "Message")
     assert not hasattr(email, "charset")
     assert not isinstance(ds, str)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("view_of", [lambda rc: rc[0], lambda rc: rc.load_balanced_view()])
+def test_an_error_says_what_to_send_in_place_of_a_result_a_view_or_a_client(
+    rc: Client, view_of: Callable[[Client], Any]
+) -> None:
+    view = view_of(rc)
+    result = view.map_async(abs, [-1])
+    for thing, place, text in [
+        (result, "", "a result stays with its client, pass its value: result.get()"),
+        ([view], "at [0]: ", "a view stays with its client, make a client on the engine"),
+        ({"rc": rc}, "at ['rc']: ", "a client stays in its process, make one on the engine"),
+    ]:
+        with pytest.raises(SerializationError) as caught:
+            view.apply(str, thing)
+        assert caught.value.reason.startswith(place + text)
+    result.get(TIMEOUT_S)
 
 
 @pytest.mark.once
