@@ -21,6 +21,7 @@ from nsactors.system.resources import TRIED_RAY, ray_was_tried
 SWITCH = "NSACTORS_ZYGOTE"
 BACKLOG = 1024
 _TRACERS = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")  # read by an interpreter as it starts
+_START_CODE = "sitecustomize", "usercustomize"  # imported by an interpreter as it starts
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scripts", "zygote.py")
 
 
@@ -38,12 +39,28 @@ def obstacle_to_forking(environment: Mapping[str, str]) -> str | None:
         return "Python was started with -s or -S"
     if tracer := next((name for name in _TRACERS if environment.get(name)), None):
         return f"{tracer} is set"
+    if file := start_code():
+        return f"each interpreter runs {file} as it starts"
     try:
         version = metadata.version("ray")
     except metadata.PackageNotFoundError:
         return "Ray is not installed"
     if not ray_was_tried(version):
         return f"this was not tried with Ray {version}, but with {', '.join(TRIED_RAY)}"
+    return None
+
+
+def start_code() -> str | None:
+    """Return the file of a ``sitecustomize`` or ``usercustomize`` that this interpreter has run; None if there is none.
+
+    Such code may open files or make identifiers, so each worker must run it for itself. One in the folder of the
+    standard library is the system's, and does no such thing.
+    """
+    library = os.path.dirname(os.path.abspath(os.__file__))
+    for name in _START_CODE:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None and os.path.dirname(os.path.abspath(file)) != library:
+            return str(file)
     return None
 
 

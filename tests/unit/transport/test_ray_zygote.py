@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import Mock
 
@@ -137,6 +138,19 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZygoteProcess]:
     started.end()
 
 
+def is_forked(folder: Path) -> bool:
+    """Return whether a zygote that is started for this forks a worker."""
+    zygote = ZygoteProcess(str(folder), ENVIRONMENT)
+    try:
+        zygote.serve(os.getpid())
+        worker = Worker(folder, zygote.path)
+        _, own = worker.facts()
+        assert worker.end() == "over\n"
+    finally:
+        zygote.end()
+    return bool(own["forked"])
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("process", [{}, {"process_group": 0, "cwd": "/usr", "umask": 0o027}])
@@ -215,6 +229,29 @@ def test_signals_are_blocked_and_ignored_as_where_the_worker_was_started(zygote:
     executed, forked = found
     assert forked["signals"] == executed["signals"]
     assert forked["handlers"] == executed["handlers"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_code_that_an_interpreter_runs_as_it_starts_runs_in_each_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").touch()
+    search = os.pathsep.join([str(tmp_path), *filter(None, [ENVIRONMENT.get("PYTHONPATH")])])
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", search)
+    assert not is_forked(tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_workers_do_not_share_a_file_that_was_opened_as_the_interpreter_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" 9</dev/null\n')
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert not is_forked(tmp_path)
 
 
 @pytest.mark.ray
@@ -410,6 +447,18 @@ def test_a_stub_gives_up_if_it_cannot_know_whether_there_is_a_worker(
 )
 def test_the_reason_for_which_workers_are_not_forked_is_told(environment: dict[str, str], reason: str | None) -> None:
     assert obstacle_to_forking(environment) == reason
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_obstacle"), [("/home/ann/lib", True), (os.path.dirname(os.__file__), False)], ids=["user", "system"]
+)
+def test_workers_are_not_forked_where_the_user_has_code_for_each_start(
+    monkeypatch: pytest.MonkeyPatch, folder: str, is_obstacle: bool
+) -> None:
+    module = ModuleType("sitecustomize")
+    module.__file__ = f"{folder}/sitecustomize.py"
+    monkeypatch.setitem(sys.modules, "sitecustomize", module)
+    assert ("sitecustomize.py" in str(obstacle_to_forking({}))) == is_obstacle
 
 
 def test_workers_of_a_ray_that_was_never_tried_are_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:

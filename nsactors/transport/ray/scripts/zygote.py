@@ -264,7 +264,10 @@ def main(owner: int, listener: int) -> Stub | None:
     importlib.import_module("nsactors")  # this copy, whichever one a worker would find
     sys.path.remove(_PACKAGES)
     from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use, spare_workers_a_full_disk
+    from nsactors.transport.ray.zygote_process import start_code
 
+    if start_code():  # the owner may have another environment
+        return None
     for name in OF_NSACTORS:
         importlib.import_module(name)
     poll = select.poll()
@@ -284,11 +287,21 @@ def main(owner: int, listener: int) -> Stub | None:
     for name in OF_RAY:
         importlib.import_module(name)
     spare_workers_a_full_disk()
-    if "numpy" in sys.modules:
+    # Workers would share a file that code at the start of the interpreter, in a .pth file, has opened.
+    if "numpy" in sys.modules or _descriptors() != {0, 1, 2, listener, ended, raylet_ended}:
         return None
     gc.collect()
     gc.freeze()  # garbage collection in workers would write to pages that all of them share
     return Zygote(socket.socket(fileno=listener), (ended, raylet_ended), raylet).serve()
+
+
+def _descriptors() -> set[int]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # this one was open to read the folder
+            os.fstat(int(name))
+            found.add(int(name))
+    return found
 
 
 def _begin() -> None:
