@@ -31,7 +31,7 @@ STUB, RUN_SCRIPT = str(SCRIPTS / "worker_stub.py"), str(SCRIPTS / "run_script.py
 
 # Of `default_worker.py`: a script that tells what it inherits, whether it was forked, and then waits for a line.
 WORKER = """
-import gc, json, os, random, resource, signal, sys
+import gc, importlib.util, json, os, random, resource, signal, sys
 
 with open("/proc/self/status") as file:
     status = dict(line.split(":", 1) for line in file)
@@ -54,6 +54,7 @@ inherited = {
     "limits": [resource.getrlimit(getattr(resource, name)) for name in limits],
     "out of memory": open("/proc/self/oom_score_adj").read(),
     "numpy": "numpy" in sys.modules,
+    "found": importlib.util.find_spec("made_later") is not None,
     "flags": str(sys.flags),
     "descriptors": [os.readlink(f"/proc/self/fd/{number}") for number in range(3)],
 }
@@ -322,11 +323,71 @@ def test_workers_outlive_their_zygote_and_later_ones_are_executed(tmp_path: Path
 
 
 @pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for packages, the only one."""
+    monkeypatch.setattr("site.getsitepackages", lambda: [str(tmp_path)])
+    monkeypatch.setattr("site.ENABLE_USER_SITE", False)
+    (tmp_path / "a-1.0.dist-info").mkdir()
+    (tmp_path / "a.pth").write_text("/a")
+    return tmp_path
+
+
+def test_nothing_is_forked_after_packages_have_been_installed(packages: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket() as listener:
+        zygote = zygote_script.Zygote(listener, (), "1", zygote_script.installed_packages())
+        (packages / "b.pth").write_text("/b")
+        with pytest.raises(zygote_script.Refused, match="packages were installed"):
+            zygote._examine(ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        (lambda folder: (folder / "b-2.0.dist-info").mkdir(), True),
+        (lambda folder: (folder / "a-1.0.dist-info").rmdir(), True),
+        (lambda folder: os.utime(folder / "a.pth", ns=(1, 1)), True),
+        (lambda folder: (folder / "__pycache__").mkdir(), False),
+    ],
+)
+def test_changes_of_packages_are_seen_but_not_their_first_import(
+    packages: Path, change: Callable[[Path], object], counts: bool
+) -> None:
+    before = zygote_script.installed_packages()
+    change(packages)
+    assert (zygote_script.installed_packages() != before) == counts
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_forked_worker_finds_a_folder_of_its_search_path_that_was_made_after_the_zygote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "later"
+    search = os.pathsep.join([str(later), *filter(None, [ENVIRONMENT.get("PYTHONPATH")])])
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", search)
+    zygote = ZygoteProcess(str(tmp_path), ENVIRONMENT)
+    try:
+        zygote.serve(os.getpid())
+        found = []
+        for _ in range(2):
+            worker = Worker(tmp_path, zygote.path)
+            inherited, own = worker.facts()
+            found.append((inherited["found"], own["forked"]))
+            assert worker.end() == "over\n"
+            later.mkdir(exist_ok=True)
+            (later / "made_later.py").touch()
+        assert found == [(False, True), (True, True)]
+    finally:
+        zygote.end()
+
+
+@pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[int]], None]]:
     """Let a zygote, for which every fork fails, answer a stub that sends these descriptors."""
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.socket() as listener:
-        zygote = zygote_script.Zygote(listener, (), "1")
+        zygote = zygote_script.Zygote(listener, (), "1", {})
         monkeypatch.setattr(zygote, "_examine", lambda connection: None)
         monkeypatch.setattr(os, "fork", Mock(side_effect=BlockingIOError("too many processes")))
 

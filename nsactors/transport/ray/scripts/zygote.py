@@ -27,10 +27,11 @@ import resource
 import runpy
 import select
 import signal
+import site
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -119,6 +120,7 @@ class Stub:
         os.environ.clear()
         os.environb.update({**self.environment, **set_by_imports})
         os.chdir(f"/proc/{pid}/cwd")
+        importlib.invalidate_caches()  # they say which folders on the search path do not exist
         for standard, descriptor in enumerate(descriptors):
             os.dup2(descriptor, standard)
         if reports_crashes:
@@ -139,11 +141,13 @@ class Zygote:
         listener: the socket to which they connect.
         ends: descriptors, of which one is readable when the owner or the raylet has ended.
         raylet: the process id of the raylet that starts the stubs.
+        packages: the result of :func:`installed_packages` when this process started.
     """
 
-    def __init__(self, listener: socket.socket, ends: Sequence[int], raylet: str) -> None:
+    def __init__(self, listener: socket.socket, ends: Sequence[int], raylet: str, packages: Mapping[str, int]) -> None:
         self._listener = listener
         self._ends = ends
+        self._packages = packages
         started_with = environment_of("self")
         self._environment = {**started_with, os.fsencode(RAYLET): os.fsencode(raylet)}
         # These include the id of the job, by which log files are named, in Python as well as in Ray's library.
@@ -207,6 +211,8 @@ class Zygote:
         pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.getuid():
             raise Refused("another user has asked for it")
+        if installed_packages() != self._packages:
+            raise Refused("packages were installed since the zygote started")
         if has_threads():
             raise Refused("the zygote has several threads")
         stub = Stub(pid)
@@ -225,6 +231,20 @@ def environment_of(process: int | str) -> dict[bytes, bytes]:
     with open(f"/proc/{process}/environ", "rb") as file:
         items = (item.partition(b"=") for item in file.read().split(b"\0"))
     return {name: value for name, separator, value in items if name and separator}  # a name can be empty: `=x=1`
+
+
+def installed_packages() -> dict[str, int]:
+    """Return the files and folders that tell an interpreter of installed packages, with the times of their changes."""
+    folders = site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    found = {}
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith((".pth", ".dist-info", ".egg-info")):
+                    found[entry.path] = entry.stat().st_mtime_ns
+    return found
 
 
 def _commands(stub: list[str]) -> tuple[list[str], list[str]]:
@@ -257,6 +277,7 @@ def main(owner: int, listener: int) -> Stub | None:
         owner: the id of the process that has started this one.
         listener: the descriptor of the socket to which stubs connect.
     """
+    packages = installed_packages()
     ended = os.pidfd_open(owner)
     if os.getppid() != owner:  # it ended before it could be watched
         return None
@@ -292,7 +313,7 @@ def main(owner: int, listener: int) -> Stub | None:
         return None
     gc.collect()
     gc.freeze()  # garbage collection in workers would write to pages that all of them share
-    return Zygote(socket.socket(fileno=listener), (ended, raylet_ended), raylet).serve()
+    return Zygote(socket.socket(fileno=listener), (ended, raylet_ended), raylet, packages).serve()
 
 
 def _descriptors() -> set[int]:
