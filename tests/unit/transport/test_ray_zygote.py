@@ -322,6 +322,27 @@ def test_workers_outlive_their_zygote_and_later_ones_are_executed(tmp_path: Path
     assert (first.end(), second.end()) == ("over\n", "over\n")
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_with_a_safe_path_workers_keep_all_of_their_search_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = [str(tmp_path / "first"), str(tmp_path / "second"), str(SCRIPTS.parents[3])]
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", os.pathsep.join(search))
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONSAFEPATH", "1")
+    zygote = ZygoteProcess(str(tmp_path), ENVIRONMENT)
+    try:
+        zygote.serve(os.getpid())
+        for path in (None, zygote.path):
+            worker = Worker(tmp_path, path)
+            inherited, own = worker.facts()
+            assert worker.end() == "over\n"
+            assert own["forked"] == (path is not None)
+            assert [entry for entry in inherited["search"] if entry in search] == search
+    finally:
+        zygote.end()
+
+
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for packages, the only one."""

@@ -35,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
-_SCRIPT_FOLDER = sys.path[0]  # where an interpreter puts the folder of its script
+_SCRIPT_FOLDER = sys.path[0]  # where an interpreter puts the folder of its script, unless PYTHONSAFEPATH is set
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(_FOLDER))))
 _STUB, _RUN_SCRIPT = os.path.join(_FOLDER, "worker_stub.py"), os.path.join(_FOLDER, "run_script.py")
 REQUEST_S = 5.0  # limit for the answer of a stub to the offer
@@ -127,7 +127,8 @@ class Stub:
             faulthandler.enable()
         sys.orig_argv[:] = self.command
         sys.argv[:] = self.arguments
-        sys.path[sys.path.index(_SCRIPT_FOLDER)] = os.path.dirname(sys.argv[0])
+        if not sys.flags.safe_path:
+            sys.path[sys.path.index(_SCRIPT_FOLDER)] = os.path.dirname(sys.argv[0])
 
     def _signals(self, field: str) -> set[int]:
         mask = int(self._status[field], 16)
