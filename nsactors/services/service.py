@@ -9,7 +9,7 @@ import itertools
 import threading
 from typing import Any, Protocol
 
-from nsactors.errors import printable
+from nsactors.errors import SerializationError, printable
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import Payload, StoredObject, pack, unpack
@@ -124,7 +124,11 @@ class ServiceFuture:
 
     def send(self, after: int, request: Any) -> None:
         """Send the call; see :meth:`ServiceChannel.submit`."""
-        self._handle = self._channel.submit(self._ticket, after, request)
+        try:
+            self._handle = self._channel.submit(self._ticket, after, request)
+        except SerializationError:
+            self._is_open = False  # nothing has been sent, so there is nothing to withdraw
+            raise
 
     def done(self) -> bool:
         """Return whether :meth:`result` returns at once."""

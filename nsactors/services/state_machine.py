@@ -66,6 +66,12 @@ class Waiting(NamedTuple):
     since: float
 
 
+class Unreadable(NamedTuple):
+    """Stands for a request that cannot be read: its call raises ``error``."""
+
+    error: Exception
+
+
 class StateMachine(ABC):
     """The behaviour of a service: requests in, answers out. It has no clock and no threads, and cannot wait.
 
@@ -166,6 +172,8 @@ class ServiceInbox:
     def _serve(self, caller: _Caller, ticket: CallId, request: Any, now: float) -> list[Answer]:
         if ticket.number in caller.withdrawn:
             return [withdrawn(ticket)]
+        if isinstance(request, Unreadable):
+            return [Answer(ticket, error=request.error)]
         self._open[ticket] = request, now
         try:
             answers = self._record(self._machine.handle(ticket, request))

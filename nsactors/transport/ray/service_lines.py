@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -72,17 +73,27 @@ class Line(Protocol):
 
 
 class RayLine:
-    """Calls of the host's actor; handles are Ray's references."""
+    """Calls of the host's actor; handles are Ray's references.
 
-    def __init__(self, host: Any, name: str, key: str, caller: str) -> None:
+    Args:
+        host: the actor.
+        name: the name of the service.
+        key: its key.
+        caller: the name of the caller.
+        packed: packs a request that the host may be unable to read: Ray would fail its call, and the host would never
+            know of it, although the caller's later calls come after it.
+    """
+
+    def __init__(self, host: Any, name: str, key: str, caller: str, packed: Callable[[Any], Any]) -> None:
         self.name = name
+        self._packed = packed
         self.caller = caller
         self._host = host
         self._address = key, caller
 
     def call(self, number: int, after: int, request: Any, items: list[Item]) -> Any:
         """Send a call; see :class:`Line`."""
-        return self._host.call.remote(*self._address, number, after, request, items)
+        return self._host.call.remote(*self._address, number, after, self._packed(request), items)
 
     def post(self, items: list[Item]) -> Any:
         """Send one-way items; see :class:`Line`."""

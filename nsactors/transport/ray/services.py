@@ -25,6 +25,7 @@ from nsactors.services.state_machine import (
     CallId,
     ServiceInboxes,
     StateMachine,
+    Unreadable,
     Waiting,
     described,
     name_of,
@@ -322,7 +323,7 @@ class ServiceHost:
         self._answers[key, ticket] = waiter
         self._receive_items(key, ticket.caller, items).count += 1
         # ``after`` orders the calls of a caller: Ray's asynchronous actors let calls overtake each other.
-        self._deliver(key, inbox.call(ticket, after, request, time.monotonic()))
+        self._deliver(key, inbox.call(ticket, after, _read(request), time.monotonic()))
 
     def _has_died(self, key: str, caller: str) -> bool:
         """Return whether a message through Ray is from a caller whose death its socket has already reported."""
@@ -357,9 +358,7 @@ class ServiceHost:
             elif item[0] not in received.recent:
                 number, after, request = item
                 received.recent.append(number)
-                if isinstance(request, _PackedCall):
-                    request = unpack(request.payload)
-                self._deliver(key, inbox.call(CallId(caller, number), after, request, time.monotonic()))
+                self._deliver(key, inbox.call(CallId(caller, number), after, _read(request), time.monotonic()))
             received.count += 1
         return received
 
@@ -466,9 +465,26 @@ class _PackedCall(NamedTuple):
     payload: Payload
 
 
+def _packed(ref_types: tuple[type, ...], request: Any) -> Any:
+    """Return a request; packed, unless the host can certainly read it."""
+    if _is_plain(request, ref_types):
+        return request
+    return _PackedCall(pack(request, what="the request", ref_types=ref_types))
+
+
+def _read(request: Any) -> Any:
+    if not isinstance(request, _PackedCall):
+        return request
+    try:
+        return unpack(request.payload)
+    except BaseException as error:  # a class of the user's may exit when it is rebuilt
+        reason = f"where services are hosted, it raises {type(error).__name__}: {error}"
+        return Unreadable(SerializationError("the request", reason))
+
+
 def _is_plain(request: Any, ref_types: tuple[type, ...]) -> bool:
     """Return whether a request consists of types that can certainly be sent."""
-    if isinstance(request, tuple):
+    if isinstance(request, tuple) and (type(request) is tuple or type(request).__module__.startswith("nsactors.")):
         return all(_is_plain(part, ref_types) for part in request)
     return type(request) in _PLAIN or type(request) in ref_types
 
@@ -581,29 +597,24 @@ class _RayChannel:
         caller = _new_name()
         connection = connect(self._path, self._key, caller)
         if connection is not None:
-            return caller, SocketLine(connection, RayLine(self._host, self.name, self._key, caller))
+            return caller, SocketLine(connection, self._ray_line(caller))
         # Another name: the host may have accepted the connection, and taken its end for the end of the caller.
         caller = _new_name()
-        return caller, RayLine(self._host, self.name, self._key, caller)
+        return caller, self._ray_line(caller)
+
+    def _ray_line(self, caller: str) -> RayLine:
+        # No bound method: the line must not keep this channel, which ends when it is dropped.
+        return RayLine(self._host, self.name, self._key, caller, partial(_packed, self.ref_types))
 
     def submit(self, ticket: CallId, after: int, request: Any) -> Any:
         self._check()
         line, batcher = self._opened()
-
-        def send(items: list[Item]) -> Any:
-            try:
-                return line.call(ticket.number, after, request, items)
-            except Exception:
-                pack(request, what="the request", ref_types=self.ref_types)  # raises an error that names the part
-                raise
-
-        return batcher.along(send)
+        return batcher.along(lambda items: line.call(ticket.number, after, request, items))
 
     def tell(self, ticket: CallId, after: int, request: Any) -> None:
         self._check()
-        if not _is_plain(request, self.ref_types):  # a request that cannot be pickled must fail here, and alone
-            request = _PackedCall(pack(request, what="the request", ref_types=self.ref_types))
-        self._opened()[1].add((ticket.number, after, request))
+        # A request that cannot be pickled must fail here, and alone.
+        self._opened()[1].add((ticket.number, after, _packed(self.ref_types, request)))
 
     def flush(self) -> None:
         if self._batcher is None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+from collections import namedtuple
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nsactors.errors import ServiceClosed
+from nsactors.errors import SerializationError, ServiceClosed
 from nsactors.models.tuple_space import TupleSpace
 from nsactors.protocol.serialize import pack
 from nsactors.services.service import Service
@@ -161,6 +162,36 @@ def test_objects_of_any_class_arrive(spaces: Callable[[], TupleSpace]) -> None:
     one, other = spaces(), spaces()
     one.out("odd", Odd())
     assert type(other.in_("odd", object)[1]) is Odd
+
+
+class Unreadable:
+    """An object whose pickle cannot be read; ``sys.exit`` is the worst that may happen there."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+def test_a_request_that_the_host_cannot_read_fails_alone(spaces: Callable[[], TupleSpace]) -> None:
+    one, other = spaces(), spaces()
+    with pytest.raises(SerializationError, match=r"the request .* where services are hosted, it raises SystemExit: 3"):
+        one._service.call(Unreadable(), TIMEOUT_S)
+    one.out("job", 5)
+    assert other.in_("job", int, timeout=TIMEOUT_S) == ("job", 5)
+    one._service.tell(Unreadable())
+    one.out("job", 6)
+    assert other.in_("job", int, timeout=TIMEOUT_S) == ("job", 6)
+    with pytest.raises(SerializationError, match="SystemExit"):
+        one._service.flush()
+
+
+@pytest.mark.parametrize("request_", [[threading.Lock()], namedtuple("Mine", "lock")(threading.Lock())])
+def test_a_request_that_cannot_be_pickled_fails_here(spaces: Callable[[], TupleSpace], request_: Any) -> None:
+    space = spaces()
+    for send in (space._service.call, space._service.tell):
+        with pytest.raises(SerializationError, match=r"^the request cannot be sent"):
+            send(request_)
+    space.out("job", 5)
+    assert space.in_("job", int, timeout=TIMEOUT_S) == ("job", 5)
 
 
 def test_plain_messages_do_not_go_by_ray(spaces: Callable[[], TupleSpace], host: PlayedHost, way: str) -> None:
