@@ -446,7 +446,7 @@ def _start_failure(servers: Mapping[str, Any], waited_s: float, folder: str) -> 
 def _died_first(obstacle: Callable[[float], RayStartError | None]) -> Iterator[None]:
     """Raise the death of a server in place of Ray's own error, which never mentions it.
 
-    This is for the thread that starts the servers: they end with it.
+    The thread that starts the servers must use this, since servers end with their thread.
     """
     try:
         yield

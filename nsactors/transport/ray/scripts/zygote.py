@@ -120,7 +120,7 @@ class Stub:
         os.environ.clear()
         os.environb.update({**self.environment, **set_by_imports})
         os.chdir(f"/proc/{pid}/cwd")
-        importlib.invalidate_caches()  # they say which folders on the search path do not exist
+        importlib.invalidate_caches()  # a folder of the search path may have been made since
         for standard, descriptor in enumerate(descriptors):
             os.dup2(descriptor, standard)
         if reports_crashes:
@@ -297,8 +297,7 @@ def main(owner: int, listener: int) -> Stub | None:
         poll.register(descriptor, select.POLLIN)
     if any(descriptor == ended for descriptor, _ in poll.poll()) or not (raylet := os.read(0, 64).decode().strip()):
         return None
-    # A raylet ends with the thread that has started it. This thread ends also where its process, the owner, lives on as
-    # another program (`os.execv`).
+    # An owner may live on as another program (`os.execv`). Its raylet ends then, with the thread that has started it.
     try:
         raylet_ended = os.pidfd_open(int(raylet))
     except ProcessLookupError:
@@ -320,7 +319,7 @@ def main(owner: int, listener: int) -> Stub | None:
 def _descriptors() -> set[int]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # this one was open to read the folder
+        with contextlib.suppress(OSError):  # the one by which the folder was read is closed
             os.fstat(int(name))
             found.add(int(name))
     return found
