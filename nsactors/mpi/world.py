@@ -314,10 +314,11 @@ class World:
             self._session.run_callback(partial(self._bar, engine_id, error))
 
     def _break(self, error: WorldBroken) -> None:
-        self._state = WorldState.BROKEN
         # A thread of its own, since callbacks of the user may be waiting for the calls that this ends.
-        self._ending = threading.Thread(target=self._take_down, args=(error,), name="nsactors-mpi", daemon=True)
-        self._ending.start()
+        ending = threading.Thread(target=self._take_down, args=(error,), name="nsactors-mpi", daemon=True)
+        ending.start()
+        self._ending = ending
+        self._state = WorldState.BROKEN  # last: reform() of a world that is seen to be broken joins the thread
 
     def _take_down(self, error: WorldBroken) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,23 @@ def test_a_world_that_is_not_formed_anew_is_broken_and_can_be_tried_again(rc: Cl
     played.fails = False
     assert world.reform().state is WorldState.READY
     assert world.error is None
+
+
+def test_a_world_is_not_seen_to_be_broken_before_its_end_can_be_waited_for(
+    rc: Client, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(rc[:])
+    seen: list[WorldState] = []
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            seen.append(world.state)
+            super().start()
+
+    monkeypatch.setattr(world_module, "threading", SimpleNamespace(Thread=Thread))
+    rc.shutdown(targets=[1])
+    wait_until(lambda: world.state is WorldState.BROKEN)
+    assert seen == [WorldState.READY]
 
 
 def test_a_world_whose_member_does_not_return_stays_broken(rc: Client, played: Played) -> None:
