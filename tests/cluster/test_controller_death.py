@@ -111,7 +111,7 @@ def test_an_engine_that_dies_with_it_is_brought_back(rc: Client) -> None:
     wait_until(lambda: is_right(rc, [0, 1]))
 
 
-def test_a_process_that_ray_calls_alive_and_that_holds_no_engine_is_replaced(rc: Client) -> None:
+def test_a_process_that_ray_calls_alive_and_that_holds_no_engine_is_replaced(cluster: Cluster, rc: Client) -> None:
     """As a worker that met a full disk before it made its engine."""
 
     def drop_engine() -> int:
@@ -120,13 +120,19 @@ def test_a_process_that_ray_calls_alive_and_that_holds_no_engine_is_replaced(rc:
         ray._private.worker.global_worker.actors.clear()
         return os.getpid()
 
-    pid = rc[0].apply_sync(drop_engine)
-    left = threading.Event()
-    rc.on_leave(lambda engine_id: left.set() if engine_id == 0 else None)
-    kill_controller()
-    assert left.wait(TIMEOUT_S)
-    wait_until(lambda: is_right(rc, [0, 1]))
-    assert rc[0].apply_sync(os.getpid) != pid
+    (own,) = cluster.start_engines(1)
+    try:
+        wait_until(lambda: own in rc.ids)
+        pid = rc[own].apply_sync(drop_engine)
+        left = threading.Event()
+        rc.on_leave(lambda engine_id: left.set() if engine_id == own else None)
+        kill_controller()
+        assert left.wait(TIMEOUT_S)
+        wait_until(lambda: is_right(rc, [0, 1, own]))
+        assert rc[own].apply_sync(os.getpid) != pid
+    finally:
+        cluster.stop_engines([own])
+        wait_until(lambda: rc.ids == [0, 1])
 
 
 def test_an_engine_that_dies_with_it_and_is_not_to_come_back_is_gone(cluster: Cluster, rc: Client) -> None:
