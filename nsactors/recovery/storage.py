@@ -462,7 +462,7 @@ class JournalCopy:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Its segments, oldest first."""
+        """The segments, oldest first."""
         return tuple(self._kept.segments)
 
     def read_span(self, span: SegmentRange) -> JournalBatch:
