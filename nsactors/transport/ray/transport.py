@@ -427,9 +427,6 @@ class _RayLauncher:
     async def watch(self, spec: EngineSpec, address: Any) -> Death:
         process = spec.engine_id, spec.incarnation
         self._end_requests.setdefault(process, asyncio.Event())
-        # Ray has reported an actor as alive although its worker had met a full disk before it made the engine. The
-        # failure shows only when the actor is called.
-        address.is_here.remote()
         try:
             await self._park(process, address)
             while True:  # the interpreter has ended; kill again if a call has overtaken the kill, and so returned
@@ -449,6 +446,10 @@ class _RayLauncher:
         import ray
 
         while True:
+            # Ray has reported an actor as alive although its worker had met a full disk before it made the engine. The
+            # failure shows only when the actor is called. The call is repeated with the parked one, since both can be
+            # lost with the connection, and comes first, since none is sent after a call whose argument is pending.
+            address.is_here.remote()
             # Ray repeats the call: it does not know at once that a restarted controller can be called.
             controller = ray.get_runtime_context().current_actor
             end_requested = controller.end_requested.options(max_task_retries=-1).remote(*process)
