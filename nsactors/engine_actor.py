@@ -174,7 +174,7 @@ ORPHAN_GRACE_S = 5.0
 LAST_REPORT_S = 1.0
 KILL_SLACK_S = 2.0  # an engine that the controller has not killed this long after its grace period ends itself
 IDLE_ROUND_S = 0.1
-# An engine that has been idle for a while wakes up seldom; its next request wakes it. Output that threads of the user's
+# An engine that has been idle for a while wakes up seldom; its next request wakes it. Output that the user's threads
 # print meanwhile is sent within a longer round.
 RESTS_AFTER_S = 5.0
 REST_ROUND_S = 0.5

@@ -131,7 +131,9 @@ def start(
     machine alone.
     """
     if options["address"] and (options["tls"] or options["hosts"]):
-        raise click.UsageError("the Ray at --address has hosts and encryption of its own: leave out --hosts and --tls")
+        raise click.UsageError(
+            "the Ray cluster at --address has hosts and encryption of its own: leave out --hosts and --tls"
+        )
     from nsactors.cli.serving import ServeOptions
 
     engine_options = {"recovery": recovery, "num_cpus": num_cpus}
@@ -174,7 +176,9 @@ def _tell_started(name: str, engines: int, as_json: bool) -> None:
 @cluster_argument
 @click.option("--all", "everything", is_flag=True, help="End all your clusters that can be ended from here.")
 @click.option(
-    "--forget", is_flag=True, help="Only remove it from the list: for a cluster that ended unseen on another machine."
+    "--forget",
+    is_flag=True,
+    help="Only remove the cluster from the list. Use this if it ended on another machine, which cannot report it.",
 )
 @click.option(
     "--grace",
@@ -236,7 +240,7 @@ def list_clusters(as_json: bool) -> None:
 def status(name: str | None, as_json: bool) -> None:
     """Show a cluster: its engines, the code that each runs, the client that sent it, and all clients.
 
-    For a batch job, the time until its limit is shown, if the batch system tells it on this machine.
+    For a batch job, the time until its limit is shown, if the batch system's commands on this machine report it.
     """
     record = the_cluster(name)
     left_s = time_left_s(record.origin, time.time() - record.started)
@@ -383,14 +387,14 @@ class _Engines(PlainErrors):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             ctx.fail(
-                f"there is no command {args[0]!r}, but {', '.join(self.list_commands(ctx))}. A cluster is named with "
-                f"--cluster, as in: nsactors engines --cluster {args[0]}"
+                f"there is no command {args[0]!r}; the commands are {', '.join(self.list_commands(ctx))}. A cluster is "
+                f"named with --cluster, as in: nsactors engines --cluster {args[0]}"
             )
         return super().resolve_command(ctx, args)
 
 
 def _of_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Pass the name of the cluster to a subcommand; ``--cluster NAME`` may also stand behind the subcommand."""
+    """Pass the name of the cluster to a subcommand; ``--cluster NAME`` may come before or after the subcommand."""
 
     @click.pass_obj
     @functools.wraps(command)
@@ -401,11 +405,11 @@ def _of_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_option
 
 
-@click.group(cls=_Engines, invoke_without_command=True, short_help="List engines, start, end or restart some.")
+@click.group(cls=_Engines, invoke_without_command=True, short_help="List, start, end or restart engines.")
 @cluster_option
 @click.pass_context
 def engines(context: click.Context, name: str | None) -> None:
-    """List engines, start more, end or restart some.
+    """List, start, end or restart engines.
 
     Without a subcommand, lists the engines. Subcommands take ENGINES as 3, 0,2 or ::2 or all.
     """
@@ -510,8 +514,8 @@ def interrupt(name: str | None, targets: Targets) -> None:
 def top(name: str | None, seconds: float | None) -> None:
     """Show each engine's request, its client, and the CPU and memory it uses, until q or Ctrl-C.
 
-    A terminal of less than 120 columns shows no nodes, clients and last errors. CPU is in percent of one core. Into a
-    file or a pipe, each change is printed as a line.
+    A terminal of less than 120 columns shows no nodes, clients and last errors. CPU is in percent of one core. If the
+    output goes to a file or a pipe, each change is printed as a line.
     """
     from nsactors.client.activity import watch
 
@@ -530,7 +534,7 @@ def top(name: str | None, seconds: float | None) -> None:
 @click.option("--disturb", is_flag=True, help="Send a signal to engines that cannot be read otherwise.")
 @json_option
 def stack(name: str | None, targets: Targets, threads: bool, native: bool, disturb: bool, as_json: bool) -> None:
-    """Show the code that each engine runs now, with equal stacks once.
+    """Show the code that each engine runs now; equal stacks are shown once.
 
     Engines reply at once, however busy they are. An engine whose interpreter is held by C code is read from outside by
     py-spy, an optional package: pip install nsactors[inside]. A signal may cut short a system call of C code.

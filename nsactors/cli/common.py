@@ -215,7 +215,9 @@ def _leave_problems_to_status(client: Client) -> None:
 def without_place(client: Client) -> dict[int, EngineStartError]:
     """Map each engine that has no place to the error that gives the reason and a remedy at a shell."""
     return {
-        engine_id: obstacle.with_advice(f"It starts when it has one; `nsactors engines remove {engine_id}` cancels it")
+        engine_id: obstacle.with_advice(
+            f"It starts when there is a place; `nsactors engines remove {engine_id}` cancels it"
+        )
         for engine_id, obstacle in client.session.directory.waiting.items()
     }
 

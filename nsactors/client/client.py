@@ -155,9 +155,9 @@ class Client:
     def output(self) -> str:
         """The default for the output of calls: ``"show"`` shows it while they are waited for, ``"keep"`` does not.
 
-        At a terminal and in a notebook, output is shown as ``%px`` does: with the engines in front, equal lines once.
-        Where standard output is not a terminal, output is written as it was printed. Results have the output in any
-        case. The flag ``output`` of a view takes precedence.
+        At a terminal and in a notebook, output is shown as by ``%px``, with the engines in front, and equal lines only
+        once. Where standard output is not a terminal, output is written as it was printed. Results have the output in
+        any case. The flag ``output`` of a view takes precedence.
         """
         return self.session.output
 

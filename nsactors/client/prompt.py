@@ -265,7 +265,7 @@ def _show(
 ) -> list[str]:
     if not issubclass(kind, NsactorsError):
         if (note := note_on_read_only(error, traceback, on_engine=False)) is not None:
-            with contextlib.suppress(TypeError):  # a class of the user's may have anything in __notes__
+            with contextlib.suppress(TypeError):  # the user's class may have anything in __notes__
                 error.add_note(note)
         # As IPython does by default.
         shell.showtraceback(
@@ -367,7 +367,7 @@ def _remember(shell: Any, error: Exception, traceback: TracebackType) -> None:
     of this package explain nothing.
     """
     where = user_part(traceback) or traceback
-    BaseException.with_traceback(error, where)  # a class of the user's may forbid assignment
+    BaseException.with_traceback(error, where)  # the user's class may forbid assignment
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, where
     if sys.version_info >= (3, 12):
         sys.last_exc = error

@@ -188,7 +188,7 @@ class EngineKernelBase(Kernel):
     def interrupt(self) -> None:
         """Interrupt the cell that runs."""
         result = self._running
-        if result is not None:  # in a thread: it asks the controller, and this may be a signal handler
+        if result is not None:  # not on this thread, which may run a signal handler: the abort calls the controller
             threading.Thread(target=self._abort, args=(result,), daemon=True).start()
 
     def _abort(self, result: AsyncResult) -> None:
@@ -196,7 +196,7 @@ class EngineKernelBase(Kernel):
             result.abort(interrupt=True)
         except CapabilityError as unable:
             self._deliver([StreamText("stderr", f"{unable}\n")])
-        except RuntimeError:  # it has ended meanwhile
+        except RuntimeError:  # the cell has ended meanwhile
             return
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
@@ -212,7 +212,7 @@ class EngineKernelBase(Kernel):
         """Keep the handler of SIGINT."""
 
     async def do_complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
-        """Return names of the engine that complete the text before the cursor."""
+        """Return the names on the engine that complete the text before the cursor."""
         start, end, matches = cursor_pos, cursor_pos, ()
         client, engine_id = self.view.client, self.view.targets
         with contextlib.suppress(NsactorsError):  # the next cell reports a lost connection

@@ -95,7 +95,7 @@ def engine_options(
     changed = replace(usual, **read)
     if options.get("journal") == "sync" and changed.recovery is not Recovery.REPLAY:
         raise WrongValue(
-            call, "journal", "sync", "'local', or 'sync' with recovery='replay': there is no journal otherwise"
+            call, "journal", "sync", "'local', or 'sync' with recovery='replay', because there is no journal otherwise"
         )
     return changed
 
@@ -169,7 +169,7 @@ def ray_address(value: object) -> arg.Unfit | None:
     """Check the address of a Ray cluster, as ``check_address`` does; None is allowed."""
     if value is None:
         return None
-    takes = "host:port of a Ray, such as '10.0.0.1:6379', or 'auto', or None"
+    takes = "the host:port of a Ray cluster, such as '10.0.0.1:6379', or 'auto', or None"
     if not isinstance(value, str):
         return arg.Unfit(value, takes, WrongType)
     try:
@@ -230,7 +230,7 @@ def _variables(value: object) -> arg.Unfit | None:
     assert isinstance(value, Mapping)
     for name, text in value.items():
         if not name or "=" in name or "\0" in name or "\0" in text:
-            return arg.Unfit(value, "names without '=', and values, none of them with a null character", WrongValue)
+            return arg.Unfit(value, "names without '=', and names and values without null characters", WrongValue)
     return None
 
 

@@ -94,7 +94,7 @@ def summarise_traceback(
 ) -> tuple[FrameSummary, ...]:
     """Summarise a traceback, outermost frame first, from the user's first frame on.
 
-    Without a frame of the user's, all frames are kept; the middle of a very deep stack is left out.
+    If no frame is the user's, all frames are kept; the middle of a very deep stack is left out.
     """
     entries: list[TracebackType] = []
     while traceback is not None:
@@ -221,7 +221,7 @@ def lines_of(filename: str, names: dict[str, Any] | None = None) -> list[str]:
     """
     try:
         return linecache.getlines(filename, names)
-    except BaseException:  # raised by a __loader__ of the user's
+    except BaseException:  # raised by the user's __loader__
         return []
 
 

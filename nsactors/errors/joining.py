@@ -34,7 +34,7 @@ class ClusterNotFound(ConnectionLost):
                 what = "no cluster of yours runs here" if name is None else f"no cluster {shown} of yours runs here"
                 named = f" --name {name}" if name is not None and _NAME.fullmatch(name) else ""
                 text = f"{what}: start one with `nsactors start{named}`"
-            case None, (only,):  # a program: an only cluster would have been chosen
+            case None, (only,):  # this is a program, because a single cluster would have been chosen
                 text = (
                     f"no cluster of yours runs here. To use the program {only!r}, give its name, "
                     f"as in Client({only!r}), or by NSACTORS_CLUSTER"

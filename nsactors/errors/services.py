@@ -62,7 +62,7 @@ class MeetingFailed(ServiceError):
 
 
 class ServiceClosed(ServiceError):
-    """A service was closed, or its process or its cluster ended, and its state is lost.
+    """A service has ended, and its state is lost: it was closed, its process has died, or the cluster has ended.
 
     Args:
         name: the name of the service.

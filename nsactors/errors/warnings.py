@@ -82,8 +82,8 @@ class SpillWarning(NsactorsWarning):
         free, capacity = bytes_in_words(self.free_bytes), bytes_in_words(self.capacity_bytes)
         return (
             f"{bytes_in_words(self.nbytes)} go into the object store of this machine, where {free} of {capacity} are "
-            "free: it spills to disk, which is slow. rc.memory() lists the values held; delete those you do not need, "
-            "or start with a larger store, Cluster(object_store_memory='8GB')"
+            "free: the store spills to disk, which is slow. rc.memory() lists the values in it; delete those that you "
+            "do not need, or start with a larger store, Cluster(object_store_memory='8GB')"
         )
 
 

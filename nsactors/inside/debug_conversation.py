@@ -145,7 +145,7 @@ class Conversation:
                     self.lost, self._final = "its client does not answer", self._last_line
                 else:
                     self._lock.wait(left_s)
-            # Under the lock, so that the control thread sees a debugger that waits, or one that has taken a line.
+            # The lock is held, so the control thread sees either a debugger that waits, or one that has taken a line.
             self.at_prompt = False
             if self._final:
                 return self._final
@@ -191,9 +191,9 @@ class Conversation:
         return not self.ended and self._clock() >= self._lease_until
 
     def end_prompt(self, line: str) -> bool:
-        """If the debugger waits for a line, give it this line and none from the client; return whether it takes it.
+        """If the debugger waits for a line, make ``line`` its last one; return whether the debugger takes this line.
 
-        A line from the client that has arrived, but is not taken yet, is dropped.
+        A line from the client that has arrived, but that the debugger has not taken yet, is dropped.
         """
         with self._lock:
             if self.at_prompt:
@@ -217,7 +217,7 @@ class Conversation:
 
 
 class StopConversation(Conversation):
-    """A conversation at a breakpoint; the client is told of its end, and by :meth:`announce` of its beginning."""
+    """A conversation at a breakpoint. The client gets an event when it begins (see :meth:`announce`) and ends."""
 
     def __init__(self, engine_id: int, where: str, client: str, reply: Reply, clock: Clock, hold: Hold) -> None:
         super().__init__(client, reply, "continue\n", clock, hold)

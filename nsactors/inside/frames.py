@@ -102,7 +102,7 @@ def _users_own(frame: FrameType | None) -> list[Place]:
 
 
 def other_stacks(*threads: int | None) -> tuple[ThreadStack, ...]:
-    """Return the stacks of all other threads of this process that run code of the user's.
+    """Return the stacks of all other threads of this process that run user code.
 
     Args:
         threads: the identifiers of the threads to leave out, such as the thread that runs requests.

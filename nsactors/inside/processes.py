@@ -149,7 +149,7 @@ def written_threads(text: str) -> tuple[ThreadStack, ...]:
 
 
 def _threads(found: list[tuple[str, list[_Line]]]) -> tuple[ThreadStack, ...]:
-    """Return the thread that runs requests, and the other threads that run code of the user's."""
+    """Return the thread that runs requests, and the other threads that run user code."""
     threads = []
     for name, lines in found:
         borders = [i for i, (file, _, function) in enumerate(lines) if is_border(file, function)]

@@ -19,7 +19,7 @@ from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_use
 from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
 from nsactors.protocol.messages import Request
 
-MOST_STACKS = 20_000  # different stacks; only the outermost functions of further stacks are kept
+MOST_STACKS = 20_000  # different stacks; of further stacks, only the outermost functions are kept
 OUTERMOST = 5
 MOST_DEPTH = 200  # of a deeper stack both ends are kept
 MACHINERY = "(arguments and results)"
@@ -42,7 +42,7 @@ class Sampler:
     """Looks at the stack of the running request every few milliseconds, from a thread of its own.
 
     A sample counts for the time since the sample before it, so the sum is the time that requests have run. C code that
-    holds the interpreter lock delays the sampler: its time counts for the line that runs after it returns.
+    holds the interpreter lock delays the sampler, so the line that runs next gets the time of the C code.
 
     Args:
         client: the client whose requests are sampled.
@@ -202,7 +202,7 @@ if sys.version_info >= (3, 12):
 _Key = tuple[str, int, str]
 _Stats = tuple[int, int, float, float, dict[_Key, tuple[int, int, float, float]]]
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-# Files whose functions, with all that they call, do no work of the user's: they pickle, and show values of cells.
+# Files whose functions are not the user's work, with all that they call: these functions pickle, and show values.
 _AWAY = ("nsactors/protocol/serialize.py", "IPython/core/displayhook.py")
 _BORDERS = {(code.co_filename, code.co_firstlineno, code.co_name) for code in BORDERS}
 
@@ -227,7 +227,7 @@ def called_profile(stats: dict[_Key, _Stats]) -> EngineProfile:
             continue
         seen.add(key)
         left += called.get(key, [])
-        if not key[0].startswith(_PACKAGE):  # its functions are only followed: they call those of a map
+        if not key[0].startswith(_PACKAGE):  # functions of nsactors are left out, but those that they call are not
             kept[key] = len(kept)
     calls = []
     for key, number in kept.items():
@@ -285,7 +285,9 @@ class Profilers:
                 self._open[profile_id] = self.calls = CallProfiler(client)
             elif how == "memory":
                 if self._shares_process:
-                    raise RuntimeError("it is a thread, and its memory that of the process: use Cluster(backend='ray')")
+                    raise RuntimeError(
+                        "it is a thread, and its memory is that of the whole process: use Cluster(backend='ray')"
+                    )
                 self._starting[profile_id] = client
             elif len(self._open) >= self.MOST:
                 raise RuntimeError(f"{len(self._open)} profiles are being made already")
@@ -295,7 +297,7 @@ class Profilers:
             self._start_memory(profile_id, client)
 
     def _start_memory(self, profile_id: str, client: str) -> None:
-        """Begin a profile of memory, without the lock: importing memray takes long, and a stop may come meanwhile."""
+        """Begin a profile of memory. The lock is not held while memray is imported, which takes long."""
         try:
             profiler = MemoryProfiler(client)
         except BaseException:

@@ -32,7 +32,7 @@ SILENT = "does not reply: C code holds its interpreter, or it gets no processor 
 
 @frozen
 class Stacks:
-    """The stacks of engines, shown as a table at a prompt and in a notebook, with equal stacks once.
+    """The stacks of engines. A prompt and a notebook show a table, in which engines with equal stacks share a row.
 
     Attributes:
         by_engine: the stack of each engine, by id.

@@ -95,7 +95,7 @@ def _gone(session: LookingSession, engine_id: int, before: EngineInfo | None, ca
 
 @frozen
 class Variables:
-    """The variables of engines, shown as a table at a prompt and in a notebook, with equal variables once.
+    """The variables of engines. A prompt and a notebook show a table, where engines with equal variables share a row.
 
     Attributes:
         by_engine: the variables of each engine, by engine id and then by name.

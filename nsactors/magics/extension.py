@@ -400,7 +400,7 @@ class ParallelMagics:
             raise UsageError(str(unavailable)) from None
 
     def pxstack(self, line: str = "") -> None:
-        """Show the code that engines run now, equal stacks once: ``%pxstack 0,2``.
+        """Show the code that engines run now: ``%pxstack 0,2``. Equal stacks are shown once.
 
         Options:
             --threads  also show the threads that the user's code has started

@@ -47,7 +47,7 @@ def split_peek(line: str) -> tuple[list[str], str]:
 
 
 def show_peek(client: Client, engine_ids: Sequence[int], expression: str) -> None:
-    """Print the values of an expression on engines, equal values once."""
+    """Print the values of an expression on engines; equal values are printed once."""
     check_expression(expression, "%pxpeek")
     groups: dict[str, list[int]] = {}
     for engine_id, text in peek(client.session, engine_ids, expression, PEEK_S, as_text=True).items():

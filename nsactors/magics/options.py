@@ -42,7 +42,7 @@ class Options:
         file: the file for a history.
         profile: how to measure where the cell spends its time: ``sample`` or ``calls``.
         profile_out: the file for the profile.
-        threads: show the stacks of all threads that run code of the user's.
+        threads: show the stacks of all threads that run user code.
         native: show functions of C code in stacks.
         disturb: read stacks by a signal where they cannot be read otherwise.
     """

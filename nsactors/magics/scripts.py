@@ -125,7 +125,7 @@ NUMBER = "{engine}"  # in the name of a file
 
 
 def show_scripts(client: Client, engine_ids: Sequence[int]) -> None:
-    """Print the scripts of engines, equal scripts once."""
+    """Print the scripts of engines; equal scripts are printed once."""
     for _, script in _scripts(client, engine_ids):
         print(printable(script.text))
 

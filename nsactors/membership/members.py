@@ -135,7 +135,7 @@ class Adopt:
 
 @frozen
 class Dismiss:
-    """End the process of this incarnation: gracefully, or ``at_once`` if it has none of the user's files to close."""
+    """End the process of this incarnation: gracefully, or ``at_once`` if it has no files of its user to close."""
 
     engine_id: int
     incarnation: int

@@ -127,7 +127,7 @@ class TaskResults:
         """Return the final report. A result that cannot be pickled is a failure of its item alone."""
         try:
             values = self._pack([outcome.value for _, outcome in self._ended])
-        except (SerializationError, KeyboardInterrupt):  # a `__reduce__` of the user's may raise anything
+        except (SerializationError, KeyboardInterrupt):  # the user's `__reduce__` may raise anything
             with self._lock:
                 self._ended = [pair for part, outcome in self._ended for pair in self._sound(part, outcome)]
             values = self._pack([outcome.value for _, outcome in self._ended])

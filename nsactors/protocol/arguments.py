@@ -349,7 +349,7 @@ def _index(value: object) -> int | None:
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]  # it has __index__
-    except (Exception, SystemExit):  # an array of several numbers, or code of the user's
+    except (Exception, SystemExit):  # an array of several numbers, or user code
         return None
 
 

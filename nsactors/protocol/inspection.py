@@ -32,7 +32,7 @@ class StackFrame(NamedTuple):
 
 
 class ThreadStack(NamedTuple):
-    """The functions that a thread is in, the outermost first; empty if the thread runs no code of the user's."""
+    """The functions that a thread is in, the outermost first; empty if the thread runs no user code."""
 
     name: str
     frames: tuple[StackFrame, ...] = ()
@@ -74,7 +74,7 @@ class EngineStack(NamedTuple):
 
 @frozen
 class ReadStack:
-    """Read the stack of the running request; with ``threads``, also those of other threads of the user's.
+    """Read the stack of the running request; with ``threads``, also those of the user's other threads.
 
     The query reply is an ``EngineStack``.
     """

@@ -1,11 +1,11 @@
 """Partitioning of sequences over engines: rules, and kinds of sequences.
 
-Parts differ in length by at most one, the first ``len % n`` having the extra element, unless a partitioner of the
-user's assigns the items. Parts have the type of the sequence: parts of ranges are ranges, parts of arrays are views,
-parts of data frames and tables consist of rows.
+Parts differ in length by at most one, the first ``len % n`` having the extra element, unless the user's partitioner
+assigns the items. Parts have the type of the sequence: parts of ranges are ranges, parts of arrays are views, parts of
+data frames and tables consist of rows.
 
-There is one `Kind` for each kind of sequence, of Python's own and of libraries. A library is consulted only if it has
-been imported: otherwise no value can be of its classes.
+There is one `Kind` for each kind of sequence, of Python's own and of libraries. The kinds of a library are tried only
+if the library has been imported, because otherwise no value can be of its classes.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def _join_indices(parts: Sequence[Any], axis: int, order: Order) -> Any:
 
 
 def _restored(index: Any, parts: Sequence[Any]) -> Any:
-    """Return an index as a range, if its parts are ranges, or with their frequency: joining may lose both."""
+    """Return an index as the range, or with the frequency, that its parts have; joining may have lost it."""
     pandas = imported("pandas")
     parts = [part for part in parts if len(part)]
     if all(isinstance(part, pandas.RangeIndex) for part in parts) and not isinstance(index, pandas.RangeIndex):
@@ -340,7 +340,7 @@ def _of_pandas(pandas: Any, value: Any) -> Kind | None:
 
 
 def _compact(seq: Any) -> Any:
-    """Return a copy with memory of its own: pickling a slice pickles all the memory that it is a view of."""
+    """Return a copy with memory of its own. Pickling a slice would pickle all the memory of which it is a view."""
     pyarrow = imported("pyarrow")
     if isinstance(seq, pyarrow.Array):
         # Concatenation copies, as long as there is more than one array.
@@ -446,12 +446,12 @@ _LIBRARIES: dict[str, Callable[[Any, Any], Kind | None]] = {
 
 
 class Partitioner(Protocol):
-    """Assigns items to parts by their positions: an argument of ``dist=`` besides ``"b"`` and ``"r"``.
+    """Assigns items to parts by their positions. Pass it as ``dist=``, in place of ``"b"`` or ``"r"``.
 
-    A function, or an object that can be called like one. It is called at the split, and again by ``gather`` with the
-    total length of the parts: it must return the same result for the same numbers. To split by the values of items,
-    make a partitioner that knows them. It returns positions rather than parts, so that one partitioner can cut and join
-    sequences of every kind, and the items of a map keep their numbers.
+    A partitioner is a function, or an object that can be called like one. It is called at the split, and again by
+    ``gather`` with the total length of the parts, so it must return the same result for the same numbers. To split by
+    the values of items, make a partitioner that knows the values. A partitioner returns positions rather than parts, so
+    that it can cut and join sequences of every kind, and the items of a map keep their numbers.
 
     Example:
         >>> def first_gets_half(length, parts):
@@ -559,7 +559,7 @@ class RoundRobin:
 
 @frozen
 class Custom:
-    """Parts assigned by a partitioner of the user's.
+    """Parts assigned by the user's partitioner.
 
     Args:
         partitioner: assigns items to parts.

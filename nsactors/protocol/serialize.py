@@ -299,7 +299,7 @@ def pack_whole(value: object, limit_bytes: int) -> bytes:
 
 
 def pack_small(value: object, what: str, limit_bytes: int = 1_000_000) -> bytes:
-    """Pickle an object of the user's that is part of a description, such as a function.
+    """Pickle the user's object that is part of a description, such as a function.
 
     Raises:
         SerializationError: if it cannot be pickled, or takes more than ``limit_bytes``.

@@ -24,7 +24,7 @@ class MapItems(NamedTuple):
     """The items of a map that one call carries.
 
     Attributes:
-        numbers: their numbers: a range, unless a partitioner of the user's has chosen them.
+        numbers: their numbers: a range, unless the user's partitioner has chosen them.
         spares: whether exceptions replace the results of items that fail.
         lazily: whether the results before a failed item are returned.
     """

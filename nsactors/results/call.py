@@ -373,7 +373,7 @@ class CallController(Protocol):
         ...
 
     def run_callback(self, function: Callable[[], object]) -> None:
-        """Call a function of the user's soon, on a thread where it may wait."""
+        """Call the user's function soon, on a thread where it may wait."""
         ...
 
     def mark_retrieved(self, calls: Iterable[Call]) -> None:

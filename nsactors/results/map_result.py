@@ -449,7 +449,7 @@ def _split(owner: CallController, call: MapCall, size: int, keeps_errors: bool) 
                 return
             taken.add(piece.start)
             ended = [part for part in parts[piece.start // size : (piece.stop - 1) // size + 1] if part.add(piece)]
-        for part in ended:  # outside the lock: it calls functions of the user's
+        for part in ended:  # outside the lock: this calls the user's functions
             part.finish(keeps_errors=keeps_errors)
 
     def end(ended: Call) -> None:

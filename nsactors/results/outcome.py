@@ -160,6 +160,6 @@ def error_here(error: BaseException, label: str, engine_id: int) -> Exception:
         reason = f"{type(error).__name__} is raised when it is unpickled here"
         return SerializationError(f"the result of {label} on engine {engine_id}", reason)
     assert isinstance(error, Exception), "its class is one"
-    with contextlib.suppress(TypeError):  # a class of the user's may have anything in __notes__
+    with contextlib.suppress(TypeError):  # the user's class may have anything in __notes__
         BaseException.add_note(error, f"The result of {label} on engine {engine_id} cannot be unpickled here.")
     return error

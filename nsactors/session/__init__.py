@@ -4,7 +4,7 @@
 
     session           the connection of one process to a cluster
     requests          requests on their way out and replies on their way back
-    callbacks         functions of the user's that are called when results have arrived
+    callbacks         the user's functions that are called when results have arrived
     engine_directory  the engines of a cluster, kept up to date by the controller, and tables of them
     engine_start      the start of engines, as its client waits for it
     other_clients     requests of other clients: collected, found and announced

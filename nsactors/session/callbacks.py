@@ -1,4 +1,4 @@
-"""Functions of the user's that are called when results have arrived, or engines have joined or left."""
+"""The user's functions that are called when results have arrived, or engines have joined or left."""
 
 from __future__ import annotations
 

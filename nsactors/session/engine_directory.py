@@ -50,7 +50,7 @@ class EngineDirectory:
     """The engines that are there, are starting, or could not start; notifies listeners of changes.
 
     Args:
-        call: calls a function of the user's soon, on a thread where it may wait.
+        call: calls the user's function soon, on a thread where it may wait.
     """
 
     def __init__(self, call: Callable[[Callable[[], object]], None]) -> None:

@@ -507,7 +507,7 @@ class Session:
         return self.directory.wait_until_gone(ids, timeout_s)
 
     def run_callback(self, function: Callable[[], object]) -> None:
-        """Call a function of the user's soon, on a thread where it may wait."""
+        """Call the user's function soon, on a thread where it may wait."""
         self._process.check()
         self._callbacks.call(function)
 
@@ -636,7 +636,9 @@ class Session:
                     self._tell_unless_awaited(failure)
                     self.directory.failed_to_start(failure)
                 case EngineWaiting(engine_id, _, reason, nodes_may_come):
-                    after = f"It starts when it has one; cluster.stop_engines({engine_id}) cancels the start"
+                    after = (
+                        f"The engine starts when there is a place; cluster.stop_engines({engine_id}) cancels the start"
+                    )
                     obstacle = EngineStartError(engine_id, f"it has no place yet: {reason}", after=after)
                     self._tell_unless_awaited(obstacle)
                     self.directory.hold_up(obstacle, nodes_may_come)

@@ -85,7 +85,7 @@ class UnretrievedErrors:
                         self._deaths_seen.add(call.engine_id)
 
     def report(self, *, at_exit: bool = False) -> str:
-        """Return the notices and errors since the last report, equal errors once, and forget them.
+        """Return the notices and errors since the last report, and forget them. Equal errors are listed once.
 
         Args:
             at_exit: no display will show any more errors.

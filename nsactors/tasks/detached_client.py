@@ -150,7 +150,7 @@ class ResultPoller:
         call.add_output(engine_id, None, outcome.output)
         try:
             return self._delivery.deliver(call, outcome, engine_id)
-        except BaseException as raised:  # a class of the user's may raise anything when its error is made here
+        except BaseException as raised:  # the user's class may raise anything when its error is made here
             error = error_here(raised, call.label, engine_id)
             return self._delivery.deliver(call, _failed(outcome, error), engine_id)
 

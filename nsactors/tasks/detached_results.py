@@ -300,7 +300,7 @@ class StoredValue(NamedTuple):
             payload = self.values if isinstance(self.values, Payload) else self.values.load()
             try:
                 values = unpack(payload, copy=copy)
-            except BaseException:  # a class of the user's may raise anything when it is rebuilt
+            except BaseException:  # the user's class may raise anything when it is rebuilt
                 values = Salvage(payload, copy=copy)
             opened[id(self.values)] = values
         return values if isinstance(values, Salvage) else values[self.place]

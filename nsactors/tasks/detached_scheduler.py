@@ -1,7 +1,7 @@
 """The scheduler of detached tasks, which is itself a client of the cluster.
 
-It lives in a process of the cluster's (see ``transport.base``), takes tasks of all clients, runs them as any
-client runs its own, and stores their results.
+It lives in a process of the cluster (see ``transport.base``). It takes the tasks of all clients, runs them as a client
+runs its own tasks, and stores their results.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ class DetachedTasks:
         return {}
 
     async def release(self, client: str) -> None:
-        """Note that a client polls no more: its polls return at once, later ones too."""
+        """Note that a client polls no more, and let its polls return at once, even those that arrive later."""
         self._called_back.discard(client)
         self._released.append(client)
         self._announce()
 
     async def describe(self, client: str, requests: Iterable[RequestId]) -> dict[RequestId, Description]:
-        """Return descriptions of tasks, without tasks whose results are not kept."""
+        """Return the descriptions of those tasks whose results are kept."""
         self._call_back(client)
         task_scheduler = await asyncio.to_thread(self._open)
         known = ((r, self._keeping.get(r.seq)) for r in requests if r.client == task_scheduler.name)
@@ -166,8 +166,8 @@ class DetachedTasks:
             function = MapFunction(number, unnest(nested)).stored_if_large(self._transport, order.label, "function")
             try:
                 columns = self._modules.reading(client, lambda: unpack(unnest(nested_columns)))
-            except BaseException as error:  # a class of the user's may exit when it is rebuilt
-                reason = f"where detached tasks are scheduled, they raise {type(error).__name__}: {error}"
+            except BaseException as error:  # unpickling an object may raise anything, even SystemExit
+                reason = f"unpickling them for the detached scheduler raises {type(error).__name__}: {error}"
                 raise SerializationError("items", reason) from None
         call.submitted = order.submitted
         payload = None if order.call is None else unnest(order.call)
@@ -204,7 +204,7 @@ class DetachedTasks:
 class _ModulesOfClients:
     """The modules of the clients that submit tasks, for engines and for this process; see ``session.Modules``.
 
-    Engines get the modules of the client that submitted last: they cannot tell which client a task belongs to.
+    Engines get the modules of the client that submitted last, because they do not know to which client a task belongs.
     """
 
     def __init__(self, transport: Transport) -> None:

@@ -431,7 +431,7 @@ class Driver:
         call = self._specs[outcome.task_id].call
         try:
             has_ended = self._delivery.deliver(call, outcome, engine_id)
-        except BaseException as raised:  # a class of the user's may raise anything when its error is made here
+        except BaseException as raised:  # the user's class may raise anything when its error is made here
             error = error_here(raised, call.label, engine_id)
             has_ended = self._delivery.deliver(call, failed(outcome.span, error), engine_id)
         if has_ended:
@@ -523,7 +523,7 @@ class Driver:
         self._interrupting.discard(number)
         try:
             self._delivery.settle(call)
-        except BaseException as error:  # a class of the user's may raise anything, as above
+        except BaseException as error:  # the user's class may raise anything, as above
             self._delivery.fail(call, error_here(error, call.label, call.engine_id))
 
 

@@ -130,7 +130,7 @@ class Task(NamedTuple):
         timeout_s: seconds from its submission within which it must go to an engine.
         priority: tasks of higher priority go first, those of equal priority in the order of submission.
         chunksize: batches hold multiples of that many items; chosen from measured times if None.
-        policy: the pickle of a policy of the user's; see ``SchedulingPolicy``.
+        policy: the pickle of the user's policy; see ``SchedulingPolicy``.
         label: its name, for people and policies.
     """
 

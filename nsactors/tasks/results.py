@@ -97,7 +97,7 @@ class TaskSpec:
                 if set(map(len, items)) != {stop - start}:
                     raise SerializationError(what, "the sequence has fewer than it said")
                 columns = pack(items, what=what, ref_types=ref_types)
-            except BaseException as error:  # a sequence or a class of the user's may raise anything: the item fails
+            except BaseException as error:  # a sequence or the user's class may raise anything: the item fails
                 if stop - start == 1:
                     failures.append(failed(part, _of_item(error, what)))
                 else:  # try both halves, the first half first
@@ -170,7 +170,7 @@ class ToCaller:
         outputs = outputs_of(report, call.output.chunks)
         try:
             values = unpack(report.values, copy=copy)
-        except BaseException:  # of a class of the user's that cannot be rebuilt: the other results are intact
+        except BaseException:  # of the user's class, which cannot be rebuilt: the other results are intact
             return _read_apart(call, report, outputs, task_of, copy=copy), report.missing
         return [
             RangeOutcome(*outcome[:5], value, outcome.started, output)

@@ -6,9 +6,9 @@ package's own classes. Other messages go by Ray: long ones, those with reference
 see, and those with functions or classes of users. The inbox of a service restores the order of a caller's calls,
 whichever way they have taken.
 
-A message is one packet, which the kernel takes whole or not at all: an exception of Ctrl-C cannot leave half of one in
-the socket. A caller sends ``(reply, method, *terms)``, where ``reply`` is the number of the reply that it waits for,
-0 for none; see :class:`CallsOfCaller`. The host sends ``(reply, outcome, value)``.
+A message is one packet. The kernel takes a packet whole or not at all, so a KeyboardInterrupt cannot leave half of a
+message in the socket. A caller sends ``(reply, method, *terms)``, where ``reply`` is the number of the reply for which
+it waits, 0 for none; see :class:`CallsOfCaller`. The host sends ``(reply, outcome, value)``.
 
 A connection that ends without a farewell tells the host at once that the caller's process has died.
 """
@@ -68,7 +68,7 @@ def encode(message: object) -> bytes:
 
 
 class _PlainPickler(pickle.Pickler):
-    """Refuses classes, their instances, and functions that the receiver may not find or that Ray must see."""
+    """Refuses those classes, instances and functions that the receiver may not find, or that Ray must see."""
 
     def reducer_override(self, it: Any) -> Any:
         module = getattr(it if isinstance(it, _NAMED) else type(it), "__module__", None)
@@ -94,7 +94,7 @@ class Caller:
 
     Args:
         connection: to the caller.
-        open_calls: returns the receiver of the caller's messages, by the terms of its hello.
+        open_calls: returns the receiver of the caller's messages; it takes the terms of the caller's first message.
         packet: memory for a packet, which all callers may share.
     """
 
@@ -246,7 +246,7 @@ def _is_deserted(folder: str) -> bool:
 class HostConnection:
     """A caller's end of a connection, for any number of threads.
 
-    A thread of its own reads: on a user's thread, an exception of Ctrl-C could lose a packet that the kernel has given.
+    A thread of its own reads. If a user's thread did, a KeyboardInterrupt could lose a packet that it has just read.
 
     Args:
         connection: to the host, which has accepted the caller.
@@ -277,7 +277,8 @@ class HostConnection:
             self._socket.send(packet)
         except OSError:
             self._has_ended = True
-        if self._has_ended:  # looked at after the reply was noted: the reading thread fails the replies noted before
+        # The reading thread fails the replies that were noted before it set this flag; this thread fails a later one.
+        if self._has_ended:
             self._fail(number)
         return reply
 

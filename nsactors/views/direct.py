@@ -140,8 +140,8 @@ class DirectView(EngineView[Flags]):
 
         Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference`
         anywhere in the arguments is replaced by the engine's object of that name, a :class:`RemoteValue` by its value.
-        Arrays of more than 1 MiB are read-only, for the function as arguments and for the caller in the value:
-        ``view.with_flags(copy=True).apply(...)`` gives both of them copies that can be written to.
+        Arrays of more than 1 MiB are read-only, in the arguments that the function gets and in the value that the
+        caller gets: ``view.with_flags(copy=True).apply(...)`` gives both of them copies that can be written to.
 
         Returns:
             An :class:`AsyncResult`, or the value if the view blocks.
@@ -281,7 +281,7 @@ class DirectView(EngineView[Flags]):
             InvalidName: if ``key`` is not a name.
             WrongType: if ``seq`` cannot be split into parts of its type, such as a dictionary or a set.
             ValueError: if ``dist`` or ``axis`` does not exist, or a partitioner does not put each item into one part.
-                Nothing has been sent then, nor if the partitioner raises an error.
+                In this case, and if the partitioner itself raises an error, nothing has been sent.
         """
         arg.check(
             "scatter",
@@ -339,7 +339,7 @@ class DirectView(EngineView[Flags]):
         return AsyncMapResult(session, calls, label=label, partitioner=partitioner)
 
     def snapshot(self, targets: Targets = None, block: bool | None = None) -> Any:
-        """Save each namespace in its engine's journal, in place of earlier requests: a recovery begins with it.
+        """Save each namespace in its engine's journal, in place of earlier requests. A recovery begins with it.
 
         Engines do so by themselves when a replay would take long. A snapshot counts only after another process has
         loaded it.
@@ -494,7 +494,7 @@ class DirectView(EngineView[Flags]):
         def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
             nonlocal sent
             busy = Counter(call.engine_id for call in on_their_way)
-            # Of equally busy engines, take the one that has waited longest: all may have replied by now.
+            # Of equally busy engines, take the one whose last chunk is the oldest, because all may have replied by now.
             engine_id = min(engine_ids(), key=lambda i: (busy[i], turns.get(i, -1)))
             turns[engine_id] = sent
             items = MapItems(range(sent, sent + len(columns[0])), return_exceptions, lazily=True)
@@ -567,7 +567,7 @@ class DirectView(EngineView[Flags]):
 
     @contextmanager
     def sync_imports(self, local: bool = True, quiet: bool = False) -> Iterator[None]:
-        """Carry out imports within the ``with`` block on the engines too, ``as`` included.
+        """Repeat the imports of the ``with`` block on the engines, also those with ``as``.
 
         Args:
             local: import here as well.
@@ -589,7 +589,7 @@ class DirectView(EngineView[Flags]):
             timeout: the longest time in seconds.
 
         Raises:
-            MpiError: if that cannot be done; see :class:`nsactors.mpi.World` for this and other errors.
+            MpiError: if the engines cannot form a world; see :class:`nsactors.mpi.World` for this and other errors.
         """
         from nsactors.mpi import World
 
@@ -745,7 +745,8 @@ class DirectView(EngineView[Flags]):
             session.output_goes(flags.output),
             items=items,
         )
-        # Not relayed: data that differs between engines, sent to one engine at a time, and pulls, with large replies.
+        # Pulls are not relayed, because their replies are large. Data that differs between engines is not relayed
+        # either, because it is sent to one engine at a time.
         relayed = self._is_relayed and len(ids) > 1 and not isinstance(operation, Pull)
         if payload is not None and payload.buffers and isinstance(operation, Apply):  # push() shows its own transfer
             with showing_transfer(operation.label, payload.nbytes):
@@ -753,7 +754,7 @@ class DirectView(EngineView[Flags]):
         return session.submit(ids, operation, payload, options, awaited=awaited, relayed=relayed)
 
     def _stored_if_large(self, what: MappedFunction, label: str) -> Any:
-        """Return the function of a map, or a reference to a large function, because it is sent with every part."""
+        """Return the function of a map; if it is large, a reference to it, because every part carries the function."""
         function = what.travelling
         payload = self._pack(function, f"the call of {label}")
         if payload.nbytes <= INLINE_LIMIT_BYTES:
@@ -763,7 +764,7 @@ class DirectView(EngineView[Flags]):
         return RemoteValue(stored, what.name, None, label, type(what.given).__name__, payload.nbytes)
 
     def _engines_for_chunks(self) -> Callable[[], list[int]]:
-        """Return a function that gives the engines for the next chunk, with those that have joined meanwhile."""
+        """Return a function that returns the engines for the next chunk; for ``"all"``, also those that have joined."""
         first = self._resolve(None)
         if self.targets == "all":
             return lambda: self._resolve(None)
@@ -778,9 +779,9 @@ class DirectView(EngineView[Flags]):
 class BroadcastView(DirectView):
     """A :class:`DirectView` for many engines: relays pass its calls on, and bring the answers back in batches.
 
-    It takes this process less work to call many engines, and a little longer to call few. Calls of both kinds of view
-    reach an engine in the order in which they were made. Data that differs between engines, or that returns in large
-    replies (scatter, pull, gather), is not relayed.
+    Calls of many engines cost this process less than those of a direct view; calls of few engines take a little longer.
+    Calls of both kinds of view reach an engine in the order in which they were made. Data that differs between engines,
+    or that returns in large replies (scatter, pull, gather), is not relayed.
 
     Example:
         >>> everybody = rc.broadcast_view()

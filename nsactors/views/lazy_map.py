@@ -19,7 +19,9 @@ MAX_ITEMS = 1_000  # values that are quick to compute may be large to keep
 
 
 class ChunkSize:
-    """The size of chunks: a fixed size, or as many items as take :data:`CHUNK_S`, measured from one item on.
+    """The size of chunks: a fixed number of items, or as many items as take :data:`CHUNK_S`.
+
+    If the number is not fixed, the first chunk has one item, and measured times decide the size of later chunks.
 
     Args:
         fixed: the fixed size, if any.
@@ -33,14 +35,14 @@ class ChunkSize:
         """Take a measurement: a chunk of so many items (at least one) took so many seconds."""
         if self.adapts:
             affordable = int(CHUNK_S * items / max(seconds, 1e-6))
-            # At most doubled at a time: the first items may be the quick ones.
+            # Double the size at most, because the next items may take longer than those measured.
             self.items = max(1, min(affordable, 2 * self.items, MAX_ITEMS))
 
 
 CHUNKS_PER_ENGINE = 4  # one runs, one waits, and the results of two may wait for earlier results
 
 Send = Callable[[tuple[Sequence[Any], ...], Sequence[Call]], "Chunk"]
-"""Sends a chunk: a function of the chunk's items of each iterable, and of the calls that are on their way."""
+"""Sends a chunk. It takes a sequence of items from each iterable, and the calls that are on their way."""
 
 
 class Chunk(Protocol):
@@ -62,7 +64,7 @@ class Chunk(Protocol):
         ...
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """Yield the results that there are, then raise the error that prevented the next one, if any."""
+        """Yield the results up to the first error, if there is one, and then raise it."""
         ...
 
 
@@ -132,7 +134,7 @@ def lazy_map(
 
     Args:
         owner: the controller of the calls.
-        send: maps the function over a chunk's items of each iterable.
+        send: sends a chunk, over which the function is mapped.
         engines: returns the number of engines.
         iterables: at least one.
         ordered: give results in the order of the items; otherwise as they arrive.
@@ -147,7 +149,7 @@ def lazy_map(
     window = _Window(owner, send, engines, rows, ChunkSize(chunksize), limit, ordered, return_exceptions)
     try:
         window.fill()
-    except BaseException:  # of the input: the results of the chunks sent so far would never be taken
+    except BaseException:  # raised by the input: nobody would take the results of the chunks that have been sent
         window.abandon()
         raise
     if window.error is not None and not len(window):
@@ -210,16 +212,16 @@ class _Window:
         self._settled: SimpleQueue[Call] = SimpleQueue()
         self._calls: list[Call] = []  # of the chunks
         self._output = AwaitedOutput(self._calls)
-        self._unsent: list[list[tuple[Any, ...]]] = []  # parts of a chunk that could not be sent, the first one last
+        self._unsent: list[list[tuple[Any, ...]]] = []  # parts of a chunk that could not be sent, in reverse order
         self._failed = itertools.count()
         self._ended = False
-        self.error: Exception | None = None  # the input's, raised after the results of the items before it
+        self.error: Exception | None = None  # of the input; it is raised after the results of earlier items
 
     def __len__(self) -> int:
         return len(self._chunks)
 
     def fill(self) -> None:
-        """Pull and send chunks while there is room; stop at the first result if the input is slow."""
+        """Pull and send chunks while there is room. If this takes long, stop as soon as there is a result."""
         patience = time.monotonic() + CHUNK_S
         try:
             while (self._unsent or not self._ended) and self._has_room():

@@ -90,7 +90,7 @@ class ParallelMagics:
         return self._run(given, cell or "")
 
     def result(self, line: str = "") -> None:
-        """Show the output of the last cell, or of the cell of a given number, again."""
+        """Show again the output of the last cell, or of the cell with a given number."""
         given, others = _parser().parse_known_args(line.split())
         if others:
             with translating():

@@ -43,7 +43,7 @@ class Metadata(dict[str, Any]):
 
 
 def engine_uuid(engine_id: int | None) -> str | None:
-    """Return the unique name that an engine has in ipyparallel, made from the id, which no other engine gets."""
+    """Return a unique name of an engine, which ipyparallel's programs expect. It is made from the engine's id."""
     return None if engine_id is None else f"engine-{engine_id}"
 
 

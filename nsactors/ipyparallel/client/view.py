@@ -1,4 +1,4 @@
-"""Views with ipyparallel's names and meanings, each around one of nsactors'."""
+"""Views with ipyparallel's names and meanings. Each of them uses a view of nsactors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Flag:
 
 
 class View:
-    """Some engines of a client; ``core`` is the view of nsactors, with its further methods.
+    """Some engines of a client. ``core`` is the view of nsactors that carries out the calls; it has more methods.
 
     Args:
         client: the client.
@@ -155,7 +155,7 @@ class View:
         return result.get() if (self.block if block is None else block) else result
 
     def _sendable(self, function: Any) -> Any:
-        """Return the equivalent of a function for nsactors."""
+        """Return a function in the form that nsactors takes."""
         function = unwrapped(function)
         if isinstance(function, RemoteFunction):
             function = function.func
@@ -491,12 +491,12 @@ class DirectView(View):
             local: also import in this process.
             quiet: print no messages.
         """
-        # Returned directly, and not by a generator here: it records the imports of the frame that enters it.
+        # Not a generator of its own, because the context manager records the imports of the frame that enters it.
         found: AbstractContextManager[None] = self.core.sync_imports(local, quiet)
         return found
 
     def use_dill(self) -> Any:
-        """Return the result of an empty call: closures and lambdas are always sent, and see their engine's names."""
+        """Return the result of an empty call. Closures and lambdas can always be sent, and see their engine's names."""
         self.client.sends_globals = False
         return self.apply(use_dill)
 
@@ -591,7 +591,7 @@ class LoadBalancedView(View):
         super()._change_core(changed)
 
     def _ready_core(self) -> Any:
-        """Return the view of nsactors with its dependencies, whose tasks the scheduler may have learnt only now."""
+        """Return the view of nsactors, with its dependencies: the scheduler may not have known their tasks before."""
         needs = {name: _core_dependency(self._flags[name]) for name in ("after", "follow") if self._flags[name]}
         with translating():
             return self.core.with_flags(**needs) if needs else self.core

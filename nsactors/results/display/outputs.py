@@ -100,7 +100,7 @@ Values = Sequence[tuple[Sequence[int], dict[str, Any]]]
 
 
 def cell_values(calls: Sequence[Call]) -> Values | None:
-    """Return the values of a cell that has succeeded: MIME bundles, equal ones once, each with its engines.
+    """Return the values of a cell that has succeeded, as MIME bundles, each different one with its engines.
 
     None if the calls are not cells, or have not ended, or have failed.
     """

@@ -98,7 +98,7 @@ class Schedule:
 
     @property
     def utilisation(self) -> float:
-        """The part of their time that engines worked, from 0 to 1."""
+        """The part of the time in which engines worked, from 0 to 1."""
         return self.speed_up / len(self.engine_ids) if self.engine_ids else 0.0
 
     @property
@@ -222,7 +222,7 @@ def _by_engine(stretches: Iterable[Stretch]) -> defaultdict[int, list[Stretch]]:
 
 
 def ticks(span_s: float, at_most: int) -> list[float]:
-    """Return round times from 0 to ``span_s``, evenly apart; at least two of them, unless it is 0.
+    """Return round times from 0 to ``span_s``, evenly apart; at least two of them, unless ``span_s`` is 0.
 
     Args:
         span_s: seconds.
@@ -248,7 +248,7 @@ def _steps(least: float) -> Iterable[float]:
 
 
 def tick_label(seconds: float, largest: float) -> str:
-    """Return the text at a tick of an axis whose ticks go up to ``largest`` seconds: all of them in one unit."""
+    """Return the text at a tick of an axis up to ``largest`` seconds. All ticks of the axis have the same unit."""
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if largest >= size * (2 if size > 1 else 1):
             return f"{round(seconds / size, 6):g} {unit}"

@@ -85,7 +85,7 @@ def _seconds(seconds: float) -> str:
 
 
 def grouped_statuses(lines: Mapping[int, str]) -> list[tuple[str, str]]:
-    """Return label and text of unfinished lines, equal ones once; a drawing of an engine may have several lines."""
+    """Return the label and text of each different unfinished line. A drawing of one engine may have several lines."""
     groups: dict[str, list[int]] = {}
     for engine_id, line in lines.items():
         groups.setdefault(line, []).append(engine_id)

@@ -477,7 +477,7 @@ def _read(request: Any) -> Any:
         return request
     try:
         return unpack(request.payload)
-    except BaseException as error:  # a class of the user's may exit when it is rebuilt
+    except BaseException as error:  # the user's class may exit when it is rebuilt
         reason = f"where services are hosted, it raises {type(error).__name__}: {error}"
         return Unreadable(SerializationError("the request", reason))
 

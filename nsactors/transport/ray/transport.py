@@ -249,7 +249,7 @@ class RayEngine:
 
     def __init__(self, spec: EngineSpec, controller: Any, replica: tuple[str, Any] | None) -> None:
         os.environ.update(spec.environment)
-        keep_sockets_from_children()  # before any code of the user's, and so Ray's alone
+        keep_sockets_from_children()  # before any user code runs, so these are Ray's alone
         spec = with_labels(spec, labels_here())
         host = ProcessHost(output_folder(spec.cluster), f"engine-{spec.engine_id}", spec.incarnation)
         line = ControllerClient(RayControllerChannel(controller))

@@ -64,7 +64,7 @@ def test_a_machine_takes_the_place_of_labels() -> None:
         ({"on": ""}, "on as a machine's name or address, or labels such as {'zone': 'b'}, or None, not ''"),
         ({"environment": {"A=B": "c"}}, "environment as names without '='"),
         ({"environment": {"": "c"}}, "environment as names without '='"),
-        ({"environment": {"A": "b\0"}}, "none of them with a null character, not {'A': 'b\\x00'}"),
+        ({"environment": {"A": "b\0"}}, "names and values without null characters, not {'A': 'b\\x00'}"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], says: str) -> None:

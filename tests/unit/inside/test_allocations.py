@@ -103,7 +103,7 @@ def test_allocations_are_recorded_until_the_profile_ends(memray: Any) -> None:
 
 
 def test_where_memory_cannot_be_recorded_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError, match="its memory that of the process"):
+    with pytest.raises(RuntimeError, match="its memory is that of the whole process"):
         Profilers(0, CellEventLoop(), lambda: None, shares_process=True).start("p", "ann", "memory", 0.01)
     monkeypatch.setitem(sys.modules, "memray", None)
     with pytest.raises(RuntimeError, match="pip install nsactors\\[memory\\]"):

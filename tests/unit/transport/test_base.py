@@ -74,7 +74,7 @@ def test_what_ray_takes_for_an_address_is_one(address: str) -> None:
 def test_an_address_that_is_none_is_refused_at_the_call(address: str) -> None:
     from nsactors import Cluster
 
-    with pytest.raises(WrongValue, match=r"Cluster\(\) takes address as host:port of a Ray"):
+    with pytest.raises(WrongValue, match=r"Cluster\(\) takes address as the host:port of a Ray cluster"):
         Cluster(n=1, address=address)
     with pytest.raises(ValueError, match="written host:port"):
         ConnectionInfo(address, "x")

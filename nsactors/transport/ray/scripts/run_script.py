@@ -96,7 +96,7 @@ def spare_workers_a_full_disk() -> None:
 
 def _run(script: str) -> None:
     del sys.argv[0]
-    if not sys.flags.safe_path:  # with PYTHONSAFEPATH, the first folder is one of the user's
+    if not sys.flags.safe_path:  # with PYTHONSAFEPATH, the first folder is the user's
         sys.path[0] = os.path.dirname(script)  # as if the interpreter had run the script itself
     with imported_on_use(*SELDOM_USED):
         importlib.import_module("ray")
