@@ -174,7 +174,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[Finding]:
         if variables.get(name) and excluded != "*" and not any(host in excluded for host in LOCAL_HOSTS):
             advice = f"export no_proxy={','.join(filter(None, (excluded, *LOCAL_HOSTS)))}"
             yield Finding(
-                "environment", Level.NOTE, f"{name} is set, and applies to connections to this machine, too", advice
+                "environment", Level.NOTE, f"{name} is set, and applies even to connections to this machine", advice
             )
             break
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nsactors.session.session import Session
 
 STATES = ("queued", "running", "ok", "failed")
-"""The states of requests; the outcome of a failed request is the name of its error, or of another end."""
+"""The states of requests. Instead of ``failed``, the outcome of a request is the name of its error, or of its end."""
 
 _STATES_OF_TASKS = {
     TaskState.WAITING: "queued",
@@ -40,7 +40,7 @@ LOOK_S = 0.1
 
 
 class RequestFinder:
-    """Finds the requests that ``jobs`` of a client's methods name, and makes their results.
+    """Finds requests that are named by the argument ``jobs`` of a client's methods, and makes their results.
 
     Args:
         session: the client's connection.
@@ -74,7 +74,7 @@ class RequestFinder:
         return list({c.request_id: c for c in named}.values()), others
 
     def find(self, jobs: Any) -> list[HistoryEntry]:
-        """Return the requests of any client that jobs name; see :func:`find_requests`."""
+        """Return the requests, of any client, that are named by ``jobs``; see :func:`find_requests`."""
         # A request that has just been sent, or has just ended, is in the history with the next round of reports.
         deadline = time.monotonic() + NEWS_S
         while True:
@@ -152,7 +152,7 @@ def _state(entry: HistoryEntry) -> str:
 
 
 def results_and_ids(call: str, jobs: Any) -> tuple[list[AsyncResult], list[str]]:
-    """Return the results that the jobs of a call name, and the ids of other requests.
+    """Return the results that are named by the argument ``jobs`` of a call, and the ids of other requests.
 
     Args:
         call: the call, such as ``"wait"``.
@@ -207,7 +207,7 @@ def detached_ids(wanted: Any) -> list[str]:
 
 
 def find_requests(history: Sequence[HistoryEntry], wanted: Any) -> list[HistoryEntry]:
-    """Return an entry of the history for each request: in the order of ``wanted``, for a client as it sent them.
+    """Return an entry of the history for each request, in the order of ``wanted``; those of a client as it sent them.
 
     Args:
         history: in order; requests that run or wait come last.
@@ -233,7 +233,7 @@ def left_behind(history: Sequence[HistoryEntry], attached: Iterable[str]) -> lis
     attached = set(attached)
     gone = [entry for entry in history if entry.request.client not in attached]
     if not gone:
-        raise ResultUnavailable("a client that has left", "nothing of one is in the history")
+        raise ResultUnavailable("a client that has left", "the history has no request of such a client")
     client = max(gone, key=lambda entry: entry.completed or entry.started).request.client
     engines: dict[int, list[HistoryEntry]] = {}
     for entry in (entry for entry in gone if entry.request.client == client):

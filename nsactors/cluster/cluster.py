@@ -341,7 +341,7 @@ class Cluster(Scaling):
             self.stop_cluster_sync()
             advice = "The cluster has been stopped: remove the cause and start it again, or ask for fewer"
             raise error.with_advice(advice) from None
-        except BaseException:  # Ctrl-C too: the caller has no client yet with which to stop the engines
+        except BaseException:  # even Ctrl-C: the caller has no client yet with which to stop the engines
             self.stop_cluster_sync()
             raise
         return client

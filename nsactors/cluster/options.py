@@ -35,7 +35,7 @@ class EngineKeywords(TypedDict, total=False):
         labels: labels by which tasks of load-balanced views select these engines, such as ``{"licence": "solver"}``, in
             addition to the labels of their machines.
         num_cpus: the cores that each engine reserves in Ray, and its threads for linear algebra. The default, 0,
-            reserves none: engines then start on busy machines, too.
+            reserves none, so that engines start even on busy machines.
         num_gpus: the GPUs of each engine, which sees no others; a fraction shares one. By default it sees all GPUs.
         memory: the memory that each engine reserves in Ray, in bytes or as text such as ``"2GB"``. The engine may use
             more.

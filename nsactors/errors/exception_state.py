@@ -279,7 +279,7 @@ class Pickled(NamedTuple):
 def pickle_exception(exc: BaseException, dumps: Dumps, room: int = PICKLED_BYTES) -> Pickled:
     """Pickle ``exc`` without the attributes that cannot be pickled or loaded, or are too large.
 
-    Every exception that the user's code raises meanwhile is caught, ``SystemExit`` and the like too.
+    Every exception that the user's code raises meanwhile is caught, even ``SystemExit``.
 
     Args:
         exc: the exception; its causes and context are pickled apart.

@@ -183,7 +183,7 @@ def _three_digits(number: float) -> str:
 
 
 class Speedometer:
-    """Estimates the speed of work from its recent progress: the first items of a map say little about the last ones.
+    """Estimates the speed of work from its recent progress, since the first items of a map say little about the last.
 
     Args:
         total: the number of items in all.

@@ -36,7 +36,7 @@ from nsactors.errors.formatting import engine_ranges, printable
 class RemoteError(NsactorsError):
     """User code raised an exception on an engine.
 
-    If the original class is available, the instance is of that class too, with its ``args`` and attributes. Attributes
+    If the original class is available, the instance is also of that class, with its ``args`` and attributes. Attributes
     of the original that share a name with the properties below are found on ``original``. Control flow
     (``SystemExit``, ``KeyboardInterrupt``, ``StopIteration`` ...) is raised as a plain `RemoteError`: otherwise it
     would end or steer the client's own code.

@@ -56,7 +56,7 @@ class FunctionTime(NamedTuple):
 
 
 class Profile:
-    """The time that engines spent in each function, shown as a table, and in a notebook as a flame graph too.
+    """The time that engines spent in each function, shown as a table, and in a notebook also as a flame graph.
 
     ``with view.profiled() as profile:`` and ``view.profile(f)`` make it.
 

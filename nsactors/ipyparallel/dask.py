@@ -25,7 +25,9 @@ def become_dask(client: Client, targets: Any, port: int, scheduler_args: Mapping
     try:
         import distributed  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
-        raise PackageMissing("become_dask()", "distributed", "pip install distributed, for engines too") from error
+        raise PackageMissing(
+            "become_dask()", "distributed", "pip install distributed, also where the engines are"
+        ) from error
 
     is_new = not client.dask_clusters
     if is_new:

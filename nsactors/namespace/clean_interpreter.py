@@ -72,7 +72,7 @@ class CleanInterpreter:
         self._lock = threading.Lock()
 
     def failures(self, path: str, snapshot: Snapshot) -> dict[str, str]:
-        """Load a snapshot in a new process; if a component ends the process, load the others in another one."""
+        """Load a snapshot in a new process; if a component ends the process, load the others in a second process."""
         largest = max((len(part.payload.data) for part in snapshot.parts), default=0)
         limit_s = LIMIT_S * (1 + largest // LIMIT_BYTES) * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         skipped: dict[str, str] = {}
@@ -180,7 +180,7 @@ def load_in_child(argument: Mapping[str, Any], tell: Tell) -> None:
 
 
 def _installed(modules: set[str]) -> list[str]:
-    """Return the modules of Python and of installed packages: unlike the user's own, nobody edits these."""
+    """Return the modules of Python and of installed packages, which nobody edits, and not the user's own modules."""
     origins = {name: str(getattr(getattr(sys.modules[name], "__spec__", None), "origin", "")) for name in modules}
     return sorted(
         name

@@ -101,7 +101,7 @@ class SeedEntropy:
     """The entropy from which NumPy seeds generators.
 
     Outside of requests, in child processes and without NumPy nothing changes. NumPy is not imported for this; when user
-    code imports it, its global generator is seeded from the secret, too.
+    code imports it, its global generator is also seeded from the secret.
 
     Attributes:
         secret: shared by this engine and its later incarnations. Requests are unique, so no number is ever drawn twice.

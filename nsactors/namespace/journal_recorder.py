@@ -70,7 +70,7 @@ class JournalledNamespace:
         in_background: runs work that no request waits for.
         policy: when to take snapshots without being asked.
         ref_types: classes of references to an object store.
-        process: the process whose state is recorded, too; None for an engine without a process of its own.
+        process: the process whose state is also recorded; None for an engine without a process of its own.
     """
 
     def __init__(

@@ -49,8 +49,8 @@ def keep_freed_memory() -> bool:
 def namespace_memory(names: Mapping[str, Any], top: int) -> NamespaceMemory:
     """Return the ``top`` largest of the user's names, and the size of all; callable while they change.
 
-    Modules are left out, and so are names that begin with an underscore: IPython's last results, which are in ``Out``
-    too.
+    Modules are left out, and so are names that begin with an underscore, such as IPython's last results, which ``Out``
+    holds anyway.
     """
     made = {name: value for name, value in user_names(names).items() if not isinstance(value, ModuleType)}
     sized = [NameMemory(name, type_name_of(value), size_of([value])) for name, value in made.items()]

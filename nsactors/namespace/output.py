@@ -206,7 +206,7 @@ def _opened(path: str) -> int:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-    # An engine starts on a full disk, too. Its last output is then in memory, and lost when the engine ends.
+    # An engine starts even if the disk is full. Its last output is then in memory, and lost when the engine ends.
     file = os.memfd_create(os.path.basename(path))
     fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
     return file

@@ -88,7 +88,7 @@ class ReplyCache:
             _remember(self._gone, client, True)
 
     def store_upto(self, client: str, upto: int) -> StoredObject:
-        """Store all replies of a client up to a number, large ones too; see ``StoreReplies``."""
+        """Store all replies of a client up to a number, even large ones; see ``StoreReplies``."""
         # A reconnection does not undo this: after a restart the controller reports every client as reconnected.
         _remember(self._stored_upto, client, max(upto, self._stored_upto.get(client, -1)))
         # The client loads this object, and Ray requests it on the same connection as the client's calls: when the

@@ -130,8 +130,8 @@ def reload_plan(
     """Return the modules that an engine loads again to match a client's imports, in the client's order.
 
     For the same client as before, the engine reloads the modules that the client has reloaded. For another client, the
-    engine must look like a process that has just imported the modules: so modules that imported an old version are
-    loaded again too.
+    engine must look like a process that has just imported the modules, so it also loads those modules again that had
+    imported an old version.
 
     Args:
         client: the client.

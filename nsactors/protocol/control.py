@@ -87,7 +87,7 @@ class CollectReplies:
 
 @frozen
 class StoreReplies:
-    """Store the replies to a client's requests up to number ``upto``, large ones too: the client may disconnect.
+    """Store the replies to a client's requests up to number ``upto``, even large ones: the client may disconnect.
 
     The query reply is a new ``StoredObject``. Loading it makes the client's process call the engine's on the same
     connection as its requests: once it is loaded, all of these requests have arrived.

@@ -108,7 +108,7 @@ class _ArrivedGlobals:
         self.layer.update(names)
         self.assigns = self.assigns or _assigns_global(code)
         for inner in _inner_codes(code):
-            # co_names contains attributes too: at worst, a name is bound without need.
+            # co_names also contains attributes, so at worst a name is bound without need.
             self.inner_names.update(inner.co_names)
             self.assigns = self.assigns or _assigns_global(inner)
 

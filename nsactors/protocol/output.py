@@ -70,8 +70,8 @@ class OutputLog:
     """The output of a request in its engine: chunks written, sent and acknowledged.
 
     ``take`` returns the chunks that were not sent yet; ``acknowledge`` records that the client has a batch; ``tail``
-    returns all other chunks, for the reply. A batch that was sent and not acknowledged is in the tail too: the client
-    drops duplicates by position.
+    returns all other chunks, for the reply. A batch that was sent and not acknowledged is also in the tail, since the
+    client drops duplicates by position.
     """
 
     def __init__(self, request: RequestId, engine_id: int, whole: str = "", *, limit_bytes: int = LIMIT_BYTES) -> None:

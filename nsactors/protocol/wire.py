@@ -1,8 +1,8 @@
 """Messages and payloads as bytes.
 
-A message becomes one ``bytes`` object, the header, which is the cheapest argument for a transport; a small payload
-travels inside it. A large one stays outside, buffer by buffer, so that a transport can put it into its object store
-without another copy, and once for any number of engines.
+A message becomes one ``bytes`` object, the header, which is the cheapest argument for a transport. A small payload
+travels inside the header. A large payload stays outside, buffer by buffer, so that a transport can put it into its
+object store without another copy, and only once for any number of engines.
 """
 
 from __future__ import annotations

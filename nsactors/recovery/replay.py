@@ -75,7 +75,7 @@ def recover(
     """Restore a namespace: its snapshot, then the entries kept for names it cannot hold, then all later entries.
 
     Kept entries may change other names when they run again, so the snapshot is restored a second time after them. An
-    entry that raises does not end the recovery: the requests after it ran the first time, too.
+    entry that raises does not end the recovery, because the requests after it also ran the first time.
 
     Args:
         engine_id: the engine, for the report.
@@ -217,7 +217,7 @@ def _names(entry: JournalEntry, known: set[str]) -> tuple[set[str], set[str]]:
         return _names_of_cell(entry.operation.code, known)
     data = entry.payload.data if entry.payload else b""
     # The code of a function contains the names that it uses as they are. Another text may be mistaken for a name: that
-    # name is then recreated too, which costs time and does no harm.
+    # name is then recreated without need, which costs time and does no harm.
     return set(), {name for name in known if name.encode() in data}
 
 

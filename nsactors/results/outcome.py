@@ -40,7 +40,7 @@ def _about_module(name: str) -> str:
         return ""
     here = f"This client has {name} in {origin}"
     if is_installed(origin):
-        return f"{here}: install it for the engine's Python, too"
+        return f"{here}: also install it for the engine's Python"
     if origin.endswith(tuple(EXTENSION_SUFFIXES)):
         return f"{here}: compiled modules are not sent, so build or install it on the engine's host"
     if name not in sys.modules:

@@ -92,8 +92,8 @@ def stable_hash(key: Any) -> int:
 def order_of(value: Any) -> Any:
     """Return a sort key for canonical values: numbers, texts, bytes, dates and tuples sort as in Python.
 
-    Values of different types, which Python does not order, and sets, which it orders only in part, are sorted too, in
-    the same order in every process.
+    Values of different types, which Python does not order, and sets, which it orders only in part, get an
+    order of their own, the same in every process.
     """
     match value:
         case str():

@@ -205,7 +205,7 @@ class ServiceInbox:
         if self._callers.pop(caller, None) is None:
             return []
         answers = []
-        # Values that the caller took and did not acknowledge are given back, too.
+        # Give back also those values that the caller took and did not acknowledge.
         for ticket in [t for known in (self._open, self._taken) for t in known if t.caller == caller]:
             answers += self.withdraw(ticket)
         if died:

@@ -399,7 +399,7 @@ class RequestSender:
                 if request.handle is None and not request.call.done:
                     self._later(partial(self._deliver, request, request.connection.window, reply))
             raise
-        finally:  # after Ctrl-C while a reply is unpickled, too: it is delivered again
+        finally:  # even after Ctrl-C while a reply is unpickled: deliver that reply again
             missing = [request for request in taken if replies is None or not request.call.done] if taken else []
             if missing:
                 for request in missing:

@@ -396,7 +396,7 @@ class InterruptRanges:
 
 @frozen
 class Deliver:
-    """Deliver final outcomes: no item is in more than one, or in a :class:`Fail` too."""
+    """Deliver final outcomes. Each item is in one outcome only, and in no :class:`Fail`."""
 
     engine_id: int
     outcomes: tuple[RangeOutcome, ...]

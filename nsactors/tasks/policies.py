@@ -93,7 +93,7 @@ class Policies:
                 return None
             answer = getattr(policy, method)(*args)
             check(answer)
-        except BaseException as error:  # SystemExit too: it would end the scheduler
+        except BaseException as error:  # even SystemExit, which would end the scheduler
             policy, self._loaded[task.policy] = self._loaded[task.policy], None
             name = "the policy" if policy is None else type(policy).__name__
             self._emit(PolicyFailed(f"{name}.{method}() failed for {task.label}: {type(error).__name__}: {error}"))

@@ -180,7 +180,7 @@ class TaskPlan(NamedTuple):
 
     def submit(self) -> None:
         """Submit the task; a map without items ends at once. Errors as of :meth:`SchedulerClient.submit`."""
-        self.scheduler.submit(self)  # without items too: other tasks may depend on it
+        self.scheduler.submit(self)  # even if it has no items, because other tasks may depend on it
         if not self.spec.task.size:
             self.spec.call.settle([], None)
 

@@ -165,7 +165,7 @@ class ReadyQueues:
 
 
 def have_common(eligible: set[int], engine_ids: Collection[int]) -> bool:
-    """Return whether an engine is in both collections; ``in`` must be quick in the second too."""
+    """Return whether an engine is in both collections. The second one must have a quick ``in``, like a set."""
     if len(eligible) < len(engine_ids):
         return any(i in engine_ids for i in eligible)
     return not eligible.isdisjoint(engine_ids)

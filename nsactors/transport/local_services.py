@@ -108,7 +108,7 @@ class LocalServices:
 
         Args:
             thread: the number of its thread.
-            goes_on: the thread has not ended, and may run user code: its later calls are withdrawn, too.
+            goes_on: the thread has not ended, and may run user code. Later calls of the thread are withdrawn as well.
         """
         mark = f"/{thread}."
         with self._lock:

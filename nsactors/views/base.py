@@ -217,7 +217,7 @@ class ViewClient(Protocol):
 
 def check_client(value: object) -> arg.Unfit | None:
     """Return why a value cannot be a view's client, for ``arg.check``; None if it can."""
-    # By its session: the class Client makes views, so views cannot import it.
+    # A client is recognised by its session. This module cannot import the class Client, whose module imports views.
     return None if isinstance(getattr(value, "session", None), Session) else arg.Unfit(value, "a Client", WrongType)
 
 
@@ -232,7 +232,7 @@ class EngineView(Generic[F]):
         flags: the flags of its calls.
     """
 
-    _why_unsendable = "a view stays with its client, make a client on the engine: Client(cluster.connection_info())"
+    _why_unsendable = "a view stays with its client: make a client on the engine, by Client(cluster.connection_info())"
 
     def __init__(self, client: ViewClient, flags: F) -> None:
         self.client: Any = client  # for users, whose clients have more than the protocol says
@@ -264,7 +264,7 @@ class EngineView(Generic[F]):
 
     @property
     def output(self) -> str | None:
-        """The use of its calls' output: ``"show"``, ``"keep"``, or None, which leaves it to the client."""
+        """Whether the output of calls is shown: ``"show"``, ``"keep"``, or None for the choice of the client."""
         return self._flags.output
 
     @output.setter
@@ -313,7 +313,8 @@ class EngineView(Generic[F]):
     def profiled(self, *, how: str = "sample", interval: float = 0.01) -> Profiled:
         """Measure where the engines spend their time within a ``with`` block, whose value is a ``Profile``.
 
-        All requests of this client on the engines count: cells, calls, maps and tasks. Detached tasks do not.
+        The profile includes all requests of this client on the engines: cells, calls, maps, and tasks that are not
+        detached.
 
         Args:
             how: ``"sample"``: look at the running code now and then, which takes little time. ``"calls"``: count and

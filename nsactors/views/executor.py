@@ -82,7 +82,7 @@ class ExecutorFuture(AsyncResult):
         super().__init__(owner, [call], label=call.label, single=True)
 
     def running(self) -> bool:
-        """Return whether an engine has the call, even as the next in its queue, as in ``ProcessPoolExecutor``."""
+        """Return whether an engine has the call. As in ``ProcessPoolExecutor``, it may still be the next in a queue."""
         return not self.done() and self._calls[0].engine_id != NOWHERE
 
     def cancel(self) -> bool:
@@ -179,7 +179,7 @@ class ViewExecutor(Executor):
             fn: called with one item of each iterable.
             iterables: at least one; the map ends with the shortest.
             timeout: seconds from now within which results must arrive; otherwise ``TimeoutError`` is raised.
-            chunksize: the number of items sent together, or a divisor of it; the default suits the time they take.
+            chunksize: send items in multiples of this number; by default, the number depends on measured times.
 
         Raises:
             RuntimeError: and other errors, as :meth:`submit`.

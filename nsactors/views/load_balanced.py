@@ -159,7 +159,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             function: called with one item of each sequence.
             sequences: at least one; the map ends with the shortest. Ranges and arrays are cut without being unrolled.
             block: wait for the list.
-            chunksize: the number of items sent together, or a divisor of it; the default suits the time they take.
+            chunksize: send items in multiples of this number; by default, the number depends on measured times.
             ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
             return_exceptions: put exceptions into the list in place of the values that they prevented.
             label: the name of the map, in place of ``map(function)``.

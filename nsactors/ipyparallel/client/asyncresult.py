@@ -197,7 +197,7 @@ class AsyncResult(Future[Any]):
 
         Raises:
             TimeoutError: if the limit is reached.
-            RemoteError: of the original class too, if a call to one engine failed.
+            RemoteError: if a call to one engine failed; the error is also an instance of the original class.
             CompositeError: if a call to several engines failed.
         """
         check_choice("get", "return_when", return_when, (None, *_RETURN_WHEN))

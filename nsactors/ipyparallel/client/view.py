@@ -485,7 +485,7 @@ class DirectView(View):
         return self.sync_imports(True)
 
     def sync_imports(self, local: bool = True, quiet: bool = False) -> AbstractContextManager[None]:
-        """Run imports of the ``with`` block on the engines, too, with their ``as`` names.
+        """Repeat the imports of the ``with`` block on the engines, also those with ``as``.
 
         Args:
             local: also import in this process.

@@ -175,7 +175,7 @@ class ChangingOutput:
     """Finds output that may still change: all output of an engine that has cleared once, and so may clear again.
 
     Args:
-        named: count displays that have a name, too, since no front end updates them in place.
+        named: also count displays that have a name, since no front end updates them in place.
     """
 
     def __init__(self, *, named: bool = False) -> None:

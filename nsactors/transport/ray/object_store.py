@@ -42,7 +42,7 @@ def store_memory() -> StoreMemory | None:
 
 
 class StoreFile:
-    """The file of an object store, on a file system in memory that others fill, too.
+    """The file of an object store, on a file system in memory that other programs also fill.
 
     Its pages are allocated as they are written. If the file system is full, the writer gets SIGBUS, which ends a
     client, an engine or the raylet.

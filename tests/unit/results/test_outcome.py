@@ -40,7 +40,7 @@ def test_a_module_that_is_beside_the_program_is_said_to_be_imported_here(
 
 
 def test_an_installed_package_is_said_to_be_installed_there() -> None:
-    assert missing("pytest") == f"This client has pytest in {pytest.__file__}: install it for the engine's Python, too"
+    assert missing("pytest") == f"This client has pytest in {pytest.__file__}: also install it for the engine's Python"
 
 
 def test_a_compiled_module_is_said_not_to_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
