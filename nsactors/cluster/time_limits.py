@@ -14,7 +14,7 @@ ASK_S = 5.0
 
 @frozen
 class _Limit:
-    """The question for a job's time.
+    """How to ask a batch system for the time of a job.
 
     Attributes:
         command: the command; the job's id is appended.
@@ -89,7 +89,7 @@ def left_in_answer(system: str, answer: str, age_s: float) -> float | None:
     Args:
         system: the batch system: Slurm, PBS, Grid Engine or LSF.
         answer: the output of its command.
-        age_s: the age of the cluster in seconds, for batch systems that tell only the limit.
+        age_s: the age of the cluster in seconds, for batch systems that report only the limit.
 
     Example:
         >>> left_in_answer("Slurm", "1-02:00:30", 0.0)

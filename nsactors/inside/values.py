@@ -89,7 +89,7 @@ def _gone(session: LookingSession, engine_id: int, before: EngineInfo | None, ca
     if before is None:
         return NoSuchEngine(engine_id, session.directory.ids)
     returns = before.recovery is not Recovery.NONE
-    after = "It is restarted: peek again, when it runs its requests again" if returns else ""
+    after = "It restarts: peek again when it runs its requests" if returns else ""
     return EngineLost(engine_id, call, "its process has ended", after=after)
 
 

@@ -4,7 +4,7 @@ A process that finds ``PMI_PORT`` and ``PMI_ID`` in its environment connects, se
 the processes exchange their addresses: each puts keys, all meet at a barrier, each gets the keys of the others.
 Messages are lines of ``key=value`` pairs. Flux describes the protocol in its RFC 13.
 
-Lines and peers in, messages out: no sockets here.
+This module takes lines and peers, and returns messages. It uses no sockets.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ Naming = Callable[[Steps], tuple[str, Steps]]
 OWN_BYTES = 1 << 20
 """Arrays up to this size arrive as writable copies; larger ones as read-only views, unless copies are requested.
 
-Copying this much takes 24 us, and sending it 3 ms. Larger copies cost more per byte: they need fresh memory.
+Copying this much takes 24 us, and sending it 3 ms. Larger copies cost more per byte, because they need fresh memory.
 """
 
 _SMALL_BYTES = 4096
@@ -414,9 +414,9 @@ class _Pickler(FunctionPickler):
 
 
 class _ByTypePickler(_Pickler):
-    """Pickles also objects whose ``__class__`` is not their type. It is slow, since it examines every object in Python.
+    """Pickles objects whose ``__class__`` is not their type as well.
 
-    So it is used only where the usual pickler has failed.
+    It examines every object in Python, which is slow, so it is used only where the usual pickler has failed.
     """
 
     def reducer_override(self, obj: Any) -> Any:

@@ -1,8 +1,8 @@
 """The driver of a scheduler: carries out its decisions on engines.
 
-A client knows its own requests, because it has sent them. The controller reports requests of other clients that take
-long. The controller hears of these requests from engines, and from the clients that wait for a reply, because an engine
-cannot report code that holds the interpreter from its beginning. Neither costs a message for short requests.
+A client knows its own requests, because it has sent them. The controller reports those requests of other clients that
+take long. Engines report such requests to the controller, and so do the clients that wait for the replies, because an
+engine cannot report a request whose code holds the interpreter. Short requests cost no such messages.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class _Batch:
     """A batch that an engine has.
 
     Attributes:
-        sent: the effect that it carries out.
+        sent: the effect that has sent it.
         copy: whether arrays in its results are copies that can be written to.
         failures: the outcomes of its items that could not be sent.
     """

@@ -76,10 +76,8 @@ async def answer(target: Any, method: str, arguments: Payload, ref_types: tuple[
         outcome = True, await getattr(target, method)(*unpack(arguments))
     except NsactorsError as error:  # raised again at the caller
         outcome = False, error
-    except (
-        SystemExit,
-        KeyboardInterrupt,
-    ) as error:  # raised by a class of the caller's; otherwise it would end the event loop, which all callers share
+    except (SystemExit, KeyboardInterrupt) as error:
+        # A class of an argument raises it when it is unpickled. It must not end the event loop, which all callers share.
         reason = f"reading it raises {type(error).__name__}"
         outcome = False, SerializationError(f"what {method}() takes", reason)
     return pack(outcome, what=f"what {method}() gives", ref_types=ref_types)
@@ -118,7 +116,7 @@ class ConnectionInfo:
         # The fields may come from a file of any origin.
         check_address(self.address, elsewhere=True)
         if any(not name or "=" in name or "\0" in name + value for name, value in self.settings.items()):
-            raise ValueError("its settings are no variables of an environment")
+            raise ValueError("its settings are not environment variables")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the connection info to a file, readable by this user alone; missing folders are made likewise."""
@@ -141,7 +139,7 @@ class ConnectionInfo:
         except OSError as error:
             raise ClusterUnreachable(os.fspath(path), f"this file cannot be read ({error.strerror})") from None
         except (ValueError, RecursionError) as error:
-            reason = f"this is no file that ConnectionInfo.save() has written ({error})"
+            reason = f"ConnectionInfo.save() has not written this file ({error})"
             raise ClusterUnreachable(os.fspath(path), reason) from None
 
     @classmethod
@@ -166,7 +164,9 @@ def check_address(address: str, *, elsewhere: bool = False) -> None:
         return
     if elsewhere or not (address in ("auto", "local") or address.startswith("ray://")):
         word = "" if elsewhere else ", or auto"
-        raise ValueError(f"an address of a Ray is written host:port, such as 10.0.0.1:6379{word}; {address!r} is not")
+        raise ValueError(
+            f"the address of a Ray cluster is written host:port, such as 10.0.0.1:6379{word}; {address!r} is not"
+        )
 
 
 class LossListener(Protocol):
@@ -507,7 +507,7 @@ class Backend(Protocol):
     def stop(self, stop_grace_s: float | None = None) -> list[str]:
         """Stop the controller and all that was started with it.
 
-        An exception meanwhile, as by Ctrl-C, cuts the wait for engines short: they are killed.
+        An exception meanwhile, as by Ctrl-C, ends the wait for engines, which are then killed.
 
         Args:
             stop_grace_s: the time that engines may take to end gracefully; None for the time they were started with.

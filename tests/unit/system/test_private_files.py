@@ -74,7 +74,7 @@ def test_a_file_of_somebody_elses_is_refused(tmp_path: Path) -> None:
 def test_a_connection_file_with_something_else_in_it_says_so(tmp_path: Path, text: str) -> None:
     path = tmp_path / "cluster.json"
     write_private(path, text)
-    with pytest.raises(ClusterUnreachable, match="this is no file that"):
+    with pytest.raises(ClusterUnreachable, match="has not written this file"):
         ConnectionInfo.load(path)
 
 

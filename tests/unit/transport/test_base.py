@@ -39,7 +39,7 @@ def test_a_file_that_is_no_cluster_s_is_said_to_be_none(tmp_path: Path, name: st
     with pytest.raises(ClusterUnreachable) as caught:
         Client(path)
     assert str(caught.value).startswith(
-        f"no cluster answers at {path}: this is no file that ConnectionInfo.save() has written ("
+        f"no cluster answers at {path}: ConnectionInfo.save() has not written this file ("
     )
 
 
