@@ -77,7 +77,7 @@ async def answer(target: Any, method: str, arguments: Payload, ref_types: tuple[
     except NsactorsError as error:  # raised again at the caller
         outcome = False, error
     except (SystemExit, KeyboardInterrupt) as error:
-        # A class of an argument raises it when it is unpickled. It must not end the event loop, which all callers share.
+        # Unpickling an argument raises these. They must not end the event loop, which all callers share.
         reason = f"reading it raises {type(error).__name__}"
         outcome = False, SerializationError(f"what {method}() takes", reason)
     return pack(outcome, what=f"what {method}() gives", ref_types=ref_types)
@@ -165,7 +165,7 @@ def check_address(address: str, *, elsewhere: bool = False) -> None:
     if elsewhere or not (address in ("auto", "local") or address.startswith("ray://")):
         word = "" if elsewhere else ", or auto"
         raise ValueError(
-            f"the address of a Ray cluster is written host:port, such as 10.0.0.1:6379{word}; {address!r} is not"
+            f"a Ray cluster's address is written host:port, such as 10.0.0.1:6379{word}; {address!r} is not"
         )
 
 
