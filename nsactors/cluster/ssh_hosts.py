@@ -22,6 +22,7 @@ from nsactors._version import __version__
 from nsactors.cluster import node_over_ssh
 from nsactors.cluster.own_wheel import own_wheel
 from nsactors.errors import LaunchError
+from nsactors.system.processes import close_in_children
 from nsactors.system.resources import available_cores
 from nsactors.system.tls import new_authority
 from nsactors.transport.ray.node_process import NodePlan, RayNode
@@ -158,7 +159,7 @@ class SshHosts:
         if path := os.environ.get("PYTHONPATH"):
             words = ["env", f"PYTHONPATH={path}", *words]
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*_SSH, host.name, "--", f"exec {shlex.join(words)} 2>&1"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -168,6 +169,9 @@ class SshHosts:
             )
         except OSError as error:
             raise LaunchError(f"no engines on {host.name}: ssh cannot be started here: {error}") from None
+        assert process.stdin is not None
+        close_in_children(process.stdin)
+        return process
 
     def _send_plan(self, host: Host, process: subprocess.Popen[str]) -> None:
         engines = _first(host.engines, self._usual)

@@ -13,10 +13,14 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from nsactors._frozen import frozen
+
+FileIdentity = tuple[int, int]  # of a file that is open: its device and its number there
 
 
 @frozen
@@ -84,31 +88,64 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def keep_sockets_from_children() -> None:
+def keep_sockets_from_children(known: Collection[FileIdentity] = ()) -> None:
     """Close the sockets that this process has now in the children that it forks from now on.
 
-    While a child has copies of them, the processes at the other ends do not notice the death of this one.
+    The connections that a listening one of them accepts are closed there as well. While a child has copies of them, the
+    processes at the other ends do not notice the death of this one.
+
+    Args:
+        known: sockets that children keep; see :func:`open_sockets`.
     """
-    sockets = {number: identity for number, (kind, identity) in _descriptors().items() if stat.S_ISSOCK(kind)}
+    sockets = {number: identity for number, identity in open_sockets().items() if identity not in known}
+    ports = {_port(number) for number in sockets if _listens(number)}
 
     def close() -> None:
-        now = _descriptors()
-        for number, identity in sockets.items():
-            if number in now and now[number][1] == identity:  # otherwise it is another file by now
+        for number, identity in open_sockets().items():
+            if sockets.get(number) == identity or (ports and _port(number) in ports):
                 os.close(number)
 
     os.register_at_fork(after_in_child=close)
 
 
-def _descriptors() -> dict[int, tuple[int, tuple[int, int]]]:
-    """Return the kind and the identity of each file that this process has open, by descriptor."""
+def close_in_children(pipe: IO[Any]) -> None:
+    """Close a pipe in the children that this process forks from now on.
+
+    For a pipe whose reader waits for the end of this process, which children may outlive.
+    """
+    own = weakref.ref(pipe)
+
+    def close() -> None:
+        file = own()
+        if file is not None and not file.closed:
+            # Not file.close(), which would wait for a thread that was writing and is not there in the child.
+            with open(os.devnull, "r+b", buffering=0) as nothing:
+                os.dup2(nothing.fileno(), file.fileno(), inheritable=False)
+
+    os.register_at_fork(after_in_child=close)
+
+
+def open_sockets() -> dict[int, FileIdentity]:
+    """Return the identity of each socket of this process, by descriptor."""
     found = {}
     with contextlib.suppress(FileNotFoundError):  # a system without /proc
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):  # that of the folder
                 status = os.fstat(int(name))
-                found[int(name)] = status.st_mode, (status.st_dev, status.st_ino)
+                if stat.S_ISSOCK(status.st_mode):
+                    found[int(name)] = status.st_dev, status.st_ino
     return found
+
+
+def _listens(number: int) -> bool:
+    with socket.socket(fileno=os.dup(number)) as copy:
+        return copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) != 0
+
+
+def _port(number: int) -> int | None:
+    """Return the port of a TCP socket on this machine; None for other sockets."""
+    with socket.socket(fileno=os.dup(number)) as copy:
+        return copy.getsockname()[1] if copy.family in (socket.AF_INET, socket.AF_INET6) else None
 
 
 def _fields(pid: int) -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 
 from nsactors import Client, Cluster
 from nsactors.errors import ResultUnavailable
+from nsactors.system.processes import is_alive
 from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -107,6 +108,26 @@ die()
     gate.open()
     (value,) = result.get(TIMEOUT_S)
     assert value.sum() == 1_000_000
+
+
+def test_a_client_that_is_killed_is_missed_while_a_child_that_it_forked_lives(rc: Client, run: Run) -> None:
+    printed, _ = run("""
+rc[:].apply_sync(os.getpid)
+child = os.fork()
+if child == 0:
+    os.close(1)
+    os.close(2)
+    threading.Event().wait(600)
+    os._exit(0)
+print(child)
+die()
+""")
+    child, name = printed.split()
+    try:
+        wait_until(lambda: name not in rc.clients())
+        assert is_alive(int(child))
+    finally:
+        os.kill(int(child), signal.SIGKILL)
 
 
 def test_calls_whose_large_data_went_with_their_client_say_so(rc: Client, run: Run, gate: Gate) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -217,7 +218,8 @@ def test_a_death_is_told_while_a_child_of_the_engine_lives(start: Callable[[str]
         assert is_alive(child)
         assert view.apply_sync(os.getpid) != pid
     finally:
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have noticed the death of its parent by then
+            os.kill(child, signal.SIGKILL)
 
 
 def test_what_is_sent_as_not_to_be_repeated_is_not(engine: DirectView, rc: Client) -> None:

@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 from nsactors.errors import ClusterLost, ClusterUnreachable, RayImportedFirst, RayStartError
 from nsactors.protocol.process import OwnProcess
 from nsactors.system.private_files import PrivateFolder, state_folder
+from nsactors.system.processes import keep_sockets_from_children, open_sockets
 from nsactors.transport.base import ClusterEnd
 from nsactors.transport.ray.access import entry_settings
 from nsactors.transport.ray.failures import QUICK_S, can_be_ended, end_waits
@@ -516,11 +517,13 @@ def _own_breakpoints() -> Iterator[None]:
 
 
 def _connect(ray: Any, address: str, show_logs: bool) -> None:
+    of_others = open_sockets().values()
     try:
         with _own_breakpoints():
             ray.init(address=address, log_to_driver=show_logs, logging_level="INFO" if show_logs else "ERROR")
     except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise ClusterUnreachable(address, str(error)) from error
+    keep_sockets_from_children(of_others)
     if not show_logs:
         _silence_raylet(ray)
 

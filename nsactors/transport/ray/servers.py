@@ -31,6 +31,7 @@ from typing import Any
 from nsactors._frozen import frozen
 from nsactors.errors.reporting import print_traceback
 from nsactors.system.private_files import private_folder_at
+from nsactors.system.processes import close_in_children
 
 CONNECT_S = 1.5
 TRIES = 3  # new connections to a server that has closed one, with a pause before each
@@ -332,6 +333,8 @@ class Watchdog:
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C must not end the shell
         )
+        assert self._shell.stdin is not None
+        close_in_children(self._shell.stdin)
 
     def stop(self) -> None:
         """Stop watching: a later end is intended, or has been reported."""

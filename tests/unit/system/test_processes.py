@@ -80,3 +80,53 @@ def test_without_a_mark_nothing_is_ended() -> None:
         assert end_leftovers("") == []
         assert process.poll() is None
         process.kill()
+
+
+FORKS = """
+import os, socket
+from nsactors.system.processes import keep_sockets_from_children, open_sockets
+before = socket.socketpair()
+known = open_sockets().values()
+listening = socket.create_server(("127.0.0.1", 0))
+pair = socket.socketpair()
+keep_sockets_from_children(known)
+later = socket.socketpair()
+connected = socket.create_connection(listening.getsockname())
+accepted, _ = listening.accept()
+def is_open(one):
+    try:
+        return bool(os.fstat(one.fileno()))
+    except OSError:
+        return False
+if (child := os.fork()) == 0:
+    kept = [name for name in ("before", "pair", "later") if all(map(is_open, globals()[name]))]
+    kept += [name for name in ("listening", "connected", "accepted") if is_open(globals()[name])]
+    print(*kept, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_children_do_not_keep_sockets_nor_the_connections_that_these_accept() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    assert done.stdout.split() == ["before", "later", "connected"]
+
+
+WRITES = """
+import os, stat
+from nsactors.system.processes import close_in_children
+reading, writing = os.pipe()
+pipe = open(writing, "wb")
+close_in_children(pipe)
+if (child := os.fork()) == 0:
+    print(stat.S_ISFIFO(os.fstat(writing).st_mode), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+pipe.close()
+print(os.read(reading, 1))
+"""
+
+
+def test_children_do_not_keep_pipes_whose_readers_wait_for_the_end_of_their_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", WRITES], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    assert done.stdout.split() == ["False", "b''"]
