@@ -21,7 +21,7 @@ from tests.notebooks.jupyterlab import CHROMIUM, CHROMIUM_DRIVER, open_browser
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.full_size,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         not (CHROMIUM and CHROMIUM_DRIVER and find_spec("mkdocstrings") and find_spec("selenium")),
         reason="needs chromium, chromium-driver, selenium, and nsactors[docs]",
@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-BUILD_S = 200
+BUILD_S = 500
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 DESKTOP = {"width": 1300, "height": 900, "deviceScaleFactor": 1, "mobile": False}
 PICTURES = "NSACTORS_TEST_PICTURES"
@@ -103,6 +103,18 @@ def test_no_page_is_wider_than_a_phone(browser: Any, address: str, site: Path) -
         if width > PHONE["width"]:
             too_wide[page] = width
     assert too_wide == {}
+
+
+def test_the_first_column_of_a_wide_table_of_numbers_stays_in_sight(browser: Any, address: str) -> None:
+    show(browser, f"{address}explanation/performance/", PHONE)
+    left, hidden = browser.execute_script(
+        """
+        const table = document.querySelector('table:has(td[style*="right"])');
+        table.closest('.md-typeset__scrollwrap').scrollLeft = 300;
+        return [...table.querySelectorAll('tbody tr:first-child td')].map(cell => cell.getBoundingClientRect().left);
+        """
+    )[:2]
+    assert left >= 0 > hidden
 
 
 @pytest.mark.parametrize("page", LOOKED_AT)
