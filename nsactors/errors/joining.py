@@ -112,7 +112,7 @@ class RayStartError(NsactorsError, RuntimeError):
     """Ray does not start on this machine.
 
     Args:
-        reason: the server process that ended, or the time waited.
+        reason: the server process that ended, the time waited, or Ray's own words.
         logs: the folder of Ray's logs.
     """
 

@@ -117,6 +117,14 @@ def store_bytes(amount: int | str | None, address: str | None) -> int | None:
 TRIED_RAY = ("2.60",)  # minor versions on which all tests run
 
 
+def installed_ray() -> str | None:
+    """Return the version of the Ray that is installed, without importing it; None if there is none."""
+    try:
+        return metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def ray_was_tried(version: str) -> bool:
     """Return whether all tests run on this version of Ray, or on another patch of its minor version.
 

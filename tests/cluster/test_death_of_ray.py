@@ -128,6 +128,26 @@ runtime.os._exit(0)  # before Ray ends it
     assert done.stdout.startswith("True Ray does not start on this machine: its raylet ended with status -9.")
 
 
+def test_a_start_that_ray_gives_up_is_an_error_of_the_start() -> None:
+    done = run("""
+import nsactors.transport.ray.runtime as runtime
+from nsactors import Cluster
+from nsactors.errors import RayStartError
+
+def give_up(**options):
+    raise Exception("The current node timed out during startup. Ray is overloaded.")
+
+ray = runtime.ray_runtime._import_ray(embeds=True, zygote_environment=None)
+ray.init = give_up
+try:
+    Cluster(n=1).start_and_connect_sync()
+except RayStartError as error:
+    print(error)
+""")
+    words = "Ray does not start on this machine: The current node timed out during startup. Ray is overloaded. Ray may"
+    assert done.stdout.startswith(words), done.stderr
+
+
 def can_mount() -> bool:
     """Whether processes of ours may have a /dev/shm of their own."""
     mount = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]

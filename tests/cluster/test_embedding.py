@@ -187,6 +187,32 @@ with Cluster(n=1, show_logs={show_logs}):
     assert f"{servers}\n" in done.stdout
 
 
+def test_a_ray_that_was_never_tried_starts_in_its_own_way() -> None:
+    done = run("""
+import os
+import nsactors.system.resources as resources
+from nsactors import Cluster
+from nsactors.transport.ray.runtime import PRESETS, PRESETS_OF_TRIED_RAY, ray_runtime
+
+resources.TRIED_RAY = ()
+ray = ray_runtime._import_ray(embeds=True, zygote_environment={})
+node, services = ray._private.node.Node, ray._private.services
+before = node.start_monitor, services.start_ray_process, services.get_node
+
+def init(**options):
+    print((node.start_monitor, services.start_ray_process, services.get_node) == before, ray_runtime._zygote)
+    print(PRESETS.keys() <= os.environ.keys(), PRESETS_OF_TRIED_RAY.keys() & os.environ.keys())
+    raise ConnectionError("enough")
+
+ray.init = init
+try:
+    Cluster(n=1).start_and_connect_sync()
+except ConnectionError as error:
+    print(error)
+""")
+    assert done.stdout == "True None\nTrue set()\nenough\n", done.stderr
+
+
 def test_tasks_actors_objects_groups_and_runtime_environments_need_no_more() -> None:
     done = run("""
 import os

@@ -28,7 +28,7 @@ from nsactors.system.private_files import PrivateFolder, from_fields, write_priv
 from nsactors.system.tls import certify
 from nsactors.transport.ray.lean_start import reserve_port
 from nsactors.transport.ray.nodes import ENGINES
-from nsactors.transport.ray.runtime import PRESETS
+from nsactors.transport.ray.runtime import presets
 
 END_S = 10.0
 CONNECT_S, PAUSE_S, WAY_BACK_S = 3.0, 0.5, 8.0
@@ -216,7 +216,7 @@ def _check_way_back(address: str) -> None:
 def ray_settings(token_path: str) -> dict[str, str]:
     """Return Ray's settings for the environment of every process of a cluster of several machines."""
     return {
-        **PRESETS,
+        **presets(),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # despite its name: listens to other machines
         "RAY_AUTH_TOKEN_PATH": token_path,
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # Ray's 30 s are as long as Slurm waits before it kills

@@ -412,21 +412,25 @@ def _actor_state(actor: Any) -> dict[str, Any]:
     Ray's function is private, and the only one that works without Ray's dashboard; ``Pid`` is 0 for an actor without a
     process. If Ray removes the function, users are not told why an engine does not start.
     """
-    from ray._private import state
-
-    return dict(getattr(state, "actors", lambda actor_id: {})(actor._actor_id.hex()) or {})
+    actors, actor_id = getattr(_state(), "actors", None), getattr(actor, "_actor_id", None)
+    return {} if actors is None or actor_id is None else dict(actors(actor_id.hex()) or {})
 
 
 def has_had_actors(names: Container[str]) -> bool:
     """Return whether this Ray has or had an actor with one of these names; True also if Ray does not tell."""
-    from ray._private import state
-
-    actors = getattr(state, "actors", None)
+    actors = getattr(_state(), "actors", None)
     return actors is None or any(actor.get("Name") in names for actor in actors().values())
 
 
 def _free_resources() -> dict[str, dict[str, float]]:
     """Return the free resources by node id; by a private function as :func:`_actor_state`."""
-    from ray._private import state
+    return dict(getattr(_state(), "available_resources_per_node", dict)())
 
-    return dict(getattr(state, "available_resources_per_node", dict)())
+
+def _state() -> Any:
+    """Return Ray's module that reads its tables, which is private; None if this version of Ray has none."""
+    try:
+        from ray._private import state
+    except ImportError:
+        return None
+    return state

@@ -37,6 +37,7 @@ from nsactors.errors import ClusterLost, ClusterUnreachable, RayImportedFirst, R
 from nsactors.protocol.process import OwnProcess
 from nsactors.system.private_files import PrivateFolder, state_folder
 from nsactors.system.processes import keep_sockets_from_children, open_sockets
+from nsactors.system.resources import installed_ray, ray_was_tried
 from nsactors.transport.base import ClusterEnd
 from nsactors.transport.ray.access import entry_settings
 from nsactors.transport.ray.failures import QUICK_S, can_be_ended, end_waits
@@ -64,20 +65,29 @@ PRESETS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: binds everything to 127.0.0.1
     "RAY_worker_niceness": "0",
     "RAY_get_check_signal_interval_milliseconds": "50",
-    # In half of all starts, the raylet first connects to its own object store a moment too early. By default it would
-    # try again after a second. The product of both is Ray's own limit of 10 s.
-    "RAY_raylet_client_connect_timeout_milliseconds": "20",
-    "RAY_raylet_client_num_connect_attempts": "500",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # errors reach users through their results
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a future default, and a warning line without it
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",  # nsactors itself warns of other differences
 }
+# In half of all starts, the raylet first connects to its own object store a moment too early. By default it would try
+# again after a second. The product of both is Ray's own limit of 10 s; a version of Ray that was never tried may know
+# only the shorter time, and give up early.
+PRESETS_OF_TRIED_RAY = {
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
+}
 
 _ENCRYPTION = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 _ACCESS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *_ENCRYPTION)
 _TOKEN_ITSELF = "RAY_AUTH_TOKEN"  # Ray prefers it to the token in the file
+
+
+def presets() -> dict[str, str]:
+    """Return Ray's settings for the environment of each process of an embedded cluster."""
+    is_tried = ray_was_tried(installed_ray() or "")
+    return {**PRESETS, **(PRESETS_OF_TRIED_RAY if is_tried else {})}
 
 
 class RayRuntime:
@@ -192,7 +202,8 @@ class RayRuntime:
     @staticmethod
     def settings_for_others() -> dict[str, str]:
         """Return Ray's settings for the environment of a process that joins this cluster; they hold no secret."""
-        return {name: os.environ[name] for name in (*PRESETS, *_ACCESS) if name in os.environ}
+        names = *PRESETS, *PRESETS_OF_TRIED_RAY, *_ACCESS
+        return {name: os.environ[name] for name in names if name in os.environ}
 
     def release(self) -> None:
         """End one use of Ray; the last one stops an embedded Ray."""
@@ -233,7 +244,7 @@ class RayRuntime:
         if "ray" not in sys.modules and embeds:
             self._folder = PrivateFolder()
             atexit.register(self._end)
-            for name, value in {**PRESETS, "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
+            for name, value in {**presets(), "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
                 os.environ.setdefault(name, value)
             os.environ.pop(_TOKEN_ITSELF, None)
             if zygote_environment is not None:
@@ -277,6 +288,7 @@ class RayRuntime:
             raise RayImportedFirst
 
         folder = self._folder.ray_path
+        logs = os.path.join(folder, "session_latest", "logs")
         servers: dict[str, Any] = {}
         if show_logs or not starts_lean(ray):
             self._end_zygote()
@@ -290,12 +302,12 @@ class RayRuntime:
                 zygote.serve(server.pid)
 
         def obstacle(waited_s: float) -> RayStartError | None:
-            return _start_failure(servers, waited_s, folder)
+            return _start_failure(servers, waited_s, logs)
 
         def start() -> None:
             # With show_logs, all processes that write and forward Ray's own lines are started.
             with (
-                _died_first(obstacle),
+                _died_first(obstacle, logs),
                 _environment(environment),
                 _own_breakpoints(),
                 contextlib.nullcontext()
@@ -434,9 +446,8 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _start_failure(servers: Mapping[str, Any], waited_s: float, folder: str) -> RayStartError | None:
+def _start_failure(servers: Mapping[str, Any], waited_s: float, logs: str) -> RayStartError | None:
     """Return the error if a start has failed; Ray itself would wait for minutes, or forever."""
-    logs = os.path.join(folder, "session_latest", "logs")
     for name, process in list(servers.items()):
         if process.poll() is not None:
             return RayStartError(f"its {name} ended with status {process.returncode}", logs)
@@ -444,16 +455,20 @@ def _start_failure(servers: Mapping[str, Any], waited_s: float, folder: str) -> 
 
 
 @contextlib.contextmanager
-def _died_first(obstacle: Callable[[float], RayStartError | None]) -> Iterator[None]:
+def _died_first(obstacle: Callable[[float], RayStartError | None], logs: str) -> Iterator[None]:
     """Raise the death of a server in place of Ray's own error, which never mentions it.
+
+    Where Ray gives up since a server is not ready in time, it raises a bare ``Exception``.
 
     The thread that starts the servers must use this, since servers end with their thread.
     """
     try:
         yield
-    except Exception:
+    except Exception as error:
         if (failure := obstacle(0.0)) is not None:
             raise failure from None
+        if type(error) is Exception:
+            raise RayStartError(str(error).strip().rstrip("."), logs) from error
         raise
 
 

@@ -14,9 +14,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 
-from nsactors.system.resources import TRIED_RAY, ray_was_tried
+from nsactors.system.resources import TRIED_RAY, installed_ray, ray_was_tried
 
 SWITCH = "NSACTORS_ZYGOTE"
 BACKLOG = 1024
@@ -41,9 +40,8 @@ def obstacle_to_forking(environment: Mapping[str, str]) -> str | None:
         return f"{tracer} is set"
     if file := start_code():
         return f"each interpreter runs {file} as it starts"
-    try:
-        version = metadata.version("ray")
-    except metadata.PackageNotFoundError:
+    version = installed_ray()
+    if version is None:
         return "Ray is not installed"
     if not ray_was_tried(version):
         return f"this was not tried with Ray {version}, but with {', '.join(TRIED_RAY)}"

@@ -21,6 +21,7 @@ from nsactors.cli.doctor import (
     memory,
     open_files,
     shared_memory,
+    starts,
     temporary_folder,
 )
 from nsactors.system import private_files
@@ -36,6 +37,11 @@ def test_a_ray_that_was_never_tried_is_noted(ray: str, levels: list[Level], monk
     assert versions.found == f"python 3.11.7, ray {ray}"
     assert [finding.level for finding in others] == levels
     assert all("clusters start slower" in finding.found for finding in others)
+
+
+def test_of_a_ray_that_was_never_tried_engines_start_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nsactors.transport.ray.zygote_process.installed_ray", lambda: "2.99.0")
+    assert starts({}).found == "start slower, each by itself: this was not tried with Ray 2.99.0, but with 2.60"
 
 
 def test_little_memory_is_noted() -> None:

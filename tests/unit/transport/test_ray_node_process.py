@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nsactors.errors import ClusterUnreachable
-from nsactors.transport.ray import node_process
+from nsactors.transport.ray import node_process, runtime
 from nsactors.transport.ray.lean_start import reserve_port
 from nsactors.transport.ray.node_process import (
     NodePlan,
@@ -101,6 +101,18 @@ def test_settings_hold_the_path_of_the_token_and_let_other_machines_in() -> None
     assert settings["RAY_AUTH_MODE"] == "token"
     assert settings["RAY_AUTH_TOKEN_PATH"] == "/home/ann/token"
     assert settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+
+
+@pytest.mark.parametrize(("version", "are_there"), [("2.60.4", True), ("2.61.0", False), (None, False)])
+def test_settings_that_could_harm_are_left_out_for_a_ray_that_was_never_tried(
+    version: str | None, are_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "installed_ray", lambda: version)
+    settings = ray_settings("/home/ann/token")
+    assert (runtime.PRESETS_OF_TRIED_RAY.keys() <= settings.keys()) is are_there
+    assert runtime.PRESETS.keys() <= settings.keys()
+    if not are_there:
+        assert runtime.PRESETS_OF_TRIED_RAY.keys().isdisjoint(settings)
 
 
 def test_the_own_address_is_the_one_that_leads_to_the_other_machine() -> None:

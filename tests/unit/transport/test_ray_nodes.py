@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from nsactors.protocol.engine_info import EngineOptions
 from nsactors.transport.ray.nodes import (
     Node,
+    _actor_state,
+    _free_resources,
     fits,
     has_had_actors,
     is_autoscaled,
@@ -75,6 +77,13 @@ def test_engines_of_another_ray_are_told_apart(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray._private", SimpleNamespace(state=SimpleNamespace(**tables)))
     assert has_had_actors({name}) is had
+
+
+@pytest.mark.parametrize("private", [{}, {"state": SimpleNamespace()}], ids=["no-module", "empty-module"])
+def test_a_ray_without_private_tables_tells_nothing(private: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray._private", SimpleNamespace(**private))
+    monkeypatch.delitem(sys.modules, "ray._private.state", raising=False)
+    assert (_actor_state(SimpleNamespace()), has_had_actors({"engine-0.1"}), _free_resources()) == ({}, True, {})
 
 
 def test_the_preferred_node_comes_first() -> None:

@@ -544,5 +544,5 @@ def test_workers_are_not_forked_where_the_user_has_code_for_each_start(
 
 
 def test_workers_of_a_ray_that_was_never_tried_are_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nsactors.transport.ray.zygote_process.metadata.version", lambda package: "2.99.0")
+    monkeypatch.setattr("nsactors.transport.ray.zygote_process.installed_ray", lambda: "2.99.0")
     assert "Ray 2.99.0" in str(obstacle_to_forking({}))
