@@ -2,7 +2,8 @@
 
 Each combination has an environment of its own, in ``.venv/matrix``, which later runs use again. A version whose
 interpreter is not on this machine, or whose packages the index does not have, is named, and fails nothing. Where the
-newest Ray is the oldest that nsactors takes, it is run once.
+newest Ray is the oldest that nsactors takes, it is run once. What pytest prints is in a file for each part in
+``.venv/matrix``.
 """
 
 from __future__ import annotations
@@ -24,11 +25,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 PYTHONS = ("3.11", "3.12", "3.13")
 RAYS = ("newest", "oldest")
 
-# What runs on each combination: the quick half, the contract on Ray, and an example of everything else.
+# What runs on each combination: the quick half, the contract on Ray, and an example of everything else. The files are
+# dealt out to two processes, as by `make test`.
+PROCESSES = ["--numprocesses=2", "--dist=loadfile"]
+ON_RAY = ["-m", "(ray or cluster) and not serial", *PROCESSES, "--no-loadscope-reorder", "-o", "timeout_method=thread"]
+EXAMPLES = (
+    "cluster/test_background.py",
+    "cluster/test_demo.py",
+    "cluster/test_forked_workers.py",
+    "notebooks/test_prompt.py",
+)
 PARTS = {
-    "quick": ["--without-ray", "-m", "not ray and not cluster", "--numprocesses=2", "--dist=loadfile"],
-    "contract": ["-m", "ray and not serial", "-o", "timeout_method=thread", "tests/contract"],
-    "smoke": ["-o", "timeout_method=thread", "tests/cluster/test_demo.py", "tests/cluster/test_background.py"],
+    "quick": ["--without-ray", "-m", "not ray and not cluster", *PROCESSES],
+    "contract": [*ON_RAY, "tests/contract"],
+    "smoke": [*ON_RAY, *(f"tests/{name}" for name in EXAMPLES)],
 }
 
 
@@ -75,9 +85,9 @@ def environment(python: str, version: str, ray: str, extra: str) -> Path:
     folder = ROOT / ".venv" / "matrix" / f"{version}-{ray}"
     if not folder.exists():
         subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True, text=True)
-    oldest = f"ray=={oldest_ray(PROJECT['dependencies'])}"
-    needed = ["--editable", f"{ROOT}[{extra}]", *([oldest] if ray == "oldest" else [])]
-    install = [folder / "bin" / "pip", "install", "--quiet", "--upgrade-strategy=only-if-needed", *needed]
+    which = f"ray=={oldest_ray(PROJECT['dependencies'])}" if ray == "oldest" else "ray"
+    options = ["--quiet", "--upgrade", "--upgrade-strategy=only-if-needed"]  # of the others, what is there may stay
+    install = [folder / "bin" / "pip", "install", *options, which, "--editable", f"{ROOT}[{extra}]"]
     subprocess.run(install, check=True, capture_output=True, text=True)
     return folder
 
@@ -113,13 +123,15 @@ def combine(
     for part in parts:
         began = time.monotonic()
         command = [folder / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *PARTS[part], *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        lines = done.stdout.strip().splitlines() or [done.stderr.strip()]
+        report = folder.with_name(f"{version}-{installed}-{part}.log")
+        with report.open("w") as printed:
+            done = subprocess.run(command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT, check=False)
+        lines = report.read_text().strip().splitlines() or [f"status {done.returncode}"]
         for line in lines:
             if line.startswith(("FAILED", "ERROR")):
                 print(line, flush=True)
-        outcome = ("passes: " if done.returncode == 0 else "FAILS: ") + lines[-1].strip("= ")
-        yield Result(version, installed, part, outcome, time.monotonic() - began)
+        outcome = "passes: " if done.returncode == 0 else f"FAILS, see {report.relative_to(ROOT)}: "
+        yield Result(version, installed, part, outcome + lines[-1].strip("= "), time.monotonic() - began)
 
 
 def main() -> int:
