@@ -132,6 +132,8 @@ class Task(NamedTuple):
         chunksize: batches hold multiples of that many items; chosen from measured times if None.
         policy: the pickle of the user's policy; see ``SchedulingPolicy``.
         label: its name, for people and policies.
+        max_losses: how many engines may be lost under an item that was sent to them alone, before it fails; None for as
+            many as the scheduler allows.
     """
 
     task_id: TaskId
@@ -146,6 +148,7 @@ class Task(NamedTuple):
     chunksize: int | None = None
     policy: bytes | None = None
     label: str = ""
+    max_losses: int | None = None
 
 
 class TaskState(enum.Enum):

@@ -255,17 +255,20 @@ class SchedulerState:
         self._task_table.engine_changed(engine_id)
         for batch in lost:
             self._forget(batch.batch_id)
+            ran_alone = batch is lost[0] and batch.items == 1
             for piece in batch.pieces.values():
-                self._lost(piece, engine_id, at)
+                self._lost(piece, engine_id, at, ran_alone=ran_alone)
 
-    def _lost(self, piece: QueuedRange, engine_id: int, at: float) -> None:
+    def _lost(self, piece: QueuedRange, engine_id: int, at: float, *, ran_alone: bool) -> None:
         """Note that an engine was lost while it had a piece, which may be the cause even if it was not the first."""
         trial = piece.trial or Trial()
         trial = trial._replace(lost_on=(*trial.lost_on, engine_id))
         if piece.record.aborted:
             self._task_table.give_up(piece, Why.ABORTED, f"it was aborted, and engine {engine_id} was lost under it")
             return
-        if len(trial.lost_on) > self._policy.max_losses:
+        limit = piece.record.task.max_losses
+        is_guilty = ran_alone and limit is not None and len(trial.lost_on) > limit
+        if is_guilty or len(trial.lost_on) > self._policy.max_losses:
             reason = f"{engine_ranges(trial.lost_on)} died while running it, or items sent with it at first"
             self._task_table.give_up(piece, Why.ENGINES_LOST, reason)
             return

@@ -47,6 +47,7 @@ _TAKES: dict[str, Callable[[Any], arg.Unfit | None]] = {
     "breakpoints": arg.flag,
     "track": arg.flag,
     "retries": partial(arg.whole, at_least=0),
+    "max_losses": partial(arg.whole, at_least=0, or_none=True),
     "time_limit": arg.seconds,
     "priority": arg.number,
     "policy": _check_policy,
@@ -132,6 +133,9 @@ class TaskFlags(_Changeable):
         after: tasks that must have ended before: a result, a ``msg_id``, a list of these, or a ``Dependency``.
         follow: tasks that must have ended before, in the forms of ``after``; only engines that ran them are used then.
         retries: the number of times that a task that failed is tried again, on other engines as long as there are any.
+        max_losses: the number of engines that may die while they run the task; when the next one dies, the task fails
+            with ``TaskLost``. None for five. Engines that die while they run several short tasks count only if the task
+            is then the only one left that may be the cause.
         timeout: a task that no engine has taken so many seconds after its submission fails with ``TaskTimeout``.
         time_limit: seconds after which a running task is interrupted, and fails with ``TimeLimitExceeded``; in a map,
             the limit is for each item.
@@ -153,6 +157,7 @@ class TaskFlags(_Changeable):
     after: Any = None
     follow: Any = None
     retries: int = 0
+    max_losses: int | None = None
     timeout: float | None = None
     time_limit: float | None = None
     priority: float = 0

@@ -411,6 +411,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
                 after=self._known("after", flags),
                 follow=self._known("follow", flags),
                 retries=flags.retries,
+                max_losses=flags.max_losses,
                 timeout_s=flags.timeout,
                 priority=flags.priority,
                 policy=None if flags.policy is None else pack_small(flags.policy, "the policy"),

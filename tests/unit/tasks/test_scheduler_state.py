@@ -378,6 +378,33 @@ def test_a_task_that_takes_too_many_engines_with_it_is_given_up() -> None:
     assert "engines 0-2 died" in only(Fail, effects[-1])[0].reason
 
 
+def test_a_task_may_allow_fewer_losses_than_the_scheduler() -> None:
+    scheduler = with_engines(3)
+    submit(scheduler, Task("a", max_losses=1))
+    assert only(Fail, scheduler.handle(EngineRemoved(0, at=1.0))) == []
+    (fail,) = only(Fail, scheduler.handle(EngineRemoved(1, at=1.0)))
+    assert (fail.span, fail.why) == (TaskRange("a"), Why.ENGINES_LOST)
+
+
+def test_of_tasks_that_were_sent_together_none_fails_by_the_first_loss() -> None:
+    scheduler = with_engines(2)
+    measured(scheduler, each_s=0.0001)
+    (batch, *_) = only(SendBatch, submit(scheduler, *(Task(i, max_losses=0) for i in range(40))))
+    assert len(batch.spans) > 1
+    effects = scheduler.handle(EngineRemoved(batch.engine_id, at=0.0))
+    assert only(Fail, effects) == []
+    assert {retry.span for retry in only(Retry, effects)} >= set(batch.spans)
+
+
+def test_a_task_that_was_sent_in_advance_does_not_fail_with_the_one_before_it() -> None:
+    scheduler = with_engines(2)
+    measured(scheduler, each_s=0.02)
+    batches = only(SendBatch, submit(scheduler, *(Task(i, max_losses=0) for i in range(4))))
+    (first, ahead) = [batch.spans for batch in batches if batch.engine_id == 0]
+    assert (len(first), len(ahead)) == (1, 1)
+    assert [fail.span for fail in only(Fail, scheduler.handle(EngineRemoved(0, at=0.0)))] == list(first)
+
+
 def test_what_an_engine_was_lost_under_is_sent_alone_and_nothing_behind_it() -> None:
     scheduler = with_engines(2)
     measured(scheduler, each_s=0.0001)
