@@ -72,6 +72,9 @@ class EngineError(KernelError):
 class NoEnginesRegistered(KernelError):
     """There are no engines."""
 
+    def __str__(self) -> str:
+        return super().__str__() or "there are no engines: wait for some with client.wait_for_engines(n)"
+
 
 class TaskAborted(KernelError):
     """A call or task was cancelled before it ran."""
@@ -130,7 +133,7 @@ class RemoteError(KernelError):
         return RemoteError, (self.ename, self.evalue, self.traceback, self.engine_info)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}[{self.engine_info.get('engine_id', ' ')}]:{self.ename}({self.evalue})>"
+        return f"<RemoteError[{self.engine_info.get('engine_id', ' ')}]:{self.ename}({self.evalue})>"
 
     def __str__(self) -> str:
         return f"{_place(self.engine_info)} {self.ename}: {self.evalue}"
@@ -168,6 +171,7 @@ class CompositeError(errors.CompositeError, RemoteError):
 
     def __init__(self, message: str, elist: Sequence[Any]) -> None:
         Exception.__init__(self, message, _exceptions(elist))
+        self.args = tuple(name for name, *_ in self.elist)
 
     def derive(self, excs: Sequence[Exception], /) -> CompositeError:  # type: ignore[override]
         """Return a group of ``excs`` like this one; ``except*`` and ``split`` call it."""

@@ -37,10 +37,10 @@ _METHODS = {
     "use_dill": "does nothing: lambdas and closures travel always",
     "wait_for_send": "does nothing: arguments may be changed as soon as a call returns",
 }
+_OF_PYTHON = ("capture", "prun", "time", "timeit")  # magics whose cells are Python
 _PRIVATE = (
     "_build_targets",
     "_children",
-    "_engines",
     "_idents",
     "_outstanding_dict",
     "_really_apply",
@@ -63,13 +63,30 @@ def findings_in(source: str) -> list[Finding]:
     Args:
         source: Python code of a file or a notebook's cell.
     """
-    code = "\n".join("pass" if re.match(r"\s*[%!?]", line) else line for line in source.splitlines())
+    head = re.match(r"%%(\w+).*", source)
+    if head is not None and not _runs_python(head[1]):
+        return []
+    code = source if head is None else f"pass{source[head.end() :]}"
     try:
-        tree = ast.parse(code)
+        tree = _parsed(code)
     except SyntaxError as error:
         return [Finding(error.lineno or 0, "cannot be read as Python, so nothing is known of this part")]
     found = [finding for node in ast.walk(tree) for finding in _of_node(node)]
     return sorted(set(found))
+
+
+def _runs_python(magic: str) -> bool:
+    """Return whether the cells of a magic are Python: those of ``%%px`` are, those of ``%%bash`` are not."""
+    return magic.startswith("px") or magic in _OF_PYTHON
+
+
+def _parsed(code: str) -> ast.AST:
+    try:
+        return ast.parse(code)
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        return ast.parse(TransformerManager().transform_cell(code))
 
 
 def _of_node(node: ast.AST) -> Iterator[Finding]:

@@ -13,7 +13,8 @@ from nsactors.ipyparallel import error as own
 
 __all__ = ["translated", "translating"]
 
-# Class of nsactors, class of ipyparallel, and whether ipyparallel raises it as a RemoteError: all scheduler errors.
+# Class of nsactors, class of ipyparallel, and whether ipyparallel raises it as a RemoteError: all errors of its
+# scheduler and its hub.
 _TWINS: tuple[tuple[type[Exception], type[Exception], bool], ...] = (
     (nsactors.RemoteError, own.RemoteError, True),
     (errors.TaskAborted, own.TaskAborted, False),
@@ -23,7 +24,8 @@ _TWINS: tuple[tuple[type[Exception], type[Exception], bool], ...] = (
     (errors.TaskTimeout, own.TaskTimeout, True),
     (errors.TaskLost, own.EngineError, True),
     (errors.EngineError, own.EngineError, True),
-    (errors.ResultUnavailable, KeyError, False),
+    (errors.ResultUnavailable, KeyError, True),
+    (errors.NoSuchEngine, KeyError, False),
     (errors.ClientClosed, RuntimeError, False),
 )
 

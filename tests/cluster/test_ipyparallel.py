@@ -32,6 +32,23 @@ with ipp.Cluster(n=2, engines="MPIEngineSetLauncher") as rc:
     assert run(nsactors_command, program) == ["[(0, 2), (1, 2)]"]
 
 
+def test_a_task_fails_when_its_engine_dies_unless_it_has_retries(nsactors_command: CommandLine) -> None:
+    program = """
+import os
+
+with ipp.Cluster(n=4) as rc:
+    lview = rc.load_balanced_view()
+    for retries in (0, 1):
+        with lview.temp_flags(retries=retries):
+            result = lview.apply_async(os.abort)
+        try:
+            result.get(60)
+        except ipp.EngineError as error:
+            print(error.ename, len(rc))
+"""
+    assert run(nsactors_command, program) == ["EngineError 3", "EngineError 1"]
+
+
 def test_each_chunk_of_a_map_has_its_engine_and_its_output(lab: CommandLine) -> None:
     program = """
 def tell(n):

@@ -504,6 +504,107 @@ def test_a_client_has_what_is_known_of_requests_by_id(rc: ipp.Client) -> None:
 
 
 @pytest.mark.once
+def test_engines_and_requests_that_are_not_there_are_key_errors(rc: ipp.Client) -> None:
+    for kind in (KeyError, IndexError):
+        with pytest.raises(kind):
+            rc[[999]]
+    for kind in (KeyError, ipp.RemoteError):
+        with pytest.raises(kind):
+            rc.get_result("no such request")
+    assert rc._engines == {engine_id: f"engine-{engine_id}" for engine_id in rc.ids}
+
+
+@pytest.mark.once
+def test_what_a_client_controls_is_a_future_unless_it_blocks(rc: ipp.Client, view: ipp.DirectView) -> None:
+    result = view.apply_async(abs, -1)
+    result.wait(TIMEOUT_S)
+    for control in (rc.clear, lambda **block: rc.send_signal(0, **block), lambda **block: rc.abort(result, **block)):
+        assert control(block=True) is None
+        assert control(block=False).result(TIMEOUT_S) in (None, [None] * len(rc))
+
+
+@pytest.mark.once
+def test_what_is_known_of_a_request_has_the_form_of_ipyparallel(rc: ipp.Client, lview: ipp.LoadBalancedView) -> None:
+    result, failed = lview.apply_async(abs, -1), lview.apply_async(divide, 0)
+    assert lview.wait([result, failed], TIMEOUT_S)
+    known = result.metadata
+    assert (known["after"], known["follow"], result.is_broadcast, known.is_coalescing) == ([], [], False, False)
+    assert result.wall_time == result.elapsed == result.timedelta(result.submitted, result.received)
+    spread = rc.broadcast_view(is_coalescing=True).apply_async(abs, -1)
+    spread.wait(TIMEOUT_S)
+    assert spread.is_broadcast == spread.is_coalescing == [True] * ENGINES
+    (record,) = rc.db_query({"msg_id": failed.msg_ids[0]})
+    assert record["queue"] == "task"
+    assert record["error"] == record["result_content"]
+    assert (record["error"]["status"], record["error"]["ename"]) == ("error", "ZeroDivisionError")
+    assert "divide" in "".join(record["error"]["traceback"])
+    (record,) = rc.db_query({"msg_id": spread.msg_ids[0]})
+    assert (record["queue"], record["error"]) == ("mux", None)
+    assert record["client_uuid"] == rc.session.session
+    assert rc.result_status(result)["status"] == "ok"
+
+
+@pytest.mark.once
+def test_calls_and_chunks_that_are_sent_again_give_a_list(rc: ipp.Client, lview: ipp.LoadBalancedView) -> None:
+    single = lview.apply_async(divide, 2)
+    assert single.get(TIMEOUT_S) == 0.5
+    again = rc.resubmit(single)
+    assert again.get(TIMEOUT_S) == [0.5]
+    assert rc.resubmit(again.msg_ids[0]).get(TIMEOUT_S) == [0.5]
+    chunks = lview.map_async(pow, range(5), [2] * 5, chunksize=2)
+    assert chunks.get(TIMEOUT_S) == [0, 1, 4, 9, 16]
+    repeated = rc.resubmit(chunks.msg_ids[1:])
+    assert repeated.get(TIMEOUT_S) == [[4, 9], [16]]
+    assert rc.resubmit(repeated.msg_ids[0]).get(TIMEOUT_S) == [[4, 9]]
+    generated = lview.map_async(abs, (n for n in range(3)))
+    assert generated.get(TIMEOUT_S) == [0, 1, 2]
+    with pytest.raises(ipp.RemoteError) as info:
+        rc.resubmit(generated)
+    assert info.value.ename == "KeyError"
+
+
+@pytest.mark.once
+def test_a_loop_over_a_result_raises_a_composite_error(view: ipp.DirectView, lview: ipp.LoadBalancedView) -> None:
+    for some in (view, lview):
+        with pytest.raises(ipp.CompositeError) as info:
+            list(some.map_async(divide, [0]))
+        assert [entry[0] for entry in info.value.elist] == ["ZeroDivisionError"]
+
+
+def test_the_first_error_of_a_call_is_raised_alone(view: ipp.DirectView, gate: Gate) -> None:
+    view.scatter("fails", [True, *[False] * (ENGINES - 1)], flatten=True, block=True)
+    pass_through = gate.pass_through
+    result = view.apply_async(lambda fails: divide(0) if fails else pass_through(), ipp.Reference("fails"))
+    with pytest.raises(ipp.RemoteError) as info:
+        result.get(TIMEOUT_S, return_when=ipp.FIRST_EXCEPTION)
+    assert info.value.ename == "ZeroDivisionError"
+    gate.open()
+    assert result.wait(TIMEOUT_S)
+    with pytest.raises(ipp.CompositeError):
+        result.get(return_when=ipp.FIRST_EXCEPTION)
+
+
+@pytest.mark.once
+def test_parts_that_are_no_lists_are_not_joined(view: ipp.DirectView) -> None:
+    @view.parallel(block=True)
+    def shown(part: Any) -> str:
+        return str(list(part))
+
+    assert shown(range(5)) == ["[0, 1]", "[2]", "[3]", "[4]"]
+    assert shown.map(["a", "b"]) == ["['a']", "['b']"]
+    view.scatter("text", "abcdef", block=True)
+    assert view.gather("text", block=True) == ["ab", "cd", "e", "f"]
+    view.scatter("numbers", range(8), block=True)
+    assert view.gather("numbers", block=True) == list(range(8))
+
+
+@pytest.mark.once
+def test_a_broadcast_view_has_the_engines_of_its_start(rc: ipp.Client) -> None:
+    assert rc.broadcast_view().targets == rc.ids
+    assert rc.broadcast_view(rc.ids[:2]).targets == rc.ids[:2]
+
+
+@pytest.mark.once
 def test_a_client_that_is_closed_says_so(cluster: Cluster) -> None:
     client = ipp.Client(cluster.connect_client_sync())
     view = client[0]

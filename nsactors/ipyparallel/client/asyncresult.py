@@ -16,6 +16,7 @@ from nsactors.ipyparallel.arguments import check_choice, check_function, check_s
 from nsactors.ipyparallel.client.chunks import ChunkIds, ChunkTable, Piece
 from nsactors.ipyparallel.client.displaying import display_outputs
 from nsactors.ipyparallel.client.metadata import ExecuteReply, Metadata, metadata_of
+from nsactors.ipyparallel.error import CompositeError, RemoteError
 from nsactors.ipyparallel.translation import translated, translating
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class AsyncResult(Future[Any]):
         super().__init__()
         self.core: nsactors.AsyncResult = _joined(client, children)
         self.owner = owner
+        self.is_balanced = False  # True if a load-balanced view has sent the requests
         self._client = client
         self._fname = fname
         self._targets = targets
@@ -163,7 +165,7 @@ class AsyncResult(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the value and return it."""
         with translating():
-            return self._presented(self.core.result(timeout))
+            return self._whole(self.core.result(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the error; None if there was none."""
@@ -181,7 +183,7 @@ class AsyncResult(Future[Any]):
     def __await__(self) -> Generator[Any, None, Any]:
         with translating():
             value = yield from self.core.__await__()
-        return self._presented(value)
+        return self._whole(value)
 
     # As ipyparallel's.
 
@@ -207,9 +209,14 @@ class AsyncResult(Future[Any]):
         if return_exceptions is None:
             return_exceptions = self._return_exceptions
         first = FIRST_EXCEPTION if return_when == FIRST_EXCEPTION else None
-        with translating():
-            value = self.core.get(timeout, return_exceptions, first)
-        return self._presented(value)
+        try:
+            with translating():
+                value = self.core.get(timeout, return_exceptions, first)
+        except CompositeError as error:
+            if self.done() or isinstance(self, AsyncMapResult):
+                raise
+            raise error.exceptions[0] from None  # nobody knows yet whether others fail
+        return self._whole(value)
 
     @property
     def r(self) -> Any:
@@ -311,12 +318,18 @@ class AsyncResult(Future[Any]):
         return tuple(parts)
 
     def __iter__(self) -> Iterator[Any]:
+        """Yield the values as they arrive; raise CompositeError at the first that is missing."""
         return self._values(iter(self.core))
 
     def _values(self, values: Iterator[Any]) -> Iterator[Any]:
-        with translating():
-            for value in values:
-                yield self._presented(value)
+        try:
+            with translating():
+                for value in values:
+                    yield self._presented(value)
+        except CompositeError:
+            raise
+        except RemoteError as error:
+            raise CompositeError(f"{self._fname} failed", [error]) from None
 
     def __len__(self) -> int:
         return len(self.core)
@@ -361,7 +374,7 @@ class AsyncResult(Future[Any]):
     @property
     def elapsed(self) -> float:
         """Seconds since the submission, until now or the last answer."""
-        return self.core.elapsed
+        return self.wall_time if self.ready() else self.core.elapsed
 
     @property
     def serial_time(self) -> float:
@@ -373,7 +386,11 @@ class AsyncResult(Future[Any]):
     @property
     def wall_time(self) -> float:
         """Seconds from the submission to the last answer; TimeoutError if it is not done."""
-        return self.core.wall_time
+        if not self.ready():
+            raise TimeoutError("the result is not there: wait() for it")
+        last = max((call.received or 0.0 for call in self.core.calls), default=None)
+        # The difference of the times that metadata have, to the microsecond.
+        return 0.0 if last is None else self.timedelta(submitted_at(self.core), datetime.fromtimestamp(last, UTC))
 
     def timedelta(
         self, start: Any, end: Any, start_key: Callable[..., Any] = min, end_key: Callable[..., Any] = max
@@ -414,8 +431,12 @@ class AsyncResult(Future[Any]):
         with self.core.stream_output():
             yield
 
+    def _whole(self, value: Any) -> Any:
+        """Convert the value of the result to ipyparallel's form."""
+        return self._presented(value)
+
     def _presented(self, value: Any) -> Any:
-        """Convert a value to ipyparallel's form: translate errors, and wrap the values of cells in replies."""
+        """Convert a value or an item to ipyparallel's form: translate errors, wrap the values of cells in replies."""
         calls = self.core.calls
         executes = bool(calls) and calls[0].executes
         if not executes and not isinstance(value, list):
@@ -517,6 +538,12 @@ class AsyncMapResult(AsyncResult):
         """The metadata of each request: of a balanced map, of each chunk."""
         table = self.chunk_table()
         return super().metadata if table is None else list(table)
+
+    def _whole(self, value: Any) -> Any:
+        # ipyparallel joins lists, tuples and arrays, and returns a list of parts of any other kind.
+        if isinstance(value, str | bytes):
+            return [call.value for call in self.core.calls]
+        return self._presented(list(value) if isinstance(value, range) else value)
 
     def __len__(self) -> int:
         """Return the number of items."""

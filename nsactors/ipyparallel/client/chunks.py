@@ -6,12 +6,12 @@ nsactors sends a map as one task, whose items travel in *pieces*: runs of items 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nsactors.ipyparallel.client.metadata import Metadata
 
-__all__ = ["ChunkIds", "ChunkTable", "Piece", "task_id_of"]
+__all__ = ["ChunkIds", "ChunkTable", "Piece", "call_on_items", "chunk_of", "task_id_of"]
 
 # Between the id of a map and the number of a chunk's first item: see split() of nsactors' results of balanced maps.
 _ITEMS = "/items:"
@@ -57,6 +57,23 @@ class ChunkIds(Sequence[str]):
 def task_id_of(msg_id: str) -> str:
     """Return the id of a task from the id of a request: the same id, or that of the balanced map of a chunk."""
     return msg_id.partition(_ITEMS)[0]
+
+
+def chunk_of(msg_id: str, sequences: Sequence[Any], size: int) -> list[Any]:
+    """Return the items of a chunk of each sequence of a map.
+
+    Raises:
+        KeyError: if a sequence cannot be sliced.
+    """
+    start = int(msg_id.partition(_ITEMS)[2] or 0)
+    if not all(isinstance(each, Sequence) or hasattr(each, "shape") for each in sequences):
+        raise KeyError(msg_id)
+    return [each[start : start + size] for each in sequences]
+
+
+def call_on_items(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
+    """Call ``function`` once for each item; engines run this to repeat a chunk."""
+    return [function(*items) for items in zip(*columns, strict=False)]
 
 
 class Piece(NamedTuple):

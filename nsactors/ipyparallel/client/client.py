@@ -7,7 +7,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import GeneratorType, TracebackType
+from functools import partial
+from types import GeneratorType, SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import nsactors
@@ -16,8 +17,8 @@ from nsactors.ipyparallel.alias import ON_ENGINES, installed
 from nsactors.ipyparallel.arguments import check_flags, check_seconds
 from nsactors.ipyparallel.client.asyncresult import AsyncHubResult, AsyncResult, wait_all
 from nsactors.ipyparallel.client.chunks import task_id_of
-from nsactors.ipyparallel.client.metadata import KEPT, ExecuteReply, Metadata
-from nsactors.ipyparallel.client.records import Records, matches
+from nsactors.ipyparallel.client.metadata import KEPT, ExecuteReply, Metadata, engine_uuid
+from nsactors.ipyparallel.client.records import Records, SendAgain, matches
 from nsactors.ipyparallel.client.view import BroadcastView, DirectView, LoadBalancedView, ViewExecutor
 from nsactors.ipyparallel.error import NotProvided, RemoteError, collect_exceptions
 from nsactors.ipyparallel.settings import OF_CLIENTS, warn_once
@@ -89,6 +90,7 @@ class Client:
         self._open: dict[AsyncResult, None] = {}
         # By id of request; all chunks of a balanced map by the id of the map.
         self._known: weakref.WeakValueDictionary[str, AsyncResult] = weakref.WeakValueDictionary()
+        self.session = SimpleNamespace(session=self.core.name)  # its name in records, as `client_uuid`
         self.metadata: dict[str, Metadata] = _KnownMetadata(self._find)
         self.results: dict[str, Any] = _KnownResults(self._find)
         self._waiting: ThreadPoolExecutor | None = None
@@ -120,6 +122,11 @@ class Client:
         return self.core.ids
 
     @property
+    def _engines(self) -> dict[int, str | None]:
+        """The names of engines in records, by id: ipyparallel's documentation uses this attribute for queries."""
+        return {engine_id: engine_uuid(engine_id) for engine_id in self.ids}
+
+    @property
     def outstanding(self) -> set[str]:
         """Ids of requests that have no reply yet."""
         return {msg_id for result in self._open_results() for msg_id in result.pending_ids()}
@@ -135,12 +142,12 @@ class Client:
         found = self._known.get(msg_id)
         return self._known.get(task_id_of(msg_id)) if found is None else found
 
-    def enter(self, result: AsyncResult, again: Any = None) -> list[str]:
+    def enter(self, result: AsyncResult, again: SendAgain | None = None) -> list[str]:
         """Add requests to the histories; return their ids, at most the last ``KEPT``. Views call this.
 
         Args:
             result: the result of the requests.
-            again: the view, function and arguments of a call, for :meth:`resubmit`; None for other requests.
+            again: sends one of the requests again, for :meth:`resubmit`; None if that is not possible.
         """
         msg_ids = result.last_ids(KEPT)
         with self._lock:
@@ -178,8 +185,9 @@ class Client:
         return LoadBalancedView(self, targets=None if is_all else targets, **kwargs)
 
     def broadcast_view(self, targets: Any = "all", is_coalescing: bool = False, **kwargs: Any) -> BroadcastView:
-        """Return a view that calls many engines through a tree."""
-        view = BroadcastView(self, targets=targets, **kwargs)
+        """Return a view that calls many engines through a tree; ``"all"`` are those that are there now."""
+        is_all = targets is None or (isinstance(targets, str) and targets == "all")
+        view = BroadcastView(self, targets=(self.ids or "all") if is_all else targets, **kwargs)
         view.is_coalescing = is_coalescing
         return view
 
@@ -283,13 +291,13 @@ class Client:
 
     # Control.
 
-    def abort(self, jobs: Any = None, targets: Any = None, block: bool | None = None) -> None:
+    def abort(self, jobs: Any = None, targets: Any = None, block: bool | None = None) -> Future[None] | None:
         """Cancel requests that have not begun.
 
         Args:
             jobs: results or ids of requests; the default is all requests of this client.
             targets: cancel requests on these engines only.
-            block: not used.
+            block: False returns a future, which is done; the default is this client's ``block``.
 
         Raises:
             KeyError: if this client knows of no such request.
@@ -310,17 +318,39 @@ class Client:
         if tasks:
             with translating():
                 self.core.abort(sorted(tasks), "all" if targets is None or jobs is not None else targets)
+        return self._done(block)
 
-    def clear(self, targets: Any = None, block: bool | None = None) -> Any:
-        """Empty the namespaces of engines."""
-        return self.direct_view("all" if targets is None else targets).clear(
-            block=self.block if block is None else block
-        )
+    def clear(self, targets: Any = None, block: bool | None = None) -> Future[Any] | None:
+        """Empty the namespaces of engines; return None if it waits, and a future otherwise."""
+        blocks = self.block if block is None else block
+        cleared: Future[Any] = self.direct_view("all" if targets is None else targets).clear(block=False)
+        if blocks:
+            cleared.result()
+        return None if blocks else cleared
 
-    def send_signal(self, sig: int | str, targets: Any = None, block: bool | None = None) -> Any:
-        """Send a signal, by number or name, to the processes of engines."""
+    def send_signal(self, sig: int | str, targets: Any = None, block: bool | None = None) -> Future[None] | None:
+        """Send a signal to the processes of engines.
+
+        Args:
+            sig: its number, where 0 sends none; or its name.
+            targets: the engines; the default is all.
+            block: as for :meth:`abort`.
+        """
+        chosen = "all" if targets is None else targets
         with translating():
-            return self.core.send_signal(sig, "all" if targets is None else targets)
+            if sig == 0:
+                self.core.direct_view(chosen)  # are there such engines?
+            else:
+                self.core.send_signal(sig, chosen)
+        return self._done(block)
+
+    def _done(self, block: bool | None) -> Future[None] | None:
+        """Return what a method does that has done its work: None if it should block, and a future otherwise."""
+        if self.block if block is None else block:
+            return None
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
     def shutdown(
         self, targets: Any = "all", restart: bool = False, hub: bool = False, block: bool | None = None
@@ -417,6 +447,9 @@ class Client:
     ) -> AsyncHubResult:
         """Repeat calls with the same arguments; possible for the last 200 calls of this client.
 
+        Chunks of a balanced map count as calls, if the map's sequences can be sliced. The result has a list, also for a
+        single call.
+
         Args:
             indices_or_msg_ids: as for :meth:`get_result`.
             metadata: not used.
@@ -429,22 +462,21 @@ class Client:
         made = []
         for msg_id in self._ids_of(-1 if indices_or_msg_ids is None else indices_or_msg_ids):
             try:
-                core, function, args, kwargs = self._records.again(msg_id)
+                send = partial(self._records.again(msg_id), msg_id)
+                result = AsyncResult(self, send(), "resubmit")
             except KeyError:
                 reason = f"there is no call {msg_id!r} to be sent again"
                 raise RemoteError("KeyError", reason, f"KeyError: {reason}") from None
-            result = AsyncResult(self, core.apply_async(function, *args, **kwargs), "resubmit")
-            self.enter(result, (core, function, args, kwargs))
+            self.enter(result, lambda _, send=send: send())  # type: ignore[misc]  # bound for each call
             self._records.resubmitted(msg_id, result.msg_ids[0])
             made.append(result)
-        single = not isinstance(indices_or_msg_ids, _SEVERAL)
-        again = AsyncHubResult(self, made[0] if single else made, "resubmit")
+        again = AsyncHubResult(self, made, "resubmit")
         if self.block if block is None else block:
             again.wait()
         return again
 
     def result_status(self, msg_ids: Any, status_only: bool = True) -> dict[str, Any]:
-        """Return the ids of ``pending`` and of ``completed`` requests.
+        """Return the ids of ``pending`` and of ``completed`` requests, and ``"status": "ok"``.
 
         Args:
             msg_ids: as for :meth:`get_result`.
@@ -455,7 +487,8 @@ class Client:
         """
         results = {msg_id: self.get_result(msg_id) for msg_id in self._ids_of(msg_ids)}
         done = [msg_id for msg_id, result in results.items() if result.ready()]
-        status: dict[str, Any] = {"completed": done, "pending": [each for each in results if each not in done]}
+        pending = [each for each in results if each not in done]
+        status: dict[str, Any] = {"status": "ok", "completed": done, "pending": pending}
         if not status_only:
             status |= {msg_id: results[msg_id].get(return_exceptions=True) for msg_id in done}
             failures = [status[msg_id] for msg_id in done if isinstance(status[msg_id], Exception)]

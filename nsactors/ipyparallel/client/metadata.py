@@ -23,7 +23,7 @@ class Metadata(dict[str, Any]):
         super().__init__()
         nothing = "msg_id submitted started completed received engine_uuid engine_id follow after status execute_input"
         self.update(dict.fromkeys([*nothing.split(), "execute_result", "error"]))
-        self.update(stdout="", stderr="", outputs=[], data={}, label=None)
+        self.update(stdout="", stderr="", outputs=[], data={}, label=None, is_broadcast=False, is_coalescing=False)
         self.update(dict(*args, **kwargs))
 
     def __getattr__(self, key: str) -> Any:
@@ -64,6 +64,8 @@ def metadata_of(known: Mapping[str, Any], sent: Mapping[str, Any]) -> Metadata:
         made["status"] = "aborted"
     made["stdout"], made["stderr"] = known["stdout"], known["stderr"]
     made["outputs"], made["data"] = without_data(known["outputs"]), published_data(known["outputs"])
+    if made["status"] is not None:  # ipyparallel's replies have these
+        made.update(after=[], follow=[])
     made.update(sent)
     return made
 

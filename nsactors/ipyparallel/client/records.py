@@ -12,14 +12,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import nsactors
 from nsactors.ipyparallel.client.asyncresult import AsyncMapResult, AsyncResult, submitted_at
-from nsactors.ipyparallel.client.chunks import ChunkTable
+from nsactors.ipyparallel.client.chunks import ChunkTable, task_id_of
 from nsactors.ipyparallel.client.metadata import KEPT, Metadata, engine_uuid
+from nsactors.ipyparallel.error import RemoteError, TaskAborted, engine_info_of
 
-__all__ = ["Records", "matches"]
+__all__ = ["Records", "SendAgain", "matches"]
 
 TEXT_LIMIT = 10_000  # characters of each output stream of a request
 AGAIN_KEPT = 200  # calls whose arguments are held for resubmit()
@@ -42,6 +44,9 @@ class _Chunk(NamedTuple):
 
 _Record = dict[str, Any] | _Chunk
 
+SendAgain = Callable[[str], nsactors.AsyncResult]
+"""Sends the request of an id again, and returns its result."""
+
 
 class Records:
     """Records of requests, limited in number; the oldest are dropped first.
@@ -54,22 +59,22 @@ class Records:
         self._core = client
         self._lock = threading.Lock()
         self._own: OrderedDict[str, _Record] = OrderedDict()
-        self._again: OrderedDict[str, Any] = OrderedDict()
+        self._again: OrderedDict[str, SendAgain] = OrderedDict()  # of all chunks of a map, by the id of the map
         self._purged: set[str] = set()
         self._purged_until: float | None = None
 
-    def add(self, result: AsyncResult, again: Any) -> None:
+    def add(self, result: AsyncResult, again: SendAgain | None) -> None:
         """Record requests that have been sent, and their outcome when they end.
 
         Args:
             result: the result of the requests.
-            again: the view of nsactors, the function, arguments and keyword arguments of a call; None if it is no call.
+            again: sends one of the requests again; None if that is not possible.
         """
         records = self._records(result, ended=False)
         with self._lock:
             self._own.update(records)
             if again is not None:
-                self._again.update(dict.fromkeys(records, again))
+                self._again.update(dict.fromkeys(map(task_id_of, records), again))
             while len(self._own) > KEPT:
                 self._own.popitem(last=False)
             while len(self._again) > AGAIN_KEPT:
@@ -90,14 +95,16 @@ class Records:
         """Return the record of each request; for a balanced map, its last chunks, without their records as yet."""
         ids = result.chunk_ids if isinstance(result, AsyncMapResult) else None
         if ids is None or not isinstance(result, AsyncMapResult):
-            return dict(zip(result.msg_ids, map(self._record, _one_each(result)), strict=False))
+            record = partial(self._record, queue="task" if result.is_balanced else "mux")
+            return dict(zip(result.msg_ids, map(record, _one_each(result)), strict=False))
         # The result holds all values and output, so the records of a map that has ended do not refer to the result.
         table = result.chunk_table() if ended else None
         source = result if table is None else table.shortened(TEXT_LIMIT, KEPT)
         return {ids[number]: _Chunk(source, number) for number in range(len(ids))[-KEPT:]}
 
-    def _record(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def _record(self, metadata: Mapping[str, Any], queue: str) -> dict[str, Any]:
         record = {key: metadata[key] for key in _KEYS}
+        record["error"] = None if metadata["error"] is None else _content_of(metadata["error"])
         record["stdout"], record["stderr"] = record["stdout"][:TEXT_LIMIT], record["stderr"][:TEXT_LIMIT]
         kind = "apply_request" if record["execute_input"] is None else "execute_request"
         record["header"] = {"msg_id": record["msg_id"], "msg_type": kind, "date": record["submitted"]}
@@ -105,13 +112,13 @@ class Records:
         record["metadata"] = {key: metadata[key] for key in ("follow", "after") if metadata[key]}
         record["content"] = {} if record["execute_input"] is None else {"code": record["execute_input"]}
         record["client_uuid"] = self._core.name
-        record["queue"] = "task" if metadata["engine_uuid"] is None else "mux"
+        record["queue"] = queue
         record["resubmitted"] = None
         status = metadata["status"]
         done = status is not None
         record["result_header"] = {"date": record["completed"], "status": status} if done else None
         record["result_metadata"] = {"status": status, "engine": record["engine_uuid"]} if done else None
-        record["result_content"] = {"status": status} if done else None
+        record["result_content"] = (record["error"] or {"status": status}) if done else None
         return record
 
     def all(self) -> list[dict[str, Any]]:
@@ -139,24 +146,24 @@ class Records:
                     tables[id(source)] = source if isinstance(source, ChunkTable) else source.chunk_table()
                 table = tables[id(source)]
                 assert table is not None, "a result of chunks has a table"
-                made.append(self._record(table[number]))
+                made.append(self._record(table[number], "task"))
             else:
                 made.append(record)
         return made
 
-    def again(self, msg_id: str) -> Any:
-        """Return the view, function and arguments of a call.
+    def again(self, msg_id: str) -> SendAgain:
+        """Return the function that sends a call again.
 
         Raises:
             KeyError: if the call is unknown, or has been dropped.
         """
         with self._lock:
-            return self._again[msg_id]
+            return self._again[task_id_of(msg_id)]
 
     def resubmitted(self, msg_id: str, new_id: str) -> None:
         """Record that a request was sent again."""
         with self._lock:
-            if isinstance(record := self._own.get(msg_id), dict):  # chunks cannot be sent again
+            if isinstance(record := self._own.get(msg_id), dict):  # not of a chunk, whose record is made each time
                 record["resubmitted"] = new_id
 
     def purge(self, msg_ids: Iterable[str]) -> None:
@@ -166,7 +173,7 @@ class Records:
         with self._lock:
             for msg_id in ids:
                 self._own.pop(msg_id, None)
-                self._again.pop(msg_id, None)
+                self._again.pop(task_id_of(msg_id), None)
 
     def purge_all(self) -> None:
         """Forget all requests that have been submitted so far."""
@@ -229,6 +236,16 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$glob": lambda a, b: isinstance(a, str) and fnmatch.fnmatchcase(a, b),
     "$regex": lambda a, b: isinstance(a, str) and re.search(b, a) is not None,
 }
+
+
+def _content_of(error: Exception) -> dict[str, Any]:
+    """Return an error as a message of ipyparallel has it."""
+    made = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
+    if isinstance(error, TaskAborted):
+        made["status"] = "aborted"
+    if isinstance(error, RemoteError):
+        made.update(ename=error.ename, evalue=error.evalue, traceback=(error.traceback or "").splitlines())
+    return {**made, "engine_info": engine_info_of(error)}
 
 
 def _listed(metadata: Any) -> list[Metadata]:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 import nsactors
 from nsactors.ipyparallel.arguments import check_flags, check_whole
 from nsactors.ipyparallel.client.asyncresult import AsyncMapResult, AsyncResult, PartsResult
+from nsactors.ipyparallel.client.chunks import call_on_items, chunk_of
 from nsactors.ipyparallel.client.lazy_map import LazyMap, LazyMapIterator
 from nsactors.ipyparallel.client.metadata import KEPT
+from nsactors.ipyparallel.client.records import SendAgain
 from nsactors.ipyparallel.client.remotefunction import (
     FunctionWithGlobals,
     ParallelFunction,
@@ -141,10 +143,10 @@ class View:
         with translating():
             made = core.apply_async(function, *given, **named)
         result = AsyncResult(self.client, made, name_of(function), self.targets, owner=True)
-        self._note(result, again=(core, function, given, named))
+        self._note(result, again=lambda _: core.apply_async(function, *given, **named))
         return self._finish(result, block)
 
-    def _note(self, result: AsyncResult, again: Any = None, **sent: Any) -> None:
+    def _note(self, result: AsyncResult, again: SendAgain | None = None, **sent: Any) -> None:
         """Add a result to the histories."""
         result.noted(**{"label": self.label, **sent})
         self.history += self.client.enter(result, again)
@@ -460,7 +462,7 @@ class DirectView(View):
         exceptions = options.get("return_exceptions", False)
         ordered = options.get("ordered", True)
         result = AsyncMapResult(self.client, made, None, name_of(function), ordered, exceptions)
-        self._note(result, **({} if label is None else {"label": label}))
+        self._note(result, None, **({} if label is None else {"label": label}))
         return self._finish(result, block)
 
     def map_as(self, function: ParallelFunction, sequences: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -531,6 +533,9 @@ class BroadcastView(DirectView):
 
     is_coalescing = False
 
+    def _note(self, result: AsyncResult, again: SendAgain | None = None, **sent: Any) -> None:
+        super()._note(result, again, is_broadcast=True, is_coalescing=self.is_coalescing, **sent)
+
     def _make_core(self, targets: Any) -> nsactors.DirectView:
         return self.client.core.broadcast_view(targets)
 
@@ -555,7 +560,8 @@ class LoadBalancedView(View):
         self.lazy_maps: weakref.WeakSet[LazyMap] = weakref.WeakSet()
         targets = flags.pop("targets", None)
         with translating():
-            self.core = self.client.core.load_balanced_view(targets)
+            # As in ipyparallel, the death of an engine counts as a failure of the task that it runs.
+            self.core = self.client.core.load_balanced_view(targets, max_losses=0)
         self._flags["targets"] = None if self.core.targets == "all" else self.core.targets
         self.set_flags(**flags)
 
@@ -565,7 +571,7 @@ class LoadBalancedView(View):
         Args:
             kwargs: the flags of every view; ``after`` and ``follow``: a result, an id of a task, a list of these or a
                 ``Dependency``; ``timeout``: the limit in seconds for the start of a task, 0 and None for no limit;
-                ``retries``.
+                ``retries``: how often a task that has failed, or whose engine has died, is tried again.
 
         Raises:
             KeyError: if there is no such flag.
@@ -588,6 +594,8 @@ class LoadBalancedView(View):
             changed["targets"] = "all"
         if not changed.get("timeout", True):
             changed["timeout"] = None
+        if "retries" in changed:
+            changed["max_losses"] = changed["retries"]
         super()._change_core(changed)
 
     def _ready_core(self) -> Any:
@@ -603,7 +611,8 @@ class LoadBalancedView(View):
         finally:
             self.core = before
 
-    def _note(self, result: AsyncResult, again: Any = None, **sent: Any) -> None:
+    def _note(self, result: AsyncResult, again: SendAgain | None = None, **sent: Any) -> None:
+        result.is_balanced = True
         needs = {name: list(Dependency(self._flags[name])) for name in ("after", "follow") if self._flags[name]}
         super()._note(result, again, **needs, **sent)
 
@@ -640,7 +649,12 @@ class LoadBalancedView(View):
         exceptions = options["return_exceptions"]
         ordered, chunk = options["ordered"], options["chunksize"] or 1
         result = AsyncMapResult(self.client, made, None, name_of(function), ordered, exceptions, chunk)
-        self._note(result, **({} if label is None else {"label": label}))
+
+        def again(msg_id: str) -> nsactors.AsyncResult:
+            sent: nsactors.AsyncResult = core.apply_async(call_on_items, function, *chunk_of(msg_id, given, chunk))
+            return sent
+
+        self._note(result, again if len(made) <= KEPT else None, **({} if label is None else {"label": label}))
         return self._finish(result, block)
 
     def map_as(self, function: ParallelFunction, sequences: Sequence[Any], options: dict[str, Any]) -> Any:

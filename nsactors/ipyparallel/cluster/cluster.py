@@ -120,20 +120,26 @@ class Cluster:
         return next(iter(self.engines.values()), None)
 
     def start_cluster_sync(self, n: int | None = None) -> Self:
-        """Start the controller and request ``n`` engines, which join as they become ready."""
-        if self._running:
-            return self
+        """Start the controller and request ``n`` engines, which join as they become ready.
+
+        Raises:
+            RuntimeError: if the cluster runs already.
+        """
         self._start(n)
         if self.n:
             self._add_set(None, range(self.n))
         return self
 
     def start_controller_sync(self, **kwargs: Any) -> None:
-        """Start the cluster without engines."""
-        if not self._running:
-            self._start(0)
+        """Start the cluster without engines; RuntimeError if it runs already."""
+        self._start(0)
+
+    def _check_stopped(self) -> None:
+        if self._running:
+            raise RuntimeError("the cluster runs already: stop it with stop_cluster_sync() first")
 
     def _start(self, n: int | None) -> None:
+        self._check_stopped()
         with translating():
             if n is not None and n != self.core.n:
                 self.core = nsactors.Cluster(**{**self._options, "n": n})
@@ -180,7 +186,11 @@ class Cluster:
         Args:
             n: the number of engines; the default is the cluster's own ``n``.
             activate: make ``%px`` run on all of them.
+
+        Raises:
+            RuntimeError: if the cluster runs already.
         """
+        self._check_stopped()
         try:
             self.start_cluster_sync(n)
             rc = self.connect_client_sync()
@@ -343,6 +353,7 @@ class Cluster:
         made = cls(n=described["n"], cluster_id=described["cluster_id"], profile=described["profile"], **kwargs)
         made._name = described["name"] or described["cluster_file"] or None
         made._running = made._name is not None
+        made.shutdown_atexit = False  # it is not this object's
         for name, each in d.get("engines", {}).get("sets", {}).items():
             made._add_set(name, each["ids"])
         return made
@@ -383,6 +394,7 @@ class Cluster:
             raise FileNotFoundError(f"there is no such cluster; running are: {', '.join(running) or 'none'}")
         made.cluster_id = cluster_id or made._name
         made._running = True
+        made.shutdown_atexit = False
         return made
 
     def _own_client(self) -> nsactors.Client:
@@ -468,6 +480,7 @@ def _launcher(engines: Any) -> str:
     if engines is None or engines == "":
         return "local"
     name = engines if isinstance(engines, str) else str(getattr(engines, "__name__", engines))
+    name = name.rpartition(".")[2]  # of ipyparallel.cluster.launcher.LocalEngineSetLauncher
     return name.lower().removesuffix("enginesetlauncher").removesuffix("launcher") or "local"
 
 

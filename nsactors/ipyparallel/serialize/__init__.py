@@ -163,7 +163,7 @@ def pack_apply_message(
 
 def unpack_apply_message(
     bufs: Iterable[Any], g: Mapping[str, Any] | None = None, copy: bool = True
-) -> tuple[Any, list[Any], dict[str, Any]]:
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return function, arguments and keyword arguments from the buffers of :func:`pack_apply_message`."""
     (function, args, kwargs), _ = deserialize_object(bufs)
-    return uncan(function, g), [uncan(arg, g) for arg in args], uncan_map(kwargs, g)
+    return uncan(function, g), tuple(uncan(arg, g) for arg in args), uncan_map(kwargs, g)

@@ -30,6 +30,18 @@ def test_a_client_that_comes_before_the_engines_has_views_that_wait_for_them() -
     assert cluster.controller is None
 
 
+def test_a_cluster_that_runs_is_not_started_twice() -> None:
+    cluster = ipp.Cluster(engines="ipyparallel.cluster.launcher.LocalEngineSetLauncher", n=1, backend="local")
+    with cluster as rc:
+        for start in (cluster.start_cluster_sync, cluster.start_controller_sync, cluster.start_and_connect_sync):
+            with pytest.raises(RuntimeError, match="runs already"):
+                start()
+        assert rc[:].apply_sync(abs, -1) == [1]
+    cluster.start_cluster_sync()
+    cluster.stop_cluster_sync()
+    assert not ipp.Cluster.from_dict(cluster.to_dict()).shutdown_atexit
+
+
 def test_coroutines_start_connect_and_stop() -> None:
     async def work() -> object:
         async with ipp.Cluster(n=2, backend="local") as rc:

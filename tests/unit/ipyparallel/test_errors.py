@@ -30,12 +30,18 @@ def test_a_composite_error_is_made_of_entries_or_exceptions() -> None:
     assert isinstance(error, ipp.RemoteError)
     assert isinstance(error, nsactors.CompositeError)
     assert error.msg == "f"
+    assert error.args == ("ValueError", "ValueError")
     assert error.elist[0] == ENTRY
     assert [entry[0] for entry in error.elist] == ["ValueError", "ValueError"]
     with pytest.raises(ipp.RemoteError, match="3:apply"):
         error.raise_exception(0)
     with pytest.raises(IndexError):
         error.raise_exception(2)
+
+
+def test_an_error_about_engines_says_what_to_do() -> None:
+    assert "wait_for_engines" in str(ipp.NoEnginesRegistered())
+    assert str(ipp.NoEnginesRegistered("none")) == "none"
 
 
 def test_a_composite_error_shows_the_first_few() -> None:

@@ -37,10 +37,17 @@ def test_a_line_that_needs_a_hand_is_found(source: str, said: str) -> None:
         "rc = ipp.Cluster(n=4, engines='MPI').start_and_connect_sync()",
         "from ipyparallel import *\nrc = Client()\nrc[:].apply_sync(abs, -1)",
         "%px import numpy\n!ls\nrc.load_balanced_view()",
+        "for n in (1, 2):\n    %px import numpy\n    taken = %timeit -o rc[:].apply_sync(abs, n)\nfiles = !ls\nrc?",
+        "%%bash\necho $((1 + 1)",
     ],
 )
 def test_what_runs_as_it_is_is_passed_over(source: str) -> None:
     assert findings_in(source) == []
+
+
+def test_the_lines_of_a_cell_for_engines_are_read() -> None:
+    (finding,) = findings_in("%%px --local\nimport ipyparallel\nrc = %who_ls\nview.use_dill()")
+    assert finding.line == 4
 
 
 def test_what_is_no_python_is_said_to_be_unknown() -> None:

@@ -68,7 +68,7 @@ def test_large_bytes_and_arrays_have_buffers_of_their_own() -> None:
     buffers = serialize.pack_apply_message(len, [large, bytearray(large)], {"k": view})
     assert len(buffers) == 4
     _, args, kwargs = serialize.unpack_apply_message(buffers)
-    assert args == [large, bytearray(large)]
+    assert args == (large, bytearray(large))
     assert kwargs["k"].tobytes() == view.tobytes()
 
 
