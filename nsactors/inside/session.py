@@ -9,7 +9,7 @@ from nsactors.protocol.control import ClusterState, HistoryEntry, Query, QueryRe
 from nsactors.protocol.engine_info import EngineInfo
 
 
-class Controller(Protocol):
+class ControllerQueries(Protocol):
     """The part of the controller that is used here."""
 
     def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> dict[int, QueryReply]:
@@ -42,7 +42,7 @@ class LookingSession(Protocol):
     """A client's session."""
 
     @property
-    def controller(self) -> Controller:
+    def controller(self) -> ControllerQueries:
         """The way to the controller."""
         ...
 

@@ -16,7 +16,7 @@ from nsactors._frozen import frozen
 from nsactors.errors import as_text, engine_ranges, plural, printable
 from nsactors.errors.failure import shown_file
 from nsactors.inside.processes import NATIVE_S, READ_S, WRITTEN_S, read_processes
-from nsactors.inside.session import Controller
+from nsactors.inside.session import ControllerQueries
 from nsactors.protocol.control import HistoryEntry
 from nsactors.protocol.engine_info import EngineInfo
 from nsactors.protocol.inspection import EngineStack, ProcessStacks, ReadProcesses, ReadStack, StackFrame
@@ -117,7 +117,7 @@ class Stacks:
 
 
 def read_stacks(
-    controller: Controller,
+    controller: ControllerQueries,
     engines: Sequence[EngineInfo],
     waits: Callable[[], Mapping[int, Sequence[str]]],
     *,
@@ -180,7 +180,7 @@ def _no_neighbour(engine: EngineInfo) -> str:
 
 
 def _read_from_outside(
-    controller: Controller,
+    controller: ControllerQueries,
     wanted: Sequence[EngineInfo],
     by_id: Mapping[int, EngineInfo],
     replying: Collection[int],
