@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 from nsactors.tasks.messages import Policy
 from nsactors.tasks.records import EngineTable, QueuedRange
-from nsactors.tasks.task_table import Lane, ReadyQueues
+from nsactors.tasks.task_table import ReadyQueue, ReadyQueues
 
 _WEIGHT = 0.3  # of the newest measurement
 _SHORTEST_S = 1e-7  # a clock may measure 0 s
@@ -83,13 +83,13 @@ class Batcher:
         self._engine_table = engine_table
         self._durations = durations
 
-    def may_prefetch(self, lane: Lane) -> bool:
-        """Return whether the head of a lane may go to a busy engine, so that the engine need not wait for a message.
+    def may_prefetch(self, queue: ReadyQueue) -> bool:
+        """Return whether the head of a queue may go to a busy engine, so that the engine need not wait for a message.
 
         Short tasks may, and long tasks while the queue is long: near its end they would have to be stolen.
         """
-        seconds = self._durations[lane.heap[0].record.task.kind]
-        if seconds is None or lane.heap[0].is_suspect or lane.heap[0].record.task.policy is not None:
+        seconds = self._durations[queue.heap[0].record.task.kind]
+        if seconds is None or queue.heap[0].is_suspect or queue.heap[0].record.task.policy is not None:
             return False  # a policy chooses an engine when one is free
         return seconds < self._policy.prefetch_below_s or self._ready_queues.items > _LONG_QUEUE * len(
             self._engine_table.slots
@@ -110,22 +110,22 @@ class Batcher:
         # A mean says little about one item: if a batch of one item ends at once, the engine waits for the next batch.
         few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
         slot, queues = self._engine_table.slots[engine_id], self._ready_queues
-        while (lane := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
+        while (queue := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
             if not slot.is_proven:  # one item, even of a chunk: all might fail if the engine lacks a name
-                return [queues.take(lane, 1)]
-            head = lane.heap[0]
+                return [queues.take(queue, 1)]
+            head = queue.heap[0]
             task = head.record.task
             seconds = self._durations[task.kind]
             if pieces and (seconds is None or head.is_suspect):
                 break
             if pieces and task.policy is not None and task is not pieces[-1].record.task:
                 break  # its policy may choose another engine
-            if ahead and not self.may_prefetch(lane):
+            if ahead and not self.may_prefetch(queue):
                 break
             if head.is_suspect:  # alone, so that it is known to be the cause if this engine is lost too
-                return [queues.take(lane, head.stop - head.start)]
+                return [queues.take(queue, head.stop - head.start)]
             if seconds is None:
-                return [queues.take(lane, task.chunksize or 1)]
+                return [queues.take(queue, task.chunksize or 1)]
             enough = max(left_s / seconds, min(few, -(-few_s // seconds)))
             count = int(min(enough, max(share, least_s / seconds)))
             if task.chunksize is not None:
@@ -134,7 +134,7 @@ class Batcher:
                 count = max(count, 1)
             if count < 1:
                 break
-            piece = queues.take(lane, count)
+            piece = queues.take(queue, count)
             pieces.append(piece)
             taken = piece.stop - piece.start
             few -= taken

@@ -38,7 +38,7 @@ from nsactors.tasks.messages import (
     Event,
     Fail,
     InterruptRanges,
-    Peek,
+    PeekBatch,
     PolicyFailed,
     Replied,
     Retry,
@@ -96,7 +96,7 @@ class EngineQueries:
 
         self._start(send)
 
-    def peek(self, effect: Peek, then: Callable[[Payload], None]) -> None:
+    def peek(self, effect: PeekBatch, then: Callable[[Payload], None]) -> None:
         """Query the results so far of a batch; call ``then`` with them, if there are any.
 
         The results come through the controller, large results through the object store.
@@ -415,7 +415,7 @@ class Driver:
                         self._settle(call)
                 case Steal(_, batch_id):
                     self._queries.steal(effect, partial(self._later, self._take_stolen, batch_id))
-                case Peek(_, batch_id):
+                case PeekBatch(_, batch_id):
                     self._queries.peek(effect, partial(self._later, self._take_early, batch_id))
                 case InterruptRanges(spans=spans):
                     if any(span.task_id in self._interrupting for span in spans):

@@ -381,7 +381,7 @@ class Steal:
 
 
 @frozen
-class Peek:
+class PeekBatch:
     """Ask an engine for the outcomes so far of a batch that it runs, because an item takes long."""
 
     engine_id: int
@@ -446,4 +446,4 @@ class Alarm:
     at: float
 
 
-Effect = SendBatch | Steal | Peek | InterruptRanges | Deliver | Fail | Retry | Alarm | PolicyFailed
+Effect = SendBatch | Steal | PeekBatch | InterruptRanges | Deliver | Fail | Retry | Alarm | PolicyFailed

@@ -22,7 +22,7 @@ from nsactors.tasks.messages import (
     EngineRemoved,
     Event,
     InterruptRanges,
-    Peek,
+    PeekBatch,
     Policy,
     Release,
     Replied,
@@ -107,12 +107,12 @@ class SchedulerState:
                 if slot.is_stuck:
                     waits_for[piece.record].add((slot.engine_id, slot.busy_with))
         stranded = {
-            piece.record for lane in self._ready_queues.lanes.values() if not lane.eligible for piece in lane.heap
+            piece.record for queue in self._ready_queues.by_place.values() if not queue.eligible for piece in queue.heap
         }
-        for lane in self._ready_queues.lanes.values():
-            fit = [self._engine_table.slots[engine_id] for engine_id in lane.eligible]
+        for queue in self._ready_queues.by_place.values():
+            fit = [self._engine_table.slots[engine_id] for engine_id in queue.eligible]
             if all(slot.busy_with for slot in fit):
-                for piece in lane.heap:
+                for piece in queue.heap:
                     waits_for[piece.record].update((slot.engine_id, slot.busy_with) for slot in fit)
 
         def status(record: TaskRecord) -> TaskStatus:
@@ -287,15 +287,15 @@ class SchedulerState:
             self._send(engine_id, self._batcher.compose(engine_id), at)
         if in_line is not None and self._engine_table.takes_one(in_line) and (pieces := self._batcher.compose(in_line)):
             self._send(in_line, pieces, at)
-        for lane in list(self._ready_queues.lanes.values()) if self._engine_table.busy else ():
-            engine_id = lane.place.needs.only_target
-            if engine_id in lane.eligible and self._engine_table.takes_one(engine_id):
+        for queue in list(self._ready_queues.by_place.values()) if self._engine_table.busy else ():
+            engine_id = queue.place.needs.only_target
+            if engine_id in queue.eligible and self._engine_table.takes_one(engine_id):
                 # No other engine ever takes this task, so it keeps its place among its client's requests there.
-                chunksize = lane.heap[0].record.task.chunksize if self._engine_table.slots[engine_id].is_proven else 1
-                self._send(engine_id, [self._ready_queues.take(lane, chunksize or 1)], at)
-        for lane in list(self._ready_queues.lanes.values()) if hungry else ():
-            if lane.heap and self._batcher.may_prefetch(lane):
-                for engine_id in [engine_id for engine_id in hungry if engine_id in lane.eligible]:
+                chunksize = queue.heap[0].record.task.chunksize if self._engine_table.slots[engine_id].is_proven else 1
+                self._send(engine_id, [self._ready_queues.take(queue, chunksize or 1)], at)
+        for queue in list(self._ready_queues.by_place.values()) if hungry else ():
+            if queue.heap and self._batcher.may_prefetch(queue):
+                for engine_id in [engine_id for engine_id in hungry if engine_id in queue.eligible]:
                     if pieces := self._batcher.compose(engine_id, ahead=True):
                         self._send(engine_id, pieces, at)
         next_recall = self._recall(at) if idle and self._recallable else None
@@ -305,15 +305,15 @@ class SchedulerState:
         """Return the idle engine that takes the next batch; None if no queued piece suits an idle engine."""
         idle = self._engine_table.idle
         if not self._engine_table.lacking:
-            lane = self._ready_queues.most_urgent(idle)
-            if lane is None:
+            queue = self._ready_queues.most_urgent(idle)
+            if queue is None:
                 return None
-            if (piece := lane.heap[0]).record.task.policy is None:
-                return self._engine_table.first_idle(lane.eligible)
-            engines = [self._engine_table.slots[i].engine for i in idle if i in lane.eligible]
+            if (piece := queue.heap[0]).record.task.policy is None:
+                return self._engine_table.first_idle(queue.eligible)
+            engines = [self._engine_table.slots[i].engine for i in idle if i in queue.eligible]
             return self._policies.choose(piece.record.task, self._queued(piece), engines)
-        lanes = {engine_id: self._ready_queues.best_for(engine_id) for engine_id in idle}
-        heads = [(lane.heap[0], engine_id) for engine_id, lane in lanes.items() if lane is not None]
+        queues = {engine_id: self._ready_queues.best_for(engine_id) for engine_id in idle}
+        heads = [(queue.heap[0], engine_id) for engine_id, queue in queues.items() if queue is not None]
         return min(heads)[1] if heads else None
 
     def _rank(self, piece: QueuedRange) -> float:
@@ -362,7 +362,7 @@ class SchedulerState:
             if at < since + self._policy.late_s:
                 return since + self._policy.late_s
             del self._running[batch_id]
-            self._emit(Peek(self._engine_table.batches[batch_id].slot.engine_id, batch_id))
+            self._emit(PeekBatch(self._engine_table.batches[batch_id].slot.engine_id, batch_id))
         return None
 
     def _recall(self, at: float) -> float | None:

@@ -18,7 +18,7 @@ _UNMET = "every engine that it may run on says that a condition of it is not met
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class ReadyQueue:
     """Pieces that the same engines may run, at least one; the most urgent one is ``heap[0]``."""
 
     place: Placement
@@ -37,48 +37,50 @@ class ReadyQueues:
     def __init__(self, slots: Mapping[int, EngineSlot], away: Collection[int]) -> None:
         self._members = slots
         self._away = away
-        self.lanes: dict[Placement, Lane] = {}
+        self.by_place: dict[Placement, ReadyQueue] = {}
         self._eligible: dict[Placement, set[int]] = {}
         self.items = 0
 
     def push(self, piece: QueuedRange) -> None:
         """Queue a piece."""
         place = piece.place
-        lane = self.lanes.get(place)
-        if lane is None:
-            self.lanes[place] = Lane(place, self.eligible(place), [piece])
+        queue = self.by_place.get(place)
+        if queue is None:
+            self.by_place[place] = ReadyQueue(place, self.eligible(place), [piece])
         else:
-            heappush(lane.heap, piece)
+            heappush(queue.heap, piece)
         self.items += piece.stop - piece.start
 
-    def take(self, lane: Lane, count: int) -> QueuedRange:
-        """Take the first ``count`` items of the head of ``lane``, or all if there are no more."""
-        head = lane.heap[0]
+    def take(self, queue: ReadyQueue, count: int) -> QueuedRange:
+        """Take the first ``count`` items of the head of ``queue``, or all if there are no more."""
+        head = queue.heap[0]
         cut = head.start + count
         if cut < head.stop:
-            heapreplace(lane.heap, head._replace(start=cut))
+            heapreplace(queue.heap, head._replace(start=cut))
             head = head._replace(stop=cut)
         else:
-            heappop(lane.heap)
-            if not lane.heap:
-                del self.lanes[lane.place]
+            heappop(queue.heap)
+            if not queue.heap:
+                del self.by_place[queue.place]
         self.items -= head.stop - head.start
         return head
 
-    def most_urgent(self, engine_ids: Collection[int]) -> Lane | None:
-        """Return the lane with the most urgent head that one of these engines may take; None if there is none."""
+    def most_urgent(self, engine_ids: Collection[int]) -> ReadyQueue | None:
+        """Return the queue with the most urgent head that one of these engines may take; None if there is none."""
         best = None
-        for lane in self.lanes.values():
-            if (best is None or lane.heap[0] < best.heap[0]) and have_common(lane.eligible, engine_ids):
-                best = lane
+        for queue in self.by_place.values():
+            if (best is None or queue.heap[0] < best.heap[0]) and have_common(queue.eligible, engine_ids):
+                best = queue
         return best
 
-    def best_for(self, engine_id: int) -> Lane | None:
-        """Return the lane with the most urgent head that an engine may take, and that :meth:`suits` the engine."""
+    def best_for(self, engine_id: int) -> ReadyQueue | None:
+        """Return the queue with the most urgent head that an engine may take, and that :meth:`suits` the engine."""
         suitable = [
-            lane for lane in self.lanes.values() if engine_id in lane.eligible and self.suits(engine_id, lane.heap[0])
+            queue
+            for queue in self.by_place.values()
+            if engine_id in queue.eligible and self.suits(engine_id, queue.heap[0])
         ]
-        return min(suitable, key=lambda lane: lane.heap[0], default=None)
+        return min(suitable, key=lambda queue: queue.heap[0], default=None)
 
     def suits(self, engine_id: int, piece: QueuedRange) -> bool:
         """Return whether an engine that may run a piece should run it, because no other engine would be better.
@@ -97,14 +99,14 @@ class ReadyQueues:
     def remove(self, unwanted: Callable[[QueuedRange], bool]) -> list[QueuedRange]:
         """Remove the pieces that are unwanted, and return them."""
         removed: list[QueuedRange] = []
-        for place, lane in list(self.lanes.items()):
+        for place, queue in list(self.by_place.items()):
             kept: list[QueuedRange] = []
-            for piece in lane.heap:
+            for piece in queue.heap:
                 (removed if unwanted(piece) else kept).append(piece)
-            lane.heap = kept
+            queue.heap = kept
             heapify(kept)
             if not kept:
-                del self.lanes[place]
+                del self.by_place[place]
         self.items -= sum(piece.stop - piece.start for piece in removed)
         return removed
 
@@ -116,17 +118,17 @@ class ReadyQueues:
         self._eligible.clear()
         hopeless: dict[Placement, str] = {}
         slot = self._members.get(engine_id)
-        for place, lane in self.lanes.items():
+        for place, queue in self.by_place.items():
             if place.tried:  # whether an engine may run these pieces depends on the other engines
-                lane.eligible = self.eligible(place)
+                queue.eligible = self.eligible(place)
             else:
                 # The other engines have not changed. Looking at all of them whenever one joins would take quadratic
                 # time in a large cluster.
                 if slot is not None and self._fits(place, slot) and slot.serial not in place.refused:
-                    lane.eligible.add(engine_id)
+                    queue.eligible.add(engine_id)
                 else:
-                    lane.eligible.discard(engine_id)
-                self._eligible[place] = lane.eligible
+                    queue.eligible.discard(engine_id)
+                self._eligible[place] = queue.eligible
             if reason := self.hopeless(place):
                 hopeless[place] = reason
         gone = self.remove(lambda piece: piece.place in hopeless) if hopeless else []
@@ -175,14 +177,16 @@ class TaskTable:
     """Records of tasks. Each item ends once: by :meth:`settle` or in a :class:`Fail`.
 
     Args:
-        lanes: the queues of pieces that are ready.
+        ready_queues: the queues of pieces that are ready.
         emit: takes the effects.
         rank: gives the rank of a piece with a policy; lower goes first.
     """
 
-    def __init__(self, lanes: ReadyQueues, emit: Callable[[Fail], None], rank: Callable[[QueuedRange], float]) -> None:
+    def __init__(
+        self, ready_queues: ReadyQueues, emit: Callable[[Fail], None], rank: Callable[[QueuedRange], float]
+    ) -> None:
         self.records: dict[TaskId, TaskRecord] = {}  # of tasks that have not ended
-        self._ready_queues = lanes
+        self._ready_queues = ready_queues
         self._emit = emit
         self._rank = rank
         self._order = 0

@@ -22,7 +22,7 @@ from nsactors.tasks.messages import (
     Fail,
     InterruptRanges,
     Needs,
-    Peek,
+    PeekBatch,
     Policy,
     Replied,
     Retry,
@@ -491,9 +491,9 @@ def late_batch(policy: Policy | None = None) -> tuple[SchedulerState, SendBatch]
 
 def test_an_engine_that_takes_long_is_asked_once_what_there_is() -> None:
     scheduler, batch = late_batch(Policy(late_s=1.0))
-    assert only(Peek, scheduler.handle(Tick(10.9))) == []
-    assert only(Peek, scheduler.handle(Tick(11.0))) == [Peek(0, batch.batch_id)]
-    assert only(Peek, scheduler.handle(Tick(20.0))) == []
+    assert only(PeekBatch, scheduler.handle(Tick(10.9))) == []
+    assert only(PeekBatch, scheduler.handle(Tick(11.0))) == [PeekBatch(0, batch.batch_id)]
+    assert only(PeekBatch, scheduler.handle(Tick(20.0))) == []
 
 
 def test_results_that_come_early_are_final_and_the_rest_stays_where_it_is() -> None:

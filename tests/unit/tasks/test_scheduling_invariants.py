@@ -29,7 +29,7 @@ from nsactors.tasks.messages import (
     Fail,
     InterruptRanges,
     Needs,
-    Peek,
+    PeekBatch,
     Policy,
     Replied,
     Retry,
@@ -262,7 +262,7 @@ class World(RuleBasedStateMachine):
                 flight = self.processes[engine_id].flights[batch_id]
                 flight.mark_retrieved.update(items_of(*spans))
                 self.orders.append(effect)
-            case InterruptRanges(engine_id, batch_id) | Peek(engine_id, batch_id):
+            case InterruptRanges(engine_id, batch_id) | PeekBatch(engine_id, batch_id):
                 assert batch_id in self.processes[engine_id].flights
             case Deliver(engine_id, results):
                 for ran in results:

@@ -14,7 +14,7 @@ from nsactors.tasks.messages import (
     EngineProgressed,
     EngineRemoved,
     Needs,
-    Peek,
+    PeekBatch,
     Policy,
     SendBatch,
     Steal,
@@ -128,10 +128,10 @@ def test_a_batch_that_waits_behind_other_work_is_asked_for_results_when_it_has_r
     measured(scheduler, each_s=0.001)
     [batch] = only(SendBatch, submit(scheduler, Task("map", size=4, chunksize=4), at=10.0))
     busy(scheduler, 0, at=10.1)
-    assert only(Peek, scheduler.handle(Tick(20.0))) == []
+    assert only(PeekBatch, scheduler.handle(Tick(20.0))) == []
     scheduler.handle(EngineFree(0, at=30.0))
-    assert only(Peek, scheduler.handle(Tick(30.5))) == []
-    assert only(Peek, scheduler.handle(Tick(31.0))) == [Peek(0, batch.batch_id)]
+    assert only(PeekBatch, scheduler.handle(Tick(30.5))) == []
+    assert only(PeekBatch, scheduler.handle(Tick(31.0))) == [PeekBatch(0, batch.batch_id)]
 
 
 def test_a_task_says_where_it_waits_for_what() -> None:
