@@ -116,7 +116,9 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
 PACKAGE, JOB_ID = "package", "job_id"  # in the job's folder
 
 
-class _Template(string.Template):
+class AtTemplate(string.Template):
+    """A template with ``@name`` in place of each value, and ``@@`` for an ``@``."""
+
     delimiter = "@"
 
 
@@ -154,7 +156,7 @@ def batch_script(template: str, job: BatchJob, system: BatchSystem) -> str:
     if any("\n" in text for text in (job.name, job.folder, job.python, *job.options)):
         raise ValueError("a value with a line break would be a line of its own in the batch script")
     try:
-        return _Template(template).substitute(values)
+        return AtTemplate(template).substitute(values)
     except KeyError as error:
         raise ValueError(f"the template asks for @{error.args[0]}; there are {', '.join(sorted(values))}") from None
 

@@ -7,13 +7,13 @@ import importlib.resources
 import os
 import secrets
 import shlex
-import string
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nsactors._version import __version__
+from nsactors.cluster.batch import AtTemplate
 from nsactors.cluster.node_over_ssh import OLDEST
 from nsactors.cluster.own_wheel import own_wheel, wheel_name
 from nsactors.errors import LaunchError
@@ -24,10 +24,6 @@ EXAMPLES = ("aws", "azure", "gcp", "kuberay", "local")
 _MODE = "RAY_AUTH_MODE=token"
 
 
-class _Template(string.Template):
-    delimiter = "@"
-
-
 def example(name: str) -> str:
     """Return the text of an example of a cluster, with the versions of Python and packages that are installed here.
 
@@ -35,7 +31,7 @@ def example(name: str) -> str:
         name: one of ``EXAMPLES``.
     """
     text = (importlib.resources.files("nsactors.cluster") / "examples" / f"{name}.yaml").read_text()
-    return _Template(text).substitute(
+    return AtTemplate(text).substitute(
         minimum=".".join(map(str, OLDEST)),
         python=f"{sys.version_info.major}{sys.version_info.minor}",
         ray=importlib.metadata.version("ray"),
