@@ -196,7 +196,7 @@ def test_a_worker_is_forked_where_the_command_of_the_interpreter_adds_flags(
     ],
 )
 def test_a_process_that_is_no_stub_is_refused(command: list[str]) -> None:
-    with pytest.raises(zygote_script.Refused):
+    with pytest.raises(zygote_script.ForkRefused):
         zygote_script._commands(command)
 
 
@@ -358,7 +358,7 @@ def test_nothing_is_forked_after_packages_have_been_installed(packages: Path) ->
     with ours, theirs, socket.socket() as listener:
         zygote = zygote_script.Zygote(listener, (), "1", zygote_script.installed_packages())
         (packages / "b.pth").write_text("/b")
-        with pytest.raises(zygote_script.Refused, match="packages were installed"):
+        with pytest.raises(zygote_script.ForkRefused, match="packages were installed"):
             zygote._examine(ours)
 
 

@@ -66,7 +66,7 @@ SET_BY_RAY = {
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 
-class Refused(Exception):
+class ForkRefused(Exception):
     """A worker cannot be forked, for the reason given."""
 
 
@@ -77,7 +77,7 @@ class Stub:
         pid: its process id. The process waits meanwhile.
 
     Raises:
-        Refused: if its command line is not that of a stub.
+        ForkRefused: if its command line is not that of a stub.
     """
 
     def __init__(self, pid: int) -> None:
@@ -177,7 +177,7 @@ class Zygote:
         connection.settimeout(REQUEST_S)
         try:
             stub = self._examine(connection)
-        except Refused as reason:
+        except ForkRefused as reason:
             connection.sendall(str(reason).encode())
             return None
         connection.sendall(OFFER)
@@ -205,25 +205,25 @@ class Zygote:
         """Return the stub at the other end.
 
         Raises:
-            Refused: if a forked worker would differ from an executed one.
+            ForkRefused: if a forked worker would differ from an executed one.
         """
         from nsactors.namespace.forking import has_threads
 
         pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.getuid():
-            raise Refused("another user has asked for it")
+            raise ForkRefused("another user has asked for it")
         if installed_packages() != self._packages:
-            raise Refused("packages were installed since the zygote started")
+            raise ForkRefused("packages were installed since the zygote started")
         if has_threads():
-            raise Refused("the zygote has several threads")
+            raise ForkRefused("the zygote has several threads")
         stub = Stub(pid)
         ours, theirs = self._environment, stub.environment
         if changed := {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)} - SET_BY_RAY:
-            raise Refused(f"its environment differs in {b', '.join(sorted(changed)).decode(errors='replace')}")
+            raise ForkRefused(f"its environment differs in {b', '.join(sorted(changed)).decode(errors='replace')}")
         if os.getsid(pid) != os.getsid(0):
-            raise Refused("it is in another session")
+            raise ForkRefused("it is in another session")
         if _cgroup(pid) != _cgroup("self"):
-            raise Refused("it is in another control group")
+            raise ForkRefused("it is in another control group")
         return stub
 
 
@@ -256,14 +256,14 @@ def _commands(stub: list[str]) -> tuple[list[str], list[str]]:
             that ``sys.executable`` adds, if it is a script that starts Python.
 
     Raises:
-        Refused: if the command line is another one.
+        ForkRefused: if the command line is another one.
     """
     with contextlib.suppress(ValueError):
         i = stub.index(_STUB)
         if stub[i - 2 : i] == ["-I", "-S"] and stub[i + 2 : i + 3] == [_RUN_SCRIPT] and stub[i + 3 :]:
             # Without run_script: the forked process runs Ray's script itself.
             return [*stub[: i - 2], *stub[i + 2 :]], stub[i + 3 :]
-    raise Refused("its command line is not that of a stub")
+    raise ForkRefused("its command line is not that of a stub")
 
 
 def _cgroup(process: int | str) -> str:
