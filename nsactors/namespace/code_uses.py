@@ -1,4 +1,4 @@
-"""What code uses that a replay or a snapshot cannot repeat: clocks, files, attributes of modules.
+"""Uses in code that a replay or a snapshot cannot repeat: clocks, files, attributes of modules.
 
 A recovery reports requests that read the clock, files and the like, since a replay does not find these as they were. A
 snapshot reports the attributes that code has set on modules, since it does not contain them. The reports are hints for
