@@ -58,6 +58,7 @@ from nsactors.protocol.engine_info import EngineInfo, EngineSpec, Recovery, Reco
 from nsactors.protocol.inspection import Inspection
 from nsactors.protocol.messages import (
     Aborted,
+    EngineRequest,
     Execute,
     Failed,
     Ok,
@@ -66,11 +67,11 @@ from nsactors.protocol.messages import (
     Push,
     Refused,
     Reply,
-    Request,
     RequestId,
     Reset,
     RunTasks,
     TakeSnapshot,
+    label_of,
 )
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.sequencing import RequestStream, Verdict
@@ -85,7 +86,7 @@ SOURCE_PREVIEW_CHARS = 200
 class CompletedRequest(NamedTuple):
     """A finished request, recorded cheaply by the main thread; ``program`` is the code that stands for a push."""
 
-    request: Request
+    request: EngineRequest
     started: float
     completed: float
     outcome: Outcome
@@ -147,7 +148,7 @@ class ReportQueue:
         self._unacknowledged = report
 
 
-def running_entry(request: Request, engine_id: int, started: float) -> HistoryEntry:
+def running_entry(request: EngineRequest, engine_id: int, started: float) -> HistoryEntry:
     """Return the history entry of a request that has begun."""
     operation = request.operation
     source = operation.code[:SOURCE_PREVIEW_CHARS] if isinstance(operation, Execute) else request.label
@@ -276,7 +277,7 @@ class EngineActor:
             self._on_error,
             self._keep_frames,
         )
-        self._running: tuple[Request, float] | None = None
+        self._running: tuple[EngineRequest, float] | None = None
         self._last_begun: RequestId | None = None
         self._idle_since = self._busy_since = time.monotonic()
         self._was_busy_long = self._long_ended = self._rests = False
@@ -370,7 +371,7 @@ class EngineActor:
         self._cell_loop.close()
         self._output.close()
 
-    def handle(self, request: Request, payload: Payload | None) -> tuple[Reply, Payload | None]:
+    def handle(self, request: EngineRequest, payload: Payload | None) -> tuple[Reply, Payload | None]:
         """Run one request and return its reply, also if it raises.
 
         Raises:
@@ -406,7 +407,7 @@ class EngineActor:
             case Verdict.RUN:
                 return self._run(request, payload, started)
 
-    def _run(self, request: Request, payload: Payload | None, started: float) -> tuple[Reply, Payload | None]:
+    def _run(self, request: EngineRequest, payload: Payload | None, started: float) -> tuple[Reply, Payload | None]:
         if (now := time.monotonic()) - self._idle_since > IDLE_S:
             self._busy_since = now
         if late := self._output.begin(request.id):
@@ -465,7 +466,7 @@ class EngineActor:
                 self._output.note(self._replicate(journal))
         return self._reply(request, outcome, self._output.finish(), started, number), result
 
-    def _running_request(self) -> Request | None:
+    def _running_request(self) -> EngineRequest | None:
         running = self._running
         return None if running is None else running[0]
 
@@ -501,7 +502,7 @@ class EngineActor:
             if value is not None:
                 result = self._pack(value, keeps=False)
         except BaseException as failed:
-            outcome = Failed(capture_failure(failed, spec.engine_id, Request(entry.request, entry.operation).label))
+            outcome = Failed(capture_failure(failed, spec.engine_id, label_of(entry.operation)))
         nothing = OutputBatch(entry.request, spec.engine_id, 0, ())
         reply = Reply(entry.request, spec.engine_id, spec.incarnation, outcome, nothing, now, now)
         self.replies.store_replayed(reply, result)
@@ -512,7 +513,7 @@ class EngineActor:
             return value.pack(lambda part, what: pack_value(part, what=what))
         return pack_value(value, what="the result")
 
-    def _carry_out(self, request: Request, payload: Payload | None) -> Any:
+    def _carry_out(self, request: EngineRequest, payload: Payload | None) -> Any:
         operation = request.operation
         if isinstance(operation, RunTasks):
             return self._tasks.run(request.id.client, operation, payload)
@@ -542,7 +543,7 @@ class EngineActor:
         return RemoteValue(self._store.put(payload), name, self._spec.engine_id, call, type_name, payload.nbytes)
 
     def _reply(
-        self, request: Request, outcome: Outcome, tail: OutputBatch, started: float, number: int | None = None
+        self, request: EngineRequest, outcome: Outcome, tail: OutputBatch, started: float, number: int | None = None
     ) -> Reply:
         completed = time.time()
         pushed = self._namespace.pushed if isinstance(request.operation, Push) else ""

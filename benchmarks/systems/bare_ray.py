@@ -140,6 +140,7 @@ def message_sizes(operation: str) -> tuple[int, int]:
     """Return the bytes of the request and of the reply of nsactors for a small operation on one engine."""
     from nsactors.protocol.messages import (
         Apply,
+        EngineRequest,
         Execute,
         Ok,
         Operation,
@@ -147,7 +148,6 @@ def message_sizes(operation: str) -> tuple[int, int]:
         Pull,
         Push,
         Reply,
-        Request,
         RequestId,
     )
     from nsactors.protocol.serialize import pack
@@ -163,7 +163,7 @@ def message_sizes(operation: str) -> tuple[int, int]:
     work, value, result = exchanges[operation]
     request_id = RequestId("somebody-123456", 1_000)
     now = time.time()
-    request = Request(request_id, work)
+    request = EngineRequest(request_id, work)
     reply = Reply(request_id, 0, 0, Ok(), OutputBatch(request_id, 0, 0, ()), now, now, None)
 
     def size(message: object, value: object) -> int:

@@ -38,7 +38,7 @@ from nsactors.protocol.control import (
     QueryReply,
     Stop,
 )
-from nsactors.protocol.messages import Request
+from nsactors.protocol.messages import EngineRequest
 
 KEPT_S = 600.0
 KEPT_CLIENTS = 4
@@ -47,7 +47,7 @@ TITLE_CHARS = 200
 ABSENT_CLIENTS = 100
 NEWLINE = "\n"
 
-Running = Callable[[], Request | None]
+Running = Callable[[], EngineRequest | None]
 
 
 @frozen

@@ -24,7 +24,7 @@ from nsactors.protocol.inspection import (
     StartProfile,
     StopProfile,
 )
-from nsactors.protocol.messages import Request
+from nsactors.protocol.messages import EngineRequest
 from nsactors.protocol.serialize import ObjectStore, Payload, StoredObject, pack
 from nsactors.protocol.wire import copied_or_stored
 
@@ -55,7 +55,7 @@ class Inspector:
         names: dict[str, Any],
         store: ObjectStore,
         cell_loop: CellEventLoop,
-        running: Callable[[], tuple[Request, float] | None],
+        running: Callable[[], tuple[EngineRequest, float] | None],
         send: Callable[[QueryReply], object],
         stack_path: str | None,
         program: int | None = None,

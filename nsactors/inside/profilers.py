@@ -17,14 +17,14 @@ from nsactors.inside.allocations import MemoryProfiler
 from nsactors.inside.frames import BORDERS, Place, user_places
 from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_user_code
 from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
-from nsactors.protocol.messages import Request
+from nsactors.protocol.messages import EngineRequest
 
 MOST_STACKS = 20_000  # different stacks; of further stacks, only the outermost functions are kept
 OUTERMOST = 5
 MOST_DEPTH = 200  # of a deeper stack both ends are kept
 MACHINERY = "(arguments and results)"
 
-Running = Callable[[], tuple[Request, float] | None]
+Running = Callable[[], tuple[EngineRequest, float] | None]
 """Returns the request that runs, and its start in seconds since the epoch."""
 
 
@@ -136,7 +136,7 @@ class CallProfiler:
         self._profile = cProfile.Profile()
         self._is_on = self._was_on = self._was_refused = False
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: EngineRequest) -> None:
         """Measure a request from here on, if it is from the client.
 
         From Python 3.12 on, a process has one profiler at a time: if another is active, the request runs unmeasured.

@@ -32,7 +32,7 @@ from nsactors.namespace.namespace import Namespace
 from nsactors.namespace.process_state import EngineProcess
 from nsactors.namespace.snapshot import Bindings, restore, take
 from nsactors.protocol.engine_info import EngineSpec, RecoveryReport
-from nsactors.protocol.messages import Execute, Operation, Outcome, Request, RequestId
+from nsactors.protocol.messages import EngineRequest, Execute, Operation, Outcome, RequestId
 from nsactors.protocol.serialize import Payload
 from nsactors.recovery.encoding import decode
 from nsactors.recovery.journal import Journal, JournalEntry, Snapshot, SnapshotPolicy, State, begin, changes_state, end
@@ -103,7 +103,7 @@ class JournalledNamespace:
         self._began = 0.0
         self._is_open = False
 
-    def begin(self, request: Request, payload: Payload | None, *, journalled: bool = True) -> None:
+    def begin(self, request: EngineRequest, payload: Payload | None, *, journalled: bool = True) -> None:
         """Record a request that is about to run, if it may change the namespace.
 
         Args:
@@ -468,7 +468,7 @@ class EngineJournal:
         if self._replica is not None:
             threading.Thread(target=self._keep_replicating, args=(self._replica, closed), daemon=True).start()
 
-    def begin(self, request: Request, payload: Payload | None) -> str:
+    def begin(self, request: EngineRequest, payload: Payload | None) -> str:
         """Record a request that is about to run; return a text for its client if that fails."""
         self._mpi.begin(request.operation, payload)
         self._contacts = CONTACTS.count

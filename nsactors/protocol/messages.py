@@ -90,7 +90,7 @@ class RunTasks(NamedTuple):
 Operation = Execute | Apply | Push | Pull | Reset | TakeSnapshot | RunTasks
 
 
-class Request(NamedTuple):
+class EngineRequest(NamedTuple):
     """An operation, with its number among the requests of its client.
 
     A request to several engines is encoded once: only its number and ``stops_seen`` differ between engines.

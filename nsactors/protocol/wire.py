@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from nsactors.protocol.messages import (
     Apply,
+    EngineRequest,
     Execute,
     Ok,
     OutputBatch,
     Pull,
     Push,
     Reply,
-    Request,
     RequestId,
     Reset,
     RunTasks,
@@ -75,7 +75,7 @@ def seal(payload: Payload | None) -> Sealed:
 # the rest of the decoding.
 
 
-def encode_body(request: Request, sealed: Sealed) -> bytes:
+def encode_body(request: EngineRequest, sealed: Sealed) -> bytes:
     """Encode the part of a request that is the same for all engines: all but its number and ``stops_seen``."""
     (client, _), operation, *terms, _ = request
     fields = (client, _CODES[type(operation)], tuple(operation), terms, sealed.inline)
@@ -87,10 +87,10 @@ def stamp(seq: int, stops_seen: int, body: bytes) -> bytes:
     return _STAMP.pack(seq, stops_seen) + body
 
 
-def encode(message: Request | Reply, sealed: Sealed) -> bytes:
+def encode(message: EngineRequest | Reply, sealed: Sealed) -> bytes:
     """Return the header of a message with this payload."""
     match message:
-        case Request():
+        case EngineRequest():
             return stamp(message.id.seq, message.stops_seen, encode_body(message, sealed))
         case Reply((client, seq), engine_id, incarnation, outcome, tail, started, completed, count):
             # The most common outcome is left out, since its class would have to be looked up at the receiver.
@@ -101,11 +101,11 @@ def encode(message: Request | Reply, sealed: Sealed) -> bytes:
 
 def decode_request(
     header: bytes, buffers: tuple[Any, ...] = (), refs: tuple[object, ...] = ()
-) -> tuple[Request, Payload | None]:
+) -> tuple[EngineRequest, Payload | None]:
     """Return a request and its payload."""
     seq, stops_seen = _STAMP.unpack_from(header)
     client, code, fields, terms, inline = pickle.loads(memoryview(header)[_STAMP.size :])
-    request = Request._make((RequestId(client, seq), _OPERATIONS[code](*fields), *terms, stops_seen))
+    request = EngineRequest._make((RequestId(client, seq), _OPERATIONS[code](*fields), *terms, stops_seen))
     return request, _payload(inline, buffers, refs)
 
 

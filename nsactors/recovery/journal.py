@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from nsactors._frozen import frozen
 from nsactors.protocol.messages import (
     Aborted,
+    EngineRequest,
     Execute,
     Expired,
     Failed,
@@ -25,10 +26,10 @@ from nsactors.protocol.messages import (
     Outcome,
     Pull,
     Refused,
-    Request,
     RequestId,
     RunTasks,
     TakeSnapshot,
+    label_of,
 )
 from nsactors.protocol.serialize import Payload
 
@@ -141,7 +142,7 @@ class JournalEntry:
         if isinstance(self.operation, Execute):
             lines = self.operation.code.strip().splitlines() or [""]
             return f"execute: {lines[0][:60]}{' ...' if len(lines) > 1 or len(lines[0]) > 60 else ''}"
-        return Request(self.request, self.operation).label
+        return label_of(self.operation)
 
 
 class SnapshotPart(NamedTuple):
@@ -331,7 +332,7 @@ def changes_state(operation: Operation) -> bool:
 
 
 def begin(
-    request: Request, payload: Payload | None, *, journalled: bool = True, process: ProcessState | None = None
+    request: EngineRequest, payload: Payload | None, *, journalled: bool = True, process: ProcessState | None = None
 ) -> RequestStarted:
     """Return the record to write before a request runs.
 

@@ -21,6 +21,7 @@ from nsactors.protocol.client_modules import ClientModules
 from nsactors.protocol.control import EngineLeft
 from nsactors.protocol.engine_info import EngineInfo
 from nsactors.protocol.messages import (
+    EngineRequest,
     Execute,
     Expired,
     Failed,
@@ -28,7 +29,6 @@ from nsactors.protocol.messages import (
     OutputBatch,
     Refused,
     Reply,
-    Request,
     RequestId,
     StreamText,
     label_of,
@@ -319,7 +319,7 @@ class RequestSender:
         told = modules if modules is not None and self._is_news(modules, engine_ids) else None
         # Encoded without its number, which each engine's copy gets when it is sent.
         unnumbered = RequestId(self._client, 0)
-        request_of_all = Request(
+        request_of_all = EngineRequest(
             unnumbered,
             operation,
             options.limit_s,

@@ -34,7 +34,7 @@ from nsactors.protocol.control import (
     Receipt,
 )
 from nsactors.protocol.engine_info import EngineInfo, EngineOptions
-from nsactors.protocol.messages import Capability, Reply, Request
+from nsactors.protocol.messages import Capability, EngineRequest, Reply
 from nsactors.protocol.serialize import Payload, StoredObject, pack, unpack
 from nsactors.services.service import Services
 from nsactors.system.private_files import from_fields, read_private, write_private
@@ -445,7 +445,7 @@ class Transport(Protocol):
         """
         ...
 
-    def prepare(self, request: Request, payload: Payload | None) -> Any:
+    def prepare(self, request: EngineRequest, payload: Payload | None) -> Any:
         """Encode a request without its number, once for any number of engines."""
         ...
 

@@ -22,7 +22,7 @@ from nsactors.errors import (
     warn_caller,
 )
 from nsactors.protocol.engine_info import compare
-from nsactors.protocol.messages import Capability, Request
+from nsactors.protocol.messages import Capability, EngineRequest
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import ObjectGone, Payload
 from nsactors.protocol.wire import Sealed, encode_body, seal, stamp
@@ -253,7 +253,7 @@ class ProgramTransport(FutureReplies):
         if make is not None:
             raise CapabilityError("keep detached tasks", "an embedded program", _ONE_ENGINE)
 
-    def prepare(self, request: Request, payload: Payload | None) -> tuple[bytes, Sealed]:
+    def prepare(self, request: EngineRequest, payload: Payload | None) -> tuple[bytes, Sealed]:
         """Encode a request; its payload is sent before :meth:`send` returns."""
         sealed = seal(payload)
         return encode_body(request, sealed), sealed

@@ -23,7 +23,7 @@ from nsactors.errors import CapabilityError, ClusterStopped, ClusterUnreachable
 from nsactors.namespace.host import EngineHost, ThreadHost
 from nsactors.namespace.startup import StartupFailed
 from nsactors.protocol.engine_info import EngineInfo, EngineSpec
-from nsactors.protocol.messages import Capability, Reply, Request
+from nsactors.protocol.messages import Capability, EngineRequest, Reply
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import ObjectGone, Payload
 from nsactors.protocol.wire import Sealed, decode_reply, decode_request, encode, encode_body, seal, stamp
@@ -421,7 +421,7 @@ class LocalTransport(FutureReplies):
                 cluster.named_actors[name] = make(LocalTransport(cluster), _nothing_to_end)
             return _LocalNamedActorClient(cluster, cluster.named_actors[name]) if name in cluster.named_actors else None
 
-    def prepare(self, request: Request, payload: Payload | None) -> tuple[bytes, Sealed]:
+    def prepare(self, request: EngineRequest, payload: Payload | None) -> tuple[bytes, Sealed]:
         """Encode a request and copy its payload, which the caller may change afterwards."""
         sealed = copied(seal(payload))
         return encode_body(request, sealed), sealed

@@ -34,7 +34,7 @@ from nsactors.membership.store import SqliteStore
 from nsactors.namespace.host import ProcessHost
 from nsactors.namespace.module_versions import SourceStore, sources_folder
 from nsactors.protocol.engine_info import EngineInfo, EngineSpec, Recovery, compare, with_labels
-from nsactors.protocol.messages import Capability, Reply, Request, StreamText
+from nsactors.protocol.messages import Capability, EngineRequest, Reply, StreamText
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import Payload, StoredObject
 from nsactors.protocol.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
@@ -539,7 +539,7 @@ class RayTransport:
             actor = start_named_actor(self._ray, self.namespace, name, make)
         return None if actor is None else RayNamedActorClient(self._ray, actor, self.stopped)
 
-    def prepare(self, request: Request, payload: Payload | None) -> tuple[bytes, Any]:
+    def prepare(self, request: EngineRequest, payload: Payload | None) -> tuple[bytes, Any]:
         """Encode a request; put a large payload into the object store, once for all engines."""
         flush_all()
         sealed = seal(payload)

@@ -41,7 +41,7 @@ from nsactors.protocol.control import (
     EngineStopped,
     QueryReply,
 )
-from nsactors.protocol.messages import Execute, Request, RequestId
+from nsactors.protocol.messages import EngineRequest, Execute, RequestId
 from nsactors.testing import TIMEOUT_S, wait_until
 
 CELL = "<engine 3, cell 1>"
@@ -581,7 +581,7 @@ class Stopping:
     def __init__(self, engine: Engine) -> None:
         self.interrupts: list[str] = []
         self.sessions = engine.sessions
-        request = Request(RequestId("ann", 1), Execute("stop()"), debugs=True)
+        request = EngineRequest(RequestId("ann", 1), Execute("stop()"), debugs=True)
         self.sessions.take_breakpoints(lambda: request, lambda *, held: None, lambda: self.interrupts.append("struck"))
 
     def run(self, code: str, client: Callable[[Conversation], object], **others: object) -> object:

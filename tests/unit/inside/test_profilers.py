@@ -13,10 +13,10 @@ from nsactors.inside import profilers
 from nsactors.inside.profilers import MACHINERY, CallProfiler, Profilers, add_sample, called_profile, sampled_profile
 from nsactors.namespace.interrupts import CellEventLoop, run_user_code
 from nsactors.protocol.inspection import EngineProfile
-from nsactors.protocol.messages import Execute, Request, RequestId
+from nsactors.protocol.messages import EngineRequest, Execute, RequestId
 from nsactors.testing import TIMEOUT_S, wait_until
 
-MINE, OTHERS = Request(RequestId("me", 0), Execute("")), Request(RequestId("other", 0), Execute(""))
+MINE, OTHERS = EngineRequest(RequestId("me", 0), Execute("")), EngineRequest(RequestId("other", 0), Execute(""))
 
 
 def inner(n: int) -> int:

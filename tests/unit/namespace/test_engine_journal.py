@@ -18,7 +18,7 @@ from nsactors.namespace.journal_recorder import KILLED_BY, EngineJournal, _Attem
 from nsactors.namespace.plain_shell import Shell, fresh_names
 from nsactors.namespace.snapshot import is_users
 from nsactors.protocol.engine_info import EngineSpec, RecoveryReport
-from nsactors.protocol.messages import Ok, Pull, Push, Request, RequestId
+from nsactors.protocol.messages import EngineRequest, Ok, Pull, Push, RequestId
 from nsactors.protocol.serialize import RemoteValue, pack
 from nsactors.recovery.journal import JournalEntry, SnapshotPolicy
 from nsactors.recovery.replication import JournalBatch, Position, Segment, SegmentRange
@@ -101,7 +101,7 @@ class Engine:
     def push(self, **names: Any) -> str:
         """What its sender is told."""
         self._seq += 1
-        request, payload = Request(RequestId("ann", self._seq), Push()), pack(names)
+        request, payload = EngineRequest(RequestId("ann", self._seq), Push()), pack(names)
         told = self.journal.begin(request, payload)
         self.namespace.run(request.operation, payload)
         return told + self.journal.end(Ok())
@@ -109,7 +109,7 @@ class Engine:
     def pull(self) -> str:
         """What the sender of a request is told that changes nothing."""
         self._seq += 1
-        request = Request(RequestId("ann", self._seq), Pull(("a",), single=True))
+        request = EngineRequest(RequestId("ann", self._seq), Pull(("a",), single=True))
         return self.journal.begin(request, None) + self.journal.end(Ok())
 
     def recover(self) -> RecoveryReport:

@@ -28,6 +28,7 @@ from nsactors.namespace.snapshot import is_users
 from nsactors.protocol.engine_info import RecoveryReport
 from nsactors.protocol.messages import (
     Apply,
+    EngineRequest,
     Execute,
     Failed,
     Ok,
@@ -36,7 +37,6 @@ from nsactors.protocol.messages import (
     Pull,
     Push,
     Reference,
-    Request,
     RequestId,
     Reset,
 )
@@ -106,7 +106,7 @@ class Engine:
     ) -> Outcome:
         payload = None if value is None else pack(value)
         self._seq += 1
-        self.journalled.begin(Request(RequestId("ann", self._seq), operation), payload, journalled=journalled)
+        self.journalled.begin(EngineRequest(RequestId("ann", self._seq), operation), payload, journalled=journalled)
         outcome = self._outcome(operation, payload)
         if not dies:
             failed = self.journalled.end(outcome)

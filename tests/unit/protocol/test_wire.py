@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.protocol.messages import Push, Request, RequestId
+from nsactors.protocol.messages import EngineRequest, Push, RequestId
 from nsactors.protocol.serialize import Payload, pack, unpack
 from nsactors.protocol.wire import INLINE_LIMIT_BYTES, decode_request, encode, seal
 
-REQUEST = Request(RequestId("ann", 1), Push())
+REQUEST = EngineRequest(RequestId("ann", 1), Push())
 
 
 def there_and_back(payload: Payload | None) -> tuple[Any, Payload | None]:

@@ -6,6 +6,7 @@ from nsactors.errors import Failure
 from nsactors.protocol.messages import (
     Aborted,
     Apply,
+    EngineRequest,
     Execute,
     Expired,
     Failed,
@@ -14,7 +15,6 @@ from nsactors.protocol.messages import (
     Outcome,
     Pull,
     Push,
-    Request,
     RequestId,
     Reset,
 )
@@ -90,14 +90,14 @@ def test_an_entry_is_replayed_or_there_is_a_reason(state: State) -> None:
 
 
 def test_a_request_that_is_not_to_be_repeated_leaves_no_content() -> None:
-    request = Request(RequestId("ann", 1), Push())
+    request = EngineRequest(RequestId("ann", 1), Push())
     assert begin(request, Payload(b"secret"), journalled=False) == RequestStarted(
         request.id, request.operation, None, State.NOT_JOURNALLED
     )
 
 
 def test_references_to_an_object_store_are_not_written_down() -> None:
-    request = Request(RequestId("ann", 1), Apply("f"))
+    request = EngineRequest(RequestId("ann", 1), Apply("f"))
     assert begin(request, Payload(b"", (), (object(),)), journalled=True)[2:4] == (None, State.HELD_REFERENCES)
 
 
