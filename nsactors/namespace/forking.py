@@ -46,7 +46,7 @@ ONE_THREAD = {
 Tell = Callable[[Any], None]
 
 
-class _Connection:
+class _ForkRequester:
     """A process that sends requests."""
 
     def __init__(self, stream: socket.socket) -> None:
@@ -74,7 +74,7 @@ class _Connection:
 class _Child:
     """A forked process."""
 
-    def __init__(self, pid: int, pipe: int, limit_s: float, connection: _Connection) -> None:
+    def __init__(self, pid: int, pipe: int, limit_s: float, connection: _ForkRequester) -> None:
         self.pid = pid
         self.pipe = pipe
         self.connection = connection
@@ -112,7 +112,7 @@ class Forker:
     def __init__(self, listener: socket.socket | None, connection: socket.socket | None = None) -> None:
         self._selector = selectors.DefaultSelector()
         self._listener = listener
-        self._connections: list[_Connection] = []
+        self._connections: list[_ForkRequester] = []
         self._children: list[_Child] = []
         if listener is not None:
             self._selector.register(listener, selectors.EVENT_READ, None)
@@ -139,11 +139,11 @@ class Forker:
         for child in self._children:
             child.kill()
 
-    def _handle(self, ready: _Connection | _Child | None) -> None:
+    def _handle(self, ready: _ForkRequester | _Child | None) -> None:
         match ready:
             case None if self._listener is not None:
                 self._connect(self._listener.accept()[0])
-            case _Connection():
+            case _ForkRequester():
                 requests = ready.receive()
                 if requests is None:
                     self._disconnect(ready)
@@ -159,11 +159,11 @@ class Forker:
                 ready.connection.send({"ended": os.waitstatus_to_exitcode(status), "late": ready.is_late})
 
     def _connect(self, stream: socket.socket) -> None:
-        connection = _Connection(stream)
+        connection = _ForkRequester(stream)
         self._connections.append(connection)
         self._selector.register(stream, selectors.EVENT_READ, connection)
 
-    def _disconnect(self, connection: _Connection) -> None:
+    def _disconnect(self, connection: _ForkRequester) -> None:
         self._selector.unregister(connection.stream)
         connection.stream.close()
         self._connections.remove(connection)
@@ -171,7 +171,7 @@ class Forker:
             if child.connection is connection:
                 child.kill()
 
-    def _obey(self, request: Any, connection: _Connection) -> None:
+    def _obey(self, request: Any, connection: _ForkRequester) -> None:
         for name in request.get("import", ()):
             if name not in sys.modules:
                 with contextlib.suppress(BaseException):  # the child's own import raises the error again

@@ -354,7 +354,7 @@ def unpack(payload: Payload, *, scope: dict[str, Any] | None = None, copy: bool 
         if b"cloudpickle" not in data and b"nsactors" not in data:
             return pickle.loads(data)
     rebuilder = Rebuilder(scope, stays=stays)
-    value = _Unpickler(payload, received(payload.buffers, copy=copy), rebuilder, scope, copy).load()
+    value = _PayloadUnpickler(payload, received(payload.buffers, copy=copy), rebuilder, scope, copy).load()
     rebuilder.finish()
     return value
 
@@ -371,7 +371,7 @@ def class_finder(
 ) -> tuple[Callable[[str, str], Any], Callable[[], object]]:
     """Return the ``find_class`` for another unpickler of a payload, and a function to call when it has finished."""
     rebuilder = Rebuilder(scope, stays=True)
-    return _Unpickler(payload, (), rebuilder, scope, copy).find_class, rebuilder.finish
+    return _PayloadUnpickler(payload, (), rebuilder, scope, copy).find_class, rebuilder.finish
 
 
 def _is_simple(value: object, depth: int = 2) -> bool:
@@ -440,7 +440,7 @@ def _reducers(registered: int, numpy: Any, ctypes: Any) -> dict[type, Any]:
     return table
 
 
-class _Reader:
+class _PickleReader:
     """A pickle as a file, read frame by frame. ``io.BytesIO`` would first copy a buffer that is not ``bytes``."""
 
     def __init__(self, data: Buffer) -> None:
@@ -463,7 +463,7 @@ class _Reader:
         return self._data[start : self._position]
 
 
-class _Unpickler(pickle.Unpickler):
+class _PayloadUnpickler(pickle.Unpickler):
     def __init__(
         self,
         payload: Payload,
@@ -472,7 +472,7 @@ class _Unpickler(pickle.Unpickler):
         scope: dict[str, Any] | None,
         copy: bool,
     ) -> None:
-        super().__init__(_Reader(payload.data), buffers=buffers)
+        super().__init__(_PickleReader(payload.data), buffers=buffers)
         self._refs = payload.refs
         self._rebuilder = rebuilder
         self._scope = scope

@@ -308,7 +308,7 @@ def decode(parts: Sequence[memoryview], arrive: Callable[..., Any]) -> Any:
         parts: the parts.
         arrive: makes an object at the receiver from a kind and arguments; see ``Changes``.
     """
-    return _Unpickler(parts, arrive).load()
+    return _MessageUnpickler(parts, arrive).load()
 
 
 def arrived(*_: object) -> None:
@@ -316,7 +316,7 @@ def arrived(*_: object) -> None:
     raise AssertionError("messages are read by decode()")
 
 
-class _Unpickler(pickle.Unpickler):
+class _MessageUnpickler(pickle.Unpickler):
     def __init__(self, parts: Sequence[memoryview], arrive: Callable[..., Any]) -> None:
         super().__init__(io.BytesIO(parts[0]), buffers=[part.toreadonly() for part in parts[1:]])
         self._arrive = arrive

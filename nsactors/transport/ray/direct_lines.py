@@ -75,7 +75,7 @@ class DirectLine:
         is_broken: requests go through Ray from now on.
     """
 
-    def __init__(self, engine: EngineInfo, connection: socket.socket, stopped: ClusterEnd, reader: _Reader) -> None:
+    def __init__(self, engine: EngineInfo, connection: socket.socket, stopped: ClusterEnd, reader: _LineReader) -> None:
         self.engine = engine
         self.socket = PacketSocket(connection)
         self.lock = threading.RLock()
@@ -293,7 +293,7 @@ def _keep_outcome(reply: DirectReply, ended: Any) -> None:
     reply.keep(ended.exception() or ended.result())
 
 
-class _Reader:
+class _LineReader:
     """The thread that reads lines, unless a waiting caller does."""
 
     def __init__(self) -> None:
@@ -368,7 +368,7 @@ class DirectLines:
         self._heard: dict[int, float] = {}
         self._lines: dict[int, DirectLine] = {}
         self._without: dict[int, int] = {}  # incarnations that cannot be connected to, by engine
-        self._reader: _Reader | None = None
+        self._reader: _LineReader | None = None
         self._lock = threading.Lock()
         # A forked child would keep the lines open, so that engines missed this client's death.
         own = weakref.ref(self)
@@ -465,7 +465,7 @@ class DirectLines:
             except OSError:  # there may be too many descriptors at the moment
                 return None
             try:
-                self._reader = self._reader or _Reader()
+                self._reader = self._reader or _LineReader()
                 line = self._lines[engine.engine_id] = DirectLine(engine, connection, self._stopped, self._reader)
             except (OSError, RuntimeError):  # too many descriptors or threads
                 connection.close()

@@ -50,7 +50,7 @@ def socket_path(output_path: str) -> str:
     return f"{output_path}.socket"
 
 
-class _Connection(PacketSocket):
+class _ClientLine(PacketSocket):
     """A client's line.
 
     Attributes:
@@ -89,8 +89,8 @@ class DirectServer:
         self._listener.setblocking(False)
         self._poll = select.epoll()
         self._poll.register(self._listener.fileno(), select.EPOLLIN)
-        self._connections: dict[int, _Connection] = {}
-        self._requests: deque[tuple[_Connection, bytes]] = deque()
+        self._connections: dict[int, _ClientLine] = {}
+        self._requests: deque[tuple[_ClientLine, bytes]] = deque()
         self._is_to_leave = False
         self._epoch = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
@@ -151,7 +151,7 @@ class DirectServer:
             self._answer(*orphan)
         return is_told
 
-    def _answer(self, connection: _Connection, header: bytes) -> None:
+    def _answer(self, connection: _ClientLine, header: bytes) -> None:
         reply = self._run(header)
         number = header[: NUMBER.size]
         if reply is None:
@@ -166,7 +166,7 @@ class DirectServer:
                 self._flush(connection)
 
     @staticmethod
-    def _flush(connection: _Connection) -> None:
+    def _flush(connection: _ClientLine) -> None:
         """Wait until a client has taken its replies, for a while."""
         give_up = time.monotonic() + FLUSH_S
         poll = select.poll()
@@ -184,7 +184,7 @@ class DirectServer:
             else:
                 self._read(connection, everything=bool(events & select.EPOLLHUP))
 
-    def _read(self, connection: _Connection, *, everything: bool) -> None:
+    def _read(self, connection: _ClientLine, *, everything: bool) -> None:
         """Take the packets of a client: some of them, or everything that has arrived."""
         try:
             for _ in itertools.count() if everything else range(AT_ONCE):
@@ -209,19 +209,19 @@ class DirectServer:
             except BlockingIOError:
                 return
             if taken is not None:
-                connection = self._connections[taken.fileno()] = _Connection(taken)
+                connection = self._connections[taken.fileno()] = _ClientLine(taken)
                 self._poll.register(connection, select.EPOLLIN)
                 self._read(connection, everything=False)
 
     @contextlib.contextmanager
-    def _forgetting(self, connection: _Connection) -> Iterator[None]:
+    def _forgetting(self, connection: _ClientLine) -> Iterator[None]:
         try:
             yield
         except ChannelClosed:
             self._read(connection, everything=True)  # it may have sent more before it went
             self._disconnect(connection)
 
-    def _disconnect(self, connection: _Connection) -> None:
+    def _disconnect(self, connection: _ClientLine) -> None:
         """Close a connection. The requests of a client that has died run; a living client sends them through Ray."""
         if self._connections.pop(connection.fileno(), None) is None:
             return
@@ -235,7 +235,7 @@ class DirectServer:
         else:
             self._requests = others
 
-    def _drop_large(self, connection: _Connection) -> None:
+    def _drop_large(self, connection: _ClientLine) -> None:
         for header in connection.large:
             self._large.pop(header, None)
 

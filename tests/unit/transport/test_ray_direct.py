@@ -162,7 +162,10 @@ def test_there_is_none_if_the_user_has_turned_it_off(actor: Actor, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("what", "error"),
-    [("_Reader", RuntimeError("can't start new thread")), ("DirectLine", OSError(errno.EMFILE, "too many open files"))],
+    [
+        ("_LineReader", RuntimeError("can't start new thread")),
+        ("DirectLine", OSError(errno.EMFILE, "too many open files")),
+    ],
 )
 def test_there_is_none_where_there_is_no_room_for_it_and_one_when_there_is(
     actor: Actor, lines: DirectLines, what: str, error: Exception
