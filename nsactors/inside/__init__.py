@@ -7,8 +7,7 @@ replies::
     frames      stacks of threads of this process
     processes   stacks of other processes of this machine, whose Python does not reply
     peeks       expressions that are evaluated while a request runs
-    profilers   profilers of an engine: a sampler of stacks, and Python's own profiler of calls
-    allocations  a profiler of memory
+    profilers   profilers of an engine: a sampler of stacks, Python's own profiler of calls, and memray
     profiles    the client's half of profiles: starts, stops, shows and saves them
     flames      flame graphs: pictures, and files for other tools
     session     the parts of a client's session that this package uses

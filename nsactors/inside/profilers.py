@@ -1,4 +1,4 @@
-"""Profilers of an engine: a sampler of stacks, and Python's own profiler of calls."""
+"""Profilers of an engine: a sampler of stacks, Python's own profiler of calls, and memray for its memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import contextlib
 import cProfile
 import os
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from types import CodeType
 from typing import Any, Protocol
 
 from nsactors.errors.failure import file_name
-from nsactors.inside.allocations import MemoryProfiler
 from nsactors.inside.frames import BORDERS, Place, user_places
+from nsactors.inside.processes import is_border, is_own
 from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_user_code
 from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
 from nsactors.protocol.messages import EngineRequest
@@ -23,6 +24,7 @@ MOST_STACKS = 20_000  # different stacks; of further stacks, only the outermost 
 OUTERMOST = 5
 MOST_DEPTH = 200  # of a deeper stack both ends are kept
 MACHINERY = "(arguments and results)"
+INSTALL = "pip install nsactors[memory]"
 
 Running = Callable[[], tuple[EngineRequest, float] | None]
 """Returns the request that runs, and its start in seconds since the epoch."""
@@ -242,6 +244,85 @@ def _called(file: str, line: int, name: str) -> ProfiledFunction:
         return ProfiledFunction("", 0, name, own=False)
     own = file.startswith("<engine ") or not is_library_file(file)
     return ProfiledFunction(file_name(file) if file.startswith("<") else os.fspath(file), line, name, own)
+
+
+class Allocation(Protocol):
+    """Memory that was allocated at one place, as memray reads it from its file."""
+
+    size: int
+    n_allocations: int
+
+    def stack_trace(self) -> list[tuple[str, str, int]]:
+        """Return function, file and line of each frame, the innermost first."""
+        ...
+
+
+class MemoryProfiler:
+    """Records the allocations of this process, until :meth:`stop`.
+
+    Allocations of all threads and clients count, if code of requests made them.
+
+    Args:
+        client: the client that has asked for the profile.
+
+    Raises:
+        RuntimeError: if memray is not installed, or is recording already.
+    """
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        try:
+            import memray
+        except ImportError as error:
+            raise RuntimeError(f"memray is not installed there: {INSTALL} ({error})") from None
+        self._memray: Any = memray
+        handle, self._path = tempfile.mkstemp(prefix="nsactors-memory-")
+        os.close(handle)
+        try:
+            self._tracker = memray.Tracker(
+                destination=memray.FileDestination(self._path, overwrite=True),
+                file_format=memray.FileFormat.AGGREGATED_ALLOCATIONS,
+            )
+            self._tracker.__enter__()
+        except BaseException:
+            os.unlink(self._path)
+            raise
+
+    def stop(self) -> EngineProfile:
+        """Record no more, and return the allocations that were alive when they took most memory."""
+        try:
+            self._tracker.__exit__(None, None, None)
+            return allocations_profile(
+                self._memray.FileReader(self._path).get_high_watermark_allocation_records(merge_threads=True)
+            )
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+def allocations_profile(allocations: Iterable[Allocation]) -> EngineProfile:
+    """Return a profile of the allocations that code of requests has made, with sizes in place of seconds.
+
+    The line of a function is the line of the allocation, or of the call that leads to it.
+    """
+    numbers: dict[ProfiledFunction, int] = {}
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for one in allocations:
+        frames = list(reversed(one.stack_trace()))
+        borders = [i for i, (name, file, _) in enumerate(frames) if is_border(file, name)]
+        if not borders:
+            continue
+        places = frames[borders[-1] + 1 :]
+        functions = tuple(
+            numbers.setdefault(ProfiledFunction(file_name(file), line, name, is_own(file)), len(numbers))
+            for name, file, line in places
+        )
+        if functions:
+            total = sizes.setdefault(functions, [0, 0])
+            total[0] += one.size
+            total[1] += one.n_allocations
+    samples = tuple(StackSample(functions, float(size), count) for functions, (size, count) in sizes.items())
+    return EngineProfile(tuple(numbers), samples)
 
 
 class Profilers:
