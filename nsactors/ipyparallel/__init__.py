@@ -10,8 +10,8 @@ The package uses only the public interface of nsactors; in nsactors, only ``nsac
     serialize    functions that pickle objects and calls          util        helpers
     engine       imports of code on engines
     alias        ``import ipyparallel``                           joblib      the backend under ipyparallel's name
-    arguments    checks of arguments
-    translation  errors of nsactors as ipyparallel's              settings    warnings about arguments without effect
+    arguments    checks of arguments, and warnings about those without effect
+    translation  errors of nsactors as ipyparallel's
     __main__     ``python -m nsactors.ipyparallel``
     commands     ``ipcluster`` and related commands
     reading      a reader that finds lines of programs to change

@@ -1,4 +1,4 @@
-"""Checks of arguments, before anything is sent.
+"""Checks of arguments, before anything is sent, and arguments of ipyparallel that have no effect here.
 
 ipyparallel accepts more than nsactors does: a number as a flag, a negative time limit. Anything else is
 refused by an error that names the argument.
@@ -8,10 +8,42 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["check_choice", "check_flags", "check_function", "check_seconds", "check_whole"]
+__all__ = [
+    "OF_CLIENTS",
+    "OF_CLUSTERS",
+    "CompatibilityWarning",
+    "check_choice",
+    "check_flags",
+    "check_function",
+    "check_seconds",
+    "check_whole",
+    "warn_once",
+]
+
+# Of a client, about the connection to its controller.
+OF_CLIENTS = ("context", "debug", "ipython_dir", "paramiko", "password", "profile_dir", "sshkey", "sshserver")
+
+# Of a cluster, about processes that are not needed here.
+OF_CLUSTERS = (
+    "config",
+    "controller_args",
+    "controller_ip",
+    "controller_launcher_class",
+    "controller_location",
+    "delay",
+    "engine_timeout",
+    "load_profile",
+    "log",
+    "log_level",
+    "parent",
+    "profile_config",
+    "profile_dir",
+    "send_engines_connection_env",
+)
 
 
 def check_flags(call: str, **given: Any) -> None:
@@ -75,3 +107,12 @@ def check_choice(call: str, name: str, value: Any, choices: Collection[Any]) -> 
     """
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{call}() takes {name} as one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+class CompatibilityWarning(UserWarning):
+    """An argument of ipyparallel has no effect here."""
+
+
+def warn_once(text: str) -> None:
+    """Issue a ``CompatibilityWarning``, which Python shows once for each calling line."""
+    warnings.warn(text, CompatibilityWarning, stacklevel=3)

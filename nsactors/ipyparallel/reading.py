@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nsactors.ipyparallel.settings import OF_CLIENTS, OF_CLUSTERS
+from nsactors.ipyparallel.arguments import OF_CLIENTS, OF_CLUSTERS
 
 __all__ = ["Finding", "Reader", "findings_in"]
 

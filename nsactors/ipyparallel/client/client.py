@@ -14,14 +14,13 @@ from typing import Any, Self
 import nsactors
 from nsactors import errors
 from nsactors.ipyparallel.alias import ON_ENGINES, installed
-from nsactors.ipyparallel.arguments import check_flags, check_seconds
+from nsactors.ipyparallel.arguments import OF_CLIENTS, check_flags, check_seconds, warn_once
 from nsactors.ipyparallel.client.asyncresult import AsyncHubResult, AsyncResult, wait_all
 from nsactors.ipyparallel.client.chunks import task_id_of
 from nsactors.ipyparallel.client.metadata import KEPT, ExecuteReply, Metadata, engine_uuid
 from nsactors.ipyparallel.client.records import Records, SendAgain, matches
 from nsactors.ipyparallel.client.view import BroadcastView, DirectView, LoadBalancedView, ViewExecutor
 from nsactors.ipyparallel.error import NotProvided, RemoteError, collect_exceptions
-from nsactors.ipyparallel.settings import OF_CLIENTS, warn_once
 from nsactors.ipyparallel.translation import translating
 
 __all__ = ["Client", "ExecuteReply", "Metadata"]

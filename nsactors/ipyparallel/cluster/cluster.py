@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import nsactors
 from nsactors.ipyparallel.alias import ON_ENGINES
+from nsactors.ipyparallel.arguments import OF_CLUSTERS, warn_once
 from nsactors.ipyparallel.client.client import Client, has_magics
 from nsactors.ipyparallel.commands import nsactors_command
 from nsactors.ipyparallel.error import NotProvided
-from nsactors.ipyparallel.settings import OF_CLUSTERS, warn_once
 from nsactors.ipyparallel.translation import translating
 
 __all__ = ["Cluster", "ClusterManager", "EngineSet"]

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 import nsactors.ipyparallel as ipp
+from nsactors.ipyparallel.arguments import CompatibilityWarning
 from nsactors.ipyparallel.error import NotProvided
-from nsactors.ipyparallel.settings import CompatibilityWarning
 from nsactors.testing import TIMEOUT_S
 from nsactors.transport.local import LocalBackend
 
