@@ -13,7 +13,7 @@
 """
 
 from nsactors.results.as_completed import as_completed
-from nsactors.results.async_result import AsyncResult, receive_result, receive_value
+from nsactors.results.async_result import AsyncResult, receive
 from nsactors.results.call import (
     NOWHERE,
     OUTPUTS,
@@ -50,6 +50,5 @@ __all__ = [
     "TaskCall",
     "as_completed",
     "next_settled",
-    "receive_result",
-    "receive_value",
+    "receive",
 ]

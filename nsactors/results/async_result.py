@@ -687,27 +687,18 @@ class CallTaker(CallController, Protocol):
         ...
 
 
-def receive_value(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool) -> Any:
-    """Return the value of calls that were submitted to be awaited, as ``AsyncResult.get`` would."""
-    if _receive(owner, calls, label, single):
-        return calls[0].value if single else [call.value for call in calls]
-    return AsyncResult(owner, calls, label=label, single=single).get()
-
-
-def receive_result(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool) -> AsyncResult:
-    """Return the result of calls that were submitted to be awaited, once it is there; raise as ``AsyncResult.get``."""
-    succeeded = _receive(owner, calls, label, single)
-    result = AsyncResult(owner, calls, label=label, single=single)
-    if not succeeded:
-        result.get()
-    return result
-
-
-def _receive(owner: CallTaker, calls: Sequence[Call], label: str, single: bool) -> bool:
-    """Take the replies to calls and show their output; return whether all are here and none is an error.
+def receive(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool, as_result: bool = False) -> Any:
+    """Return the value of calls that were submitted to be awaited, as ``AsyncResult.get`` would.
 
     Most calls are answered within milliseconds. The caller's own thread takes those replies: no other thread has to
     wake it, and no result is made for others to wait for.
+
+    Args:
+        owner: the maker of the calls.
+        calls: the calls.
+        label: the name of the result.
+        single: the value is that of the only call.
+        as_result: return an ``AsyncResult`` that is done, in place of its value.
     """
 
     def take() -> bool:
@@ -724,4 +715,9 @@ def _receive(owner: CallTaker, calls: Sequence[Call], label: str, single: bool) 
         interrupt_and_wait(AsyncResult(owner, calls, label=label, single=single)._wait, calls, owner, presses=presses)
         return False
 
-    return interruptible(take, stop)
+    succeeded = interruptible(take, stop)
+    if succeeded and not as_result:
+        return calls[0].value if single else [call.value for call in calls]
+    result = AsyncResult(owner, calls, label=label, single=single)
+    value = None if succeeded else result.get()
+    return result if as_result else value

@@ -31,7 +31,7 @@ from nsactors.protocol.serialize import Payload, RemoteValue, pack_call
 from nsactors.protocol.targets import Targets, is_single
 from nsactors.protocol.tasks import MapItems
 from nsactors.protocol.wire import INLINE_LIMIT_BYTES
-from nsactors.results import AsyncMapResult, AsyncResult, Call, RequestOptions, receive_result, receive_value
+from nsactors.results import AsyncMapResult, AsyncResult, Call, RequestOptions, receive
 from nsactors.results.display.progress import showing_transfer
 from nsactors.session.memory import ClusterMemory
 from nsactors.views.base import EngineView, Flags, ViewClient, check_client
@@ -118,7 +118,7 @@ class DirectView(EngineView[Flags]):
         )
         operation = Execute(code, bool(silent), store_history=not silent)
         label = label or self._flags.label or "execute"
-        result: AsyncResult = self._ask(targets, operation, label, block, timeout=timeout, receive=receive_result)
+        result: AsyncResult = self._ask(targets, operation, label, block, timeout=timeout, as_result=True)
         return result
 
     def run(
@@ -304,7 +304,7 @@ class DirectView(EngineView[Flags]):
             session, blocks = self._session, self._blocks(block)
             # Each part is on its way while the next one is copied.
             calls = [self._send([i], push, p, awaited=blocks)[0] for i, p in zip(ids, payloads, strict=True)]
-            return (receive_value if blocks else AsyncResult)(session, calls, label="scatter", single=False)
+            return (receive if blocks else AsyncResult)(session, calls, label="scatter", single=False)
 
     def gather(
         self,
@@ -335,7 +335,7 @@ class DirectView(EngineView[Flags]):
         session, blocks, label = self._session, self._blocks(block), f"gather({key})"
         calls = self._send(self._resolve(targets), Pull((key,), single=True), awaited=blocks, copies=copy)
         if blocks:
-            return partitioner.join(receive_value(session, calls, label=label, single=False))
+            return partitioner.join(receive(session, calls, label=label, single=False))
         return AsyncMapResult(session, calls, label=label, partitioner=partitioner)
 
     def snapshot(self, targets: Targets = None, block: bool | None = None) -> Any:
@@ -704,14 +704,21 @@ class DirectView(EngineView[Flags]):
         payload: Payload | None = None,
         copies: bool | None = None,
         timeout: float | None = None,
-        receive: Callable[..., Any] = receive_value,
+        *,
+        as_result: bool = False,
     ) -> Any:
-        """Submit an operation; return its result, or the value of ``receive()`` if the view blocks."""
+        """Submit an operation; return its result, or the value if the view blocks.
+
+        With ``as_result`` a view that blocks returns the result, too, once it is done.
+        """
         session, flags = self._session, self._flags
         chosen = flags.targets if targets is None else targets
         blocks = flags.block if block is None else block
         calls = self._send(session.resolve(chosen), operation, payload, timeout, awaited=blocks, copies=copies)
-        return (receive if blocks else AsyncResult)(session, calls, label=label, single=is_single(chosen))
+        single = is_single(chosen)
+        if blocks:
+            return receive(session, calls, label=label, single=single, as_result=as_result)
+        return AsyncResult(session, calls, label=label, single=single)
 
     def _send(
         self,

@@ -14,7 +14,7 @@ import pytest
 from nsactors.errors import TaskAborted
 from nsactors.protocol.messages import RequestId
 from nsactors.protocol.partition import Block
-from nsactors.results.async_result import AsyncResult, receive_result, receive_value
+from nsactors.results.async_result import AsyncResult, receive
 from nsactors.results.call import NOWHERE, Call, MapCall
 from nsactors.results.interrupting import (
     Presses,
@@ -176,12 +176,12 @@ class Torn(Owner):
     def check_process(self) -> None: ...
 
 
-@pytest.mark.parametrize("receive", [receive_value, receive_result])
-def test_so_it_does_where_a_caller_takes_the_replies_itself(receive: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("as_result", [False, True])
+def test_so_it_does_where_a_caller_takes_the_replies_itself(as_result: bool) -> None:
     call = Call(RequestId("me", 1), 1, "execute", True)
     owner = Torn(call)
     with pytest.raises(RuntimeError, match="it was interrupted"):
-        receive(owner, [call], label="execute", single=True)
+        receive(owner, [call], label="execute", single=True, as_result=as_result)
     assert owner.did == [("abort", [1]), ("interrupt", [1])]
 
 
