@@ -133,9 +133,8 @@ class OutputLog:
 
     def take(self) -> OutputBatch:
         """Return the chunks that were not sent yet, to be sent ahead of the reply."""
-        batch = self._batch_from(self._taken)
-        self._taken = self._acknowledged + len(self._chunks)
-        return batch
+        start, self._taken = self._taken, self._acknowledged + len(self._chunks)
+        return OutputBatch(self.request, self._engine_id, start, tuple(self._chunks[start - self._acknowledged :]))
 
     def acknowledge(self, batch: OutputBatch) -> None:
         """Record that the client has this batch, and all before it."""
@@ -172,16 +171,12 @@ class OutputLog:
         if self._flood is not None:
             for chunk in self._flood.drain(self._whole):
                 self._append(chunk)
-        batch = self._batch_from(self._acknowledged)
+        batch = OutputBatch(self.request, self._engine_id, self._acknowledged, tuple(self._chunks))
         # The reply holds these chunks: an acknowledgement must not add them to `delivered` as well.
         self._answered = True
         self._acknowledged = self._taken = self._acknowledged + len(self._chunks)
         self._chunks = []
         return batch
-
-    def _batch_from(self, position: int) -> OutputBatch:
-        chunks = tuple(self._chunks[position - self._acknowledged :])
-        return OutputBatch(self.request, self._engine_id, position, chunks)
 
 
 class OutputAssembler:

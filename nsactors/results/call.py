@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from nsactors._frozen import frozen
@@ -128,20 +128,21 @@ class Call:
         """The errors of its parts; its own error if it has no parts."""
         return [] if self.error is None else [self.error]
 
-    def settle(self, value: Any, error: Exception | None, note: Callable[[Call], object] | None = None) -> None:
+    def settle(self, value: Any, error: Exception | None, failed: Callable[[Call], object] | None = None) -> None:
         """End the call, once: nothing happens if another thread has done so already.
 
         Args:
             value: its value.
             error: its error.
-            note: called with this call before its end can be seen; must be quick, because other calls wait meanwhile.
+            failed: called with this call, if it has an error, before its end can be seen; must be quick, because other
+                calls wait meanwhile.
         """
         with _SETTLING:
             if self.done:
                 return
             self.value, self.error, self.received = value, error, time.time()
-            if note is not None:
-                note(self)
+            if error is not None and failed is not None:
+                failed(self)
             self.done = True
         while self._listeners:
             self._call_listener()
@@ -501,7 +502,7 @@ class MapCall(TaskCall):
     def values(self) -> list[Any]:
         """The value of each item, or the error in its place, when the call has ended."""
         values: list[Any] = []
-        for piece in sorted(self.pieces, key=_start):
+        for piece in sorted(self.pieces, key=attrgetter("start")):
             values += [self.error] * (piece.start - len(values))  # the map ended without these: the client was closed
             values += piece.values
         values += [self.error] * (self.size - len(values))
@@ -516,7 +517,3 @@ class MapCall(TaskCall):
             return None
         items = f"{len(errors)} of {self.size} {plural('item', self.size)}"
         return CompositeError(f"{self.label} failed for {items}", errors)
-
-
-def _start(piece: MapPiece) -> int:
-    return piece.start

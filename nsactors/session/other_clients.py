@@ -35,8 +35,6 @@ SHORTEST_S, LONGEST_S = 0.02, 0.25  # between two queries
 PAUSE_PER_ENGINE_S = 0.005  # two hundred queries a second are a small load for the controller
 MISSING_S = 2.0  # a reply that is on its way, or between two states, is found within this time
 
-Settle = Callable[[Call, Any, Exception | None], None]
-
 
 @dataclass(slots=True)
 class _WantedReply:
@@ -57,13 +55,15 @@ class ReplyCollector:
     Args:
         controller: passes queries on to engines.
         directory: the engines of the cluster.
-        settle: ends a call.
+        failed: called with each call that fails.
     """
 
-    def __init__(self, controller: ControllerClient, directory: EngineDirectory, settle: Settle) -> None:
+    def __init__(
+        self, controller: ControllerClient, directory: EngineDirectory, failed: Callable[[Call], object]
+    ) -> None:
         self._controller = controller
         self._directory = directory
-        self._settle = settle
+        self._failed = failed
         self._wanted: dict[RequestId, _WantedReply] = {}
         self._lock = threading.Lock()
         self._running = False
@@ -203,7 +203,7 @@ class ReplyCollector:
     def _end(self, wanted: _WantedReply, value: Any, error: Exception | None) -> None:
         with self._lock:
             self._wanted.pop(wanted.call.request_id, None)
-        self._settle(wanted.call, value, error)
+        wanted.call.settle(value, error, self._failed)
 
 
 AFTER_S = 0.25  # a request that has its reply within this time need not be announced

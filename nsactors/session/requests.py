@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from nsactors.errors import ClusterUnreachable, EngineLost, TaskAborted
@@ -73,20 +74,8 @@ class EngineConnection:
     first_lost: tuple[int, RequestId | None] = (-1, None)
     modules: ClientModules | None = None
 
-    def add(self, request: PendingRequest) -> None:
-        """Count a request that has been submitted."""
-        self.unanswered[request.call.request_id] = request
-        if not request.options.carries_tasks:
-            self.direct += 1
-            self.direct_so_far += 1
-
-    def remove(self, request: PendingRequest) -> list[Callable[[], object]]:
-        """Discount a request that has ended; return the functions to call now."""
-        if self.unanswered.pop(request.call.request_id, None) is None or request.options.carries_tasks:
-            return []
-        self.direct -= 1
-        if not self.turns:
-            return []
+    def take_turns(self) -> list[Callable[[], object]]:
+        """Remove and return the functions whose turn has come."""
         first = self.first_direct()
         passed = [turn for turn in self.turns if first is None or turn[0] < first.call.request_id.seq]
         self.turns = [turn for turn in self.turns if turn not in passed]
@@ -243,8 +232,6 @@ LOSSES = 2  # after this many deaths of an engine with the same request in front
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
 TAKE_S = 0.05  # a caller takes quick replies itself, and is woken for others
 
-Settle = Callable[[Call, Any, Exception | None], None]
-
 
 class OtherWork(NamedTuple):
     """The requests without tasks that an engine has from a client.
@@ -264,7 +251,7 @@ class RequestSender:
     Args:
         transport: the way to the engines.
         client: the name that the requests bear.
-        settle: ends a call; called with every call that has a reply, or will have none.
+        failed: called with each call that fails.
         later: runs a function soon, on another thread.
         lost: called when the transport says that an engine is gone.
         abandoned: called soon, on that other thread, with calls that their caller does not get because Ctrl-C has
@@ -278,7 +265,7 @@ class RequestSender:
         transport: Transport,
         client: str,
         *,
-        settle: Settle,
+        failed: Callable[[Call], object],
         later: Callable[[Callable[[], object]], object],
         lost: Callable[[EngineInfo, EngineGone], object],
         abandoned: Callable[[Sequence[Call]], object],
@@ -287,7 +274,7 @@ class RequestSender:
     ) -> None:
         self._transport = transport
         self._client = client
-        self._settle = settle
+        self._failed = failed
         self._later = later
         self._lost = lost
         self._abandoned = abandoned
@@ -356,8 +343,10 @@ class RequestSender:
                     lane = transport.relays if relayed else transport.lane(connection.engine, prepared)
                     request = PendingRequest(call, connection, connection.stops_seen, prepared, options, lane, told)
                     self._open[request_id] = request
-                    connection.add(request)
+                    connection.unanswered[request_id] = request
                     if not options.carries_tasks:
+                        connection.direct += 1
+                        connection.direct_so_far += 1
                         self.busy.add(engine_id)
                     if not connection.away:
                         request.engine = connection.engine
@@ -593,7 +582,7 @@ class RequestSender:
         """
         transport = self._transport
         try:
-            for lane, group in itertools.groupby(requests, key=lambda request: request.lane):
+            for lane, group in itertools.groupby(requests, key=attrgetter("lane")):
                 if lane is None:
                     for request in group:
                         request.handle = transport.send(_envelope(request), request.prepared)
@@ -726,7 +715,7 @@ class RequestSender:
 
     def end(self, call: Call, value: Any, error: Exception | None) -> None:
         """End a call: with its reply, or because none will arrive or be waited for."""
-        self._settle(call, value, error)
+        call.settle(value, error, self._failed)
         # After waiting callers have been told. Late output still belongs to the call, as long as a result refers to it.
         with self._lock:
             if self._close(call.request_id):
@@ -738,8 +727,10 @@ class RequestSender:
         if request is None:
             return False
         connection = request.connection
-        for call in connection.remove(request):
-            self._later(call)
+        if connection.unanswered.pop(request_id, None) is not None and not request.options.carries_tasks:
+            connection.direct -= 1
+            for call in connection.take_turns() if connection.turns else ():
+                self._later(call)
         if not connection.direct:
             self.busy.discard(connection.engine.engine_id)
         return True

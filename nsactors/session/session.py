@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 from nsactors.errors import (
     ClientClosed,
@@ -165,6 +165,7 @@ class Session:
         schedulers: the schedulers of the client's tasks.
         output: the default for the output of calls: ``"show"`` or ``"keep"``.
         leaving: set when the session is closed.
+        take: takes the replies to calls that were submitted as ``awaited``; see ``RequestSender.take``.
     """
 
     detached = False
@@ -196,15 +197,16 @@ class Session:
         self._sender = RequestSender(
             transport,
             name,
-            settle=self._settle,
+            failed=self.unretrieved.failed,
             later=self._inbox.put,
             lost=self._lose_engine,
             abandoned=self._cancel_interrupted,
             modules=self.modules_now,
             debugs=UserPrompt().can_ask,
         )
+        self.take = self._sender.take
         self._take_state(self._attach())
-        self._reply_collector = ReplyCollector(transport.controller, self.directory, self._settle)
+        self._reply_collector = ReplyCollector(transport.controller, self.directory, self.unretrieved.failed)
         self._queue_reporter = QueueReporter(self._sender, transport.controller, name, self._company)
         transport.stopped.when_lost(self)
         self._threads = [
@@ -231,7 +233,7 @@ class Session:
             operation: the operation for each of them.
             payload: its data.
             options: its time limit, and the like.
-            awaited: the caller goes on to :meth:`take`, which is the quickest way to a reply.
+            awaited: the caller goes on to ``take``, which is the quickest way to a reply.
             relayed: send by way of relays, which saves work in this process if there are many engines.
 
         Raises:
@@ -247,13 +249,6 @@ class Session:
             raise keyboard_interrupt("the call that was being sent is cancelled") from None
         self._queue_reporter.stir()
         return calls
-
-    def take(self, calls: Sequence[Call]) -> bool:
-        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all have come.
-
-        Another thread delivers the missing replies from now on.
-        """
-        return self._sender.take(calls)
 
     def output_goes(self, output: str | None) -> OutputGoes:
         """Return where the output of a call goes if its view has this ``output``."""
@@ -699,10 +694,6 @@ class Session:
         self.directory.close(lost)
         for call in self._sender.open_calls(carriers=True):
             self._sender.end(call, None, lost.again())
-
-    def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
-        given_up = isinstance(error, TaskAborted | ClientClosed)  # on purpose, which is no news
-        call.settle(value, error, note=None if error is None or given_up else self.unretrieved.failed)
 
     def close(self) -> None:
         """End the session: engines go on, open calls fail with ``ClientClosed``.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from nsactors.errors import EngineLost, group_failures, plural
+from nsactors.errors import ClientClosed, EngineLost, TaskAborted, group_failures, plural
 from nsactors.protocol.messages import RequestId
 
 if TYPE_CHECKING:
@@ -54,8 +54,10 @@ class UnretrievedErrors:
             self._notices = [notice for notice in self._notices if notice not in known]
 
     def failed(self, call: Call) -> None:
-        """Add the error of a call that has failed."""
+        """Add the error of a call that has failed, unless that was intended."""
         assert call.error is not None, "a failed call has an error"
+        if isinstance(call.error, TaskAborted | ClientClosed):
+            return
         with self._lock:
             if len(self._unseen) < LIMIT:
                 self._unseen[call.request_id] = call.error

@@ -88,6 +88,20 @@ class ScriptedRelays:
         return [request.seq for request in requests]
 
 
+class NotingSender(RequestSender):
+    """Notes the calls that it ends."""
+
+    def __init__(self, settled: list[tuple[int, Any, Exception | None]], *terms: Any, **options: Any) -> None:
+        super().__init__(*terms, **options)
+        self._settled = settled
+
+    def end(self, call: Call, value: Any, error: Exception | None) -> None:
+        is_first = not call.done
+        super().end(call, value, error)
+        if is_first:
+            self._settled.append((call.request_id.seq, value, error))
+
+
 class Desk:
     """A post with two engines, and what it told its owner."""
 
@@ -99,10 +113,11 @@ class Desk:
         self._later: list[Callable[[], object]] = []
         self.modules: ClientModules | None = None
         self.concludes: EngineLeft | None = None  # from a loss of which the transport tells
-        self.post = RequestSender(
+        self.post = NotingSender(
+            self.settled,
             cast(Transport, transport),
             "ann",
-            settle=self._settle,
+            failed=lambda call: None,
             later=self._later.append,
             lost=self._note_loss,
             abandoned=self.abandoned.append,
@@ -115,11 +130,6 @@ class Desk:
         self.lost.append(gone.reason)
         if self.concludes is not None:
             self.post.engine_left(self.concludes)
-
-    def _settle(self, call: Call, value: Any, error: Exception | None) -> None:
-        if not call.done:
-            call.settle(value, error)
-            self.settled.append((call.request_id.seq, value, error))
 
     def submit(self, *engine_ids: int, awaited: bool = False, relayed: bool = False, stops: bool = False) -> list[Call]:
         terms = RequestOptions(stops_on_error=stops)
@@ -532,13 +542,13 @@ def test_an_answer_is_brought_again_whose_reading_was_interrupted(desk: Desk, mo
 
 
 def test_an_answer_that_was_interrupted_before_its_call_ended_still_ends_it(desk: Desk) -> None:
-    def interrupted(call: Call, value: Any, error: Exception | None) -> None:
+    def interrupted(call: Call, value: Any, error: Exception | None, failed: Any) -> None:
         raise KeyboardInterrupt
 
     (call,) = desk.submit(0, awaited=True)
     desk.transport.quick = {0: reply(0)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(desk.post, "_settle", interrupted)
+        patch.setattr(Call, "settle", interrupted)
         with pytest.raises(KeyboardInterrupt):
             desk.post.take([call])
     desk.run_later()
@@ -587,13 +597,13 @@ def test_ctrl_c_at_any_line_of_taking_an_answer_loses_none(desk: Desk, is_quick:
 
 
 def test_an_interrupted_answer_makes_room_once(desk: Desk) -> None:
-    def interrupted(call: Call, value: Any, error: Exception | None) -> None:
+    def interrupted(call: Call, value: Any, error: Exception | None, failed: Any) -> None:
         raise KeyboardInterrupt
 
     calls = [desk.submit(0, awaited=True)[0] for _ in range(WINDOW + 2)]
     desk.transport.quick = {0: reply(0)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(desk.post, "_settle", interrupted)
+        patch.setattr(Call, "settle", interrupted)
         with pytest.raises(KeyboardInterrupt):
             desk.post.take(calls[:1])
     desk.run_later()

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from nsactors.client.prompt import join_prompt
-from nsactors.errors import EngineLost, TaskAborted
+from nsactors.errors import ClientClosed, EngineLost, TaskAborted, TimeLimitExceeded
 from nsactors.protocol.messages import RequestId
 from nsactors.results import Call
 from nsactors.session import unretrieved
@@ -32,10 +32,16 @@ def test_nothing_is_reported_when_nothing_failed(ledger: UnretrievedErrors) -> N
 
 
 def test_a_failure_that_nobody_has_seen_is_reported(ledger: UnretrievedErrors) -> None:
-    ledger.failed(failed_call(0, TaskAborted(0, "apply(f)")))
+    ledger.failed(failed_call(0, TimeLimitExceeded(0, "apply(f)", 1.0)))
     report = ledger.report()
     assert "1 call failed, and nobody has asked for the result:" in report
-    assert "apply(f) was aborted" in report
+    assert "apply(f)" in report
+
+
+@pytest.mark.parametrize("error", [TaskAborted(0, "apply(f)"), ClientClosed()])
+def test_an_intended_failure_is_not_reported(ledger: UnretrievedErrors, error: Exception) -> None:
+    ledger.failed(failed_call(0, error))
+    assert ledger.report() == ""
 
 
 def test_a_failure_is_reported_once(ledger: UnretrievedErrors) -> None:
