@@ -179,7 +179,7 @@ class Client:
             ClientClosed: if this client has been closed.
         """
         self.session.check()
-        return self.session.directory.ids
+        return list(self.session.directory.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -434,7 +434,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self.session.closed else f"engines {self.session.directory.ids}"
+        state = "closed" if self.session.closed else f"engines {list(self.session.directory.ids)}"
         return printable(f"<Client {self.name}: {state}>", "")
 
     def __rich__(self) -> Any:

@@ -453,7 +453,7 @@ class Cluster(Scaling):
         await self.stop_cluster()
 
     def __repr__(self) -> str:
-        state = "stopped" if self._client is None else f"engines {self._client.session.directory.ids}"
+        state = "stopped" if self._client is None else f"engines {list(self._client.session.directory.ids)}"
         return f"<Cluster: {state}>"
 
     def _running(self) -> Client:

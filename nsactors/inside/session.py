@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from nsactors.protocol.control import ClusterState, HistoryEntry, Query, QueryReply
@@ -29,7 +29,7 @@ class Directory(Protocol):
     """The engines of a session."""
 
     @property
-    def ids(self) -> list[int]:
+    def ids(self) -> Sequence[int]:
         """The ids of the engines that take requests."""
         ...
 

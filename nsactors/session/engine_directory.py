@@ -51,6 +51,10 @@ class EngineDirectory:
 
     Args:
         call: calls the user's function soon, on a thread where it may wait.
+
+    Attributes:
+        ids: the ids of the engines that take requests, in order, with those that restart, and without those that are
+            about to leave.
     """
 
     def __init__(self, call: Callable[[Callable[[], object]], None]) -> None:
@@ -58,7 +62,7 @@ class EngineDirectory:
         self.start_failures: dict[int, EngineStartError] = {}
         self._nodes_may_come = False  # for engines that have no place
         self._engines: dict[int, EngineInfo] = {}
-        self._ids: tuple[int, ...] = ()  # in order; every call of a view asks for them
+        self.ids: tuple[int, ...] = ()
         self._starting: set[int] = set()
         self._away: set[int] = set()
         self._leaving: set[int] = set()
@@ -71,14 +75,6 @@ class EngineDirectory:
         self._on_join: list[EngineCallback] = []
         self._on_leave: list[EngineCallback] = []
         self._told_at_once: list[EngineListener] = []
-
-    @property
-    def ids(self) -> list[int]:
-        """Ids of the engines that take requests, in order; those that restart are included.
-
-        Engines that are about to leave are not.
-        """
-        return list(self._ids)
 
     @property
     def starting(self) -> list[int]:
@@ -213,7 +209,7 @@ class EngineDirectory:
         """
 
         def enough() -> bool:
-            return len(self._ids) - len(self._away) >= count
+            return len(self.ids) - len(self._away) >= count
 
         def over() -> bool:
             on_the_way = self._starting | self._away
@@ -282,7 +278,7 @@ class EngineDirectory:
             watcher.engine_left(left)
 
     def _list_ids(self) -> None:
-        self._ids = tuple(sorted(self._engines.keys() - self._leaving))
+        self.ids = tuple(sorted(self._engines.keys() - self._leaving))
 
     def _tell(self, callbacks: Iterable[EngineCallback], engine_id: int) -> None:
         for callback in list(callbacks):
