@@ -387,7 +387,7 @@ class EngineActor:
             if self._is_ending:
                 raise EngineEnds(self.last_begun)
             verdict = self._stream.take(request.id, request.stops_seen)
-            self.replies.begin(request.id)
+            self.replies.current = request.id
             if verdict is Verdict.RUN:
                 self._is_unused = False
                 self._last_begun = request.id
@@ -449,7 +449,7 @@ class EngineActor:
             self._running = None
         if self._modules is not None:
             self._output.note(self._modules.finish())
-        expired = self._limit.end(by_interrupt=by_interrupt)
+        expired = None if request.limit_s is None else self._limit.end(by_interrupt=by_interrupt)
         if self._is_ending:  # the request was interrupted: neither its client nor the journal gets an outcome
             raise EngineEnds(self.last_begun)
         if expired is not None:

@@ -80,7 +80,7 @@ class OutputRecorder:
         The log stays open: a thread or child process of the request may still write.
         """
         with self._lock:
-            self._drain()
+            self._append(self._capture.read())
             assert self._log is not None, "finish comes after begin"
             return self._log.tail()
 
@@ -96,7 +96,7 @@ class OutputRecorder:
         except Exception as error:
             raise SerializationError("the display", f"{type(error).__name__}: {error}") from None
         with self._lock:
-            self._drain()
+            self._append(self._capture.read())
             self._append([chunk])
 
     def note(self, text: str) -> None:
@@ -119,13 +119,13 @@ class OutputRecorder:
     def mark(self) -> int:
         """Return the number of chunks that the request has written, and begin a new chunk."""
         with self._lock:
-            self._drain()
+            self._append(self._capture.read())
             return 0 if self._log is None else self._log.mark()
 
     def take(self) -> OutputBatch | None:
         """Return the output that can be sent ahead of the reply, if any."""
         with self._lock:
-            self._drain()
+            self._append(self._capture.read())
             return None if self._log is None or not self._log.has_untaken else self._log.take()
 
     def take_again(self) -> None:
@@ -143,9 +143,6 @@ class OutputRecorder:
     def close(self) -> None:
         """Restore the streams."""
         self._capture.close()
-
-    def _drain(self) -> None:
-        self._append(self._capture.read())
 
     def _append(self, chunks: Sequence[OutputChunk]) -> None:
         if chunks and self._log is not None:

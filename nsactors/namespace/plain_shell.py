@@ -159,8 +159,17 @@ class PlainShell:
         store_history = store_history and not silent
         if store_history:
             self._history["In"].append(code)
+        filename = f"<engine {self._engine_id}, cell {next(self._cell_numbers)}>"
+        self._sources.begin(filename)
+        linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         try:
-            self._run(code, show=not silent)
+            tree = self._parse(code, filename)
+            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            self._evaluate(tree, filename, "exec")
+            if isinstance(last, ast.Expr):
+                value = self._evaluate(ast.Expression(last.value), filename, "eval")
+                if value is not None and not silent:
+                    self._show(value)
         finally:
             if store_history:
                 self._forget_cell(self.execution_count - KEPT_CELLS)
@@ -173,18 +182,6 @@ class PlainShell:
         if isinstance(results, dict) and results.pop(number, None) is not None:
             self._history.pop(f"_{number}", None)
 
-    def _run(self, code: str, *, show: bool) -> None:
-        filename = f"<engine {self._engine_id}, cell {next(self._cell_numbers)}>"
-        self._sources.begin(filename)
-        linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
-        tree = self._parse(code, filename)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        self._evaluate(_compile(tree, filename, "exec"))
-        if isinstance(last, ast.Expr):
-            value = self._evaluate(_compile(ast.Expression(last.value), filename, "eval"))
-            if value is not None and show:
-                self._show(value)
-
     def _parse(self, code: str, filename: str) -> ast.Module:
         try:
             return parse_code(code, filename)
@@ -195,7 +192,8 @@ class PlainShell:
                 )
             raise
 
-    def _evaluate(self, code: CodeType) -> Any:
+    def _evaluate(self, tree: ast.Module | ast.Expression, filename: str, mode: str) -> Any:
+        code: CodeType = compile(tree, filename, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         self._sources.compiled(code)
         value = run_user_code(eval, code, self.names)
         if code.co_flags & inspect.CO_COROUTINE:
@@ -247,9 +245,3 @@ def describe(names: dict[str, Any], name: str, detail: int) -> str | None:
     if detail and (inspect.isfunction(value) or inspect.isclass(value)):
         lines.append(f"Source:\n{inspect.getsource(value)}")
     return "\n".join(lines)
-
-
-def _compile(tree: ast.Module | ast.Expression, filename: str, mode: str) -> CodeType:
-    code = compile(tree, filename, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    assert isinstance(code, CodeType)
-    return code

@@ -26,24 +26,23 @@ Collected = StoredReply | OutputBatch | Missing | StoredObject
 class ReplyCache:
     """Store an engine's replies, and report the requests under way.
 
-    The thread that runs requests calls :meth:`begin` and :meth:`store`; other methods may run on any thread.
+    The thread that runs requests sets ``current`` and calls :meth:`store`; other methods may run on any thread.
 
     Args:
         objects: the store for large values that are to outlive their client.
         output: the output of the request that runs.
+
+    Attributes:
+        current: the request that runs, until its reply is stored.
     """
 
     def __init__(self, objects: ObjectStore, output: OutputRecorder) -> None:
         self._objects = objects
         self._output = output
         self._store = ReplyStore()
-        self._current: RequestId | None = None
+        self.current: RequestId | None = None
         self._gone: dict[str, bool] = {}  # a set in order
         self._stored_upto: dict[str, int] = {}
-
-    def begin(self, request: RequestId) -> None:
-        """Note that a request runs until its reply is stored."""
-        self._current = request
 
     def store(self, reply: Reply, header: bytes, result: Payload | None, sealed: Sealed) -> None:
         """Store a reply.
@@ -65,7 +64,7 @@ class ReplyCache:
                 nbytes += copied_bytes
             # The reply is stored as it was encoded: this costs a call 1 us, and nothing is pickled again.
             self._store.add(reply.request, StoredReply(header, head, value), nbytes, stored_bytes)
-        self._current = None
+        self.current = None
 
     def store_replayed(self, reply: Reply, result: Payload | None) -> None:
         """Store the reply to a replayed request: its client may not have received the first one."""
@@ -121,8 +120,8 @@ class ReplyCache:
         self, request: RequestId, position: int, *, has_passed: bool
     ) -> tuple[StoredReply | OutputBatch | Missing, int]:
         # In this order: between the two reads the request may end and its reply be stored.
-        under_way = self._current == request
-        idle = self._current is None
+        under_way = self.current == request
+        idle = self.current is None
         found = self._store.get(request)
         match found:
             case StoredReply(header, head, value):

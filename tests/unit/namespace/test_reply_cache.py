@@ -77,7 +77,7 @@ def run(replies: ReplyCache, output: OutputRecorder) -> Callable[..., None]:
     """Runs a request that prints ``head``, which is delivered, and ``tail``, and gives ``value``."""
 
     def run(request: RequestId = ANN, value: object = None, head: str = "", tail: str = "") -> None:
-        replies.begin(request)
+        replies.current = request
         output.begin(request)
         if head:
             output.show(StreamText("stdout", head))
@@ -121,7 +121,7 @@ def test_output_that_is_known_already_does_not_come_again(replies: ReplyCache, r
 
 
 def test_of_a_request_that_runs_the_output_so_far_is_told(replies: ReplyCache, output: OutputRecorder) -> None:
-    replies.begin(ANN)
+    replies.current = ANN
     output.begin(ANN)
     output.show(StreamText("stdout", "half "))
     assert one(replies) == OutputBatch(ANN, 0, 0, (StreamText("stdout", "half "),))
@@ -135,7 +135,7 @@ def test_a_request_that_has_not_come_is_ahead_of_a_busy_engine_and_absent_from_a
     later = RequestId("ann", 9)
     run()
     assert one(replies, later, passed=False) is Missing.ABSENT
-    replies.begin(RequestId("ben", 0))
+    replies.current = RequestId("ben", 0)
     assert one(replies, later, passed=False) is Missing.AHEAD
     assert one(replies, RequestId("ann", 2)) is Missing.UNKNOWN
 
