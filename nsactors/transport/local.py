@@ -340,7 +340,7 @@ class FutureReplies:
     """The half of a transport that takes replies, for transports whose handles on replies are futures."""
 
     def __init__(self) -> None:
-        self._replies: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
+        self._replies: SimpleQueue[tuple[Callable[[Any], None], Future[Any]] | None] = SimpleQueue()
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
     def lane(self, engine: EngineInfo, prepared: Any) -> None:
@@ -354,19 +354,20 @@ class FutureReplies:
 
         On an engine's thread, its output would count as the engine's. The thread that reads messages must not block.
         """
-        pending.add_done_callback(lambda reply: self._replies.put((listener, _outcome(reply))))
+        pending.add_done_callback(lambda reply: self._replies.put((listener, reply)))
 
     def take(self, pending: Sequence[Future[Any]], timeout_s: float) -> list[Any] | None:
         """Wait for replies on this thread."""
-        if wait(pending, timeout_s).not_done:
-            return None
-        return [_outcome(reply) for reply in pending]
+        return None if wait(pending, timeout_s).not_done else list(pending)
 
-    def open(self, engine: EngineInfo, delivered: Any) -> tuple[Reply, Payload | None]:
+    def open(self, engine: EngineInfo, delivered: Future[Any]) -> tuple[Reply, Payload | None]:
         """Decode a reply."""
-        if isinstance(delivered, EngineGone):
-            raise delivered
-        header, sealed = delivered
+        if (error := delivered.exception()) is not None:
+            raise EngineGone(str(error))
+        content = delivered.result()
+        if isinstance(content, EngineGone):
+            raise content
+        header, sealed = content
         return decode_reply(header, sealed.buffers, sealed.refs)
 
     def close(self) -> None:
@@ -378,11 +379,6 @@ class FutureReplies:
             listener, reply = delivery
             listener(reply)
             del delivery, listener, reply  # large values would stay until the next reply
-
-
-def _outcome(reply: Future[Any]) -> Any:
-    error = reply.exception()
-    return reply.result() if error is None else EngineGone(str(error))
 
 
 class LocalTransport(FutureReplies):
