@@ -707,18 +707,14 @@ class DirectView(EngineView[Flags]):
         *,
         as_result: bool = False,
     ) -> Any:
-        """Submit an operation; return its result, or the value if the view blocks.
-
-        With ``as_result`` a view that blocks returns the result, too, once it is done.
-        """
+        """Submit an operation; return its result, or its value if the view blocks and the caller wants no result."""
         session, flags = self._session, self._flags
         chosen = flags.targets if targets is None else targets
         blocks = flags.block if block is None else block
         calls = self._send(session.resolve(chosen), operation, payload, timeout, awaited=blocks, copies=copies)
-        single = is_single(chosen)
         if blocks:
-            return receive(session, calls, label=label, single=single, as_result=as_result)
-        return AsyncResult(session, calls, label=label, single=single)
+            return receive(session, calls, label=label, single=is_single(chosen), as_result=as_result)
+        return AsyncResult(session, calls, label=label, single=is_single(chosen))
 
     def _send(
         self,
