@@ -8,6 +8,7 @@ classes are plain values: picklable, comparable, without side effects.
 from __future__ import annotations
 
 import enum
+import keyword
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -139,6 +140,20 @@ def label_of(operation: Operation) -> str:
             return "clear"
         case TakeSnapshot():
             return "snapshot"
+
+
+def check_name(name: object, where: str) -> None:
+    """Check that a namespace can bind a name.
+
+    Args:
+        name: the name.
+        where: the call and its parameter, for the error.
+
+    Raises:
+        InvalidName: if it is not a name, or is a word of Python's own.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise InvalidName(name, where)
 
 
 def check_expression(expression: object, where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsactors.errors import InvalidName, NsactorsError, SerializationError, plural
+from nsactors.errors import NsactorsError, SerializationError, plural
 from nsactors.inside.values import peek
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import (
@@ -24,6 +23,7 @@ from nsactors.protocol.messages import (
     Reset,
     TakeSnapshot,
     check_expression,
+    check_name,
 )
 from nsactors.protocol.partition import Partitioner, first_of, length_of
 from nsactors.protocol.process import current_shell
@@ -190,7 +190,7 @@ class DirectView(EngineView[Flags]):
             copy=arg.flag(copy, or_none=True),
         )
         for name in ns:
-            _check_name(name, "push(ns)")
+            check_name(name, "push(ns)")
         payload = self._pack(dict(ns), "the values")
         with showing_transfer("push", payload.nbytes):
             return self._ask(targets, Push(self._copies(copy)), "push", block, payload)
@@ -244,7 +244,7 @@ class DirectView(EngineView[Flags]):
         return self.get(name)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name, "view[name] = value")
+        check_name(name, "view[name] = value")
         self.push({name: value})
 
     def scatter(
@@ -294,7 +294,7 @@ class DirectView(EngineView[Flags]):
             axis=arg.whole(axis),
             copy=arg.flag(copy, or_none=True),
         )
-        _check_name(key, "scatter(key)")
+        check_name(key, "scatter(key)")
         ids = self._resolve(targets)
         parts = distribution_for("scatter", dist, axis).split(seq, len(ids))
         values = [first_of(part) if flatten and length_of(part) == 1 else part for part in parts]
@@ -793,8 +793,3 @@ class BroadcastView(DirectView):
     """
 
     _is_relayed = True
-
-
-def _check_name(name: Any, where: str) -> None:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise InvalidName(name, where)
