@@ -98,7 +98,8 @@ def _hosts(text: str) -> object:
     default="",
     callback=checked(_hosts),
     metavar="A,B:4",
-    help="Machines on which ssh starts engines, in place of this one; :4 for four engines there.",
+    help="Machines on which ssh starts engines, in place of this one; :4 for four engines there. `slurm` or `slurm:4` "
+    "stands for the nodes of the Slurm allocation that you are in.",
 )
 @click.option(
     "--stop-grace",

@@ -220,6 +220,7 @@ def run_job(folder: Path) -> int:
         origin=os.environ.get("NSACTORS_ORIGIN", "a batch job"),
         log=str(folder / "job.log"),
         stop_with=tuple(shlex.split(os.environ.get("NSACTORS_STOP_WITH", ""))),
+        enter_with=tuple(shlex.split(os.environ.get("NSACTORS_ENTER_WITH", ""))),
         options=dict(plan.options),
     )
     token = secrets.token_hex(32)

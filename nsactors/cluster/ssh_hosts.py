@@ -1,4 +1,7 @@
-"""Hosts that ssh reaches: host lists, and nodes started on them."""
+"""Hosts that ssh reaches: host lists, and nodes started on them.
+
+The nodes of a Slurm allocation are hosts as well, which ``srun`` reaches: see :func:`reached`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -77,19 +80,77 @@ def hosts_from_text(text: str) -> list[Host]:
 
 
 END_S = 5.0
+SLURM = "slurm"  # in place of a host: the nodes of the allocation that this process is in
 # BatchMode makes ssh fail in place of asking for a password. ServerAliveInterval lets ssh end with its host; Ray
 # notices the loss earlier.
 _SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15")
 
 
-class SshHosts:
-    """A Ray cluster on hosts that ssh reaches, for the duration of a ``with`` block.
+def by_ssh(host: str, words: Sequence[str]) -> list[str]:
+    """Return the command that runs another one on a host, over ssh."""
+    return [*_SSH, host, "--", f"exec {shlex.join(words)} 2>&1"]
 
-    This process is connected to the cluster meanwhile. The token is sent through ssh's stdin, and is in no command
-    line. If this process is killed, its ssh processes end, and with them the nodes.
+
+def by_srun(host: str, words: Sequence[str]) -> list[str]:
+    """Return the command that runs another one on a node of this process's Slurm allocation, as a step."""
+    # The limits and the bindings of this process are not those of a node: a login node allows few processes, and a
+    # step of one task would be bound to one core.
+    options = ("--overlap", "--propagate=NONE", "--cpu-bind=none")
+    return ["srun", "--nodes=1", "--ntasks=1", f"--nodelist={host}", *options, *words]
+
+
+def allocated_hosts(host: Host, environment: Mapping[str, str]) -> list[Host]:
+    """Return the nodes of the Slurm allocation that this process is in.
 
     Args:
-        hosts: the hosts; this machine has engines only if it is among them.
+        host: the host ``slurm`` of a list, with the number of engines for each node.
+        environment: the variables of this process.
+
+    Raises:
+        LaunchError: if it is in none, or Slurm does not list its nodes.
+    """
+    nodes = environment.get("SLURM_JOB_NODELIST")
+    if not nodes:
+        raise LaunchError("this process is in no allocation of Slurm: `salloc --nodes=2` makes one, for programs in it")
+    try:
+        done = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise LaunchError(f"scontrol cannot be started here: {error}") from None
+    if done.returncode:
+        raise LaunchError(f"scontrol does not list the nodes {nodes}", done.stderr)
+    here = environment.get("SLURMD_NODENAME")
+    return [Host(_HERE[0] if name == here else name, host.engines) for name in done.stdout.split()]
+
+
+def reached(
+    hosts: Sequence[Host], environment: Mapping[str, str]
+) -> tuple[list[Host], Callable[[str, Sequence[str]], list[str]]]:
+    """Return the hosts of a list, with the function that makes the command to reach one.
+
+    Args:
+        hosts: the list; the one host ``slurm`` stands for the nodes of a Slurm allocation.
+        environment: the variables of this process.
+
+    Raises:
+        LaunchError: as for :func:`allocated_hosts`.
+        ValueError: if ``slurm`` is not the only host of the list.
+    """
+    if SLURM not in (host.name for host in hosts):
+        return list(hosts), by_ssh
+    if len(hosts) > 1:
+        raise ValueError(f"'{SLURM}' stands for all nodes of an allocation, and is the only host of its list")
+    return allocated_hosts(hosts[0], environment), by_srun
+
+
+class SshHosts:
+    """A Ray cluster on hosts that ssh reaches, or on nodes of a Slurm allocation, for the duration of a ``with`` block.
+
+    This process is connected to the cluster meanwhile. The token is sent through the stdin of ssh or srun, and is in no
+    command line. If this process is killed, its ssh processes end, and with them the nodes.
+
+    Args:
+        hosts: the hosts; this machine has engines only if it is among them. The one host ``slurm`` stands for the nodes
+            of the Slurm allocation that this process is in, where ``srun`` starts the engines.
         engines: the number of engines on hosts without a number of their own; None for one per core.
         python: the path of the interpreter on the hosts; the default is that of this process. Hosts need the packages
             that nsactors needs, with the same Ray. They get nsactors itself from this process, for the duration of the
@@ -106,8 +167,9 @@ class SshHosts:
         ...     rc[:].apply_sync(socket.gethostname)
 
     Raises:
-        LaunchError: (on entry) if a host cannot be reached, or has no such Python, or this machine has no ssh; all
-            other hosts are stopped then.
+        LaunchError: if this process is in no Slurm allocation, and the host is ``slurm``. On entry: if a host cannot be
+            reached, or has no such Python, or this machine has no ssh; all other hosts are stopped then.
+        ValueError: if there are other hosts beside ``slurm``.
     """
 
     def __init__(
@@ -119,6 +181,7 @@ class SshHosts:
         store_bytes: int | None = None,
         tls: bool = False,
     ) -> None:
+        hosts, self._command = reached(hosts, os.environ)
         self._remote = [host for host in hosts if not host.is_here]
         self._usual = engines
         self._python = python
@@ -158,9 +221,13 @@ class SshHosts:
         words = [self._python, "-c", Path(node_over_ssh.__file__).read_text(), __version__]
         if path := os.environ.get("PYTHONPATH"):
             words = ["env", f"PYTHONPATH={path}", *words]
+        command = self._command(host.name, words)
+        # Slurm may show the variables of a step to all users. The node has a token of its own, from stdin.
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
         try:
             process = subprocess.Popen(
-                [*_SSH, host.name, "--", f"exec {shlex.join(words)} 2>&1"],
+                command,
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -168,7 +235,7 @@ class SshHosts:
                 start_new_session=True,  # out of reach of this terminal's Ctrl-C
             )
         except OSError as error:
-            raise LaunchError(f"no engines on {host.name}: ssh cannot be started here: {error}") from None
+            raise LaunchError(f"no engines on {host.name}: {command[0]} cannot be started here: {error}") from None
         assert process.stdin is not None
         close_in_children(process.stdin)
         return process
@@ -210,7 +277,9 @@ def _wait_for_line(host: Host, process: subprocess.Popen[str], *lines: str) -> s
         if (text := line.rstrip("\n")) in lines:
             return text
         said.append(line)
-    raise LaunchError(f"no engines on {host.name}: ssh has ended with status {process.wait()}", "".join(said))
+    assert isinstance(process.args, list)
+    reason = f"{process.args[0]} has ended with status {process.wait()}"
+    raise LaunchError(f"no engines on {host.name}: {reason}", "".join(said))
 
 
 def _end(processes: Collection[subprocess.Popen[str]]) -> None:

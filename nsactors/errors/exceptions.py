@@ -28,6 +28,7 @@
     │   ├── ClusterNotFound      see ``joining``
     │   ├── ClusterNotReady      see ``joining``
     │   ├── AccessRefused        see ``joining``
+    │   ├── OutsideCluster       see ``joining``
     │   └── VersionMismatch      see ``joining``
     ├── ClusterNameTaken         see ``joining``
     ├── StoreFull
@@ -35,6 +36,7 @@
     ├── SnapshotUnwritten
     ├── RayImportedFirst         also RuntimeError (see ``joining``)
     ├── RayStartError            also RuntimeError (see ``joining``)
+    ├── ProcessLimit             also RuntimeError (see ``joining``)
     ├── FolderTooLong            also OSError (see ``joining``)
     ├── EngineError
     │   ├── EngineLost

@@ -98,6 +98,40 @@ class AccessRefused(ConnectionLost):
         self.reason = reason
 
 
+class OutsideCluster(ConnectionLost):
+    """This machine does not belong to the cluster, and clients run on the cluster's machines.
+
+    Args:
+        address: the address of the cluster.
+        way_in: what leads to a client on one of them, or this machine into the cluster; empty if nothing is known.
+    """
+
+    def __init__(self, address: str, way_in: str = "") -> None:
+        text = f"this machine does not belong to the cluster at {address}, and a client runs on one that does"
+        super().__init__(f"{text}: {way_in}" if way_in else text)
+        self.address = address
+        self.way_in = way_in
+
+
+class ProcessLimit(NsactorsError, RuntimeError):
+    """This user may not start as many processes and threads on this machine as Ray needs.
+
+    Args:
+        needed: the number that Ray needs at least.
+        limit: the limit of the user.
+        running: how many of the user's run.
+    """
+
+    def __init__(self, needed: int, limit: int, running: int) -> None:
+        super().__init__(
+            f"Ray starts at least {needed} processes and threads on this machine, and you may have {limit} "
+            f"(`ulimit -u`), of which {running} run: use another machine, such as a node of a batch job"
+        )
+        self.needed = needed
+        self.limit = limit
+        self.running = running
+
+
 class RayImportedFirst(NsactorsError, RuntimeError):
     """This process cannot start or join Ray, because it has already imported Ray with other settings."""
 

@@ -10,16 +10,18 @@ import functools
 import math
 import os
 import platform
+import resource
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
 from nsactors._version import __version__
-from nsactors.errors import WrongValue, bytes_from_words, bytes_in_words
+from nsactors.errors import ProcessLimit, WrongValue, bytes_from_words, bytes_in_words
 
 SMALLEST_STORE_BYTES = 75 * 1024 * 1024  # the smallest that Ray accepts
 
 _VERSION_1 = ("cpu", "cpu,cpuacct")  # mount points of the controller; usually one is a link to the other
+_MANY_PROCESSES = 100_000  # a limit that is not worth a look at all processes
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -81,6 +83,34 @@ def _quota_of_version_2(group: Path) -> float | None:
 def _quota_of_version_1(group: Path) -> float | None:
     quota, period = (int((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
     return None if quota < 0 else quota / period
+
+
+def check_processes(needed: int, folder: Path = Path("/proc")) -> None:
+    """Check that this user may start so many more processes and threads on this machine.
+
+    Ray waits for ever, or prints the stack of its C++ code, where it cannot start a thread.
+
+    Args:
+        needed: the number of processes and threads.
+        folder: the folder with the system's files on processes.
+
+    Raises:
+        ProcessLimit: if the user's limit does not allow it.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit == resource.RLIM_INFINITY or limit >= _MANY_PROCESSES or os.geteuid() == 0:  # root is exempt
+        return
+    running = sum(_threads_of(process, os.getuid()) for process in folder.glob("[0-9]*"))
+    if running + needed > limit:
+        raise ProcessLimit(needed, limit, running)
+
+
+def _threads_of(process: Path, uid: int) -> int:
+    """Return the number of threads of a process; 0 if it is another user's, or has ended."""
+    try:
+        return len(os.listdir(process / "task")) if process.stat().st_uid == uid else 0
+    except OSError:
+        return 0
 
 
 def thread_environment(cores: int, engines: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -12,10 +12,11 @@ import json
 import os
 import re
 import secrets
+import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from nsactors.errors import (
     ClusterNotFound,
     ClusterNotReady,
     ClusterUnreachable,
+    OutsideCluster,
     WrongType,
     printable,
 )
@@ -79,6 +81,8 @@ class ClusterRecord:
         log: the path of its owner's log; empty if its owner writes to a terminal.
         options: the default options of its engines; see ``EngineKeywords``.
         stop_with: the command that stops it if its owner is on another machine.
+        enter_with: the command that runs another one, appended to it, on a machine of the cluster; empty if there is
+            none.
         stop_grace_s: the time that its engines have to end gracefully, if the user who stops it has set one.
         mark: a text in the environment of each of its processes; see ``end_leftovers``.
         copied_from: the path of the file from which this record was copied; empty for the cluster's own record.
@@ -93,6 +97,7 @@ class ClusterRecord:
     log: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     stop_with: tuple[str, ...] = ()
+    enter_with: tuple[str, ...] = ()
     stop_grace_s: float | None = None
     mark: str = ""
     copied_from: str = ""
@@ -288,11 +293,44 @@ def transport_to(
                 return connect_to_program(found.name, found.program.socket, found.program.versions, elsewhere)
             from nsactors.transport.ray.transport import connect
 
-            return connect(found)
+            try:
+                return connect(found)
+            except (ClusterUnreachable, OutsideCluster) as error:
+                raise with_way_in(error, found, Registry().records()) from None
         case _ if not hasattr(cluster, "controller"):
             takes = "a cluster's name, the path of its file, connection info or a transport, or None"
             raise WrongType("Client", "cluster", cluster, takes)
     return cluster
+
+
+def with_way_in(
+    error: ClusterUnreachable | OutsideCluster, info: ConnectionInfo, records: Iterable[ClusterRecord]
+) -> ClusterUnreachable | OutsideCluster:
+    """Return the error of a connection, with advice if the cluster's owner is on another machine than this one.
+
+    Args:
+        error: the error.
+        info: the cluster.
+        records: the user's clusters.
+    """
+    record = next((record for record in records if record.connection == info), None)
+    if record is None or record.owner.is_here:
+        return error
+    if isinstance(error, ClusterUnreachable):
+        way = way_inside(record)
+        return ClusterUnreachable(error.address, f"{error.reason}. If it runs, {way}") if way else error
+    ways = [way_inside(record) or f"`nsactors console {record.name}` works on {record.owner.host}"]
+    if record.stop_with:  # it is a batch job
+        ways.append(f"`nsactors launch join {record.name}` lets this machine take part")
+    return OutsideCluster(error.address, ", and ".join(ways))
+
+
+def way_inside(record: ClusterRecord) -> str:
+    """Return the advice to run a client on a machine of the cluster; empty if no command does that from here."""
+    if not record.enter_with:
+        return ""
+    command = shlex.join((*record.enter_with, "nsactors", "console", record.name))
+    return f"`{command}` opens a prompt on a machine of the cluster"
 
 
 def await_connection(

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
-__all__ = ["interpreter_without_nsactors"]
+__all__ = ["OPEN", "closed_to_others", "command_to_open", "interpreter_without_nsactors"]
+
+ROOT = Path(__file__).parents[2]
+
+# Python, or this checkout, may be in a folder that is closed to other users. They then see one in its place that is
+# open, and holds nothing but them.
+OPEN = """
+import json, os, subprocess, sys
+what = json.loads(sys.argv[1])
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+for number, path in enumerate(what["needed"]):
+    os.makedirs(f"{what['stage']}/{number}", exist_ok=True)
+    mount("--bind", path, f"{what['stage']}/{number}")
+for folder in what["closed"]:
+    mount("-t", "tmpfs", "-o", "mode=0755", "none", folder)
+for number, path in enumerate(what["needed"]):
+    os.makedirs(path, exist_ok=True)
+    mount("--bind", f"{what['stage']}/{number}", path)
+"""
+
+
+def command_to_open(stage: Path) -> list[str]:
+    """Return a command that opens this interpreter and checkout to all users of a mount namespace.
+
+    Args:
+        stage: a folder for its mounts, which need not exist.
+    """
+    return [sys.executable, "-c", OPEN, json.dumps(closed_to_others(stage))]
+
+
+def closed_to_others(stage: Path) -> dict[str, object]:
+    """Return what ``OPEN`` is to do, as its argument."""
+    needed = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix, ROOT)}
+    closed = {path: folder for path in needed if (folder := _closed_folder_above(Path(path))) is not None}
+    return {
+        "closed": sorted({str(folder) for folder in closed.values()}),
+        "needed": sorted(closed),
+        "stage": str(stage),
+    }
+
+
+def _closed_folder_above(path: Path) -> Path | None:
+    """The uppermost folder on the way to ``path`` that others cannot pass through."""
+    return next((folder for folder in [*reversed(path.parents), path] if not folder.stat().st_mode & 0o001), None)
 
 
 def interpreter_without_nsactors(folder: Path) -> str:

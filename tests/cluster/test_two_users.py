@@ -17,33 +17,24 @@ import pytest
 from nsactors.system.processes import marked_processes
 from nsactors.testing import wait_until
 from tests.cluster.background import IMPORT_RAY, CommandLine
+from tests.cluster.interpreters import OPEN, closed_to_others
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 USERS = (f"nsatest-{os.getpid()}-ann", f"nsatest-{os.getpid()}-ben")  # another run may be under way
 CHECKOUT = Path(__file__).parents[2]
 
-# Becomes a user and runs a command. Python, or this checkout, may be in a folder that is closed to others: the command
-# then sees one in its place that is open, and holds nothing but them.
-AS_USER = """
-import json, os, subprocess, sys
-what = json.loads(sys.argv[1])
-def mount(*arguments):
-    subprocess.run(["mount", *arguments], check=True)
-for number, path in enumerate(what["needed"]):
-    os.makedirs(f"{what['stage']}/{number}", exist_ok=True)
-    mount("--bind", path, f"{what['stage']}/{number}")
-for folder in what["closed"]:
-    mount("-t", "tmpfs", "-o", "mode=0755", "none", folder)
-for number, path in enumerate(what["needed"]):
-    os.makedirs(path, exist_ok=True)
-    mount("--bind", f"{what['stage']}/{number}", path)
+# Becomes a user and runs a command.
+AS_USER = (
+    OPEN
+    + """
 os.setgroups([])
 os.setgid(what["gid"])
 os.setuid(what["uid"])
 os.chdir(what["cwd"])
 os.execv(sys.argv[2], sys.argv[2:])
 """
+)
 
 STRANGER = """
 import json, os, sys
@@ -92,18 +83,9 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CommandLine
             subprocess.run(["userdel", "--remove", name], check=True, stderr=subprocess.DEVNULL)
 
 
-def closed_folder_above(path: Path) -> Path | None:
-    """The uppermost folder on the way to ``path`` that others cannot pass through."""
-    return next((folder for folder in [*reversed(path.parents), path] if not folder.stat().st_mode & 0o001), None)
-
-
 def command_of(user: pwd.struct_passwd, stage: Path) -> CommandLine:
-    needed = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix, CHECKOUT)}
-    closed = {path: folder for path in needed if (folder := closed_folder_above(Path(path))) is not None}
     what = {
-        "closed": sorted({str(folder) for folder in closed.values()}),
-        "needed": sorted(closed),
-        "stage": str(stage),
+        **closed_to_others(stage),
         "uid": user.pw_uid,
         "gid": user.pw_gid,
         "cwd": user.pw_dir,

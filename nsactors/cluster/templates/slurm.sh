@@ -6,6 +6,7 @@
 #SBATCH --output=@folder/job.log
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@@@warning_s
+#SBATCH --propagate=NONE
 @options
 
 # The nodes may lack this version of nsactors: the job's folder has it.
@@ -21,4 +22,5 @@ done
 
 # In place of this shell, so that the batch system's signals reach it.
 export NSACTORS_ORIGIN="Slurm job $SLURM_JOB_ID" NSACTORS_STOP_WITH="scancel --batch --signal=TERM $SLURM_JOB_ID"
+export NSACTORS_ENTER_WITH="srun --jobid=$SLURM_JOB_ID --nodes=1 --ntasks=1 --overlap --propagate=NONE --pty"
 exec @python -m nsactors.cluster.batch_job @folder

@@ -14,10 +14,11 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nsactors.errors import AccessRefused, ClusterUnreachable
+from nsactors.errors import AccessRefused, ClusterUnreachable, OutsideCluster
+from nsactors.system.processes import command_lines
 from nsactors.transport.base import check_address
 
 CONNECT_S = 1.5
@@ -58,6 +59,40 @@ def check_access(address: str, settings: Mapping[str, str]) -> None:
         raise ClusterUnreachable(address, "the server there is not Ray, or requires encryption") from None
     if status == UNAUTHENTICATED:
         raise AccessRefused(address, "the token is wrong" if token else "it wants a token, and you have none")
+
+
+def check_machine(address: str) -> None:
+    """Check that a node of a cluster runs on this machine: without one, Ray tries for a minute, and gives no reason.
+
+    Args:
+        address: the Ray cluster, ``host:port``; another address is not checked.
+
+    Raises:
+        OutsideCluster: if there is none.
+    """
+    port = address.rpartition(":")[2]
+    if port.isdigit() and os.path.exists("/proc/self/cmdline") and not has_node(port, command_lines()):
+        raise OutsideCluster(address)
+
+
+def has_node(port: str, commands: Iterable[Sequence[str]]) -> bool:
+    """Return whether a node of the cluster whose head listens at a port is among processes.
+
+    Ray looks for them in the same way. The head may have another name here than in the command line of the node.
+
+    Args:
+        port: the port.
+        commands: the command lines of processes, as words.
+
+    Example:
+        >>> has_node("6379", [["/ray/raylet", "--node_id=ab", "--gcs-address=10.0.0.1:6379"]])
+        True
+    """
+    return any(
+        os.path.basename(words[0]) == "raylet"
+        and any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words)
+        for words in commands
+    )
 
 
 def token_for(address: str, settings: Mapping[str, str]) -> str:

@@ -25,10 +25,11 @@ from typing import Self
 from nsactors._frozen import frozen
 from nsactors.errors import ClusterUnreachable
 from nsactors.system.private_files import PrivateFolder, from_fields, write_private
+from nsactors.system.resources import check_processes
 from nsactors.system.tls import certify
 from nsactors.transport.ray.lean_start import reserve_port
 from nsactors.transport.ray.nodes import ENGINES
-from nsactors.transport.ray.runtime import presets
+from nsactors.transport.ray.runtime import NODE_PROCESSES, presets
 
 END_S = 10.0
 CONNECT_S, PAUSE_S, WAY_BACK_S = 3.0, 0.5, 8.0
@@ -124,7 +125,9 @@ class RayNode:
 
         Raises:
             ClusterUnreachable: if it cannot be started; the message has Ray's last lines.
+            ProcessLimit: if this user may not start as many processes and threads as Ray needs.
         """
+        check_processes(NODE_PROCESSES)
         if self._plan.address is not None:
             _check_way_back(self._plan.address)
         own = own_address(self._plan.address)

@@ -37,9 +37,9 @@ from nsactors.errors import ClusterLost, ClusterUnreachable, RayImportedFirst, R
 from nsactors.protocol.process import OwnProcess
 from nsactors.system.private_files import PrivateFolder, state_folder
 from nsactors.system.processes import keep_sockets_from_children, open_sockets
-from nsactors.system.resources import installed_ray, ray_was_tried
+from nsactors.system.resources import check_processes, installed_ray, ray_was_tried
 from nsactors.transport.base import ClusterEnd
-from nsactors.transport.ray.access import entry_settings
+from nsactors.transport.ray.access import check_machine, entry_settings
 from nsactors.transport.ray.failures import QUICK_S, can_be_ended, end_waits
 from nsactors.transport.ray.lean_start import lean_start, starts_lean
 from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use
@@ -58,6 +58,8 @@ from nsactors.transport.ray.zygote_process import ZygoteProcess, obstacle_to_for
 JOIN_S = 20.0
 CLIENTS_LEAVE_S = 4.0  # clients need a third of a second on a quiet machine
 LOOK_S = 0.5
+# Processes and threads, as fewer than that have not been seen on any machine.
+NODE_PROCESSES, DRIVER_PROCESSES = 50, 25
 START_S = 120.0  # a start takes two seconds, and 20 times as long on a busy, slow machine
 
 PRESETS = {
@@ -135,6 +137,8 @@ class RayRuntime:
 
         Raises:
             ClusterUnreachable: if the cluster at ``address`` cannot be joined.
+            OutsideCluster: if it has no node on this machine.
+            ProcessLimit: if this user may not start as many processes and threads as Ray needs.
             AccessRefused: if it requires a token that this process does not have.
             RayImportedFirst: if it requires a token, and Ray was imported without one.
             ForkedClient: in a forked child of a connected process.
@@ -143,6 +147,7 @@ class RayRuntime:
             self._process.check()  # Ray can neither be used nor started again in a forked child
         with self._lock:
             address = address or os.environ.get("RAY_ADDRESS")
+            self._check_machine(address)
             if address is not None and self._ray is None:
                 self._apply_entry_settings(address)
             ray = self._import_ray(embeds=address is None, zygote_environment=None if show_logs else environment)
@@ -227,6 +232,16 @@ class RayRuntime:
         """Remove the files of an embedded Ray whose processes have been killed, since this process is about to end."""
         if self._folder is not None:
             self._folder.remove()
+
+    @staticmethod
+    def _check_machine(address: str | None) -> None:
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            return
+        if address is not None:
+            check_machine(address)
+        # Before Ray is imported: the import alone starts threads.
+        check_processes(DRIVER_PROCESSES if address is not None else NODE_PROCESSES + DRIVER_PROCESSES)
 
     @staticmethod
     def _apply_entry_settings(address: str) -> None:

@@ -27,6 +27,7 @@ def test_a_slurm_script_asks_for_the_nodes_the_warning_and_what_the_user_wants()
         "#SBATCH --output=/home/ann/jobs/lab/job.log",
         "#SBATCH --open-mode=append",
         "#SBATCH --signal=B:USR1@150",
+        "#SBATCH --propagate=NONE",
         "#SBATCH --time=2:00:00",
         "#SBATCH -p debug",
     ]

@@ -19,7 +19,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 SHOWN = {"text", ""}  # what is printed, and drawings
 TYPED_ELSEWHERE = {"docs/tutorials/interactive.md"}  # by tests/notebooks/test_tutorial.py
 COMMANDS_RUN = {"docs/how-to/background-clusters.md", "README.md"}  # by tests/cluster/test_docs.py, and by CI
-SHELLS = {"cat", "cd", "echo", "export", "kubectl", "make", "pip", "python", "ray"}
+SHELLS = {"cat", "cd", "echo", "export", "kubectl", "make", "pip", "python", "ray", "salloc"}
 TARGET = re.compile(r"^([\w-]+):", re.MULTILINE)
 
 

@@ -66,6 +66,8 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.MemberLost(2, "recv from 2 tag 5"),
     errors.MeetingFailed("barrier", {0: "barrier", 1: "bcast from 0", 2: "barrier"}),
     errors.AccessRefused("127.0.0.1:6379", "the token is wrong"),
+    errors.OutsideCluster("10.0.0.1:6379", "`nsactors launch join lab` lets it take part"),
+    errors.ProcessLimit(50, 40, 12),
     errors.ClusterNameTaken("lab"),
     errors.ClusterNotFound("lab", ["other"]),
     errors.ClusterNotReady("lab"),

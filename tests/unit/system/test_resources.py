@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from nsactors.system.resources import available_cores, store_bytes, thread_environment
+from nsactors.errors import ProcessLimit
+from nsactors.system.resources import available_cores, check_processes, store_bytes, thread_environment
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +101,33 @@ def test_the_size_of_the_object_store_may_be_text() -> None:
 def test_an_object_store_that_cannot_be_is_refused(amount: str, address: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         store_bytes(amount, address)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Path:
+    """A folder like /proc: two processes of this user, with five threads together."""
+    for pid, threads in ((7, 2), (8, 3)):
+        for thread in range(threads):
+            (tmp_path / str(pid) / "task" / str(pid + thread)).mkdir(parents=True)
+    (tmp_path / "self").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("limit", [15, 1000, 200_000, resource.RLIM_INFINITY])
+def test_who_may_start_enough_processes_is_not_refused(
+    limit: int, processes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    check_processes(10, processes)
+
+
+def test_who_may_not_start_enough_processes_is_told_the_limit_and_how_many_run(
+    processes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (14, 14))
+    with pytest.raises(ProcessLimit, match=r"at least 10 .* may have 14 .*, of which 5 run"):
+        check_processes(10, processes)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # for whom there is no limit
+    check_processes(10, processes)

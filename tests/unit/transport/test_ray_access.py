@@ -12,9 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsactors.errors import AccessRefused, ClusterUnreachable
+from nsactors.errors import AccessRefused, ClusterUnreachable, OutsideCluster
 from nsactors.transport.ray import access
-from nsactors.transport.ray.access import _address_here, _length, check_access, entry_settings, token_for
+from nsactors.transport.ray.access import (
+    _address_here,
+    _length,
+    check_access,
+    check_machine,
+    entry_settings,
+    has_node,
+    token_for,
+)
 
 TOKEN = "cd" * 32
 SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
@@ -220,3 +228,30 @@ def test_ray_client_is_refused_with_what_to_do() -> None:
 def test_what_is_no_address_is_refused_with_what_one_is(address: str) -> None:
     with pytest.raises(ClusterUnreachable, match="is written host:port, such as"):
         entry_settings(address, {})
+
+
+RAYLET = ["/lib/ray/core/src/ray/raylet/raylet", "--node_id=ab", "--gcs-address=10.0.0.1:6379", "--node_ip_address=x"]
+
+
+@pytest.mark.parametrize(
+    ("commands", "port", "is_here"),
+    [
+        ([["bash"], RAYLET], "6379", True),
+        ([RAYLET], "637", False),
+        ([RAYLET], "379", False),
+        ([["python", "monitor.py", "--gcs-address=10.0.0.1:6379"]], "6379", False),
+        ([], "6379", False),
+    ],
+)
+def test_a_node_of_the_cluster_is_recognised_among_processes(
+    commands: list[list[str]], port: str, is_here: bool
+) -> None:
+    assert has_node(port, commands) is is_here
+
+
+def test_a_machine_without_a_node_of_the_cluster_is_told_so_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "command_lines", lambda: [RAYLET])
+    check_machine("head:6379")  # by another name of the head
+    check_machine("auto")
+    with pytest.raises(OutsideCluster, match=r"this machine does not belong to the cluster at 10\.0\.0\.1:6380"):
+        check_machine("10.0.0.1:6380")

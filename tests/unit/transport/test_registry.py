@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from nsactors.errors import AccessRefused, ClusterNameTaken, ClusterNotFound
+from nsactors.errors import AccessRefused, ClusterNameTaken, ClusterNotFound, ClusterUnreachable, OutsideCluster
 from nsactors.system.processes import MARK, ProcessIdentity
 from nsactors.transport.base import ConnectionInfo
-from nsactors.transport.registry import ClusterRecord, Registry
+from nsactors.transport.registry import ClusterRecord, Registry, with_way_in
 
 INFO = ConnectionInfo("127.0.0.1:1", "nsactors-1", {"RAY_AUTH_MODE": "token"}, {"python": "3.11.2"})
 
@@ -194,3 +194,31 @@ def test_a_new_record_belongs_to_the_process_that_made_it(registry: Registry) ->
     record: ClusterRecord = registry.reserve()
     assert record.owner == ProcessIdentity.of(os.getpid())
     assert not record.owner.is_gone
+
+
+ELSEWHERE = ClusterRecord("lab", replace(ProcessIdentity.of(os.getpid()), host="n1", boot="another"), INFO)
+JOB = replace(ELSEWHERE, stop_with=("scancel", "7"), enter_with=("srun", "--jobid=7"))
+CONSOLE = "`srun --jobid=7 nsactors console lab` opens a prompt on a machine of the cluster"
+
+
+@pytest.mark.parametrize(
+    ("record", "advice"),
+    [
+        (JOB, f": {CONSOLE}, and `nsactors launch join lab` lets this machine take part"),
+        (
+            replace(JOB, enter_with=()),
+            ": `nsactors console lab` works on n1, and `nsactors launch join lab` lets this machine take part",
+        ),
+        (ELSEWHERE, ": `nsactors console lab` works on n1"),
+        (replace(ELSEWHERE, connection=replace(INFO, address="10.0.0.2:1")), ""),  # it is another cluster
+    ],
+)
+def test_who_is_on_no_machine_of_a_cluster_is_told_where_its_clients_run(record: ClusterRecord, advice: str) -> None:
+    error = with_way_in(OutsideCluster(INFO.address), INFO, [record])
+    assert str(error) == str(OutsideCluster(INFO.address)) + advice
+
+
+def test_who_does_not_reach_a_batch_job_is_told_of_the_way_inside() -> None:
+    error = ClusterUnreachable(INFO.address, "nothing listens there")
+    assert f"nothing listens there. If it runs, {CONSOLE}" in str(with_way_in(error, INFO, [JOB]))
+    assert with_way_in(error, INFO, [ELSEWHERE]) is error
