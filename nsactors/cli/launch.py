@@ -99,15 +99,22 @@ def join(name: str, folder: Path | None) -> None:
     the job.
     """
     from nsactors.cluster.node import take_part
+    from nsactors.errors import ClusterUnreachable, ProcessLimit
     from nsactors.transport.ray.node_process import NodePlan
-    from nsactors.transport.registry import Registry
+    from nsactors.transport.registry import Registry, way_inside
 
     plan = (folder or job_folder(Registry(), name)) / "node.json"
     if not plan.exists():
         raise click.ClickException(f"you have no batch job for the cluster {name!r}: there is no {plan}")
     with plain_refusals():
         node = NodePlan.from_json(plan.read_text())
-    told = take_part(node, lambda: click.echo(f"this machine takes part in {name!r}"))
+    try:
+        told = take_part(node, lambda: click.echo(f"this machine takes part in {name!r}"))
+    except (ClusterUnreachable, ProcessLimit) as error:
+        way = next((way_inside(record) for record in Registry().records() if record.name == name), "")
+        reason = error.reason if isinstance(error, ClusterUnreachable) else str(error)
+        advice = f". But {way}" if way else ""
+        raise click.ClickException(f"this machine cannot take part in {name!r}: {reason}{advice}") from error
     if not told:
         raise click.ClickException(f"the cluster {name!r} has ended")
 
@@ -217,7 +224,7 @@ def _submit(
     if not wait:
         return None
     try:
-        submission.wait(registry)
+        submission.wait(registry, tell=lambda text: click.echo(text, err=True))
     except KeyboardInterrupt:
         raise click.ClickException(f"the job stays in the queue; `{submission.cancel_command}` cancels it") from None
     click.echo(f"the cluster {name!r} is up. Attach with `nsactors console {name}`, or in Python: Client({name!r})")

@@ -26,7 +26,7 @@ import string
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nsactors._frozen import frozen
@@ -70,7 +70,9 @@ class BatchSystem:
         submit: the command that reads a script from stdin and prints the job's id.
         job_id: a regular expression whose first group is the id in the output of ``submit``.
         cancel: the command that ends a job; the id is appended.
-        state: the command that prints the state of a job, or nothing for an unknown one; the id is appended.
+        state: the command that prints the state of a job; the id is appended.
+        unknown: a regular expression for the message with which ``state`` fails, or empty output, if the job has ended
+            or never was. If it fails with another message, the batch system does not answer.
     """
 
     name: str
@@ -79,6 +81,7 @@ class BatchSystem:
     job_id: str
     cancel: tuple[str, ...]
     state: tuple[str, ...]
+    unknown: str
 
     def job_of(self, answer: str) -> str:
         """Return the id of a submitted job.
@@ -105,10 +108,27 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
             r"^(\d+)",
             ("scancel",),
             ("squeue", "--noheader", "--format=%T", "--jobs"),
+            "Invalid job id",
         ),
-        BatchSystem("pbs", "#PBS", ("qsub",), r"^(\d+\S*)", ("qdel",), ("qstat", "-f")),
-        BatchSystem("sge", "#$", ("qsub", "-terse"), r"^(\d+)", ("qdel",), ("qstat", "-j")),
-        BatchSystem("lsf", "#BSUB", ("bsub",), r"Job <(\d+)>", ("bkill",), ("bjobs", "-noheader", "-o", "stat")),
+        BatchSystem(
+            "pbs",
+            "#PBS",
+            ("qsub",),
+            r"^(\d+\S*)",
+            ("qdel",),
+            ("qstat", "-f"),
+            "Unknown Job|Job has finished",
+        ),
+        BatchSystem("sge", "#$", ("qsub", "-terse"), r"^(\d+)", ("qdel",), ("qstat", "-j"), "do not exist"),
+        BatchSystem(
+            "lsf",
+            "#BSUB",
+            ("bsub",),
+            r"Job <(\d+)>",
+            ("bkill",),
+            ("bjobs", "-noheader", "-o", "stat"),
+            "is not found",
+        ),
     )
 }
 
@@ -211,6 +231,9 @@ class Submission:
         """Return the shell command that ends the job of an earlier submission; None if there is none.
 
         An earlier job that is just ending gets a few seconds to end.
+
+        Raises:
+            LaunchError: if the batch system does not tell.
         """
         try:
             name, job_id = (self.folder / JOB_ID).read_text().split()
@@ -218,11 +241,23 @@ class Submission:
         except (FileNotFoundError, ValueError, KeyError):
             return None
         give_up, pause = time.monotonic() + GONE_AFTER_S, threading.Event()
-        while self._is_known(system, job_id):
+        while True:
+            failure = None
+            try:
+                if not self._is_known(system, job_id):
+                    return None
+            except LaunchError as error:
+                failure = error
             if time.monotonic() >= give_up:
-                return " ".join((*system.cancel, job_id))
+                break
             pause.wait(LOOK_S)
-        return None
+        if failure is not None:
+            raise LaunchError(
+                f"it is not known whether the cluster's earlier job {job_id} has ended. If it has, remove "
+                f"{self.folder / JOB_ID}",
+                str(failure),
+            )
+        return " ".join((*system.cancel, job_id))
 
     def submit(self, *, fresh: bool = False) -> str:
         """Write the script and a copy of nsactors, submit the script, and return the job's id.
@@ -270,19 +305,26 @@ class Submission:
         (self.folder / JOB_ID).write_text(f"{self._system.name} {job_id}\n")
         return job_id
 
-    def wait(self, registry: Registry, timeout_s: float | None = None) -> ClusterRecord:
+    def wait(
+        self,
+        registry: Registry,
+        timeout_s: float | None = None,
+        tell: Callable[[str], object] = lambda text: None,
+    ) -> ClusterRecord:
         """Wait until clients can attach, and return the cluster's record.
 
         Args:
             registry: the list of clusters, to which the job adds its own.
-            timeout_s: the limit in seconds; None waits as long as the job is in the queue.
+            timeout_s: the limit in seconds; None waits as long as the job is in the queue, or the batch system does not
+                answer.
+            tell: called with a message when the batch system has not answered for a while.
 
         Raises:
             LaunchError: if the job ends first; the message includes the end of its log.
             TimeoutError: if the limit is reached. The job stays in the queue.
         """
-        began = seen = time.monotonic()
-        pause = threading.Event()
+        began = seen = answered = time.monotonic()
+        pause, has_told = threading.Event(), False
         while True:
             record: ClusterRecord | None
             try:
@@ -292,10 +334,19 @@ class Submission:
             if record is not None and record.connection is not None:
                 return record
             now = time.monotonic()
-            if self._is_known(self._system, self.job_id):
-                seen = now
-            elif now - seen > GONE_AFTER_S:
-                raise LaunchError(f"job {self.job_id} has ended before its cluster was up", self._end_of_log())
+            try:
+                is_known = self._is_known(self._system, self.job_id)
+            except LaunchError as error:
+                if now - answered > GONE_AFTER_S and not has_told:
+                    has_told = True
+                    tell(f"it is not known whether job {self.job_id} is in the queue, and it is waited for: {error}")
+                seen = now  # the job may be there
+            else:
+                answered = now
+                if is_known:
+                    seen = now
+                elif now - seen > GONE_AFTER_S:
+                    raise LaunchError(f"job {self.job_id} has ended before its cluster was up", self._end_of_log())
             if timeout_s is not None and now - began > timeout_s:
                 raise TimeoutError(f"job {self.job_id} is not up after {timeout_s:g} s; it stays in the queue")
             pause.wait(LOOK_S)
@@ -306,10 +357,17 @@ class Submission:
         return " ".join((*self._system.cancel, self.job_id))
 
     def _is_known(self, system: BatchSystem, job_id: str) -> bool:
+        """Return whether a job is in the queue or runs.
+
+        Raises:
+            LaunchError: if the batch system does not tell.
+        """
         try:
             return self._run(*system.state, job_id).strip() not in _ENDED
-        except LaunchError:
-            return False
+        except LaunchError as error:
+            if re.search(system.unknown, error.output):
+                return False
+            raise
 
     def _end_of_log(self) -> str:
         log = self.folder / "job.log"

@@ -33,6 +33,25 @@ same_wheel = functools.cache(own_wheel)
 SCHEMA = Path("ray", "autoscaler", "ray-schema.json")
 
 
+# In place of the command for the state of a job: as the real one fails for an unknown job, and without an answer.
+UNKNOWN = {
+    "slurm": "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+    "pbs": "echo 'qstat: Unknown Job Id 4711.desk' >&2; exit 153",
+    "sge": "echo 'Following jobs do not exist: ' >&2; echo 4711 >&2; exit 1",
+    "lsf": "echo 'Job <4711> is not found' >&2; exit 255",
+}
+SILENT = {
+    "slurm": "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1",
+    "pbs": "echo 'qstat: cannot connect to server desk (errno=111)' >&2; exit 111",
+    "sge": "echo 'error: unable to send message to qmaster using port 6444: got send error' >&2; exit 1",
+    "lsf": "echo 'LSF is down. Please wait ...' >&2; exit 255",
+}
+SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "sge": "qsub", "lsf": "bsub"}
+STATE = {system: BATCH_SYSTEMS[system].state[0] for system in SUBMIT}
+SUBMITTED = {"slurm": "echo 4711", "pbs": "echo 4711.desk", "sge": "echo 4711", "lsf": "echo 'Job <4711> is submitted'"}
+every_system = pytest.mark.parametrize("system", SUBMIT)
+
+
 @pytest.fixture
 def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     """Types a command; the user's files are in ``tmp_path``, and there is no batch system but the fake one."""
@@ -40,8 +59,9 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setattr("nsactors.cluster.own_wheel.own_wheel", same_wheel)  # packed once, not for each job
     (tmp_path / "bin").mkdir()
-    for name in ("sbatch", "squeue"):
-        (tmp_path / "bin" / name).symlink_to("/bin/false")
+    (tmp_path / "bin" / "sbatch").symlink_to("/bin/false")
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\n{UNKNOWN['slurm']}\n")
+    (tmp_path / "bin" / "squeue").chmod(0o755)
     return lambda *words: CliRunner().invoke(main, ["launch", *words])
 
 
@@ -223,10 +243,50 @@ def test_a_job_that_is_ending_has_a_few_seconds(
     fake("sbatch", "cat > /dev/null; echo 4711")
     assert launch("slurm", "--name", "lab", "--no-wait").exit_code == 0
     ended = tmp_path / "ended"
-    fake("squeue", f"test -e {ended} && exit 1; touch {ended}; echo COMPLETING")
+    fake("squeue", f"test -e {ended} && exit; touch {ended}; echo COMPLETING")
     monkeypatch.setattr("nsactors.cluster.batch.LOOK_S", 0.0)
     monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 60.0)
     assert launch("slurm", "--name", "lab", "--no-wait").exit_code == 0
+
+
+@every_system
+def test_an_earlier_job_that_the_batch_system_does_not_know_is_over(system: str, launch: Launch, fake: Fake) -> None:
+    fake(SUBMIT[system], f"cat > /dev/null; {SUBMITTED[system]}")
+    fake(STATE[system], UNKNOWN[system])
+    assert launch(system, "--name", "lab", "--no-wait").exit_code == 0
+    assert launch(system, "--name", "lab", "--no-wait").exit_code == 0
+
+
+@every_system
+def test_a_batch_system_that_does_not_answer_is_not_taken_for_one_that_does_not_know_the_job(
+    system: str, launch: Launch, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(SUBMIT[system], f"cat > /dev/null; {SUBMITTED[system]}")
+    assert launch(system, "--name", "lab", "--no-wait").exit_code == 0
+    monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 0.0)
+    fake(STATE[system], SILENT[system])
+    refused = launch(system, "--name", "lab", "--no-wait")
+    assert refused.exit_code == 1
+    assert "it is not known whether the cluster's earlier job 4711" in refused.output
+    assert SILENT[system].split("'")[1] in refused.output
+    assert f"If it has, remove {job_folder(tmp_path) / 'job_id'}" in refused.output
+
+
+@every_system
+def test_while_the_batch_system_does_not_answer_the_job_is_waited_for(
+    system: str, launch: Launch, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 0.0)
+    monkeypatch.setattr("nsactors.cluster.batch.LOOK_S", 0.0)
+    fake(SUBMIT[system], f"cat > /dev/null; {SUBMITTED[system]}")
+    asked = tmp_path / "asked"
+    fake(STATE[system], f"echo >> {asked}; test $(wc -l < {asked}) -lt 4 || {{ {UNKNOWN[system]}; }}\n{SILENT[system]}")
+    done = launch(system, "--name", "lab")
+    assert done.exit_code == 1
+    assert done.output.count("it is not known whether job 4711") == 1
+    assert "job 4711" in done.output.splitlines()[-1]
+    assert "has ended before its cluster was up" in done.output
+    assert len(asked.read_text()) >= 4
 
 
 def test_there_has_to_be_something_to_go_on_with(launch: Launch) -> None:
