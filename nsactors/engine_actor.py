@@ -266,6 +266,7 @@ class EngineActor:
         )
         self._debugger.take_breakpoints(self._running_request, self._hold_limits, self._interrupt_running)
         self._interrupts.instead = self._debugger.quit_prompt
+        self._interrupts.is_at_prompt = self._debugger.is_at_prompt
         self._tasks = TaskRunner(
             spec.engine_id,
             space.names,
@@ -473,7 +474,7 @@ class EngineActor:
     def _interrupt_running(self) -> None:
         running = self._running
         if running is not None and self._host.is_process:
-            self._interrupts.interrupt(self._tasks.current or running[0].id)
+            self._interrupts.interrupt(self._tasks.current or running[0].id, is_of_command=True)
 
     def _hold_limits(self, *, held: bool) -> None:
         """Stop the clocks of time limits while the request waits for a user, or let them go on."""

@@ -17,14 +17,21 @@ import pdb
 import re
 import symtable
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
 from types import CellType, CodeType, FrameType, FunctionType, MethodType, TracebackType
 from typing import Any, Literal
 
 from nsactors.errors.exception_state import name_of, text_of
 from nsactors.errors.failure import bounded_repr, lines_of
-from nsactors.inside.debug_conversation import Conversation
-from nsactors.namespace.interrupts import calls_user_code, is_user_code
+from nsactors.inside.debug_conversation import Conversation, StopConversation
+from nsactors.namespace.interrupts import (
+    calls_user_code,
+    is_user_code,
+    protected,
+    raise_in_thread,
+    run_user_code,
+)
 from nsactors.namespace.output import printing_to
 
 LINES_AROUND = 3
@@ -162,7 +169,7 @@ class ClientDebugger(pdb.Pdb):
             line = "quit"
         try:
             with printing_to(self.conversation.text):
-                return bool(super().onecmd(line))
+                return bool(run_user_code(super().onecmd, line))
         except (bdb.BdbQuit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -283,6 +290,34 @@ class ClientDebugger(pdb.Pdb):
 class FrameViewer(ClientDebugger):
     """A debugger for frames that have ended."""
 
+    def __init__(self, conversation: Conversation, title: str = "") -> None:
+        super().__init__(conversation, title)
+        self._lock = threading.Lock()
+        self._thread: int | None = None  # while it carries out a command
+
+    def onecmd(self, line: str) -> bool:
+        """Carry out a command, which :meth:`interrupt` interrupts."""
+        self._thread = threading.get_ident()
+        try:
+            return super().onecmd(line)
+        finally:
+            self._thread = None
+            with contextlib.suppress(KeyboardInterrupt):
+                with self._lock:  # none is on its way from here on
+                    pass
+                # One that has come is raised where a function begins: here, and not at the prompt. To drop it instead
+                # (PyThreadState_SetAsyncExc without an exception) slows Python 3.11 down for ever, or hangs it.
+                _do_nothing()
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the command that is carried out; another thread calls this.
+
+        A signal would stop the main thread, which runs a request.
+        """
+        with self._lock:
+            if self._thread is not None:
+                raise_in_thread(self._thread, KeyboardInterrupt)
+
     def setup(self, f: FrameType | None, tb: TracebackType | None) -> None:
         """Take frames over, and begin at the innermost frame of the user's code."""
         super().setup(f, tb)
@@ -323,7 +358,9 @@ class StopDebugger(ClientDebugger):
         conversation: the first conversation.
     """
 
-    def __init__(self, converse: Callable[[str], Conversation], conversation: Conversation) -> None:
+    conversation: StopConversation
+
+    def __init__(self, converse: Callable[[str], StopConversation], conversation: StopConversation) -> None:
         super().__init__(conversation)
         self.skip = set(SKIPPED)
         self._converse = converse
@@ -383,6 +420,7 @@ class StopDebugger(ClientDebugger):
             raise KeyboardInterrupt
         raise bdb.BdbQuit
 
+    @protected  # but for its commands: an interrupt between two of them would leave the client without a reply
     def interaction(self, frame: FrameType | None, traceback: Any) -> None:
         """Prompt the client."""
         if self.conversation.ended:
@@ -392,7 +430,12 @@ class StopDebugger(ClientDebugger):
             self.stdin = self.stdout = self.conversation  # type: ignore[assignment]
         self._is_at_work = True
         try:
+            # Not earlier: whatever is raised from here on, as at the limit of recursion, ends the conversation.
+            self.conversation.announce()
             super().interaction(frame, traceback)
+        except BaseException:
+            self._end()
+            raise
         finally:
             self._is_at_work = False
 
@@ -473,6 +516,10 @@ class StopDebugger(ClientDebugger):
         """``_interrupt``: end the request with KeyboardInterrupt."""
         self._is_interrupted = True
         return self.do_quit(arg)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _compiles(text: str) -> bool:

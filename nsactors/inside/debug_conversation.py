@@ -226,6 +226,7 @@ class StopConversation(Conversation):
         self._lease_until = self.began + CLAIM_S
         self._stopped = EngineStopped(engine_id, self.session, client, where)
         self._resumed = EngineResumed(engine_id, self.session, client)
+        self._is_announced = False
 
     def hand_over(self, client: str, query_id: int) -> None:
         """Let another client talk from now on, and reply to its query. The debugger must be at its prompt.
@@ -245,10 +246,13 @@ class StopConversation(Conversation):
             self._send_state()
 
     def announce(self) -> None:
-        """Tell the client that the code has stopped; from here on, queries about this session may come."""
-        self._reply(self._stopped)
+        """Tell the client once that the code has stopped; from here on, queries about this session may come."""
+        if not self._is_announced:
+            self._is_announced = True
+            self._reply(self._stopped)
 
     def end(self) -> None:
         """Reply to the present line for the last time, and tell the client that the code goes on."""
         super().end()
-        self._reply(self._resumed)
+        if self._is_announced:
+            self._reply(self._resumed)

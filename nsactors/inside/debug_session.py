@@ -22,7 +22,7 @@ from nsactors.errors.failure import lines_of
 from nsactors.inside.debug_commands import FrameViewer, StopDebugger, place_of
 from nsactors.inside.debug_conversation import LEASE_S, Clock, Conversation, Hold, Reply, StopConversation
 from nsactors.namespace.debuggers import DebuggerBypass
-from nsactors.namespace.interrupts import raise_in_thread
+from nsactors.namespace.interrupts import protected
 from nsactors.protocol.control import (
     DebugClaim,
     DebugForget,
@@ -153,7 +153,7 @@ class DebugSessions:
         self._clock = clock
         self._numbers = itertools.count(1)
         self._sessions: dict[str, Conversation] = {}
-        self._threads: dict[str, int] = {}
+        self._viewers: dict[str, FrameViewer] = {}
         self.failures = KeptFailures()
         self.stopped: StopDebugger | None = None  # of the running request
         self._absent: dict[str, None] = {}
@@ -170,12 +170,14 @@ class DebugSessions:
         Args:
             running: returns the running request.
             hold: stops the clocks of time limits.
-            interrupt: raises KeyboardInterrupt in the running request; called on the control thread.
+            interrupt: raises KeyboardInterrupt in the running request, unless that is at a debugger's prompt; called on
+                the control thread.
         """
         self._running, self._hold, self._interrupt_request = running, hold, interrupt
         if (bypass := DebuggerBypass.here()) is not None:
             bypass.stop = self.stop
 
+    @protected
     def stop(self, frame: FrameType) -> str:
         """Stop in a frame until the client lets it go on; return the reason if that is not possible.
 
@@ -196,8 +198,12 @@ class DebugSessions:
         if client in self._absent:
             return "its client has left"
         if self.stopped is None:
-            converse = partial(self._converse, client)
-            self.stopped = StopDebugger(converse, converse(place_of(frame, frame.f_lineno)))
+            conversation = self._converse(client, place_of(frame, frame.f_lineno))
+            try:
+                self.stopped = StopDebugger(partial(self._converse, client), conversation)
+            except BaseException:  # as at the limit of recursion
+                conversation.end()
+                raise
         elif self.stopped.is_at_work:
             return "it was called at the debugger's prompt"
         self.stopped.stop_at(frame)
@@ -209,10 +215,9 @@ class DebugSessions:
         if stopped is not None:
             stopped.finish()
 
-    def _converse(self, client: str, where: str) -> Conversation:
+    def _converse(self, client: str, where: str) -> StopConversation:
         conversation = StopConversation(self._engine_id, where, client, self._reply, self._clock, self._hold)
         self._sessions[conversation.session] = conversation
-        conversation.announce()
         return conversation
 
     def keep(self, failure: Failure, error: BaseException, client: str) -> Failure:
@@ -268,6 +273,11 @@ class DebugSessions:
         """End the running request with KeyboardInterrupt if it waits at a debugger's prompt; return whether it did."""
         stopped = self.stopped
         return stopped is not None and stopped.conversation.end_prompt("_interrupt\n")
+
+    def is_at_prompt(self) -> bool:
+        """Return whether the running request waits at a debugger's prompt."""
+        stopped = self.stopped
+        return stopped is not None and stopped.conversation.at_prompt
 
     def _stop(self) -> Stop | None:
         conversation = None if self.stopped is None else self.stopped.conversation
@@ -350,7 +360,6 @@ class DebugSessions:
             conversation.say(query_id, line)
 
     def _look_at(self, conversation: Conversation, kept: KeptFailure) -> None:
-        self._threads[conversation.session] = threading.get_ident()
         # In a process that the client shares, the bypass is for this thread alone: other threads are the client's.
         bypass = DebuggerBypass(threading.get_ident()) if self._shares_process else None
         added = [name for name in kept.sources if name not in linecache.cache]
@@ -358,20 +367,15 @@ class DebugSessions:
             lines = kept.sources[name]
             linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
         try:
-            viewer = FrameViewer(conversation, kept.title)
+            viewer = self._viewers[conversation.session] = FrameViewer(conversation, kept.title)
             viewer.reset()
-            while True:
-                try:
-                    viewer.interaction(None, kept.traceback)
-                    break
-                except KeyboardInterrupt:  # between two commands
-                    continue
+            viewer.interaction(None, kept.traceback)
         except bdb.BdbQuit:
             pass
         except BaseException as error:  # nothing else would tell the client
             conversation.write(f"*** the debugger has failed: {name_of(type(error))}: {text_of(error)}\n")
         finally:
-            del self._threads[conversation.session]
+            self._viewers.pop(conversation.session, None)
             conversation.describe = lambda: ("", ())
             conversation.end()
             for name in added:
@@ -394,10 +398,9 @@ class DebugSessions:
             if not conversation.at_prompt:
                 self._interrupt_request()
             return
-        thread = self._threads.get(conversation.session)
-        if thread is not None and not conversation.at_prompt:
-            # A signal would stop the main thread, which runs a request.
-            raise_in_thread(thread, KeyboardInterrupt)
+        viewer = self._viewers.get(conversation.session)
+        if viewer is not None:
+            viewer.interrupt()
 
 
 def _clear_callers(first: FrameType) -> None:

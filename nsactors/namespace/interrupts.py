@@ -227,8 +227,10 @@ class InterruptHandler:
         self._handled = 0  # the number of signals that have been handled
         self._handled_before = 0  # that number when the last signal was sent
         self._main_thread = threading.get_ident()
+        self._is_of_command = False
         # Ends a request without a signal, and returns whether it has done so: if the request is at a debugger's prompt.
         self.instead: Callable[[], bool] = lambda: False
+        self.is_at_prompt: Callable[[], bool] = lambda: False  # the request is at a debugger's prompt
         self._never = threading.Event()  # to pause on: a new event would cost each request 3 microseconds
 
     def install(self) -> None:
@@ -249,7 +251,9 @@ class InterruptHandler:
                 sys.settrace(*self._tracer)
                 self._tracer = None
 
-    def interrupt(self, request: object, *, insists: bool = False, give_up_after_s: float = 1.0) -> bool:
+    def interrupt(
+        self, request: object, *, insists: bool = False, is_of_command: bool = False, give_up_after_s: float = 1.0
+    ) -> bool:
         """Interrupt ``request`` from another thread; return whether it was interrupted within ``give_up_after_s``.
 
         A signal that arrives in the machinery has no effect, so it is sent again until one arrives in user code or the
@@ -260,15 +264,20 @@ class InterruptHandler:
             request: the request; nothing happens if another one is running.
             insists: raise KeyboardInterrupt a second time, in the next line that runs: in the handler, if the first one
                 was caught.
+            is_of_command: interrupt only a command typed at the request's debugger; nothing happens at its prompt.
             give_up_after_s: seconds to keep trying while Python code runs.
         """
-        if self._running == request and self.instead():
+        self._is_of_command = is_of_command
+        if self._running == request and self._ends_at_prompt():
             return True
         self._insists = insists
         self._target = request
         handled = self._handled
         for times in range(int(give_up_after_s / RESEND_AFTER_S)):
             if self._running != request or self._target is None:
+                break
+            if self._ends_at_prompt():  # it got there meanwhile, where signals have no effect
+                self._target = None
                 break
             if times >= UNSEEN_TIMES and self._handled == handled:
                 break  # C code is running and the signal waits for it; this thread has other work to do
@@ -279,9 +288,16 @@ class InterruptHandler:
     def remind(self) -> None:
         """Send a signal that had no effect once more; call this now and then."""
         target = self._target
+        if target is not None and target == self._running and self._ends_at_prompt():
+            self._target = None
+            return
         # Not while a signal is pending: each would wake C code that waits, to no effect.
         if target is not None and target == self._running and self._handled != self._handled_before:
             self._send()
+
+    def _ends_at_prompt(self) -> bool:
+        """End the request if it is at a debugger's prompt; return whether no signal is needed."""
+        return self.is_at_prompt() if self._is_of_command else self.instead()
 
     def has_struck(self, request: object) -> bool:
         """Return whether KeyboardInterrupt has been raised in this request."""
@@ -309,7 +325,7 @@ class InterruptHandler:
             # The loop is idle or between two tasks: an exception would break the loop, a cancellation reaches the cell.
             self._struck, self._target = self._target, None
             self._cell_loop.interrupt()
-        elif in_user_code(frame) or self._cell_loop.awaiting:
+        elif _is_users(frame, by_default=self._cell_loop.awaiting):
             self._struck, self._target = self._target, None
             if self._insists:
                 self._tracer = self._tracer or (sys.gettrace(),)
@@ -324,13 +340,18 @@ def raise_in_thread(thread: int, error: type[BaseException]) -> None:
 
 def in_user_code(frame: FrameType | None) -> bool:
     """Return whether a frame is in user code of a request, and not in a part of the machinery that it calls."""
+    return _is_users(frame, by_default=False)
+
+
+def _is_users(frame: FrameType | None, *, by_default: bool) -> bool:
+    """Return the same as :func:`in_user_code`, or ``by_default`` for a frame below neither user code nor machinery."""
     while frame is not None:
         if frame.f_code in _RUNS_USER_CODE:
             return True
         if frame.f_code in _PROTECTED:
             return False
         frame = frame.f_back
-    return False
+    return by_default
 
 
 def _raise_in_next_line(frame: FrameType | None) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "Scene",
     "Snapshot",
     "VanishingClient",
+    "kill_engine",
 ]
 
 NEWCOMER_S = 10.0
@@ -88,7 +89,7 @@ class KillEngine(Fault):
 
     def strike(self, scene: Scene) -> bool:
         """See ``Fault``."""
-        return _kill(scene) is not None
+        return kill_engine(scene) is not None
 
 
 class KillNewcomer(Fault):
@@ -97,7 +98,7 @@ class KillNewcomer(Fault):
     def strike(self, scene: Scene) -> bool:
         """See ``Fault``."""
         before = set(_processes("RayEngine"))
-        if scene.recoveries.awaited or (engine_id := _kill(scene)) is None:
+        if scene.recoveries.awaited or (engine_id := kill_engine(scene)) is None:
             return False
         pause, deadline = threading.Event(), time.monotonic() + NEWCOMER_S
         while time.monotonic() < deadline:
@@ -193,7 +194,7 @@ class FullDisk(Fault):
                     file.flush()
             threading.Event().wait(scene.chance.uniform(0, FULL_S))
             if scene.chance.random() < 0.5:
-                _kill(scene)
+                kill_engine(scene)
                 threading.Event().wait(scene.chance.uniform(0, FULL_S))
         finally:
             filler.unlink()
@@ -283,7 +284,8 @@ FAULTS: dict[type[Fault], int] = {
 """All kinds, and how often each happens in comparison."""
 
 
-def _kill(scene: Scene) -> int | None:
+def kill_engine(scene: Scene) -> int | None:
+    """Kill an engine with SIGKILL; return its id, or None if there is none to kill."""
     engine_id = scene.engine()
     engine = None if engine_id is None else scene.rc.session.directory.get(engine_id)
     if engine is None or not _is(engine.pid, "RayEngine"):
