@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # keeping byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-full check chaos doors launcher matrix release bench growth queued layers house mpi-suite ipyparallel-examples ipyparallel-programs docs clean
+.PHONY: demo test test-full check chaos chaos-debuggers doors launcher matrix release bench growth queued layers house mpi-suite ipyparallel-examples ipyparallel-programs docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/nsactors demo
@@ -44,6 +44,10 @@ check: $(VENV)/.installed-test
 # Options go into ARGS: make bench ARGS="--n 1,4,16,64", make chaos ARGS="--minutes 10 --soak".
 chaos: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+# Users of the debugger, who are killed and stopped at its prompts: make chaos-debuggers ARGS="--minutes 60"
+chaos-debuggers: $(VENV)/.installed-test
+	$(BIN)/python -m tests.chaos.debuggers $(ARGS)
 
 # Ray's own cluster launcher on machines made of namespaces: minutes, and what CI leaves out.
 launcher: $(VENV)/.installed-test

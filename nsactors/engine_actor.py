@@ -422,7 +422,7 @@ class EngineActor:
             self._limit.begin(request.id, request.limit_s)
         outcome: Outcome
         result: Payload | None = None
-        by_interrupt = False
+        by_interrupt = edited = False
         if (calls := self._profilers.calls) is not None:
             calls.begin(request)
         try:
@@ -445,7 +445,7 @@ class EngineActor:
                 calls.end()
             self._interrupts.leave()
             if self._debugger.stopped is not None:
-                self._debugger.end_request()
+                edited = self._debugger.end_request()
             self._idle_since = time.monotonic()
             self._running = None
         if self._modules is not None:
@@ -460,7 +460,7 @@ class EngineActor:
             with self._stream_lock:
                 self._stream.stop(request.id.client)
         if journal is not None:
-            self._output.note(journal.end(outcome))
+            self._output.note(journal.end(outcome, edited=edited))
             if journal.replicates_before_replies or (
                 journal.replicates and isinstance(request.operation, TakeSnapshot)
             ):

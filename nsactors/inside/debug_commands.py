@@ -45,6 +45,7 @@ _WITHOUT_ARGUMENTS = re.compile(
     "a(rgs)?|bt|c(ont(inue)?)?|exit|here|ll|locals|longlist|n(ext)?|q(uit)?|r(eturn|etval|v)?|s(tep)?|w(here)?"
 )
 _ENDS = ("q()", "quit()", "exit()")  # people type these to leave
+_CHANGES = (ast.Call, ast.NamedExpr, ast.Await)  # expressions that may change something
 SKIPPED = ("nsactors.*", "IPython.*", "ray.*")  # modules that stepping passes over
 
 
@@ -76,6 +77,9 @@ class ClientDebugger(pdb.Pdb):
     Args:
         conversation: its input and output.
         title: the first line of the output.
+
+    Attributes:
+        edits: whether a command may have changed variables.
     """
 
     serves_client = True  # so it is not skipped, as all other debuggers on an engine are
@@ -91,6 +95,7 @@ class ClientDebugger(pdb.Pdb):
         self._own_breaks: set[tuple[str, int]] = set()
         self.conversation = conversation
         self._title = title
+        self.edits = False
         conversation.describe = self._describe
 
     def reset(self) -> None:
@@ -208,6 +213,7 @@ class ClientDebugger(pdb.Pdb):
         """Evaluate an expression in the current frame and return its value, or execute statements."""
         assert self.curframe is not None, "the debugger is at a frame"
         code = compile(text, "<debugger>", mode)
+        self.edits = self.edits or mode == "exec" or any(isinstance(n, _CHANGES) for n in ast.walk(ast.parse(text)))
         # Before Python 3.13, this copies the variables of the frame; each copy can be written back once.
         names = self.curframe_locals = self.curframe.f_locals
         global_names = self.curframe.f_globals
@@ -503,6 +509,13 @@ class StopDebugger(ClientDebugger):
         return True
 
     do_c = do_cont = do_continue
+
+    def do_jump(self, arg: str) -> Any:
+        """``j(ump) LINE``: go on at another line of the same frame."""
+        self.edits = True
+        return super().do_jump(arg)
+
+    do_j = do_jump
 
     def do_quit(self, arg: str) -> bool:
         """``q(uit)``: end the request with an error, BdbQuit."""

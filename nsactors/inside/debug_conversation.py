@@ -152,6 +152,7 @@ class Conversation:
             self._handed_over += 1
             return self._lines.popleft()
 
+    @protected
     def end(self) -> None:
         """Reply to the present line for the last time."""
         with self._lock:
@@ -251,6 +252,7 @@ class StopConversation(Conversation):
             self._is_announced = True
             self._reply(self._stopped)
 
+    @protected
     def end(self) -> None:
         """Reply to the present line for the last time, and tell the client that the code goes on."""
         super().end()

@@ -209,11 +209,13 @@ class DebugSessions:
         self.stopped.stop_at(frame)
         return ""
 
-    def end_request(self) -> None:
-        """End the debugger of the request that has ended."""
+    def end_request(self) -> bool:
+        """End the debugger of the request that has ended; return whether its variables may have been changed there."""
         stopped, self.stopped = self.stopped, None
-        if stopped is not None:
-            stopped.finish()
+        if stopped is None:
+            return False
+        stopped.finish()
+        return stopped.edits
 
     def _converse(self, client: str, where: str) -> StopConversation:
         conversation = StopConversation(self._engine_id, where, client, self._reply, self._clock, self._hold)

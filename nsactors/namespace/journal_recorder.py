@@ -120,7 +120,9 @@ class JournalledNamespace:
             self.file.append(begin(request, payload, journalled=journalled, process=changes))
             self._began = time.monotonic()
 
-    def end(self, outcome: Outcome, *, used_mpi: bool = False, used_service: bool = False) -> Exception | None:
+    def end(
+        self, outcome: Outcome, *, used_mpi: bool = False, used_service: bool = False, edited: bool = False
+    ) -> Exception | None:
         """Record the end of a request, before its reply is sent; take a snapshot if one is due.
 
         A snapshot may fail where a record does not, because it takes more room on the disk. The journal is then as
@@ -130,6 +132,7 @@ class JournalledNamespace:
             outcome: the outcome in the reply.
             used_mpi: whether the request communicated with other engines, which may be gone at a replay.
             used_service: whether it called services of the cluster.
+            edited: whether its variables may have been changed in the debugger.
         """
         if not self._is_open:
             if self.file.failure is not None:
@@ -140,7 +143,7 @@ class JournalledNamespace:
         took_s = time.monotonic() - self._began
         if self._process:
             self._process.end()
-        used = {"used_mpi": used_mpi, "used_service": used_service}
+        used = {"used_mpi": used_mpi, "used_service": used_service, "edited": edited}
         self.file.append(end(outcome, bound=self._bindings.changed(), took_s=took_s, **used))
         return self._snapshot_of_incomplete() if self.file.is_incomplete else self._snapshot_if_due()
 
@@ -478,13 +481,18 @@ class EngineJournal:
         """Note the function that the current request is about to call."""
         self._journalled.note_call(function, args, kwargs)
 
-    def end(self, outcome: Outcome) -> str:
-        """Record the end of a request, before its reply is sent; return a text for its client if that fails."""
+    def end(self, outcome: Outcome, *, edited: bool = False) -> str:
+        """Record the end of a request, before its reply is sent; return a text for its client if that fails.
+
+        Args:
+            outcome: the outcome in the reply.
+            edited: whether the request's variables may have been changed in the debugger.
+        """
 
         def write() -> str:
             self._remove_former()
             used_service = CONTACTS.count != self._contacts
-            failed = self._journalled.end(outcome, used_mpi=self._mpi.used(), used_service=used_service)
+            failed = self._journalled.end(outcome, used_mpi=self._mpi.used(), used_service=used_service, edited=edited)
             self._release()
             if failed is None or self._journalled.file.failure is not None:  # reported with every reply
                 return ""

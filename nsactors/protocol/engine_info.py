@@ -214,7 +214,8 @@ class RecoveryReport:
         not_replayed: requests that were not replayed.
         diverged: requests whose replay ended differently, including those that recreated ``remade``.
         lost: names that could not be restored, with the reason.
-        may_differ: replayed requests that use the clock, files, or other sources that the journal does not record.
+        may_differ: replayed requests that use the clock, files, or other sources that the journal does not record, or
+            whose variables may have been changed in the debugger.
         not_kept: state of the process, apart from its names, that was not restored, with the reason.
         shipped_only: whether the journal comes from its replica, because the engine's machine is lost: entries that
             were not replicated are missing.

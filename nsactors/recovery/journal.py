@@ -50,15 +50,17 @@ class State(enum.IntEnum):
     KILLS = 8
     USED_SERVICE = 9
     UNWRITTEN = 10
+    EDITED = 11
 
     @property
     def is_replayed(self) -> bool:
         """True if a recovery replays the request.
 
         A request that raised is replayed: it changed the namespace up to the line that raised, and will raise there
-        again. A request that was cut short from outside is not replayed: the place where it stopped is unknown.
+        again. A request that was cut short from outside is not replayed: the place where it stopped is unknown. One
+        whose variables were changed in the debugger is replayed without these changes, and reported.
         """
-        return self in (State.COMPLETED, State.FAILED)
+        return self in (State.COMPLETED, State.FAILED, State.EDITED)
 
     @property
     def reason(self) -> str:
@@ -364,6 +366,7 @@ def end(
     took_s: float = 0.0,
     used_mpi: bool = False,
     used_service: bool = False,
+    edited: bool = False,
 ) -> RequestFinished:
     """Return the record to write before a request is answered.
 
@@ -373,10 +376,13 @@ def end(
         took_s: its duration.
         used_mpi: whether it took part in communication that needs the other engines in the same state.
         used_service: whether it called services of the cluster, which remember the calls.
+        edited: whether its variables may have been changed in the debugger.
     """
     error = outcome.failure.type_name if isinstance(outcome, Failed) else ""
     # Whether or not the request succeeded: a replay would wait for the other engines, or send messages twice.
     state = State.USED_MPI if used_mpi else State.USED_SERVICE if used_service else _end_state(outcome)
+    if edited and state.is_replayed:
+        state = State.EDITED
     return RequestFinished(state, error, bound, took_s)
 
 
@@ -385,9 +391,9 @@ def _end_state(outcome: Outcome) -> State:
         case Ok():
             return State.COMPLETED
         case Failed(failure):
-            # A KeyboardInterrupt that the user's code raises itself is taken for one from outside: at worst, the
-            # request is not replayed.
-            return State.INTERRUPTED if failure.type_name == "KeyboardInterrupt" else State.FAILED
+            # KeyboardInterrupt comes from outside, BdbQuit from a user who has quit the debugger. Those that the user's
+            # code raises itself are taken for the same: at worst, the request is not replayed.
+            return State.INTERRUPTED if failure.type_name in ("KeyboardInterrupt", "BdbQuit") else State.FAILED
         case Expired():
             return State.EXPIRED
         case Aborted() | Refused():

@@ -22,6 +22,7 @@ from nsactors.protocol.engine_info import Divergence, MayDiffer, NotReplayed, Re
 from nsactors.protocol.messages import Execute
 from nsactors.recovery.journal import Journal, JournalEntry, ProcessState, Snapshot, State
 
+_TYPED = "lines typed in the debugger"
 _REMEMBERED = 2_500  # reports and the items that they list, of about 100 bytes each
 
 
@@ -159,7 +160,10 @@ class _Replay:
             error = self._run(entry)
             if error != entry.error:
                 self.diverged.append(Divergence(entry.request, entry.label, entry.error, error))
-            if sources := self._sources(entry):
+            sources = self._sources(entry)
+            if entry.state is State.EDITED:
+                sources += (_TYPED,)
+            if sources:
                 self.may_differ.append(MayDiffer(entry.request, entry.label, sources))
 
 

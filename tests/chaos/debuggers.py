@@ -70,6 +70,7 @@ class DebuggerFigures:
     """What has happened.
 
     Attributes:
+        tell: hears each complaint at once.
         complaints: what was wrong.
         faults: the number of each kind.
         rounds: the number of calls and debuggers of each kind.
@@ -79,6 +80,7 @@ class DebuggerFigures:
         freed_of_stopped_s: likewise for users who had been stopped.
     """
 
+    tell: Callable[[str], object] = lambda text: None
     complaints: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     rounds: Counter[str] = field(default_factory=Counter)
@@ -86,6 +88,11 @@ class DebuggerFigures:
     lines_s: list[float] = field(default_factory=list)
     freed_s: list[float] = field(default_factory=list)
     freed_of_stopped_s: list[float] = field(default_factory=list)
+
+    def complain(self, text: str) -> None:
+        """Something is as it must not be."""
+        self.complaints.append(text)
+        self.tell(text)
 
 
 class Log:
@@ -232,14 +239,14 @@ class Users:
             if "line_s" in told:
                 figures.lines_s.append(told["line_s"])
             elif "complaint" in told:
-                figures.complaints.append(f"{name}: {told['complaint']}")
+                figures.complain(f"{name}: {told['complaint']}")
             else:
                 ended = Ended(*told["ended"])
                 figures.rounds[ended.kind] += 1
                 figures.outcomes[ended.outcome.partition(":")[0]] += 1
                 is_right = ended.outcome in ("ok", *ended.caused) or self._log.excuses(ended)
                 if ended.wrong or not is_right:
-                    figures.complaints.append(f"{name}: {ended}")
+                    figures.complain(f"{name}: {ended}")
 
     def end(self) -> None:
         """Let all of them end."""
@@ -248,7 +255,7 @@ class Users:
                 user.leave()
         for user in self.all.values():
             if user.killed_at is None and (wrong := user.join(0)):
-                self._figures.complaints.append(wrong)
+                self._figures.complain(wrong)
 
 
 class Holders:
@@ -278,7 +285,7 @@ class Holders:
                 self._look_at_stops(now, passed_s)
                 self._look_at_work(passed_s)
             except NsactorsError as error:
-                self._figures.complaints.append(f"no look at the engines: {error!r}")
+                self._figures.complain(f"no look at the engines: {error!r}")
 
     def _look_at_stops(self, now: float, passed_s: float) -> None:
         held = {}
@@ -313,12 +320,12 @@ class Holders:
     def _judge(self, key: object, seconds: float, limit_s: float, text: str) -> None:
         if seconds > limit_s and str(key) not in self._told:
             self._told.add(str(key))
-            self._figures.complaints.append(f"{text} ({seconds:.1f} s)")
+            self._figures.complain(f"{text} ({seconds:.1f} s)")
 
 
-def carry_out(plan: DebuggerPlan) -> DebuggerFigures:
-    """Start a cluster, and let it all happen."""
-    figures, log, tally = DebuggerFigures(), Log(), Tally()
+def carry_out(plan: DebuggerPlan, tell: Callable[[str], object] = lambda text: None) -> DebuggerFigures:
+    """Start a cluster, and let it all happen; ``tell`` hears each complaint at once."""
+    figures, log, tally = DebuggerFigures(tell), Log(), Tally()
     with _complaining(figures), ExitStack() as closing:
         cluster = Cluster(n=plan.engines, recovery="replay")
         closing.callback(cluster.stop_cluster_sync)
@@ -333,13 +340,13 @@ def carry_out(plan: DebuggerPlan) -> DebuggerFigures:
         try:
             _strike(plan, scene, users, figures, log)
         except Exception:
-            figures.complaints.append(traceback.format_exc())
+            figures.complain(traceback.format_exc())
         finally:
             users.end()
             over.set()
             watching.join()
-        figures.complaints += tally.complaints
-        figures.complaints += _look_back(plan, scene)
+        for complaint in (*tally.complaints, *_look_back(plan, scene)):
+            figures.complain(complaint)
         rc.session.unretrieved.report()
     return figures
 
@@ -391,7 +398,7 @@ def _strike(plan: DebuggerPlan, scene: Scene, users: Users, figures: DebuggerFig
         for user in users.there:
             if user.has_ended:
                 users.all[user.name].killed_at = time.monotonic()
-                figures.complaints.append(user.join(0) or f"{user.name} has ended")
+                figures.complain(user.join(0) or f"{user.name} has ended")
                 users._come()
 
 
@@ -431,7 +438,7 @@ def _look_back(plan: DebuggerPlan, scene: Scene) -> Iterator[str]:
 def _complaining(figures: DebuggerFigures) -> Iterator[None]:
     """What ends any thread is a complaint."""
     before = threading.excepthook
-    threading.excepthook = lambda args: figures.complaints.append(f"{args.thread} was ended by {args.exc_value!r}")
+    threading.excepthook = lambda args: figures.complain(f"{args.thread} was ended by {args.exc_value!r}")
     try:
         yield
     finally:
@@ -439,14 +446,13 @@ def _complaining(figures: DebuggerFigures) -> Iterator[None]:
 
 
 def draw(figures: DebuggerFigures, took_s: float) -> Iterator[str]:
-    """All figures, and the complaints."""
+    """Return the figures as text."""
     yield f"{took_s:.0f} s, {figures.faults.total()} faults: {_listed(figures.faults)}"
     yield f"{figures.rounds.total():,} calls and debuggers: {_listed(figures.rounds)}"
     yield f"outcomes: {_listed(figures.outcomes)}"
     yield f"line to prompt: {_spread(figures.lines_s)}"
     yield f"engines held for users that were killed: {_spread(figures.freed_s)}"
     yield f"engines held for users that were stopped: {_spread(figures.freed_of_stopped_s)}"
-    yield from figures.complaints
     yield f"{len(figures.complaints)} complaints"
 
 
@@ -472,7 +478,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     plan = DebuggerPlan(options.seed, options.engines, options.users, options.minutes * 60, options.pause)
     began = time.monotonic()
-    figures = carry_out(plan)
+    figures = carry_out(plan, tell=lambda text: print(f"{time.monotonic() - began:.0f} s: {text}", flush=True))
     print(*draw(figures, time.monotonic() - began), sep="\n")
     return 1 if figures.complaints else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.chaos import debuggers
 from tests.chaos.run import Plan, carry_out
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -15,3 +16,10 @@ def test_nothing_is_lost_and_nothing_happens_twice_when_engines_die_under_load()
     assert figures.faults.total() == 12
     assert len(figures.recoveries) >= 5
     assert figures.tally.audits >= 2
+
+
+def test_no_debugger_holds_anything_up_when_clients_and_engines_die() -> None:
+    figures = debuggers.carry_out(debuggers.DebuggerPlan(seed=3, engines=2, users=2, seconds=15.0))
+    assert figures.complaints == []
+    assert figures.faults.total() >= 3
+    assert figures.rounds.total() >= 10

@@ -134,6 +134,29 @@ def test_classes_of_a_recovered_namespace_are_those_of_what_clients_have(
     assert engine["before"] == before
 
 
+def test_a_replay_passes_breakpoints_and_names_the_request_that_was_changed_in_the_debugger(
+    cluster: Cluster, engine: DirectView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["x = 5", "c", "x", "c", "q"]
+    monkeypatch.setattr("nsactors.session.session.user_input", lambda: lambda prompt: lines.pop(0))
+    monkeypatch.setattr("nsactors.session.session.UserPrompt.can_ask", lambda self: True)
+    engine_id = engine._resolve(None)[0]
+    with cluster.connect_client_sync("debugging", report=lambda text: None) as user:
+        user[engine_id].execute("x = 1\nbreakpoint()\ny = x", block=True)
+        user[engine_id].execute("x = 2\nbreakpoint()", block=True)
+        with pytest.raises(RemoteError):
+            user[engine_id].execute("breakpoint()\nz = 3", block=True)
+        assert user[engine_id].pull(["x", "y"], block=True) == [2, 5]
+        kill(engine)
+        assert engine.pull(["x", "y", "'z' in globals()"], block=True) == [2, 1, False]
+        report = user.recoveries[-1]
+    assert [(one.label, one.sources) for one in report.may_differ] == [
+        ("execute: x = 1 ...", ("lines typed in the debugger",))
+    ]
+    assert [one.reason for one in report.not_replayed] == ["it was interrupted"]
+    assert lines == []
+
+
 def test_a_recovery_says_what_it_did(rc: Client, engine: DirectView) -> None:
     engine.execute("a = 1", block=True)
     engine.execute("b = 2", block=True)

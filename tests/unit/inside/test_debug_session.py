@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nsactors.errors import Failure
-from nsactors.inside.debug_commands import FrameViewer
+from nsactors.inside.debug_commands import FrameViewer, StopDebugger
 from nsactors.inside.debug_conversation import LEASE_S, TEXT_CHARS, Conversation
 from nsactors.inside.debug_session import (
     ABSENT_CLIENTS,
@@ -28,7 +28,7 @@ from nsactors.inside.debug_session import (
     KeptFailure,
     KeptFailures,
 )
-from nsactors.namespace.interrupts import capture_failure, run_user_code
+from nsactors.namespace.interrupts import capture_failure, in_user_code, run_user_code
 from nsactors.protocol.control import (
     DebugClaim,
     DebugInterrupt,
@@ -38,6 +38,7 @@ from nsactors.protocol.control import (
     DebugSource,
     DebugState,
     DebugTake,
+    EngineResumed,
     EngineStopped,
     QueryReply,
 )
@@ -580,6 +581,7 @@ class Stopping:
 
     def __init__(self, engine: Engine) -> None:
         self.interrupts: list[str] = []
+        self.edited = False
         self.sessions = engine.sessions
         request = EngineRequest(RequestId("ann", 1), Execute("stop()"), debugs=True)
         self.sessions.take_breakpoints(lambda: request, lambda *, held: None, lambda: self.interrupts.append("struck"))
@@ -596,15 +598,19 @@ class Stopping:
         thread.start()
         trace = sys.gettrace()
         try:
-            names = {"stop": lambda: self.sessions.stop(sys._getframe(1)), "sessions": self.sessions, **others}
-            with contextlib.suppress(bdb.BdbQuit):
-                run_user_code(exec, code, names)
+            self.run_here(code, **others)
         finally:
-            self.sessions.end_request()
+            self.edited = self.sessions.end_request()
             after = sys.gettrace()
             sys.settrace(trace)
             thread.join()
         return after
+
+    def run_here(self, code: str, **others: object) -> None:
+        """Run code, which ends without the client."""
+        names = {"stop": lambda: self.sessions.stop(sys._getframe(1)), "sessions": self.sessions, **others}
+        with contextlib.suppress(bdb.BdbQuit):
+            run_user_code(exec, code, names)
 
 
 @pytest.mark.parametrize("lines", [["continue"], ["next", "continue"], ["next", "next", "next"], ["next", "quit"]])
@@ -623,6 +629,47 @@ def test_an_interrupt_at_the_prompt_ends_the_request(engine: Engine) -> None:
         stopping.run("stop()", lambda conversation: ended.append(engine.sessions.quit_prompt()))
     assert ended == [True]
     assert not engine.sessions.quit_prompt()
+
+
+def test_only_commands_at_the_prompt_can_be_interrupted(engine: Engine) -> None:
+    """Anywhere else between a stop and the prompt, the client would be left without a reply."""
+    seen: dict[str, bool] = {}
+
+    def note(where: str) -> None:
+        seen[where] = in_user_code(sys._getframe())
+
+    engine.sessions = DebugSessions(3, 0, lambda message: note(type(message).__name__), shares_process=True)
+    Stopping(engine).run("stop()", lambda conversation: feed(conversation, "note('command')", "continue"), note=note)
+    assert seen == {"EngineStopped": False, "QueryReply": False, "command": True, "EngineResumed": False}
+
+
+def test_a_stop_that_fails_before_its_prompt_ends_for_the_client_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[Any] = []
+    engine.sessions = sessions = DebugSessions(3, 0, messages.append, shares_process=True)
+
+    def fail(*args: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(StopDebugger, "print_stack_entry", fail)
+    stopping = Stopping(engine)
+    code = "try: stop()\nexcept RecursionError: went_on()"
+    stopping.run_here(code, went_on=lambda: messages.append("the code goes on"))
+    stopped, resumed, went_on = messages
+    assert (type(stopped), type(resumed)) == (EngineStopped, EngineResumed)
+    assert went_on == "the code goes on"
+    sessions.answer(1, DebugSay({3: DebugLine(stopped.session, 0, None)}))
+    assert messages[-1].value.ended
+
+
+def test_a_request_at_whose_prompt_variables_were_changed_is_edited(engine: Engine) -> None:
+    lines = {"p x": False, "x": False, "n": False, "x = 2": True, "p (x := 3)": True, "p edit()": True, "j 2": True}
+    for line, edits in lines.items():
+        stopping = Stopping(engine)
+        code = "x = 1\nstop()\nx += 1"
+        stopping.run(code, lambda conversation, line=line: feed(conversation, line, "c"), edit=int)  # type: ignore[misc]
+        assert stopping.edited is edits, line
 
 
 def test_a_late_line_of_a_client_whose_debugger_was_taken_does_nothing(engine: Engine) -> None:

@@ -122,3 +122,20 @@ def test_code_that_has_caught_its_interrupt_is_told_as_the_obstacle(gate: Interr
 
 def test_what_does_not_run_has_no_obstacle(gate: InterruptHandler) -> None:
     assert gate.obstacle("another") is None
+
+
+def test_an_interrupt_ends_a_request_that_has_got_to_a_debuggers_prompt_meanwhile(gate: InterruptHandler) -> None:
+    looks = iter([False, True])  # the prompt comes behind the first look, and signals have no effect there
+    gate.instead = lambda: next(looks)
+    gate._cell_loop.awaiting = False
+    assert gate.interrupt("request")
+    gate.remind()  # or this would strike the next command
+    assert list(looks) == []
+
+
+def test_an_interrupt_of_a_debuggers_command_does_nothing_at_the_prompt(gate: InterruptHandler) -> None:
+    ended: list[str] = []
+    gate.instead = lambda: bool(ended.append("request"))
+    gate.is_at_prompt = lambda: True
+    assert gate.interrupt("request", is_of_command=True)
+    assert ended == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from bdb import BdbQuit
+
 import pytest
 
 from nsactors.errors import Failure
@@ -62,11 +64,18 @@ def test_all_but_reading_may_change_a_namespace(operation: Operation, changes: b
         (Ok(), State.COMPLETED, ""),
         (failed(ValueError("no")), State.FAILED, "ValueError"),
         (failed(KeyboardInterrupt()), State.INTERRUPTED, "KeyboardInterrupt"),
+        (failed(BdbQuit()), State.INTERRUPTED, "BdbQuit"),
         (Expired(1.0), State.EXPIRED, ""),
     ],
 )
 def test_an_end_says_what_the_answer_says(outcome: Outcome, state: State, error: str) -> None:
     assert end(outcome)[:2] == (state, error)
+
+
+def test_a_request_that_was_changed_in_the_debugger_is_replayed_unless_it_was_interrupted() -> None:
+    assert end(Ok(), edited=True).state is end(failed(ValueError("no")), edited=True).state is State.EDITED
+    assert State.EDITED.is_replayed
+    assert end(failed(BdbQuit()), edited=True).state is State.INTERRUPTED
 
 
 def test_what_never_ran_has_no_end() -> None:

@@ -54,6 +54,16 @@ def test_entries_are_replayed_in_order() -> None:
     assert report.is_complete
 
 
+def test_a_request_that_was_changed_in_the_debugger_is_replayed_and_named() -> None:
+    recovery = Recovery()
+    report = recovery.of(Journal(None, (), (entry("now", State.EDITED), entry("b", State.EDITED))))
+    assert recovery.steps == ["now", "b"]
+    assert list(map(str, report.may_differ)) == [
+        "execute: now (uses the clock, lines typed in the debugger)",
+        "execute: b (uses lines typed in the debugger)",
+    ]
+
+
 def test_the_snapshot_is_restored_again_after_what_was_kept_for_it() -> None:
     recovery = Recovery()
     journal = Journal(Snapshot(modules={"np": "numpy"}, left_out={"f": "no"}), (entry("f"),), (entry("a"),))
