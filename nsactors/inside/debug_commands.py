@@ -528,6 +528,7 @@ class StopDebugger(ClientDebugger):
     def do__interrupt(self, arg: str) -> bool:
         """``_interrupt``: end the request with KeyboardInterrupt."""
         self._is_interrupted = True
+        self.error("the request has been interrupted")  # in place of a reply to a line that was on its way
         return self.do_quit(arg)
 
 

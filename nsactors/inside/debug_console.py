@@ -48,6 +48,7 @@ KEPT_RULE = (
 
 _CELL = re.compile(r"<engine \d+, (cell [^>\n]+)>")
 _CELL_HERE = re.compile(r"/\S+/ipykernel_\d+/\d+\.py|<ipython-input-[^>\s]+>")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+(?=[>, ])")
 _NEWLINE = "\n"
 _WORDS = ("all", "continue", "down", "engine", "engines", "here", "help", "list", "locals", "longlist", "next", "quit")
 _COMMANDS = (
@@ -313,9 +314,12 @@ class DebugConsole:
     def _show(self, states: Mapping[int, DebugState]) -> None:
         groups: defaultdict[str, list[int]] = defaultdict(list)
         for engine_id, state in sorted(states.items()):
-            groups[_CELL.sub("<cell>", state.text)].append(engine_id)  # engines number their cells differently
+            # Engines number their cells differently, and have their objects at other places in memory.
+            groups[_ADDRESS.sub(" at 0x...", _CELL.sub("<cell>", state.text))].append(engine_id)
         for ids in groups.values():
             text = plain_place(states[ids[0]].text)
+            if len({tuple(_ADDRESS.findall(states[i].text)) for i in ids}) > 1:
+                text = _ADDRESS.sub(" at 0x...", text)
             label = f"[{engine_ranges(ids)}]" if len(states) > 1 else ""
             if not text:
                 continue

@@ -163,6 +163,13 @@ class _EngineInteractiveShell(InteractiveShell):
         """Keep no copy: IPython's own method keeps the output of all cells, for ``%notebook``."""
         yield
 
+    def _format_exception_for_storage(self, exception: BaseException, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Keep the name alone: IPython's own method draws the traceback of each error, for ``%notebook``.
+
+        At the limit of recursion that took four seconds.
+        """
+        return {"ename": type(exception).__name__, "evalue": "", "traceback": []}
+
     def showtraceback(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: errors are sent in the reply and drawn by the client."""
 

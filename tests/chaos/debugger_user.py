@@ -97,6 +97,10 @@ class Report:
         """Report the time between a line and the next prompt."""
         self._write({"line_s": seconds})
 
+    def interrupts(self, engine_id: int) -> None:
+        """Report that what runs on an engine is going to be interrupted."""
+        self._write({"interrupts": engine_id})
+
     def complain(self, text: str) -> None:
         """Report something wrong."""
         self._write({"complaint": text})
@@ -299,7 +303,9 @@ class Prompt:
 
     def _interrupt(self) -> None:
         self.caused.add("KeyboardInterrupt")
-        self.rc.interrupt(self._chance.choice(self.engine_ids))
+        engine_id = self._chance.choice(self.engine_ids)
+        self._report.interrupts(engine_id)  # whosever request runs there
+        self.rc.interrupt(engine_id)
 
 
 class User:

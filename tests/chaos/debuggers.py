@@ -42,6 +42,7 @@ STAY_S = 40.0  # of a user that works: their lines take less
 STOPPED_S = (0.5, 25.0)
 FORGIVEN_S = 60.0  # an engine was killed, and users hear of it
 JUST_BEFORE_S = 3.0
+JUDGED_S = 30.0
 LOOK_S = 0.5
 PATIENCE_S = 120.0
 
@@ -211,6 +212,7 @@ class Users:
         self._figures = figures
         self._log = log
         self._lock = threading.Lock()
+        self._doubtful: list[tuple[str, Ended]] = []
         self.all: dict[str, UserProcess] = {}
         for _ in range(plan.users):
             self._come()
@@ -240,13 +242,28 @@ class Users:
                 figures.lines_s.append(told["line_s"])
             elif "complaint" in told:
                 figures.complain(f"{name}: {told['complaint']}")
+            elif "interrupts" in told:
+                self._log.add("KeyboardInterrupt", told["interrupts"])
             else:
                 ended = Ended(*told["ended"])
                 figures.rounds[ended.kind] += 1
                 figures.outcomes[ended.outcome.partition(":")[0]] += 1
-                is_right = ended.outcome in ("ok", *ended.caused) or self._log.excuses(ended)
-                if ended.wrong or not is_right:
-                    figures.complain(f"{name}: {ended}")
+                if ended.wrong or ended.outcome not in ("ok", *ended.caused):
+                    self._doubtful.append((name, ended))
+
+    def judge(self, *, all_: bool = False) -> None:
+        """Complain of calls that have ended with another error than somebody has caused, or with a wrong value.
+
+        Args:
+            all_: also of those that have just ended; otherwise other users may still have something to say of them.
+        """
+        with self._lock:
+            doubtful, self._doubtful = self._doubtful, []
+            for name, ended in doubtful:
+                if not all_ and time.monotonic() - ended.ended < JUDGED_S:
+                    self._doubtful.append((name, ended))
+                elif ended.wrong or not self._log.excuses(ended):
+                    self._figures.complain(f"{name}: {ended}")
 
     def end(self) -> None:
         """Let all of them end."""
@@ -256,6 +273,7 @@ class Users:
         for user in self.all.values():
             if user.killed_at is None and (wrong := user.join(0)):
                 self._figures.complain(wrong)
+        self.judge(all_=True)
 
 
 class Holders:
@@ -395,6 +413,7 @@ def _strike(plan: DebuggerPlan, scene: Scene, users: Users, figures: DebuggerFig
         (fault,) = chance.choices(list(faults), list(faults.values()))
         if fault():
             figures.faults[fault.__name__] += 1
+        users.judge()
         for user in users.there:
             if user.has_ended:
                 users.all[user.name].killed_at = time.monotonic()

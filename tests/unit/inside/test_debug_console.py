@@ -99,6 +99,13 @@ def test_equal_replies_are_shown_once_with_their_engines(shown: Shown) -> None:
     assert shown() == ["[engines 0-3]", "ValueError", "f() <cell 1>:2", "[engines 0, 2] 0", "[engines 1, 3] 1", ""]
 
 
+def test_objects_that_differ_in_their_addresses_alone_are_shown_once(shown: Shown) -> None:
+    engines = Engines(3, lambda i, line: f"<A object at 0x7f{i if line == 'p a' else 0}>, {line[-1]}\n")
+    debug(engines, "all p a", "all p b", "p a")
+    lines = ["[engines 0-2] <A object at 0x...>, a", "[engines 0-2] <A object at 0x7f0>, b", "<A object at 0x7f0>, a"]
+    assert shown()[3:-1] == lines
+
+
 def test_a_line_goes_to_one_engine_and_engine_n_chooses_it(shown: Shown) -> None:
     engines = Engines(2, lambda i, line: f"{line} of {i}\n")
     user = debug(engines, "p x", "engine 1", "p x", "engine 7", "engines")

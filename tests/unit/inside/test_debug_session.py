@@ -631,6 +631,18 @@ def test_an_interrupt_at_the_prompt_ends_the_request(engine: Engine) -> None:
     assert not engine.sessions.quit_prompt()
 
 
+def test_a_line_that_comes_too_late_for_its_request_says_that_it_was_interrupted(engine: Engine) -> None:
+    def client(conversation: Conversation) -> None:
+        engine.sessions.quit_prompt()
+        wait_until(lambda: conversation.ended)
+        texts.append(engine.ask(DebugSay({3: DebugLine(conversation.session, 1, "p 1")})).text)
+
+    texts: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        Stopping(engine).run("stop()", client)
+    assert texts == ["*** the request has been interrupted\n"]
+
+
 def test_only_commands_at_the_prompt_can_be_interrupted(engine: Engine) -> None:
     """Anywhere else between a stop and the prompt, the client would be left without a reply."""
     seen: dict[str, bool] = {}
