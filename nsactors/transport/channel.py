@@ -168,16 +168,30 @@ def listen(path: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
         path: the path of the socket.
         kind: the kind of its connections.
     """
-    listener = socket.socket(socket.AF_UNIX, kind)
+    listener = _bound(path, kind)
     try:
-        with _within_limit(path) as short:
-            listener.bind(short)
-        os.chmod(path, 0o600)
         listener.listen()
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def receive_datagrams(path: str) -> socket.socket:
+    """Return a socket at a path in a private folder, to which processes of this user can send datagrams."""
+    return _bound(path, socket.SOCK_DGRAM)
+
+
+def _bound(path: str, kind: int) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, kind)
+    try:
+        with within_limit(path) as short:
+            bound.bind(short)
+        os.chmod(path, 0o600)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def accept(listener: socket.socket) -> Channel | None:
@@ -217,7 +231,7 @@ def connected(path: str, name: str, kind: int = socket.SOCK_STREAM) -> socket.so
     """Return a connection as :func:`connect` does, without a channel; ``kind`` is that of the listener."""
     connection = socket.socket(socket.AF_UNIX, kind)
     try:
-        with _within_limit(path) as short:
+        with within_limit(path) as short:
             connection.connect(short)
         owner = peer_of(connection)
     except PermissionError:
@@ -241,7 +255,7 @@ def _beyond_streams(connection: socket.socket) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _within_limit(path: str) -> Iterator[str]:
+def within_limit(path: str) -> Iterator[str]:
     """Give a path, short enough for the system, by which this process reaches the socket at ``path``."""
     if len(os.fsencode(path)) <= PATH_BYTES:
         yield path

@@ -10,6 +10,7 @@ engine has died, Ray reports the reason.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import socket
@@ -39,6 +40,8 @@ from nsactors.transport.ray.direct_server import (
     NAME,
     NUMBER,
     REQUEST,
+    ROUND_S,
+    knock_at,
     socket_path,
 )
 from nsactors.transport.ray.relays import Promise
@@ -75,14 +78,16 @@ class DirectLine:
         is_broken: requests go through Ray from now on.
     """
 
-    def __init__(self, engine: EngineInfo, connection: socket.socket, stopped: ClusterEnd, reader: _LineReader) -> None:
+    def __init__(
+        self, engine: EngineInfo, connection: socket.socket, stopped: ClusterEnd, reader: _LineReader, client: bytes
+    ) -> None:
         self.engine = engine
         self.socket = PacketSocket(connection)
         self.lock = threading.RLock()
         self.is_broken = False
         self._stopped = stopped
         self._reader = reader
-        self._name = os.urandom(8)
+        self._name = b"%b:%d" % (client, next(_numbers))
         self._unanswered: dict[int, DirectReply] = {}
         self._deferred: deque[Callable[[], object]] = deque()
         self._epoch = 0
@@ -289,6 +294,9 @@ class DirectLine:
                 self._deferred.remove(call)  # not before: Ctrl-C may have kept it from being called
 
 
+_numbers = itertools.count()  # of lines
+
+
 def _keep_outcome(reply: DirectReply, ended: Any) -> None:
     reply.keep(ended.exception() or ended.result())
 
@@ -359,13 +367,18 @@ class DirectLines:
 
     Args:
         stopped: set when the cluster has ended for this process.
+
+    Attributes:
+        client: the client's name.
     """
 
     def __init__(self, stopped: ClusterEnd) -> None:
+        self.client = os.urandom(8).hex()  # until it is known
         self._stopped = stopped
         self._is_off = os.environ.get(SOCKETS) == "0" or not CAN_SERVE
         self._here = socket.gethostname()
         self._heard: dict[int, float] = {}
+        self._heard_last = -ROUND_S  # from any engine
         self._lines: dict[int, DirectLine] = {}
         self._without: dict[int, int] = {}  # incarnations that cannot be connected to, by engine
         self._reader: _LineReader | None = None
@@ -376,7 +389,7 @@ class DirectLines:
 
     def heard(self, engine: EngineInfo) -> None:
         """Note that an engine has replied."""
-        self._heard[engine.engine_id] = time.monotonic()
+        self._heard[engine.engine_id] = self._heard_last = time.monotonic()
 
     def line_for(self, engine: EngineInfo, body: bytes) -> DirectLine | None:
         """Return the line to send a small request by; None if it is best sent through Ray."""
@@ -388,15 +401,20 @@ class DirectLines:
         if line is not None and line.is_served:
             return line
         # A single request is answered sooner through Ray: a socket would be served only after a call through Ray.
-        if time.monotonic() - self._heard.get(engine.engine_id, 0.0) > RECENT_S:
+        # Unless the client's round through many engines takes long, and a reply of another one has come just now.
+        now = time.monotonic()
+        pause_s = now - self._heard.get(engine.engine_id, 0.0)
+        if pause_s > RECENT_S and (pause_s > ROUND_S or now - self._heard_last > RECENT_S):
             return None
         return line or self._connect(engine)
 
     def before_ray(self, engine: EngineInfo) -> None:
-        """Let an engine turn to a call through Ray, which is about to be made."""
+        """Let an engine turn to a call through Ray, which is about to be made for this client."""
         line = self._lines.get(engine.engine_id)
-        if line is not None:
+        if line is not None and line.is_served:
             line.ask_to_leave()
+        elif not self._is_off and engine.host == self._here and engine.output_path is not None:
+            knock_at(engine.output_path, self.client.encode())  # others may be served
 
     def take(self, replies: Sequence[DirectReply], timeout_s: float) -> list[Any] | None:
         """Wait for replies, reading their lines here: no thread has to be woken. See ``Transport.take``."""
@@ -466,7 +484,8 @@ class DirectLines:
                 return None
             try:
                 self._reader = self._reader or _LineReader()
-                line = self._lines[engine.engine_id] = DirectLine(engine, connection, self._stopped, self._reader)
+                line = DirectLine(engine, connection, self._stopped, self._reader, self.client.encode())
+                self._lines[engine.engine_id] = line
             except (OSError, RuntimeError):  # too many descriptors or threads
                 connection.close()
                 return None

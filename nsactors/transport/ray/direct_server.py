@@ -4,6 +4,9 @@ Ray takes 0.7 ms for a call, whatever is called; the socket takes a tenth of tha
 thread of its process, which Ray's calls take as well, one after the other. So a client that has written a request calls
 :meth:`DirectServer.serve` through Ray. That call runs what the socket brings for as long as more comes, and returns
 soon after, so that other calls have their turn. There is no further thread, and so no hand-over between threads.
+
+The engine cannot see whether calls wait in Ray's queue. So a client that calls through Ray *knocks* before: it sends a
+datagram to the engine, which then returns from :meth:`DirectServer.serve` at once. Clients on other hosts cannot do so.
 """
 
 from __future__ import annotations
@@ -22,11 +25,22 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from nsactors.system.processes import is_alive
-from nsactors.transport.channel import ChannelClosed, accepted, listen, peer_process_of
+from nsactors.transport.channel import (
+    ChannelClosed,
+    accepted,
+    listen,
+    peer_process_of,
+    receive_datagrams,
+    within_limit,
+)
 from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket
 
 LINGER_S = 0.02  # wait for a further request, before other calls through Ray have their turn
 LEASE_S = 0.05  # the limit for one call of `serve` when requests keep coming
+# A client with many engines calls each of them after a pause, in which it calls the others.
+LINGER_PAUSES, LEASE_PAUSES = 2, 8  # the engine waits for twice the last pause, and serves for eight times that
+LONGEST_S = 0.5  # for both: calls from other hosts wait that long
+ROUND_S = 1.0  # the longest pause; after a call of another client through Ray, pauses do not count for this time
 FLUSH_S = 1.0  # patience with a client that does not read its replies
 UNSENT_BYTES = 1_000_000  # of replies that a client has not read, before more of its requests run
 EXIT_S = 0.05  # a process that exits has closed its sockets, and ends within this time
@@ -50,12 +64,25 @@ def socket_path(output_path: str) -> str:
     return f"{output_path}.socket"
 
 
+def knock_at(output_path: str, client: bytes) -> None:
+    """Let an engine of this host turn to Ray's calls: ``client`` is about to make one."""
+    # Datagrams: their receiver need not accept anything, and if many have not been read, one more makes no difference.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        with within_limit(_knock_path(output_path)) as path:
+            sender.sendto(client, path)
+
+
+def _knock_path(output_path: str) -> str:
+    return f"{output_path}.knock"
+
+
 class _ClientLine(PacketSocket):
     """A client's line.
 
     Attributes:
         process: the id of the client's process.
-        name: the name of the line, as the client has chosen it.
+        name: the name of the line: that of its client, and a number.
         large: the headers of the requests whose replies the client has been told to ask for through Ray.
     """
 
@@ -70,7 +97,7 @@ class DirectServer:
     """The socket of an engine, and the clients that are connected to it.
 
     Args:
-        path: the path of the socket, in a private folder.
+        output_path: the path of the engine's files of output, without their endings; the folder is private.
         run: called with the header of a request; runs the request and returns the encoded reply, or None if the client
             is to ask for the reply through Ray.
         large: the replies that have not been asked for yet, by the headers of their requests. Those to a client that
@@ -80,15 +107,21 @@ class DirectServer:
         OSError: if there can be no such socket.
     """
 
-    def __init__(self, path: str, run: Callable[[bytes], bytes | None], large: MutableMapping[bytes, Any]) -> None:
+    def __init__(
+        self, output_path: str, run: Callable[[bytes], bytes | None], large: MutableMapping[bytes, Any]
+    ) -> None:
         self._run = run
         self._large = large
         if not CAN_SERVE:
             raise OSError("this system has no sockets for packets")
-        self._listener = listen(path, socket.SOCK_SEQPACKET)
-        self._listener.setblocking(False)
+        self._listener = listen(socket_path(output_path), socket.SOCK_SEQPACKET)
+        self._knocks = receive_datagrams(_knock_path(output_path))
         self._poll = select.epoll()
-        self._poll.register(self._listener.fileno(), select.EPOLLIN)
+        for own_socket in (self._listener, self._knocks):
+            own_socket.setblocking(False)
+            self._poll.register(own_socket.fileno(), select.EPOLLIN)
+        self._through_ray: dict[bytes, float] = {}  # the last time that clients called through Ray, or knocked
+        self._ended: dict[bytes, float] = {}  # the last time that a request of theirs ended
         self._connections: dict[int, _ClientLine] = {}
         self._requests: deque[tuple[_ClientLine, bytes]] = deque()
         self._is_to_leave = False
@@ -105,6 +138,10 @@ class DirectServer:
         behind the others in Ray's queue, so calls of :meth:`serve` with an earlier epoch run nothing more.
         """
         self._epoch += 1
+
+    def called_through_ray(self, client: bytes) -> None:
+        """Note that a call of a client through Ray has ended."""
+        self._through_ray[client] = self._ended[client] = time.monotonic()
 
     def serve(self, epoch: int, name: bytes) -> bool:
         """Run requests until none comes any more, or other calls are to have their turn.
@@ -125,18 +162,25 @@ class DirectServer:
             raise
 
     def _serve(self, epoch: int, name: bytes) -> bool:
-        leave_at = time.monotonic() + LEASE_S
+        now = time.monotonic()
+        self._take_knocks()
+        pause_s = self._pause_of(client_of(name), now)
+        linger_s = max(LINGER_S, min(LINGER_PAUSES * pause_s, LONGEST_S))
+        look_at, leave_at = now + LEASE_S, now + max(LEASE_S, min(LEASE_PAUSES * pause_s, LONGEST_S))
         self._is_to_leave = False
         self._accept()
-        wait_s = 0.0  # the request that this was called for has arrived before the call
+        wait_s = linger_s if self._requests else 0.0  # the request that this was called for has arrived before the call
         while epoch == self._epoch:
             if not self._requests:
                 self._receive(wait_s)
-                wait_s = LINGER_S
+                wait_s = linger_s
                 if not self._requests or epoch != self._epoch:
                     break
             self._answer(*self._requests.popleft())
-            if self._is_to_leave or time.monotonic() >= leave_at:
+            if (now := time.monotonic()) >= look_at:  # requests may come so fast that there is no wait for them
+                self._receive(0.0)
+                look_at = now + LEASE_S
+            if self._is_to_leave or now >= leave_at:
                 break
         self._receive(0.0)
         is_told = False
@@ -153,6 +197,7 @@ class DirectServer:
 
     def _answer(self, connection: _ClientLine, header: bytes) -> None:
         reply = self._run(header)
+        self._ended[client_of(connection.name)] = time.monotonic()
         number = header[: NUMBER.size]
         if reply is None:
             self._is_to_leave = True  # the client calls through Ray
@@ -179,7 +224,9 @@ class DirectServer:
     def _receive(self, wait_s: float) -> None:
         for descriptor, events in self._poll.poll(wait_s):
             connection = self._connections.get(descriptor)
-            if connection is None:
+            if descriptor == self._knocks.fileno():
+                self._take_knocks()
+            elif connection is None:
                 self._accept()
             else:
                 self._read(connection, everything=bool(events & select.EPOLLHUP))
@@ -197,9 +244,27 @@ class DirectServer:
                 elif kind == NAME:
                     connection.name = bytes(packet[1:])
                 else:
+                    self._through_ray[client_of(connection.name)] = time.monotonic()
                     self._is_to_leave = True
         except ChannelClosed:
             self._disconnect(connection)
+
+    def _take_knocks(self) -> None:
+        """Take the names of clients that call through Ray."""
+        with contextlib.suppress(OSError):  # there is no further one
+            for _ in range(AT_ONCE):
+                self._through_ray[self._knocks.recv(PACKET_BYTES)] = time.monotonic()
+                self._is_to_leave = True
+
+    def _pause_of(self, client: bytes, now: float) -> float:
+        """Return the time since the last request of a client; 0 if the engine is not to wait for this client.
+
+        It is not if another client has called through Ray lately.
+        """
+        for times in self._through_ray, self._ended:
+            for name in [name for name, at in times.items() if at < now - ROUND_S]:
+                del times[name]
+        return 0.0 if self._through_ray.keys() - {client} else now - self._ended.get(client, now)
 
     def _accept(self) -> None:
         """Accept all connections that clients have made, and read from each."""
@@ -245,7 +310,13 @@ class DirectServer:
             connection.close()
         self._connections.clear()
         self._listener.close()
+        self._knocks.close()
         self._poll.close()
+
+
+def client_of(line: bytes) -> bytes:
+    """Return the client whose line has this name."""
+    return line.rpartition(b":")[0]
 
 
 def _has_ended(process: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from nsactors.errors import ClusterUnreachable, NsactorsError
 from nsactors.errors.reporting import print_traceback
+from nsactors.protocol.engine_info import EngineInfo
 from nsactors.protocol.wire import stamp
 from nsactors.transport.base import ClusterEnd, EngineGone, Envelope
 from nsactors.transport.ray.failures import failure_of
@@ -190,10 +191,18 @@ class RayRelays:
     """A client's relays: as many as make the tree even, each with engines of its own.
 
     An engine stays with its relay, so that one client's requests reach it in order.
+
+    Args:
+        ray: the module.
+        stopped: set when the cluster has ended for this process.
+        before_ray: called for each engine before a request is sent to it.
     """
 
-    def __init__(self, ray: Any, stopped: ClusterEnd) -> None:
+    def __init__(
+        self, ray: Any, stopped: ClusterEnd, before_ray: Callable[[EngineInfo], object] = lambda engine: None
+    ) -> None:
         self._ray = ray
+        self._before_ray = before_ray
         self._stopped = stopped
         self._actors: list[Any] = []
         self._relays: list[_RelayConnection] = []
@@ -203,6 +212,7 @@ class RayRelays:
         """Send one request to each of several engines; see ``Lane``."""
         groups: dict[_RelayConnection, list[int]] = {}
         for position, request in enumerate(requests):
+            self._before_ray(request.engine)
             groups.setdefault(self._relay_to(request, len(requests)), []).append(position)
         promises: dict[int, Promise] = {}
         for relay, positions in groups.items():

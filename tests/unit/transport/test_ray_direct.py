@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -41,7 +42,7 @@ class Actor:
         self._replies: dict[int, bytes] = {}
         self._queue: SimpleQueue[Any] = SimpleQueue()
         output = str(folder / "engine-0.0")
-        self.server = DirectServer(socket_path(output), self._run_direct, self.kept)
+        self.server = DirectServer(output, self._run_direct, self.kept)
         self.serve = SimpleNamespace(
             remote=lambda epoch, name: self._call("serve", lambda: self.server.serve(epoch, name))
         )
@@ -142,6 +143,26 @@ def test_there_is_a_line_when_requests_follow_each_other_quickly(actor: Actor, l
     assert lines.line_for(actor.info, BODY) is line
 
 
+def test_there_is_one_in_each_round_through_many_engines(
+    actor: Actor, lines: DirectLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(direct_lines, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(direct_lines, "RECENT_S", 0.05)
+    others = [replace(actor.info, engine_id=number) for number in range(1, 10)]
+    lines.heard(actor.info)
+    for other in others:
+        now += 0.02
+        lines.heard(other)
+    assert lines.line_for(actor.info, BODY)
+    now += 0.06
+    assert lines.line_for(others[0], BODY) is None  # the client has paused, too
+    lines.heard(actor.info)
+    now += direct_server.ROUND_S
+    lines.heard(others[-1])
+    assert lines.line_for(others[0], BODY) is None
+
+
 def test_there_is_none_for_what_is_large_or_elsewhere(actor: Actor, lines: DirectLines, tmp_path: Path) -> None:
     lines.heard(actor.info)
     assert lines.line_for(actor.info, bytes(10**6)) is None
@@ -229,6 +250,7 @@ def test_other_calls_have_their_turn_while_requests_keep_coming(
     actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
+    monkeypatch.setattr(direct_server, "LEASE_PAUSES", 0)
     order: list[object] = []
 
     def call(seq: int) -> None:
@@ -311,6 +333,7 @@ def test_a_client_has_one_call_in_the_queue_however_many_others_there_are(
     actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
+    monkeypatch.setattr(direct_server, "LEASE_PAUSES", 0)
     clients = [DirectLines(ClusterEnd()) for _ in range(4)]
     replies = []
     for number, client in enumerate(clients):
@@ -414,6 +437,69 @@ def test_an_engine_leaves_for_a_call_of_the_same_client(
     assert lines.take(send(line, 0), TIMEOUT_S) == replies_to(0)
     lines.before_ray(actor.info)
     assert actor._call("other", lambda: 4).future().result(TIMEOUT_S / 2) == 4
+
+
+@pytest.fixture
+def long_pauses(actor: Actor, lines: DirectLines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine wait long for a client that is known to pause, and for no other."""
+    monkeypatch.setattr(direct_server, "LINGER_S", 0.0)
+    monkeypatch.setattr(direct_server, "LINGER_PAUSES", 10**9)
+    monkeypatch.setattr(direct_server, "LEASE_PAUSES", 10**9)
+    monkeypatch.setattr(direct_server, "LONGEST_S", TIMEOUT_S)
+    actor.server.called_through_ray(lines.client.encode())
+
+
+@pytest.fixture
+def other_lines() -> Iterator[DirectLines]:
+    lines = DirectLines(ClusterEnd())
+    yield lines
+    lines.close()
+
+
+@pytest.mark.usefixtures("long_pauses")
+def test_an_engine_waits_for_a_client_that_pauses_unless_another_one_calls_through_ray(
+    actor: Actor, lines: DirectLines, line: DirectLine, other_lines: DirectLines
+) -> None:
+    for seq in range(5):
+        assert lines.take(send(line, seq), TIMEOUT_S) == replies_to(seq)
+    assert actor.calls == ["serve"]
+    other_lines.before_ray(actor.info)
+    assert actor._call("other", lambda: 4).future().result(TIMEOUT_S / 2) == 4
+
+
+@pytest.mark.usefixtures("long_pauses")
+def test_an_engine_does_not_wait_if_another_client_has_called_through_ray_lately(
+    actor: Actor, lines: DirectLines, line: DirectLine
+) -> None:
+    actor.server.called_through_ray(b"on another host")
+    assert lines.take(send(line, 0), TIMEOUT_S) == replies_to(0)
+    assert actor._call("other", lambda: 4).future().result(TIMEOUT_S / 2) == 4
+
+
+@pytest.mark.usefixtures("long_pauses")
+def test_a_call_through_ray_has_its_turn_while_requests_are_waiting(
+    actor: Actor, line: DirectLine, other_lines: DirectLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
+    order: list[object] = []
+
+    def call(seq: int) -> None:
+        order.append(seq)
+        if seq == 0:
+            other_lines.before_ray(actor.info)
+            actor._call("other", lambda: order.append("other"))
+
+    actor.before = call
+    assert answers(send(line, *range(5))) == replies_to(*range(5))
+    assert order == [0, "other", 1, 2, 3, 4]
+
+
+def test_a_knock_at_an_engine_that_has_ended_or_does_not_look_is_no_error(
+    actor: Actor, lines: DirectLines, tmp_path: Path
+) -> None:
+    for _ in range(100):
+        lines.before_ray(actor.info)
+    lines.before_ray(replace(actor.info, output_path=str(tmp_path / "engine-7.0")))
 
 
 def test_when_the_engine_fails_to_serve_each_request_runs_once(actor: Actor, line: DirectLine) -> None:
