@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.operations.catalogue import OPERATIONS, Operation, find
+from benchmarks.operations.catalogue import GROUPS, OPERATIONS, SCALE, Operation, find
 from benchmarks.operations.process import Beside, SystemFailed, SystemProcess, import_turn
 from benchmarks.operations.report import as_json, draw, draw_cpu, draw_growth
 from benchmarks.operations.rounds import Cell, Driver, Results, measure_in_rounds
@@ -54,12 +54,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
     parser.add_argument("--rounds", type=int, help="how many rounds")
-    parser.add_argument("--n", type=_counts, default=(1, 4), help="numbers of engines, such as 1,4,16,64")
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="OPERATION", help=", ".join(o.name for o in OPERATIONS)
-    )
+    parser.add_argument("--n", type=_counts, help="numbers of engines, such as 1,4,16,64; the default is 1,4")
+    operations = f"{', '.join(GROUPS)}, or {', '.join(o.name for o in OPERATIONS)}"
+    parser.add_argument("--only", action="append", default=[], metavar="OPERATION", help=operations)
     parser.add_argument("--systems", type=_names, default=tuple(SYSTEMS), help=",".join(SYSTEMS))
     options = parser.parse_args(arguments)
+    options.n = options.n or (SCALE if options.only == ["scale"] else (1, 4))
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     try:
         options.operations = find(tuple(options.only))

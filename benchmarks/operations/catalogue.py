@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 __all__ = [
     "FEW_ITEMS",
+    "GROUPS",
+    "HALO_STEPS",
     "LARGE_BYTES",
     "MANY_ITEMS",
     "MAP_ITEMS",
     "OPERATIONS",
     "PIPELINED_CALLS",
+    "SCALE",
     "TASKS",
+    "WORKLOADS",
     "Operation",
     "find",
 ]
@@ -21,6 +25,8 @@ MAP_ITEMS = 1_000_000
 PIPELINED_CALLS = 2_000
 TASKS = 4_000
 FEW_ITEMS = 1_000  # with one message per item, this takes seconds
+HALO_STEPS = 50
+SCALE = (8, 64, 256)  # engines
 MANY_ITEMS = 100_000  # with one message per item, this takes minutes: only for systems that send many items in one
 
 
@@ -60,7 +66,20 @@ def _small(name: str, title: str) -> Operation:
     return Operation(name, title, burst=20, share=1.0, most_engines=None)
 
 
+# Balanced maps, over parts of work as they come in practice. The functions are in ``workload``.
+WORKLOADS = {
+    "map-power": "balanced map of x**10 over a million numbers",
+    "sleeps": "64 sleeps of 5 ms",
+    "short": "1,000 items of 0.1 ms",
+    "pi": "Monte Carlo: 32 batches of 200,000 points",
+    "words": "count the words of 16 texts of 100 kB",
+    "sort": "sort 16 arrays of 4 MB",
+    "arrays": "add 1 to 16 arrays of 4 MB",
+    "svd": "singular values of 16 matrices of 300 by 300",
+}
+
 OPERATIONS = (
+    Operation("call", "one call, waited for", burst=20, share=1.0, most_engines=1),
     _small("apply", "call a function that does nothing"),
     _small("push", "push a number"),
     _small("pull", "pull a number"),
@@ -73,20 +92,30 @@ OPERATIONS = (
     Operation("tasks", "4,000 balanced calls, without waiting"),
     Operation("map-few", "balanced map of nothing over 1,000 items"),
     Operation("map-many", "balanced map of nothing over 100,000 items"),
+    *(Operation(name, title, burst=2) for name, title in WORKLOADS.items()),
+    Operation("halo", "50 exchanges of a number with both neighbours", burst=2),
     Operation("ep", "NAS EP, class S, eight times: 2,048 tasks", share=0.5),
     Operation("start", "start, to the first result", share=0.15, cold=True),
     Operation("import", "import the library", cold=True),
 )
 
+GROUPS = {
+    "latency": ("call", "apply", "push", "pull", "execute", "pipelined"),
+    "balance": ("tasks", "map-few", "map-many", *WORKLOADS),
+    "scale": ("apply", "execute", "start"),
+}
+"""Names for several operations; ``scale`` also stands for the numbers of engines in ``SCALE``."""
+
 
 def find(names: tuple[str, ...]) -> tuple[Operation, ...]:
-    """Return operations by name, in the order of the table; all operations without names.
+    """Return operations by name, or by that of a group, in the order of the table; all operations without names.
 
     Raises:
-        ValueError: if there is no operation of one of these names.
+        ValueError: if there is no operation or group of one of these names.
     """
-    known = [operation.name for operation in OPERATIONS]
+    known = [*GROUPS, *(operation.name for operation in OPERATIONS)]
     for name in names:
         if name not in known:
             raise ValueError(f"there is no operation {name!r}: choose among {', '.join(known)}")
-    return tuple(o for o in OPERATIONS if not names or o.name in names)
+    wanted = {operation for name in names for operation in GROUPS.get(name, (name,))}
+    return tuple(o for o in OPERATIONS if not names or o.name in wanted)

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks.operations.turns import Turn
+from benchmarks.systems import SYSTEMS, find_program
 
 __all__ = ["Beside", "SystemFailed", "SystemProcess", "import_turn"]
 
@@ -49,7 +50,10 @@ class SystemProcess:
         self._pipe, theirs = Pipe()
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.operations.worker", str(theirs.fileno()), name, str(engines)],
+                [
+                    *_launcher(name),
+                    *(sys.executable, "-m", "benchmarks.operations.worker", str(theirs.fileno()), name, str(engines)),
+                ],
                 cwd=self._folder,
                 env=_environment(self._folder, self._mark),
                 stdin=subprocess.DEVNULL,
@@ -131,6 +135,11 @@ def import_turn(library: str) -> Turn:
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True)
     seconds, cpu_s = map(float, done.stdout.split())
     return Turn([seconds], cpu_s)
+
+
+def _launcher(name: str) -> list[str]:
+    program, *arguments = SYSTEMS[name].launcher or [""]
+    return [find_program(program) or program, *arguments] if program else []
 
 
 def _environment(folder: Path, mark: str) -> dict[str, str]:

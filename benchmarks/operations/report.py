@@ -19,6 +19,7 @@ from benchmarks.systems import SYSTEMS
 
 __all__ = [
     "RATIOS",
+    "RIVALS",
     "Row",
     "as_json",
     "client_cpu",
@@ -42,6 +43,7 @@ RATIOS = (
     ("pool", "nsactors"),
     ("processes", "nsactors"),
 )
+RIVALS = ("pool", "ipyparallel", "dask", "processes", "multiprocessing", "loky", "mpi")
 GROWTH_FROM = 4  # engines
 _DISTRIBUTIONS = ("nsactors", "ray", "ipyparallel", "distributed", "ipython", "numpy")
 _TITLES = {operation.name: operation.title for operation in OPERATIONS}
@@ -61,12 +63,18 @@ def client_cpu(turn: Turn) -> Sequence[float]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: summaries by system, and the ratios of ``RATIOS`` where both sides were measured."""
+    """One line of the table: summaries by system, and ratios.
+
+    Attributes:
+        ratios: those of ``RATIOS`` where both sides were measured.
+        to_best: nsactors to the quickest of ``RIVALS``, if any was measured.
+    """
 
     operation: str
     engines: int
     summaries: dict[str, Summary]
     ratios: dict[tuple[str, str], Summary]
+    to_best: Summary | None = None
 
 
 def rows(results: Results, measure: Measure = wall) -> list[Row]:
@@ -79,15 +87,19 @@ def rows(results: Results, measure: Measure = wall) -> list[Row]:
 def _row(results: Results, measure: Measure, operation: str, engines: int) -> Row:
     turns = {name: _measured(results, measure, Cell(operation, engines, name)) for name in SYSTEMS}
     present = {name: found for name, found in turns.items() if found}
+    summaries = {name: _summary(found) for name, found in present.items()}
+    rivals = [name for name in RIVALS if name in present and "nsactors" in present]
+    best = min(rivals, key=lambda name: summaries[name].median, default=None)
     return Row(
         operation,
         engines,
-        {name: _summary(found) for name, found in present.items()},
+        summaries,
         {
             (above, below): summarise(paired_ratios(present[above], present[below]))
             for above, below in RATIOS
             if above in present and below in present
         },
+        None if best is None else summarise(paired_ratios(present["nsactors"], present[best])),
     )
 
 
@@ -127,12 +139,15 @@ def _draw(lines: Sequence[Row], title: str, share: Callable[[Row], int]) -> Tabl
     table = _table(title, present)
     for above, below in ratios:
         table.add_column(f"{SYSTEMS[above].title}\n/ {SYSTEMS[below].title}", justify="right", style="bold")
+    if any(line.to_best for line in lines):
+        table.add_column("nsactors\n/ the best rival", justify="right", style="bold")
     for line in lines:
         table.add_row(
             _TITLES[line.operation],
             str(line.engines or ""),
             *(_format_summary(line.summaries.get(name), share(line)) for name in present),
             *(_format_ratios(line.ratios.get(pair)) for pair in ratios),
+            *([_format_ratios(line.to_best)] if any(line.to_best for line in lines) else []),
         )
     return table
 

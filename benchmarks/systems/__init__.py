@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-__all__ = ["SYSTEMS", "System", "SystemEntry", "is_installed", "make"]
+__all__ = ["SYSTEMS", "System", "SystemEntry", "find_program", "is_installed", "make"]
 
 Run = Callable[[], object]
 
@@ -31,12 +34,16 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SystemEntry:
-    """A system: its title, its library, its class, and the system whose engines and process it uses, if any."""
+    """A system: its title, its library, its class, and the system whose engines and process it uses, if any.
+
+    Its process is started by ``launcher``, a command with arguments, if there is one.
+    """
 
     title: str
     library: str
     location: str
     beside: str = ""
+    launcher: tuple[str, ...] = ()
 
 
 SYSTEMS = {
@@ -49,14 +56,24 @@ SYSTEMS = {
     "ipyparallel": SystemEntry("ipyparallel", "ipyparallel", "benchmarks.systems.ipp:Ipyparallel"),
     "dask": SystemEntry("Dask", "distributed", "benchmarks.systems.dask:Dask"),
     "processes": SystemEntry("ProcessPoolExecutor", "concurrent.futures", "benchmarks.systems.pools:ProcessPool"),
+    "multiprocessing": SystemEntry("multiprocessing.Pool", "multiprocessing", "benchmarks.systems.pools:PlainPool"),
+    "loky": SystemEntry("loky", "joblib", "benchmarks.systems.pools:LokyPool"),
+    "mpi": SystemEntry("mpi4py.futures", "mpi4py", "benchmarks.systems.pools:MpiPool", launcher=("mpiexec", "-n", "1")),
     "local": SystemEntry("one process", "nsactors", "benchmarks.systems.ns:NsactorsLocal"),
     "serial": SystemEntry("a plain loop", "builtins", "benchmarks.systems.serial:Serial"),
 }
 
 
 def is_installed(name: str) -> bool:
-    """Return whether the library of a system can be imported."""
-    return importlib.util.find_spec(SYSTEMS[name].library) is not None
+    """Return whether the library of a system can be imported, and its launcher be found."""
+    entry = SYSTEMS[name]
+    return importlib.util.find_spec(entry.library) is not None and None not in map(find_program, entry.launcher[:1])
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program that is installed beside Python, or is on the search path."""
+    folders = os.path.dirname(sys.executable), os.environ.get("PATH", "")
+    return shutil.which(name, path=os.pathsep.join(folders))
 
 
 def make(name: str, beside: System | None = None) -> System:

@@ -79,11 +79,11 @@ class BareRay:
         self._ray.get([actor.call.remote(b"") for actor in self._actors])
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
-        ray, actors = self._ray, self._actors[:engines]
+        ray, actors = self._ray, self._actors[: 1 if operation == "call" else engines]
         match operation:
-            case "apply" | "push" | "pull" | "pipelined" | "tasks":
+            case "call" | "apply" | "push" | "pull" | "pipelined" | "tasks":
                 calls = {"pipelined": PIPELINED_CALLS // engines, "tasks": TASKS // engines}.get(operation, 1)
-                request = self._agree_on_sizes("apply" if calls > 1 else operation, actors)
+                request = self._agree_on_sizes("apply" if calls > 1 or operation == "call" else operation, actors)
                 return lambda: ray.get([actor.call.remote(request) for _ in range(calls) for actor in actors])
             case "execute":
                 request = self._agree_on_sizes(operation, actors)

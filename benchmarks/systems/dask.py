@@ -8,8 +8,8 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations.catalogue import FEW_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
-from benchmarks.operations.workload import ARGUMENTS, CODE, NUMBER, idle, large_array, noop, power
+from benchmarks.operations.catalogue import FEW_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS, WORKLOADS
+from benchmarks.operations.workload import ARGUMENTS, CODE, NUMBER, idle, large_array, noop, power, workload
 
 __all__ = ["Dask"]
 
@@ -41,6 +41,8 @@ class Dask:
         match operation:
             case "apply":
                 return lambda: client.run(noop, *ARGUMENTS, workers=workers)
+            case "call":
+                return lambda: client.run(noop, *ARGUMENTS, workers=workers[:1])
             case "execute":
                 return lambda: client.run(_execute, CODE, workers=workers)
             case "push":
@@ -69,6 +71,9 @@ class Dask:
                 return lambda: client.gather(client.map(noop, [one] * TASKS, text=two, pure=False, workers=workers))
             case "map-few":  # with 100,000 items, this takes two minutes
                 return lambda: client.gather(client.map(idle, range(FEW_ITEMS), pure=False, workers=workers))
+            case _ if operation in WORKLOADS and operation != "map-power":  # a million messages
+                function, items = workload(operation)
+                return lambda: client.gather(client.map(function, items, pure=False, workers=workers))
             case _:
                 return None
 

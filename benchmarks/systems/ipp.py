@@ -27,10 +27,11 @@ class Ipyparallel:
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
         ids = self._client.ids[:engines]
-        if operation == "map-many":
-            return None  # this takes some six minutes
+        if operation in ("map-many", "map-power"):
+            return None  # with one message for each item, they take six minutes and an hour
         balanced = prepare_balanced(self._client.load_balanced_view(ids), operation)
-        return balanced or prepare_on_view(self._client[ids[0] if engines == 1 else ids], operation, engines)
+        single = engines == 1 or operation == "call"
+        return balanced or prepare_on_view(self._client[ids[0] if single else ids], operation, engines)
 
     def close(self) -> None:
         self._client.close()

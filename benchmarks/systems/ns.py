@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.operations.catalogue import HALO_STEPS
+from benchmarks.operations.work import exchange
 from benchmarks.operations.workload import ARGUMENTS, noop
 from benchmarks.systems.views import prepare_balanced, prepare_on_view
 
@@ -25,8 +27,18 @@ class Nsactors:
 
     def prepare(self, operation: str, engines: int) -> Callable[[], object] | None:
         ids = self.client.ids[:engines]
+        if operation == "halo":
+            return self._exchanges(ids)
         balanced = prepare_balanced(self.client.load_balanced_view(ids), operation)
-        return balanced or prepare_on_view(self.client[ids[0] if engines == 1 else ids], operation, engines)
+        single = engines == 1 or operation == "call"
+        return balanced or prepare_on_view(self.client[ids[0] if single else ids], operation, engines)
+
+    def _exchanges(self, ids: list[int]) -> Callable[[], object]:
+        from nsactors import Reference
+
+        view = self.client[ids]
+        view.communicator("comm")
+        return lambda: view.apply_sync(exchange, Reference("comm"), HALO_STEPS)
 
     def close(self) -> None:
         self._cluster.stop_cluster_sync()

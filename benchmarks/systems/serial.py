@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.operations.catalogue import MAP_ITEMS
-from benchmarks.operations.workload import ep, power
+from benchmarks.operations.catalogue import MAP_ITEMS, WORKLOADS
+from benchmarks.operations.workload import ep, power, workload
 
 __all__ = ["Serial"]
 
@@ -23,6 +23,9 @@ class Serial:
             case "ep":
                 tally, batches = ep()
                 return lambda: [tally(batch) for batch in batches]
+            case _ if operation in WORKLOADS:
+                function, items = workload(operation)
+                return lambda: [function(item) for item in items]
             case _:
                 return None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.operations.catalogue import FEW_ITEMS, MANY_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS
-from benchmarks.operations.workload import ARGUMENTS, CODE, NUMBER, ep, idle, large_array, noop, power
+from benchmarks.operations.catalogue import FEW_ITEMS, MANY_ITEMS, MAP_ITEMS, PIPELINED_CALLS, TASKS, WORKLOADS
+from benchmarks.operations.workload import ARGUMENTS, CODE, NUMBER, ep, idle, large_array, noop, power, workload
 
 __all__ = ["prepare_balanced", "prepare_on_view"]
 
@@ -14,7 +14,7 @@ __all__ = ["prepare_balanced", "prepare_on_view"]
 def prepare_on_view(view: Any, operation: str, engines: int) -> Callable[[], object] | None:
     """Return a function that runs ``operation`` once on ``view``; see :class:`benchmarks.systems.System`."""
     match operation:
-        case "apply":
+        case "apply" | "call":
             return lambda: view.apply_sync(noop, *ARGUMENTS)
         case "push":
             return lambda: view.push(NUMBER, block=True)
@@ -53,5 +53,8 @@ def prepare_balanced(view: Any, operation: str) -> Callable[[], object] | None:
         case "ep":
             tally, batches = ep()
             return lambda: view.map_sync(tally, batches)
+        case _ if operation in WORKLOADS:
+            function, items = workload(operation)
+            return lambda: view.map_sync(function, items)
         case _:
             return None

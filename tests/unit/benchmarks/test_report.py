@@ -52,6 +52,14 @@ def test_a_line_has_the_ratios_of_systems_that_were_both_measured(results: Resul
     assert [list(row.ratios) for row in rows(results)] == [[], [("nsactors", "ray")], [], []]
 
 
+def test_a_line_has_the_ratio_to_the_best_rival(results: Results) -> None:
+    results.add(Cell("apply", 4, "dask"), Turn([0.004], 0.001))
+    results.add(Cell("apply", 4, "processes"), Turn([0.001], 0.001))
+    found = [row.to_best for row in rows(results)]
+    assert [ratio.median if ratio else None for ratio in found] == [None, pytest.approx(3.0), None, None]
+    assert "the best rival" in printed(draw(results))
+
+
 def test_a_ratio_has_a_median_over_the_rounds_and_their_spread(results: Results) -> None:
     time, cpu = (rows(results, measure)[1].ratios["nsactors", "ray"] for measure in (wall, client_cpu))
     assert (time.lower_quartile, time.median, time.upper_quartile) == pytest.approx((1.5, 1.5, 1.5))

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.operations.catalogue import OPERATIONS, Operation, find
+from benchmarks.operations.catalogue import GROUPS, OPERATIONS, WORKLOADS, Operation, find
 from benchmarks.operations.rounds import Cell, Results, measure_in_rounds
 from benchmarks.operations.turns import Turn
+from benchmarks.operations.workload import workload
 
 QUICK = Operation("quick", "something small", burst=3, share=1.0, most_engines=None)
 SLOW = Operation("slow", "something large", share=0.25, most_engines=8)
@@ -73,10 +74,24 @@ def test_operations_are_found_by_name_in_the_order_of_the_table() -> None:
     assert [operation.name for operation in find(("map", "apply"))] == ["apply", "map"]
 
 
+def test_a_group_stands_for_its_operations() -> None:
+    assert {operation.name for operation in find(("balance", "halo"))} == {*GROUPS["balance"], "halo"}
+
+
+def test_groups_consist_of_operations() -> None:
+    assert {name for group in GROUPS.values() for name in group} <= {operation.name for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_work_is_done(name: str) -> None:
+    function, items = workload(name)
+    function(items[0])
+
+
 def test_without_names_all_operations_are_found() -> None:
     assert find(()) == OPERATIONS
 
 
 def test_an_unknown_operation_is_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(ValueError, match="no operation 'aply': choose among apply, push"):
+    with pytest.raises(ValueError, match=r"no operation 'aply': choose among .*apply, push"):
         find(("aply",))
