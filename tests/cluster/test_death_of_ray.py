@@ -26,12 +26,13 @@ def server(name):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             stat = open(f"/proc/{pid}/stat").read()
-            command = open(f"/proc/{pid}/cmdline").read().split("\\0")[0]
+            command = open(f"/proc/{pid}/cmdline").read().split("\\0")
         except OSError:
             continue
         parent = int(stat.rpartition(")")[2].split()[1])
-        if command.endswith(name) and parent in (os.getpid(), above.get("raylet")):
-            above[os.path.basename(command)] = int(pid)
+        words = [word for word in command if word.endswith(name) and not word.startswith("-")]
+        if words and parent in (os.getpid(), above.get("raylet")):
+            above[os.path.basename(words[0])] = int(pid)
             return int(pid)
 
 above = {}
@@ -92,7 +93,7 @@ def test_a_program_outlives_the_gcs() -> None:
 
 
 def test_an_agent_whose_end_is_the_raylet_s_is_named() -> None:
-    done = run(PROGRAM, "ray::RuntimeEnvAgent")
+    done = run(PROGRAM, "/runtime_env/agent/main.py")
     assert done.returncode == 0, done.stderr
     # The raylet ends its engines before itself, so calls may hear of that first.
     assert re.fullmatch(r"((ClusterLost|EngineLost) True\n){4}lives on\n", done.stdout), done.stdout

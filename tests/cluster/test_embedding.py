@@ -143,10 +143,21 @@ def test_ray_has_every_private_name_that_a_lean_start_uses() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_what_is_seldom_used_is_imported_neither_here_nor_in_engines() -> None:
+    done = run("""
+import sys
+from nsactors import Cluster
+with Cluster(n=1) as rc:
+    seldom = {"jsonschema", "requests"}
+    print(seldom & set(sys.modules), rc[0].apply_sync(lambda: seldom & set(sys.modules)))
+""")
+    assert done.stdout == "set() set()\n"
+
+
 @pytest.mark.parametrize(
     ("show_logs", "servers"),
     [
-        (False, ["RuntimeEnvAgent", "agent_stub.py", "gcs_server", "raylet", "watchdog.sh"]),
+        (False, ["agent_stub.py", "agent_stub.py", "gcs_server", "raylet", "watchdog.sh"]),
         (
             True,
             [
@@ -223,9 +234,10 @@ with Cluster(n=1):
 
     task = ray.remote(lambda value: (value, os.environ.get("GIVEN")))
     print(ray.get(task.remote(ray.put("object"))))
-    print(ray.get(task.options(runtime_env={"env_vars": {"GIVEN": "there"}}).remote(1)))
+    for value in ("there", "and here"):  # the first starts Ray's agent
+        print(ray.get(task.options(runtime_env={"env_vars": {"GIVEN": value}}).remote(1)))
     counter = ray.remote(__import__("collections").Counter).remote("aab")
     print(ray.get(counter.most_common.remote(1)))
     print(placement_group([{"CPU": 1}]).wait(120))
 """)
-    assert done.stdout == "('object', None)\n(1, 'there')\n[('a', 2)]\nTrue\n"
+    assert done.stdout == "('object', None)\n(1, 'there')\n(1, 'and here')\n[('a', 2)]\nTrue\n"

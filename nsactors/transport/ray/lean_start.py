@@ -7,7 +7,8 @@
 * nor the log monitor: it forwards the output of workers to drivers, and this driver does not want it;
 * nor the server of Ray Client, which ``ray start`` runs where gRPC is installed, on the same port for all users;
 * a stub replaces the dashboard's agent, and reports as a Ray without ``[default]`` that it serves nothing;
-* the agent for runtime environments gets its port beforehand, so that the raylet need not wait for it;
+* the agent for runtime environments gets its port beforehand, so that the raylet need not wait for it, and starts when
+  the raylet first connects: until then a stub listens;
 * the raylet's registration is noticed at once; Ray looks once a second;
 * as many workers as there will be actors start with the raylet, not with the registration of the driver. Ray answers
   that registration when they are there, and the driver waits for the answer with the GIL held, so that no thread can
@@ -60,6 +61,8 @@ _RAYLET_OPTIONS = {
 }
 _STARTS_WORKERS = {"RAY_enable_worker_prestart": "1"}  # with the raylet, in place of the first driver's registration
 _SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scripts")
+_AGENT_STUB = os.path.join(_SCRIPTS, "agent_stub.py")
+_LEAN_PYTHON = "-I", "-S"
 
 
 def missing_names(ray: Any) -> list[str]:
@@ -116,12 +119,13 @@ def lean_raylet(
     Args:
         command: Ray's command line.
         ray_folder: the folder of the ray package.
-        agent_port: the port of the agent for runtime environments; 0 lets the agent find one.
+        agent_port: the port of the agent for runtime environments, which starts at the first connection; 0 lets it
+            start with the raylet, and find a port.
         workers: the number of workers that start first, at the same time; None for Ray's own number.
         zygote: the socket of the process that forks workers; None if workers are not forked.
     """
-    python, script = sys.executable, os.path.join(_SCRIPTS, "run_script.py")
-    stand_in = subprocess.list2cmdline([python, "-I", "-S", os.path.join(_SCRIPTS, "agent_stub.py")])
+    script = os.path.join(_SCRIPTS, "run_script.py")
+    stand_in = subprocess.list2cmdline([sys.executable, *_LEAN_PYTHON, _AGENT_STUB])
     lean = []
     for argument in command:
         option, _, value = argument.partition("=")
@@ -134,10 +138,11 @@ def lean_raylet(
         elif workers is not None and option == "--maximum_startup_concurrency" and value.isdecimal():
             value = str(max(workers, int(value)))  # not fewer: there may be more engines later
         elif option.endswith("_command"):
-            stub = [] if zygote is None else ["-I", "-S", os.path.join(_SCRIPTS, "worker_stub.py"), zygote]
+            stub = [] if zygote is None else [*_LEAN_PYTHON, os.path.join(_SCRIPTS, "worker_stub.py"), zygote]
+            late = [*_LEAN_PYTHON, _AGENT_STUB] if agent_port else []
             for theirs, first in (
                 ("_private/workers/default_worker.py", stub),
-                ("_private/runtime_env/agent/main.py", []),
+                ("_private/runtime_env/agent/main.py", late),
             ):
                 path = os.path.join(ray_folder, theirs)
                 lean_command = subprocess.list2cmdline([*first, script, path])

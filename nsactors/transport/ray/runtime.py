@@ -18,7 +18,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import importlib
 import logging
 import os
 import signal
@@ -42,7 +41,7 @@ from nsactors.transport.base import ClusterEnd
 from nsactors.transport.ray.access import check_machine, entry_settings
 from nsactors.transport.ray.failures import QUICK_S, can_be_ended, end_waits
 from nsactors.transport.ray.lean_start import lean_start, starts_lean
-from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use
+from nsactors.transport.ray.scripts.run_script import import_ray
 from nsactors.transport.ray.servers import (
     ServerDeath,
     ServerMonitor,
@@ -267,8 +266,7 @@ class RayRuntime:
         logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about progress bars in notebooks, which are not used
-            with imported_on_use(*SELDOM_USED):
-                self._ray = importlib.import_module("ray")
+            self._ray = import_ray()
         os.register_at_fork(after_in_child=partial(_leave_ray_to_parent, self._ray, self._stop_watching))
         return self._ray
 

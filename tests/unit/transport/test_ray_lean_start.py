@@ -1,5 +1,6 @@
 """What a lean start of Ray leaves out, by the names and command lines that it changes."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nsactors.testing import wait_until
 from nsactors.transport.ray import scripts
 from nsactors.transport.ray.lean_start import lean_raylet, lean_start, missing_names, reserve_port
 
@@ -117,12 +119,17 @@ def test_a_lean_raylet_runs_a_stand_in_for_the_dashboards_agent() -> None:
     assert command.endswith("agent_stub.py")
 
 
-def test_workers_and_the_agent_are_run_by_our_script_whatever_their_folder_is_called() -> None:
-    lean = options(lean_raylet(raylet(), RAY, 5))
-    for option, script in (("--python_worker_command", WORKER), ("--runtime_env_agent_command", AGENT)):
-        python, ours, *rest = lean[option].split(" ", 2)
-        assert (python, os.path.basename(ours)) == ("python", "run_script.py")
-        assert rest[0].startswith(f'"{script}"')
+def test_workers_are_run_by_our_script_whatever_its_folder_is_called() -> None:
+    python, ours, rest = options(lean_raylet(raylet(), RAY, 5))["--python_worker_command"].split(" ", 2)
+    assert (python, os.path.basename(ours)) == ("python", "run_script.py")
+    assert rest.startswith(f'"{WORKER}"')
+
+
+@pytest.mark.parametrize(("port", "stub"), [(5, ["-I", "-S", "agent_stub.py"]), (0, [])])
+def test_a_stub_that_knows_its_port_waits_for_the_agent_s_first_caller(port: int, stub: list[str]) -> None:
+    words = options(lean_raylet(raylet(), RAY, port))["--runtime_env_agent_command"].split(" ")
+    assert [os.path.basename(word) for word in words[: len(stub) + 2]] == ["python", *stub, "run_script.py"]
+    assert " ".join(words[len(stub) + 2 :]).startswith(f'"{AGENT}"')
 
 
 def test_everybody_is_told_the_agents_port() -> None:
@@ -233,10 +240,59 @@ def test_a_reserved_port_is_there_for_who_asks_for_it_and_for_nobody_else() -> N
         socket.create_connection(place, timeout=5).close()
 
 
-def test_a_stand_in_ends_with_its_raylet() -> None:
-    # The pipe that both write to closes when the last of them has gone, and only then is the output complete.
-    raylet = (
-        "import os, subprocess, sys; os.environ['RAY_RAYLET_PID'] = str(os.getpid()); subprocess.Popen(sys.argv[1:])"
-    )
-    stand_in = [sys.executable, "-I", "-S", os.path.join(os.path.dirname(scripts.__file__), "agent_stub.py")]
-    subprocess.run([sys.executable, "-c", raylet, *stand_in], capture_output=True, timeout=30, check=True)
+AGENT_STUB = os.path.join(os.path.dirname(scripts.__file__), "agent_stub.py")
+RUN_SCRIPT = os.path.join(os.path.dirname(scripts.__file__), "run_script.py")
+# A raylet that starts an agent by the command that it is given, and ends when its stdin is closed.
+SMALL_RAYLET = """
+import os, subprocess, sys
+os.environ["RAY_RAYLET_PID"] = str(os.getpid())
+subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+sys.stdin.read()
+"""
+# Answers its first caller with its arguments, as Ray's agent binds its port.
+SMALL_AGENT = """
+import os, socket, sys
+options = dict(argument.split("=") for argument in sys.argv[1:])
+with socket.socket() as listener, socket.socket() as other:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((options["--node-ip-address"], int(options["--runtime-env-agent-port"])))
+    listener.listen(128)
+    other.bind(("127.0.0.1", 0))
+    caller, _ = listener.accept()
+    caller.sendall(f"{sys.argv[1:]} {[name for name in os.environ if name.startswith('NSACTORS')]}".encode())
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["SCRIPT", "--node-ip-address=127.0.0.1", "--runtime-env-agent-port=PORT"]])
+def test_a_stub_ends_with_its_raylet(arguments: list[str]) -> None:
+    with reserve_port("127.0.0.1") as reserved:
+        port = str(reserved.getsockname()[1])
+        stub = [sys.executable, "-I", "-S", AGENT_STUB, *(word.replace("PORT", port) for word in arguments)]
+        # The pipe that both write to closes when the last of them has gone, and only then is the output complete.
+        subprocess.run(
+            [sys.executable, "-c", SMALL_RAYLET, *stub], input=b"", capture_output=True, timeout=30, check=True
+        )
+
+
+def test_a_stub_becomes_the_agent_which_answers_the_caller_that_has_connected(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("")
+    script = tmp_path / "agent.py"
+    script.write_text(SMALL_AGENT)
+    callers: list[socket.socket] = []
+
+    def connects() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            callers.append(socket.create_connection(place, timeout=30))
+        return bool(callers)
+
+    with reserve_port("127.0.0.1") as reserved:
+        place = reserved.getsockname()
+        arguments = ["--node-ip-address=127.0.0.1", f"--runtime-env-agent-port={place[1]}"]
+        stub = [sys.executable, "-I", "-S", AGENT_STUB, RUN_SCRIPT, str(script), *arguments]
+        with subprocess.Popen(
+            [sys.executable, "-c", SMALL_RAYLET, *stub], stdin=subprocess.PIPE, env={"PYTHONPATH": str(tmp_path)}
+        ):
+            wait_until(connects)
+            with callers[0].makefile() as answer:
+                assert answer.read() == f"{arguments} []"
+    callers[0].close()

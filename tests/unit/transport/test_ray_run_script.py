@@ -94,6 +94,23 @@ def test_a_script_finds_itself_run_by_name_with_its_own_arguments(tmp_path: Path
     assert done.stdout == f"__main__ {script} {arguments} {script.parent} False True\n"
 
 
+def test_ray_is_imported_with_what_it_imports_when_it_connects(tmp_path: Path) -> None:
+    (tmp_path / "ray" / "_common" / "usage").mkdir(parents=True)
+    (tmp_path / "ray" / "__init__.py").write_text("")
+    (tmp_path / "ray" / "_common" / "usage" / "usage_lib.py").write_text("import requests\n")
+    script = tmp_path / "worker.py"
+    script.write_text("import sys; print('requests' in sys.modules, 'ray._common.usage.usage_lib' in sys.modules)\n")
+    done = subprocess.run(
+        [sys.executable, run_script.__file__, str(script)],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout == "False True\n"
+
+
 def test_a_node_starts_without_what_is_seldom_used(tmp_path: Path) -> None:
     (tmp_path / "ray" / "scripts").mkdir(parents=True)
     (tmp_path / "ray" / "__init__.py").write_text("import jsonschema\n__version__ = '0'\n")

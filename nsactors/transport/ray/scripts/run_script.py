@@ -1,6 +1,7 @@
 """Run one of Ray's own scripts, ``python run_script.py SCRIPT ARGUMENT...``, and import seldom-used libraries late.
 
-``import ray`` imports ``jsonschema`` and ``requests``, for runtime environments and TPUs. Where JupyterLab is
+``import ray`` imports ``jsonschema`` and ``requests``, for runtime environments and TPUs. Each driver and worker also
+imports ``requests`` when it connects, to report usage, even if nothing is reported. Where JupyterLab is
 installed, ``jsonschema`` compiles a grammar for internationalised URLs at its import. That takes 0.85 of the 1.15 s of
 ``import ray``, in the driver and again in each worker.
 
@@ -10,15 +11,19 @@ This file is run by path: it imports nothing of the package.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import runpy
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 SELDOM_USED = ("jsonschema", "requests")
+_REPORTS_USAGE = "ray._common.usage.usage_lib"
+LISTENER = "NSACTORS_LISTENER"  # set by agent_stub
 
 
 @contextlib.contextmanager
@@ -35,6 +40,15 @@ def imported_on_use(*names: str) -> Iterator[None]:
         for name, module in late.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
+
+
+def import_ray() -> Any:
+    """Import Ray, and what it imports when it connects, without the libraries that are seldom used."""
+    with imported_on_use(*SELDOM_USED):
+        ray = importlib.import_module("ray")
+        with contextlib.suppress(ImportError):  # a private name of Ray: without it, `requests` is imported later
+            importlib.import_module(_REPORTS_USAGE)
+    return ray
 
 
 def _late_module(name: str) -> ModuleType:
@@ -94,12 +108,39 @@ def spare_workers_a_full_disk() -> None:
     utils.open_log = lambda *args, **options: _Log(open_log(*args, **options))
 
 
+def take_over(descriptor: int) -> None:
+    """Give a socket that already listens to the one that is bound to its address next.
+
+    Two sockets cannot listen at one address, and closing the first would break connections that wait at it.
+    """
+    listener = socket.socket(fileno=descriptor)
+    listener.set_inheritable(False)
+    place = listener.getsockname()
+
+    class Socket(socket.socket):
+        """A socket that may be bound to an address where this process listens already."""
+
+        def bind(self, address: Any) -> None:
+            """Bind the socket, or take over the listener."""
+            try:
+                super().bind(address)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or address != place:
+                    raise
+                os.dup2(listener.fileno(), self.fileno(), inheritable=False)
+                listener.close()
+                socket.socket = Socket.__base__  # type: ignore[misc, assignment]
+
+    socket.socket = Socket  # type: ignore[misc]
+
+
 def _run(script: str) -> None:
+    if (descriptor := os.environ.pop(LISTENER, None)) is not None:
+        take_over(int(descriptor))
     del sys.argv[0]
     if not sys.flags.safe_path:  # with PYTHONSAFEPATH, the first folder is the user's
         sys.path[0] = os.path.dirname(script)  # as if the interpreter had run the script itself
-    with imported_on_use(*SELDOM_USED):
-        importlib.import_module("ray")
+    import_ray()
     spare_workers_a_full_disk()
     runpy.run_path(script, run_name="__main__")
 

@@ -29,10 +29,10 @@ def main(folder: str, options: list[str], parent: int) -> None:
         if os.getppid() != parent:  # the parent ended before the request to the kernel
             return
         from nsactors.transport.ray.lean_start import lean_start
-        from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use
+        from nsactors.transport.ray.scripts.run_script import SELDOM_USED, import_ray, imported_on_use
 
+        ray = import_ray()
         with imported_on_use(*SELDOM_USED):
-            import ray
             from ray.scripts.scripts import main as ray_command
 
         sys.argv = ["ray", "start", "--block", *options]

@@ -8,11 +8,9 @@ interpreter or for libraries; such workers, and those that spill objects, never 
 This file is run by path, without ``site``: it imports nothing of the package, and little else.
 """
 
-import array
-import contextlib
 import os
-import socket
 import sys
+from _socket import AF_UNIX, SCM_RIGHTS, SOL_SOCKET, socket  # importing `socket` would take as long as all the rest
 
 # For a zygote on a busy machine, which may still be importing Ray: 10 s were too few at a load of 19 on two cores. Ray
 # gives a worker 60 s to register.
@@ -34,15 +32,18 @@ def _is_usual(arguments: list[str]) -> bool:
 
 def _replaced(path: str) -> bool:
     """Return whether a worker that the zygote has forked replaces this process."""
-    with socket.socket(socket.AF_UNIX) as zygote:
+    zygote = socket(AF_UNIX)
+    try:
         zygote.settimeout(OFFER_S)
         try:
             zygote.connect(path)
             offer = zygote.recv(4096)
         except TimeoutError:
             # Stopped, or hanging: later workers need not wait for it.
-            with contextlib.suppress(OSError):
+            try:  # noqa: SIM105 (importing `contextlib` takes long, too)
                 os.unlink(path)
+            except OSError:
+                pass
             return False
         except OSError:
             return False
@@ -54,12 +55,15 @@ def _replaced(path: str) -> bool:
         # as one worker, so this one gives up, and Ray starts another.
         zygote.settimeout(TAKING_S)
         try:
-            zygote.sendmsg([REQUEST], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+            standard = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in (0, 1, 2))
+            zygote.sendmsg([REQUEST], [(SOL_SOCKET, SCM_RIGHTS, standard)])
             return zygote.recv(1) == TAKEN
         except TimeoutError:
             sys.exit(1)
         except OSError:
             return False
+    finally:
+        zygote.close()
 
 
 if __name__ == "__main__":

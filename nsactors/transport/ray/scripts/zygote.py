@@ -42,9 +42,11 @@ REQUEST_S = 5.0  # limit for the answer of a stub to the offer
 
 OF_NSACTORS = "nsactors.transport.ray.transport", "nsactors.namespace.ipython_shell", "asyncio.staggered"
 OF_RAY = (
+    "ray._common.pydantic_compat",
     "ray._private.node",
     "ray._private.utils",
     "ray.actor",
+    "ray._private.arrow_serialization",
     "ray._private.async_compat",
     "ray._private.parameter",
     "ray._private.ray_logging",
@@ -285,7 +287,7 @@ def main(owner: int, listener: int) -> Stub | None:
     sys.path.insert(0, _PACKAGES)
     importlib.import_module("nsactors")  # this copy, whichever one a worker would find
     sys.path.remove(_PACKAGES)
-    from nsactors.transport.ray.scripts.run_script import SELDOM_USED, imported_on_use, spare_workers_a_full_disk
+    from nsactors.transport.ray.scripts.run_script import import_ray, spare_workers_a_full_disk
     from nsactors.transport.ray.zygote_process import start_code
 
     if start_code():  # the owner may have another environment
@@ -303,8 +305,7 @@ def main(owner: int, listener: int) -> Stub | None:
     except ProcessLookupError:
         return None
     os.environ.update({JOB: NO_JOB, RAYLET: raylet})
-    with imported_on_use(*SELDOM_USED):
-        importlib.import_module("ray")
+    import_ray()
     for name in OF_RAY:
         importlib.import_module(name)
     spare_workers_a_full_disk()
