@@ -4,9 +4,8 @@
 
     client         the client: a cluster's engines as one object
     prompt         additions of a client to an IPython prompt: errors, notices and edits
-    activity       activity of a cluster, and tables of engines
+    activity       activity of a cluster, tables of engines, and looks into busy ones
     tables         lists of a client as tables: requests, tasks and recoveries
-    looks          looks into busy engines: the code that they run
     find_requests  requests named by message ids, results, clients and positions in the history
 
 """

@@ -13,6 +13,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from nsactors.client import activity
 from nsactors.client.activity import ClusterActivity, Observer, queue_status, waits_by_engine, watch
 from nsactors.client.find_requests import (
     STATES,
@@ -25,7 +26,6 @@ from nsactors.client.find_requests import (
     select_requests,
     select_tasks,
 )
-from nsactors.client.looks import debug, stacks_of, stops_of
 from nsactors.client.prompt import join_prompt, join_session
 from nsactors.client.tables import history_table, recovery_table, task_table
 from nsactors.errors import WrongType, WrongValue, printable, suggest_name
@@ -278,7 +278,7 @@ class Client:
             native: also return functions of C code; py-spy stops the engines for half a second meanwhile.
             disturb: send a signal to an engine that cannot be read otherwise; a system call of C code may be cut short.
         """
-        return stacks_of(self.session, targets, threads=threads, native=native, disturb=disturb)
+        return activity.stacks_of(self.session, targets, threads=threads, native=native, disturb=disturb)
 
     def variables(self, targets: Targets = "all") -> Variables:
         """Return the names on engines: class, short value and size; engines reply at once, however busy they are."""
@@ -357,14 +357,14 @@ class Client:
             >>> rc[:].execute("1 / x", block=True)
             >>> rc.debug()
         """
-        debug(self.session, targets, result, forget=forget, take=take)
+        activity.debug(self.session, targets, result, forget=forget, take=take)
 
     def stopped(self) -> dict[int, Stop]:
         """Return the place, the client with the debugger and the seconds of each engine stopped at a breakpoint.
 
         Engines reply at once, however busy they are, unless C code holds their interpreter.
         """
-        return stops_of(self.session)
+        return activity.stops_of(self.session)
 
     def shutdown(
         self, targets: Targets = "all", restart: bool = False, hub: bool = False, block: bool | None = None
