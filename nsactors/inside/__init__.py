@@ -10,7 +10,7 @@ replies::
     profilers   profilers of an engine: a sampler of stacks, Python's own profiler of calls, and memray
     profiles    the client's half of profiles: starts, stops, shows and saves them
     flames      flame graphs: pictures, and files for other tools
-    session     the parts of a client's session that this package uses
+    looking_session     the parts of a client's session that this package uses
     values      the client's half of peeks: values of expressions and variables of busy engines
     stacks      the client's half of stacks: reads and shows the stacks of engines
     debug_conversation  lines of a client for a debugger on an engine, and the text that it writes

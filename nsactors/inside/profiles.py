@@ -19,7 +19,7 @@ from nsactors.errors import (
     printable,
 )
 from nsactors.inside.flames import flame_of, flame_svg, profile_stats, speedscope, times_of
-from nsactors.inside.session import LookingSession
+from nsactors.inside.looking_session import LookingSession
 from nsactors.inside.stacks import short_path
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.inspection import EngineProfile, StartProfile, StopProfile

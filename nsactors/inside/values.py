@@ -20,7 +20,7 @@ from nsactors.errors import (
     plural,
     printable,
 )
-from nsactors.inside.session import LookingSession
+from nsactors.inside.looking_session import LookingSession
 from nsactors.protocol.control import QueryReply
 from nsactors.protocol.engine_info import EngineInfo, Recovery
 from nsactors.protocol.inspection import ListVariables, Peek, PeekResult, Variable
