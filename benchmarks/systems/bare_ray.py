@@ -151,7 +151,7 @@ def message_sizes(operation: str) -> tuple[int, int]:
         RequestId,
     )
     from nsactors.protocol.serialize import pack
-    from nsactors.protocol.wire import encode, seal
+    from nsactors.protocol.wire import Sealed, encode_body, encode_reply, seal, stamp
 
     number = NUMBER["number"]
     exchanges: dict[str, tuple[Operation, object, object]] = {
@@ -166,7 +166,8 @@ def message_sizes(operation: str) -> tuple[int, int]:
     request = EngineRequest(request_id, work)
     reply = Reply(request_id, 0, 0, Ok(), OutputBatch(request_id, 0, 0, ()), now, now, None)
 
-    def size(message: object, value: object) -> int:
-        return len(encode(message, seal(None if value is None else pack(value))))
+    def sealed(value: object) -> Sealed:
+        return seal(None if value is None else pack(value))
 
-    return size(request, value), size(reply, result)
+    header = stamp(request_id.seq, request.stops_seen, encode_body(request, sealed(value)))
+    return len(header), len(encode_reply(reply, sealed(result)))

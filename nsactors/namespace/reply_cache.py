@@ -13,7 +13,7 @@ from nsactors.protocol.messages import OutputBatch, Refused, Reply, RequestId
 from nsactors.protocol.output import size_bytes
 from nsactors.protocol.serialize import ObjectGone, ObjectStore, Payload, StoredObject, pack
 from nsactors.protocol.stored_replies import LARGE_BYTES, Missing, ReplyStore, StoredReply
-from nsactors.protocol.wire import INLINE_LIMIT_BYTES, Sealed, encode, seal
+from nsactors.protocol.wire import INLINE_LIMIT_BYTES, Sealed, encode_reply, seal
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class ReplyCache:
     def store_replayed(self, reply: Reply, result: Payload | None) -> None:
         """Store the reply to a replayed request: its client may not have received the first one."""
         sealed = seal(result)
-        self.store(reply, encode(reply, sealed), result, sealed)
+        self.store(reply, encode_reply(reply, sealed), result, sealed)
 
     def again(self, request: RequestId) -> tuple[Reply, Payload | None] | None:
         """Return the reply to a repeated request; None if it has been dropped."""

@@ -87,16 +87,13 @@ def stamp(seq: int, stops_seen: int, body: bytes) -> bytes:
     return _STAMP.pack(seq, stops_seen) + body
 
 
-def encode(message: EngineRequest | Reply, sealed: Sealed) -> bytes:
-    """Return the header of a message with this payload."""
-    match message:
-        case EngineRequest():
-            return stamp(message.id.seq, message.stops_seen, encode_body(message, sealed))
-        case Reply((client, seq), engine_id, incarnation, outcome, tail, started, completed, count):
-            # The most common outcome is left out, since its class would have to be looked up at the receiver.
-            unless_ok = None if type(outcome) is Ok else outcome
-            flat = (client, seq, engine_id, incarnation, unless_ok, tail.start, tail.chunks, started, completed, count)
-            return pickle.dumps((flat, sealed.inline), protocol=5)
+def encode_reply(reply: Reply, sealed: Sealed) -> bytes:
+    """Return the header of a reply with this payload."""
+    (client, seq), engine_id, incarnation, outcome, tail, started, completed, count = reply
+    # The most common outcome is left out, since its class would have to be looked up at the receiver.
+    unless_ok = None if type(outcome) is Ok else outcome
+    flat = (client, seq, engine_id, incarnation, unless_ok, tail.start, tail.chunks, started, completed, count)
+    return pickle.dumps((flat, sealed.inline), protocol=5)
 
 
 def decode_request(

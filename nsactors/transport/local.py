@@ -26,7 +26,7 @@ from nsactors.protocol.engine_info import EngineInfo, EngineSpec
 from nsactors.protocol.messages import Capability, EngineRequest, Reply
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import ObjectGone, Payload
-from nsactors.protocol.wire import Sealed, decode_reply, decode_request, encode, encode_body, seal, stamp
+from nsactors.protocol.wire import Sealed, decode_reply, decode_request, encode_body, encode_reply, seal, stamp
 from nsactors.services.service import Services
 from nsactors.transport.base import (
     ClusterEnd,
@@ -149,7 +149,7 @@ class LocalEngine:
             request, payload = decode_request(sent.header, sent.sealed.buffers, sent.sealed.refs)
             reply, result = engine.handle(request, payload)
             sealed = copied(seal(result))
-            header = encode(reply, sealed)
+            header = encode_reply(reply, sealed)
             engine.replies.store(reply, header, result, sealed)
         except EngineEnds:
             return False

@@ -37,7 +37,7 @@ from nsactors.protocol.engine_info import EngineInfo, EngineSpec, Recovery, comp
 from nsactors.protocol.messages import Capability, EngineRequest, Reply, StreamText
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import Payload, StoredObject
-from nsactors.protocol.wire import decode_reply, decode_request, encode, encode_body, seal, stamp
+from nsactors.protocol.wire import decode_reply, decode_request, encode_body, encode_reply, seal, stamp
 from nsactors.services.service import Services
 from nsactors.system.processes import keep_sockets_from_children
 from nsactors.system.resources import versions_here
@@ -293,7 +293,7 @@ class RayEngine:
             require_room("the result", sum(memoryview(buffer).nbytes for buffer in sealed.buffers))
         if sealed.buffers and (warning := self._spills.before_put(sealed.buffers)):
             reply = _with_remark(reply, f"{type(warning).__name__}: {warning}\n")
-        header = encode(reply, sealed)
+        header = encode_reply(reply, sealed)
         self._engine.replies.store(reply, header, result, sealed)
         return (header, [as_array(b) for b in sealed.buffers], list(sealed.refs)) if sealed.buffers else header
 

@@ -12,7 +12,7 @@ from nsactors.namespace.reply_cache import ReplyCache
 from nsactors.protocol.messages import Ok, OutputBatch, Refused, Reply, RequestId, StreamText
 from nsactors.protocol.serialize import Payload, pack, unpack
 from nsactors.protocol.stored_replies import LARGE_BYTES, Missing, StoredReply
-from nsactors.protocol.wire import encode, seal
+from nsactors.protocol.wire import encode_reply, seal
 
 ANN = RequestId("ann", 3)
 LARGE = b"x" * (LARGE_BYTES + 1)
@@ -89,7 +89,7 @@ def run(replies: ReplyCache, output: OutputRecorder) -> Callable[..., None]:
         result = None if value is None else pack(value)
         sealed = seal(result)
         reply = Reply(request, 0, 0, Ok(), output.finish(), 1.0, 2.0)
-        replies.store(reply, encode(reply, sealed), result, sealed)
+        replies.store(reply, encode_reply(reply, sealed), result, sealed)
 
     return run
 
@@ -145,7 +145,7 @@ def test_a_middling_value_is_kept_as_it_was(replies: ReplyCache, store: Store) -
     result = Payload(b"", (memoryview(memory),))
     sealed = seal(result)
     reply = Reply(ANN, 0, 0, Ok(), OutputBatch(ANN, 0, 0, ()), 1.0, 2.0)
-    replies.store(reply, encode(reply, sealed), result, sealed)
+    replies.store(reply, encode_reply(reply, sealed), result, sealed)
     memory[0] = 1
     stored = one(replies)
     assert isinstance(stored, Shelf)  # too large to go by way of the controller
@@ -199,7 +199,7 @@ def test_a_repeated_request_gets_its_first_answer(replies: ReplyCache, run: Call
 
 def test_that_a_repetition_was_refused_is_not_kept_as_the_answer(replies: ReplyCache) -> None:
     reply = Reply(ANN, 0, 0, Refused(), OutputBatch(ANN, 0, 0, ()), 1.0, 2.0)
-    replies.store(reply, encode(reply, seal(None)), None, seal(None))
+    replies.store(reply, encode_reply(reply, seal(None)), None, seal(None))
     assert one(replies) is Missing.UNKNOWN
 
 

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from nsactors.protocol.messages import EngineRequest, Push, RequestId
 from nsactors.protocol.serialize import Payload, pack, unpack
-from nsactors.protocol.wire import INLINE_LIMIT_BYTES, decode_request, encode, seal
+from nsactors.protocol.wire import INLINE_LIMIT_BYTES, decode_request, encode_body, seal, stamp
 
 REQUEST = EngineRequest(RequestId("ann", 1), Push())
 
 
 def there_and_back(payload: Payload | None) -> tuple[Any, Payload | None]:
     sealed = seal(payload)
-    return decode_request(encode(REQUEST, sealed), sealed.buffers, sealed.refs)
+    header = stamp(REQUEST.id.seq, REQUEST.stops_seen, encode_body(REQUEST, sealed))
+    return decode_request(header, sealed.buffers, sealed.refs)
 
 
 def test_a_message_without_payload_is_its_header() -> None:
@@ -39,7 +40,7 @@ def test_the_limit_decides_what_travels_beside_the_header(excess: int) -> None:
 
 def test_a_large_payload_is_not_in_the_header() -> None:
     sealed = seal(Payload(b"", (bytes(10 * INLINE_LIMIT_BYTES),)))
-    assert len(encode(REQUEST, sealed)) < 1_000
+    assert len(encode_body(REQUEST, sealed)) < 1_000
 
 
 def test_references_travel_beside_the_header_whatever_their_size() -> None:
