@@ -64,7 +64,7 @@ def in_words(error: Exception, *, starts_at: str | None = None) -> str:
     """
     if isinstance(error, ClusterUnreachable) and starts_at:
         return (
-            f"no Ray answers at {error.address}: {error.reason}. Check that it runs, and its address; "
+            f"no Ray cluster answers at {error.address}: {error.reason}. Check that it runs, and its address; "
             "without --address the cluster starts its own Ray"
         )
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -98,7 +98,7 @@ def plain_refusals() -> Iterator[None]:
 
 
 class FiniteRange(click.FloatRange):
-    """A finite number in a range; click's own type accepts ``nan`` in every range, and ``inf``."""
+    """A finite number in a range. Click's own type accepts ``inf``, and ``nan`` in every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number, or fail with a usage error."""

@@ -167,8 +167,8 @@ def loopback() -> Finding:
 def environment(variables: Mapping[str, str]) -> Iterator[Finding]:
     """Check environment variables that change the behaviour of clusters."""
     if address := variables.get("RAY_ADDRESS"):
-        found = f"RAY_ADDRESS={address}: clusters start their engines on that Ray, not on their own"
-        yield Finding("environment", Level.NOTE, found, "unset RAY_ADDRESS, unless you want engines on that Ray")
+        found = f"RAY_ADDRESS={address}: clusters start their engines on that Ray cluster, not on one of their own"
+        yield Finding("environment", Level.NOTE, found, "unset RAY_ADDRESS, unless you want engines there")
     excluded = variables.get("no_proxy", variables.get("NO_PROXY", ""))
     for name in ("http_proxy", "HTTP_PROXY", "grpc_proxy"):
         if variables.get(name) and excluded != "*" and not any(host in excluded for host in LOCAL_HOSTS):
@@ -234,7 +234,7 @@ def trial() -> Finding:
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
     metavar="PATH",
-    help="Read a program, a notebook or a folder, in place of this machine: which lines for ipyparallel must change?",
+    help="Check programs and notebooks, not this machine: list the lines that must change if they use ipyparallel.",
 )
 @click.pass_context
 def doctor(context: click.Context, tries: bool, as_json: bool, programs: tuple[Path, ...]) -> None:

@@ -36,7 +36,7 @@ PROGRESS_AFTER_S = 2.0
 )
 @cluster_option
 @targets_option
-@click.option("--timeout", type=FiniteRange(min=0), metavar="SECONDS", help="Interrupt the script after so long.")
+@click.option("--timeout", type=FiniteRange(min=0), metavar="SECONDS", help="Interrupt the script after this time.")
 @click.argument("script", type=click.File("rb"))
 @click.argument("arguments", nargs=-1)
 @click.pass_context
@@ -65,7 +65,7 @@ def run(
 @click.command("exec", short_help="Run code on engines, as at a prompt.")
 @cluster_option
 @targets_option
-@click.option("--timeout", type=FiniteRange(min=0), metavar="SECONDS", help="Interrupt the code after so long.")
+@click.option("--timeout", type=FiniteRange(min=0), metavar="SECONDS", help="Interrupt the code after this time.")
 @click.argument("code")
 @click.pass_context
 def execute(context: click.Context, name: str | None, targets: Targets, timeout: float | None, code: str) -> None:

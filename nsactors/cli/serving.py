@@ -213,7 +213,7 @@ class _Ended(BaseException):
 
 
 class _End:
-    """Holds whether the end of the cluster is wanted, by a signal or the idle limit; otherwise it died by itself."""
+    """Holds whether a signal or the idle limit has asked for the end of the cluster; otherwise the cluster has died."""
 
     wanted = False
 

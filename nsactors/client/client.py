@@ -96,7 +96,7 @@ class Client:
         RayImportedFirst: if this process has imported Ray, with settings of its own.
     """
 
-    _why_unsendable = "a client stays in its process, make one on the engine: Client(cluster.connection_info())"
+    _why_unsendable = "a client stays in its process: make one on the engine, by Client(cluster.connection_info())"
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Client:
     def connect(cls, info: ConnectionInfo | str | os.PathLike[str], name: str | None = None, **options: Any) -> Self:
         """Return a client of a cluster that another process has started: the older name of ``Client(info, name)``."""
         if info is None:  # Client(None) would mean the only cluster
-            raise WrongType("connect", "info", info, "connection info, or the name or the path of it")
+            raise WrongType("connect", "info", info, "connection info, the name of a cluster, or the path of a file")
         return cls(info, name, **options)
 
     @property
@@ -274,7 +274,7 @@ class Client:
 
         Args:
             targets: the engines.
-            threads: also return the stacks of threads that code of the user's has started.
+            threads: also return the stacks of threads that user code has started.
             native: also return functions of C code; py-spy stops the engines for half a second meanwhile.
             disturb: send a signal to an engine that cannot be read otherwise; a system call of C code may be cut short.
         """
@@ -399,7 +399,7 @@ class Client:
     def recoveries(self) -> Table[RecoveryReport]:
         """The reports on namespaces that were recovered since this client began, oldest first.
 
-        The last report of each engine is always there; old reports are forgotten when all list 2,500 names together.
+        The last report of each engine is always there; old reports are forgotten when all of them list 2,500 names.
         """
         return recovery_table(self.session.recovery_reports())
 

@@ -82,8 +82,8 @@ class SessionClients:
 def join_session(client: SessionClient) -> None:
     """Add a client to those of the IPython session, if there is one; the first client adds ``%px`` and related magics.
 
-    If the user has a magic of one of these names, none is added. Code of an engine is in no session, although the shell
-    of this process is the user's if engines are threads, and the engine's own if they are processes.
+    If the user has a magic of one of these names, none is added. Code that runs on an engine belongs to no
+    session, even if its process has a shell: the user's if engines are threads, the engine's own otherwise.
     """
     shell = None if is_on_engine() else current_shell()
     if shell is None:
@@ -100,7 +100,7 @@ def join_session(client: SessionClient) -> None:
             # IPython loads the extension by name: magics are built on clients, so this package must not import them.
             shell.extension_manager.load_extension("nsactors")
         except Exception as error:  # shells that others have derived from IPython's may lack a part
-            warnings.warn(f"%px is not there, for this shell cannot have it: {error!r}", stacklevel=3)
+            warnings.warn(f"%px is not available, because this shell cannot have it: {error!r}", stacklevel=3)
 
 
 def join_prompt(
@@ -178,7 +178,7 @@ def _tell_of_edits(
 class _TellingPrompt:
     """A prompt of the plain interpreter, which calls ``str(sys.ps1)`` whenever it asks for a statement.
 
-    Clients share this object: wrapped around another client's, it would stay when that client is closed first.
+    Clients share this object. If each wrapped that of another, a client that is closed could not remove its own.
     """
 
     def __init__(self, usual: object) -> None:
@@ -326,7 +326,7 @@ def _explain_debugger(shell: Any) -> Callable[[], None]:
 class _EngineDebugger:
     """A shell's method ``debugger`` that opens the frames on engines after their error.
 
-    Clients share this object: wrapped around another client's, it would stay when that client is closed first.
+    Clients share this object. If each wrapped that of another, a client that is closed could not remove its own.
     """
 
     def __init__(self, shell: Any) -> None:

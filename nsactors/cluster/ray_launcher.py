@@ -57,7 +57,7 @@ class RayLauncher:
             raise LaunchError(f"{config} cannot be read: {error.strerror}") from None
         if _MODE not in text or "auth_token" not in text:
             raise LaunchError(
-                f"{config} starts a Ray that needs no token: put {_MODE} before its `ray start` commands, "
+                f"{config} starts a Ray cluster that needs no token: put {_MODE} before its `ray start` commands, "
                 "and ~/.ray/auth_token into its file_mounts"
             )
         self._config = config

@@ -70,7 +70,7 @@ def hosts_from_text(text: str) -> list[Host]:
         match = _ITEM.fullmatch(item.strip())
         if match is None:
             raise ValueError(
-                f"hosts are listed as in 'a,b:4', with the number of engines behind a colon; {item!r} is none"
+                f"hosts are listed as in 'a,b:4', with the number of engines behind a colon; {item!r} is not"
             )
         name = re.sub(r"[\[\]]", "", match["name"])
         if name in (host.name for host in hosts):

@@ -310,7 +310,7 @@ class Failure:
         """
         try:
             return _Capture(engine_id, call, is_user_frame, dumps).describe(exc)
-        except BaseException as hindrance:  # an interrupt, or hostile code of the user's that no other guard catches
+        except BaseException as hindrance:  # an interrupt, or hostile user code that no other guard catches
             note = f"it could not be described: {name_of(type(hindrance))}: {text_of(hindrance)}"
             name, module, base = name_of(type(exc)), module_of(type(exc)), builtin_base(type(exc)).__name__
             return cls(engine_id, call, name, module, base, "", (note,), control_flow=_is_control_flow(type(exc)))

@@ -38,8 +38,8 @@ class RemoteError(NsactorsError):
 
     If the original class is available, the instance is also of that class, with its ``args`` and attributes. Attributes
     of the original that share a name with the properties below are found on ``original``. Control flow
-    (``SystemExit``, ``KeyboardInterrupt``, ``StopIteration`` ...) is raised as a plain `RemoteError`: otherwise it
-    would end or steer the client's own code.
+    (``SystemExit``, ``KeyboardInterrupt``, ``StopIteration`` ...) is raised as a plain `RemoteError`, because it
+    would otherwise end or steer the client's own code.
 
     Args:
         failure: the failure.

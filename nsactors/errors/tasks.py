@@ -10,7 +10,7 @@ from nsactors.errors.formatting import bytes_in_words, short_repr
 
 
 class UnmetDependency(NsactorsError):
-    """This engine does not meet a condition of a task; raise it in a task to send it to another engine.
+    """This engine does not meet a condition of a task; raise this error in a task to send the task to another engine.
 
     Args:
         condition: the condition, such as ``"import numpy"``.

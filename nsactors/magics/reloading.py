@@ -20,7 +20,7 @@ class EditedModules:
     def reload(self, own: OwnModules | None) -> list[str]:
         """Reload edited modules here at once, and on engines with the client's next call; return their names.
 
-        As with ``%autoreload``, functions and classes that were imported by name are replaced, too.
+        As with ``%autoreload``, functions and classes that were imported by name are also replaced.
 
         Args:
             own: the client's record of imported modules; None if the client sends no modules, or its engines share

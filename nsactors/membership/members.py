@@ -22,7 +22,7 @@ from nsactors.protocol.control import (
 )
 from nsactors.protocol.engine_info import EngineInfo, EngineOptions, Recovery
 
-MAX_ATTEMPTS = 3  # to restart an engine: if its start kills it three times, a fourth will do so too
+MAX_ATTEMPTS = 3  # attempts to restart an engine: if three fail, a fourth will fail as well
 MAX_RECOVERIES = 12  # attempts to replay a journal, which skips an entry that has killed two of them
 
 
@@ -302,8 +302,8 @@ class Membership:
         if not recovers or member.options.recovery is not Recovery.REPLAY:
             journal_of = None
         announcements: list[Effect] = []
-        # Announced again if it is restarting already, and now will not replay: clients hold requests for the old
-        # namespace.
+        # An engine that is restarting already is announced again if its namespace will not be restored now, because
+        # clients hold requests for that namespace.
         if former is not None and (member.info is not None or journal_of != member.journal_of):
             replays = journal_of is not None
             left = EngineLeft(engine_id, former.incarnation, reason, expected=expected, returns=True, replays=replays)

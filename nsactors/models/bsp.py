@@ -1,7 +1,7 @@
 """Bulk-synchronous parallel programs: supersteps of local work and communication, each ended by a barrier.
 
-The rules are those of BSPlib. Within a superstep nothing arrives. At its end, first all gets read the variables,
-then all puts are written, and then messages can be received, for one superstep. Variables are names in the
+The rules are those of BSPlib. Within a superstep nothing arrives. At its end, first every get reads its variable,
+then every put writes its variable, and then messages can be received, for one superstep. Variables are names in the
 namespaces of engines, so they can be looked at and changed from the prompt between any two supersteps.
 """
 
@@ -40,7 +40,7 @@ class Message(NamedTuple):
 
 
 class _Superstep:
-    """The gets, puts and messages of a process in a superstep, by the other process."""
+    """The gets, puts and messages of a process in a superstep, for each of the other processes."""
 
     def __init__(self) -> None:
         self.gets: defaultdict[int, list[tuple[str, Any, str]]] = defaultdict(list)

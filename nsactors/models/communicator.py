@@ -123,7 +123,7 @@ class Communicator:
         return self.size
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
-        """Send an object; return when it has been copied, received or not."""
+        """Send an object; return when it has been copied, whether or not it has been received."""
         self._check_rank("send", "dest", dest, PROC_NULL)
         arg.check("send", tag=arg.whole(tag, at_least=0))
         if dest != PROC_NULL:

@@ -142,7 +142,7 @@ def _waiting() -> str:
 
 
 class EngineHost(Protocol):
-    """The surroundings of an engine: a process of its own, or a thread, which may also be one of the user's program."""
+    """The surroundings of an engine: a process of its own, or a thread, which may belong to the user's program."""
 
     output_path: str | None
     keeps_journals: bool

@@ -53,7 +53,7 @@ class ReplyCache:
             result: its value.
             sealed: the value as it is sent.
         """
-        if type(reply.outcome) is not Refused:  # a refusal is the reply to a repetition, not the request
+        if type(reply.outcome) is not Refused:  # a refusal is the reply to a repeated request, not to the first one
             head = self._output.delivered() if reply.tail.start else ()
             value: Payload | StoredObject | Missing | None = None
             nbytes, stored_bytes = len(header), 0

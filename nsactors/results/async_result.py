@@ -59,7 +59,7 @@ class AsyncResult(Future[Any]):
         return_exceptions: put exceptions into the list of values instead of raising them.
     """
 
-    _why_unsendable = "a result stays with its client, pass its value: result.get()"
+    _why_unsendable = "a result stays with its client: pass its value, result.get()"
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class AsyncResult(Future[Any]):
     ) -> Any:
         """Wait for the result and return it.
 
-        Ctrl-C meanwhile interrupts the engines that it waits for, and their errors are raised; with
+        Ctrl-C meanwhile interrupts the engines for which it waits. Their errors are raised then, or, with
         ``return_exceptions``, KeyboardInterrupt.
 
         Args:
@@ -344,7 +344,7 @@ class AsyncResult(Future[Any]):
         widget: object = None,
         return_when: str | None = None,
     ) -> None:
-        """Wait with a progress bar, for many tasks also a rate and an estimate; Ctrl-C ends the waiting, not the work.
+        """Wait with a progress bar, for many tasks also with rate and estimate. Ctrl-C ends the waiting, not the work.
 
         Args:
             interval: seconds between two looks.

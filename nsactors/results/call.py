@@ -461,7 +461,7 @@ class MapPiece(Call):
 
 @dataclass(slots=True, eq=False)
 class MapCall(TaskCall):
-    """A map: a task of ``size`` items, which ends when all items have. If it ``joins``, its values are parts of one."""
+    """A map: a task of ``size`` items, which ends when all items have. If it ``joins``, the values make a sequence."""
 
     size: int = 0
     left: int = 0

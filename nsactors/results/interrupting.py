@@ -275,8 +275,8 @@ def aside(function: Callable[[], T], on_press: Callable[[], object], presses: Pr
     if presses is None:
         with Presses() as own:
             return aside(function, on_press, own)
-    # A future that is done already, for Ctrl-C could break the lock of one that is waited for; nor Thread.join, within
-    # which Ctrl-C marks the thread as ended on Python 3.11.
+    # Return a future that is done already, because Ctrl-C could break the lock of one that is waited for. Thread.join
+    # would not do either: Ctrl-C in it marks the thread as ended on Python 3.11.
     ended: list[Future[T]] = []
     woken: SimpleQueue[None] = SimpleQueue()
 

@@ -63,17 +63,17 @@ class AsyncMapResult(AsyncResult):
         super().__init__(owner, calls, label=label, return_exceptions=return_exceptions)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Show a table of its parts at IPython's prompt, the first and the last ones of many."""
+        """Show a table of the parts at IPython's prompt; if there are many, only the first and the last."""
         from nsactors.results.display.tables import show_pretty
 
         show_pretty(printer, self.__rich__())
 
     def split(self, size: int | None = None) -> tuple[AsyncResult, ...]:
-        """Return one result per engine; or, of a load-balanced map, one for every ``size`` items, done when these are.
+        """Return one result for each engine; of a load-balanced map, one for every ``size`` items.
 
-        The value of a part of ``size`` items is their list, and its message id that of the map with ``/items:START``.
-        Its metadata is that of its items; the output of short items that travelled together belongs to the part of the
-        first of them. Output is shown by a wait for the map, and items can be cancelled only with the whole map.
+        The value of such a part is a list of its items. Its message id is that of the map with ``/items:START``. Its
+        metadata describes its own items, but the output of short items that travelled together belongs to the part of
+        the first of them. Output is shown by a wait for the map, and items can be cancelled only with the whole map.
 
         Args:
             size: the number of items of each part of a load-balanced map, the last of which may be shorter.
@@ -176,7 +176,7 @@ class _Assembly:
 
 
 def _part_of(call: Call, value: Any) -> Any:
-    """Return the items of a call; if it failed, its error in place of each, or once if their number is unknown."""
+    """Return the items of a call. If it failed, its error stands for each item, or once if their number is unknown."""
     if not isinstance(value, Exception):
         return value
     return [value] * (1 if call.items is None else len(call.items.numbers))
@@ -522,7 +522,7 @@ class _PartController:
         self._owner.debug_stops(settle)
 
     def debug(self, calls: Iterable[Call]) -> None:
-        """See ``CallController``: of the whole map, an engine keeps its last failure."""
+        """See ``CallController``: an engine keeps only its last failure in the whole map."""
         self._owner.debug(calls)
 
     @property

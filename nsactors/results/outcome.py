@@ -81,7 +81,7 @@ def _about_name(name: str) -> str:
     value = names[name]
     if isinstance(value, ModuleType):
         statement = f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
-        return f"{name} exists here, and not on the engine: run `{statement}` there, too"
+        return f"{name} exists here, and not on the engine: also run `{statement}` there"
     return f"{name} exists here, and not on the engine: push it, as in rc[:].push({{{name!r}: {name}}})"
 
 

@@ -213,7 +213,7 @@ class ServiceInbox:
         return answers
 
     def close(self, make_error: Callable[[], Exception]) -> list[Answer]:
-        """End the service: answer all waiting calls with errors, one made for each."""
+        """End the service: answer each waiting call with an error of its own."""
         return self._record([Answer(ticket, error=make_error()) for ticket in self._open])
 
     def count_waiting(self) -> int:

@@ -376,7 +376,7 @@ class ResultStore:
         label = self._tasks.dropped_label(number)
         if label is None:
             return "the cluster knows of no such task"
-        return f"{label} has ended, but results are stored within limits, and newer ones have taken its place"
+        return f"{label} has ended, but the space for results is limited, and newer ones have taken its place"
 
     # The methods of Delivery, called on the scheduler's thread.
 
@@ -454,5 +454,5 @@ class ResultStore:
         return call.left == 0
 
     def _put(self, payload: Payload) -> Payload | StoredObject:
-        """Copy a small payload, store a large one: the engine's memory is mapped only during this call."""
+        """Copy a small payload, store a large one, because the engine's memory is mapped only during this call."""
         return copied_or_stored(payload, self._transport.keep)

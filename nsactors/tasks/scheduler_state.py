@@ -1,4 +1,4 @@
-"""The scheduler's decisions: events in, effects out."""
+"""The scheduler's decisions: it takes events, and returns effects."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class SchedulerState:
         self._task_table = TaskTable(self._ready_queues, self._emit, self._rank)
         self._sizing = BatchSizing(self._policy)
         self._batcher = Batcher(self._policy, self._sizing, self._ready_queues, self._engine_table, self._durations)
-        # Batches with items that may not have begun, the oldest first; batches of several items by their start, the
-        # longest-running first. An OrderedDict finds its first entry at once, however many were removed before it.
+        # Batches with items that may not have begun, the oldest first; then the starts of batches of several items, the
+        # earliest first. An OrderedDict finds its first entry at once, however many were removed before it.
         self._recallable: OrderedDict[int, SentBatch] = OrderedDict()
         self._running: OrderedDict[int, float] = OrderedDict()
         self._alarm: float | None = None
@@ -264,12 +264,12 @@ class SchedulerState:
         trial = piece.trial or Trial()
         trial = trial._replace(lost_on=(*trial.lost_on, engine_id))
         if piece.record.aborted:
-            self._task_table.give_up(piece, Why.ABORTED, f"it was aborted, and engine {engine_id} was lost under it")
+            self._task_table.give_up(piece, Why.ABORTED, f"it was aborted, and engine {engine_id} was lost")
             return
         limit = piece.record.task.max_losses
         is_guilty = ran_alone and limit is not None and len(trial.lost_on) > limit
         if is_guilty or len(trial.lost_on) > self._policy.max_losses:
-            reason = f"{engine_ranges(trial.lost_on)} died while running it, or items sent with it at first"
+            reason = f"{engine_ranges(trial.lost_on)} died while running it, or items sent with it"
             self._task_table.give_up(piece, Why.ENGINES_LOST, reason)
             return
         step = -(-(piece.stop - piece.start) // _SUSPECT_PARTS)

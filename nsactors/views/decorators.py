@@ -131,7 +131,7 @@ def recorded_imports(frame: FrameType, *, local: bool) -> Iterator[list[str]]:
 def _bindings(code: CodeType, offset: int) -> list[tuple[str, str]]:
     """Return the names that the import at ``offset`` binds, each after the part of the module that it is bound to.
 
-    The names before and after the import do not tell: a name that the import binds may have held the module before.
+    It is not enough to compare the names before and after the import, because a name may have held the module before.
     """
     found: list[tuple[str, str]] = []
     part = ""

@@ -44,7 +44,7 @@ class Dependency(set[str]):
     ) -> None:
         arg.check("Dependency", all=arg.flag(all), success=arg.flag(success), failure=arg.flag(failure))
         if not (success or failure):
-            takes = "True where success is False: it can never be met otherwise"
+            takes = "True where success is False, because the dependency can never be met otherwise"
             raise WrongValue("Dependency", "failure", failure, takes)
         single = isinstance(dependencies, str | AsyncResult)
         parts: list[Any] = [dependencies] if single else _listed(dependencies)

@@ -46,7 +46,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         self._size = ChunkSize()
         self._shared_from_bytes: float = float("inf")
         self._shared: dict[int, tuple[Any, RemoteValue]] = {}
-        # On a thread of its own: joblib takes items of the user's input there, and may wait for another loop's results.
+        # On a thread of its own, because joblib takes items of the user's input there, and may wait for another loop.
         self._callbacks = Callbacks()
         weakref.finalize(self, self._callbacks.close).atexit = False
 

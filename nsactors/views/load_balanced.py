@@ -52,7 +52,7 @@ class MapCallChunk:
         )
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """Yield the results that there are, then raise the error that prevented the next one, if any."""
+        """Yield the results up to the first error, if there is one, and then raise it."""
         call, given = self.call, 0
         for piece in sorted(call.pieces, key=lambda piece: piece.start):
             if piece.start > given:

@@ -360,7 +360,7 @@ class CallChunk:
     length: int
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
-        """Yield the results that there are, then raise the error that prevented the next one, if any."""
+        """Yield the results up to the first error, if there is one, and then raise it."""
         value, error = self.call.value, self.call.error
         if error is not None and return_exceptions:
             value, error = [error] * self.length, None
@@ -452,7 +452,7 @@ def mapped(
     by_name = keywords_for(call, function, len(sequences), kwargs, keywords)
     seeds = seeds_of(name, seed)
     if seeds is not None and "rng" in by_name:
-        raise WrongValue(name, "seed", seed, "None where the function is given an `rng`: it would get two")
+        raise WrongValue(name, "seed", seed, "None where the function is given an `rng`, because it would get two")
     if seeds is not None and not takes(function, "rng", len(sequences), named=True):
         session.require(
             Capability.PROCESS,

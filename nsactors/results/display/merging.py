@@ -302,7 +302,7 @@ class Merger:
         return self._best(ordered, ordered[0]) if ordered else None
 
     def _best(self, heads: Sequence[_WaitingPiece], otherwise: _WaitingPiece) -> Hashable:
-        """Return the key of a head that no engine has further back: an engine that is behind may still join others."""
+        """Return the key of a head that no engine has behind its own head: such an engine could still join."""
         first = Counter(engine.waiting[0].key for engine in self._engines.values() if engine.waiting)
         return next((head.key for head in heads if self._having[head.key] == first[head.key]), otherwise.key)
 

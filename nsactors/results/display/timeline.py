@@ -303,7 +303,7 @@ class Timeline:
 
     @property
     def utilisation(self) -> float:
-        """The part of their time that engines worked, from 0 to 1: ``speed_up / len(engines)``."""
+        """The part of the time in which engines worked, from 0 to 1: ``speed_up / len(engines)``."""
         return self._schedule.utilisation
 
     def save(self, path: str | os.PathLike[str]) -> None:

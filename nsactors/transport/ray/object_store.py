@@ -185,7 +185,7 @@ _listener = _Listener()
 
 
 def session_folder() -> str:
-    """Return the folder of Ray's files on this machine; empty if Ray does not tell."""
+    """Return the folder of Ray's files on this machine; empty if it is not known."""
     path = getattr(getattr(_worker(), "node", None), "get_session_dir_path", None)
     return str(path()) if path else ""
 
@@ -238,7 +238,7 @@ class RayObject:
 
 
 class RayStore:
-    """The store of objects that an engine owns: they go when it dies, and outlive the client that asked for them."""
+    """The store of objects that an engine owns. They are lost with the engine, but not with clients that use them."""
 
     def __init__(self) -> None:
         import ray

@@ -166,6 +166,6 @@ def signals() -> Iterator[None]:
 
 def test_a_ray_that_does_not_answer_is_told_in_the_command_s_own_words(runner: CliRunner, signals: None) -> None:
     said = runner.invoke(main, ["start", "--foreground", "--address", "no-such-host.invalid:1"]).stderr
-    assert "no Ray answers at no-such-host.invalid:1" in said
+    assert "no Ray cluster answers at no-such-host.invalid:1" in said
     assert "without --address" in said
     assert "Cluster(n=4)" not in said

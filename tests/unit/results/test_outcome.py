@@ -60,7 +60,7 @@ def test_a_name_of_the_prompt_is_said_to_be_pushed(monkeypatch: pytest.MonkeyPat
         "table exists here, and not on the engine: push it, as in rc[:].push({'table': table})"
     )
     assert hint(NameError("name 'pytest' is not defined")) == (
-        "pytest exists here, and not on the engine: run `import pytest` there, too"
+        "pytest exists here, and not on the engine: also run `import pytest` there"
     )
     assert hint(NameError("name 'tabel' is not defined")) == ""
     assert hint(UnboundLocalError("cannot access local variable 'table'")) == ""
