@@ -63,7 +63,7 @@ def _check(cls: type, found: tuple[Field[Any], ...]) -> None:
     if refused := [one.name for one in found if one.name in own]:
         raise TypeError(f"{cls.__qualname__} is frozen: its __init__ uses these names of fields itself: {refused}")
     if vars(cls).get("__hash__", ...) is None:  # Python has set it, for the sake of `__eq__`
-        raise TypeError(f"{cls.__qualname__} is frozen: with an __eq__ of its own it needs a __hash__, too")
+        raise TypeError(f"{cls.__qualname__} is frozen: if it has an __eq__ of its own, it needs a __hash__ as well")
 
 
 def compares_fields(cls: type) -> bool:

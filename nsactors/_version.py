@@ -1,4 +1,4 @@
-"""The version of this package: whoever needs it need not import the package's front."""
+"""The version of this package, in a module of its own that imports nothing."""
 
 __all__ = [
     "__version__",

@@ -127,7 +127,7 @@ class Launcher(Protocol):
         ...
 
 
-POLL_S = 20.0  # a long poll ends by itself: abandoned ones would fill the actor for good
+POLL_S = 20.0  # a long poll ends by itself, because abandoned polls would fill the actor for good
 RETURN_S = 30.0  # the clients of a controller that was killed attach to the next one within this time
 KILL_WAIT_S = 5.0  # a killed process ends within milliseconds
 STOP_GRACE_S = 5.0  # for an engine to end its interpreter gracefully
@@ -404,7 +404,7 @@ class Controller:
         Args:
             stop_grace_s: the grace period of the engines; None for the cluster's own.
         """
-        # First: an engine that polls from now on is told to end, and starts no further request.
+        # Do this first, so that an engine that polls from now on is told to end, and starts no further request.
         self._closed = True
         if stop_grace_s is not None:
             self._stop_grace_s = stop_grace_s
@@ -424,7 +424,7 @@ class Controller:
 
     def _handle(self, event: MemberEvent) -> None:
         effects = self._membership.handle(event)
-        # Before the effects: if this process is killed in between, the next one carries them out.
+        # Save before the effects, so that the next process carries them out if this one is killed in between.
         self._store.save(self._membership)
         self._apply(effects)
 
@@ -480,7 +480,7 @@ class Controller:
         self._spawn(self._watch_obstacles(spec, self._addresses[process]))
 
     async def _launch_after(self, ending: Iterable[asyncio.Task[None]], spec: EngineSpec) -> None:
-        # Not at once: the new process may read the last output of the old one, and need its GPU.
+        # The new process does not start before, because it may read the last output of the old one, and need its GPU.
         await asyncio.wait(ending, timeout=self._stop_grace_s + KILL_WAIT_S)
         if self._membership.is_current(spec.engine_id, spec.incarnation):
             if self._membership.is_gone(spec.engine_id):

@@ -646,7 +646,7 @@ class _Packer:
         for part in ordered:
             missing = sorted(set(part.needs) - known - {*part.names})
             if missing:
-                reason = self._left_out.get(missing[0], "which was left out, too")
+                reason = self._left_out.get(missing[0], "which was also left out")
                 self._left_out |= dict.fromkeys(part.names, f"it needs {missing[0]} ({reason})")
             else:
                 known.update(part.names)

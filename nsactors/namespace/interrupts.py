@@ -36,7 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RESEND_AFTER_S = 0.02
-UNSEEN_TIMES = 20  # signals in a row that were not handled; a starved process may take that long, too
+UNSEEN_TIMES = 20  # signals in a row that were not handled; even a starved process handles one before that
 _LOOP_FILES = (asyncio.__path__[0], selectors.__file__)
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _LIBRARY_PREFIXES = (

@@ -348,7 +348,7 @@ def engine_table(session: Session, title: str = "", engine_ids: Iterable[int] | 
 
 
 def engines_in_words(session: Session, engine_ids: Iterable[int]) -> str:
-    """Name engines and their states, equal ones together: ``engines 0-2 idle, engine 3 busy (1 call open)``."""
+    """Name engines by their states: ``engines 0-2 idle, engine 3 busy (1 call open)``."""
     groups: dict[str, list[int]] = {}
     for engine_id in engine_ids:
         groups.setdefault(_state(session, engine_id), []).append(engine_id)

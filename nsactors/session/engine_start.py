@@ -52,7 +52,7 @@ def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *
         session: the client's session.
         n: the number of engines; None for all that have been asked for.
         timeout_s: the limit; None for no limit.
-        patient: whether to wait for engines that have no place in the cluster, too.
+        patient: whether to wait also for engines that have no place in the cluster.
     """
     session.check()
     directory = session.directory

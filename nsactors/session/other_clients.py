@@ -196,7 +196,7 @@ class ReplyCollector:
         else:
             reason = (
                 f"it never began: when its client ended it had not reached engine {call.engine_id}, "
-                "or large data that it takes went with the client"
+                "or large data for it was lost with the client"
             )
         return ResultUnavailable(str(call.request_id), reason)
 
@@ -238,7 +238,7 @@ class QueueReporter:
         threading.Thread(target=self._run, name="nsactors-announcer", daemon=True).start()
 
     def stir(self) -> None:
-        """Look at the queues soon, for a request has been sent."""
+        """Look at the queues soon, because a request has been sent."""
         if not self._stirred.is_set():  # to set it again would take longer
             self._stirred.set()
 

@@ -395,7 +395,7 @@ class Session:
         ids = {call.engine_id for call in calls}
         query = ExplainObstacle(frozenset(call.request_id for call in calls))
         replies = self.controller.query(ids, query, EXPLAIN_WAIT_S)
-        silent = dict.fromkeys(ids - replies.keys(), "no reply, for code in C holds its interpreter")
+        silent = dict.fromkeys(ids - replies.keys(), "no reply, because C code holds its interpreter")
         return silent | {i: _in_words(reply.value) for i, reply in replies.items() if reply.value is not None}
 
     @property

@@ -3,7 +3,7 @@
 ::
 
     messages            the scheduler's values: tasks, engines, events and effects
-    scheduler_state     which engine runs which task when: events in, effects out
+    scheduler_state     which engine runs which task when: it takes events, and returns effects
     records             records of the scheduler: tasks, dependencies and engines
     task_table          the table of tasks and the queues of those that are ready
     batching            the size of batches

@@ -35,7 +35,7 @@ class SchedulingPolicy:
 
     Views take a policy as their flag ``policy``. The policy is pickled and sent to the scheduler: for a client's own
     tasks in the client's process, for detached tasks on the head node. The scheduler calls the methods often, so they
-    must be quick; and pure: their values depend on their arguments alone. A policy that raises an error or returns a
+    must be quick, and their values must depend on their arguments alone. A policy that raises an error or returns a
     wrong value is reported once and asked no more: tasks go on in the usual order.
 
     Example:

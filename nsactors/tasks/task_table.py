@@ -14,7 +14,7 @@ from nsactors.tasks.records import EngineSlot, Placement, QueuedRange, Tally, Ta
 
 _MAX_MEMO = 1000
 _ANY_PLACE = Placement()
-_UNMET = "every engine that it may run on says that a condition of it is not met there"
+_UNMET = "every engine that it may run on has reported that a condition is not met there"
 
 
 @dataclass(slots=True, eq=False)
@@ -152,7 +152,7 @@ class ReadyQueues:
             return ""
         needs, targets = place.needs, place.needs.targets
         if place.homes is not None:
-            return "follow: no engine that it may run on is one where the tasks that it follows have run"
+            return "follow: the tasks that it follows have run on none of the engines that it may run on"
         if place.refused and any(self._fits(place, slot) for slot in self._members.values()):
             return _UNMET
         if targets is not None and not any(i in self._members or i in self._away for i in targets):

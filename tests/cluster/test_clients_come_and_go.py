@@ -144,7 +144,7 @@ die()
     gate.open()
     _, large, small = (rc.get_result(entry) for entry in rc.history(client=name))
     assert small.get(TIMEOUT_S) == "small"
-    with pytest.raises(ResultUnavailable, match="large data that it takes went with the client"):
+    with pytest.raises(ResultUnavailable, match="large data for it was lost with the client"):
         large.get(TIMEOUT_S)
 
 
