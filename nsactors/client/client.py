@@ -92,7 +92,7 @@ class Client:
         ClusterNotReady: if the cluster is still starting then.
         VersionMismatch: if this process and the cluster could not understand each other.
         AccessRefused: if the cluster is another user's.
-        ClusterUnreachable: if there is no such cluster any more, or this process is connected to another Ray.
+        ClusterUnreachable: if there is no such cluster any more, or this process is connected to another Ray cluster.
         RayImportedFirst: if this process has imported Ray, with settings of its own.
     """
 

@@ -59,7 +59,7 @@ _COMMANDS = (
     "here               show the place again\n"
     "q                  leave the debugger; at a breakpoint, end the request with an error\n"
     "c                  at a breakpoint, let the code go on\n"
-    "!NAME ...          a name of yours that is a command too\n"
+    "!NAME ...          a name of yours that is also a command\n"
     "Besides, there are the commands of Python's debugger; help COMMAND describes one:"
 )
 T = TypeVar("T")

@@ -73,7 +73,7 @@ class Inspector:
         self.profilers = Profilers(self._thread, cell_loop, running, shares_process=not self._is_process)
         self._stack_file: StackFile | None = None
         if stack_path is not None:
-            with contextlib.suppress(OSError):  # an engine starts on a full disk, too
+            with contextlib.suppress(OSError):  # an engine has to start even if the disk is full
                 self._stack_file = StackFile(stack_path)
 
     def reply(self, query_id: int, query: Inspection) -> None:

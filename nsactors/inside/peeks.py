@@ -88,7 +88,7 @@ class Peeks:
                 result = PeekResult(self._value(peek))
             except _GivenUp:
                 raise
-            except BaseException as error:  # of any class: SystemExit too is an outcome
+            except BaseException as error:  # even SystemExit, which is an outcome like others
                 result = PeekResult(failure=capture_failure(error, self._engine_id, f"peek({peek.expression})"))
         return result._replace(printed="".join(printed)[:PRINTED_CHARS])
 

@@ -31,7 +31,7 @@ _TWINS: tuple[tuple[type[Exception], type[Exception], bool], ...] = (
 
 
 def translated(error: Any) -> Any:
-    """Make an error of nsactors an instance of ipyparallel's class too; return any other value unchanged."""
+    """Make an error of nsactors also an instance of ipyparallel's class; return any other value unchanged."""
     if not isinstance(error, errors.NsactorsError) or isinstance(error, own.RemoteError):
         return error
     if isinstance(error, errors.CompositeError):

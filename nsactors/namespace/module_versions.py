@@ -138,7 +138,7 @@ class ModuleVersions:
         self._absent: set[str] = set()
         self._returned: ClientModules | None = None
         self._added: list[str] = []
-        # Entries from the program that started the cluster are not the engine's own, just as those of clients.
+        # Entries from the program that started the cluster are not the engine's own, and neither are those of clients.
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         self._inherited = [entry for entry in sys.path if entry and not (is_installed(entry) or entry in given)]
         sys.meta_path.insert(0, self)

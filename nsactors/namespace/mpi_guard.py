@@ -49,7 +49,7 @@ class BarredMpi(ModuleType):
 
 
 def bar_mpi(names: MutableMapping[str, Any], error: MpiError) -> None:
-    """Let every use of MPI raise ``error``, by import or by these names: otherwise it would wait for a lost process."""
+    """Let every use of MPI raise ``error``, by import or by these names, because it would wait for a lost process."""
     binding = sys.modules.get(_BINDING)
     if isinstance(binding, BarredMpi):
         return

@@ -1,7 +1,7 @@
 """Functions of maps: arguments by name, and random numbers for each item.
 
 The stream of item ``i`` is that of ``SeedSequence(seed).spawn(n)[i]``, so a program without engines can repeat it. It
-depends on the seed and the number of the item only: no seeds are drawn in advance, and an endless map has streams too.
+depends on the seed and the number of the item only: no seeds are drawn in advance, so even an endless map has streams.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class ReplyStore:
         self._limit_bytes = limit_bytes
         self._limit_stored_bytes = limit_stored_bytes
         self._entries: dict[RequestId, _Entry] = {}
-        # Oldest first. A dict is ordered too, but skips all deleted entries to find its first key.
+        # Oldest first. A plain dict is also ordered, but skips all deleted entries to find its first key.
         self._order: deque[RequestId] = deque()
         self._nbytes = 0
         self._stored_bytes = 0

@@ -24,7 +24,7 @@ def resolve(targets: Targets, ids: Sequence[int]) -> list[int]:
 
     Args:
         targets: an int, a sequence of ints without duplicates, a slice, ``"all"`` or None. NumPy's integers, and
-            arrays of them, are accepted too.
+            arrays of them, are also accepted.
         ids: the ids of the connected engines, in increasing order.
 
     Example:

@@ -141,7 +141,7 @@ class TupleSpaces(StateMachine):
 
     def _out(self, space: str, item: Item) -> list[Answer]:
         home = self._space(space)
-        # Readers before takers: a tuple that is taken at once has been in the space for all that waited to read it.
+        # Answer readers before takers, because a tuple that is taken at once has been in the space for its readers.
         readers = list(home.readers.matching(item.header))
         taker = next(home.takers.matching(item.header), None)
         for ticket in readers if taker is None else [*readers, taker]:

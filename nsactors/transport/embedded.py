@@ -1,4 +1,4 @@
-"""A program of the user's whose namespace is an engine: ``nsactors.embed()``.
+"""A user's program whose namespace is an engine: ``nsactors.embed()``.
 
 The parts are those of the local transport: a controller on an event loop, and one engine. Clients are in other
 processes of the same user, and reach them by a UNIX socket in a private folder. In place of the engine's thread, the

@@ -1,4 +1,4 @@
-"""Results, with ipyparallel's names and meanings, each around one of nsactors'."""
+"""Results with ipyparallel's names and meanings. Each of them uses a result of nsactors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AsyncResult(Future[Any]):
     """The result of requests, now or later.
 
     A ``concurrent.futures.Future`` with the methods of ``multiprocessing.pool.AsyncResult``, which can be awaited.
-    ``core`` is the result of nsactors, with its further methods.
+    ``core`` is the result of nsactors, which has more methods.
 
     Args:
         client: the client that sent the requests.

@@ -1,4 +1,4 @@
-"""The client with ipyparallel's names and meanings, around one of nsactors'."""
+"""The client with ipyparallel's names and meanings. It uses a client of nsactors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SEVERAL = (list, tuple, set, GeneratorType)  # kinds of several results or ids
 
 
 class Client:
-    """A client of a cluster; ``core`` is the client of nsactors, with its further methods.
+    """A client of a cluster. ``core`` is the client of nsactors, which has more methods.
 
     Args:
         connection_info: a cluster's name, the path of its file, connection info, or a client of nsactors; the default

@@ -1,4 +1,4 @@
-"""Clusters with ipyparallel's names and meanings, each around one of nsactors'."""
+"""Clusters with ipyparallel's names and meanings. Each of them uses a cluster of nsactors."""
 
 from __future__ import annotations
 

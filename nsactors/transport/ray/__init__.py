@@ -15,7 +15,7 @@
     runtime          imports Ray first, starts it, and stops what it started
     lean_start       starts Ray without the parts that an embedded cluster does not need
     zygote_process   a child of this process that forks the workers of an embedded Ray
-    access           checks of a Ray that another process started, by its address
+    access           checks of a Ray cluster that another process started, by its address
     node_process     a node of a Ray cluster of several machines, as a child of this process
     servers          Ray's servers under this process, and a watchdog of their death
     scripts/         programs that Ray's processes run

@@ -1,4 +1,4 @@
-"""Checks of a Ray that another process started, by its address.
+"""Checks of a Ray cluster that another process started, by its address.
 
 Ray itself takes 20 s to give up on a wrong token, and prints many lines meanwhile. So this module makes one request by
 hand: the server's reply says whether the token is right. It is the smallest request that gRPC allows (HTTP/2 frames,
@@ -261,7 +261,8 @@ def _address_here(environment: Mapping[str, str], processes: Path = Path("/proc"
         if running:
             return min(running)
         raise ClusterUnreachable(
-            "auto", "no Ray runs on this machine: start one by `ray start --head`, or give an address as host:port"
+            "auto",
+            "no Ray cluster runs on this machine: start one by `ray start --head`, or give an address as host:port",
         ) from None
 
 

@@ -199,7 +199,9 @@ class RayRuntime:
         if ray is None:
             return
         if ray.is_initialized() and (here := ray.get_runtime_context().gcs_address) != address:
-            raise ClusterUnreachable(address, f"this process is connected to the Ray at {here}, and can join only one")
+            raise ClusterUnreachable(
+                address, f"this process is connected to the Ray cluster at {here}, and can join only one"
+            )
         if any(os.environ.get(name) != settings[name] for name in _ACCESS if name in settings):
             raise RayImportedFirst
 

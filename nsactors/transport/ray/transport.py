@@ -626,7 +626,7 @@ class RayTransport:
 
 
 class RayBackend:
-    """A cluster on Ray: embedded in this process, or on an existing Ray.
+    """A cluster on Ray: embedded in this process, or on an existing Ray cluster.
 
     Args:
         num_cpus: the CPUs of an embedded Ray.
@@ -779,7 +779,7 @@ def connect(info: ConnectionInfo) -> RayTransport:
     Raises:
         VersionMismatch: if the versions of this process and the cluster are incompatible.
         AccessRefused: if the token is missing, another user's, or wrong.
-        ClusterUnreachable: if there is no such cluster, or this process is connected to another Ray.
+        ClusterUnreachable: if there is no such cluster, or this process is connected to another Ray cluster.
         RayImportedFirst: if Ray has been imported with other settings.
     """
     compared = compare(versions_here(), info.versions)

@@ -215,7 +215,7 @@ def test_auto_is_the_one_of_several_that_was_started_last(tmp_path: Path) -> Non
 
 
 def test_auto_without_any_ray_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ClusterUnreachable, match="no Ray runs on this machine"):
+    with pytest.raises(ClusterUnreachable, match="no Ray cluster runs on this machine"):
         _address_here({"RAY_TMPDIR": str(tmp_path)}, processes(tmp_path))
 
 
