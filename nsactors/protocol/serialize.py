@@ -536,7 +536,7 @@ def _reason(
         return [], "it is nested too deeply"
     steps, culprit, error = _find_culprit(value, error, ref_types, keep)
     if type(culprit) is types.GeneratorType:
-        return steps, "a generator cannot be copied, make a list of it with list(...)"
+        return steps, "a generator cannot be copied: make a list of it with list(...)"
     if why := _why_unsendable(culprit):
         return steps, why
     return steps, text_of(error) or name_of(type(error))

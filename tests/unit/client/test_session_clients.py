@@ -116,7 +116,7 @@ def test_a_client_that_code_of_an_engine_makes_adds_nothing(shell: Any) -> None:
 
 def test_a_shell_that_cannot_have_them_has_clients_all_the_same(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell.Completer, "custom_matchers", None)
-    with pytest.warns(UserWarning, match="%px is not there"):
+    with pytest.warns(UserWarning, match="%px is not available"):
         rc = client()
     assert rc.ids == [0]
     rc.close()
