@@ -69,7 +69,9 @@ release: $(VENV)/.installed-test $(VENV)/.installed-release
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	NSACTORS_DIST=dist $(BIN)/python -m pytest --full-size tests/unit/test_release.py tests/cluster/test_release.py $(ARGS)
-	@echo "dist/ can be uploaded: $(BIN)/twine upload dist/*"
+	@awk '/^## / { counts = /Unreleased/ } counts && /^- / { changes++ } END { \
+		if (changes) print "dist/ is for trying: CHANGELOG.md lists " changes " changes as unreleased"; \
+		else print "dist/ can be uploaded: $(BIN)/twine upload dist/*" }' CHANGELOG.md
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)

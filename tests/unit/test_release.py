@@ -11,6 +11,8 @@ import pytest
 
 import nsactors
 from nsactors.cluster.own_wheel import own_wheel, wheel_name
+from nsactors.system.resources import ray_was_tried
+from tests.matrix import PROJECT, PYTHONS, oldest_ray
 
 ROOT = Path(__file__).parents[2]
 PREFIX = f"nsactors-{nsactors.__version__}"
@@ -63,3 +65,11 @@ def test_the_metadata_name_the_licence_the_requirements_and_the_command(wheel: d
     assert any(needed.startswith("ray") for needed in metadata.get_all("Requires-Dist"))
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert b"nsactors = nsactors.cli:main" in wheel[f"{GENERATED}entry_points.txt"]
+
+
+def test_versions_are_named_on_which_the_suite_runs(wheel: dict[str, bytes]) -> None:
+    metadata = HeaderParser().parsestr(wheel[f"{GENERATED}METADATA"].decode())
+    language = "Programming Language :: Python :: 3."
+    named = [text for text in metadata.get_all("Classifier") or () if text.startswith(language)]
+    assert named == [f"{language}{version.removeprefix('3.')}" for version in PYTHONS]
+    assert ray_was_tried(oldest_ray(PROJECT["dependencies"]))
