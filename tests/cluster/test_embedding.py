@@ -138,8 +138,12 @@ rc[:]["a"] = 1
     assert "ClientClosed" not in done.stderr
 
 
-def test_ray_has_every_private_name_that_a_lean_start_uses() -> None:
-    done = run(f"{IMPORT_RAY}\nfrom nsactors.transport.ray.lean_start import missing_names; print(missing_names(ray))")
+def test_ray_has_every_private_name_that_is_used() -> None:
+    done = run(f"""{IMPORT_RAY}
+import ray.util.rpdb, ray._common.usage.usage_lib
+from nsactors.transport.ray.private_names import missing_names
+print(missing_names(ray))
+""")
     assert done.stdout == "[]\n"
 
 

@@ -14,6 +14,7 @@
     journal_replica  an actor on the head node with copies of journals
     runtime          imports Ray first, starts it, and stops what it started
     lean_start       starts Ray without the parts that an embedded cluster does not need
+    private_names    what of Ray is used beyond its documented interface
     zygote_process   a child of this process that forks the workers of an embedded Ray
     access           checks of a Ray cluster that another process started, by its address
     node_process     a node of a Ray cluster of several machines, as a child of this process

@@ -17,14 +17,13 @@
 * workers are forked from a process that has imported what they need, if there is one (``zygote_process``).
 
 Tasks, actors, objects, placement groups and runtime environments work without these parts. All this rests on private
-names of Ray, which are used nowhere else. If one of them is gone, or this version of Ray was never tried, Ray starts in
-its usual way.
+names of Ray (``private_names``). If one of them is gone, or this version of Ray was never tried, Ray starts in its
+usual way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import socket
 import subprocess
@@ -36,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nsactors.system.resources import ray_was_tried
+from nsactors.transport.ray.private_names import missing_names
 
 REGISTRATION_S = 10.0  # after that Ray looks by itself, and reports the reason
 WORKERS_S = 30.0  # after that Ray itself waits for them
@@ -44,12 +44,6 @@ SERVES_NOTHING = -1
 
 _NOT_STARTED = ("start_api_server", "start_monitor", "start_log_monitor", "start_ray_client_server")
 _PORT_NAMES = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
-_PRIVATE_NAMES = (
-    *(f"_private.node.Node.{name}" for name in _NOT_STARTED),
-    *(f"_private.services.{name}" for name in ("get_node", "start_ray_process")),
-    *(f"_raylet.{name}" for name in ("GcsClient", "GcsClientOptions", "GlobalStateAccessor")),
-    *(f"_raylet.{name}" for name in ("persist_port", *_PORT_NAMES)),
-)
 _RAYLET_OPTIONS = {
     "session_dir",
     "node_id",
@@ -65,14 +59,9 @@ _AGENT_STUB = os.path.join(_SCRIPTS, "agent_stub.py")
 _LEAN_PYTHON = "-I", "-S"
 
 
-def missing_names(ray: Any) -> list[str]:
-    """Return the private names used here that this version of Ray lacks."""
-    return [name for name in _PRIVATE_NAMES if not _has(ray, name)]
-
-
 def starts_lean(ray: Any) -> bool:
     """Return whether this version of Ray can start lean."""
-    return ray_was_tried(ray.__version__) and not missing_names(ray)
+    return ray_was_tried(ray.__version__) and not missing_names(ray, "lean_start")
 
 
 @contextlib.contextmanager
@@ -230,11 +219,3 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
     pause = threading.Event()
     while not condition() and time.monotonic() < give_up:
         pause.wait(LOOK_EVERY_S)
-
-
-def _has(owner: Any, name: str) -> bool:
-    try:
-        operator.attrgetter(name)(owner)
-    except AttributeError:
-        return False
-    return True

@@ -760,9 +760,10 @@ def _spare_ray_at_exit() -> None:
 
 def _skip_debugger() -> None:
     """Let calls of Ray's debugger by name act as ``breakpoint()``: Ray would wait at a port."""
-    from ray.util import rpdb
+    with contextlib.suppress(ImportError):
+        from ray.util import rpdb
 
-    rpdb.set_trace = lambda *_: sys.breakpointhook()
+        rpdb.set_trace = lambda *_: sys.breakpointhook()
 
 
 def _with_remark(reply: Reply, text: str) -> Reply:

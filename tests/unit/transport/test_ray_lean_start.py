@@ -14,7 +14,8 @@ import pytest
 
 from nsactors.testing import wait_until
 from nsactors.transport.ray import scripts
-from nsactors.transport.ray.lean_start import lean_raylet, lean_start, missing_names, reserve_port
+from nsactors.transport.ray.lean_start import lean_raylet, lean_start, reserve_port
+from nsactors.transport.ray.private_names import missing_names
 
 RAY = "/a folder/ray"
 WORKER = f"{RAY}/_private/workers/default_worker.py"
@@ -153,10 +154,10 @@ def test_the_rest_of_a_command_line_is_as_it_was() -> None:
 
 
 def test_names_are_missed_by_name(ray: Ray) -> None:
-    assert missing_names(ray) == []
+    assert missing_names(ray, "lean_start") == []
     del ray._private.node.Node.start_monitor
     del ray._raylet.persist_port
-    assert missing_names(ray) == ["_private.node.Node.start_monitor", "_raylet.persist_port"]
+    assert missing_names(ray, "lean_start") == ["_private.node.Node.start_monitor", "_raylet.persist_port"]
 
 
 def test_a_ray_that_lacks_a_name_starts_as_it_comes(ray: Ray) -> None:
