@@ -47,6 +47,15 @@ KNOWN = {
     "dagdeps.py": "the example's: NetworkX knows no node_list",
     "nwmerge.py": "the example's: a generator that lets StopIteration out",
     "iopubwatcher.py": "not provided: it reads the sockets of ipyparallel's controller",
+    "Broadcast view.ipynb": "it waits for 100 engines",
+    "MPI Broadcast.ipynb": "it waits for 64 engines",
+    "memmap Broadcast.ipynb": "the example's: broadcast_view() knows no coalescing, in ipyparallel neither",
+    "parallelpi.py": "it loads files from the internet",
+    "pwordfreq.py": "it loads a file from the internet",
+    "parallelwave.py": "the example's: NumPy takes no floats for the shape of an array",
+    "parallelwave-mpi.py": "the example's: NumPy takes no floats for the shape of an array",
+    "rmt.ipynb": "the example's: NumPy takes no floats for the shape of an array",
+    "visualizing-tasks.ipynb": "the example's: Matplotlib wants to know the axes of a colour bar",
 }
 
 NOTEBOOK = """

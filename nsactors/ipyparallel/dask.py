@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["become_dask", "stop_dask"]
 
 _NAME = "distributed_worker"
+_ALIAS = "dask_worker"  # as programs call it on their engines
 
 
 def become_dask(client: Client, targets: Any, port: int, scheduler_args: Mapping[str, Any], worker_args: Any) -> Any:
@@ -36,7 +37,8 @@ def become_dask(client: Client, targets: Any, port: int, scheduler_args: Mapping
         cluster = distributed.LocalCluster(n_workers=0, processes=False, **{**given, **scheduler_args})
         client.dask_clusters.append(cluster)
     address = client.dask_clusters[-1].scheduler_address
-    options = {"nthreads": 1, "dashboard": False, **worker_args}
+    threads = worker_args.pop("ncores", 1)  # the name in older releases of Dask
+    options = {"nthreads": threads, "dashboard": False, **worker_args}
     try:
         client.direct_view(targets).apply_sync(start_worker, address, options, _NAME)
     except BaseException:
@@ -71,11 +73,11 @@ def start_worker(address: str, options: dict[str, Any], name: str) -> None:
         return await Worker(address, **options)
 
     try:
-        setattr(__main__, name, runner.run_sync(begin))
+        worker = runner.run_sync(begin)
     except BaseException:
         runner.stop()
         raise
-    setattr(__main__, f"_{name}_loop", runner)
+    __main__.__dict__.update({name: worker, _ALIAS: worker, f"_{name}_loop": runner})
 
 
 def stop_worker(name: str) -> None:
@@ -85,5 +87,7 @@ def stop_worker(name: str) -> None:
     if name not in __main__.__dict__:
         return
     worker, runner = __main__.__dict__.pop(name), __main__.__dict__.pop(f"_{name}_loop")
+    if __main__.__dict__.get(_ALIAS) is worker:
+        del __main__.__dict__[_ALIAS]
     runner.run_sync(worker.close)
     runner.stop()

@@ -133,10 +133,12 @@ def test_engines_become_workers_of_dask_and_engines_again(lab: CommandLine) -> N
 import os
 with ipp.Client(cluster_id="lab") as rc:
     for targets in "all", [0]:
-        dask = rc.become_dask(targets)
+        dask = rc.become_dask(targets, ncores=2)
         print(len(dask.scheduler_info()["workers"]), dask.gather(dask.map(abs, [-1, -2])))
         print(dask.submit(os.getpid).result() in rc[:].apply_sync(os.getpid))
+        threads = rc[0].apply_sync(lambda worker: worker.state.nthreads, ipp.Reference("dask_worker"))
         dask.close()
         rc.stop_dask()
+        print(threads, rc[0].apply_sync(lambda: "dask_worker" in globals()))
 """
-    assert run(lab, program) == ["2 [1, 2]", "True", "1 [1, 2]", "True"]
+    assert run(lab, program) == ["2 [1, 2]", "True", "2 False", "1 [1, 2]", "True", "2 False"]

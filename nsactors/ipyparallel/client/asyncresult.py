@@ -407,12 +407,13 @@ class AsyncResult(Future[Any]):
         last: datetime = end if isinstance(end, datetime) else end_key(end)
         return (last - first).total_seconds()
 
-    def display_outputs(self, groupby: str = "type", result_only: bool = False) -> None:
+    def display_outputs(self, groupby: str = "type", result_only: bool = False, *, labels: bool = False) -> None:
         """Show the output of the engines, and the values of cells.
 
         Args:
             groupby: ``"type"`` (all stdout, then all stderr ...), ``"engine"`` or ``"order"``.
             result_only: show only the values of cells.
+            labels: number the engine of a single request, too.
 
         Raises:
             TimeoutError: if the result is not done.
@@ -423,7 +424,8 @@ class AsyncResult(Future[Any]):
         found = self.metadata
         replies = self._presented(self.core.get(None, True))
         single = isinstance(found, Metadata)
-        display_outputs([found] if single else found, [replies] if single else replies, groupby, single, result_only)
+        rows, values = ([found], [replies]) if single else (found, replies)
+        display_outputs(rows, values, groupby, single and not labels, result_only)
 
     @contextlib.contextmanager
     def stream_output(self) -> Iterator[None]:

@@ -37,7 +37,7 @@ def display_outputs(
                 _show_text(known, "stdout", single)
                 _show_text(known, "stderr", single)
                 _show_displays(known, known["outputs"], single)
-            _show_value(known, reply)
+            _show_value(known, reply, labels=not single and (result_only or not known["outputs"]))
         return
     if not result_only:
         for name in ("stdout", "stderr"):
@@ -70,20 +70,28 @@ def _show_text(known: Metadata, name: str, single: bool) -> None:
 def _show_displays(known: Metadata, displays: Sequence[Any], single: bool) -> None:
     if not displays or not _in_ipython():
         return
-    from IPython.display import display_pretty, publish_display_data
+    from IPython.display import publish_display_data
 
     if not single:
-        display_pretty(f"[output:{known['engine_id']}]", raw=True)
+        _show_label(known)
     for each in displays:
         publish_display_data(each["data"], {**(each["metadata"] or {}), "engine": known["engine_id"]})
 
 
-def _show_value(known: Metadata, reply: Any) -> None:
+def _show_value(known: Metadata, reply: Any, *, labels: bool = False) -> None:
     if known["execute_result"] is None or isinstance(reply, Exception) or not _in_ipython():
         return
     from IPython.display import display
 
+    if labels:
+        _show_label(known)
     display(reply)
+
+
+def _show_label(known: Metadata) -> None:
+    from IPython.display import display_pretty
+
+    display_pretty(f"[output:{known['engine_id']}]", raw=True)
 
 
 def _in_ipython() -> bool:

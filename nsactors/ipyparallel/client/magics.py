@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import inspect
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class ParallelMagics:
         self.view = view
         self.suffix = suffix
         self.verbose = False
-        self.stream_output = True
+        self.stream_output = not os.environ.get("IPP_NONINTERACTIVE")  # ipyparallel's, set where notebooks are built
         self.signal_on_interrupt: Any = "SIGINT"
         self.progress_after_seconds = 2.0
         self.last_result: AsyncResult | None = None
@@ -152,7 +153,7 @@ class ParallelMagics:
             return result
         if not self._wait(result, targets, given):
             return None
-        result.display_outputs(given.groupby or "type")
+        result.display_outputs(given.groupby or "type", labels=streams and given.groupby is None)
         try:
             result.get()
         except CompositeError as error:

@@ -120,11 +120,10 @@ class Cluster:
         return next(iter(self.engines.values()), None)
 
     def start_cluster_sync(self, n: int | None = None) -> Self:
-        """Start the controller and request ``n`` engines, which join as they become ready.
-
-        Raises:
-            RuntimeError: if the cluster runs already.
-        """
+        """Start the controller, unless it runs, and request ``n`` new engines, which join as they become ready."""
+        if self._running:
+            self.start_engines_sync(n)
+            return self
         self._start(n)
         if self.n:
             self._add_set(None, range(self.n))
@@ -132,14 +131,11 @@ class Cluster:
 
     def start_controller_sync(self, **kwargs: Any) -> None:
         """Start the cluster without engines; RuntimeError if it runs already."""
+        if self._running:
+            raise RuntimeError("the controller runs already: stop it with stop_controller_sync() first")
         self._start(0)
 
-    def _check_stopped(self) -> None:
-        if self._running:
-            raise RuntimeError("the cluster runs already: stop it with stop_cluster_sync() first")
-
     def _start(self, n: int | None) -> None:
-        self._check_stopped()
         with translating():
             if n is not None and n != self.core.n:
                 self.core = nsactors.Cluster(**{**self._options, "n": n})
@@ -186,17 +182,15 @@ class Cluster:
         Args:
             n: the number of engines; the default is the cluster's own ``n``.
             activate: make ``%px`` run on all of them.
-
-        Raises:
-            RuntimeError: if the cluster runs already.
         """
-        self._check_stopped()
+        was_running = self._running
         try:
             self.start_cluster_sync(n)
             rc = self.connect_client_sync()
             rc.wait_for_engines(self.n if n is None else n)
         except BaseException:  # the caller has no client yet with which to stop the engines
-            self.stop_cluster_sync()
+            if not was_running:
+                self.stop_cluster_sync()
             raise
         if activate:
             rc.activate()

@@ -43,6 +43,31 @@ def test_the_first_client_has_magics_of_this_package_until_they_are_removed(shel
             assert home(shell) == ""
 
 
+def test_the_output_of_a_single_engine_has_its_number_if_it_is_streamed(
+    shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ipp.Cluster(n=1, backend="local") as rc:
+        for options, shown in (("", "[stdout:0] \nhi\n"), ("--no-stream", "hi\n"), ("--group-outputs=type", "hi\n")):
+            rc[0].activate()
+            capsys.readouterr()
+            shell.run_cell_magic("px", f"--block {options}", "print('hi')")
+            assert capsys.readouterr().out == shown
+        monkeypatch.setenv("IPP_NONINTERACTIVE", "1")
+        rc[0].activate()
+        shell.run_cell_magic("px", "--block", "print('hi')")
+        assert capsys.readouterr().out == "hi\n"
+
+
+def test_a_value_has_the_number_of_its_engine_if_output_is_grouped_by_engines(
+    shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ipp.Cluster(n=2, backend="local") as rc:
+        result = rc[:].execute("1 + 1", silent=False, block=True)
+        for groups, number in (("engine", 2), ("type", 0)):
+            result.display_outputs(groups)
+            assert capsys.readouterr().out.count("[output:") == number
+
+
 def test_magics_of_the_user_stay(shell: Any) -> None:
     shell.register_magic_function(print, "line", "px")
     with ipp.Cluster(n=1, backend="local"):

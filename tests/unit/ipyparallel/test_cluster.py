@@ -30,16 +30,26 @@ def test_a_client_that_comes_before_the_engines_has_views_that_wait_for_them() -
     assert cluster.controller is None
 
 
-def test_a_cluster_that_runs_is_not_started_twice() -> None:
-    cluster = ipp.Cluster(engines="ipyparallel.cluster.launcher.LocalEngineSetLauncher", n=1, backend="local")
-    with cluster as rc:
-        for start in (cluster.start_cluster_sync, cluster.start_controller_sync, cluster.start_and_connect_sync):
-            with pytest.raises(RuntimeError, match="runs already"):
-                start()
-        assert rc[:].apply_sync(abs, -1) == [1]
-    cluster.start_cluster_sync()
-    cluster.stop_cluster_sync()
-    assert not ipp.Cluster.from_dict(cluster.to_dict()).shutdown_atexit
+def test_a_cluster_that_runs_gets_more_engines_by_another_start() -> None:
+    cluster = ipp.Cluster(engines="ipyparallel.cluster.launcher.LocalEngineSetLauncher", n=2, backend="local")
+    cluster.start_controller_sync()
+    try:
+        with pytest.raises(RuntimeError, match="runs already"):
+            cluster.start_controller_sync()
+        assert cluster.start_cluster_sync(1) is cluster
+        rc = cluster.start_and_connect_sync(2)
+        rc.wait_for_engines(3, timeout=TIMEOUT_S)
+        assert rc[:].apply_sync(abs, -1) == [1, 1, 1]
+        assert [one.n for one in cluster.engines.values()] == [1, 2]
+        with pytest.raises(ValueError, match="n"):
+            cluster.start_and_connect_sync(-1)
+        assert len(rc) == 3
+    finally:
+        cluster.stop_cluster_sync()
+
+
+def test_a_cluster_that_was_made_of_a_description_does_not_end_with_its_object() -> None:
+    assert not ipp.Cluster.from_dict(ipp.Cluster(n=1, backend="local").to_dict()).shutdown_atexit
 
 
 def test_coroutines_start_connect_and_stop() -> None:
