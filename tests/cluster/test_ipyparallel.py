@@ -49,6 +49,24 @@ with ipp.Cluster(n=4) as rc:
     assert run(nsactors_command, program) == ["EngineError 3", "EngineError 1"]
 
 
+def test_engines_that_are_restarted_are_waited_for_by_the_next_call(nsactors_command: CommandLine) -> None:
+    program = """
+import os
+
+with ipp.Cluster(n=2, cluster_file="lab.json") as rc:
+    rc.cluster.connect_client_sync().close()
+    pids = set(rc[:].apply_sync(os.getpid))
+    for restart in (rc.cluster.restart_engines_sync, lambda: rc.cluster.restart_engine_sync(0)):
+        restart()
+        new = set(rc[:].apply_sync(os.getpid))
+        print(rc.ids, len(new - pids))
+        pids |= new
+    with ipp.Client("lab.json") as other:
+        print(other[:].apply_sync(abs, -1))
+"""
+    assert run(nsactors_command, program) == ["[0, 1] 2", "[0, 1] 1", "[1, 1]"]
+
+
 def test_each_chunk_of_a_map_has_its_engine_and_its_output(lab: CommandLine) -> None:
     program = """
 def tell(n):

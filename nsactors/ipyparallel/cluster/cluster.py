@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import nsactors
+from nsactors import errors
 from nsactors.ipyparallel.alias import ON_ENGINES
 from nsactors.ipyparallel.arguments import OF_CLUSTERS, warn_once
 from nsactors.ipyparallel.client.client import Client, has_magics
@@ -74,6 +77,7 @@ class Cluster:
     """
 
     def __init__(self, *, engines: Any = None, controller: Any = None, **kwargs: Any) -> None:
+        self.profile_dir = str(kwargs.get("profile_dir") or "")
         for name in OF_CLUSTERS:
             if kwargs.pop(name, None):
                 warn_once(f"Cluster({name}=...) does nothing: it sets up a process that is not needed here")
@@ -103,6 +107,7 @@ class Cluster:
         self._running = False
         self.has_added_magics = False  # the next client replaces them by magics of this package
         self._client: nsactors.Client | None = None
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
     @property
     def n(self) -> int:
@@ -167,9 +172,12 @@ class Cluster:
     def connect_client_sync(self, **client_kwargs: Any) -> Client:
         """Return a client of this cluster; arguments as for ``Client``."""
         if self._name is not None:
-            return Client(self._name, cluster=self, **client_kwargs)
+            client = Client(self._name, cluster=self, **client_kwargs)
+            self._clients.add(client)
+            return client
         with translating():
             client = Client(cluster=self, **client_kwargs)
+            self._clients.add(client)
             self.has_added_magics = False
             if self._mpi and self._world is None:
                 client.core.wait_for_engines()
@@ -236,6 +244,12 @@ class Cluster:
 
     def _restart(self, targets: Any) -> None:
         with translating():
+            # The next call of the client that restarts engines waits for the new processes. Other clients hear of them
+            # a moment later, and a call meanwhile fails: so the user's client does it.
+            for client in list(self._clients):
+                with contextlib.suppress(errors.ClientClosed):
+                    client.core.shutdown(targets, restart=True)
+                    return
             self._own_client().shutdown(targets, restart=True)
 
     def _ids_of(self, engine_set_id: str | None) -> Any:
@@ -417,9 +431,10 @@ class Cluster:
         await self.stop_cluster()
 
     def __repr__(self) -> str:
-        parts = [f"cluster_id={self.cluster_id!r}", f"profile={self.profile!r}"]
+        profile = f"profile_dir={self.profile_dir!r}" if self.profile_dir else f"profile={self.profile!r}"
+        parts = [f"cluster_id={self.cluster_id!r}", profile]
         if self._running:
-            parts += ["controller=<running>", f"engine_sets={list(self.engines)}"]
+            parts += ["controller=<running>", *([f"engine_sets={list(self.engines)}"] if self.engines else [])]
         return f"<Cluster({', '.join(parts)})>"
 
 

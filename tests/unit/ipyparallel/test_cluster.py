@@ -65,6 +65,19 @@ def test_engines_that_another_command_starts_are_refused_with_it() -> None:
         ipp.Cluster(engines="slurm")
 
 
+def test_a_cluster_is_shown_with_its_profile_and_its_engines() -> None:
+    with pytest.warns(CompatibilityWarning, match="profile_dir"):
+        cluster = ipp.Cluster(n=1, backend="local", cluster_id="lab", profile_dir="here")
+    assert repr(cluster) == "<Cluster(cluster_id='lab', profile_dir='here')>"
+    cluster.start_controller_sync()
+    try:
+        assert repr(cluster) == "<Cluster(cluster_id='lab', profile_dir='here', controller=<running>)>"
+        cluster.start_engines_sync(1, "few")
+        assert repr(cluster).endswith("controller=<running>, engine_sets=['few'])>")
+    finally:
+        cluster.stop_cluster_sync()
+
+
 def test_settings_without_meaning_are_warned_of() -> None:
     with pytest.warns(CompatibilityWarning, match="log_level"):
         ipp.Cluster(n=1, backend="local", log_level=10)
