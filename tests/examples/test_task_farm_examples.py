@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,29 +16,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs an example as ``python examples/NAME.py ARGUMENTS`` would, in this process; its status and what it wrote."""
-
-    def run(name: str, *arguments: object) -> tuple[int, str]:
-        path = str(EXAMPLES / f"{name}.py")
-        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(path, run_name="__main__")
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two engines on Ray."""
-    cluster = Cluster(n=2)
-    cluster.start_and_connect_sync()
-    yield cluster
-    cluster.stop_cluster_sync()
-
-
 @pytest.mark.parametrize("engines", SIZES)
 @pytest.mark.parametrize(
     ("name", "arguments"),
@@ -49,9 +24,10 @@ def cluster() -> Iterator[Cluster]:
 def test_answers_are_right_and_the_same_on_any_number_of_engines(
     run: Run, name: str, arguments: list[object], engines: int
 ) -> None:
-    status, text = run(name, *arguments, "--backend", "local", "--engines", engines)
+    path = EXAMPLES / f"{name}.py"
+    status, text = run(path, *arguments, "--backend", "local", "--engines", engines)
     assert status == 0
-    assert text == run(name, *arguments, "--backend", "local", "--engines", 1)[1]
+    assert text == run(path, *arguments, "--backend", "local", "--engines", 1)[1]
 
 
 @pytest.mark.ray
@@ -70,13 +46,13 @@ def test_answers_are_right_on_ray(
 ) -> None:
     # A client of engines that are there already: to start some takes longer than all of the examples.
     monkeypatch.setattr(nsactors, "Cluster", lambda n, backend: cluster.connect_client_sync())
-    status, text = run(name, *arguments, "--engines", 2)
+    status, text = run(EXAMPLES / f"{name}.py", *arguments, "--engines", 2)
     assert (status, expected in text) == (0, True), text
 
 
 def test_the_profile_is_drawn_into_a_file(run: Run, tmp_path: Path) -> None:
     options = ["--tasks", 8, "--longest", 0.02, "--least", 0, "--engines", 2, "--backend", "local"]
-    status, _ = run("task_profiler", *options, "--save", tmp_path / "tasks.svg")
+    status, _ = run(EXAMPLES / "task_profiler.py", *options, "--save", tmp_path / "tasks.svg")
     assert status == 0
     assert (tmp_path / "tasks.svg").read_text().startswith("<svg")
 
@@ -90,17 +66,10 @@ def test_the_profile_is_drawn_into_a_file(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_answer_is_told(
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    name: str,
-    arguments: list[object],
-    right: str,
-    wrong: str,
+    run: Run, tmp_path: Path, name: str, arguments: list[object], right: str, wrong: str
 ) -> None:
     source = (EXAMPLES / f"{name}.py").read_text()
     assert right in source
     (tmp_path / f"{name}.py").write_text(source.replace(right, wrong))
-    monkeypatch.setattr(sys.modules[__name__], "EXAMPLES", tmp_path)
-    status, text = run(name, *arguments, "--backend", "local", "--engines", 1)
+    status, text = run(tmp_path / f"{name}.py", *arguments, "--backend", "local", "--engines", 1)
     assert (status, "WRONG" in text) == (1, True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,19 +14,6 @@ SIZES = [1, 4, *(pytest.param(n, marks=pytest.mark.full_size) for n in (2, 7))]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs an example as ``python PATH ARGUMENTS`` would, in this process; its status and what it wrote."""
-
-    def run(path: Path, *arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(path), run_name="__main__")
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    return run
 
 
 @pytest.mark.parametrize("engines", SIZES)
@@ -43,15 +28,6 @@ def test_map_reduce_is_right_on_any_number_of_engines(run: Run, engines: int) ->
     status, text = run(EXAMPLES / "map_reduce.py", *options)
     assert (status, text.count(": right")) == (0, 5), text
     assert "9999 pairs, 65 most (124), 88 least (80)" in text
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two engines on Ray."""
-    cluster = Cluster(n=2)
-    cluster.start_and_connect_sync()
-    yield cluster
-    cluster.stop_cluster_sync()
 
 
 @pytest.mark.ray
