@@ -14,7 +14,7 @@ ASK_S = 5.0
 
 @frozen
 class _Limit:
-    """How to ask a batch system for the time of a job.
+    """The command that asks a batch system for the time of a job, and the form of its answer.
 
     Attributes:
         command: the command; the job's id is appended.

@@ -269,7 +269,7 @@ class EngineView(Generic[F]):
 
     @property
     def output(self) -> str | None:
-        """Whether the output of calls is shown: ``"show"``, ``"keep"``, or None for the choice of the client."""
+        """The choice for the output of calls: ``"show"``, ``"keep"``, or None for the choice of the client."""
         return self._flags.output
 
     @output.setter
