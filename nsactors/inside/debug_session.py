@@ -344,7 +344,7 @@ class DebugSessions:
             return
         assert self.stopped is not None, "it is stopped"
         conversation = self.stopped.conversation
-        assert isinstance(conversation, StopConversation), "it is that of a breakpoint"
+        assert isinstance(conversation, StopConversation), "a stopped request has a conversation at a breakpoint"
         if not conversation.at_prompt:
             self._reply(QueryReply(query_id, None, f"its debugger carries out a command of {stop.client}"))
             return

@@ -338,8 +338,8 @@ def _subclasses(cls: Any) -> Iterator[type]:
 class _ComponentPickler(FunctionPickler):
     """Pickle names of one component.
 
-    Functions of the namespace are pickled without its names. These are components themselves, or cannot be pickled;
-    functions that mention them are pickled all the same.
+    Functions of the namespace are pickled without the names that they mention. Those names are components of their own,
+    or cannot be pickled, which does not matter for the functions.
     """
 
     def __init__(self, file: io.BytesIO, context: _Context, group: frozenset[str], keep: Any) -> None:

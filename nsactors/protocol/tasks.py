@@ -212,9 +212,9 @@ class RangeOutcome(NamedTuple):
         stop: the item after the last.
         status: the way in which they ended.
         elapsed_s: their duration together, in seconds.
-        value: the result of a call, or a list of the results of a map's items; if they failed, a ``Failure``, an
-            ``Expired`` or an exception of the client's process; the condition that is not met, as text. A report holds
-            it in its ``values`` instead.
+        value: the result of a call, or the list of the results of a map's items. If they failed, a ``Failure``, an
+            ``Expired`` or an exception of the client's process. If a condition is not met, its text. A report has the
+            value in its ``values`` instead.
         started: the start of the first item, in seconds since the epoch on the engine's clock; None if no item began.
         output: the chunks that they wrote; in a report, the number of the first of these in the output of the batch,
             and the number of the chunk after the last.
