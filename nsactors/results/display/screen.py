@@ -101,8 +101,8 @@ def result_label(engines: Sequence[int], result: ExecuteResult) -> str:
 class HeldInterrupts:
     """Within the block, Ctrl-C raises KeyboardInterrupt only in :meth:`check`, and at the end of the block.
 
-    If KeyboardInterrupt could be raised anywhere, it would get lost: one of six was, in a flood of output, because Python
-    ignores errors in callbacks of weak references, and drawing runs many of these.
+    If KeyboardInterrupt could be raised anywhere, it might be lost: Python ignores errors in callbacks of weak
+    references, and drawing runs many of these. One of six was lost in a flood of output.
 
     Args:
         wake: called when Ctrl-C is pressed, from a signal handler: it ends a wait within the block.
