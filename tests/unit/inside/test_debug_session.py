@@ -664,7 +664,7 @@ def test_a_stop_that_fails_before_its_prompt_ends_for_the_client_too(
     def fail(*args: object) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(StopDebugger, "print_stack_entry", fail)
+    monkeypatch.setattr(StopDebugger, "setup", fail)
     stopping = Stopping(engine)
     code = "try: stop()\nexcept RecursionError: went_on()"
     stopping.run_here(code, went_on=lambda: messages.append("the code goes on"))
