@@ -336,7 +336,11 @@ class DebugSessions:
         conversation.await_first(query_id)
         # The debugger has its own thread: evaluation may take any time, and neither requests nor queries must wait.
         name = f"engine-{self._engine_id}-debugger"
-        threading.Thread(target=self._look_at, args=(conversation, kept), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._look_at, args=(conversation, kept), name=name, daemon=True).start()
+        except RuntimeError:  # there are too many threads; the query is replied to with this error
+            del self._sessions[conversation.session]
+            raise
 
     def _take(self, query_id: int, client: str) -> None:
         if (stop := self._stop()) is None:
@@ -378,12 +382,12 @@ class DebugSessions:
             conversation.write(f"*** the debugger has failed: {name_of(type(error))}: {text_of(error)}\n")
         finally:
             self._viewers.pop(conversation.session, None)
-            conversation.describe = lambda: ("", ())
-            conversation.end()
             for name in added:
                 linecache.cache.pop(name, None)
             if bypass is not None:
                 bypass.close()
+            conversation.describe = lambda: ("", ())
+            conversation.end()  # last: when the client hears of it, nothing is left
 
     def _end(self, conversation: Conversation, why: str) -> None:
         if conversation.ended:  # the thread of requests may run something else by now

@@ -539,6 +539,22 @@ def test_there_are_not_too_many_sessions_and_one_that_ends_makes_room(
     assert engine.open() is not None
 
 
+def test_a_debugger_for_which_there_is_no_thread_takes_no_room(
+    engine: Engine, outer: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    engine.fail(outer, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for _ in range(MAX_SESSIONS):
+            with pytest.raises(AssertionError, match="can't start new thread"):
+                engine.open()
+    engine.open()
+    assert "largest = max(values)" in engine.state.text
+
+
 def test_a_session_that_has_ended_is_forgotten_after_a_while(engine: Engine, outer: Callable[[Any], Any]) -> None:
     engine.fail(outer, 5)
     engine.open()
