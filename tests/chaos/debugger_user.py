@@ -192,7 +192,7 @@ class Prompt:
         self._closing: Sequence[str] = ()
         self._may: frozenset[str] = frozenset()
         self._x = 0
-        self.word = ""
+        self.word = self.kind = ""
         self.watch: Watch
         self.rc: Client
         self.engine_ids: Sequence[int] = ()
@@ -255,7 +255,7 @@ class Prompt:
             self._report.answered(time.monotonic() - self.watch.paused_s - self._typed_at)
             shown = self._shown.getvalue()
             if self._expected is not None and not self._expected.search(shown):
-                self._report.complain(f"{self._typed!r} at {prompt!r} shows {shown!r}")
+                self._report.complain(f"{self.kind}: {self._typed!r} at {prompt!r} shows {shown!r}, and x is {self._x}")
         self._forget_line()
 
     def _choose(self) -> str:
@@ -347,7 +347,7 @@ class User:
                 continue
             chosen = sorted(self._chance.sample(there, self._chance.randrange(len(there)) + 1))
             (ask,) = self._chance.choices(list(self._rounds), list(self._rounds.values()))
-            self._prompt.engine_ids = chosen
+            self._prompt.engine_ids, self._prompt.kind = chosen, ask.__name__
             try:
                 ask(chosen)
             except KeyboardInterrupt:
@@ -380,6 +380,7 @@ class User:
         x = self._chance.randrange(10, 500)
         with self._prompt.round(x, ["q"], may=["press"]):
             began = time.monotonic()
+            self._rc.debug(forget=True)  # or an earlier failure is opened if the call is interrupted before it begins
             result = self._rc[ids].apply_async(_failing(), x)
             self._collect("failure", result, lambda call: "no error", lambda: (), right_error="ZeroDivisionError")
             self._look_at("post-mortem", ids, began, result.debug if self._chance.random() < 0.5 else self._rc.debug)
