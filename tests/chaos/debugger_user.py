@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsactors import AsyncResult, Client, CompositeError
-from nsactors.errors import DebuggerUnavailable
+from nsactors.errors import ClusterUnreachable, DebuggerUnavailable
 
-__all__ = ["HANG_S", "Ended", "main", "share_of_core"]
+__all__ = ["HANG_S", "NO_SHARE", "Ended", "main", "share_of_core"]
 
 HANG_S = 5.0
 LOOK_S = 0.1
+NO_SHARE = 0.05  # of a core: with less, even the controller does not reply in half a minute
 PAUSE_S = 0.5  # a longer time between two looks: the process was stopped, or had no processor
 LINES = 8
 LIMIT_S, LIMIT_PROMPT_S = 4.0, 5.0
@@ -350,6 +351,9 @@ class User:
             self._prompt.engine_ids, self._prompt.kind = chosen, ask.__name__
             try:
                 ask(chosen)
+            except ClusterUnreachable as error:
+                if share_of_core() > NO_SHARE:
+                    self._report.complain(f"{ask.__name__}: {error!r}")
             except KeyboardInterrupt:
                 if "KeyboardInterrupt" not in self._prompt.caused:
                     self._report.complain(f"{ask.__name__}: KeyboardInterrupt\n{traceback.format_exc()}")

@@ -28,8 +28,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nsactors import Client, Cluster
-from nsactors.errors import NsactorsError
-from tests.chaos.debugger_user import HANG_S, Ended, share_of_core
+from nsactors.errors import ClusterUnreachable
+from tests.chaos.debugger_user import HANG_S, NO_SHARE, Ended, share_of_core
 from tests.chaos.faults import Scene, Snapshot, kill_engine
 from tests.chaos.recoveries import Recoveries
 from tests.chaos.tally import Tally
@@ -44,7 +44,7 @@ FORGIVEN_S = 60.0  # an engine was killed, and users hear of it
 JUST_BEFORE_S = 3.0
 JUDGED_S = 30.0
 LOOK_S = 0.5
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ class DebuggerPlan:
         seed: of all that is chosen.
         engines: how many.
         users: how many at a time.
-        seconds: how long.
+        seconds: how long, at most.
+        rounds: the run ends when so many calls and debuggers have ended, and a tenth as many faults have happened;
+            None: when the time is over.
         pause_s: between two faults, on average.
     """
 
@@ -63,6 +65,7 @@ class DebuggerPlan:
     engines: int = 3
     users: int = 3
     seconds: float = 60.0
+    rounds: int | None = None
     pause_s: float = 2.0
 
 
@@ -126,12 +129,14 @@ class UserProcess:
         name: the name of its client.
         killed_at: the time at which it was killed; None before.
         stopped_at: the time at which it was stopped; None while it runs.
+        has_begun: whether it has reported anything.
     """
 
     def __init__(self, connection: Path, name: str, seed: str, hear: Callable[[str, Any], None]) -> None:
         self.name = name
         self.killed_at: float | None = None
         self.stopped_at: float | None = None
+        self.has_begun = False
         self._errors: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.debugger_user", connection, name, seed],
@@ -150,6 +155,7 @@ class UserProcess:
 
     def _hear(self, hear: Callable[[str, Any], None]) -> None:
         for line in self._process.stdout or ():
+            self.has_begun = True
             if line.endswith("\n"):  # it was not killed in the middle of it
                 hear(self.name, json.loads(line))
 
@@ -223,8 +229,13 @@ class Users:
 
     @property
     def there(self) -> list[UserProcess]:
-        """Those that work."""
+        """Those that are neither killed nor stopped."""
         return [user for user in self.all.values() if user.killed_at is None and user.stopped_at is None]
+
+    @property
+    def at_work(self) -> list[UserProcess]:
+        """Those of them that have begun."""
+        return [user for user in self.there if user.has_begun]
 
     def of(self, client: str) -> UserProcess | None:
         """The user with a client of this name, to which a cluster has added letters of its own."""
@@ -302,8 +313,9 @@ class Holders:
             try:
                 self._look_at_stops(now, passed_s)
                 self._look_at_work(passed_s)
-            except NsactorsError as error:
-                self._figures.complain(f"no look at the engines: {error!r}")
+            except ClusterUnreachable as error:
+                if share_of_core() > NO_SHARE:
+                    self._figures.complain(f"no look at the engines: {error!r}")
 
     def _look_at_stops(self, now: float, passed_s: float) -> None:
         held = {}
@@ -377,13 +389,15 @@ def _strike(plan: DebuggerPlan, scene: Scene, users: Users, figures: DebuggerFig
     stopped: dict[UserProcess, float] = {}
 
     def kill_user() -> bool:
-        users.kill(chance.choice(users.there))
+        if not users.at_work:
+            return False
+        users.kill(chance.choice(users.at_work))
         return True
 
     def stop_user() -> bool:
-        if stopped:
+        if stopped or not users.at_work:
             return False
-        user = chance.choice(users.there)
+        user = chance.choice(users.at_work)
         stopped[user] = time.monotonic() + chance.uniform(*STOPPED_S)
         user.stop()
         return True
@@ -404,21 +418,29 @@ def _strike(plan: DebuggerPlan, scene: Scene, users: Users, figures: DebuggerFig
         return snapshot.strike(scene)
 
     faults = {kill_user: 3, stop_user: 2, kill_an_engine: 3, interrupt: 6, take_snapshot: 1}
-    while time.monotonic() < end:
+    while time.monotonic() < end and not _is_done(plan, figures):
         pause.wait(chance.uniform(0, 2 * plan.pause_s))
         for user, until in list(stopped.items()):
             if time.monotonic() > until:
                 del stopped[user]
                 user.go_on()
         (fault,) = chance.choices(list(faults), list(faults.values()))
-        if fault():
-            figures.faults[fault.__name__] += 1
+        try:
+            figures.faults[fault.__name__] += fault()
+        except (ClusterUnreachable, TimeoutError) as error:
+            if share_of_core() > NO_SHARE:
+                figures.complain(f"{fault.__name__}: {error!r}")
         users.judge()
         for user in users.there:
             if user.has_ended:
                 users.all[user.name].killed_at = time.monotonic()
                 figures.complain(user.join(0) or f"{user.name} has ended")
                 users._come()
+
+
+def _is_done(plan: DebuggerPlan, figures: DebuggerFigures) -> bool:
+    rounds = plan.rounds
+    return rounds is not None and figures.rounds.total() >= rounds and figures.faults.total() >= rounds / 10
 
 
 STATE = """
@@ -495,7 +517,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engines", type=int, default=3)
     parser.add_argument("--users", type=int, default=3)
     options = parser.parse_args(arguments)
-    plan = DebuggerPlan(options.seed, options.engines, options.users, options.minutes * 60, options.pause)
+    plan = DebuggerPlan(
+        options.seed, options.engines, options.users, seconds=options.minutes * 60, pause_s=options.pause
+    )
     began = time.monotonic()
     figures = carry_out(plan, tell=lambda text: print(f"{time.monotonic() - began:.0f} s: {text}", flush=True))
     print(*draw(figures, time.monotonic() - began), sep="\n")
