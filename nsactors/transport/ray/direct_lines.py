@@ -305,7 +305,7 @@ class _LineReader:
     """The thread that reads lines, unless a waiting caller does."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, DirectLine] = {}
+        self._lines: dict[int, tuple[DirectLine, int]] = {}  # with the events that are waited for
         self._lock = threading.Lock()
         self._ended = False
         with contextlib.ExitStack() as opened:  # there may be too many descriptors, or threads
@@ -324,17 +324,19 @@ class _LineReader:
             descriptor = line.socket.fileno()
             if self._ended or descriptor < 0:
                 return
-            if self._lines.get(descriptor) is line:
-                self._poll.modify(descriptor, events)
-            else:
-                self._lines[descriptor] = line
+            if self._lines.get(descriptor) == (line, events):
+                return  # as for most requests; a system call would also let another thread have the interpreter
+            try:
+                self._poll.modify(descriptor, events)  # also if Ctrl-C has struck just after it was registered
+            except FileNotFoundError:
                 self._poll.register(descriptor, events)
+            self._lines[descriptor] = line, events
 
     def forget(self, line: DirectLine) -> None:
         """Stop reading a line."""
         with self._lock:
             descriptor = line.socket.fileno()
-            if not self._ended and self._lines.get(descriptor) is line:
+            if not self._ended and self._lines.get(descriptor, (None, 0))[0] is line:
                 del self._lines[descriptor]
                 self._poll.unregister(descriptor)
 
@@ -350,7 +352,7 @@ class _LineReader:
             if self._ended:
                 break
             for descriptor, events in ready:
-                line = self._lines.get(descriptor)
+                line, _ = self._lines.get(descriptor, (None, 0))
                 if line is None:
                     continue
                 with report_errors():
