@@ -54,7 +54,8 @@ launcher: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --full-size tests/cluster/test_ray_launcher.py
 
 # Every way to install and to launch, as far as one machine can be several: what CI leaves out, too.
-DOORS := test_release test_ssh_hosts test_slurm test_slurm_site test_grid_engine test_batch_commands test_ray_launcher
+DOORS := test_release test_ssh_hosts test_slurm test_slurm_site test_grid_engine test_batch_commands test_ray_launcher \
+	test_site_mpi
 
 doors: $(VENV)/.installed-test $(VENV)/.installed-release
 	@echo "Two cores with nothing else to do take about 20 minutes."

@@ -11,12 +11,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from nsactors.errors import FolderTooLong, bytes_in_words
 from nsactors.system.private_files import parent_folder
+
+if TYPE_CHECKING:
+    from nsactors.mpi import Library
 
 LEAST_FILES = 4_096  # Ray keeps some 50 open in each process
 LEAST_MEMORY = 1_000_000_000  # an idle Ray with four engines takes 0.6 GB
@@ -183,15 +186,35 @@ def mpi() -> Finding:
     """Check that engines can form an MPI world."""
     from importlib import metadata
 
+    from nsactors.mpi.library import library_here
+
     try:
         version = metadata.version("mpi4py")
     except metadata.PackageNotFoundError:
         return Finding("MPI", Level.NOTE, "mpi4py is not installed", "pip install 'nsactors[mpi]', if you need MPI")
-    try:
-        library = f"MPICH {metadata.version('mpich')}"
-    except metadata.PackageNotFoundError:
-        library = "an MPI of this system"
-    return Finding("MPI", Level.GOOD, f"mpi4py {version} with {library}")
+    return check_mpi(version, library_here())
+
+
+def check_mpi(version: str, library: Library | str) -> Finding:
+    """Check the library of mpi4py.
+
+    Args:
+        version: the version of mpi4py.
+        library: its library, or the error of mpi4py.
+    """
+    from nsactors.mpi.launcher import launcher_of
+    from nsactors.mpi.library import OPEN_MPI
+
+    if isinstance(library, str):
+        advice = "pip install mpich, or load the module of a library of this site; MPI4PY_LIBMPI can name its file"
+        return Finding("MPI", Level.NOTE, f"mpi4py {version} cannot be used: {library}", advice)
+    found = f"mpi4py {version} with {library}"
+    if library.name != OPEN_MPI:
+        return Finding("MPI", Level.GOOD, found)
+    launcher = launcher_of(library)
+    if not launcher:
+        return Finding("MPI", Level.NOTE, f"{found}, without its mpiexec", "install it (Debian: openmpi-bin)")
+    return Finding("MPI", Level.GOOD, f"{found}; {launcher[0]} starts the ranks")
 
 
 def clusters() -> Finding:

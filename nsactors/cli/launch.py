@@ -71,6 +71,15 @@ def _batch_command(system: str, title: str, submit: str) -> click.Command:
     def submit_job(**given: Any) -> None:
         _submit(system, **given)
 
+    if system == "slurm":
+        with_mpi = click.option(
+            "--mpi",
+            metavar="TYPE",
+            help="Let view.mpi() start the ranks by `srun --mpi=TYPE`, for an MPI of the site such as Open MPI; "
+            "`srun --mpi=list` lists the types.",
+        )
+        submit_job = with_mpi(submit_job)
+
     text = f"""Start a cluster as a job of {title}.
 
     Writes a batch script, submits it with `{submit}`, and waits until clients can attach. Engines start as nodes join,
@@ -188,6 +197,7 @@ def _submit(
     show: bool,
     wait: bool,
     options: tuple[str, ...],
+    mpi: str | None = None,
 ) -> None:
     from nsactors.cluster.batch import BatchJob, Submission
     from nsactors.cluster.batch_job import JobPlan
@@ -199,7 +209,9 @@ def _submit(
     registry = Registry()
     folder = (folder or job_folder(registry, name)).absolute()
     job = BatchJob(name, nodes, engines_per_node, str(folder), python, options, warning_s)
-    kept = {"recovery": recovery, "journal": journal}
+    kept: dict[str, Any] = {"recovery": recovery, "journal": journal}
+    if mpi is not None:
+        kept["environment"] = {"NSACTORS_MPI": f"srun --overlap --overcommit --mpi={mpi}"}
     with plain_refusals():
         engine_options(EngineOptions(), kept, in_threads=False)  # fails now, not when the job begins
         store = store_bytes(object_store_memory, None)

@@ -97,15 +97,19 @@ class MpiUnavailable(MpiError):
     Args:
         engine_ids: the engines.
         reason: the part that is missing, such as ``"No module named 'mpi4py'"``.
+        advice: the way out; None for the one that helps if mpi4py or its library is missing.
     """
 
-    def __init__(self, engine_ids: Iterable[int], reason: str) -> None:
+    def __init__(self, engine_ids: Iterable[int], reason: str, advice: str | None = None) -> None:
         self.engine_ids = tuple(engine_ids)
         self.reason = reason
-        super().__init__(
-            f"{engine_ranges(self.engine_ids)} cannot join an MPI world: {reason}. A world needs mpi4py with MPICH, or "
-            "a derivative of it: pip install 'nsactors[mpi]' on every machine installs both; then restart the engines"
+        self.advice = advice
+        usual = (
+            "A world needs mpi4py with an MPI library on every machine: pip install 'nsactors[mpi]' installs both. For "
+            "a library of the site, load its module before the cluster starts. Then restart the engines"
         )
+        way_out = usual if advice is None else advice
+        super().__init__(f"{engine_ranges(self.engine_ids)} cannot join an MPI world: {reason}. {way_out}")
 
 
 class MpiInUse(MpiError):

@@ -67,6 +67,10 @@ class PmiServer:
             for end in self._ends:
                 end()
 
+    def let_go(self) -> None:
+        """Close the server: a world whose member is gone needs it no more, nor one whose client leaves."""
+        self.close()
+
     def _run(self) -> None:
         self._loop.run_forever()
         self._loop.close()

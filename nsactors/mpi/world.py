@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import secrets
+import shlex
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from nsactors._frozen import frozen
 from nsactors.errors import (
     ConnectionLost,
     MpiError,
@@ -20,8 +25,11 @@ from nsactors.errors import (
     NsactorsError,
     WorldBroken,
     WorldNotFormed,
+    engine_ranges,
 )
 from nsactors.mpi import engine_side
+from nsactors.mpi.launcher import Launcher, is_srun, launcher_of
+from nsactors.mpi.library import OPEN_MPI, Library
 from nsactors.mpi.pmi_server import LOOPBACK, PmiServer, new_exchange, start_children
 from nsactors.namespace import mpi_guard
 from nsactors.namespace.mpi_guard import ONE_MACHINE
@@ -46,6 +54,7 @@ __all__ = [
     "take_down",
 ]
 
+ENGINE_S = 20.0  # for a rank that a launcher has started to find its engine
 GRACE_S = 1.0  # an engine that does not answer within this time after an interrupt is blocked in MPI
 
 
@@ -59,8 +68,38 @@ def call(session: Session, engine_ids: Sequence[int], function: Callable[..., An
     return result
 
 
-def check(session: Session, engine_ids: Sequence[int], timeout_s: float) -> list[engine_side.Place]:
-    """Check that engines can join a world, and load MPI there; return their places.
+@frozen
+class Members:
+    """The engines that are to form a world, once they have loaded MPI.
+
+    Attributes:
+        places: their places.
+        nodes: the names of their machines for a launcher.
+        library: their MPI library.
+        launcher: the command that starts their ranks; empty if this client's own server connects them.
+        placeholder: the command of a placeholder on their machines.
+    """
+
+    places: Sequence[engine_side.Place]
+    nodes: Sequence[str]
+    library: Library
+    launcher: Sequence[str]
+    placeholder: Sequence[str]
+
+    @property
+    def together(self) -> bool:
+        """Return whether they are all on this machine."""
+        return {engine_side.place(), *self.places} == {self.places[0]}
+
+
+def check(session: Session, engine_ids: Sequence[int], launcher: Sequence[str], timeout_s: float) -> Members:
+    """Check that engines can form a world, and load MPI there.
+
+    Args:
+        session: the session of the client.
+        engine_ids: the engines.
+        launcher: the command that starts the ranks; empty for the one that the engines' environment names, or none.
+        timeout_s: the time limit in seconds.
 
     Raises:
         MpiUnavailable: if engines have no usable MPI.
@@ -71,14 +110,61 @@ def check(session: Session, engine_ids: Sequence[int], timeout_s: float) -> list
     _refuse({engine_id: ready.obstacle for engine_id, ready in found.items()})
     if used := [i for i, ready in found.items() if ready.is_initialised]:
         raise MpiInUse(used)
-    obstacles: dict[int, str] = _ask(session, engine_ids, engine_side.load, timeout_s)
+    loaded: dict[int, engine_side.Loaded] = _ask(session, engine_ids, engine_side.load, timeout_s)
     try:
-        _refuse(obstacles)
+        _refuse({engine_id: one.obstacle for engine_id, one in loaded.items()})
+        library = _common({engine_id: one.library for engine_id, one in loaded.items() if one.library})
+        ready = [found[engine_id] for engine_id in engine_ids]
+        members = Members(
+            [one.place for one in ready],
+            [one.node for one in ready],
+            library,
+            launcher or ready[0].launcher,
+            ready[0].placeholder,
+        )
+        return _with_launcher(engine_ids, members)
     except MpiUnavailable as error:
         # MPI would end the process if it were used before it is initialised.
         call(session, engine_ids, engine_side.bar, error)
         raise
-    return [found[engine_id].place for engine_id in engine_ids]
+
+
+def _with_launcher(engine_ids: Sequence[int], members: Members) -> Members:
+    """Return members with the launcher that their library needs; Open MPI would initialise alone, without one."""
+    if members.launcher:
+        command = members.launcher[0]
+        if shutil.which(command) is None:
+            advice = "Call mpi() where this command is, or name another one by launcher="
+            raise MpiUnavailable(
+                engine_ids, f"{command!r}, which is to start their ranks, is not on this machine", advice
+            )
+        return members
+    if members.library.name != OPEN_MPI:
+        return members
+    if not members.together:
+        advice = (
+            "Name the command that starts its ranks on these machines, such as view.mpi(launcher='srun --mpi=pmix'); "
+            "ranks of MPICH need none"
+        )
+        raise MpiUnavailable(engine_ids, f"{members.library}, does not speak PMI-1, as MPICH does", advice)
+    launcher = launcher_of(members.library)
+    if not launcher:
+        advice = "Install it (Debian: openmpi-bin), or name it: view.mpi(launcher='/opt/openmpi/bin/mpiexec')"
+        raise MpiUnavailable(engine_ids, f"{members.library}, needs its mpiexec, which was not found", advice)
+    return replace(members, launcher=launcher)
+
+
+def _common(libraries: Mapping[int, Library]) -> Library:
+    """Return the library that all engines have; ranks of different libraries would wait for each other for ever."""
+    engines: dict[tuple[str, str], list[int]] = {}
+    for engine_id, library in libraries.items():
+        engines.setdefault((library.name, library.version), []).append(engine_id)
+    if len(engines) > 1:
+        found = ", ".join(f"{name} {version} on {engine_ranges(ids)}" for (name, version), ids in engines.items())
+        raise MpiUnavailable(
+            libraries, f"they have different libraries: {found}", "Install one of them on all machines"
+        )
+    return next(iter(libraries.values()))
 
 
 def _ask(session: Session, engine_ids: Sequence[int], function: Callable[[], Any], timeout_s: float) -> dict[int, Any]:
@@ -95,42 +181,93 @@ def _refuse(obstacles: Mapping[int, str]) -> None:
         raise MpiUnavailable((i for i, found in obstacles.items() if found == obstacle), obstacle)
 
 
-def connect(
-    session: Session, engine_ids: Sequence[int], places: Sequence[engine_side.Place], timeout_s: float
-) -> PmiServer:
-    """Let engines initialise MPI together; return the server at which they meet.
+class Connection(Protocol):
+    """The connection of the ranks of a world."""
+
+    def let_go(self) -> None:
+        """Leave the ranks to themselves: a member is gone, or the client leaves."""
+
+    def close(self) -> None:
+        """End the connection: every member is gone or has a new process."""
+
+
+def connect(session: Session, engine_ids: Sequence[int], members: Members, timeout_s: float) -> Connection:
+    """Let engines initialise MPI together; return their connection.
 
     Raises:
-        WorldNotFormed: if an engine fails or dies, or they take too long; the engines have new processes then.
+        MpiUnavailable: if their library does not understand how they are connected.
+        WorldNotFormed: if an engine fails or dies, or they take too long.
+
+    Engines that have begun to join have new processes after an error.
     """
     deadline = time.monotonic() + timeout_s
-    # On one machine no port is opened to others. Rejected: MPI_Comm_connect of worlds of one process. It leaves
-    # COMM_WORLD, which libraries use, a world of one process.
-    together = {engine_side.place(), *places} == {places[0]}
-    exchange = new_exchange(places)
-    server = PmiServer(
-        exchange,
-        LOOPBACK if together else session.transport.address,
-        start_children if together else None,
-    )
-    common = {"PMI_PORT": server.address, **(ONE_MACHINE if together else {})}
-    joins = []
+    joins: list[AsyncResult] = []
+    connection: Connection | None = None
     try:
-        for engine_id, number in zip(engine_ids, exchange.ids, strict=True):
-            environment = {**common, "PMI_ID": str(number)}
-            joins.append(call(session, [engine_id], engine_side.join, environment, len(places), timeout_s))
+        begin = _begin_by_launcher if members.launcher else _begin_by_server
+        connection = begin(session, engine_ids, members, timeout_s, joins)
+        joined: list[engine_side.Joined]
         joined = AsyncResult.join(*joins).get(max(deadline - time.monotonic(), 0), return_when=FIRST_EXCEPTION)
-        if obstacle := next((obstacle for _, obstacle in joined if obstacle), ""):
-            raise MpiUnavailable([i for i, (_, wrong) in zip(engine_ids, joined, strict=True) if wrong], obstacle)
+        if obstacle := next((one.obstacle for one in joined if one.obstacle), ""):
+            wrong = [engine_id for engine_id, one in zip(engine_ids, joined, strict=True) if one.obstacle]
+            raise MpiUnavailable(wrong, obstacle, _advice(members.launcher))
         call(session, engine_ids, mpi_guard.release_memory)
     except BaseException as error:
-        server.close()
+        if connection is not None:
+            connection.close()
+        if not joins:  # nothing was begun
+            raise
         _give_up(session, joins)
         session.restart(engine_ids)
         if isinstance(error, MpiError) or not isinstance(error, Exception):
             raise
-        raise WorldNotFormed(str(error)) from error
+        raise _not_formed(error) from error
+    return connection
+
+
+def _not_formed(error: Exception) -> WorldNotFormed:
+    """Return the error of a world that was not formed, once where each engine has the same."""
+    told = (one for one in getattr(error, "exceptions", ()) if isinstance(one, WorldNotFormed))
+    return next(told, None) or WorldNotFormed(str(error))
+
+
+def _begin_by_server(
+    session: Session, engine_ids: Sequence[int], members: Members, timeout_s: float, joins: list[AsyncResult]
+) -> PmiServer:
+    # On one machine no port is opened to others. Rejected: MPI_Comm_connect of worlds of one process. It leaves
+    # COMM_WORLD, which libraries use, a world of one process.
+    exchange = new_exchange(members.places)
+    host, spawn = (LOOPBACK, start_children) if members.together else (session.transport.address, None)
+    server = PmiServer(exchange, host, spawn)
+    common = {"PMI_PORT": server.address, **(ONE_MACHINE if members.together else {})}
+    for engine_id, number in zip(engine_ids, exchange.ids, strict=True):
+        environment = {**common, "PMI_ID": str(number)}
+        joins.append(call(session, [engine_id], engine_side.join, environment, len(engine_ids), timeout_s))
     return server
+
+
+def _begin_by_launcher(
+    session: Session, engine_ids: Sequence[int], members: Members, timeout_s: float, joins: list[AsyncResult]
+) -> Launcher:
+    name, size = secrets.token_hex(16), len(engine_ids)
+    for rank, engine_id in enumerate(engine_ids):
+        joins.append(call(session, [engine_id], engine_side.take_place, name, rank, size, timeout_s))
+    calls = [part for result in joins for part in result.calls]
+    launcher = shlex.join(members.launcher)
+    return Launcher(
+        members.launcher,
+        [*members.placeholder, name, str(size), str(min(timeout_s, ENGINE_S))],
+        members.nodes,
+        together=members.together,
+        failed=lambda text: session.fail(calls, lambda failed: WorldNotFormed(f"`{launcher}` ended early: {text}")),
+    )
+
+
+def _advice(launcher: Sequence[str]) -> str | None:
+    if not launcher:
+        return None
+    listed = ", such as another --mpi= of `srun --mpi=list`" if is_srun(launcher) else ""
+    return f"`{shlex.join(launcher)}` has started their ranks: name the launcher of their library by launcher={listed}"
 
 
 def take_down(session: Session, engine_ids: Sequence[int], broken: WorldBroken) -> None:
@@ -172,6 +309,9 @@ class World:
     Args:
         view: the engines.
         timeout: the time limit in seconds.
+        launcher: the command that starts ranks of the site's MPI, such as ``"srun --mpi=pmix"``; this machine runs it.
+            None for the one in the engines' environment variable ``NSACTORS_MPI``, or for Open MPI on one machine its
+            own ``mpiexec``, or for none, which suits MPICH.
 
     Raises:
         CapabilityError: if engines have no processes of their own.
@@ -186,11 +326,14 @@ class World:
         <World of 4 ranks on engines [0, 1, 2, 3]: ready>
     """
 
-    def __init__(self, view: DirectView, *, timeout: float = 60.0) -> None:
+    def __init__(self, view: DirectView, *, timeout: float = 60.0, launcher: str | None = None) -> None:
         from nsactors.views.direct import DirectView  # deferred: engines import this module too, and have no views
 
         arg.check(
-            "World", view=arg.instance(view, DirectView, "a direct view"), timeout=arg.seconds(timeout, or_none=False)
+            "World",
+            view=arg.instance(view, DirectView, "a direct view"),
+            timeout=arg.seconds(timeout, or_none=False),
+            launcher=arg.text(launcher, or_none=True),
         )
         self._client = view.client
         self._session = view.client.session
@@ -200,7 +343,9 @@ class World:
         self._error: WorldBroken | None = None
         self._members: dict[int, EngineInfo] = {}
         self._to_bar: set[int] = set()
-        self._server: PmiServer | None = None
+        self._launcher = tuple(shlex.split(launcher or ""))
+        self._library: Library | None = None
+        self._connection: Connection | None = None
         self._ending: threading.Thread | None = None
         self._barring = threading.Lock()
         self._session.directory.watch(self)
@@ -224,6 +369,11 @@ class World:
     def error(self) -> WorldBroken | None:
         """Return the reason why the world is broken; None if it is not."""
         return self._error
+
+    @property
+    def library(self) -> Library | None:
+        """Return the engines' MPI library: its name, version and path; None if no engine has loaded one."""
+        return self._library
 
     @property
     def view(self) -> DirectView:
@@ -255,7 +405,7 @@ class World:
             error = self._error or WorldBroken(0, self.ranks[0], "reform() gave it a new process, and failed")
             former, self._members, self._error, self._to_bar = self._members, {}, None, set()
         self._state = WorldState.FORMING
-        self._close_server()
+        self._close_connection()
         away = directory.away
         try:
             self._session.restart([i for i, engine in former.items() if i not in away and directory.get(i) == engine])
@@ -290,15 +440,16 @@ class World:
             self._break(self._error)
 
     def cut_off(self, reason: ConnectionLost) -> None:
-        """Close the server as the client leaves: the engines stay a world, which is no longer watched."""
-        threading.Thread(target=self._close_server, name="nsactors-mpi", daemon=True).start()
+        """Let the members go as the client leaves: the engines stay a world, which is no longer watched."""
+        threading.Thread(target=self._let_go, name="nsactors-mpi", daemon=True).start()
 
     def _form(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        places = check(self._session, self.ranks, timeout_s)
+        members = check(self._session, self.ranks, self._launcher, timeout_s)
+        self._library = members.library
         known = self._session.directory.known
         self._members = {engine_id: known[engine_id] for engine_id in self.ranks if engine_id in known}
-        self._server = connect(self._session, self.ranks, places, deadline - time.monotonic())
+        self._connection = connect(self._session, self.ranks, members, deadline - time.monotonic())
         self._state = WorldState.READY
         if self.error is not None:  # a member has gone meanwhile
             self._break(self.error)
@@ -322,7 +473,7 @@ class World:
 
     def _take_down(self, error: WorldBroken) -> None:
         try:
-            self._close_server()
+            self._let_go()
         finally:
             with contextlib.suppress(NsactorsError):  # the client or the cluster has gone, too
                 take_down(self._session, [i for i in self.ranks if i != error.lost_engine], error)
@@ -332,7 +483,11 @@ class World:
             if self._error is error:  # otherwise the world is being formed anew
                 call(self._session, [engine_id], engine_side.bar_fresh, error)
 
-    def _close_server(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.let_go()

@@ -24,6 +24,10 @@ from nsactors.protocol.serialize import Payload
 
 ONE_MACHINE = {"UCX_NET_DEVICES": "lo", "FI_TCP_IFACE": "lo"}
 """Messages pass through shared memory; without these, MPICH's two networks would listen for other machines."""
+OPEN_MPI_ONE_MACHINE = {"OMPI_MCA_btl": "self,vader"}
+"""The same for Open MPI, which listens at every address, whatever interfaces it is told to use."""
+_ALONE = {**ONE_MACHINE, **OPEN_MPI_ONE_MACHINE, "OMPI_MCA_ess_singleton_isolated": "1"}
+"""Without the last, Open MPI starts a daemon for a world of one process."""
 _BINDING = "mpi4py.MPI"
 _WORD = re.compile(r"[^\W\d]\w*")
 _SCANNED_BYTES = 100_000
@@ -92,7 +96,7 @@ def alone_on_this_machine() -> Iterator[None]:
     A world of one also has a file in shared memory, which is removed, since a killed engine would leave it behind. The
     environment is restored: a world of several engines may span machines, and child processes are the user's.
     """
-    given = {name: value for name, value in ONE_MACHINE.items() if name not in os.environ}
+    given = {name: value for name, value in _ALONE.items() if name not in os.environ}
     os.environ.update(given)
     try:
         yield

@@ -582,18 +582,19 @@ class DirectView(EngineView[Flags]):
                 print(f"{statement}   # also on {len(self)} {plural('engine', len(self))}")
             self.execute(statement, block=True)
 
-    def mpi(self, timeout: float = 60.0) -> World:
+    def mpi(self, timeout: float = 60.0, *, launcher: str | None = None) -> World:
         """Make the engines one MPI world: ``from mpi4py import MPI`` gives each its rank, in the order of the view.
 
         Args:
             timeout: the longest time in seconds.
+            launcher: the command that starts ranks of the site's MPI, such as ``"srun --mpi=pmix"``; MPICH needs none.
 
         Raises:
             MpiError: if the engines cannot form a world; see :class:`nsactors.mpi.World` for this and other errors.
         """
         from nsactors.mpi import World
 
-        return World(self, timeout=timeout)
+        return World(self, timeout=timeout, launcher=launcher)
 
     def communicator(self, name: str = "comm") -> Service:
         """Bind a communicator on each engine, with mpi4py's lower-case methods; ranks are in the order of the view.

@@ -58,6 +58,7 @@ ReturnToService=2
 KillWait=60
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
+TmpFS={folder}/tmp-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -183,7 +184,7 @@ class Slurm:
         text = CONFIGURATION.format(host="login", folder=self.folder, address=self._machine.address, nodes=nodes)
         write(machine, "slurm.conf", text.encode(), mode="644")
         write(machine, "munge.key", key)
-        with machine.popen(["mkdir", "state", "spool-n1", "spool-n2"]) as process:
+        with machine.popen(["mkdir", "state", "spool-n1", "spool-n2", "tmp-n1", "tmp-n2"]) as process:
             process.communicate()
         files = [f"--{name}={self.folder}/munge.{end}" for name, end in MUNGE_FILES.items()]
         self._daemon(machine, "munged", "--foreground", "--force", *files)

@@ -17,6 +17,7 @@ from examples import life, midpoint, wave
 from nsactors import Client, Cluster, CompositeError, DirectView, Reference
 from nsactors.errors import CapabilityError, EngineLost, MpiInUse, MpiUnavailable, NoSuchEngine, WorldBroken
 from nsactors.mpi import World, WorldState, engine_side
+from nsactors.mpi import world as world_module
 from nsactors.mpi.pmi import Exchange, process_mapping
 from nsactors.mpi.pmi_server import PmiServer
 from nsactors.testing import TIMEOUT_S, Gate, wait_until
@@ -236,9 +237,10 @@ def test_engines_without_mpi4py_are_named_with_what_to_install(start: Callable[.
         view.mpi()
 
 
-def test_a_library_that_does_not_speak_pmi_is_refused_before_it_is_initialised(
-    start: Callable[..., DirectView], rc: Client
+def test_open_mpi_without_a_launcher_is_refused_before_it_is_initialised(
+    start: Callable[..., DirectView], rc: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(world_module, "launcher_of", lambda library: ())
     engine = rc.direct_view(start(1).targets[0], block=True)
     engine.execute(
         "import sys, types\n"
@@ -248,8 +250,26 @@ def test_a_library_that_does_not_speak_pmi_is_refused_before_it_is_initialised(
         "import mpi4py; mpi4py.MPI = other"
     )
     for use in (engine.mpi, lambda: engine.execute(f"{IMPORT}; comm.rank")):
-        with pytest.raises(MpiUnavailable, match=r"Open MPI v5.0.6 does not speak PMI-1"):
+        with pytest.raises(MpiUnavailable, match=r"Open MPI 5.0.6 .* needs its mpiexec, which was not found"):
             use()
+
+
+def test_the_ranks_of_a_launcher_give_their_places_to_engines(start: Callable[..., DirectView], rc: Client) -> None:
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    if not mpiexec.exists():
+        pytest.skip("needs the wheel mpich")
+    ids = list(reversed(start(3).targets))
+    view = rc.direct_view(ids, block=True)
+    world = view.mpi(launcher=str(mpiexec))
+    assert ranks(view) == [0, 1, 2]
+    assert view.pull("comm.allreduce(comm.rank)") == [3, 3, 3]
+    assert world.library is not None
+    assert (world.library.name, world.library.wheel) == ("MPICH", "mpich")
+    assert not [name for name in view.pull("[*__import__('os').environ]")[0] if name.startswith(("PMI_", "HYD"))]
+    os.kill(view.apply(os.getpid)[1], signal.SIGKILL)
+    wait_until(lambda: world.state is WorldState.BROKEN)
+    assert world.reform().state is WorldState.READY
+    assert ranks(view) == [0, 1, 2]
 
 
 def test_engines_that_are_busy_for_too_long_are_left_alone(start: Callable[..., DirectView], gate: Gate) -> None:

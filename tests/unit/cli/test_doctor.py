@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from nsactors.cli.doctor import (
     Finding,
     Level,
+    check_mpi,
     check_packages,
     doctor,
     environment,
@@ -24,6 +25,8 @@ from nsactors.cli.doctor import (
     starts,
     temporary_folder,
 )
+from nsactors.mpi import Library
+from nsactors.mpi import launcher as launcher_module
 from nsactors.system import private_files
 
 # The command has the module's name.
@@ -100,6 +103,28 @@ def test_another_ray_that_will_be_used_is_noted() -> None:
 )
 def test_a_proxy_that_this_machine_is_called_through_is_noted(variables: dict[str, str], advice: list[str]) -> None:
     assert [finding.advice for finding in environment(variables)] == advice
+
+
+def test_the_mpi_library_is_named_with_its_file() -> None:
+    finding = check_mpi("4.1.2", Library("MPICH", "5.0.2", "/env/lib/libmpi.so.12", "mpich"))
+    assert finding.level is Level.GOOD
+    assert finding.found == "mpi4py 4.1.2 with MPICH 5.0.2 of the wheel mpich, /env/lib/libmpi.so.12"
+
+
+def test_open_mpi_is_named_with_the_launcher_that_starts_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library("Open MPI", "4.1.4", "/usr/lib/libmpi.so.40")
+    monkeypatch.setattr(launcher_module, "launcher_of", lambda library: ("/usr/bin/orterun", "--oversubscribe"))
+    assert check_mpi("4.1.2", library).found.endswith("; /usr/bin/orterun starts the ranks")
+    monkeypatch.setattr(launcher_module, "launcher_of", lambda library: ())
+    finding = check_mpi("4.1.2", library)
+    assert (finding.level, finding.advice) == (Level.NOTE, "install it (Debian: openmpi-bin)")
+
+
+def test_an_mpi_library_that_does_not_load_is_noted_with_the_words_of_mpi4py() -> None:
+    finding = check_mpi("4.1.2", "RuntimeError: cannot load MPI library")
+    assert finding.level is Level.NOTE
+    assert "cannot load MPI library" in finding.found
+    assert "MPI4PY_LIBMPI" in finding.advice
 
 
 def test_every_finding_that_is_not_good_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,16 @@ def test_the_script_and_its_plan_are_written_and_submitted(launch: Launch, fake:
     assert stat.S_IMODE(job_folder(tmp_path).stat().st_mode) == 0o700
 
 
+def test_the_engines_of_a_job_with_mpi_know_the_launcher_of_their_ranks(
+    launch: Launch, fake: Fake, tmp_path: Path
+) -> None:
+    fake("sbatch", "cat > /dev/null; echo 4711")
+    assert launch("slurm", "--name", "lab", "--mpi", "pmix", "--no-wait").exit_code == 0
+    plan = json.loads((job_folder(tmp_path) / "job.json").read_text())
+    assert plan["options"]["environment"] == {"NSACTORS_MPI": "srun --overlap --overcommit --mpi=pmix"}
+    assert "No such option" in launch("pbs", "--mpi", "pmix", "--show").output
+
+
 def test_it_returns_when_the_job_says_how_to_attach(launch: Launch, fake: Fake) -> None:
     registry = Registry()
     registry.folder.mkdir(parents=True, mode=0o700)

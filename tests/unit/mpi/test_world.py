@@ -35,7 +35,7 @@ class Played:
     def connect(self, *terms: Any) -> Any:
         if self.fails:
             raise WorldNotFormed("it was played")
-        return SimpleNamespace(close=lambda: None)
+        return SimpleNamespace(close=lambda: None, let_go=lambda: None)
 
     def call(self, session: Session, engine_ids: Sequence[int], function: Callable[..., Any], *args: Any) -> None:
         assert function is engine_side.bar_fresh
@@ -45,7 +45,7 @@ class Played:
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     played = Played()
-    monkeypatch.setattr(world_module, "check", lambda session, ids, timeout_s: [None] * len(ids))
+    monkeypatch.setattr(world_module, "check", lambda session, ids, launcher, timeout_s: SimpleNamespace(library=None))
     monkeypatch.setattr(world_module, "connect", played.connect)
     monkeypatch.setattr(world_module, "call", played.call)
     monkeypatch.setattr(world_module, "take_down", lambda session, ids, broken: None)
