@@ -32,7 +32,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-from nsactors.errors import ClusterLost, ClusterUnreachable, RayImportedFirst, RayStartError
+from nsactors.errors import ClusterLost, ClusterUnreachable, OutsideCluster, RayImportedFirst, RayStartError
 from nsactors.protocol.process import OwnProcess
 from nsactors.system.private_files import PrivateFolder, state_folder
 from nsactors.system.processes import keep_sockets_from_children, open_sockets
@@ -240,7 +240,13 @@ class RayRuntime:
         if ray is not None and ray.is_initialized():
             return
         if address is not None:
-            check_machine(address)
+            try:
+                check_machine(address)
+            except OutsideCluster:
+                entry_settings(
+                    address, os.environ
+                )  # raises an error if no cluster answers there, or none of the user's
+                raise
         # Before Ray is imported: the import alone starts threads.
         check_processes(DRIVER_PROCESSES if address is not None else NODE_PROCESSES + DRIVER_PROCESSES)
 
