@@ -376,7 +376,7 @@ class ResultStore:
         label = self._tasks.dropped_label(number)
         if label is None:
             return "the cluster knows of no such task"
-        return f"{label} has ended, but the space for results is limited, and newer ones have taken its place"
+        return f"{label} has ended, but results are stored within limits, and newer results have replaced it"
 
     # The methods of Delivery, called on the scheduler's thread.
 
