@@ -108,7 +108,7 @@ def join(name: str, folder: Path | None) -> None:
     the job.
     """
     from nsactors.cluster.node import take_part
-    from nsactors.errors import ClusterUnreachable, ProcessLimit
+    from nsactors.errors import AccessRefused, ClusterUnreachable, ProcessLimit
     from nsactors.transport.ray.node_process import NodePlan
     from nsactors.transport.registry import Registry, way_inside
 
@@ -119,7 +119,7 @@ def join(name: str, folder: Path | None) -> None:
         node = NodePlan.from_json(plan.read_text())
     try:
         told = take_part(node, lambda: click.echo(f"this machine takes part in {name!r}"))
-    except (ClusterUnreachable, ProcessLimit) as error:
+    except (ClusterUnreachable, AccessRefused, ProcessLimit) as error:
         way = next((way_inside(record) for record in Registry().records() if record.name == name), "")
         reason = error.reason if isinstance(error, ClusterUnreachable) else str(error)
         advice = f". But {way}" if way else ""

@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from nsactors.cluster.node_over_ssh import FOLDER
-from nsactors.errors import ClusterUnreachable
+from nsactors.errors import AccessRefused, ClusterUnreachable, ProcessLimit
 from nsactors.system.private_files import parent_folder, sweep_folders
 from nsactors.system.resources import available_cores
 from nsactors.transport.ray.node_process import NodePlan, RayNode
@@ -59,7 +59,7 @@ def main(source: str) -> int:
         if plan is None:
             return 0
         return 0 if _run(plan.with_cores(available_cores()), happened, up) else 1
-    except ClusterUnreachable as error:
+    except (ClusterUnreachable, AccessRefused, ProcessLimit) as error:
         print(error, file=sys.stderr)
         return 1
     finally:
@@ -79,6 +79,8 @@ def take_part(plan: NodePlan, up: Callable[[], object]) -> bool:
 
     Raises:
         ClusterUnreachable: if the node cannot be started.
+        AccessRefused: if the cluster has another token.
+        ProcessLimit: if this user may not start as many processes as the node needs.
     """
     use_short_paths()
     return _run(replace(plan, engines=0, num_cpus=0), _listen(), up)

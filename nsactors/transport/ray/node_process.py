@@ -27,6 +27,7 @@ from nsactors.errors import ClusterUnreachable
 from nsactors.system.private_files import PrivateFolder, from_fields, write_private
 from nsactors.system.resources import check_processes
 from nsactors.system.tls import certify
+from nsactors.transport.ray.access import check_access
 from nsactors.transport.ray.lean_start import reserve_port
 from nsactors.transport.ray.nodes import ENGINES
 from nsactors.transport.ray.runtime import NODE_PROCESSES, presets
@@ -125,6 +126,7 @@ class RayNode:
 
         Raises:
             ClusterUnreachable: if it cannot be started; the message has Ray's last lines.
+            AccessRefused: if the cluster has another token.
             ProcessLimit: if this user may not start as many processes and threads as Ray needs.
         """
         check_processes(NODE_PROCESSES)
@@ -133,6 +135,9 @@ class RayNode:
         own = own_address(self._plan.address)
         if self._plan.authority:
             self.settings |= certify(self._plan.authority, Path(self._folder.path, "tls"), [own])
+        if self._plan.address is not None:
+            with contextlib.suppress(ClusterUnreachable):  # the head may be busy: Ray waits longer
+                check_access(self._plan.address, self.settings)  # Ray would try a wrong token for a long time
         with contextlib.closing(reserve_port(own)) as reserved:
             port = reserved.getsockname()[1]
             self.address = self._plan.address or f"{own}:{port}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nsactors.errors import ClusterUnreachable
+from nsactors.errors import AccessRefused, ClusterUnreachable
 from nsactors.transport.ray import node_process, runtime
 from nsactors.transport.ray.lean_start import reserve_port
 from nsactors.transport.ray.node_process import (
@@ -20,6 +20,7 @@ from nsactors.transport.ray.node_process import (
     own_address,
     ray_settings,
 )
+from tests.unit.transport.test_ray_access import REFUSED, serving
 
 TOKEN = "0123456789abcdef"
 PLAN = NodePlan(TOKEN, 4, "10.0.0.1:6379", 8, 100_000_000, {"rack": "b"})
@@ -31,6 +32,13 @@ def test_a_node_that_cannot_reach_the_head_says_so(monkeypatch: pytest.MonkeyPat
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(ClusterUnreachable, match=f"at {address}: .* has no way to the cluster's head"):
             RayNode(replace(PLAN, address=address)).__enter__()
+
+
+def test_a_node_with_a_wrong_token_is_told_so_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_process, "_check_way_back", lambda address: None)
+    with serving(REFUSED) as head, pytest.raises(AccessRefused, match="the token is wrong"):
+        RayNode(replace(PLAN, address=head.address)).__enter__()
+    assert f"Bearer {TOKEN}".encode() in head.mark_retrieved
 
 
 def test_a_head_that_does_not_answer_is_given_up_long_before_20_seconds() -> None:
