@@ -342,6 +342,58 @@ def test_every_example_keeps_to_the_schema_of_rays_launcher(name: str) -> None:
     jsonschema.validate(yaml.safe_load(example(name)), json.loads(schema))
 
 
+# What the operator reads of the manifest, and the types of it: by its definition of a RayCluster.
+OF_A_CLUSTER: dict[str, type] = {
+    "rayVersion": str,
+    "enableInTreeAutoscaling": bool,
+    "autoscalerOptions": dict,
+    "authOptions": dict,
+    "headGroupSpec": dict,
+    "workerGroupSpecs": list,
+}
+OF_A_GROUP: dict[str, type] = {"rayStartParams": dict, "template": dict}
+OF_WORKERS: dict[str, type] = OF_A_GROUP | {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
+
+
+def test_the_manifest_for_kuberay_has_the_fields_of_a_cluster_with_their_types() -> None:
+    manifest = pytest.importorskip("yaml").safe_load(example("kuberay"))
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayCluster")
+    spec = manifest["spec"]
+    for part, fields in (
+        (spec, OF_A_CLUSTER),
+        (spec["headGroupSpec"], OF_A_GROUP),
+        *((group, OF_WORKERS) for group in spec["workerGroupSpecs"]),
+    ):
+        assert {name: type(value) for name, value in part.items()} == fields
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        (container,) = group["template"]["spec"]["containers"]
+        assert container.keys() == {"name", "image", "env", "resources"}
+        assert all(isinstance(value, str) for variable in container["env"] for value in variable.values())
+
+
+@pytest.mark.skipif("NSACTORS_KUBERAY" not in os.environ, reason="NSACTORS_KUBERAY names no checkout of KubeRay")
+def test_the_manifest_for_kuberay_keeps_to_its_definition_of_a_cluster() -> None:
+    jsonschema, yaml = pytest.importorskip("jsonschema"), pytest.importorskip("yaml")
+    definition = Path(os.environ["NSACTORS_KUBERAY"], "ray-operator/config/crd/bases/ray.io_rayclusters.yaml")
+    versions = yaml.safe_load(definition.read_text())["spec"]["versions"]
+    (schema,) = (version["schema"]["openAPIV3Schema"] for version in versions if version["name"] == "v1")
+    jsonschema.validate(yaml.safe_load(example("kuberay")), without_other_fields(schema))
+
+
+def without_other_fields(schema: object) -> object:
+    """Return a schema of Kubernetes that refuses unknown fields, as its API server does under strict validation."""
+    if isinstance(schema, list):
+        return [without_other_fields(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {name: without_other_fields(part) for name, part in schema.items()}
+    keeps_others = strict.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in strict
+    if strict.get("type") == "object" and "properties" in strict and not keeps_others:
+        strict["additionalProperties"] = False
+    return strict
+
+
 def test_an_example_is_printed_with_the_versions_that_are_installed(launch: Launch) -> None:
     shown = launch("ray", "--example", "aws")
     assert shown.exit_code == 0, shown.output
