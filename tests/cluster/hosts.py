@@ -182,6 +182,7 @@ class Host:
             "node-ip-address": self.address,
             "num-cpus": 2,
             "num-gpus": 1,  # so says Ray, which does not look
+            "resources": '{"licence": 1}',
             "labels": f"rack={self.name.replace('host', 'rack')}",
             "object-store-memory": STORE_BYTES,
             "temp-dir": self._folder,

@@ -64,8 +64,56 @@ rc.wait_for_engines(6, timeout=120)
 print(waiting <= set(rc.ids))
 """
 
+# Of what `start_engines` has asked for, some engines have a place: the reason why the others have none, and the others.
+WAIT = """
+def wait_for_all():
+    with warnings.catch_warnings(record=True) as told:
+        rc.wait_for_engines()
+    print(len(rc.ids), str(told[0].message).splitlines()[0])
+"""
+
+FRACTIONS = (
+    WAIT
+    + """
+print(start(2, num_gpus=0.5, on="host-1").apply_sync(lambda: os.environ["CUDA_VISIBLE_DEVICES"]))
+cluster.start_engines(1, num_gpus=0.5, on="host-1")
+wait_for_all()
+cluster.stop_engines(rc.ids[0])
+rc.wait_for_engines(2, timeout=120)
+cluster.scale(0)
+cluster.start_engines(3, resources={"licence": 0.4}, on={"rack": "rack-2"})
+wait_for_all()
+cluster.stop_engines(rc.ids[0])
+rc.wait_for_engines(2, timeout=120)
+print(places(rc[:]))
+"""
+)
+
+RESERVED = (
+    WAIT
+    + """
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
+group = placement_group([{"GPU": 1, "licence": 0.5}] * 2, bundle_label_selector=[{"rack": "!rack-0"}] * 2)
+assert group.wait(60)
+cluster.start_engines(2, num_gpus=1)
+wait_for_all()
+print(places(rc[:]))
+remove_placement_group(group)
+rc.wait_for_engines(2, timeout=120)
+print(len(places(rc[:])))
+"""
+)
+
 NOWHERE = """
-for options in ({"num_gpus": 2}, {"on": {"rack": "rack-9"}}, {"on": "host-9"}, {"on": "host-1", "num_cpus": 5}):
+for options in (
+    {"num_gpus": 2},
+    {"on": {"rack": "rack-9"}},
+    {"on": "host-9"},
+    {"on": "host-1", "num_cpus": 5},
+    {"resources": {"tape": 0.5}},
+):
     began = time.monotonic()
     try:
         start(1, **options)
@@ -147,12 +195,32 @@ def test_an_engine_for_which_there_is_no_room_is_told_of_and_starts_when_there_i
 
 
 def test_an_engine_for_which_there_can_be_no_place_is_told_of_at_once(hosts: Hosts) -> None:
-    gpus, rack, host, cpus = lines(hosts.head, NOWHERE)
+    gpus, rack, host, cpus, tape = lines(hosts.head, NOWHERE)
     assert gpus.startswith("EngineStartError True")
     assert "it asks for 2 GPU, and no node has that: host-0 has 1 GPU; host-" in gpus
     assert "it asks for the label rack=rack-9, and no node has that: host-0 has rack=rack-0; host-" in rack
     assert "there is no node host-9: there are host-0, host-" in host
     assert "it asks for 5 CPU, and no node has that: host-1 has 2 CPU" in cpus
+    assert "it asks for 0.5 tape, and no node has that: host-0 has 0 tape; host-" in tape
+
+
+def test_engines_share_gpus_and_other_resources_by_fractions(hosts: Hosts) -> None:
+    devices, gpus, licences, where = lines(hosts.head, FRACTIONS)
+    assert devices == "['0', '0']"
+    assert gpus.startswith("2 ")
+    assert "it asks for 0.5 GPU, and others use that: host-1 has 0 GPU free of 1" in gpus
+    assert licences.startswith("2 ")
+    assert "it asks for 0.4 licence and the label rack=rack-2, and others use that: " in licences
+    assert "host-2 has 0.2 licence free of 1 and rack=rack-2" in licences
+    assert where == "{'host-2': 2}"
+
+
+def test_engines_leave_a_placement_group_what_it_has_reserved(hosts: Hosts) -> None:
+    told, first, both = lines(hosts.head, RESERVED)
+    assert told.startswith("1 ")
+    assert "it asks for 1 GPU, and others use that: " in told
+    assert first == "{'host-0': 1}"
+    assert both == "2"
 
 
 def test_engines_that_were_to_start_on_a_host_that_hangs_are_started_on_others(hosts: Hosts) -> None:

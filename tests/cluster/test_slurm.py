@@ -63,6 +63,16 @@ for engine in range(2):
 show()
 """
 )
+# Leaves an engine with a cell that does not end.
+BUSY = (
+    PROGRAM
+    + """
+import threading
+rc[0].execute("import threading; threading.Event().wait()", block=False)
+while not rc.activity().engines[0].runs:
+    threading.Event().wait(0.1)
+"""
+)
 # As STAY leaves it; then the engines become an MPI world.
 GO_ON = (
     PROGRAM
@@ -134,6 +144,8 @@ def test_a_job_on_nodes_without_nsactors_survives_the_loss_of_a_node_and_goes_on
         slurm.run("scancel", f"{first}.0")  # the step of the second node
         assert client.read_line() == f"[0, 1, 2, 3] 1 {VALUES}"
         client.communicate()
+    assert "time limit of the job: in 1" in slurm.run(sys.executable, "-c", COMMAND, "status", "lab")
+    slurm.run(sys.executable, "-c", BUSY)
     slurm.run("scancel", "--batch", "--signal=USR1", first)  # as Slurm does before the time limit
     slurm.wait_for(lambda: "are saved in" in slurm.read("jobs/lab/job.log"))
     cancel(slurm, first)
