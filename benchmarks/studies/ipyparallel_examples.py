@@ -42,6 +42,7 @@ KNOWN = {
     "Parallel Magics.ipynb": "refused: %connect_info and %qtconsole, which are of a kernel",
     "Data Publication API.ipynb": "the example's: it plots what has not been published yet",
     "Monitoring an MPI Simulation - 1.ipynb": "the example's: since ipyparallel 9.0 its engines do not import NumPy",
+    "Monitoring an MPI Simulation - 2.ipynb": "the example's: since ipyparallel 9.0 its engines do not import NumPy",
     "Cluster API.ipynb": "the example's: it waits for an MPI barrier that one rank never reaches",
     "interengine.py": "the example's: bytes(uuid) is Python 2",
     "dagdeps.py": "the example's: NetworkX knows no node_list",
