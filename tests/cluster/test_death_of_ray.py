@@ -129,14 +129,15 @@ runtime.os._exit(0)  # before Ray ends it
     assert done.stdout.startswith("True Ray does not start on this machine: its raylet ended with status -9.")
 
 
-def test_a_start_that_ray_gives_up_is_an_error_of_the_start() -> None:
-    done = run("""
+@pytest.mark.parametrize("error", ["Exception", "TimeoutError"])
+def test_a_start_that_ray_gives_up_is_an_error_of_the_start(error: str) -> None:
+    done = run(f"""
 import nsactors.transport.ray.runtime as runtime
 from nsactors import Cluster
 from nsactors.errors import RayStartError
 
 def give_up(**options):
-    raise Exception("The current node timed out during startup. Ray is overloaded.")
+    raise {error}("The current node timed out during startup. Ray is overloaded.")
 
 ray = runtime.ray_runtime._import_ray(embeds=True, zygote_environment=None)
 ray.init = give_up

@@ -38,7 +38,7 @@ from nsactors.system.resources import ray_was_tried
 from nsactors.transport.ray.private_names import missing_names
 
 REGISTRATION_S = 10.0  # after that Ray looks by itself, and reports the reason
-WORKERS_S = 30.0  # after that Ray itself waits for them
+WORKERS_S = 100.0  # after that the start has failed
 LOOK_EVERY_S = 0.01
 SERVES_NOTHING = -1
 
@@ -207,15 +207,18 @@ def _node_finder(ray: Any, get_node: Callable[..., Any], workers: int) -> Callab
                 gcs_address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
             )
             state = ray._raylet.GlobalStateAccessor(where)
-            if state.connect():
-                _wait_until(lambda: len(state.get_worker_table()) >= workers, WORKERS_S)
+            # Rejected: to leave the rest of a long wait to Ray. The raylet gives up workers that need more than a
+            # minute, and the driver would wait for them for ever, with the GIL held.
+            if state.connect() and not _wait_until(lambda: len(state.get_worker_table()) >= workers, WORKERS_S):
+                raise TimeoutError(f"its {workers} workers have not started within {WORKERS_S:.0f} s")
         return node
 
     return get_node_at_once
 
 
-def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     give_up = time.monotonic() + timeout_s
     pause = threading.Event()
-    while not condition() and time.monotonic() < give_up:
+    while not (holds := condition()) and time.monotonic() < give_up:
         pause.wait(LOOK_EVERY_S)
+    return holds

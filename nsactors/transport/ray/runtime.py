@@ -479,7 +479,8 @@ def _start_failure(servers: Mapping[str, Any], waited_s: float, logs: str) -> Ra
 def _died_first(obstacle: Callable[[float], RayStartError | None], logs: str) -> Iterator[None]:
     """Raise the death of a server in place of Ray's own error, which never mentions it.
 
-    Where Ray gives up since a server is not ready in time, it raises a bare ``Exception``.
+    Where a server is not ready in time, Ray raises a bare ``Exception``; a lean start whose workers are not there in
+    time raises a ``TimeoutError``.
 
     The thread that starts the servers must use this, since servers end with their thread.
     """
@@ -488,7 +489,7 @@ def _died_first(obstacle: Callable[[float], RayStartError | None], logs: str) ->
     except Exception as error:
         if (failure := obstacle(0.0)) is not None:
             raise failure from None
-        if type(error) is Exception:
+        if type(error) in (Exception, TimeoutError):
             raise RayStartError(str(error).strip().rstrip("."), logs) from error
         raise
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from nsactors.testing import wait_until
+from nsactors.transport.ray import lean_start as lean_start_module
 from nsactors.transport.ray import scripts
 from nsactors.transport.ray.lean_start import lean_raylet, lean_start, reserve_port
 from nsactors.transport.ray.private_names import missing_names
+from nsactors.transport.ray.runtime import START_S
 
 RAY = "/a folder/ray"
 WORKER = f"{RAY}/_private/workers/default_worker.py"
@@ -209,6 +211,18 @@ def test_a_node_with_workers_is_there_when_they_have_come_so_that_its_driver_nee
     with lean_start(ray, workers=4):
         assert ray._private.services.get_node("gcs:1", "abc") == ("gcs:1", "abc")
     assert ray.workers == ["gcs:1"] * 4
+
+
+def test_workers_that_do_not_come_end_the_start_since_ray_would_wait_for_ever(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean_start_module, "WORKERS_S", 0.0)
+    with lean_start(ray, workers=4), pytest.raises(TimeoutError, match="its 4 workers have not started within 0 s"):
+        ray._private.services.get_node("gcs:1", "abc")
+
+
+def test_a_start_waits_for_workers_for_less_than_its_own_limit() -> None:
+    assert lean_start_module.REGISTRATION_S + lean_start_module.WORKERS_S < START_S
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [(3, "8"), (9, "9")])
