@@ -213,7 +213,7 @@ class Prompt:
         """Type some lines within the block, and the closing ones then.
 
         Args:
-            x: the variable of that name in the user's functions.
+            x: the variable of that name in the user's functions; 0 if it is not known.
             closing: one of these ends the debugger.
             lines: at most so many lines are typed before.
             first_wait_s: seconds at the first prompt.
@@ -289,7 +289,7 @@ class Prompt:
         line = self._chance.choice(lines)
         if "edit =" in line:
             self.edits.add(edit)
-        if line in looks:
+        if line in looks and x:
             self._expected = re.compile(rf"{re.escape(str(looks[line]))}|\*\*\*|KeyboardInterrupt")
         return line
 
