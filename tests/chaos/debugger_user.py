@@ -350,6 +350,7 @@ class User:
             (ask,) = self._chance.choices(list(self._rounds), list(self._rounds.values()))
             self._prompt.engine_ids, self._prompt.kind = chosen, ask.__name__
             try:
+                self._rc.debug(forget=True)  # or an older failure is opened where there is none of this round
                 ask(chosen)
             except ClusterUnreachable as error:
                 if share_of_core() > NO_SHARE:
@@ -384,7 +385,6 @@ class User:
         x = self._chance.randrange(10, 500)
         with self._prompt.round(x, ["q"], may=["press"]):
             began = time.monotonic()
-            self._rc.debug(forget=True)  # or an earlier failure is opened if the call is interrupted before it begins
             result = self._rc[ids].apply_async(_failing(), x)
             self._collect("failure", result, lambda call: "no error", lambda: (), right_error="ZeroDivisionError")
             self._look_at("post-mortem", ids, began, result.debug if self._chance.random() < 0.5 else self._rc.debug)
