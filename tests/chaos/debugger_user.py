@@ -429,7 +429,7 @@ class User:
             result = self._rc[ids].apply_async(_stopping(), x)
             threading.Event().wait(self._chance.uniform(0, 1))
             self._look_at("later", ids, began, lambda: self._rc.debug(ids), safe=True)
-            self._collect("later", result, lambda call: call.value, lambda: self._right(x))
+            self._collect("later", result, lambda call: call.value, lambda: self._right(x), began=began)
 
     def _without_breakpoints(self, ids: list[int]) -> None:
         x = self._chance.randrange(10, 500)
@@ -461,8 +461,9 @@ class User:
         value: Callable[[Any], Any],
         right: Callable[[], Iterable[Any]],
         right_error: str = "",
+        began: float | None = None,
     ) -> None:
-        began = time.monotonic()
+        began = time.monotonic() if began is None else began
         self._wait(result, lambda: [call.engine_id for call in result.calls if not call.done])
         ended = time.monotonic()
         result.exception()
