@@ -20,7 +20,7 @@ from nsactors.errors import MpiError
 from nsactors.mpi import placeholder
 from nsactors.mpi.launcher import VARIABLE, in_job
 from nsactors.mpi.library import Library, loaded_library
-from nsactors.namespace.mpi_guard import bar_mpi, is_initialised, unbar_mpi
+from nsactors.namespace.mpi_guard import NO_DAEMON, bar_mpi, is_initialised, unbar_mpi
 
 # Variables that other process managers, and former worlds, may have left.
 _LEFTOVERS = ("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_SPAWNED", "MPI_LOCALNRANKS", "MPI_LOCALRANKID")
@@ -143,7 +143,8 @@ def take_place(name: str, rank: int, size: int, limit_s: float) -> Joined:
     listener.bind(placeholder.address(name, rank))
     listener.listen(BACKLOG)
     connection, variables = _placeholder(listener, until)
-    _initialise(variables, max(until - time.monotonic(), 0.1))
+    # A library that does not understand the launcher initialises alone.
+    _initialise({**NO_DAEMON, **variables}, max(until - time.monotonic(), 0.1))
     joined = _joined(size, "does not understand the launcher")
     connection.send(placeholder.JOINED)
     # Both end with this process: placeholders wait for that, also those of other ranks.

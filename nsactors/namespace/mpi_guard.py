@@ -26,8 +26,9 @@ ONE_MACHINE = {"UCX_NET_DEVICES": "lo", "FI_TCP_IFACE": "lo"}
 """Messages pass through shared memory; without these, MPICH's two networks would listen for other machines."""
 OPEN_MPI_ONE_MACHINE = {"OMPI_MCA_btl": "self,vader"}
 """The same for Open MPI, which listens at every address, whatever interfaces it is told to use."""
-_ALONE = {**ONE_MACHINE, **OPEN_MPI_ONE_MACHINE, "OMPI_MCA_ess_singleton_isolated": "1"}
-"""Without the last, Open MPI starts a daemon for a world of one process."""
+NO_DAEMON = {"OMPI_MCA_ess_singleton_isolated": "1"}
+"""Without this, Open MPI starts a daemon for a world of one process, which leaves a folder."""
+_ALONE = {**ONE_MACHINE, **OPEN_MPI_ONE_MACHINE, **NO_DAEMON}
 _BINDING = "mpi4py.MPI"
 _WORD = re.compile(r"[^\W\d]\w*")
 _SCANNED_BYTES = 100_000

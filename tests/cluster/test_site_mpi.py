@@ -220,13 +220,17 @@ def test_a_launcher_that_refuses_is_told_in_its_own_words(start: Callable[..., D
 
 
 @with_open_mpi
-def test_a_launcher_of_another_library_is_told_to_be_one(start: Callable[..., DirectView]) -> None:
+def test_a_launcher_of_another_library_is_told_to_be_one_and_starts_no_daemon(
+    start: Callable[..., DirectView], tmp_path: Path
+) -> None:
     mpiexec = Path(sys.executable).with_name("mpiexec")
     if not mpiexec.exists():
         pytest.skip("needs the wheel mpich")
     view = start(2)
+    view.execute(f"import os; os.environ['OMPI_MCA_orte_tmpdir_base'] = {str(tmp_path)!r}")
     with pytest.raises(MpiUnavailable, match=r"Open MPI .*, does not understand the launcher"):
         view.mpi(launcher=str(mpiexec))
+    assert not [*tmp_path.glob("ompi.*/pid.*")]  # of a daemon
 
 
 # In a job: engines of both nodes, in an order that no launcher would choose.
