@@ -549,7 +549,7 @@ class EngineActor:
         completed = time.time()
         pushed = self._namespace.pushed if isinstance(request.operation, Push) else ""
         self._reports.add(CompletedRequest(request, started, completed, outcome, pushed))
-        if self._idle_since - self._busy_since > LONG_S:
+        if self._idle_since - self._busy_since > LONG_S or request.id == self._announced:
             # Clients may have reported this engine as busy, so that schedulers avoid it: report the end without delay.
             self._was_busy_long = True
             if completed - started > LONG_S:
@@ -707,9 +707,10 @@ class EngineActor:
         due = self._round % ENDINGS_EVERY == 0 or self._reports.has_query_replies or self._is_idle_again()
         running = self._running
         if running is not None and running[0].id != self._announced and time.time() - running[1] > BUSY_ROUND_S:
-            due = True
             self._announced = running[0].id
-            self._reports.add(running_entry(running[0], self._spec.engine_id, running[1]))
+            if self._running is running:  # its end will be reported without delay, because it has been announced
+                due = True
+                self._reports.add(running_entry(running[0], self._spec.engine_id, running[1]))
         batch = self._output.take()
         if batch:
             self._reports.add(batch)

@@ -85,3 +85,22 @@ def test_an_engine_that_cannot_look_at_its_limits_still_reports(monkeypatch: pyt
         assert failed.wait(60)
         rc[0].execute("print(1)", block=True)
         wait_until(lambda: [entry.outcome for entry in rc.history()] == ["ok"])
+
+
+def test_the_end_of_a_request_that_was_announced_is_reported_without_delay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine_actor, "LONG_S", 1e6)  # by the clock, no request is long
+    monkeypatch.setattr(engine_actor, "ENDINGS_EVERY", 10**9)
+    with Cluster(n=1, backend="local") as rc:
+        end = tmp_path / "end"
+        result = rc[0].execute(
+            "import pathlib, threading\npause = threading.Event()\n"
+            f"while not pathlib.Path({str(end)!r}).exists(): pause.wait(0.01)"
+        )
+        try:
+            wait_until(lambda: [entry.outcome for entry in rc.history()] == ["running"])
+        finally:
+            end.touch()
+        result.get(TIMEOUT_S)
+        wait_until(lambda: [entry.outcome for entry in rc.history()] == ["ok"])
