@@ -167,6 +167,16 @@ class Console:
         while not str(self.client.get_iopub_msg(timeout=TIMEOUT_S)["content"].get("text")).endswith(end):
             pass
 
+    def reply(self) -> dict[str, Any]:
+        """Return the content of the reply to the cell.
+
+        Others may come first: while a kernel is slow to answer, ``wait_for_ready`` asks it again and again.
+        """
+        while (message := self.client.get_shell_msg(timeout=TIMEOUT_S))["msg_type"] != "execute_reply":
+            pass
+        content: dict[str, Any] = message["content"]
+        return content
+
     def close(self) -> None:
         """End the processes."""
         self.client.stop_channels()
@@ -188,7 +198,7 @@ def console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console
 def test_a_console_gets_the_error_of_its_cell_when_the_engine_ends(console: Console) -> None:
     console.begin()
     console.program.kill()
-    reply = console.client.get_shell_msg(timeout=TIMEOUT_S)["content"]
+    reply = console.reply()
     assert (reply["status"], reply["ename"]) == ("error", "ProgramEnded")
     assert console.kernel.wait(TIMEOUT_S) == 0
     assert not Path(console.file).parent.exists()
