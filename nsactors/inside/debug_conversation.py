@@ -157,7 +157,10 @@ class Conversation:
         """Reply to the present line for the last time."""
         with self._lock:
             self.ended, self.ended_at = True, self._clock()
-            self._state = DebugState(self.session, self._number, self.text.take(), ended=True)
+            text = self.text.take()
+            if self.lost:  # a client that comes back is told
+                text += f"*** this debugger has ended: {self.lost}\n"
+            self._state = DebugState(self.session, self._number, text, ended=True)
             self._send_state()
 
     # The control thread.
