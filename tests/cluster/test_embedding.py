@@ -209,6 +209,8 @@ import nsactors.system.resources as resources
 from nsactors import Cluster
 from nsactors.transport.ray.runtime import PRESETS, PRESETS_OF_TRIED_RAY, ray_runtime
 
+for name in PRESETS_OF_TRIED_RAY:
+    os.environ.pop(name, None)  # of a cluster of this program's parent
 resources.TRIED_RAY = ()
 ray = ray_runtime._import_ray(embeds=True, zygote_environment={})
 node, services = ray._private.node.Node, ray._private.services
