@@ -20,7 +20,7 @@ from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_use
 from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
 from nsactors.protocol.messages import EngineRequest
 
-MOST_STACKS = 20_000  # different stacks; of further stacks, only the outermost functions are kept
+MOST_STACKS = 20_000  # different stacks; of a new one beyond these, only the outermost functions are kept
 OUTERMOST = 5
 MOST_DEPTH = 200  # of a deeper stack both ends are kept
 MACHINERY = "(arguments and results)"
@@ -95,7 +95,7 @@ def add_sample(stacks: dict[tuple[Hashable, ...], list[float]], places: list[Pla
 
     Args:
         stacks: for each stack, the outermost function first, the seconds and the number of samples.
-        places: the functions, the innermost first; None for the machinery.
+        places: the functions, the innermost first; None if the machinery was at work.
         seconds: the time for which the sample counts.
     """
     functions: tuple[Hashable, ...] = (MACHINERY,)
@@ -204,7 +204,7 @@ if sys.version_info >= (3, 12):
 _Key = tuple[str, int, str]
 _Stats = tuple[int, int, float, float, dict[_Key, tuple[int, int, float, float]]]
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-# Files whose functions are not the user's work, with all that they call: these functions pickle, and show values.
+# Functions in these files pickle and show values. Neither they nor what they call is the user's work.
 _AWAY = ("nsactors/protocol/serialize.py", "IPython/core/displayhook.py")
 _BORDERS = {(code.co_filename, code.co_firstlineno, code.co_name) for code in BORDERS}
 

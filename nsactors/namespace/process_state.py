@@ -44,7 +44,7 @@ class StatePart(Protocol):
         ...
 
     def value(self) -> Any:
-        """Return the value, of plain types; None if there is none. For :meth:`changed` it counts as returned."""
+        """Return the value, of plain types; None if there is none. :meth:`changed` then compares with this value."""
         ...
 
     def set(self, value: Any) -> None:
@@ -183,7 +183,7 @@ class TorchGenerator:
 
 
 class Environment:
-    """``os.environ``, as the differences from its value at the start: the rest belongs to the machine."""
+    """``os.environ``, as the differences from its value at the start, because the rest belongs to the machine."""
 
     name = "the environment"
     library = ""
@@ -334,7 +334,7 @@ class EngineProcess:
         parts: list[StatePart] = [*self._followed, *settings]
         self._parts = {part.name: part for part in parts}
         self._is_unknown = False
-        self._unread: dict[str, str] = {}  # parts that failed since all were read
+        self._unread: dict[str, str] = {}  # parts that changes() could not read since the last state()
         self._due: dict[str, Any] = {}  # values of parts whose library has not been imported yet
 
     def begin(self, request: RequestId) -> None:

@@ -54,7 +54,8 @@ class Completed(Generic[F]):
             notifier.tell()
 
         for result in self._results:
-            # The method of Future itself: that of AsyncResult calls back on a thread that another callback may block.
+            # The method of Future itself, as that of AsyncResult calls back on a thread that another callback may
+            # block.
             Future.add_done_callback(result, end)
         for _ in self._results:
             async with asyncio.timeout_at(deadline):

@@ -85,7 +85,7 @@ class _DigestPickler(pickle.Pickler):
 def _plain_pickle(value: Any) -> memoryview | None:
     file = io.BytesIO()
     pickler = _DigestPickler(file, protocol=5)
-    pickler.fast = True  # without a memo: equal parts are written alike, whether or not they are the same object
+    pickler.fast = True  # without a memo, so equal parts are written alike, whether or not they are the same object
     try:
         pickler.dump(value)
     except Exception:  # raised by the value's own code
@@ -198,7 +198,7 @@ def _name(kind: type) -> str:
 T = TypeVar("T")
 
 _Signature = tuple[tuple[str, ...], ...]  # the lineage of each field
-# Ordered dictionaries: a plain one skips all deleted entries to find its first item.
+# Ordered dictionaries, because a plain one skips all deleted entries to find its first item.
 _Bucket = OrderedDict[int, Header]
 _Values = tuple[Any, ...]
 
@@ -269,7 +269,7 @@ class _TuplesOfSignature:
         """Yield the numbers of tuples that match, the oldest first."""
         places = [place for place in enumerate(template) if type(place[1]) is not Formal]
         nothing: _Bucket = OrderedDict()
-        # Search the smallest set of candidates; without a value in the template, all tuples.
+        # Search the smallest set of candidates, or all tuples if the template has no values.
         rarest = min((self._by_value.get(place, nothing) for place in places), key=len, default=self.everything)
         return (number for number, header in rarest.items() if matches(template, header))
 

@@ -48,8 +48,8 @@ class EngineConnection:
     Attributes:
         engine: the incarnation that takes requests, or was the last to do so.
         window: the requests in flight to that incarnation.
-        stops_seen: the number of failures on that incarnation, as far as known here, that abort the requests after
-            them.
+        stops_seen: the number of stops on that incarnation that are known here. A stop is a failure that aborts the
+            requests after it.
         away: the engine has died, and its next incarnation has not joined yet.
         replays: the next incarnation restores the namespace, so requests without a reply are sent again.
         unanswered: the requests that have been submitted and have no reply, in order.
@@ -57,8 +57,9 @@ class EngineConnection:
         direct_so_far: the number of requests without tasks ever submitted.
         heard_at: the time of the last reply, on the clock of ``Call.received``.
         turns: functions to call when every request without tasks up to a number has a reply.
-        first_lost: the last incarnation to be lost, and the first of its requests without a reply.
-        modules: the last description of this client's modules that came with a request to which there is a reply.
+        first_lost: the incarnation that was lost last, and the first of the requests that it left without a reply.
+        modules: the last description of this client's modules that the engine is known to have, since it has replied
+            to a request with that description.
     """
 
     engine: EngineInfo
@@ -95,11 +96,11 @@ class PendingRequest:
     Attributes:
         call: the request as its caller sees it.
         connection: the connection to its engine.
-        stops_seen: the number of stops of that engine that its client knew of.
+        stops_seen: the number of stops on its engine that the client knew of; see :class:`EngineConnection`.
         prepared: its encoded body, ready to be sent.
-        options: its options; with ``carries_tasks`` it dies with the incarnation that it is sent to, as its tasks then
-            go elsewhere.
-        lane: the lane that it takes; None for ``Transport.send``.
+        options: its options. A request with ``carries_tasks`` dies with the incarnation that it is sent to, as its
+            tasks then go elsewhere.
+        lane: the lane that it takes; None if it is sent by ``Transport.send``.
         modules: the description of this client's modules that is sent with it.
         engine: the incarnation that it is sent to; None as long as there is none.
         handle: the transport's handle on the reply, once it has been sent.
@@ -197,7 +198,7 @@ class AwaitingOutput:
         """The time until the next call has waited long enough; None if none waits."""
         if not self._calls:
             return None
-        calls = list(self._calls.values())  # in one step: replies may add to them meanwhile
+        calls = list(self._calls.values())  # in one step, since replies may add to them meanwhile
         return max(0.0, min(deadline for _, deadline in calls) - time.monotonic())
 
     def take_overdue(self) -> list[Call]:
@@ -210,7 +211,7 @@ class AwaitingOutput:
 
 
 class RecentlyCompleted:
-    """The calls that ended last, as long as a result refers to them: late output still belongs to them."""
+    """The calls that ended last, as long as a result refers to them, because late output still belongs to them."""
 
     def __init__(self) -> None:
         self._calls: dict[RequestId, weakref.ref[Call]] = {}
@@ -227,7 +228,7 @@ class RecentlyCompleted:
         return None if known is None else known()
 
 
-WINDOW = 1_000  # requests in flight to one engine: each held reference costs Ray 15 to 18 kB that it never gives back
+WINDOW = 1_000  # requests in flight to one engine; the reference to each costs 15 to 18 kB, which Ray never gives back
 LOSSES = 2  # after this many deaths of an engine with the same request in front, the request is sent one last time
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
 TAKE_S = 0.05  # a caller takes quick replies itself, and is woken for others
@@ -376,19 +377,19 @@ class RequestSender:
                     request = self._open.get(call.request_id)
                     if request is None or request.handle is None or request.is_claimed or request.has_listener:
                         continue
-                    taken.append(request)  # before it is claimed: Ctrl-C between the two must not lose it
+                    taken.append(request)  # before the claim, so that Ctrl-C between the two does not lose the request
                     request.is_claimed = True
                     handles.append(request.handle)
             if len(taken) == len(calls):
                 replies = self._transport.take(handles, TAKE_S)
             for request, reply in zip(taken, replies or (), strict=False):
                 self._deliver(request, request.connection.window, reply)
-        except BaseException:  # Ctrl-C between a reply and its call's end: another thread goes on with it
+        except BaseException:  # after Ctrl-C between a reply and its call's end, another thread ends the call
             for request, reply in zip(taken, replies or (), strict=False):
                 if request.handle is None and not request.call.done:
                     self._later(partial(self._deliver, request, request.connection.window, reply))
             raise
-        finally:  # even after Ctrl-C while a reply is unpickled: deliver that reply again
+        finally:  # a reply whose unpickling Ctrl-C has interrupted is delivered again
             missing = [request for request in taken if replies is None or not request.call.done] if taken else []
             if missing:
                 for request in missing:
@@ -563,7 +564,7 @@ class RequestSender:
     def _is_news(self, modules: ClientModules, engine_ids: Sequence[int]) -> bool:
         """Return whether one of these engines may not know this description of the client's modules.
 
-        The description is sent until an engine has replied: a request that goes by way of a relay may be overtaken.
+        The description is sent until an engine has replied, because a request that takes a relay may be overtaken.
         """
         for engine_id in engine_ids:
             connection = self._connections.get(engine_id)
@@ -607,7 +608,7 @@ class RequestSender:
                 if handle is not None:
                     deliver = partial(self._deliver, request, request.connection.window, lingers=False)
                     self._transport.when_answered(handle, deliver)
-            except BaseException:  # Ctrl-C: another thread listens, since a reply may be delivered twice
+            except BaseException:  # after Ctrl-C, another thread listens; a second delivery does no harm
                 request.has_listener = False
                 raise
 
@@ -620,13 +621,13 @@ class RequestSender:
     def _deliver(
         self, request: PendingRequest, window: SendWindow[PendingRequest], content: Any, *, lingers: bool = True
     ) -> None:
-        """Take the reply to a request that was sent through ``window``; quickly, unless the thread may linger."""
+        """Take the reply to a request that was sent through ``window``; with ``lingers``, this may take long."""
         engine = request.engine
         assert engine is not None, "a request with a reply has been sent"
         try:
             reply, payload = self._transport.open(engine, content)
         except EngineGone as gone:
-            # Otherwise it has been sent again.
+            # Otherwise the request has been sent again, to the next incarnation.
             if window is request.connection.window or engine is not request.connection.engine:
                 self._later(partial(self._take_loss, request, engine, gone))
         except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
@@ -662,7 +663,7 @@ class RequestSender:
         if request.repeated and isinstance(reply.outcome, Refused):
             error = not_repeated(call)
         with self._lock:
-            if request.handle is not None:  # otherwise this was interrupted after these steps
+            if request.handle is not None:  # it is None if Ctrl-C interrupted this after these steps
                 request.handle = None
                 self._make_room(window)
                 is_current = engine is connection.engine
@@ -682,7 +683,7 @@ class RequestSender:
 
     def _take_loss(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> None:
         connection, call = request.connection, request.call
-        if not connection.away:  # otherwise this is known, and perhaps more: that the namespace is not restored
+        if not connection.away:  # otherwise the loss is known, perhaps also that the namespace is not restored
             self._lost(engine, gone)
         with self._lock:
             if connection.replays and (connection.away or connection.engine != engine):
@@ -697,7 +698,8 @@ class RequestSender:
         """Return whether a request had begun on a lost engine (None: not known), and the label that ran instead."""
         connection, request_id = request.connection, request.call.request_id
         if gone.last_begun is None:
-            # The engine's files are on another machine. It runs a client's requests in order: all but the first waited.
+            # The engine's files are on another machine. An engine runs a client's requests in order, so all but the
+            # first waited.
             incarnation, first = connection.first_lost
             if incarnation != engine.incarnation:
                 first = next(iter(connection.unanswered.values()), request).call.request_id
@@ -716,7 +718,8 @@ class RequestSender:
     def end(self, call: Call, value: Any, error: Exception | None) -> None:
         """End a call: with its reply, or because none will arrive or be waited for."""
         call.settle(value, error, self._failed)
-        # After waiting callers have been told. Late output still belongs to the call, as long as a result refers to it.
+        # Only now, when the waiting callers have been told. Late output still belongs to the call, as long as a result
+        # refers to it.
         with self._lock:
             if self._close(call.request_id):
                 self._recent.add(call)

@@ -1,8 +1,8 @@
 """The scheduler's values: tasks, engines, events and effects.
 
-A *task* is a call, or a map of ``size`` items with one record however long it is. A *task range* (``span``) is a run of
-a task's items; batches are made of task ranges, so a chunk of a map and a single call travel alike. Times are seconds
-on any clock that does not go backwards; the scheduler has no clock of its own.
+A *task* is a call, or a map of ``size`` items. A map has one record, however long it is. A *task range* (``span``) is a
+run of a task's items; batches are made of task ranges, so a chunk of a map and a single call travel alike. Times are
+seconds on any clock that does not go backwards; the scheduler has no clock of its own.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class Task(NamedTuple):
         chunksize: batches hold multiples of that many items; chosen from measured times if None.
         policy: the pickle of the user's policy; see ``SchedulingPolicy``.
         label: its name, for people and policies.
-        max_losses: how many engines may be lost under an item that was sent to them alone, before it fails; None for as
-            many as the scheduler allows.
+        max_losses: how many engines may be lost while they run an item. At a further loss, the item fails if it was the
+            only one in its batch. None leaves the limit to the scheduler.
     """
 
     task_id: TaskId
@@ -200,7 +200,7 @@ class Policy:
 
     Attributes:
         batch_s: seconds that a batch should run.
-        least_s: a batch of a long queue is worth at least this, so that messages do not outweigh the work.
+        least_s: seconds that a batch of a long queue should run at least, so that messages do not outweigh the work.
         prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each; the batch
             then has a few tasks, as many as begin within this time.
         patience_s: the age of a batch from which items are stolen if another engine has nothing to do.

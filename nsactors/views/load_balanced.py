@@ -128,7 +128,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
     def task_of(
         self, function: Callable[..., Any] | Reference, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TaskPlan:
-        """Plan the task of a call, for results of another kind; errors as :meth:`apply`."""
+        """Plan the task of a call, for results of another kind; raise the errors of :meth:`apply`."""
         arg.check("apply", function=arg.function(function))
         flags, name = self._flags, name_of(function)
         payload = pack_call(function, args, kwargs, name=name, ref_types=self._session.ref_types)
@@ -163,8 +163,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
             ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
             return_exceptions: put exceptions into the list in place of the values that they prevented.
             label: the name of the map, in place of ``map(function)``.
-            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. For items of an
-                array, the size of a single item counts, however many are sent together.
+            copy: let the function and the caller write to the arrays that they get, also to those of more than 1 MiB.
+                If the items are parts of an array, the size of a single item counts, however many are sent together.
             kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
             seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
@@ -176,8 +176,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
         Raises:
             TypeError: without sequences.
             UnknownOption: if a keyword is neither an option nor an argument of the function.
-            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
-                has been sent in either case.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
+                and ``UnknownOption`` are raised before anything is sent.
             SerializationError: if the function cannot be pickled; nothing has been sent then. An item that cannot be
                 pickled fails alone.
             NoEngines: if there is no engine, and none is starting.
@@ -212,7 +212,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         label: str | None = None,
         copies: bool = True,
     ) -> TaskPlan:
-        """Plan the task of a map, for results of another kind; errors as :meth:`map`.
+        """Plan the task of a map, for results of another kind; raise the errors of :meth:`map`.
 
         Args:
             function: called with one item of each sequence.
@@ -262,8 +262,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
         Raises:
             TypeError: without iterables.
             UnknownOption: if a keyword is neither an option nor an argument of the function.
-            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
-                has been sent in either case.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
+                and ``UnknownOption`` are raised before anything is sent.
             ValueError: if a number is less than 1, or this view's tasks are detached: they cannot take input from here.
             SerializationError: if the function cannot be pickled; nothing has been sent then.
         """
@@ -529,7 +529,7 @@ def needs_of(flags: TaskFlags) -> Needs:
 
 
 def kind_in_tasks(sequence: Any) -> Kind | None:
-    """Return the kind of a sequence that is cut as engines take its items; None if it must become a list before.
+    """Return the kind of a sequence that is cut as engines take its items; None if it must become a list first.
 
     A scheduler cuts sequences later, on another thread, so a sequence of a user's class is iterated over at the call.
     """
@@ -570,7 +570,7 @@ def _can_change(holder: Any) -> bool:
 
 
 def _array_copy(array: Any) -> Any:
-    """Return a copy, whose items share memory if those of the array do, such as broadcast items and sliding windows."""
+    """Return a copy; its items share memory if those of the array do, as broadcast items and sliding windows do."""
     import numpy as np
 
     copied = None
