@@ -39,7 +39,8 @@ RETURN_WHEN = (
 )
 GROUPS = ("type", "engine", "order")
 
-# Each is held for an instant, so that one is enough for all results. A garbage collection meanwhile may take it again.
+# Each lock is held for an instant, so one is enough for all results. A garbage collection in that instant may take the
+# lock again.
 _COUNTING = threading.RLock()
 _MAKING = threading.RLock()
 
@@ -47,7 +48,7 @@ _MAKING = threading.RLock()
 class AsyncResult(Future[Any]):
     """The result of one request to each of several engines.
 
-    It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has replied and all their
+    It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has replied and all
     output has arrived. A call to one engine given by its id has a single value; any other has a list, in the order of
     the targets.
 
@@ -70,8 +71,8 @@ class AsyncResult(Future[Any]):
         single: bool = False,
         return_exceptions: bool = False,
     ) -> None:
-        # Instead of Future.__init__, which makes a condition variable: two thirds of the memory of a future. It is made
-        # when it is needed: if there are many results, most are looked at only when they have ended.
+        # Future.__init__ is not called, because it makes a condition variable: two thirds of the memory of a future. The
+        # variable is made when it is needed: if there are many results, most are looked at only when they have ended.
         self._made_condition: threading.Condition | None = None
         self._state = PENDING
         self._result: Any = None
@@ -86,7 +87,7 @@ class AsyncResult(Future[Any]):
         self._return_exceptions = return_exceptions
         self._parts_awaited = False
         self._output = AwaitedOutput(self._calls)
-        self._open = len(self._calls) + 1  # one more, so that it cannot end before it is made
+        self._open = len(self._calls) + 1  # one more, so that the result cannot end before it is made
         for call in self._calls:
             call.when_settled(self._one_settled)
         self._one_settled()
@@ -170,17 +171,17 @@ class AsyncResult(Future[Any]):
         self._wait_until_done(timeout)
         if self._state != FINISHED:
             return super().result(0)
-        if self._exception is None:  # without the lock that the parent would have made
+        if self._exception is None:  # the parent would have made a lock first
             return self._result
         try:
-            # Not by the parent, which takes an exception for None if it is false because its length is 0.
+            # The parent would not raise an exception that is false because its length is 0.
             raise self._exception
         finally:
             # Otherwise the exception's traceback would hold this future.
             self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def _wait_until_done(self, timeout: float | None) -> None:
-        # Not by the parent: when it is woken before the end, even by notify(), it raises TimeoutError.
+        # The parent is not used: when it is woken before the end, even by notify(), it raises TimeoutError.
         if not self.done():
             self._owner.check_process()
             with self._condition:
@@ -244,8 +245,8 @@ class AsyncResult(Future[Any]):
     ) -> Any:
         """Wait for the result and return it.
 
-        Ctrl-C meanwhile interrupts the engines for which it waits. Their errors are raised then, or, with
-        ``return_exceptions``, KeyboardInterrupt.
+        Ctrl-C during the wait interrupts the engines that have not replied, and their errors are raised; with
+        ``return_exceptions``, KeyboardInterrupt is raised instead.
 
         Args:
             timeout: seconds to wait; None or a negative number waits as long as it takes.
@@ -257,7 +258,7 @@ class AsyncResult(Future[Any]):
             TimeoutError: (the built-in one) if the result is not there in time.
             CancelledError: after :meth:`cancel`.
             RemoteError: of the original class as well, if a call to one engine failed.
-            CompositeError: with all failures, if a call to several engines failed on some. Every call raises it again.
+            CompositeError: with all failures, if a call to several engines failed on some. Every ``get`` raises it again.
         """
         arg.check(
             "get",
@@ -327,7 +328,8 @@ class AsyncResult(Future[Any]):
         def stop(presses: Presses) -> None:
             interrupt_and_wait(self._wait, self._calls, self._owner, presses=presses)
             self._owner.mark_retrieved(self._calls)
-            # Not the result's own errors, as get() does: wait() must not return, or the next statement would run.
+            # The result's own errors, which get() raises, are not raised here. But wait() must not return either, or
+            # the next statement would run.
             raise keyboard_interrupt(f"{self._label} was interrupted: its get() says where")
 
         return debugging(lambda: interruptible(wait, stop), self._owner, self._output.settle)
@@ -344,7 +346,7 @@ class AsyncResult(Future[Any]):
         widget: object = None,
         return_when: str | None = None,
     ) -> None:
-        """Wait with a progress bar, for many tasks also with rate and estimate. Ctrl-C ends the waiting, not the work.
+        """Wait with a progress bar, and for many tasks a rate and an estimate. Ctrl-C ends the waiting, not the work.
 
         Args:
             interval: seconds between two looks.
@@ -384,7 +386,7 @@ class AsyncResult(Future[Any]):
                 self._output.settle()
 
     def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
-        if self.done():  # like most results whose caller has taken the replies: they need no condition
+        if self.done():  # as are most results whose caller has taken the replies; they need no condition
             return True
         self._owner.check_process()
         limit = arg.limit_s(timeout)
@@ -418,7 +420,7 @@ class AsyncResult(Future[Any]):
     def join(cls, *results: AsyncResult) -> AsyncResult:
         """Return one result of several (at least one), with their values one after the other.
 
-        It returns exceptions in place of values, as with ``return_exceptions``, if all of them do.
+        It returns exceptions in place of values, as with ``return_exceptions``, if all of ``results`` do.
         """
         for result in results:
             arg.check("join", results=arg.instance(result, AsyncResult, "results of calls"))
@@ -585,7 +587,7 @@ class AsyncResult(Future[Any]):
         """Return a picture of the engines' work in time, with utilisation and speed-up, as far as calls have ended.
 
         Args:
-            engines: ids of engines that get a line even if they did nothing, and then count as unused: ``rc.ids``.
+            engines: ids of engines that get a line even if they did nothing, and then count as unused, e.g. ``rc.ids``.
         """
         from nsactors.results.display.timeline import Timeline, check_engines
 
@@ -680,7 +682,7 @@ class CallTaker(CallController, Protocol):
     """A maker of calls whose callers may take the replies themselves."""
 
     def take(self, calls: Sequence[Call]) -> bool:
-        """Wait a moment for the replies to calls that were submitted to be awaited; return whether all are here.
+        """Wait a moment for the replies to calls for which this thread was to wait; return whether all are here.
 
         If they are not, other threads receive them from now on.
         """
@@ -688,10 +690,10 @@ class CallTaker(CallController, Protocol):
 
 
 def receive(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool, as_result: bool = False) -> Any:
-    """Return the value of calls that were submitted to be awaited, as ``AsyncResult.get`` would.
+    """Wait for calls on the thread that submitted them; return their value, as ``AsyncResult.get`` would.
 
-    Most calls are answered within milliseconds. The caller's own thread takes those replies: no other thread has to
-    wake it, and no result is made for others to wait for.
+    Most calls are answered within milliseconds. The caller's own thread takes those replies, so no other thread has
+    to wake it, and no result is made for others to wait for.
 
     Args:
         owner: the maker of the calls.

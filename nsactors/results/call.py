@@ -29,7 +29,7 @@ class EngineOutput(NamedTuple):
     Attributes:
         engine_id: the engine.
         source: the request that it comes from. Output through the controller may arrive before the reply to an earlier
-            request, which contains the end of the earlier output: so lines are put together only within one request.
+            request, which contains the end of the earlier output. So lines are put together only within one request.
         chunks: the output.
     """
 
@@ -44,10 +44,10 @@ OUTPUTS = ("show", "keep")
 NOWHERE = -1
 """The engine id of a task that has not been sent to an engine."""
 
-# Watchers are few and quick: one lock is enough for all calls. A batch passes output on to its tasks, and so takes the
-# lock again.
+# Watchers are few and quick, so one lock is enough for all calls. A batch passes output on to its tasks, and so takes
+# the lock again.
 _WATCH_LOCK = threading.RLock()
-# Held for an instant: one is enough for all. A garbage collection meanwhile may take it again.
+# This lock is held for an instant, so one is enough for all calls. A garbage collection in that instant may take it again.
 _SETTLING = threading.RLock()
 
 
@@ -91,7 +91,7 @@ class Call:
         value: its value, once it is settled.
         error: its error, once it is settled.
         done: it is settled.
-        tried_on: the engines on which a task was before.
+        tried_on: the engines that a task was sent to before.
         items: the items of a map that it carries.
         nbytes: the size of a large value on its way; 0 for others.
         output_goes: the destination of its output.
@@ -231,8 +231,8 @@ class RequestOptions:
         journalled: a recovery of the namespace runs it again.
         breaks: it stops at breakpoints.
         output_goes: the destination of its output.
-        carries_tasks: it is a batch of tasks: not one of the user's open calls, and never held for an engine that
-            restarts, because its tasks go elsewhere.
+        carries_tasks: it is a batch of tasks. It does not count as an open call of the user, and is never held for an
+            engine that restarts, because its tasks go elsewhere.
         items: the items of a map that it carries.
     """
 
@@ -407,7 +407,7 @@ class TaskCall(Call):
     """A task.
 
     Attributes:
-        dropped: takes the task's number when nothing refers to it any more: no task can depend on it from then on.
+        dropped: takes the task's number when nothing refers to the task any more, so that none can depend on it.
     """
 
     dropped: deque[int] = field(default_factory=deque)
@@ -492,7 +492,7 @@ class MapCall(TaskCall):
             self._piece_listeners.append(listener)
 
     def remove_listener(self, listener: Callable[[Call], None]) -> None:
-        """Call ``listener`` neither with pieces nor at the end any more, except if that is happening now."""
+        """From now on, call ``listener`` neither with pieces nor at the end; a call under way goes on."""
         with contextlib.suppress(ValueError):
             self._piece_listeners.remove(listener)
         with contextlib.suppress(ValueError):

@@ -49,8 +49,8 @@ def interruptible(wait: Callable[[], T], on_interrupt: Callable[[Presses], T]) -
                 return on_interrupt(presses)
             return wait()
         except KeyboardInterrupt as error:
-            # The second part runs outside of this block: an error raised within it would have Ray's traceback as its
-            # context. Programs that run others often pass Ctrl-C on, so that it comes twice: the second one may raise
+            # `on_interrupt` runs outside of this block, because an error raised here would have Ray's traceback as its
+            # context. Programs that run others often pass Ctrl-C on, so that it comes twice. The second one may raise
             # before presses are counted, and then means the same as the first.
             if is_interrupted and (is_for_users(error) or (presses is not None and presses.have_begun)):
                 raise
@@ -276,7 +276,7 @@ def aside(function: Callable[[], T], on_press: Callable[[], object], presses: Pr
         with Presses() as own:
             return aside(function, on_press, own)
     # Return a future that is done already, because Ctrl-C could break the lock of one that is waited for. Thread.join
-    # would not do either: Ctrl-C in it marks the thread as ended on Python 3.11.
+    # would not do either, because Ctrl-C in it marks the thread as ended on Python 3.11.
     ended: list[Future[T]] = []
     woken: SimpleQueue[None] = SimpleQueue()
 
@@ -373,13 +373,13 @@ class _Stop:
         if errors and all(isinstance(error, TaskAborted) for error in errors):
             # An error of a request that never ran would say less.
             raise _stopped("cancelled before it ran", waited_for)
-        if errors and keeps_errors:  # otherwise the program goes on, with the errors for values
+        if errors and keeps_errors:  # without this, the program would go on with the errors as values
             for call in waited_for:
                 call.when_settled(lambda ended: self._owner.mark_retrieved([ended]))
             raise _stopped("interrupted", waited_for)
         if not (
             errors or may_succeed
-        ):  # the calls ended a moment before, or caught the interrupt: without this error, a loop around them goes on
+        ):  # the calls ended a moment before, or caught the interrupt: without this error, a loop around them would go on
             raise keyboard_interrupt()
         return there
 

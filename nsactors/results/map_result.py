@@ -368,7 +368,7 @@ class PieceReader:
 
     def _values_of(self, piece: MapPiece) -> list[Any]:
         if piece.error is not None and not self._return_exceptions:
-            # Mark them when the call has ended, which may be later: only then do its errors count as unretrieved.
+            # Mark the errors when the call has ended, which may be later: only then do they count as unretrieved.
             self._call.when_settled(lambda call: self._owner.mark_retrieved([call]))
             raise piece.error
         return piece.values

@@ -91,8 +91,8 @@ class LentLine:
 def showing(read: Callable[[], Progress], *, after_s: float, concludes: bool = False) -> Iterator[LentLine | None]:
     """Show a line once the block has taken ``after_s`` seconds, until it ends.
 
-    Nothing is shown where output goes to a file or a pipe, nor by threads other than the main one: they work in the
-    background, while the user types or reads.
+    Nothing is shown where output goes to a file or a pipe, nor by threads other than the main one, which work
+    in the background while the user types or reads.
 
     Args:
         read: returns the progress; called on another thread.
@@ -108,7 +108,7 @@ def showing(read: Callable[[], Progress], *, after_s: float, concludes: bool = F
         return
     line = LentLine(opened, read)
     over = threading.Event()
-    # A thread of its own: while an object is stored, or Ray starts, the caller's thread is busy with that.
+    # A thread of its own draws the line: while an object is stored, or Ray starts, the caller's thread is busy.
     thread = threading.Thread(target=draw_until, args=(over, line, read, after_s), name="nsactors-progress")
     thread.start()
     try:

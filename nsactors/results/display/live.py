@@ -50,8 +50,8 @@ class AwaitedOutput:
     """Shows the output of calls, once, while their results are waited for.
 
     At a terminal and in a notebook, lines have their engines in front, and equal lines are shown once; elsewhere output
-    is shown as it was printed. No screen is made before there is output, and no thread: the waiting thread looks every
-    ``STEP_S`` seconds.
+    is shown as it was printed. No screen is made before there is output. No thread is made at all, because the waiting
+    thread looks every ``STEP_S`` seconds.
 
     Args:
         calls: the calls; there may be more later.
@@ -204,7 +204,7 @@ class LiveOutput:
         screen: the screen.
         label: the name of these calls in the progress bar.
         progress_after_s: seconds until a progress bar is shown; negative for never.
-        groupby: show nothing before all have ended, and then in this order; see ``arrange``.
+        groupby: show nothing before all have ended, and then all in this order; see ``arrange``.
         again: also show output that has been shown already.
         failures_told: called with the calls at the end, when their errors have been printed, for calls whose results
             may not be asked for; None: print no errors.

@@ -125,8 +125,8 @@ class Merger:
         hold_s: the time that a line waits for other engines to print it too.
         limit: the number of lines shown, each counted once for every engine that printed it; of later lines, only the
             last few are shown (see ``ending``). Displays and results are always shown.
-        open_ended: it is not known which engines print, and how often: a line waits even if all engines that are known
-            have printed it.
+        open_ended: it is not known which engines print, and how often, so a line waits even if all engines that are
+            known have printed it.
 
     Attributes:
         began: the time at which the engines were asked to do what they print; None if unknown.
@@ -202,7 +202,7 @@ class Merger:
     def statuses(self, now: float) -> dict[int, str]:
         """Return the line that each engine is writing: a bar, or a line that has not ended for a while.
 
-        A while, because the text of a ``print("text")`` and its end arrive separately.
+        It has to be a while, because the text of a ``print("text")`` and its end arrive separately.
         """
         found = {}
         for engine_id, engine in self._engines.items():

@@ -217,7 +217,7 @@ def wait_showing(
 def _shared_bytes() -> int:
     """Return the bytes of shared memory that this process has touched; 0 if they are not known.
 
-    They show how much of an object Ray has stored, which Ray does not report: a copy that takes long goes to new pages.
+    They show how much of an object Ray has stored, which Ray does not report. A copy that takes long goes to new pages.
     A push of 480 MB took 1.8 and 1.2 s into new pages, and 0.2 s into those of a deleted object.
     """
     try:

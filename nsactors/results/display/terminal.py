@@ -29,8 +29,8 @@ class TerminalScreen:
     """Prints each line with its engines in front; figures are saved and named.
 
     Args:
-        live: keep unfinished lines and progress at the bottom while they change. Only for a standard output that is a
-            terminal, and that no other code writes to, as during a blocking cell.
+        live: keep unfinished lines and progress at the bottom while they change. The standard output must be a
+            terminal to which no other code writes, as during a blocking cell.
         folder: the folder for figures.
     """
 
