@@ -1,7 +1,7 @@
 """The controller: an actor that knows the engines of a cluster, and their history.
 
 It watches engines, passes commands to them and their output to clients, and records requests. Requests and data do not
-pass through it: a slow controller delays no call. Its methods are coroutines of one event loop; none of them blocks.
+pass through it, so a slow controller delays no call. Its methods are coroutines of one event loop; none of them blocks.
 
 Its process may be killed at any moment. Changes of the membership are stored before their effects are carried out; the
 next process finds out which engines are alive, and carries out the remaining effects. Callers repeat calls that were
@@ -130,11 +130,11 @@ class Launcher(Protocol):
 POLL_S = 20.0  # a long poll ends by itself, because abandoned polls would fill the actor for good
 RETURN_S = 30.0  # the clients of a controller that was killed attach to the next one within this time
 KILL_WAIT_S = 5.0  # a killed process ends within milliseconds
-STOP_GRACE_S = 5.0  # for an engine to end its interpreter gracefully
+STOP_GRACE_S = 5.0  # the time for an engine to end its interpreter gracefully
 STOP_WAIT_S = 15.0  # a call returns by itself, like a poll; its caller repeats it
 IDLE_S = 0.5  # long enough for requests that were on their way when clients learned that the engine leaves
 IDLE_ANSWER_S = 2.0
-SOURCES_S = 10.0  # for sources that a client has announced to engines, and is sending
+SOURCES_S = 10.0  # the wait for sources that a client has announced to engines, and is sending
 
 
 class Controller:
@@ -210,7 +210,7 @@ class Controller:
     async def start_engines(self, count: int, options: EngineOptions, order: str) -> list[int]:
         """Start ``count`` engines; return their ids. Clients get an event when each of them registers.
 
-        ``order`` is unique for this request: a call with the same one starts nothing.
+        ``order`` is unique for this request: a second call with the same ``order`` starts nothing.
         """
         self._handle(EnginesWanted(count, options, order))
         return self._membership.ordered(order)
@@ -245,7 +245,7 @@ class Controller:
 
     async def register(self, engine: EngineInfo) -> bool:
         """Register an engine that has started; return False if it must end."""
-        # The event is handled in any case: it dismisses a process that is not wanted.
+        # Handle the event in any case, because that dismisses a process that is not wanted.
         wanted = self._membership.is_current(engine.engine_id, engine.incarnation)
         self._handle(EngineRegistered(replace(engine, address=self._addresses.get(_process(engine)))))
         return wanted
@@ -277,7 +277,7 @@ class Controller:
     async def announce(self, entries: Iterable[HistoryEntry]) -> None:
         """Record requests that wait, have begun or have finished. On return, they outlive this process."""
         if news := [entry for entry in entries if self._history.record(entry._replace(program=""))]:
-            # Programs go to the store only: up to 50 MB of them would be in memory, and travel with every history.
+            # Programs go to the store only: otherwise up to 50 MB would be in memory, and travel with every history.
             without_programs = [entry._replace(program="") for entry in news]
             self._clients.tell_of_work([entry for entry in without_programs if self._occupancy.record(entry)])
             await self._store.record(news)
@@ -480,7 +480,7 @@ class Controller:
         self._spawn(self._watch_obstacles(spec, self._addresses[process]))
 
     async def _launch_after(self, ending: Iterable[asyncio.Task[None]], spec: EngineSpec) -> None:
-        # The new process does not start before, because it may read the last output of the old one, and need its GPU.
+        # The old process ends before the new one starts, which may read the old one's last output, and need its GPU.
         await asyncio.wait(ending, timeout=self._stop_grace_s + KILL_WAIT_S)
         if self._membership.is_current(spec.engine_id, spec.incarnation):
             if self._membership.is_gone(spec.engine_id):
@@ -501,7 +501,7 @@ class Controller:
             self._launcher.end(process, address)
 
     def _limit_life(self, process: Process) -> None:
-        """Kill an engine that is ending after the grace period from now, or earlier if that was set before."""
+        """Kill an ending engine when the grace period from now is over, or earlier if that was set before."""
         loop = asyncio.get_running_loop()
         known = self._kill_timers.get(process)
         if known is None or known.when() > loop.time() + self._stop_grace_s:
@@ -547,8 +547,8 @@ class Controller:
         while self._membership.is_current(engine_id, incarnation):
             await asyncio.sleep(IDLE_S)
             reply = await self._query(engine_id, MeasureIdle(), IDLE_ANSWER_S)
-            # Idle since before the last look: requests sent before clients learned of the retirement have arrived and
-            # run.
+            # The engine has been idle since before the last look, so requests that were sent before clients learned of
+            # the retirement have arrived and run.
             if reply is not None and reply.value is not None and reply.value >= IDLE_S:
                 return self._handle(EnginesDismissed((engine_id,)))
 

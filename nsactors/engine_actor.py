@@ -1,9 +1,9 @@
 """The engine: an actor that runs requests in one namespace.
 
 Requests run one after the other on the thread that calls :meth:`EngineActor.handle` (on Ray, the main thread of the
-process, where signals, MPI and C libraries expect to be). Two helper threads connect the engine to the controller
-meanwhile: one polls for commands and carries them out at once, even while the main thread is busy; the other one sends
-reports of output and history.
+process, where signals, MPI and C libraries expect to be). Two helper threads connect the engine to the controller:
+one polls for commands and carries them out at once, even while the main thread is busy; the other one sends reports of
+output and history.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ReportQueue:
         self._items.append(item)
         if isinstance(
             item, QueryReply | EngineStopped | EngineResumed
-        ):  # a caller waits for it; other items can wait for the next round
+        ):  # a caller waits for this item; others can wait for the next round
             self.has_query_replies = True
             self.urgent.set()
 
@@ -144,7 +144,7 @@ class ReportQueue:
         )
 
     def put_back(self, report: EngineReport) -> None:
-        """Let the next report begin with this one; the controller may have received it, and takes repeats."""
+        """Let the next report begin with this one. The controller may have received it already, and accepts repeats."""
         self._unacknowledged = report
 
 
@@ -162,7 +162,7 @@ def _outcome_name(outcome: Outcome) -> str:
 T = TypeVar("T")
 
 # A restart of the controller takes seconds, but a suspended machine may be silent for longer. The engine works on
-# meanwhile: requests do not pass through the controller.
+# meanwhile, because requests do not pass through the controller.
 ORPHAN_AFTER_S = 900.0
 RETRY_S = 0.5
 # Output of a running request is sent within this time. Shorter rounds would load the controller, for which a report is
@@ -226,7 +226,7 @@ class EngineActor:
         store: the store for values that are pulled as references.
         replica: the connection to the replica of journals, if there is one.
         fence: lets the requests that arrive from now on run after those that have arrived by now; not needed if all
-            requests come on one way.
+            requests come by one way.
     """
 
     def __init__(
@@ -303,7 +303,7 @@ class EngineActor:
         )
         self._profilers = self._inspector.profilers
         host.set_aside()
-        # Before the journal is opened: each incarnation runs the start-up code anew, so it is no part of the journal.
+        # The start-up code runs before the journal is opened: each incarnation runs it anew, so the journal omits it.
         self._startup_output = run_startup(spec.startup, self._namespace, self._output) if spec.startup else ()
         self._recovered: RecoveryReport | None = None
         self._journal = self._open_journal(replica)
@@ -322,9 +322,9 @@ class EngineActor:
             self._explain,
             fence,
         )
-        # Last, since commands may arrive as soon as a thread runs.
+        # The threads start last, since commands may arrive as soon as they run.
         for loop in (self._follow_commands, self._report):
-            # In the context of this thread, so that classes which they pickle belong to its namespace.
+            # They run in the context of this thread, so that classes which they pickle belong to its namespace.
             target, name = partial(copy_context().run, loop), f"engine-{spec.engine_id}-{loop.__name__}"
             threading.Thread(target=target, name=name, daemon=True).start()
 
@@ -380,10 +380,10 @@ class EngineActor:
         """
         started = time.time()
         if self._modules is not None:
-            # Also for a request that will not run: after its reply, the client assumes that the engine knows these
-            # modules.
+            # This is done even for a request that will not run: after its reply, the client assumes that the engine
+            # knows these modules.
             self._modules.select(request.id.client, request.modules)
-        # In one step: after the reply to an Abort that came too late, an Interrupt must find the request running.
+        # One step under the lock: when an Abort has come too late, an Interrupt must find the request running.
         with self._stream_lock:
             if self._is_ending:
                 raise EngineEnds(self.last_begun)
@@ -416,7 +416,7 @@ class EngineActor:
         number = self._namespace.execution_count
         journal = self._journal
         if journal is not None:
-            # Before the request runs, so that the journal contains every request that was acknowledged.
+            # Begin it before the request runs, so that the journal contains every request that was acknowledged.
             self._output.note(journal.begin(request, payload))
         if request.limit_s is not None:
             self._limit.begin(request.id, request.limit_s)
@@ -434,7 +434,7 @@ class EngineActor:
                 result = self._pack(value)
             outcome = Ok()
         except BaseException as error:
-            # Of any class: SystemExit in a cell must not end the engine, and is an outcome like others.
+            # Catch errors of any class: SystemExit in a cell must not end the engine, and is an outcome like others.
             self._process.end_child(error)
             self._on_error(error)
             failure = capture_failure(error, self._spec.engine_id, request.label, self._new)
@@ -454,7 +454,7 @@ class EngineActor:
         if self._is_ending:  # the request was interrupted: neither its client nor the journal gets an outcome
             raise EngineEnds(self.last_begun)
         if expired is not None:
-            # Also if the request caught the interrupt and succeeded: a limit that is not reported would go unnoticed.
+            # Report the limit even if the request caught the interrupt and succeeded: otherwise it would go unnoticed.
             outcome, result = expired, None
         if request.stops_on_error and not isinstance(outcome, Ok):
             with self._stream_lock:
@@ -493,7 +493,7 @@ class EngineActor:
         return self._debugger.keep(failure, error, running[0].id.client)
 
     def _note_replayed(self, entry: JournalEntry, value: Any, error: BaseException | None) -> None:
-        """Store the reply to a replayed request: its client may not have received the first one."""
+        """Store the reply to a replayed request, because its client may not have received the first reply."""
         spec, now = self._spec, time.time()
         result = None
         outcome: Outcome = Ok()
@@ -572,8 +572,8 @@ class EngineActor:
                 return self._exit("it is not a member of its cluster any more")
             if self._journal is not None:
                 self._journal.settled(self._closed)
-            # After the registration: imports of the first cell must not delay the start of the cluster.
-            with report_errors():  # the first cell imports IPython again, and raises the error
+            # The registration comes first: imports of the first cell must not delay the start of the cluster.
+            with report_errors():  # after an error, the first cell imports IPython again, and raises it
                 self._host.warm_up()
             if self._is_unused:
                 self._host.set_aside()
@@ -582,10 +582,10 @@ class EngineActor:
                 if commands is None:
                     break
                 for command in commands:
-                    with report_errors():  # no command may end this thread: the engine would get no further ones
+                    with report_errors():  # no command may end this thread, or the engine would get no more
                         self._handle_command(command)
         except ConnectionLost as lost:
-            # Without its controller no user could find or stop the engine: it would use cores unnoticed.
+            # No user could find or stop an engine without its controller: it would use cores unnoticed.
             reason = f"engine {spec.engine_id} ends: {lost}"
         except Exception as error:  # an engine that follows no commands could be neither interrupted nor stopped
             print_traceback()
@@ -593,9 +593,9 @@ class EngineActor:
         self._exit(reason)
 
     def _exit(self, reason: str) -> None:
-        # Wait to be killed by the controller or the end of the cluster: Ray reports a process that ends by itself.
+        # Wait to be killed by the controller or the end of the cluster: Ray would report a process that ends by itself.
         if not self._closed.wait(END_GRACE_S) and self._host.is_process:
-            # No actor is left that could call end() on the main thread: this thread does it, as far as it can.
+            # No actor is left that could call end() on the main thread, so this thread ends what it can.
             give_up = time.monotonic() + ORPHAN_GRACE_S
             self._host.limit_life(ORPHAN_GRACE_S + KILL_SLACK_S)
             self._stop_running(give_up)
@@ -647,7 +647,7 @@ class EngineActor:
                 self._controller.report(self._spec.engine_id, self._spec.incarnation, EngineReport(unended=doing))
 
     def _stop_running(self, give_up: float) -> None:
-        """Begin no more requests, and interrupt the running one, once: its code may need time to clean up."""
+        """Begin no more requests, and interrupt the running one only once, as its code may need time to clean up."""
         with self._stream_lock:
             self._is_ending = True
         self._tasks.stop()
@@ -668,8 +668,8 @@ class EngineActor:
         while not (self._closed.is_set() or self._ended.is_set()):
             self._reports.urgent.wait(self._pause_s())
             self._reports.urgent.clear()
-            # This thread also keeps the time: limits of requests and of tasks, and interrupts to repeat. No error may
-            # end it: output would stop, and time limits would not hold.
+            # This thread also keeps the time, for limits of requests and of tasks, and for interrupts to repeat. No
+            # error may end it, or output would stop, and time limits would not hold.
             for step in (
                 self._limit.look,
                 self._tasks.end_overdue,
@@ -681,7 +681,7 @@ class EngineActor:
                     step()
 
     def _pause_s(self) -> float:
-        self._rests = time.monotonic() - self._idle_since > RESTS_AFTER_S  # first: a request may begin meanwhile
+        self._rests = time.monotonic() - self._idle_since > RESTS_AFTER_S  # first, as a request may begin meanwhile
         if self._running is not None:
             return BUSY_ROUND_S
         if self._long_ended:
@@ -702,13 +702,13 @@ class EngineActor:
         return True
 
     def _report_once(self, *limit_s: float) -> None:
-        # Ends of short requests can wait for some rounds: a report takes as much of the controller's time as a call.
+        # Ends of short requests can wait for some rounds, because a report takes the controller as much time as a call.
         self._round += 1
         due = self._round % ENDINGS_EVERY == 0 or self._reports.has_query_replies or self._is_idle_again()
         running = self._running
         if running is not None and running[0].id != self._announced and time.time() - running[1] > BUSY_ROUND_S:
             self._announced = running[0].id
-            if self._running is running:  # its end will be reported without delay, because it has been announced
+            if self._running is running:  # once announced, a request's end is reported without delay
                 due = True
                 self._reports.add(running_entry(running[0], self._spec.engine_id, running[1]))
         batch = self._output.take()
@@ -736,7 +736,7 @@ class EngineActor:
 
 
 def _retry_while_silent(closed: threading.Event, call: Callable[..., T], *args: Any) -> T:
-    """Call the controller, again and again while it is silent: it may be busy, or its machine suspended."""
+    """Call the controller, again and again while it is silent, for it may be busy, or its machine suspended."""
     give_up = time.monotonic() + ORPHAN_AFTER_S
     while True:
         try:

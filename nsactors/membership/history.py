@@ -49,7 +49,7 @@ class History:
 
     def record(self, entry: HistoryEntry) -> bool:
         """Record that a request waits, has begun (``completed is None``) or finished; return False for duplicates."""
-        # The start of a request is reported by another thread than its end, and may arrive later. Both are reported
+        # The start of a request is reported by another thread than its end, and may arrive after it. Both are reported
         # again if it is unknown whether the first report arrived.
         if entry.request.seq <= self._last_ended.get((entry.engine_id, entry.request.client), -1):
             return False
@@ -135,7 +135,7 @@ class History:
         return chosen if last is None else chosen[-last:] if last > 0 else []
 
     def _waiting(self) -> list[HistoryEntry]:
-        # Filtered when the history is read: looking at all waiting requests whenever one ends would take long.
+        # Filter them when the history is read: looking at all waiting requests whenever one ends would take long.
         return [entry for entry in self._queued.values() if not self._is_over(entry)]
 
     def _is_over(self, entry: HistoryEntry) -> bool:
@@ -204,7 +204,7 @@ class Occupancy:
         client, seq = entry.request
         at_engine = self._work.setdefault(entry.engine_id, {})
         known = at_engine.get(client)
-        # A running request is shown rather than a waiting one; of the waiting ones, the first, which will run next.
+        # A running request is shown rather than a waiting one, and of the waiting ones the first, which runs next.
         shown = entry if known is None or entry.outcome == "running" else known.entry
         work = _OpenRequests(shown, seq if known is None else max(seq, known.last))
         at_engine[client] = work

@@ -22,7 +22,7 @@ from nsactors.protocol.control import (
 )
 from nsactors.protocol.engine_info import EngineInfo, EngineOptions, Recovery
 
-MAX_ATTEMPTS = 3  # attempts to restart an engine: if three fail, a fourth will fail as well
+MAX_ATTEMPTS = 3  # attempts to restart an engine; if three fail, a fourth would fail as well
 MAX_RECOVERIES = 12  # attempts to replay a journal, which skips an entry that has killed two of them
 
 
@@ -172,10 +172,10 @@ class Member:
         journal_of: the incarnation that wrote the journal of its namespace; None if there is none.
         attempts: the number of processes in a row that died before they registered.
         held_up: the reason that its process cannot be started; empty if it can.
-        nodes_may_come: whether the cluster may add a machine for it then.
+        nodes_may_come: whether the cluster may add a machine for it while it is held up.
         leaving: whether it is to stop when it has finished its requests.
         dismissed: whether it has been told to stop.
-        orders: the requests that asked for it, and for its last restart.
+        orders: the requests that asked for this engine, and for its last restart.
     """
 
     incarnation: int
@@ -263,7 +263,7 @@ class Membership:
         """Handle an event; return effects to be carried out in order."""
         match event:
             case EnginesWanted(count, options, order):
-                # The caller repeats a request whose reply was lost with a controller: it must not start more engines.
+                # The caller repeats a request whose reply was lost with a controller. This must not start more engines.
                 if order and self.ordered(order):
                     return []
                 return [effect for _ in range(count) for effect in self._launch(options, order)]
@@ -324,11 +324,11 @@ class Membership:
 
     def _registered(self, engine: EngineInfo) -> list[Effect]:
         member = self.members.get(engine.engine_id)
-        # Stop unknown processes: an engine that no member stands for would use cores unnoticed.
+        # Stop unknown processes, because an engine that no member stands for would use cores unnoticed.
         if member is None or member.incarnation != engine.incarnation or member.dismissed:
             return [Dismiss(engine.engine_id, engine.incarnation, at_once=True)]
         if member.info == engine:
-            return []  # it registered again since it did not know that its first message had arrived
+            return []  # it registered again, as it did not know that its first message had arrived
         self._set(engine.engine_id, replace(member, info=engine, former=None, attempts=0, held_up=""))
         return [Announce(EngineJoined(engine)), *self._drained(engine.engine_id)]
 
@@ -372,7 +372,7 @@ class Membership:
         known = member.former or member.info
         incarnation = member.incarnation if known is None else known.incarnation
         left = EngineLeft(engine_id, incarnation, "it was asked to shut down", expected=True)
-        # An engine that has not registered may still wait for a machine: no message reaches it there.
+        # An engine that has not registered may still wait for a machine, and then no message reaches it.
         return [Announce(left), Dismiss(engine_id, member.incarnation, at_once=member.info is None)]
 
     def _retired(self, engine_id: int) -> list[Effect]:
@@ -381,9 +381,9 @@ class Membership:
             return []
         if member.info is None and member.former is None:
             return self._dismissed(engine_id)
-        # Unlike a dismissed engine, it still accepts requests: clients learn only a moment later that it leaves.
+        # Unlike a dismissed engine, it still accepts requests, as clients learn only a moment later that it leaves.
         self._set(engine_id, replace(member, leaving=True))
-        # A restarting engine has requests to finish that its clients hold: it leaves when it has registered again.
+        # A restarting engine leaves only when it has registered again, because its clients hold requests for it.
         return self._drained(engine_id) or [Announce(EngineLeaving(engine_id))]
 
     def _drained(self, engine_id: int) -> list[Effect]:

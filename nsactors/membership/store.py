@@ -25,8 +25,8 @@ from nsactors.protocol.control import HistoryEntry, Program
 from nsactors.protocol.engine_info import EngineInfo
 from nsactors.protocol.messages import RequestId
 
-PROGRAM_CHARS = 50_000_000  # of all programs together; the oldest are dropped
-TEXT_CHARS = 1_000  # of a label or a source; with the number of entries, this bounds the file
+PROGRAM_CHARS = 50_000_000  # the limit for all programs together; the oldest are dropped
+TEXT_CHARS = 1_000  # the limit for a label or a source; with the number of entries, this bounds the file
 
 _MEMBERS = """
 CREATE TABLE IF NOT EXISTS members (engine_id INTEGER PRIMARY KEY, member BLOB NOT NULL);
@@ -192,7 +192,7 @@ class SqliteStore:
                 self._members.executemany("DELETE FROM members WHERE engine_id = ?", [(i,) for i in gone])
                 self._members.execute("UPDATE cluster SET next_id = ?", (membership.next_id,))
         except sqlite3.Error:
-            # A full disk must not stop the cluster: the change is missing only if the controller dies meanwhile.
+            # A full disk must not stop the cluster. The change is lost only if the controller dies before the next.
             print_traceback()
         else:
             unsaved.clear()
@@ -255,8 +255,8 @@ class SqliteStore:
                 )
         except sqlite3.Error:
             print_traceback()
-            # Written with the next entries, when there is room again: otherwise, after the death of this controller,
-            # the next would show requests as waiting that have long ended.
+            # Write these with the next entries, when there is room again. Otherwise, after this controller has died,
+            # the next one would show requests that have long ended as waiting.
             self._unwritten.extendleft(reversed(entries[-self._limit :]))
 
     def _read_programs(self, engine_id: int) -> list[Program]:

@@ -71,8 +71,8 @@ class AsyncResult(Future[Any]):
         single: bool = False,
         return_exceptions: bool = False,
     ) -> None:
-        # Future.__init__ is not called, because it makes a condition variable: two thirds of the memory of a future. The
-        # variable is made when it is needed: if there are many results, most are looked at only when they have ended.
+        # Future.__init__ is not called. It makes a condition variable, which is two thirds of the memory of a future.
+        # Here it is made when it is needed: if there are many results, most are looked at only when they have ended.
         self._made_condition: threading.Condition | None = None
         self._state = PENDING
         self._result: Any = None
@@ -258,7 +258,7 @@ class AsyncResult(Future[Any]):
             TimeoutError: (the built-in one) if the result is not there in time.
             CancelledError: after :meth:`cancel`.
             RemoteError: of the original class as well, if a call to one engine failed.
-            CompositeError: with all failures, if a call to several engines failed on some. Every ``get`` raises it again.
+            CompositeError: with all failures, if a call to several engines failed on some; each ``get`` raises it.
         """
         arg.check(
             "get",
@@ -682,7 +682,7 @@ class CallTaker(CallController, Protocol):
     """A maker of calls whose callers may take the replies themselves."""
 
     def take(self, calls: Sequence[Call]) -> bool:
-        """Wait a moment for the replies to calls for which this thread was to wait; return whether all are here.
+        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all are here.
 
         If they are not, other threads receive them from now on.
         """
@@ -690,7 +690,7 @@ class CallTaker(CallController, Protocol):
 
 
 def receive(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool, as_result: bool = False) -> Any:
-    """Wait for calls on the thread that submitted them; return their value, as ``AsyncResult.get`` would.
+    """Return the value of calls that were submitted as ``awaited``, as ``AsyncResult.get`` would.
 
     Most calls are answered within milliseconds. The caller's own thread takes those replies, so no other thread has
     to wake it, and no result is made for others to wait for.

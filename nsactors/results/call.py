@@ -47,7 +47,7 @@ NOWHERE = -1
 # Watchers are few and quick, so one lock is enough for all calls. A batch passes output on to its tasks, and so takes
 # the lock again.
 _WATCH_LOCK = threading.RLock()
-# This lock is held for an instant, so one is enough for all calls. A garbage collection in that instant may take it again.
+# This lock is held for an instant, so one is enough for all calls. A garbage collection meanwhile may take it again.
 _SETTLING = threading.RLock()
 
 
@@ -91,7 +91,7 @@ class Call:
         value: its value, once it is settled.
         error: its error, once it is settled.
         done: it is settled.
-        tried_on: the engines that a task was sent to before.
+        tried_on: the engines on which the task failed, or that were lost while they ran it.
         items: the items of a map that it carries.
         nbytes: the size of a large value on its way; 0 for others.
         output_goes: the destination of its output.

@@ -379,7 +379,7 @@ class _Stop:
             raise _stopped("interrupted", waited_for)
         if not (
             errors or may_succeed
-        ):  # the calls ended a moment before, or caught the interrupt: without this error, a loop around them would go on
+        ):  # the calls ended a moment before, or caught the interrupt; without this error, a loop would go on
             raise keyboard_interrupt()
         return there
 

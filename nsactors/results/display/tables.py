@@ -142,7 +142,7 @@ class Table(list[R]):
         )
         table.add_column("", justify="right", no_wrap=True, style="dim")
         for column in layout.columns:
-            # If there is too little room, rich narrows the columns that may wrap. Their cells are then cut, not wrapped.
+            # If there is too little room, rich narrows the columns that may wrap; their cells are cut instead.
             justify: Any = "right" if column.right else "left"
             table.add_column(column.heading, justify=justify, no_wrap=not column.cut)
         before = -1
