@@ -77,7 +77,7 @@ async def answer(target: Any, method: str, arguments: Payload, ref_types: tuple[
     except NsactorsError as error:  # raised again at the caller
         outcome = False, error
     except (SystemExit, KeyboardInterrupt) as error:
-        # Unpickling an argument raises these. They must not end the event loop, which all callers share.
+        # Unpickling an argument has raised one of these. It must not end the event loop, which all callers share.
         reason = f"reading it raises {type(error).__name__}"
         outcome = False, SerializationError(f"what {method}() takes", reason)
     return pack(outcome, what=f"what {method}() gives", ref_types=ref_types)
@@ -227,7 +227,7 @@ class ClusterEnd(threading.Event):
 
 
 CALL_TIMEOUT_S = 30.0
-WATCH_TIMEOUT_S = 2.0  # tasks wait for the reply, and can do without
+WATCH_TIMEOUT_S = 2.0  # tasks wait for the reply, but can do without it
 POLL_TIMEOUT_S = 60.0  # above the controller's own limit of a long poll
 TAIL_BYTES = 16_000
 
@@ -239,7 +239,7 @@ class EngineGone(Exception):
         reason: the reason of its end, in words.
         stderr_tail: the last lines that it wrote to stderr since it began its last request, as far as they are known.
         last_begun: that request; None if it is not known.
-        wanted: the end was asked for.
+        wanted: whether the end was asked for.
     """
 
     def __init__(self, reason: str, stderr_tail: str = "", last_begun: str | None = None, wanted: bool = False) -> None:
@@ -348,7 +348,7 @@ class ControllerClient:
         return replies
 
     def lacking_sources(self, digests: Sequence[str]) -> list[str]:
-        """Return the digests of those sources of modules that the cluster does not have."""
+        """Return the digests of the module sources that the cluster does not have."""
         lacking: list[str] = self.line.call("lacking_sources", list(digests), timeout_s=CALL_TIMEOUT_S)
         return lacking
 
@@ -426,7 +426,7 @@ class Transport(Protocol):
         ...
 
     def stand_by(self, client: str) -> None:
-        """Let the controller notice the death of this client's process at once, and not when its lease ends."""
+        """Let the controller notice the death of this client's process at once rather than when its lease ends."""
         ...
 
     def connection_info(self) -> ConnectionInfo:
@@ -507,7 +507,7 @@ class Backend(Protocol):
     def stop(self, stop_grace_s: float | None = None) -> list[str]:
         """Stop the controller and all that was started with it.
 
-        An exception meanwhile, as by Ctrl-C, ends the wait for engines, which are then killed.
+        An exception during the wait for engines, as by Ctrl-C, ends the wait, and the engines are then killed.
 
         Args:
             stop_grace_s: the time that engines may take to end gracefully; None for the time they were started with.

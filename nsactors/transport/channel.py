@@ -28,7 +28,7 @@ Part = bytes | bytearray | memoryview | pickle.PickleBuffer
 SOCKETS = "NSACTORS_SOCKETS"
 """The environment variable that, if it is 0, makes a process send its calls through Ray and not by sockets."""
 
-MARK = b"nsa1"  # in front of each message; another form of messages has another number
+MARK = b"nsa1"  # in front of each message; a later form of messages gets another number
 MOST_PARTS = 1_000_000
 AT_ONCE = 512  # parts in one system call; the limit is 1,024
 CLOSE_S = 1.0
@@ -63,7 +63,7 @@ class Channel:
     def send(self, parts: Sequence[Part], *, waits: bool = False) -> None:
         """Send a message; do nothing if the channel is closed, which :meth:`receive` reports.
 
-        A thread writes the message: here, an exception of Ctrl-C could leave half of it in the socket.
+        A thread writes the message, because an exception of Ctrl-C here could leave half of it in the socket.
 
         Args:
             parts: the message; its memory must not change until it has been written.
@@ -71,7 +71,7 @@ class Channel:
         """
         written = threading.Event() if waits else None
         self._outgoing.put((parts, written))
-        if self._written.is_set():  # looked at after the message was queued: the writer drops those that it finds
+        if self._written.is_set():  # checked after the put, since the writer has dropped only what it found
             self._drop_queued()
         elif written is not None:
             written.wait()
@@ -131,7 +131,7 @@ class Channel:
                     self._write_message(parts)
                 except Exception:  # the other end has gone, or there is no memory
                     is_open = False
-                    self._shut_down()  # half a message may have been written: readers of both ends learn it
+                    self._shut_down()  # tells the readers of both ends: half a message may be written
             del parts, message
             if written is not None:
                 written.set()
@@ -247,7 +247,7 @@ def connected(path: str, name: str, kind: int = socket.SOCK_STREAM) -> socket.so
 
 
 def _beyond_streams(connection: socket.socket) -> socket.socket:
-    """Move a socket off the descriptors of standard streams: if a program has closed one, its output would go there."""
+    """Move a socket off the descriptors of standard streams: output to a stream that was closed would go there."""
     if connection.fileno() > STANDARD_ERROR:
         return connection
     with connection:
@@ -293,7 +293,7 @@ Changes = Mapping[type, Callable[[Any], tuple[Any, ...]]]
 def encode(message: object, changes: Changes) -> list[Part]:
     """Return a message as parts: a pickle, and beside it the memory that ``PickleBuffer`` objects in it refer to.
 
-    If there is more of it than a message may have parts, the rest is in the pickle.
+    If this memory makes more parts than a message may have, the rest is in the pickle.
     """
     parts: list[Part] = [b""]
 

@@ -122,14 +122,14 @@ class Embedded:
     def serve(self, timeout: float = 0) -> int:
         """Run the requests that wait, and return their number; call it between two steps of the program.
 
-        Without a request the call takes less than a microsecond. Requests that arrive during the call wait for the next
-        one. After Ctrl-C in a request, that request fails with KeyboardInterrupt, and so does this call.
+        Without a request, this takes less than a microsecond. Requests that arrive meanwhile wait for the next call of
+        ``serve``. After Ctrl-C in a request, that request fails with KeyboardInterrupt, and so does this call.
 
         Args:
             timeout: seconds to wait for a request if there is none.
 
         Raises:
-            CapabilityError: for ``embed(serve="thread")``, where a thread runs requests; and on any thread but the one
+            CapabilityError: for ``embed(serve="thread")``, where a thread runs requests, and on any thread but the one
                 that has called :func:`embed`.
         """
         requests = self._engine.requests
@@ -186,7 +186,7 @@ class Embedded:
     def close(self) -> None:
         """End the engine: clients are notified, and the program goes on without it. A second call does nothing.
 
-        A request that runs goes on until its code ends, also one that calls this; its client is told at once.
+        A request that runs, even one that calls this, goes on until its code ends; its client is told at once.
         """
         if not self._process.is_here:
             return
@@ -201,7 +201,7 @@ class Embedded:
 
     def _end_engine(self) -> None:
         self._launcher.finish()
-        if not self._has_to_wait:  # for the end of a request, after which its thread does this
+        if not self._has_to_wait:  # the names stay until the running request ends, and its thread then does this
             self._leave_names()
 
     def _leave_names(self) -> None:
@@ -335,9 +335,9 @@ def embed(
     Args:
         names: the namespace, a dictionary; by default the global names of the caller.
         name: the name; by default that of the script with the id of its process, such as ``sim-4711``.
-        serve: ``"thread"``: a thread runs requests beside the program, so that an array that the program is writing may
-            be pulled half old and half new. ``"between"``: requests run only within ``serve()`` and ``wait()`` of the
-            result, on the thread that calls this function.
+        serve: with ``"thread"``, a thread runs requests beside the program, so an array that the program is writing may
+            be pulled half old and half new. With ``"between"``, requests run only within ``serve()`` and ``wait()`` of
+            the result, on the thread that calls this function.
         cluster: not available: a program cannot be a member of a cluster.
         recovery: not available: nsactors cannot start the program again.
 
@@ -458,7 +458,7 @@ class _Launcher:
             return self.engine
 
     def finish(self) -> None:
-        """End the engine, also if it is launched later, as after Ctrl-C during its start."""
+        """End the engine, even if it is launched only later, as after Ctrl-C during its start."""
         with self._lock:
             self._is_over = True
             if self.engine is not None:
@@ -499,7 +499,7 @@ class _ProgramThread(EngineThread):
 class _SparedInterrupt:
     """Lets Ctrl-C raise KeyboardInterrupt in user code of a request, and afterwards in the program.
 
-    Anywhere else in a request, the exception would break the engine. If the program has its own handler, that stays.
+    Anywhere else in a request, the exception would break the engine. A handler of the program's own stays.
     """
 
     def __init__(self) -> None:

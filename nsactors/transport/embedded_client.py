@@ -141,7 +141,7 @@ class ProgramConnection:
             self._channel.close()
 
     def abandon(self) -> None:
-        """Close the descriptor, in a process that has been forked: only the parent's end is the end of the client."""
+        """Close the descriptor in a process that has been forked: the client lasts as long as the parent."""
         self._channel.abandon()
 
     def _await(self, reply: Future[Any], what: str, timeout_s: float) -> Any:
@@ -166,7 +166,7 @@ class ProgramConnection:
             self.stopped.lose(ended)
             left = list(self._open.values())
             self._open.clear()
-        # The listeners first: they fail open calls with an error that says more than that the engine has gone.
+        # Tell the listeners first: their error for open calls says more than that the engine has gone.
         self.stopped.tell_listeners()
         for reply in left:
             reply.set_exception(self.stopped.error())

@@ -60,7 +60,7 @@ class Visits:
     Attributes:
         present: the names of those that are attached.
         left: the number of those that have left.
-        changed: held for changes; notified of each of them, of each request, and of the end.
+        changed: held while these change; notified of each change, of each request, and of the end.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Server:
         engine: the engine.
 
     Attributes:
-        visits: those clients.
+        visits: the clients that come and leave.
     """
 
     def __init__(self, listener: socket.socket, cluster: LocalCluster, engine: LocalEngine) -> None:
@@ -200,7 +200,7 @@ class _Connection:
         }
 
     def serve(self) -> None:
-        """Handle messages until the client closes its end, ends, or sends what cannot be read."""
+        """Handle messages until the client closes its end, dies, or sends what cannot be read."""
         try:
             while (message := self._receive()) is not None:
                 self._handle(message)

@@ -63,7 +63,7 @@ class LocalEngine:
     Attributes:
         requests: the queue of waiting requests, in order of arrival; None in the queue is the end.
         death: how the engine has ended; None as long as it takes requests.
-        died: a future of the same, for the controller; set when the engine has run its last request.
+        died: a future of ``death``, for the controller; set when the engine has run its last request.
     """
 
     def __init__(self, spec: EngineSpec, cluster: LocalCluster) -> None:
@@ -111,7 +111,7 @@ class LocalEngine:
     def finish(self, death: Death) -> None:
         """Take no more requests, fail the open ones, and report the death when the thread has ended.
 
-        A busy thread cannot be interrupted: the death is reported at once, and the thread goes on until its code ends.
+        A busy thread cannot be interrupted, so the death is reported at once, and the thread runs until its code ends.
         """
         with self._lock:
             if self.death is not None:
@@ -120,7 +120,7 @@ class LocalEngine:
             abandoned = list(self._open.values())
             self._open.clear()
             is_busy = self._is_busy
-            # Within the lock: otherwise the thread could end just before, and another one could have its number.
+            # Keep the lock: without it, the thread could end just before this, and another one could have its number.
             self._cluster.services.end_engine(self._thread, goes_on=not self._is_over)
         self.requests.put(None)
         for request in abandoned:
@@ -352,7 +352,8 @@ class FutureReplies:
     def when_answered(self, pending: Future[Any], listener: Callable[[Any], None]) -> None:
         """Call the listener on a thread of the client.
 
-        On an engine's thread, its output would count as the engine's. The thread that reads messages must not block.
+        On an engine's thread, the listener's output would count as the engine's. A thread that reads messages must not
+        block.
         """
         pending.add_done_callback(lambda reply: self._replies.put((listener, reply)))
 

@@ -52,7 +52,7 @@ class LocalServices:
     def host(self, machine: StateMachine, name: str | None) -> Service:
         """Return the service of this name, made from ``machine`` if there is none; see ``Services``."""
         name = name or f"{type(machine).__name__}-{secrets.token_hex(4)}"
-        # Copied, as if it were sent to another process.
+        # Copy the machine, as if it were sent to another process.
         copy = unpack(pack(machine, what="the machine", ref_types=self.ref_types))
         with self._lock:
             key = self._inboxes.open(name, lambda: copy)
@@ -88,8 +88,8 @@ class LocalServices:
     def soon(self, key: str, act: Callable[[ServiceInbox], list[Answer] | None]) -> None:
         """Act on an inbox before its next call; callable from anywhere.
 
-        When a garbage collection drops an answer, it calls this, perhaps while its thread holds the lock. So the act
-        is deferred if the lock is taken.
+        A garbage collection that drops an answer calls this, perhaps on a thread that holds the lock. So ``act`` is
+        deferred if the lock is taken.
         """
 
         def at_inbox() -> None:

@@ -1,7 +1,7 @@
 """Packets over UNIX sockets between processes of one user: each arrives as it was sent, or not at all.
 
 A message of :mod:`nsactors.transport.channel` may be of any length, and is written by a thread, so that Ctrl-C cannot
-leave it half written. The kernel takes a packet as a whole: any thread may send one, and need not wait.
+leave it half written. The kernel takes a packet as a whole, so any thread may send one, and need not wait.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class PacketSocket:
             except BlockingIOError:
                 return None
             except ConnectionResetError:
-                continue  # raised once, before the packets still here: the other end closed before it had read ours
+                continue  # raised once, before the packets still here, if the other end closed before it had read ours
             except OSError as error:
                 raise ChannelClosed(error.strerror or "it was closed") from None
             if not size:
@@ -101,7 +101,7 @@ class PacketSocket:
             return buffer[:size]
 
     def shut_down(self) -> None:
-        """End the connection for both ends, also if a forked child has a copy of this one."""
+        """End the connection for both ends, even if a forked child has a copy of this one."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

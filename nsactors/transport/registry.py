@@ -81,8 +81,8 @@ class ClusterRecord:
         log: the path of its owner's log; empty if its owner writes to a terminal.
         options: the default options of its engines; see ``EngineKeywords``.
         stop_with: the command that stops it if its owner is on another machine.
-        enter_with: the command that runs another one, appended to it, on a machine of the cluster; empty if there is
-            none.
+        enter_with: the command to put before another command, to run that on a machine of the cluster; empty if there
+            is none.
         stop_grace_s: the time that its engines have to end gracefully, if the user who stops it has set one.
         mark: a text in the environment of each of its processes; see ``end_leftovers``.
         copied_from: the path of the file from which this record was copied; empty for the cluster's own record.
@@ -146,7 +146,7 @@ class Registry:
             ClusterNotFound: if there is no such cluster, or no name and several clusters.
         """
         records = self.records()
-        # An embedded program is found only by its name: a command that gives none would reach it by accident.
+        # An embedded program is found only by its name, because a command without a name would reach it by accident.
         chosen = [r for r in records if (r.program is None if name is None else r.name == name)]
         if len(chosen) != 1:
             raise ClusterNotFound(name, [record.name for record in records], named_by)
@@ -157,7 +157,7 @@ class Registry:
 
         Args:
             name: None for a free one: ``cluster-1``, ``cluster-2`` and so on.
-            stem: without a name, the first free one is taken of this one, this one with ``-2``, and so on.
+            stem: if ``name`` is None, the first free name of ``stem``, ``stem-2``, ``stem-3`` and so on is taken.
             fields: fields of the record.
 
         Raises:
@@ -237,7 +237,7 @@ class Registry:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Exclude other processes while the registry changes. The lock's file exists only while it is held."""
-        # Not filelock: its import takes 0.1 s, and its file would stay.
+        # filelock is not used, because its import takes 0.1 s, and its file would stay.
         path = self.folder / "lock"
         while True:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
@@ -357,8 +357,8 @@ def await_connection(
             return connection_of(cluster, usual)
         except (ClusterNotFound, ClusterNotReady, ClusterUnreachable) as error:
             is_ambiguous = isinstance(error, ClusterNotFound) and error.name is None and error.known
-            # A file that is no connection file will not become one. Not os.path.exists(): a file that was missing may
-            # exist by now.
+            # A file that is no connection file will not become one. os.path.exists() would not tell: a file that was
+            # missing may exist by now.
             is_other_file = isinstance(error, ClusterUnreachable) and not isinstance(
                 error.__context__, FileNotFoundError
             )

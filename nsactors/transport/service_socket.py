@@ -220,7 +220,7 @@ def new_socket_path(parent: str) -> str:
     Folders of hosts that were killed are removed.
 
     Args:
-        parent: a folder with a short path. The part that is added is no longer than the name of Ray's own socket there.
+        parent: a folder with a short path. The part added to it is no longer than the name of Ray's own socket there.
 
     Raises:
         OSError: if there can be no such folder.
@@ -246,7 +246,7 @@ def _is_deserted(folder: str) -> bool:
 class HostConnection:
     """A caller's end of a connection, for any number of threads.
 
-    A thread of its own reads. If a user's thread did, a KeyboardInterrupt could lose a packet that it has just read.
+    A thread of its own reads, because in a user's thread a KeyboardInterrupt could lose a packet that was just read.
 
     Args:
         connection: to the host, which has accepted the caller.
@@ -277,7 +277,7 @@ class HostConnection:
             self._socket.send(packet)
         except OSError:
             self._has_ended = True
-        # The reading thread fails the replies that were noted before it set this flag; this thread fails a later one.
+        # The reading thread fails the replies noted before it set this flag; this thread fails a reply noted later.
         if self._has_ended:
             self._fail(number)
         return reply
@@ -307,7 +307,7 @@ class HostConnection:
         while size := self._next(packet):
             try:
                 number, outcome, value = pickle.loads(packet[:size])
-            except Exception:  # for example, there is no memory: waiting calls fail as if the host were gone
+            except Exception:  # such as a lack of memory; waiting calls fail as if the host were gone
                 print_traceback()
                 break
             reply = self._replies.pop(number, None)

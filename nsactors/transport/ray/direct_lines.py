@@ -74,7 +74,7 @@ class DirectLine:
 
     Attributes:
         engine: the incarnation.
-        lock: is held while the state of the line changes; no listener is called meanwhile.
+        lock: held while the state of the line changes; no listener is called meanwhile.
         is_broken: requests go through Ray from now on.
     """
 
@@ -120,7 +120,7 @@ class DirectLine:
             with self.lock:
                 self._unanswered[seq] = reply
                 if self.is_broken:
-                    self._break_off()  # this one comes last, also if Ctrl-C has left some
+                    self._break_off()  # sends this request last, even if Ctrl-C has left earlier ones unsent
                     return reply
                 try:
                     self._write(REQUEST + header)
@@ -192,17 +192,17 @@ class DirectLine:
             self.listen()
 
     def listen(self) -> None:
-        """Let replies be delivered, also if Ctrl-C has stopped a caller that was reading this line."""
+        """Let replies be delivered, even if Ctrl-C has stopped a caller that was reading this line."""
         if self.is_broken:
             self.break_off()
-        elif self._read_by is None:  # otherwise that caller delivers them, and calls this at the end
+        elif self._read_by is None:  # otherwise a caller reads the line: it delivers them, and calls this at the end
             self._reader.watch(self)
 
     def _receive_one(self) -> bool:
         """Take a message if there is one; return whether there was."""
         with self.lock:
             if self.is_broken:
-                self._break_off()  # Ctrl-C may have kept another thread from its end
+                self._break_off()  # Ctrl-C may have stopped another thread in the middle of this
                 return False
             try:
                 message = self.socket.receive(self._buffer)
@@ -223,7 +223,7 @@ class DirectLine:
             reply, content = self._unanswered.get(number), bytes(message[BODY:])
         if reply is not None:
             reply.keep(content)
-            self._unanswered.pop(number, None)  # not before: Ctrl-C may have kept the reply from being kept
+            self._unanswered.pop(number, None)  # only now, because Ctrl-C could have kept the reply from being set
         return True
 
     def _take_leave(self, epoch: int) -> None:
@@ -244,7 +244,7 @@ class DirectLine:
         self._defer(partial(ended.add_done_callback, self._take_end))
 
     def _take_end(self, ended: Any) -> None:
-        # An error may be the only sign of a death: a child of the engine may have a copy of the socket.
+        # An error may be the only sign of a death, because a child of the engine may have a copy of the socket.
         if ended.exception() is not None or not ended.result():
             self.break_off()
 
@@ -258,7 +258,7 @@ class DirectLine:
                 self._reader.watch(self)
 
     def _break_off(self) -> None:
-        self.socket.shut_down()  # first: should Ctrl-C strike, the thread that reads lines goes on with this
+        self.socket.shut_down()  # first, so that the thread that reads lines goes on with this if Ctrl-C strikes
         self.is_broken = True
         while self._unanswered:
             self._send_through_ray(next(iter(self._unanswered)))
@@ -277,7 +277,7 @@ class DirectLine:
                 self._defer(partial(reply.keep, error))
             else:
                 self._defer(partial(again.add_done_callback, partial(_keep_outcome, reply)))
-        del self._unanswered[seq]  # not before: Ctrl-C may have kept it from being sent
+        del self._unanswered[seq]  # only now, because Ctrl-C could have kept it from being sent
 
     def _defer(self, call: Callable[[], object]) -> None:
         """Call a function that may call listeners when the lock has been released."""
@@ -289,9 +289,9 @@ class DirectLine:
                 call = self._deferred[0]
             except IndexError:
                 return
-            call()  # by two threads if they come at once, which changes nothing
+            call()  # two threads may call it at the same time, which does no harm
             with contextlib.suppress(ValueError):
-                self._deferred.remove(call)  # not before: Ctrl-C may have kept it from being called
+                self._deferred.remove(call)  # only now, because Ctrl-C could have kept it from being called
 
 
 _numbers = itertools.count()  # of lines
@@ -305,7 +305,7 @@ class _LineReader:
     """The thread that reads lines, unless a waiting caller does."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, tuple[DirectLine, int]] = {}  # with the events that are waited for
+        self._lines: dict[int, tuple[DirectLine, int]] = {}  # each with the events that are waited for
         self._lock = threading.Lock()
         self._ended = False
         with contextlib.ExitStack() as opened:  # there may be too many descriptors, or threads
@@ -325,9 +325,9 @@ class _LineReader:
             if self._ended or descriptor < 0:
                 return
             if self._lines.get(descriptor) == (line, events):
-                return  # as for most requests; a system call would also let another thread have the interpreter
+                return  # the usual case; a system call would also let another thread have the interpreter
             try:
-                self._poll.modify(descriptor, events)  # also if Ctrl-C has struck just after it was registered
+                self._poll.modify(descriptor, events)  # right even if Ctrl-C has struck just after it was registered
             except FileNotFoundError:
                 self._poll.register(descriptor, events)
             self._lines[descriptor] = line, events
@@ -382,7 +382,7 @@ class DirectLines:
         self._heard: dict[int, float] = {}
         self._heard_last = -ROUND_S  # from any engine
         self._lines: dict[int, DirectLine] = {}
-        self._without: dict[int, int] = {}  # incarnations that cannot be connected to, by engine
+        self._without: dict[int, int] = {}  # incarnations to which no connection can be made, by engine
         self._reader: _LineReader | None = None
         self._lock = threading.Lock()
         # A forked child would keep the lines open, so that engines missed this client's death.
@@ -402,8 +402,8 @@ class DirectLines:
             return None
         if line is not None and line.is_served:
             return line
-        # A single request is answered sooner through Ray: a socket would be served only after a call through Ray.
-        # Unless the client's round through many engines takes long, and a reply of another one has come just now.
+        # A single request is answered sooner through Ray, as a socket would be served only after a call through Ray. An
+        # exception is a long round of the client through many engines, if another engine has replied just now.
         now = time.monotonic()
         pause_s = now - self._heard.get(engine.engine_id, 0.0)
         if pause_s > RECENT_S and (pause_s > ROUND_S or now - self._heard_last > RECENT_S):
@@ -416,10 +416,10 @@ class DirectLines:
         if line is not None and line.is_served:
             line.ask_to_leave()
         elif not self._is_off and engine.host == self._here and engine.output_path is not None:
-            knock_at(engine.output_path, self.client.encode())  # others may be served
+            knock_at(engine.output_path, self.client.encode())  # the engine may be serving other clients
 
     def take(self, replies: Sequence[DirectReply], timeout_s: float) -> list[Any] | None:
-        """Wait for replies, reading their lines here: no thread has to be woken. See ``Transport.take``."""
+        """Wait for replies and read their lines here, so that no thread has to be woken. See ``Transport.take``."""
         give_up = time.monotonic() + timeout_s
         for reply in replies:
             if reply.answer is None and not self._take_one(reply, give_up):

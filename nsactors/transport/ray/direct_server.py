@@ -1,12 +1,12 @@
 """Requests that clients on the engine's own host send past Ray, over a UNIX socket: the engine's end.
 
 Ray takes 0.7 ms for a call, whatever is called; the socket takes a tenth of that. An engine's code must run on the main
-thread of its process, which Ray's calls take as well, one after the other. So a client that has written a request calls
+thread of its process, where Ray's calls run as well, one after the other. So a client that has written a request calls
 :meth:`DirectServer.serve` through Ray. That call runs what the socket brings for as long as more comes, and returns
 soon after, so that other calls have their turn. There is no further thread, and so no hand-over between threads.
 
 The engine cannot see whether calls wait in Ray's queue. So a client that calls through Ray *knocks* before: it sends a
-datagram to the engine, which then returns from :meth:`DirectServer.serve` at once. Clients on other hosts cannot do so.
+datagram to the engine, which then returns from :meth:`DirectServer.serve` at once. Clients on other hosts cannot knock.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LINGER_S = 0.02  # wait for a further request, before other calls through Ray ha
 LEASE_S = 0.05  # the limit for one call of `serve` when requests keep coming
 # A client with many engines calls each of them after a pause, in which it calls the others.
 LINGER_PAUSES, LEASE_PAUSES = 2, 8  # the engine waits for twice the last pause, and serves for eight times that
-LONGEST_S = 0.5  # for both: calls from other hosts wait that long
+LONGEST_S = 0.5  # the limit for both, because calls from other hosts wait that long
 ROUND_S = 1.0  # the longest pause; after a call of another client through Ray, pauses do not count for this time
 FLUSH_S = 1.0  # patience with a client that does not read its replies
 UNSENT_BYTES = 1_000_000  # of replies that a client has not read, before more of its requests run
@@ -47,7 +47,7 @@ EXIT_S = 0.05  # a process that exits has closed its sockets, and ends within th
 AT_ONCE = 64  # packets to read from one client before the others have their turn
 
 # A packet is a byte for its kind, and further bytes.
-NAME, REQUEST, LEAVE = b"n", b"q", b"l"  # from clients; the name of the line, or the header of a request follows
+NAME, REQUEST, LEAVE = b"n", b"q", b"l"  # from clients; after NAME the line's name follows, after REQUEST the header
 REPLY, ASK_RAY = b"r", b"a"  # from the engine; the number of the request follows, and the encoded reply
 LEAVES = b"L"  # from the engine, to the line whose call of `serve` returns; the engine's epoch follows
 NUMBER = struct.Struct("<Q")
@@ -66,7 +66,7 @@ def socket_path(output_path: str) -> str:
 
 def knock_at(output_path: str, client: bytes) -> None:
     """Let an engine of this host turn to Ray's calls: ``client`` is about to make one."""
-    # Datagrams: their receiver need not accept anything, and if many have not been read, one more makes no difference.
+    # A datagram needs no connection to be accepted, and if many have not been read, one more makes no difference.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         with within_limit(_knock_path(output_path)) as path:
@@ -100,8 +100,8 @@ class DirectServer:
         output_path: the path of the engine's files of output, without their endings; the folder is private.
         run: called with the header of a request; runs the request and returns the encoded reply, or None if the client
             is to ask for the reply through Ray.
-        large: the replies that have not been asked for yet, by the headers of their requests. Those to a client that
-            has died are removed.
+        large: the replies that have not been asked for yet, by the headers of their requests. Replies to a client
+            that has died are removed.
 
     Raises:
         OSError: if there can be no such socket.
@@ -120,8 +120,8 @@ class DirectServer:
         for own_socket in (self._listener, self._knocks):
             own_socket.setblocking(False)
             self._poll.register(own_socket.fileno(), select.EPOLLIN)
-        self._through_ray: dict[bytes, float] = {}  # the last time that clients called through Ray, or knocked
-        self._ended: dict[bytes, float] = {}  # the last time that a request of theirs ended
+        self._through_ray: dict[bytes, float] = {}  # when clients last called through Ray, or knocked
+        self._ended: dict[bytes, float] = {}  # when a request of each client last ended
         self._connections: dict[int, _ClientLine] = {}
         self._requests: deque[tuple[_ClientLine, bytes]] = deque()
         self._is_to_leave = False
@@ -169,7 +169,7 @@ class DirectServer:
         look_at, leave_at = now + LEASE_S, now + max(LEASE_S, min(LEASE_PAUSES * pause_s, LONGEST_S))
         self._is_to_leave = False
         self._accept()
-        wait_s = linger_s if self._requests else 0.0  # the request that this was called for has arrived before the call
+        wait_s = linger_s if self._requests else 0.0  # the request that this call is for has come before it
         while epoch == self._epoch:
             if not self._requests:
                 self._receive(wait_s)
@@ -177,7 +177,7 @@ class DirectServer:
                 if not self._requests or epoch != self._epoch:
                     break
             self._answer(*self._requests.popleft())
-            if (now := time.monotonic()) >= look_at:  # requests may come so fast that there is no wait for them
+            if (now := time.monotonic()) >= look_at:  # requests may come so fast that the engine never waits for one
                 self._receive(0.0)
                 look_at = now + LEASE_S
             if self._is_to_leave or now >= leave_at:
@@ -189,7 +189,7 @@ class DirectServer:
                 if connection.name == name:
                     connection.send(LEAVES + NUMBER.pack(self._epoch))
                     is_told = True
-                self._flush(connection)  # nobody else will
+                self._flush(connection)  # nothing else will
         while orphan := next((entry for entry in self._requests if entry[0].is_closed), None):
             self._requests.remove(orphan)
             self._answer(*orphan)
@@ -200,7 +200,7 @@ class DirectServer:
         self._ended[client_of(connection.name)] = time.monotonic()
         number = header[: NUMBER.size]
         if reply is None:
-            self._is_to_leave = True  # the client calls through Ray
+            self._is_to_leave = True  # the client will call through Ray
             connection.large = [*filter(self._large.__contains__, connection.large), header]
         if connection.is_closed:
             self._drop_large(connection)
@@ -259,7 +259,7 @@ class DirectServer:
     def _pause_of(self, client: bytes, now: float) -> float:
         """Return the time since the last request of a client; 0 if the engine is not to wait for this client.
 
-        It is not if another client has called through Ray lately.
+        The engine is not to wait if another client has called through Ray lately.
         """
         for times in self._through_ray, self._ended:
             for name in [name for name, at in times.items() if at < now - ROUND_S]:
@@ -283,7 +283,7 @@ class DirectServer:
         try:
             yield
         except ChannelClosed:
-            self._read(connection, everything=True)  # it may have sent more before it went
+            self._read(connection, everything=True)  # the client may have sent more before it went
             self._disconnect(connection)
 
     def _disconnect(self, connection: _ClientLine) -> None:

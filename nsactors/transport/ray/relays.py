@@ -164,7 +164,7 @@ class _RelayConnection:
         promises = [Promise(self._lock) for _ in requests]
         turn = self._turn
         answers = self._actor.carry.remote(turn, new_engines, addressed, body, large)
-        # After the call: otherwise, if the call failed, the relay would wait for this turn forever.
+        # Count the turn only after the call: if the call failed, the relay would wait for this turn forever.
         self._turn += 1
         self.engines.update((engine.engine_id, engine.incarnation) for engine, _, _ in requests)
         self._listen(turn, answers, promises)

@@ -101,7 +101,7 @@ class RayControllerChannel:
                 raise keyboard_interrupt() from None
             except ray.exceptions.GetTimeoutError:
                 break
-            except ray.exceptions.ActorUnavailableError:  # it died, and restarts
+            except ray.exceptions.ActorUnavailableError:  # the controller died, and restarts
                 if time.monotonic() + pause_s > give_up:
                     break
                 self._stopped.wait(pause_s)
@@ -138,7 +138,7 @@ class RayNamedActor:
     def __init__(self, namespace: str, make: MakeNamedActor) -> None:
         import ray
 
-        # Ray warns that a wait blocks the event loop; but here threads of the named actor wait, and the loop goes on.
+        # Ray warns that a wait blocks the event loop. But here, threads of the named actor wait, and the loop goes on.
         ray_log = logging.getLogger("ray._private.worker")
         ray_log.addFilter(lambda record: "blocking ray.get" not in record.getMessage())
         controller = ray.get_actor("controller", namespace)
@@ -198,7 +198,7 @@ def find_named_actor(ray: Any, namespace: str, name: str) -> Any:
 
 def start_named_actor(ray: Any, namespace: str, name: str, make: MakeNamedActor) -> Any:
     """Return Ray's actor for a named actor; start it if there is none."""
-    # No restarts: its state would be lost all the same.
+    # The actor never restarts, because its state would be lost all the same.
     options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": MAX_CONCURRENCY}
     actor_class = on_head_node(ray.remote(RayNamedActor), _PREFIX + name, namespace, **options)
     return once_name_is_free(lambda: actor_class.remote(namespace, make))
@@ -437,7 +437,7 @@ class _RayLauncher:
         self._output_paths[process] = path
         try:
             await self._park(process, address)
-            while True:  # the interpreter has ended; kill again if a call has overtaken the kill, and so returned
+            while True:  # the interpreter has ended; kill again if a call has returned because it overtook the kill
                 self.kill(address)
                 await address.end.remote(None)
                 await asyncio.sleep(KILL_AGAIN_S)
@@ -456,9 +456,9 @@ class _RayLauncher:
         while True:
             # Ray has reported an actor as alive although its worker had met a full disk before it made the engine. The
             # failure shows only when the actor is called. The call is repeated with the parked one, since both can be
-            # lost with the connection, and comes first, since none is sent after a call whose argument is pending.
+            # lost with the connection. It comes first, since no call is sent after one whose argument is pending.
             address.is_here.remote()
-            # Ray repeats the call: it does not know at once that a restarted controller can be called.
+            # Let Ray repeat the call, as Ray does not know at once that a restarted controller can be called.
             controller = ray.get_runtime_context().current_actor
             end_requested = controller.end_requested.options(max_task_retries=-1).remote(*process)
             waiting = asyncio.wrap_future(end_requested.future())
@@ -502,8 +502,8 @@ class _RayLauncher:
                 with contextlib.suppress(ValueError):  # it has ended since
                     found[int(named[1]), int(named[2])] = ray.get_actor(actor["name"], self._namespace)
         # If a batch job continues an earlier one, no engine has been an actor of this Ray. The journals have been
-        # copied, so engines may start anywhere, and should: they may all have been on one machine, after the loss of
-        # another.
+        # copied, so engines may start anywhere. They should, because they may all have been on one
+        # machine after the loss of another.
         if found or has_had_actors({f"engine-{engine_id}.{incarnation}" for engine_id, incarnation in hosts}):
             self._places.restore(hosts, found)
         return found
@@ -559,7 +559,7 @@ class RayTransport:
             return body, None
         if warning := self._spills.before_put(sealed.buffers):
             warn_caller(warning)
-        # References stay nested in a list: a pending one as an argument of its own would block the engine's queue.
+        # References stay nested in a list, because a pending one as an argument would block the engine's queue.
         arrays = [as_array(b) for b in sealed.buffers]
         stored = put(arrays, "the request's payload", sum(array.nbytes for array in arrays))
         return body, (stored, list(sealed.refs)) if sealed.refs else (stored,)
@@ -599,7 +599,7 @@ class RayTransport:
             return self._direct.take(direct, timeout_s) if len(direct) == len(pending) else None
         try:
             answers: list[Any] = self._ray.get(pending, timeout=timeout_s)
-        except Exception:  # too slow, or one of them has failed: then each reply is delivered by itself
+        except Exception:  # some are late, or one has failed; each reply is then delivered by itself
             return None
         return answers
 
@@ -686,12 +686,12 @@ class RayBackend:
             lifetime=None if self._ray.get_runtime_context().get_actor_id() else "detached",
             scheduling_strategy=head_place(),
             num_cpus=0,
-            # Ray restarts it within 1.8 s. Its memory is lost, its state is in SQLite on the head node.
+            # Ray restarts the controller within 1.8 s. Its memory is lost, but its state is in SQLite on the head node.
             max_restarts=-1,
             max_concurrency=MAX_CONCURRENCY,
             enable_task_events=False,  # as for engines
         )
-        # Made once: each call of `remote` would leave one more class in every client and the GCS.
+        # Make the class once: each call of `remote` would leave one more in every client and the GCS.
         engine_class = self._ray.remote(RayEngine)
         self._controller = actor_class.remote(
             cluster, namespace, self._environment, self._startup, engine_class, self._stop_grace_s
@@ -720,7 +720,7 @@ class RayBackend:
         self._stopped.set()
         grace_s = self._stop_grace_s if stop_grace_s is None else stop_grace_s
         try:
-            with contextlib.suppress(ConnectionLost):  # gone, or too busy to answer; it is killed below
+            with contextlib.suppress(ConnectionLost):  # the controller has gone, or is too busy; it is killed below
                 return ControllerClient(RayControllerChannel(controller)).shut_down(grace_s)
             return []
         finally:
@@ -759,7 +759,7 @@ def _spare_ray_at_exit() -> None:
 
 
 def _skip_debugger() -> None:
-    """Let calls of Ray's debugger by name act as ``breakpoint()``: Ray would wait at a port."""
+    """Let calls of Ray's debugger by name act as ``breakpoint()``, because Ray would wait at a port."""
     with contextlib.suppress(ImportError):
         from ray.util import rpdb
 
