@@ -201,7 +201,7 @@ class Embedded:
 
     def _end_engine(self) -> None:
         self._launcher.finish()
-        if not self._has_to_wait:  # the names stay until the running request ends, and its thread then does this
+        if not self._has_to_wait:  # otherwise the thread of the running request does this at its end
             self._leave_names()
 
     def _leave_names(self) -> None:
