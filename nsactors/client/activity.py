@@ -1,4 +1,4 @@
-"""Activity of a cluster: the work and the load of its engines, a table that follows them, and looks into busy ones."""
+"""Activity of a cluster: the work and load of its engines, live tables, and stacks and debuggers of busy engines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GONE = EngineStack(notes=("its process has ended meanwhile",))
 
 @contextlib.contextmanager
 def keys_pressed() -> Iterator[Callable[[float], str] | None]:
-    """Yield a function that waits for a key for so many seconds and returns it; keys are not echoed meanwhile.
+    """Yield a function that waits so many seconds for a key and returns the key; keys are not echoed meanwhile.
 
     Ctrl-C raises KeyboardInterrupt as usual. Without a terminal to read from, yield None.
     """
@@ -88,12 +88,12 @@ class EngineActivity(NamedTuple):
 
     Attributes:
         engine_id: its id.
-        host: the machine's name; empty while it has none.
-        pid: its process; None while it has none.
+        host: the name of its machine; empty while the engine has none.
+        pid: its process; None while the engine has none.
         state: ``idle``, ``busy``, ``stopped``, ``leaving``, ``starting``, ``coming back`` or ``no place``.
         runs: the source of the code that it runs, or the breakpoint at which it is stopped.
-        client: the client whose code that is.
-        for_s: seconds for which that code has run.
+        client: the client that sent this code.
+        for_s: seconds for which this code has run.
         queued: the number of requests that wait there.
         completed: the number of requests that it has completed.
         cores: the number of cores that it has used on average since the last look; None if that is not known.
@@ -131,7 +131,7 @@ class ClusterActivity(NamedTuple):
         return data_frame([engine._asdict() for engine in self.engines])
 
     def __rich__(self) -> Any:
-        """Return the table; in a narrow terminal without nodes, clients and last errors."""
+        """Return the table; in a narrow terminal, leave out nodes, clients and last errors."""
         return activity_table(self, wide=shutil.get_terminal_size((WIDE, 24)).columns >= WIDE)
 
     def __repr__(self) -> str:
@@ -195,7 +195,7 @@ def activity(
 
 
 def waits_by_engine(calls: Iterable[Waiting]) -> dict[int, list[str]]:
-    """Describe the calls to services that code on each engine waits for; ``since`` is their age in seconds."""
+    """Describe the calls to services that code on each engine waits for; ``since`` is the age of a call in seconds."""
     waits: defaultdict[int, list[str]] = defaultdict(list)
     for (caller, _), what, since in calls:
         kind, _, number = caller.partition("/")[0].partition(" ")
@@ -292,7 +292,7 @@ def activity_table(seen: ClusterActivity, *, wide: bool = True) -> Any:
 
     Args:
         seen: the activity.
-        wide: with nodes and clients, and the last error of each engine.
+        wide: include nodes, clients, and the last error of each engine.
     """
     from rich.table import Table
 
@@ -365,10 +365,10 @@ def _doing(engine: EngineActivity) -> str:
 def watch(
     controller: ControllerClient, timeout_s: float | None, *, ended: threading.Event | None = None, title: str = ""
 ) -> None:
-    """Show the activity of a cluster: at a terminal until Ctrl-C, q or the end of the time.
+    """Show the activity of a cluster; at a terminal, until Ctrl-C, q or the end of the time.
 
-    Where output goes to a file or a pipe, changes are printed line by line. In a notebook a thread keeps a table under
-    the cell up to date, and this returns at once.
+    Where output goes to a file or a pipe, changes are printed line by line. In a notebook, a thread keeps a table under
+    the cell up to date, and the call returns at once.
 
     Args:
         controller: the controller of the cluster.

@@ -80,7 +80,7 @@ class Client:
             that it has imported; ``"off"``: engines import only modules that they find themselves.
         output: the default for the output of calls, which a view may change; see :attr:`output`.
         timeout: seconds to wait for a cluster in the background, or a file, that does not exist yet, or for a cluster
-            that is still starting. After a second, a line on stderr names it.
+            that is still starting. After a second, a line on stderr names what is awaited.
 
     Example:
         >>> with Cluster(n=4) as rc:
@@ -88,8 +88,8 @@ class Client:
         [0, 1, 1024, 59049, 1048576, 9765625, 60466176, 282475249]
 
     Raises:
-        ClusterNotFound: if there is no such cluster in time, or several clusters and no name.
-        ClusterNotReady: if the cluster is still starting then.
+        ClusterNotFound: if there is no such cluster in time, or there are several and no name is given.
+        ClusterNotReady: if the cluster is still starting when the time is up.
         VersionMismatch: if this process and the cluster could not understand each other.
         AccessRefused: if the cluster is another user's.
         ClusterUnreachable: if there is no such cluster any more, or this process is connected to another Ray cluster.
@@ -137,7 +137,7 @@ class Client:
         self._end_prompt_reports = join_prompt(
             session.unretrieved, own, lambda: session.requests_sent, session.debug_error
         )
-        # Also at interpreter exit: a script that ends without close() must not swallow a failure.
+        # This runs at interpreter exit as well, because a script that ends without close() must not swallow a failure.
         self._finalizer = weakref.finalize(self, _close, self.session, self._end_prompt_reports, self._report)
         join_session(self)
 
@@ -189,9 +189,9 @@ class Client:
         return (self.direct_view(engine_id) for engine_id in self.ids)
 
     def wait_for_engines(self, n: int | None = None, timeout: float | None = -1) -> None:
-        """Wait until ``n`` engines take requests; without ``n``, until each one takes requests or cannot start.
+        """Wait until ``n`` engines take requests; without ``n``, until each engine takes requests or cannot start.
 
-        If the others are enough, an ``EngineStartWarning`` names engines that cannot start, or find no place in the
+        If the other engines are enough, an ``EngineStartWarning`` names those that cannot start or find no place in the
         cluster. Engines without a place are waited for only if there is a time limit.
 
         Args:
@@ -200,7 +200,7 @@ class Client:
 
         Raises:
             TimeoutError: if the engines are not there in time.
-            EngineStartError: if so many cannot start that there will not be ``n`` of them, or not any. The error gives
+            EngineStartError: if so many cannot start that fewer than ``n`` will be there, or none. The error gives
                 the reason, and for an engine without a place its demands and the available resources. If several cannot
                 start, the error is that of the newest.
         """
@@ -218,12 +218,12 @@ class Client:
         tell_of_start(self.session)
 
     def on_join(self, callback: Callable[[int], object]) -> None:
-        """Call ``callback(engine_id)`` whenever an engine joins; its errors are printed."""
+        """Call ``callback(engine_id)`` whenever an engine joins; errors of the callback are printed."""
         arg.check("on_join", callback=arg.function(callback))
         self.session.directory.on_join(callback)
 
     def on_leave(self, callback: Callable[[int], object]) -> None:
-        """Call ``callback(engine_id)`` whenever an engine leaves; its errors are printed."""
+        """Call ``callback(engine_id)`` whenever an engine leaves; errors of the callback are printed."""
         arg.check("on_leave", callback=arg.function(callback))
         self.session.directory.on_leave(callback)
 
@@ -341,8 +341,8 @@ class Client:
         run meanwhile.
 
         At the prompt, the commands are those of Python's debugger, and ``locals``, ``engines``, ``engine 2`` and
-        ``all COMMAND``; ``q`` leaves the prompt. Expressions are evaluated in the current frame, on another thread than
-        the engine's requests.
+        ``all COMMAND``; ``q`` leaves the prompt. Expressions are evaluated in the current frame, but not on
+        the thread of the engine's requests.
 
         Args:
             targets: the engines.
@@ -360,7 +360,7 @@ class Client:
         activity.debug(self.session, targets, result, forget=forget, take=take)
 
     def stopped(self) -> dict[int, Stop]:
-        """Return the place, the client with the debugger and the seconds of each engine stopped at a breakpoint.
+        """Return, for each engine stopped at a breakpoint, the place, the client with the debugger, and seconds so far.
 
         Engines reply at once, however busy they are, unless C code holds their interpreter.
         """
@@ -375,7 +375,7 @@ class Client:
 
         Args:
             targets: the engines.
-            restart: start new processes under their ids, with empty namespaces.
+            restart: start new processes under the engines' ids, with empty namespaces.
             hub: close this client too.
             block: not used; kept for scripts written for ipyparallel.
         """
@@ -389,7 +389,7 @@ class Client:
             self.close()
 
     def recover(self, targets: Targets = "all") -> None:
-        """Kill engines, whatever they are doing, and restart them as if they had died: for engines that are stuck.
+        """Kill engines, even if they are stuck, and restart them as if they had died.
 
         The cluster's ``recovery`` decides about their namespaces. Calls that were running are not repeated.
         """
@@ -399,7 +399,7 @@ class Client:
     def recoveries(self) -> Table[RecoveryReport]:
         """The reports on namespaces that were recovered since this client began, oldest first.
 
-        The last report of each engine is always there; old reports are forgotten when all of them list 2,500 names.
+        The last report of each engine is always there; old reports are forgotten when reports list 2,500 names in all.
         """
         return recovery_table(self.session.recovery_reports())
 
@@ -574,7 +574,7 @@ class Client:
         return history_table(found if last is None else found[len(found) - min(last, len(found)) :])
 
     def clients(self) -> list[str]:
-        """Return the names of the attached clients; a client whose process has died is removed after two seconds."""
+        """Return the names of the attached clients; one whose process has died is removed after two seconds."""
         self.session.check()
         return self.session.controller.clients()
 
@@ -588,7 +588,7 @@ class Client:
         Args:
             jobs: a message id, the name of a client (for all its requests in the history), a position in
                 :meth:`history`, one of its entries, a result, or several of these; the default is the last request.
-                Detached tasks are given by message ids, results or entries of ``tasks()``, without other requests.
+                Name detached tasks by message ids, results or entries of ``tasks()``, and apart from other requests.
             block: wait for the result.
 
         Raises:
@@ -612,7 +612,7 @@ class Client:
     def resume(self, jobs: Any = None, timeout: float | None = None) -> AsyncResult:
         """Show the output of requests from its beginning, and go on live until they have ended.
 
-        For a kernel that was restarted, or a connection that broke: text, images and progress are drawn again here.
+        This is for a restarted kernel or a broken connection. Text, images and progress are drawn again here.
         Ctrl-C ends the display, not the work.
 
         Args:
@@ -664,16 +664,16 @@ class Client:
         self.session.flush(timeout)
 
     def activity(self) -> ClusterActivity:
-        """Return the state that :meth:`watch` shows, as values; without the cores in use, which need two looks."""
+        """Return the state that :meth:`watch` shows, as values, but without the cores in use, which need two looks."""
         self.session.check()
         return Observer(self.session.controller).look()
 
     def watch(self, timeout: float | None = None) -> None:
         """Show the activity of the cluster live: engines, the requests they run, and their clients.
 
-        At a terminal, this lasts until q or Ctrl-C. In a notebook, the table is shown under the cell, which ends at
-        once, and kept up to date until the client is closed or this is called again. Where output goes to a file or a
-        pipe, changes are printed line by line.
+        At a terminal, this lasts until q or Ctrl-C. In a notebook, the cell ends at once, and the table under it is
+        kept up to date until the client is closed or this is called again. Where output goes to a file or a pipe,
+        changes are printed line by line.
 
         Args:
             timeout: seconds; None for no limit, 0 to show the activity once.
@@ -759,7 +759,7 @@ class Client:
         """Host a state machine in the cluster; return the service by which engines and clients call it.
 
         The models of parallel computing are built on this: mailboxes, barriers and tuple spaces are such machines. The
-        machine keeps its state until the service is closed or the cluster ends, or its process on the head node dies.
+        machine keeps its state until the service is closed, the cluster ends, or its process on the head node dies.
 
         Args:
             machine: the state machine; it is copied.

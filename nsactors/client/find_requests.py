@@ -35,7 +35,7 @@ _STATES_OF_TASKS = {
 
 JOBS = "results, message ids or several of these"
 
-NEWS_S = 1.0  # within this time the history has each request that was sent, or has ended
+NEWS_S = 1.0  # within this time, the history learns of a request that was sent or has ended
 LOOK_S = 0.1
 
 
@@ -290,7 +290,7 @@ def _requests(history: Sequence[HistoryEntry], known: Mapping[str, RequestId], w
 
 
 def names_one(jobs: Any) -> bool:
-    """Return whether jobs name one request, and not several, or all requests of a client."""
+    """Return whether jobs name one request, rather than several or all requests of a client."""
     return (
         arg.whole(jobs) is None or isinstance(jobs, HistoryEntry | RequestId) or (isinstance(jobs, str) and ":" in jobs)
     )

@@ -1,8 +1,8 @@
 """Additions of a client to an IPython prompt.
 
 Errors of engines are drawn in a form of their own, and errors that have not been retrieved are reported; a note
-explains errors that come from read-only arrays; edits of modules that have not been loaded are named. The first client
-adds ``%px`` and related magics.
+explains errors that come from read-only arrays; edits of modules are named if they have not been loaded. The first
+client adds ``%px`` and related magics.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SessionClients:
     """The clients of an IPython session, in the order in which they were made; they are not kept alive.
 
     Attributes:
-        adds_magics: whether the next client adds the magics. False once a client has, or the user has removed them.
+        adds_magics: whether the next client adds the magics; False once one has done so, or the user has removed them.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def join_session(client: SessionClient) -> None:
     """Add a client to those of the IPython session, if there is one; the first client adds ``%px`` and related magics.
 
     If the user has a magic of one of these names, none is added. Code that runs on an engine belongs to no
-    session, even if its process has a shell: the user's if engines are threads, the engine's own otherwise.
+    session, even if its process has a shell (the user's if engines are threads, otherwise the engine's own).
     """
     shell = None if is_on_engine() else current_shell()
     if shell is None:
@@ -97,7 +97,7 @@ def join_session(client: SessionClient) -> None:
     taken = {kind: {*manager.magics[kind], *getattr(manager, "lazy_magics", ())} for kind in MAGICS}
     if not any(name in taken[kind] for kind, names in MAGICS.items() for name in names):
         try:
-            # IPython loads the extension by name: magics are built on clients, so this package must not import them.
+            # IPython loads the extension by name, because this package must not import magics, which use clients.
             shell.extension_manager.load_extension("nsactors")
         except Exception as error:  # shells that others have derived from IPython's may lack a part
             warnings.warn(f"%px is not available, because this shell cannot have it: {error!r}", stacklevel=3)
@@ -125,11 +125,11 @@ def join_prompt(
     """
     shell = current_shell()
     if shell is None:
-        show_uncaught_briefly()  # stays: the client is closed by the time that its error reaches the top
+        show_uncaught_briefly()  # for good, because the client is closed by the time that its error reaches the top
         is_interactive = hasattr(sys, "ps1") or sys.flags.interactive
         return _tell_of_edits_at_prompt(modules, requests) if modules is not None and is_interactive else lambda: None
 
-    _show_no_empty_values(shell)  # stays: cells may have ended before the client was closed
+    _show_no_empty_values(shell)  # for good, because cells may have ended before the client was closed
     end_telling = None if modules is None else _tell_of_edits(shell, modules, ledger, requests)
 
     def report(*args: Any) -> None:
@@ -143,7 +143,7 @@ def join_prompt(
         end_debugging()
 
     shell.events.register("post_run_cell", report)
-    draw_errors(shell)  # stays: the user may look at an error again after the client is closed
+    draw_errors(shell)  # for good, because the user may look at an error again after the client is closed
     end_debugging = _debug_engines(shell, debug)
     return end
 
@@ -151,7 +151,7 @@ def join_prompt(
 def _tell_of_edits(
     shell: Any, modules: OwnModules, ledger: UnretrievedErrors, requests: Callable[[], int]
 ) -> Callable[[], None]:
-    """Name edits that have not been loaded, after a cell that used engines; return a function that ends that."""
+    """Name edits that have not been loaded, after a cell that used engines; return a function that ends this."""
     sent = requests()
 
     def look(*args: Any) -> None:
@@ -162,7 +162,7 @@ def _tell_of_edits(
     def tell(*args: Any) -> None:
         if requests() != sent and (edits := modules.tell_edits()):
             ledger.tell(edits)
-        # Make this the last hook before a cell: %autoreload, which may be on by now, must have loaded the edits.
+        # Make look() the last hook before a cell, after that of %autoreload, which may be on by now and loads edits.
         shell.events.unregister("pre_run_cell", look)
         shell.events.register("pre_run_cell", look)
 
@@ -178,7 +178,7 @@ def _tell_of_edits(
 class _TellingPrompt:
     """A prompt of the plain interpreter, which calls ``str(sys.ps1)`` whenever it asks for a statement.
 
-    Clients share this object. If each wrapped that of another, a client that is closed could not remove its own.
+    Clients share this object. If each wrapped the prompt of another, a client that is closed could not remove its own.
     """
 
     def __init__(self, usual: object) -> None:
@@ -193,7 +193,7 @@ class _TellingPrompt:
 
 
 def _tell_of_edits_at_prompt(modules: OwnModules, requests: Callable[[], int]) -> Callable[[], None]:
-    """Name edits that have not been loaded, after a statement that used engines; return a function that ends that."""
+    """Name edits that have not been loaded, after a statement that used engines; return a function that ends this."""
     sent = requests()
 
     def tell() -> None:
@@ -218,7 +218,7 @@ def _tell_of_edits_at_prompt(modules: OwnModules, requests: Callable[[], int]) -
 
 
 class _DisplayHook:
-    """Shows values at a prompt, except results of cells on engines without a value; these get no ``Out`` either.
+    """Shows values at a prompt, except results of engines' cells that have no value; these get no ``Out`` either.
 
     IPython writes the prompt of a value before it asks the value for its text.
     """
@@ -228,7 +228,7 @@ class _DisplayHook:
 
     def __call__(self, value: Any = None) -> None:
         if isinstance(value, AsyncResult | ExecuteReply) and value.shows_nothing:
-            self._usual.update_user_ns(value)  # it is `_` nevertheless
+            self._usual.update_user_ns(value)  # the value is `_` nevertheless
             self._usual.fill_exec_result(value)
         else:
             self._usual(value)
@@ -267,12 +267,12 @@ def _show(
         if (note := note_on_read_only(error, traceback, on_engine=False)) is not None:
             with contextlib.suppress(TypeError):  # the user's class may have anything in __notes__
                 error.add_note(note)
-        # As IPython does by default.
+        # This is what IPython does by default.
         shell.showtraceback(
             (kind, error, _without_suggestion(traceback)), tb_offset=tb_offset, running_compiled_code=True
         )
         return []
-    # Ctrl-C pressed several times at once may go on until here. An error here would end IPython's use of this function.
+    # If Ctrl-C is pressed repeatedly, some may arrive here. An error here would end IPython's use of this function.
     with Presses():
         lines = render_lines(error, says_where=not _from_magic(traceback))  # the place is the cell above the error
         # Both kinds of shell show errors by this method: at a terminal it prints, in a notebook it sends a message.
@@ -304,7 +304,7 @@ def _without_suggestion(traceback: TracebackType) -> TracebackType:
 def _explain_debugger(shell: Any) -> Callable[[], None]:
     """Let the shell's debugger say, after an error of engines, whose frames it opens; return a function that ends this.
 
-    The method is replaced, and not ``%debug``: IPython loads magics when they are first used, by their name.
+    The method is replaced rather than ``%debug``, because IPython loads magics by name when they are first used.
     """
     usual = shell.debugger
 
@@ -326,7 +326,7 @@ def _explain_debugger(shell: Any) -> Callable[[], None]:
 class _EngineDebugger:
     """A shell's method ``debugger`` that opens the frames on engines after their error.
 
-    Clients share this object. If each wrapped that of another, a client that is closed could not remove its own.
+    Clients share this object. If each wrapped the method of another, a client that is closed could not remove its own.
     """
 
     def __init__(self, shell: Any) -> None:

@@ -90,16 +90,17 @@ class Flags(_Changeable):
         targets: the engines: an id, a list of ids, or ``"all"``.
         block: whether calls wait for their result and return it.
         label: the name of this view's calls in the history, in place of the name of their function.
-        copy: arrays arrive as copies that can be written to, whatever their size, on engines and at the client;
+        copy: whether arrays of any size arrive, on engines and at the client, as copies that can be written to;
             otherwise, arrays of more than 1 MiB are read-only views of shared memory, one copy for all engines of a
             machine.
         timeout: seconds after which a call is interrupted and fails with ``TimeLimitExceeded``; None: never.
-        stop_on_error: if a call fails on an engine, the calls of this client that are queued behind it there do not
-            run, and their results are ``TaskAborted``.
-        journal: whether a recovery of an engine's namespace runs these calls again; False for effects elsewhere.
+        stop_on_error: whether a call that fails on an engine stops the calls of this client that are queued behind it
+            there; they do not run, and their results are ``TaskAborted``.
+        journal: whether a recovery of an engine's namespace runs these calls again; False for calls that have effects
+            elsewhere.
         breakpoints: whether the engines stop at breakpoints in these calls, for the debugger; False to ignore them.
         output: ``"show"``: the output of calls appears while they are waited for; ``"keep"``: it is only in their
-            results; None: as ``Client.output`` says, which is ``"show"`` at first.
+            results; None: the choice of ``Client.output`` applies, which is ``"show"`` at first.
         track: has no effect; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
     """
 
@@ -119,7 +120,7 @@ class Flags(_Changeable):
 class TaskFlags(_Changeable):
     """The flags of a load-balanced view.
 
-    A task fails with ``ImpossibleDependency`` at once if no engine suits it, counting those that are being started.
+    A task fails with ``ImpossibleDependency`` at once if no engine suits it, not even one that is being started.
 
     Attributes:
         targets: the engines that its tasks may run on: a list of ids, or ``"all"`` for all engines at any time.
@@ -131,15 +132,16 @@ class TaskFlags(_Changeable):
         label: the name of its tasks, in place of the name of their function.
         copy: as for other views.
         after: tasks that must have ended before: a result, a ``msg_id``, a list of these, or a ``Dependency``.
-        follow: tasks that must have ended before, in the forms of ``after``; only engines that ran them are used then.
-        retries: the number of times that a task that failed is tried again, on other engines as long as there are any.
+        follow: tasks that must have ended before, given as for ``after``; only engines that ran them are used then.
+        retries: the number of times that a failed task is tried again, on other engines as long as there are any.
         max_losses: the number of engines that may die while they run the task; when the next one dies, the task fails
             with ``TaskLost``. None for five. Engines that die while they run several short tasks count only if the task
             is then the only one left that may be the cause.
-        timeout: a task that no engine has taken so many seconds after its submission fails with ``TaskTimeout``.
+        timeout: seconds within which an engine must take a task after its submission; otherwise, the task fails with
+            ``TaskTimeout``.
         time_limit: seconds after which a running task is interrupted, and fails with ``TimeLimitExceeded``; in a map,
             the limit is for each item.
-        priority: tasks of higher priority go first; those of equal priority in the order of submission.
+        priority: tasks of higher priority go first; those of equal priority go in the order of submission.
         policy: an object that decides, in place of ``priority``, which task goes first and which engine takes it; it is
             pickled. See :class:`nsactors.SchedulingPolicy`.
         detached: whether tasks outlive the client: a process of the cluster schedules them and stores their results,
@@ -168,7 +170,7 @@ class TaskFlags(_Changeable):
 
 
 class ViewClient(Protocol):
-    """A client, as its views use it: its session, its schedulers, and the methods that views have too."""
+    """The part of a client that its views use: its session, its schedulers, and the methods that views have too."""
 
     block: bool
     carried_data: CarriedData
@@ -306,12 +308,12 @@ class EngineView(Generic[F]):
     apply: Callable[..., Any]
 
     def map_async(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> AsyncMapResult:
-        """As :meth:`map`; return the result at once."""
+        """Like :meth:`map`, but return the result at once."""
         result: AsyncMapResult = self.map(function, *sequences, block=False, **options)
         return result
 
     def map_sync(self, function: Callable[..., Any], *sequences: Iterable[Any], **options: Any) -> list[Any]:
-        """As :meth:`map`; wait for the list."""
+        """Like :meth:`map`, but wait for the list."""
         values: list[Any] = self.map(function, *sequences, block=True, **options)
         return values
 
@@ -324,7 +326,7 @@ class EngineView(Generic[F]):
         Args:
             how: ``"sample"``: look at the running code now and then, which takes little time. ``"calls"``: count and
                 time every function call in requests that begin within the block; code with many short calls takes
-                several times as long. ``"memory"``: record by memray the allocations of requests that are alive at the
+                several times as long. ``"memory"``: find with memray which allocations of requests are alive at the
                 peak of each engine's memory; this needs ``pip install nsactors[memory]`` where the engines are.
             interval: seconds between two samples.
 
@@ -347,7 +349,7 @@ class EngineView(Generic[F]):
             args: its arguments.
             how: see :meth:`profiled`.
             interval: seconds between two samples.
-            kwargs: its arguments by name.
+            kwargs: the function's arguments by name.
         """
         arg.check("profile", function=arg.function(function))
         with self.profiled(how=how, interval=interval) as profile:

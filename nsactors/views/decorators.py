@@ -33,7 +33,7 @@ class _Decorated:
 
     @property
     def block(self) -> Any:
-        """True if calls wait for their result; None, the default, to do as the view does."""
+        """Whether calls wait for their result; None, the default, means that they do as the view does."""
         return self._flags.get("block")
 
     @block.setter
@@ -105,7 +105,7 @@ def recorded_imports(frame: FrameType, *, local: bool) -> Iterator[list[str]]:
 
     Args:
         frame: the frame of the imports; imports inside the imported modules do not count.
-        local: whether the imports are carried out here too.
+        local: whether the imports are also carried out, and not only recorded.
 
     Yields:
         A list, to which each import adds its statements, with the names (``as``) that ``frame`` gives.
@@ -140,7 +140,8 @@ def _bindings(code: CodeType, offset: int) -> list[tuple[str, str]]:
             continue
         if step.opname == "IMPORT_FROM":
             part = step.argval
-        elif step.opname.startswith("STORE_"):  # also joined with the next instruction: two names, the first is stored
+        elif step.opname.startswith("STORE_"):
+            # It may be joined with the next instruction; there are two names then, and the first is stored.
             found.append((part, step.argval if isinstance(step.argval, str) else step.argval[0]))
         elif step.opname not in ("SWAP", "POP_TOP", "NOP", "EXTENDED_ARG"):
             break
@@ -149,7 +150,7 @@ def _bindings(code: CodeType, offset: int) -> list[tuple[str, str]]:
 
 def _statements(name: str, fromlist: tuple[str, ...], bound: list[tuple[str, str]]) -> list[str]:
     if fromlist:
-        items = bound or [(item, item) for item in fromlist]  # nothing is stored for a star
+        items = bound or [(item, item) for item in fromlist]  # an import of a star stores no name
         return [f"from {name} import {item}" + (f" as {alias}" if alias != item else "") for item, alias in items]
     aliases = [alias for part, alias in bound if part or alias != name.partition(".")[0]]
     return [f"import {name} as {alias}" for alias in aliases] or [f"import {name}"]

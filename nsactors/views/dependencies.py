@@ -24,7 +24,7 @@ class Dependency(set[str]):
             whole map.
         all: whether all tasks must end with an outcome that counts; otherwise one task is enough.
         success: whether a success counts.
-        failure: whether a failure counts, which includes an abort.
+        failure: whether a failure counts; an abort is a failure.
 
     Raises:
         InvalidDependency: if ``dependencies`` has anything else.
@@ -62,7 +62,7 @@ class Dependency(set[str]):
             flag: the flag of a view that the dependency was given as.
 
         Raises:
-            InvalidDependency: if one of them is not a task of that client.
+            InvalidDependency: if one of its tasks is not a task of that client.
         """
         if not self:
             return None
@@ -111,7 +111,7 @@ def _number(msg_id: str, client: str, flag: str) -> int:
 
 
 class Dependent:
-    """A function that runs only on an engine that meets a condition; otherwise another engine is tried.
+    """A function that runs only on an engine that meets a condition; if one does not, another engine is tried.
 
     Args:
         function: the function.

@@ -60,9 +60,9 @@ if TYPE_CHECKING:
 
 
 class DirectView(EngineView[Flags]):
-    """Some engines of a cluster. Each of them carries out the view's calls.
+    """Some engines of a cluster, each of which carries out every call of the view.
 
-    A view of one engine, given by its id, gives values; any other view gives lists, in the order of its targets. Calls
+    A view of one engine, named by its id, gives values; any other view gives lists, in the order of its targets. Calls
     return an :class:`AsyncResult`, or wait for the value if ``block`` is set.
 
     Example:
@@ -97,9 +97,9 @@ class DirectView(EngineView[Flags]):
         """Run a cell.
 
         Args:
-            code: Python; where engines are processes, all that IPython takes: magics, ``!shell``, top-level ``await``.
-            silent: do not number the cell, do not keep it in the histories, and do not show its last value. Its output
-                is captured nevertheless.
+            code: Python; where engines are processes, also what IPython adds: magics, ``!shell``, ``await``.
+            silent: do not number the cell, do not keep it in the histories, and do not show its last value. The
+                cell's output is captured nevertheless.
             targets: in place of the view's own.
             block: wait until the cell has run, and raise its errors.
             label: the name of the result, in place of ``execute``.
@@ -152,12 +152,12 @@ class DirectView(EngineView[Flags]):
         return self._call(function, args, kwargs, self.block)
 
     def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """As :meth:`apply`; return the result at once."""
+        """Like :meth:`apply`, but return the result at once."""
         result: AsyncResult = self._call(function, args, kwargs, block=False)
         return result
 
     def apply_sync(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`apply`; wait for the value."""
+        """Like :meth:`apply`, but wait for the value."""
         return self._call(function, args, kwargs, block=True)
 
     def push(
@@ -196,7 +196,7 @@ class DirectView(EngineView[Flags]):
             return self._ask(targets, Push(self._copies(copy)), "push", block, payload)
 
     def update(self, ns: Mapping[str, Any]) -> Any:
-        """As :meth:`push`."""
+        """Do the same as :meth:`push`."""
         return self.push(ns)
 
     def pull(
@@ -237,7 +237,7 @@ class DirectView(EngineView[Flags]):
         return self._ask(targets, Pull(expressions, single, as_ref), label, block, copies=copy)
 
     def get(self, names: str | Iterable[str]) -> Any:
-        """As :meth:`pull`; wait for the values."""
+        """Like :meth:`pull`, but wait for the values."""
         return self.pull(names, block=True)
 
     def __getitem__(self, name: str | Iterable[str]) -> Any:
@@ -339,10 +339,10 @@ class DirectView(EngineView[Flags]):
         return AsyncMapResult(session, calls, label=label, partitioner=partitioner)
 
     def snapshot(self, targets: Targets = None, block: bool | None = None) -> Any:
-        """Save each namespace in its engine's journal, in place of earlier requests. A recovery begins with it.
+        """Save each namespace in its engine's journal, in place of earlier requests, for a recovery to begin with.
 
-        Engines do so by themselves when a replay would take long. A snapshot counts only after another process has
-        loaded it.
+        Engines take snapshots by themselves when a replay would take long. A snapshot counts only after another process
+        has loaded it.
 
         Returns:
             For each engine, the names that cannot be pickled or loaded, with the reason. The requests that made them
@@ -386,8 +386,8 @@ class DirectView(EngineView[Flags]):
             ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
             return_exceptions: put exceptions into the list in place of the values that they prevented.
             label: the name of the map in the history, in place of ``map(function)``.
-            copy: give function and caller arrays that they can write to, also those of more than 1 MiB. For items of an
-                array, the size of a single item counts, however many are sent together.
+            copy: let the function and the caller write to the arrays that they get, also to those of more than 1 MiB.
+                If the items are parts of an array, the size of a single item counts, however many are sent together.
             kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
             seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
@@ -399,8 +399,8 @@ class DirectView(EngineView[Flags]):
         Raises:
             TypeError: without sequences.
             UnknownOption: if a keyword is neither an option nor an argument of the function.
-            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
-                has been sent in either case.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
+                and ``UnknownOption`` are raised before anything is sent.
             SerializationError: if function or items cannot be pickled; nothing has been sent then.
         """
         if not sequences:
@@ -450,7 +450,7 @@ class DirectView(EngineView[Flags]):
     ) -> LazyMapResult:
         """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over the results.
 
-        The map begins at once. Input, which may never end, is pulled in the caller's thread, only as results are taken.
+        The map begins at once. The input may be endless; the caller's thread pulls it only as results are taken.
         If the view's targets are ``"all"``, engines that join meanwhile get their share. Closing the iterator, or
         leaving the loop over it, cancels the chunks that have not begun.
 
@@ -458,7 +458,7 @@ class DirectView(EngineView[Flags]):
             function: called with one item of each iterable.
             iterables: at least one; the map ends with the shortest.
             ordered: give results in the order of the items; otherwise as they arrive.
-            chunksize: items sent together; the default is as many as can be pulled and computed in about 20 ms.
+            chunksize: the size of a chunk; the default is as many items as can be pulled and computed in about 20 ms.
             max_outstanding: the largest number of chunks that are pulled and not yet given out; the default, also
                 written ``"auto"``, is four per engine.
             return_exceptions: give exceptions in place of the results that they prevented. Otherwise, the first
@@ -472,10 +472,10 @@ class DirectView(EngineView[Flags]):
         Raises:
             TypeError: without iterables.
             UnknownOption: if a keyword is neither an option nor an argument of the function.
-            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. Nothing
-                has been sent in either case.
+            CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
+                and ``UnknownOption`` are raised before anything is sent.
             ValueError: if a number is less than 1.
-            SerializationError: if function or items cannot be pickled; at the call if nothing has been sent.
+            SerializationError: if function or items cannot be pickled; raised at the call if nothing has been sent.
         """
         arg.check(
             "imap",
@@ -494,7 +494,7 @@ class DirectView(EngineView[Flags]):
         def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
             nonlocal sent
             busy = Counter(call.engine_id for call in on_their_way)
-            # Of equally busy engines, take the one whose last chunk is the oldest, because all may have replied by now.
+            # Of equally busy engines (all may have replied by now), take the one whose last chunk is the oldest.
             engine_id = min(engine_ids(), key=lambda i: (busy[i], turns.get(i, -1)))
             turns[engine_id] = sent
             items = MapItems(range(sent, sent + len(columns[0])), return_exceptions, lazily=True)
@@ -558,7 +558,7 @@ class DirectView(EngineView[Flags]):
 
     @property
     def executor(self) -> ViewExecutor:
-        """A ``concurrent.futures.Executor`` over these engines: a call goes to one that is free."""
+        """A ``concurrent.futures.Executor`` that runs each call on one of these engines that is free."""
         return self._client.executor(self.targets)
 
     def register_joblib_backend(self, name: str = "nsactors", make_default: bool = False) -> None:
@@ -567,7 +567,7 @@ class DirectView(EngineView[Flags]):
 
     @contextmanager
     def sync_imports(self, local: bool = True, quiet: bool = False) -> Iterator[None]:
-        """Repeat the imports of the ``with`` block on the engines, also those with ``as``.
+        """Repeat the imports of the ``with`` block on the engines, including those with ``as``.
 
         Args:
             local: import here as well.
@@ -586,7 +586,7 @@ class DirectView(EngineView[Flags]):
         """Make the engines one MPI world: ``from mpi4py import MPI`` gives each its rank, in the order of the view.
 
         Args:
-            timeout: the longest time in seconds.
+            timeout: the time limit in seconds.
             launcher: the command that starts ranks of the site's MPI, such as ``"srun --mpi=pmix"``; MPICH needs none.
 
         Raises:
@@ -617,7 +617,7 @@ class DirectView(EngineView[Flags]):
         """Make the engines the processes of a bulk-synchronous parallel machine; see ``nsactors.models.bsp``.
 
         Args:
-            name: the name to bind on each engine to its process.
+            name: the name that is bound, on each engine, to its process.
         """
         from nsactors.models.bsp import BSP
 
@@ -639,7 +639,7 @@ class DirectView(EngineView[Flags]):
             raise NsactorsError(
                 "activate() adds magics such as %px to IPython, and this is plain Python: use execute()"
             )
-        # IPython loads the extension by name: magics are built on views, so views must not import them.
+        # IPython loads the extension by name, because views must not import magics, which are built on views.
         shell.extension_manager.load_extension("nsactors")
         shell.magics_manager.registry["nsactors"].activate(self, suffix)
 
@@ -654,9 +654,9 @@ class DirectView(EngineView[Flags]):
     def peek(self, expression: str, *, timeout: float = 2.0) -> Any:
         """Return the value of a name or an expression at once, while the engines run code.
 
-        The expression is evaluated on another thread of the engine, while values may change: a large array may be half
-        written, and a loop over a dictionary fails if it grows. The expression should change nothing, because the
-        journal does not record it. Text that it prints is printed here.
+        Another thread of the engine evaluates the expression, while values may change. A large array may be half
+        written, and a loop over a dictionary fails if the dictionary grows. The expression should change nothing,
+        because the journal does not record it. Text that the expression prints is printed here.
 
         Args:
             expression: a name or an expression.

@@ -74,7 +74,7 @@ class ExecutorFuture(AsyncResult):
     Args:
         owner: the scheduler that the call has been submitted to.
         call: the call.
-        executor: the executor that made it.
+        executor: the executor that made this future.
     """
 
     def __init__(self, owner: SchedulerClient, call: TaskCall, executor: ViewExecutor) -> None:
@@ -82,7 +82,7 @@ class ExecutorFuture(AsyncResult):
         super().__init__(owner, [call], label=call.label, single=True)
 
     def running(self) -> bool:
-        """Return whether an engine has the call. As in ``ProcessPoolExecutor``, it may still be the next in a queue."""
+        """Return whether an engine has the call. As in ``ProcessPoolExecutor``, it may still be next in a queue."""
         return not self.done() and self._calls[0].engine_id != NOWHERE
 
     def cancel(self) -> bool:
@@ -113,10 +113,10 @@ class ExecutorFuture(AsyncResult):
 
 
 class ViewExecutor(Executor):
-    """Runs calls on the engines of a view that are free, as a ``concurrent.futures.Executor``.
+    """Runs calls on free engines of a view, as a ``concurrent.futures.Executor``.
 
     Unlike a pool of processes, it takes functions and classes of ``__main__``, lambdas and closures, and does not break
-    when a worker dies: the worker's tasks run on another engine. The executor is broken when all engines have gone and
+    when an engine dies, because its tasks run on another engine. The executor is broken when all engines have gone and
     none is starting; a view then makes a new executor. Shutting an executor down does not affect the engines.
 
     Args:
@@ -141,19 +141,19 @@ class ViewExecutor(Executor):
 
     @property
     def usable(self) -> bool:
-        """True if it takes calls: it has not been shut down, and is not broken."""
+        """True as long as it takes calls, until it is shut down or broken."""
         return not (self._shut_down or self._broken)
 
     @property
     def _max_workers(self) -> int:
-        """The number of engines, in the attribute that Dask and others read."""
+        """The number of engines, under the name by which Dask and others read it."""
         return len(self.view)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ExecutorFuture:
         """Call ``fn(*args, **kwargs)`` on an engine; every keyword goes to the function.
 
         Raises:
-            RuntimeError: if it has been shut down.
+            RuntimeError: if the executor has been shut down.
             BrokenExecutor: if all engines have gone, and none is starting.
             SerializationError: if function or arguments cannot be pickled; nothing has been sent then.
         """
@@ -171,7 +171,7 @@ class ViewExecutor(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
     ) -> Iterator[Any]:
-        """Compute ``map(fn, *iterables)``, all submitted at once; results are given in order and then released.
+        """Compute ``map(fn, *iterables)``; submit all items at once, give results in order, and then release them.
 
         When an item fails, or its time is up, items that have not begun never run.
 
@@ -182,7 +182,7 @@ class ViewExecutor(Executor):
             chunksize: send items in multiples of this number; by default, the number depends on measured times.
 
         Raises:
-            RuntimeError: and other errors, as :meth:`submit`.
+            RuntimeError: as for :meth:`submit`, and likewise other errors.
         """
         arg.check(
             "map",
@@ -239,7 +239,7 @@ class ViewExecutor(Executor):
             self._task_scheduler.abort(calls, interrupt=interrupt and can_interrupt)
 
     def _ended(self, call: Call) -> None:
-        """Note that a call has ended: its future is done."""
+        """Note that a call has ended."""
         with self._changed:
             self._open.discard(call)
             if not self._open:
@@ -258,7 +258,7 @@ class ViewExecutor(Executor):
                 return error
 
     def _look_for_engines(self) -> None:
-        """Break the executor if no engines are left: its open calls would never end."""
+        """Break the executor if no engines are left, because its open calls would never end."""
         with self._changed:
             if self._has_engines():
                 return
@@ -282,13 +282,13 @@ class ViewExecutor(Executor):
 
     def _admit(self, plan: TaskPlan) -> None:
         call = plan.spec.call
-        if self.view.output != "show":  # libraries that wait for futures do not expect that this prints
+        if self.view.output != "show":  # libraries that wait for futures do not expect the wait to print
             call.output_goes = OutputGoes.NOWHERE
         with self._changed:
             self._check()
             self._open.add(call)
-        # Neither this nor the planning holds the lock: iterating over a map's input may wait for other results, whose
-        # end takes the lock, as does the end of a call that a scheduler refuses.
+        # The lock is not held here, nor by the planning, because iterating over a map's input may wait for other
+        # results. Calls take the lock when they end, and so does a call that a scheduler refuses.
         try:
             plan.submit()
         except BaseException:

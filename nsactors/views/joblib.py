@@ -1,4 +1,4 @@
-"""A view as a backend of joblib, and so of scikit-learn. This module imports joblib: load it only when needed."""
+"""A view as a backend of joblib, and so of scikit-learn. This module imports joblib, so load it only when needed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         self._size = ChunkSize()
         self._shared_from_bytes: float = float("inf")
         self._shared: dict[int, tuple[Any, RemoteValue]] = {}
-        # On a thread of its own, because joblib takes items of the user's input there, and may wait for another loop.
+        # Callbacks get their own thread, because joblib takes the user's input in them, and may wait for another loop.
         self._callbacks = Callbacks()
         weakref.finalize(self, self._callbacks.close).atexit = False
 
@@ -72,7 +72,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
 
         Args:
             n_jobs: see :meth:`effective_n_jobs`.
-            parallel: the loops.
+            parallel: the ``joblib.Parallel`` that runs the loops.
             max_nbytes: arguments from this size on are stored once for all tasks; None to store no arguments.
             not_used: options of joblib's own backends.
         """
@@ -104,7 +104,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         except Exception as error:  # raised in a callback of joblib's, it would make joblib wait for ever
             future = Future()
             future.set_exception(error)
-        # Not the method of AsyncResult, which calls back on a thread that all results of a client share.
+        # The method of AsyncResult would call back on a thread that all results of a client share.
         Future.add_done_callback(future, partial(self._ended, callback))
         return future
 
@@ -117,7 +117,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         return self._size.items
 
     def batch_completed(self, batch_size: int, duration: float) -> None:
-        """Take a measurement: a batch took so many seconds."""
+        """Note that a batch of so many items took so many seconds."""
         self._size.observe(batch_size, duration)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
@@ -126,7 +126,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
 
     def _ended(self, callback: Callable[[Any], object] | None, future: Future[Any]) -> None:
         if not future.cancelled():
-            future.exception()  # marks it as retrieved: after an abort, joblib does not retrieve it
+            future.exception()  # marks it as retrieved, because joblib does not retrieve it after an abort
         if callback is not None:
             self._callbacks.call(partial(callback, future))
 

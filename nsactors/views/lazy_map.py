@@ -14,8 +14,8 @@ from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import RequestId
 from nsactors.results import NOWHERE, AwaitedOutput, Call, CallController, next_settled
 
-CHUNK_S = 0.02  # of work in a chunk: much longer than the 1 ms that a message takes, and still a short wait
-MAX_ITEMS = 1_000  # values that are quick to compute may be large to keep
+CHUNK_S = 0.02  # seconds of work in a chunk, which is much longer than a message takes (1 ms), and still a short wait
+MAX_ITEMS = 1_000  # a limit, because values that are quick to compute may be large
 
 
 class ChunkSize:
@@ -32,7 +32,7 @@ class ChunkSize:
         self.adapts = fixed is None
 
     def observe(self, items: int, seconds: float) -> None:
-        """Take a measurement: a chunk of so many items (at least one) took so many seconds."""
+        """Note that a chunk of so many items (at least one) took so many seconds."""
         if self.adapts:
             affordable = int(CHUNK_S * items / max(seconds, 1e-6))
             # Double the size at most, because the next items may take longer than those measured.
@@ -79,7 +79,8 @@ def check_lazy_map(
 
     Raises:
         TypeError: without iterables.
-        InvalidArgument: if one of them is not iterable, a number is less than 1, or a flag is neither true nor false.
+        InvalidArgument: if one of ``iterables`` is not iterable, a number is less than 1, or a flag is neither true nor
+            false.
     """
     if not iterables:
         raise TypeError("imap() needs at least one iterable")
@@ -100,7 +101,7 @@ def _is_auto(value: object) -> bool:
 class LazyMapResult(Iterator[Any]):
     """The results of an ``imap``, one after the other.
 
-    Closing it cancels the chunks that have not begun.
+    Closing the iterator cancels the chunks that have not begun.
 
     Attributes:
         seed: the seed that gives the same random numbers again; None if the map has none.
@@ -149,13 +150,13 @@ def lazy_map(
     window = _Window(owner, send, engines, rows, ChunkSize(chunksize), limit, ordered, return_exceptions)
     try:
         window.fill()
-    except BaseException:  # raised by the input: nobody would take the results of the chunks that have been sent
+    except BaseException:  # from the input; nobody will take the results of the chunks that have been sent
         window.abandon()
         raise
     if window.error is not None and not len(window):
         raise window.error
     results = _results(window, return_exceptions)
-    next(results)  # starts the generator: from now on, closing it cancels the chunks that have been sent
+    next(results)  # starts the generator, so that closing it cancels the chunks that have been sent
     return LazyMapResult(results, seed)
 
 
@@ -215,7 +216,7 @@ class _Window:
         self._unsent: list[list[tuple[Any, ...]]] = []  # parts of a chunk that could not be sent, in reverse order
         self._failed = itertools.count()
         self._ended = False
-        self.error: Exception | None = None  # of the input; it is raised after the results of earlier items
+        self.error: Exception | None = None  # an error of the input, raised after the results of earlier items
 
     def __len__(self) -> int:
         return len(self._chunks)

@@ -66,10 +66,10 @@ class MapCallChunk:
 
 
 class LoadBalancedView(EngineView[TaskFlags]):
-    """Engines that share the work. One of them carries out each call of the view.
+    """Engines that share the work; each call of the view runs on one of them.
 
-    Calls are *tasks*: they go to engines that are free, many small tasks in one message, and to another engine if
-    theirs dies. Tasks see the names on their engine, but cannot rely on names that other tasks have bound there.
+    Calls are *tasks*. They go to engines that are free, many small tasks in one message. If an engine dies, its tasks
+    go to another. Tasks see the names on their engine, but cannot rely on names that other tasks have bound there.
 
     Args:
         client: the client of the cluster.
@@ -119,7 +119,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         return result.get() if self._flags.block else result
 
     def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """As :meth:`apply`; return the result at once."""
+        """Like :meth:`apply`, but return the result at once."""
         plan = self.task_of(function, args, kwargs)
         result = AsyncResult(plan.scheduler, [plan.spec.call], label=plan.spec.call.label, single=True)
         plan.submit()
@@ -136,7 +136,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         return self._plan(flags, flags.label or f"apply({name})", kind_of(function), flags.copy, payload)
 
     def apply_sync(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`apply`; wait for the value."""
+        """Like :meth:`apply`, but wait for the value."""
         return self.apply_async(function, *args, **kwargs).get()
 
     def map(
@@ -241,14 +241,14 @@ class LoadBalancedView(EngineView[TaskFlags]):
     ) -> LazyMapResult:
         """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over the results.
 
-        The map begins at once. Input, which may never end, is pulled in the caller's thread, only as results are taken.
+        The map begins at once. The input may be endless; the caller's thread pulls it only as results are taken.
         Closing the iterator, or leaving the loop over it, cancels the chunks that have not begun.
 
         Args:
             function: called with one item of each iterable.
             iterables: at least one; the map ends with the shortest.
             ordered: give results in the order of the items; otherwise as they arrive.
-            chunksize: items sent together; the default is as many as can be pulled and computed in about 20 ms.
+            chunksize: the size of a chunk; the default is as many items as can be pulled and computed in about 20 ms.
             max_outstanding: the largest number of chunks that are pulled and not yet given out; the default, also
                 written ``"auto"``, is four per engine.
             return_exceptions: give exceptions in place of the results that they prevented. Otherwise, the first
@@ -264,7 +264,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             UnknownOption: if a keyword is neither an option nor an argument of the function.
             CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
                 and ``UnknownOption`` are raised before anything is sent.
-            ValueError: if a number is less than 1, or this view's tasks are detached: they cannot take input from here.
+            ValueError: if a number is less than 1, or this view's tasks are detached, and cannot take input from here.
             SerializationError: if the function cannot be pickled; nothing has been sent then.
         """
         arg.check(
@@ -309,7 +309,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         """Return a decorator: the function is called with parts of the sequences that are passed, on free engines.
 
         Args:
-            chunksize: the items of a part; the default is one part per engine.
+            chunksize: the number of items in a part; by default, there is one part per engine.
             block: wait for the joined result.
             ordered: as for :meth:`map`, for the ``map`` of the decorated function.
             flags: flags of the view, for these calls.
@@ -360,8 +360,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
         """Let ``joblib.Parallel``, and so scikit-learn, run its loops on this view's engines.
 
         Args:
-            name: its name in joblib.
-            make_default: use it if no backend is named.
+            name: the name of this backend in joblib.
+            make_default: use this backend if none is named.
 
         Example:
             >>> lview.register_joblib_backend()
@@ -478,7 +478,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             copies: give function and caller arrays that they can write to.
             payload: the function and arguments of a call.
             function: the function of a map.
-            columns: the columns of a map, of one length; one for each argument of the function.
+            columns: the columns of a map, all of one length, one for each argument of the function.
             chunksize: see ``Task``.
             joins: whether the values of a map are parts of one sequence.
 
@@ -504,7 +504,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
 
 def kind_of(function: Callable[..., Any] | Reference) -> tuple[Any, ...]:
-    """Return the kind of tasks of a function: those of one kind are expected to take about as long."""
+    """Return the kind of a function's tasks; tasks of one kind are expected to take about the same time."""
     code = getattr(function, "__code__", None)
     line = code.co_firstlineno if isinstance(code, CodeType) else None
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", name_of(function))
@@ -516,7 +516,7 @@ def needs_of(flags: TaskFlags) -> Needs:
     """Return the conditions on engines that may run the tasks of a view.
 
     Raises:
-        InvalidArgument: if labels are not text, or resources not numbers from 0 on.
+        InvalidArgument: if labels are not text, or resources are not numbers from 0 on.
     """
     targets = flags.targets if isinstance(flags.targets, list) else None
     arg.check(
@@ -549,7 +549,7 @@ def kept_copy(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _can_change(holder: Any) -> bool:
-    """Return whether the memory of an array can be written to: by the array, or by an object of which it is a view."""
+    """Return whether the memory of an array can be written to, through it or an object of which it is a view."""
     while holder is not None:
         if _is_array(holder):
             if holder.flags.writeable:
@@ -559,7 +559,7 @@ def _can_change(holder: Any) -> bool:
         try:
             view = memoryview(holder)
         except (TypeError, ValueError, BufferError):
-            holder = getattr(holder, "base", None)  # of NumPy's own, between sliding windows and their array
+            holder = getattr(holder, "base", None)  # NumPy has such holders between sliding windows and their array
             if not _is_array(holder):
                 return False
             continue
@@ -570,7 +570,7 @@ def _can_change(holder: Any) -> bool:
 
 
 def _array_copy(array: Any) -> Any:
-    """Return a copy; its items share memory if those of the array do, as broadcast items and sliding windows do."""
+    """Return a copy whose items share memory if those of the array do, as broadcast items and sliding windows do."""
     import numpy as np
 
     copied = None

@@ -39,8 +39,9 @@ from nsactors.session.session import Session
 if TYPE_CHECKING:
     from nsactors.protocol.map_functions import Seed
 
-# An engine's share of a map is cut in these proportions: the results of one piece travel while the next is computed.
-# The last is smaller, because no engine computes any more while its results are unpacked. Each piece costs 2 ms.
+# An engine's share of a map is cut in these proportions, so that the results of one piece travel while the next is
+# computed. The last piece is smaller, because no engine computes any more while its results are unpacked. Each piece
+# costs 2 ms.
 PIECES = (2, 1)
 RULES: Mapping[str, Callable[[int], Distribution]] = {"b": Block, "r": RoundRobin}
 """The rule for each word of ``dist=``, called with an axis: contiguous parts, or items dealt out in turn."""
@@ -108,7 +109,7 @@ class MapPart:
         return MapValues(which, self._label, values, failures, ended, describe)
 
     def _results(self, parts: tuple[Iterable[Any], ...]) -> list[Any]:
-        # Not with map(), which ends at a StopIteration of the function as if there were no more items.
+        # This does without map(), which takes a StopIteration of the function for the end of the items.
         function = self.function
         if len(parts) > 1:
             return [function(*row) for row in zip(*parts, strict=False)]
@@ -124,7 +125,7 @@ class _Failed:
 
 @frozen
 class EnginePart:
-    """One piece of an engine's share: parts of the sequences, and its number among the engine's pieces."""
+    """One piece of an engine's share: parts of the sequences, and the number of the piece on the engine."""
 
     engine_id: int
     turn: int
@@ -139,7 +140,7 @@ def work_for(
     Args:
         engine_ids: the engines.
         sequences: at least one.
-        partitioner: cuts each of them into one part per engine.
+        partitioner: cuts each of the sequences into one part per engine.
         in_pieces: cut long parts again, so that results are on their way back while engines still compute.
     """
     shares = zip(*(partitioner.split(seq, len(engine_ids)) for seq in sequences), strict=True)
@@ -168,7 +169,7 @@ def numbers_of(work: Sequence[EnginePart], partitioner: Distribution) -> Sequenc
 
 
 def _cuts(length: int) -> list[slice]:
-    """Return the pieces of an engine's share."""
+    """Return the pieces of an engine's share, as slices of it."""
     if length < len(PIECES) * PIECE_ITEMS:
         return [slice(0, length)]
     ends = [length * part // sum(PIECES) for part in itertools.accumulate(PIECES, initial=0)]
@@ -183,11 +184,11 @@ def columns_of(sequences: Sequence[Iterable[Any]], kept: Callable[[Any], Kind | 
 
     Args:
         sequences: at least one; the shortest decides.
-        kept: returns the kind of a sequence that may stay as it is, and None for any other. By default, every sequence
-            may stay that gives its items when it is iterated over, which a data frame does not.
+        kept: returns the kind of a sequence that may stay as it is, and None for any other. By default, a sequence may
+            stay if iterating over it gives its items, unlike a data frame.
 
     Raises:
-        WrongValue: if none of them ends.
+        WrongValue: if none of the sequences ends.
     """
     if not sequences:
         raise TypeError("a map needs at least one sequence")
@@ -208,7 +209,7 @@ def columns_of(sequences: Sequence[Iterable[Any]], kept: Callable[[Any], Kind | 
 
 
 def rows_of(sequences: Sequence[Any]) -> list[Any]:
-    """Return sequences, cut to the shortest, whose parts keep their types; the items of tables are rows."""
+    """Return sequences, cut to the shortest; their parts keep their types, and the items of tables are rows."""
     return columns_of(sequences, kind_of)
 
 
@@ -411,7 +412,7 @@ class MappedFunction(NamedTuple):
         return columns if self.seeds is None else [range(length_of(columns[0])), *columns]
 
     def iterables(self, iterables: tuple[Iterable[Any], ...]) -> tuple[Iterable[Any], ...]:
-        """Return the same for iterables that may never end."""
+        """Do as :meth:`columns` does, for iterables that may never end."""
         return iterables if self.seeds is None else (count(), *iterables)
 
 
@@ -427,11 +428,11 @@ def mapped(
     """Return the function of a map with its arguments besides the items.
 
     Args:
-        call: the method of a view that is called; its parameters that are given by name are the options.
+        call: the method of a view that is called; its keyword-only parameters are the options.
         function: the function.
         sequences: the sequences of its items.
         kwargs: arguments by name, whatever the function's signature says.
-        keywords: others, which are neither options nor in ``kwargs``.
+        keywords: other arguments by name, which are neither options nor in ``kwargs``.
         seed: see ``seeds_of``.
         session: the connection to the engines.
 
