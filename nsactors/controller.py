@@ -225,7 +225,7 @@ class Controller:
         return await self._ended(ids, min(STOP_WAIT_S, self._stop_grace_s + KILL_WAIT_S))
 
     async def _ended(self, engine_ids: Iterable[int], timeout_s: float) -> bool:
-        """Wait for the processes of ending engines; True also if one was killed and has not disappeared yet."""
+        """Wait for the processes of ending engines; return True even if one was killed and has not disappeared yet."""
         ids = set(engine_ids)
         if going := [watch for engine_id in ids for watch in self._watches.get(engine_id, {}).values()]:
             await asyncio.wait(going, timeout=timeout_s)
@@ -252,7 +252,7 @@ class Controller:
 
     async def poll(self, engine_id: int, incarnation: int) -> list[Command] | None:
         """Return commands for an engine; an empty list after a while without any, None if it must end."""
-        # An engine that is ending polls on: EndProcess is in its queue.
+        # An engine that is ending polls on, because EndProcess is in its queue.
         is_ending = (engine_id, incarnation) in self._kill_timers
         if not is_ending and (self._closed or not self._membership.is_current(engine_id, incarnation)):
             return None
@@ -480,7 +480,7 @@ class Controller:
         self._spawn(self._watch_obstacles(spec, self._addresses[process]))
 
     async def _launch_after(self, ending: Iterable[asyncio.Task[None]], spec: EngineSpec) -> None:
-        # The old process ends before the new one starts, which may read the old one's last output, and need its GPU.
+        # The old process must end before the new one starts: the new one may read its last output, and need its GPU.
         await asyncio.wait(ending, timeout=self._stop_grace_s + KILL_WAIT_S)
         if self._membership.is_current(spec.engine_id, spec.incarnation):
             if self._membership.is_gone(spec.engine_id):

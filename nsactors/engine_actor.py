@@ -346,7 +346,7 @@ class EngineActor:
     def end(self) -> None:
         """End the interpreter gracefully, on the thread that runs requests: no request runs there afterwards.
 
-        A second call returns at once, also from a helper thread during the first.
+        A second call returns at once, even on a helper thread during the first.
         """
         with self._stream_lock:
             self._is_ending = True
@@ -373,7 +373,7 @@ class EngineActor:
         self._output.close()
 
     def handle(self, request: EngineRequest, payload: Payload | None) -> tuple[Reply, Payload | None]:
-        """Run one request and return its reply, also if it raises.
+        """Run one request and return its reply, even if the request raises.
 
         Raises:
             EngineEnds: if the engine was told to end before the request had finished.
@@ -573,7 +573,7 @@ class EngineActor:
             if self._journal is not None:
                 self._journal.settled(self._closed)
             # The registration comes first: imports of the first cell must not delay the start of the cluster.
-            with report_errors():  # after an error, the first cell imports IPython again, and raises it
+            with report_errors():  # if this fails, the first cell imports IPython again, and raises the error
                 self._host.warm_up()
             if self._is_unused:
                 self._host.set_aside()

@@ -1,8 +1,8 @@
 """Queues of commands for engines and of events for clients, which poll the controller for them.
 
-The controller fills the queues; a poll waits for the first item and takes all. Clients have to poll because they are
-not actors, which alone an actor can call. A client that has stopped polling loses its queue, and attaches again if it
-returns.
+The controller fills the queues; a poll waits for the first item and takes all. Clients have to poll, because an
+actor can call only actors, which clients are not. A client that has stopped polling loses its queue, and attaches
+again if it returns.
 """
 
 from __future__ import annotations

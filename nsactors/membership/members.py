@@ -290,7 +290,7 @@ class Membership:
         # A restart that a user asked for gets all attempts again.
         member = replace(member, attempts=0, orders=(*member.orders[:1], order))
         restart = self._restart(engine_id, member, "it was asked to restart", expected=True, recovers=recovers)
-        # For a recovery, kill it at once, as if it had died: it may be stuck.
+        # For a recovery, kill the engine at once, as if it had died, because it may be stuck.
         return [Dismiss(engine_id, old, at_once=recovers or member.info is None), *restart]
 
     def _restart(

@@ -180,12 +180,12 @@ class Call:
         return self.shown < len(self.output.chunks)
 
     def unshown(self) -> list[EngineOutput]:
-        """Return the output that has not been shown; by engine, in order."""
+        """Return the output that has not been shown, by engine and in order."""
         fresh = self.output.chunks[self.shown :]
         return [EngineOutput(self.engine_id, self.request_id, fresh)] if fresh else []
 
     def take_unshown(self) -> list[EngineOutput]:
-        """Return the output that has not been shown, and count it as shown from now on; by engine, in order."""
+        """Return the output that has not been shown, by engine and in order, and count it as shown from now on."""
         with _WATCH_LOCK:
             fresh = self.unshown()
             self.shown += sum(len(output.chunks) for output in fresh)
@@ -435,7 +435,7 @@ class TaskCall(Call):
         return self.shown < len(self._printed)
 
     def unshown(self) -> list[EngineOutput]:
-        """Return the output that has not been shown; by engine, in order."""
+        """Return the output that has not been shown, by engine and in order."""
         fresh = self._printed[self.shown :]
         return [
             EngineOutput(engine_id, source, [chunk for *_, chunk in some])
@@ -503,7 +503,7 @@ class MapCall(TaskCall):
         """The value of each item, or the error in its place, when the call has ended."""
         values: list[Any] = []
         for piece in sorted(self.pieces, key=attrgetter("start")):
-            values += [self.error] * (piece.start - len(values))  # the map ended without these: the client was closed
+            values += [self.error] * (piece.start - len(values))  # the client was closed before these came
             values += piece.values
         values += [self.error] * (self.size - len(values))
         return values

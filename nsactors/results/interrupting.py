@@ -62,9 +62,9 @@ class _Stopped(Exception):
 
 
 def stopping(wait: Wait, owner: CallController) -> Wait:
-    """Return a wait that is to be called within :func:`debugging`, and ends when an engine stops at a breakpoint."""
+    """Return a wait for use within :func:`debugging`; it ends when an engine stops at a breakpoint."""
     if threading.current_thread() is not threading.main_thread():
-        return wait  # no thread but the main one prompts a user
+        return wait  # only the main thread prompts a user
 
     def wait_or_stop(timeout_s: float | None) -> bool:
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
@@ -392,7 +392,7 @@ class _Stop:
             self._obstacles = self._owner.obstacles(_running(self._calls))
 
     def _let_tell(self, telling: _Aside) -> None:
-        """Leave the interpreter to the other thread for as long as it may need: drawing a flood would starve it."""
+        """Leave the interpreter to the other thread as long as it may need, since drawing a flood would starve it."""
         for _ in range(int(QUICK_STOP_S / STEP_S)):
             try:
                 if self._told.wait(STEP_S) or telling.has_ended:
@@ -410,7 +410,7 @@ class _Stop:
                 raise _not_interrupted(self._calls)
             passed_s = self._clock() - began
             if passed_s < QUICK_STOP_S:
-                continue  # Ctrl-C twice in a moment means the same as once: most engines stop before a user can read
+                continue  # a second Ctrl-C so soon means nothing more: most engines stop before a user can read
             if pressed or passed_s > QUICK_STOP_S + GRACE_S:
                 return False
             if not said:

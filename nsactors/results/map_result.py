@@ -83,7 +83,7 @@ class AsyncMapResult(AsyncResult):
             ...     save(part.get())
 
         Raises:
-            InvalidArgument: with a size, if this is the map of another view: its parts are those of the engines.
+            InvalidArgument: with a size, if the map is not load-balanced: its parts are then those of the engines.
         """
         if size is not None:
             raise WrongValue("split", "size", size, "None, for this map was cut into one part for each engine")
@@ -387,7 +387,7 @@ class PieceReader:
             ended = call.size - call.left
             raise TimeoutError(f"{call.label} is not done in time: {ended} of {call.size} items are there")
         if len(call.pieces) <= seen and call.error is not None:
-            raise call.error  # the map has ended without its pieces: the client was closed
+            raise call.error  # the client was closed, and the map ended without its pieces
 
     def _has_more_than(self, seen: int) -> bool:
         return len(self._call.pieces) > seen or self._call.done
@@ -456,7 +456,7 @@ def _split(owner: CallController, call: MapCall, size: int, keeps_errors: bool) 
         with lock:
             left = [part for part in parts if part.missing]  # another thread may be about to finish the others
         for part in left:
-            part.settle(None, ended.error)  # the map has ended without all pieces: the client was closed
+            part.settle(None, ended.error)  # the client was closed, and the map ended without all pieces
 
     call.when_piece_arrives(take)
     for piece in list(call.pieces):

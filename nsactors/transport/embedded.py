@@ -306,7 +306,7 @@ def _name_in_parent(frame: FrameType | None, name: str | None) -> str | None:
         # These modules are imported before multiprocessing sets `parent_process()`.
         is_child = is_child or module == "multiprocessing.spawn"
         frame = frame.f_back
-    if not is_child or not importing - {"__main__"}:  # the code of the child itself may embed it
+    if not is_child or not importing - {"__main__"}:  # the child's own code may embed the child
         return None
     pid = os.getppid() if parent is None else parent.pid
     parents = [

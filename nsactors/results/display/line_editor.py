@@ -41,7 +41,8 @@ class LineEditor:
     While the cursor is hidden, which libraries do as they draw, the last :data:`ROWS` lines stay unfinished.
 
     Attributes:
-        redraws: whether text has been, or is about to be, written over: the line is a bar, not the beginning of a text.
+        redraws: whether text has been, or is about to be, written over. The line is then a bar, and not the
+            beginning of a text.
     """
 
     def __init__(self) -> None:
@@ -107,7 +108,7 @@ class LineEditor:
             self._rows.append(_Row())
 
     def _go_up(self, count: int, finished: list[_Row]) -> None:
-        while self._row < count and finished:  # they have not been returned yet
+        while self._row < count and finished:  # these rows have not been returned yet
             self._rows.insert(0, finished.pop())
             self._row += 1
         count = min(count, self._row)

@@ -91,7 +91,7 @@ class AwaitedOutput:
         return wait_and_show
 
     def settle(self) -> None:
-        """Show all output so far: the wait is over, and the next one may come much later."""
+        """Show all output so far, because the wait is over, and the next one may come much later."""
         self._progress = self.line = None
         if self._output is None and not has_unshown(self._calls):
             return

@@ -251,7 +251,7 @@ class Merger:
         self._last.extend(Shown((engine.id,), piece) for piece in last)
 
     def _drop_lines(self) -> None:
-        """Keep only displays and results of the pieces that wait, because the limit is reached."""
+        """Of the pieces that wait, keep only displays and results, because the limit is reached."""
         for engine in self._engines.values():
             for _ in range(len(engine.waiting)):
                 waiting = engine.waiting[0]
@@ -294,8 +294,8 @@ class Merger:
             if quiet or lines:
                 late = any(now >= head.ripe_at for head in ordered)
                 ordered = [head for head in ordered if late and isinstance(head.piece, Display)]
-            # All are shown together, even before their own time: otherwise the next piece of an earlier engine would
-            # come between them.
+            # All are shown together, even before their own time, or the next piece of an earlier engine would come
+            # between them.
             for engine in self._engines.values():
                 if engine.waiting and engine.waiting[0] in ordered:
                     engine.waiting[0] = engine.waiting[0]._replace(ripe_at=-math.inf, in_order=False)

@@ -92,7 +92,7 @@ def _show_rich(data: dict[str, Any], metadata: dict[str, Any], ids: Sequence[int
         imported("IPython").display.display(data, metadata=metadata, raw=True)
     elif (shell is not None or sys.stdout.isatty()) and (line := save_figure(FIGURES, ids, data)):
         print(line)
-    else:  # an image cannot be shown: its text form stands for it
+    else:  # an image cannot be shown, so its text form stands for it
         print(data.get("text/plain", ""))
 
 

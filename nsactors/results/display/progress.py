@@ -192,7 +192,7 @@ def wait_showing(
 ) -> bool:
     """Return ``wait(timeout_s)``; show a line of progress if it takes long.
 
-    Only the main thread shows one: others wait in the background, while the user types or reads. ``output`` is the
+    Only the main thread shows one; others wait in the background while the user types or reads. ``output`` is the
     output that ``wait`` shows meanwhile.
     """
     if not calls or threading.current_thread() is not threading.main_thread():

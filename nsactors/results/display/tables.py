@@ -248,7 +248,7 @@ def time_in_words(at: float | None, now: float) -> str:
 
 
 def _ago(seconds: float) -> str:
-    if seconds < 1:  # also a time of a clock that is ahead of this one
+    if seconds < 1:  # or negative, from a clock that is ahead of this one
         return "just now"
     unit_s, unit = next(each for each in _UNITS if seconds >= each[0])
     return f"{int(seconds // unit_s)} {unit} ago"

@@ -402,8 +402,8 @@ class DirectLines:
             return None
         if line is not None and line.is_served:
             return line
-        # A single request is answered sooner through Ray, as a socket would be served only after a call through Ray. That
-        # is not so in a long round of the client through many engines, when another engine has replied just now.
+        # A single request is answered sooner through Ray, as a socket would be served only after a call through Ray.
+        # This is not so for a client whose round through many engines takes long, if another one has just replied.
         now = time.monotonic()
         pause_s = now - self._heard.get(engine.engine_id, 0.0)
         if pause_s > RECENT_S and (pause_s > ROUND_S or now - self._heard_last > RECENT_S):

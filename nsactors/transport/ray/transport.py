@@ -249,7 +249,7 @@ class RayEngine:
 
     def __init__(self, spec: EngineSpec, controller: Any, replica: tuple[str, Any] | None) -> None:
         os.environ.update(spec.environment)
-        keep_sockets_from_children()  # before any user code runs, so these are Ray's alone
+        keep_sockets_from_children()  # before any user code runs, so these sockets are Ray's alone
         spec = with_labels(spec, labels_here())
         host = ProcessHost(output_folder(spec.cluster), f"engine-{spec.engine_id}", spec.incarnation)
         line = ControllerClient(RayControllerChannel(controller))
@@ -307,7 +307,7 @@ class RayEngine:
             reply = self._handle(header, (), (), past_ray=True)
         except EngineGone:
             raise
-        except Exception as error:  # no room for the result: the client is to get this error through Ray
+        except Exception as error:  # no room for the result; the client is to get this error through Ray
             reply = error
         if isinstance(reply, bytes) and len(reply) <= MESSAGE_BYTES:
             return reply
@@ -315,7 +315,7 @@ class RayEngine:
         return None
 
     def _keep_large(self) -> None:
-        """Copy the large replies that have not been asked for yet: the next request may change their arrays."""
+        """Copy the large replies that have not been asked for yet, as the next request may change their arrays."""
         for header, reply in self._large.items():
             if isinstance(reply, tuple) and reply[1][0].base is not None:
                 head, arrays, refs = reply
