@@ -75,7 +75,7 @@ class Client:
             that ``NSACTORS_CLUSTER`` in the environment names, or else the only cluster that this user runs.
             ``Cluster.connect_client_sync()`` gives a transport.
         name: the client's name in the history, with a few letters that make it unique; the default is the user's name.
-        report: prints errors that have not been retrieved when the client is closed; the default writes to stderr.
+        report: prints the unretrieved errors when the client is closed; the default writes to stderr.
         modules: ``"auto"``: engines find the modules of this program where the program finds them, and run the version
             that it has imported; ``"off"``: engines import only modules that they find themselves.
         output: the default for the output of calls, which a view may change; see :attr:`output`.
@@ -120,7 +120,7 @@ class Client:
         self.block = False
         # Engines that share this process share its modules.
         tells = modules == "auto" and Capability.PROCESS in transport.capabilities
-        # Engines count the requests of each client name, so a client that returns under the same name needs another.
+        # Engines count requests by the name of the client, so a client that comes back needs a name of its own.
         unique = f"{name or getpass.getuser()}-{uuid.uuid4().hex[:12]}"
         own = OwnModules(unique) if tells else None
         try:
@@ -333,7 +333,7 @@ class Client:
     def debug(
         self, targets: Targets = "all", *, result: AsyncResult | None = None, forget: bool = False, take: bool = False
     ) -> None:
-        """Open the debugger of engines that are stopped at a breakpoint, or else on their last failures.
+        """Open the debugger of engines that are stopped at a breakpoint; if none is, open it on their last failures.
 
         The debugger prompts in this program; ``%pxdebug`` does the same. An engine keeps the frames of the last failure
         of each client that has a prompt: a terminal or a notebook. It releases them, and the objects in them, at the
@@ -347,7 +347,7 @@ class Client:
         Args:
             targets: the engines.
             result: the failures of this result only.
-            forget: open nothing, and release the frames on these engines.
+            forget: do not open the debugger, but release the frames on these engines.
             take: take over the debuggers of engines that are stopped for another client, whose prompt ends.
 
         Raises:
@@ -391,7 +391,7 @@ class Client:
     def recover(self, targets: Targets = "all") -> None:
         """Kill engines, even if they are stuck, and restart them as if they had died.
 
-        The cluster's ``recovery`` decides about their namespaces. Calls that were running are not repeated.
+        The cluster's option ``recovery`` decides about their namespaces. Calls that were running are not repeated.
         """
         self.session.restart(self.session.resolve(targets), recovers=True)
 
@@ -421,7 +421,7 @@ class Client:
         return view
 
     def close(self) -> None:
-        """Leave the cluster: its engines go on, and errors that have not been retrieved are reported."""
+        """Leave the cluster, whose engines go on, and report unretrieved errors."""
         if self._finalizer.alive:
             self._finalizer()
         else:
@@ -654,7 +654,7 @@ class Client:
         a second.
 
         Args:
-            timeout: seconds; with more than a thousand calls open to one engine, the others wait here for their turn.
+            timeout: seconds; calls beyond a thousand that are open to one engine wait here for their turn.
 
         Raises:
             TimeoutError: if the requests have not been accepted in time.

@@ -1,8 +1,8 @@
 """Additions of a client to an IPython prompt.
 
-Errors of engines are drawn in a form of their own, and errors that have not been retrieved are reported; a note
-explains errors that come from read-only arrays; edits of modules are named if they have not been loaded. The first
-client adds ``%px`` and related magics.
+Errors of engines are drawn in a form of their own, and unretrieved errors are reported; a note explains errors that
+come from read-only arrays; edits of modules are named if they have not been loaded. The first client adds ``%px`` and
+related magics.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def _results(window: _Window, return_exceptions: bool) -> Generator[Any, None, N
 
 
 class _UnsentItem:
-    """An item that cannot be pickled, as a chunk that has failed."""
+    """A chunk of one item that cannot be pickled: it has failed without being sent."""
 
     length = 1
     seconds: float | None = None

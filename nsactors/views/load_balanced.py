@@ -128,7 +128,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
     def task_of(
         self, function: Callable[..., Any] | Reference, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TaskPlan:
-        """Plan the task of a call, for results of another kind; raise the errors of :meth:`apply`."""
+        """Plan the task of a call, for callers with results of another kind; raise the errors of :meth:`apply`."""
         arg.check("apply", function=arg.function(function))
         flags, name = self._flags, name_of(function)
         payload = pack_call(function, args, kwargs, name=name, ref_types=self._session.ref_types)
@@ -212,7 +212,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         label: str | None = None,
         copies: bool = True,
     ) -> TaskPlan:
-        """Plan the task of a map, for results of another kind; raise the errors of :meth:`map`.
+        """Plan the task of a map, for callers with results of another kind; raise the errors of :meth:`map`.
 
         Args:
             function: called with one item of each sequence.
