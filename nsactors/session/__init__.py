@@ -9,8 +9,8 @@
     engine_start      the start of engines, as its client waits for it
     other_clients     requests of other clients: collected, found and announced
     memory            memory of a cluster, by engine and name
-    carried_data      warnings of large variables that calls carry with them
+    carried_data      warnings about large variables that calls carry with them
     own_modules       the modules that this program has imported from its own files, and their description for engines
-    unretrieved       errors of calls that have not been retrieved, and other notices for the user
+    unretrieved       errors of calls whose results were never asked for, and other notices for the user
 
 """

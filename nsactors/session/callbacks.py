@@ -12,8 +12,8 @@ from nsactors.errors.reporting import print_traceback
 class Callbacks:
     """Calls functions one after the other, on a thread of its own.
 
-    The threads that deliver replies and events must not run them: a function that waited for another result would wait
-    for itself. The errors of a function, ``SystemExit`` included, are printed.
+    The threads that deliver replies and events must not run them, because a function that waited there for another
+    result would keep it from arriving. The errors of a function, ``SystemExit`` included, are printed.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Callbacks:
         self._closed = False
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function()`` soon; after :meth:`close`, when nothing is left to wait for, at once and here."""
+        """Call ``function()`` soon. After :meth:`close`, call it here at once, as there is nothing left to wait for."""
         with self._lock:
             if not self._closed:
                 if self._thread is None:
@@ -34,13 +34,13 @@ class Callbacks:
         _call_and_print_errors(function)
 
     def drain(self) -> None:
-        """Return when the functions given so far have been called; at once on the thread that calls them."""
+        """Return when the functions given so far have been called. On the thread that calls them, return at once."""
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return
         drained = threading.Event()
         self._waiting.put(drained.set)
-        while thread.is_alive() and not drained.wait(0.1):  # it may have been closed meanwhile
+        while thread.is_alive() and not drained.wait(0.1):  # the thread may have ended meanwhile
             continue
 
     def close(self) -> None:

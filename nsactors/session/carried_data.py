@@ -1,4 +1,4 @@
-"""Warnings of large variables that calls carry with them."""
+"""Warnings about large variables that calls carry with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Part(NamedTuple):
 
 
 class CarriedData:
-    """Finds calls that carry a lot of data; warns of each variable of each function once.
+    """Finds calls that carry a lot of data, and warns once about each variable of each function.
 
     Args:
         ref_types: exact types of references to stored objects, which count as empty.
@@ -50,20 +50,20 @@ class CarriedData:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> list[LargeCaptureWarning]:
-        """Return the warnings about a call: none, at no cost, unless its payload is large.
+        """Return the warnings about a call. If its payload is not large, there are none, and this costs nothing.
 
         Args:
             payload: the packed call.
             function: the function.
-            args: its arguments; none if they are expected to be large.
-            kwargs: its arguments by name, likewise.
+            args: its positional arguments; none if they are expected to be large.
+            kwargs: its keyword arguments; none if they are expected to be large.
 
         Returns:
             One warning for each of the largest parts, as many as bring the rest below the limit.
         """
         if (not payload.buffers and len(payload.data) <= LIMIT_BYTES) or payload.nbytes <= LIMIT_BYTES:
             return []
-        # Packed once more, part by part; the memory of arrays is not copied by that.
+        # Each part is packed once more to measure it, which does not copy the memory of arrays.
         parts = [*self._carried(function, set()), *_arguments(function, args, kwargs or {})]
         sized = [(self._nbytes(part.value), part) for part in parts if _key(function, part) not in self._told]
         total = sum(nbytes for nbytes, _ in sized)
@@ -82,7 +82,7 @@ class CarriedData:
     def _carried(self, function: object, seen: set[int]) -> Iterator[_Part]:
         """Yield the variables that travel with ``function``, and with the functions that it calls."""
         seen.add(id(function))
-        # The function is small, or engines import it, however large the data of its module.
+        # The function is small, or engines import it, so that the data of its module are not sent.
         if self._nbytes(function) <= LIMIT_BYTES // 2:
             return
         for part in _variables(function):
@@ -94,7 +94,7 @@ class CarriedData:
     def _nbytes(self, value: object) -> int:
         try:
             return pack(value, ref_types=self._ref_types).nbytes
-        except SerializationError:  # its object leaves it out when it is pickled
+        except SerializationError:  # the object that has this value leaves it out when it is pickled
             return 0
 
 
@@ -128,14 +128,14 @@ def _arguments(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
     try:
         named = dict(inspect.signature(function).bind_partial(*args, **kwargs).arguments)
-    except (TypeError, ValueError):  # its parameters are not known, or do not fit
+    except (TypeError, ValueError):  # the function's parameters are not known, or the arguments do not fit them
         named = {**{str(position): value for position, value in enumerate(args, 1)}, **kwargs}
     yield from (_Part(function, "argument", name, value) for name, value in named.items())
 
 
 @functools.cache
 def _globals_used(code: CodeType) -> frozenset[str]:
-    """Return the names of globals that code and the functions within it look up; ``co_names`` has attributes too."""
+    """Return the globals that code and the functions within it look up; ``co_names`` would add attributes."""
     used = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
     return frozenset(used.union(*(_globals_used(inner) for inner in code.co_consts if isinstance(inner, CodeType))))
 
@@ -148,7 +148,7 @@ def _contents(cell: CellType) -> object:
 
 
 def _key(function: object, part: _Part) -> tuple[object, str, str]:
-    # By the code, which is equal if the cell that defines the function was run again.
+    # The key has the code, which is equal if the cell that defines the function was run again.
     return getattr(function, "__code__", type(function)), part.kind, part.name
 
 

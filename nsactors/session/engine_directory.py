@@ -27,7 +27,7 @@ EngineCallback = Callable[[int], object]
 
 
 class EngineListener(Protocol):
-    """Learns of engines' changes at once, in order. Its methods are called under a lock, and may only take notes."""
+    """Learns of engines' changes at once, in order. Its methods are called under a lock, so they only take notes."""
 
     def engine_joined(self, engine: EngineInfo) -> None:
         """Take note that an engine takes requests, perhaps in another process than before."""
@@ -38,7 +38,7 @@ class EngineListener(Protocol):
         ...
 
     def engine_left(self, left: EngineLeft) -> None:
-        """Take note that an engine takes no requests, or none yet; called again when its prospect changes."""
+        """Take note that an engine takes no requests, or none yet; called again if more is known about its return."""
         ...
 
     def cut_off(self, reason: ConnectionLost) -> None:
@@ -47,20 +47,20 @@ class EngineListener(Protocol):
 
 
 class EngineDirectory:
-    """The engines that are there, are starting, or could not start; notifies listeners of changes.
+    """The engines that are there, are starting, or could not start. It notifies listeners of changes.
 
     Args:
         call: calls the user's function soon, on a thread where it may wait.
 
     Attributes:
-        ids: the ids of the engines that take requests, in order, with those that restart, and without those that are
+        ids: the ids of the engines that take requests, in order, including those that restart, but not those that are
             about to leave.
     """
 
     def __init__(self, call: Callable[[Callable[[], object]], None]) -> None:
         self._call = call
         self.start_failures: dict[int, EngineStartError] = {}
-        self._nodes_may_come = False  # for engines that have no place
+        self._nodes_may_come = False  # whether the cluster may add machines for engines that have no place
         self._engines: dict[int, EngineInfo] = {}
         self.ids: tuple[int, ...] = ()
         self._starting: set[int] = set()
@@ -90,7 +90,7 @@ class EngineDirectory:
 
     @property
     def waiting(self) -> dict[int, EngineStartError]:
-        """The engines that have no place, with the reason, by id."""
+        """The reasons why engines have no place, by the ids of these engines."""
         with self._changed:
             return dict(self._waiting)
 
@@ -101,7 +101,7 @@ class EngineDirectory:
             return dict(self._engines)
 
     def may_come(self, engine_id: int) -> bool:
-        """Return whether an engine has no place, and the cluster adds machines."""
+        """Return whether an engine that has no place may get one, because the cluster adds machines."""
         with self._changed:
             return self._nodes_may_come and engine_id in self._waiting
 
@@ -114,14 +114,14 @@ class EngineDirectory:
             return new
 
     def take_startup_outputs(self) -> dict[int, tuple[StreamText, ...]]:
-        """Return the output of start-up code on engines that this client has asked for, each once."""
+        """Return the output of start-up code on engines that this client has asked for, each output once."""
         with self._changed:
             taken, self._startup_outputs = self._startup_outputs, {}
             return taken
 
     @property
     def is_awaited(self) -> bool:
-        """True if a caller waits for engines, and so learns which of them do not come."""
+        """True if a caller waits for engines. This caller then learns which of them do not come."""
         return self._waiters > 0
 
     def get(self, engine_id: int) -> EngineInfo | None:
@@ -149,7 +149,7 @@ class EngineDirectory:
             self._engines[engine.engine_id] = engine
             self._away.discard(engine.engine_id)
             self._list_ids()
-            callbacks = list(self._on_join)  # those that were set before the engine could be seen
+            callbacks = list(self._on_join)  # only callbacks that were set before the engine could be seen
             self._changed.notify_all()
             for watcher in self._told_at_once if news else ():
                 watcher.engine_joined(engine)
@@ -165,7 +165,7 @@ class EngineDirectory:
             self._changed.notify_all()
 
     def retire(self, engine_ids: Iterable[int]) -> None:
-        """Note that engines finish their requests, and take no more."""
+        """Note that engines finish their requests and take no more."""
         with self._changed:
             news = self._engines.keys() & set(engine_ids) - self._leaving
             self._leaving |= news
@@ -204,8 +204,8 @@ class EngineDirectory:
     def wait_for(self, count: int, timeout_s: float | None, *, patient: bool) -> bool:
         """Wait until ``count`` engines are there; return whether they are.
 
-        Ends early if some have failed and no others are on the way. With ``patient``, those without a place count as on
-        the way.
+        The wait ends early if some engines have failed and no others are on the way. With ``patient``, engines without
+        a place count as on the way.
         """
 
         def enough() -> bool:
@@ -260,7 +260,7 @@ class EngineDirectory:
             self._told_at_once.remove(watcher)
 
     def close(self, reason: ConnectionLost) -> None:
-        """End every wait, for no more news will come."""
+        """End every wait, because no more news will come."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -320,7 +320,7 @@ def missed_events(
 
 
 def leave_of(engine: EngineInfo, reason: str, *, returns: bool) -> EngineLeft:
-    """Return the event that an engine has gone, as a client concludes by itself."""
+    """Return the event that an engine has gone, for a client that has found this out by itself."""
     replays = returns and engine.recovery is Recovery.REPLAY
     return EngineLeft(engine.engine_id, engine.incarnation, reason, expected=False, returns=returns, replays=replays)
 

@@ -12,7 +12,7 @@ from nsactors.session.session import Session
 
 
 class StartProgress:
-    """The progress of a start, for a line of progress.
+    """The progress of a start, as a line of progress shows it.
 
     Args:
         engines: the number of engines to wait for.
@@ -46,13 +46,13 @@ class StartProgress:
 def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *, patient: bool) -> None:
     """Wait until ``n`` engines take requests; see ``Client.wait_for_engines``.
 
-    Output of start-up code and problems of other engines are left for :func:`tell_of_start`.
+    This does not show the output of start-up code or the problems of other engines; :func:`tell_of_start` does.
 
     Args:
         session: the client's session.
         n: the number of engines; None for all that have been asked for.
         timeout_s: the limit; None for no limit.
-        patient: whether to wait also for engines that have no place in the cluster.
+        patient: whether to go on waiting for engines that have no place in the cluster.
     """
     session.check()
     directory = session.directory
@@ -75,7 +75,8 @@ def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *
 def tell_of_start(session: Session) -> None:
     """Show the output of start-up code, and warn of engines that are missing.
 
-    Call this after the wait: if the line of progress has not been removed, the first line of output is drawn behind it.
+    Call this after the wait, because output that is shown before the line of progress is removed would begin behind
+    that line.
     """
     directory = session.directory
     if outputs := directory.take_startup_outputs():
@@ -83,5 +84,5 @@ def tell_of_start(session: Session) -> None:
         screen.show(arrange(sorted(outputs.items()), "type"))
         screen.close()
     for problem in directory.take_problems():
-        session.unretrieved.heard([str(problem)])  # it may have come before this wait
+        session.unretrieved.heard([str(problem)])  # the same notice may have come before this wait
         warn_caller(EngineStartWarning(problem))

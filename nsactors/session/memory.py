@@ -21,11 +21,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 @dataclass(frozen=True, slots=True)
 class ClusterMemory:
-    """The memory of engines and object stores: a table at a prompt, in a notebook and when it is printed.
+    """The memory of engines and object stores, shown as tables at a prompt, in a notebook and by ``print``.
 
     Attributes:
         engines: the memory of each engine, by id.
-        silent: ids of engines that did not reply: C code holds their interpreter, or they have just gone.
+        silent: ids of engines that did not reply, because C code holds their interpreter, or they have just gone.
         stores: the object store of each node that has one of these engines.
 
     Example:
@@ -100,7 +100,7 @@ class ClusterMemory:
         return table
 
     def _alike(self) -> list[tuple[list[int], NamespaceMemory]]:
-        """Group engines with equal names and sizes, in order of their first."""
+        """Group the engines whose namespaces have equal names and sizes; return the groups by their first engines."""
         groups: dict[NamespaceMemory, list[int]] = {}
         for engine_id, memory in sorted(self.engines.items()):
             groups.setdefault(memory.namespace, []).append(engine_id)

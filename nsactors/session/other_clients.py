@@ -1,4 +1,4 @@
-"""Requests of several clients: collects the replies to other clients' requests, and reports this client's queues."""
+"""Requests of several clients: the replies to other clients' are collected, and this client's queues are reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nsactors.session.requests import RequestSender
 from nsactors.transport.base import ControllerClient
 
 QUERY_S = 5.0  # an engine that does not reply for so long is held by C code, and is queried again
-COLLECTED_AT_A_TIME = 200  # requests of one engine in one query
+COLLECTED_AT_A_TIME = 200  # replies that one query asks of one engine
 SHORTEST_S, LONGEST_S = 0.02, 0.25  # between two queries
 PAUSE_PER_ENGINE_S = 0.005  # two hundred queries a second are a small load for the controller
 MISSING_S = 2.0  # a reply that is on its way, or between two states, is found within this time
@@ -42,7 +42,8 @@ class _WantedReply:
 
     Attributes:
         call: the call that ends with the reply.
-        missing_since: the time since which neither its engine nor its client explains that there is no reply.
+        missing_since: the time since which the reply has been missing without a reason to expect it; None if it is
+            expected, or has not been missed.
     """
 
     call: Call
@@ -50,7 +51,7 @@ class _WantedReply:
 
 
 class ReplyCollector:
-    """Makes calls for other clients' requests. Like this client's own calls, they end, and have output.
+    """Makes calls for other clients' requests. Like the calls of this client, these end and have output.
 
     Args:
         controller: passes queries on to engines.
@@ -176,7 +177,7 @@ class ReplyCollector:
                 )
                 self._end(wanted, None, ResultUnavailable(str(call.request_id), reason))
             elif why is Missing.AHEAD or (why is Missing.ABSENT and call.request_id.client in clients):
-                wanted.missing_since = None  # it will come
+                wanted.missing_since = None  # the reply will come
             elif wanted.missing_since is None:
                 wanted.missing_since = now
             elif now - wanted.missing_since > MISSING_S:
@@ -206,16 +207,16 @@ class ReplyCollector:
         wanted.call.settle(value, error, self._failed)
 
 
-AFTER_S = 0.25  # a request that has its reply within this time need not be announced
-SILENT_S = 0.03  # unless its engine sends no reply for this long, and other clients may look for free engines
-ANNOUNCED_AT_A_TIME = 250  # a thousand a second: more would take the controller's time for calls that are soon over
+AFTER_S = 0.25  # a request is announced when it has waited for so long
+SILENT_S = 0.03  # or for only so long, if its engine has sent no reply meanwhile and there are other clients
+ANNOUNCED_AT_A_TIME = 250  # a thousand a second; more would cost the controller time for calls that are soon over
 ANNOUNCE_S = 30.0
 LOOK_S = 0.02
 LEAVING_S = 0.5
 
 
 class QueueReporter:
-    """Records in the cluster's history requests that wait at their engines; engines do not know their queues.
+    """Records in the cluster's history which requests wait at their engines, as engines do not know their queues.
 
     Args:
         sender: sends the requests.
@@ -239,7 +240,7 @@ class QueueReporter:
 
     def stir(self) -> None:
         """Look at the queues soon, because a request has been sent."""
-        if not self._stirred.is_set():  # to set it again would take longer
+        if not self._stirred.is_set():  # the check is quicker than setting the event again
             self._stirred.set()
 
     def flush(self, timeout_s: float) -> None:
@@ -276,7 +277,7 @@ class QueueReporter:
                 with contextlib.suppress(ObjectGone):  # the engine has died since
                     reply.value.load()
                     accepted.add(engine_id)
-        # Requests that other clients send from now on do not run before these.
+        # The fence makes sure that requests which other clients send from now on do not run before these.
         fenced = self._controller.query(accepted, Fence(), max(0.0, give_up - time.monotonic()))
         return {engine_id for engine_id in accepted if engine_id in fenced}
 
@@ -291,7 +292,7 @@ class QueueReporter:
         return [request.call for request in self._sender.open_requests() if request.handle is not None]
 
     def _holds_back(self) -> bool:
-        """Return whether requests wait here: for the send window of their engine, or for an engine that restarts."""
+        """Return whether requests have not been sent, because the send window is full or their engine restarts."""
         return any(request.handle is None for request in self._sender.open_requests())
 
     def _run(self) -> None:
@@ -303,10 +304,10 @@ class QueueReporter:
             self._look()
 
     def _look(self) -> None:
-        """Announce the requests that have waited; a function of its own, so that no variable holds their values."""
+        """Announce the requests that have waited. When this has returned, no variable here keeps their values alive."""
         self._sender.listen_to_strays(time.time() - AFTER_S)
         calls = self._sent_calls()
-        with contextlib.suppress(ConnectionLost):  # they are announced with the next
+        with contextlib.suppress(ConnectionLost):  # these requests are announced with the next ones
             self._announce(calls, sent_before=time.time() - AFTER_S, at_most=ANNOUNCED_AT_A_TIME)
         if len(calls) > len(self._announced):
             self._stirred.set()
@@ -318,12 +319,12 @@ class QueueReporter:
             if self._closed.wait(min(left_s, SILENT_S) if self._company.is_set() else left_s):
                 return True
             if self._company.is_set():
-                with contextlib.suppress(ConnectionLost):  # they are announced with the others
+                with contextlib.suppress(ConnectionLost):  # these requests are announced with the others
                     self._announce_silent(self._sender.silent(time.time() - SILENT_S))
         return self._closed.is_set()
 
     def _announce_silent(self, calls: Sequence[Call]) -> None:
-        # One for each engine: calls behind it are announced when they have waited for longer.
+        # These are the first calls of their engines; the calls behind them are announced when they have waited longer.
         with self._lock:
             if news := [call for call in calls if call.request_id not in self._announced]:
                 self._controller.announce([_entry(call) for call in news], ANNOUNCE_S)
@@ -337,7 +338,7 @@ class QueueReporter:
         at_most: int | None = None,
         timeout_s: float = ANNOUNCE_S,
     ) -> None:
-        """Announce calls that have not been announced yet; ``calls`` are all that are open."""
+        """Announce calls that have not been announced yet; ``calls`` are all calls that have been sent and are open."""
         with self._lock:
             self._announced &= {call.request_id for call in calls}
             news = [c for c in calls if c.submitted < sent_before and c.request_id not in self._announced][:at_most]

@@ -1,7 +1,7 @@
 """The modules that this program has imported from its own files, and their description for engines.
 
-A call reads files only of modules that have been imported or reloaded since the last call; a finder that never finds
-anything notes the names of these. Edits that have not been loaded are looked for between a prompt's cells.
+A call reads only the files of modules that have been imported or reloaded since the last call. Their names are noted by
+a finder that never finds anything. Edits that have not been loaded are looked for between the cells of a prompt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nsactors.protocol.client_modules import (
 )
 from nsactors.protocol.process import current_shell, remove_finder
 
-LOOKS = 4  # tries to find a module that is not there: its import has just begun in another thread, or has failed
+LOOKS = 4  # tries to find a module that is missing, because another thread has just begun its import, or it has failed
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "pytest.ini", "tox.ini", ".git")
 _PYC_HEADER = struct.Struct("<4sIII")  # magic, flags, the source's time of change and size
 
@@ -42,8 +42,8 @@ class _Version(NamedTuple):
 
     Attributes:
         source: the source.
-        stat: the file's time of change in ns and its size, when it was read.
-        is_exact: whether this source was loaded; otherwise the file had been edited before it was read.
+        stat: the time of the file's last change, in ns, and its size, both as they were when the file was read.
+        is_exact: whether this source was loaded. Otherwise the file was edited between its import and this reading.
     """
 
     source: bytes
@@ -81,9 +81,9 @@ class OwnModules:
         self._edited: dict[str, tuple[int, int]] = {}
         self._told_edits: dict[str, tuple[int, int]] = {}
         self._roots = _roots()
-        self._editable: tuple[list[str], list[str]] = [], []  # the search path, and the roots found on it
+        self._editable: tuple[list[str], list[str]] = [], []  # the search path, and the roots that were found on it
         self._sent_bytes = 0
-        self._too_large: dict[str, bool] = {}  # by name, whether the user has been told
+        self._too_large: dict[str, bool] = {}  # whether the user has been told, by the module's name
         self._path: list[str] = []
         self._folder = ""
         self._is_relative = False
@@ -95,12 +95,12 @@ class OwnModules:
         self.now()
 
     def close(self) -> None:
-        """Follow imports no longer."""
+        """Stop following imports."""
         remove_finder(self._imports)
 
     def now(self) -> ClientModules | None:
-        """Return the description of the modules, a new object whenever it has changed; None if there are no modules."""
-        # Every request calls this, which takes less than a microsecond.
+        """Return the description of the modules; None if there are none. When it has changed, it is a new object."""
+        # Every request calls this. It takes less than a microsecond unless something has been imported.
         known = not (self._imports.names or self._unfound) and sys.path == self._path
         if known and not (self._is_relative and self._moves_in_calls and _folder() != self._folder):
             return self._current
@@ -109,7 +109,7 @@ class OwnModules:
             return self._current
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return the sources with these digests, by digest, as far as they may be sent."""
+        """Return those sources with these digests that may be sent, by digest."""
         wanted = set(digests)
         with self._lock:
             return {
@@ -119,7 +119,7 @@ class OwnModules:
             }
 
     def tell_too_large(self) -> str:
-        """Return a message about modules that are too large to be sent, each once; empty if there are none."""
+        """Return a message about modules that are too large to be sent; empty if it has named all of them before."""
         with self._lock:
             names = [name for name, told in self._too_large.items() if not told]
             self._too_large.update(dict.fromkeys(names, True))
@@ -135,20 +135,20 @@ class OwnModules:
         """Compare the files with the sources that were loaded; to be called between the cells of a prompt."""
         reloader = _autoreloader()
         with self._lock:
-            self._moves_in_calls = False  # from now on, the working folder is looked at only here: that takes 1 us
+            self._moves_in_calls = False  # from now on, only this method looks at the working folder, which takes 1 us
             self._look()
             for name, version in list(self._versions.items()):
                 found = _stat_of(self._own[name].origin)
                 if found is None or (found == version.stat and version.is_exact):
                     self._edited.pop(name, None)
                 elif _has_been_reloaded(reloader, name, self._own[name].origin):
-                    self._take_in(name)  # IPython has reloaded it, by replacing functions one by one
+                    self._take_in(name)  # IPython has reloaded the module, by replacing its functions one by one
                     self._renew()
                 else:
                     self._note_edit(name, version, found)
 
     def tell_edits(self) -> str:
-        """Return one line about edits that have not been loaded here, each once; empty if there are none."""
+        """Return a line about edits that have not been loaded here; empty if it has named all of them before."""
         with self._lock:
             news = [name for name, found in self._edited.items() if self._told_edits.get(name) != found]
             self._told_edits.update({name: self._edited[name] for name in news})
@@ -164,7 +164,7 @@ class OwnModules:
             )
 
     def edited(self) -> list[ModuleType]:
-        """Return the modules whose files have changed since they were loaded, in an order to load them in."""
+        """Return the modules whose files have changed since they were loaded, in the order in which to load them."""
         self.look_for_edits()
         with self._lock:
             needs = {
@@ -176,7 +176,7 @@ class OwnModules:
 
     def _look(self) -> None:
         names = dict.fromkeys(self._unfound)
-        while self._imports.names:  # one by one: another thread may import something meanwhile
+        while self._imports.names:  # one by one, because another thread may import something meanwhile
             names[self._imports.names.popleft()] = None
         changed = False
         for name in names:
@@ -196,7 +196,7 @@ class OwnModules:
             self._current = told if told.paths or told.modules else None
 
     def _take_in(self, name: str) -> bool:
-        """Read a module that has been loaded; return whether it is one of the program's own."""
+        """Read a module that has been loaded; return whether it belongs to the program and has been read."""
         if is_reserved(name):
             return False
         module = self._modules.get(name)
@@ -215,7 +215,7 @@ class OwnModules:
         if version is None:
             return False
         if name in self._own and not _compiles(version.source, origin):
-            # A reload has failed: the module has not changed.
+            # The file has a syntax error, so a reload has failed and the module has not changed.
             self._edited[name] = version.stat
             return False
         self._take_in_parents(name)
@@ -229,7 +229,7 @@ class OwnModules:
         return True
 
     def _take_in_parents(self, name: str) -> None:
-        """Note the packages without a file that contain a module: engines need these to find the module."""
+        """Note the packages without a file that contain a module, because engines need them to find the module."""
         parent = name.rpartition(".")[0]
         if not parent or parent in self._own:
             return
@@ -242,12 +242,12 @@ class OwnModules:
     def _note_edit(self, name: str, version: _Version, found: tuple[int, int]) -> None:
         source = _read(self._modules.get(name), self._own[name].origin)
         if source is None or (source == version.source and version.is_exact):
-            self._versions[name] = version._replace(stat=found)  # touched, or written again with the same text
+            self._versions[name] = version._replace(stat=found)  # the file has a new time, but the same text
             self._edited.pop(name, None)
         else:
             self._edited[name] = found
 
-    # Sources that may be sent to other hosts.
+    # The choice of sources that may be sent to other hosts.
 
     def _may_be_sent(self, name: str, origin: str, nbytes: int) -> bool:
         before = self._own.get(name)
@@ -268,7 +268,7 @@ class OwnModules:
 
 
 def _roots() -> tuple[str, ...]:
-    """Return the folder of the script, or the script itself if it is an archive, and the root of its project."""
+    """Return the folder of the script (or the script, if it is an archive) and the root of its project."""
     main = str(getattr(sys.modules.get("__main__"), "__file__", None) or "")
     is_own = main != "" and not is_installed(main) and not _is_program(main)
     folders = [os.path.realpath(os.path.dirname(os.path.abspath(main)) if is_own else os.getcwd())]
@@ -283,7 +283,7 @@ def _roots() -> tuple[str, ...]:
 
 
 def _is_program(path: str) -> bool:
-    """Return whether a script is a command such as ``pytest`` or ``ipython``, and not the user's."""
+    """Return whether a script is a command such as ``pytest`` or ``ipython``, and not the user's own script."""
     return os.path.dirname(os.path.abspath(path)) == os.path.dirname(sys.executable)
 
 
@@ -295,7 +295,7 @@ def _is_under(path: str, roots: Iterable[str]) -> bool:
 def _editable_roots() -> list[str]:
     """Return the folders of packages in editable installs.
 
-    Some are named in ``.pth`` files. For others, the installer has written a finder with a table of folders.
+    Some folders are named in ``.pth`` files. For others, the installer has written a finder with a table of them.
     """
     roots = []
     for folder in [entry for entry in sys.path if is_installed(entry) and os.path.isdir(entry)]:
@@ -312,7 +312,7 @@ def _editable_roots() -> list[str]:
 def _search_paths(path: Sequence[str], folder: str) -> tuple[str, ...]:
     entries = (os.path.join(folder, entry) if entry else folder for entry in path)
     paths = (os.path.normpath(entry) for entry in entries if entry)
-    # The folder of commands stands first in the path of `nsactors` and `ipython`.
+    # The path of `nsactors` and of `ipython` begins with the folder of these commands.
     barred = os.path.dirname(sys.executable)
     return tuple(dict.fromkeys(entry for entry in paths if not is_installed(entry) and entry != barred))
 
@@ -326,17 +326,17 @@ def _version_of(module: ModuleType, origin: str) -> _Version | None:
 
 
 def _is_what_was_compiled(module: ModuleType, stat: tuple[int, int] | None) -> bool:
-    """Return whether a file is still the one that Python has compiled last, as far as that can be known."""
+    """Return whether a file has not changed since Python compiled it last; True if that cannot be known."""
     spec: Any = vars(module).get("__spec__")
     cached = getattr(spec, "cached", None)
     if stat is None or type(getattr(spec, "loader", None)) is not SourceFileLoader or not cached:
         return True
-    if sys.dont_write_bytecode:  # the cached file may be from an earlier import, of an older source
+    if sys.dont_write_bytecode:  # the cached file may be from an earlier import and an older source
         return True
     try:
         with open(cached, "rb") as file:
             magic, flags, changed, size = _PYC_HEADER.unpack(file.read(_PYC_HEADER.size))
-    except (OSError, struct.error):  # Python may not write there
+    except (OSError, struct.error):  # perhaps Python has no permission to write there
         return True
     is_known = magic == importlib.util.MAGIC_NUMBER and flags == 0
     return not is_known or (changed, size) == (stat[0] // 1_000_000_000 & 0xFFFFFFFF, stat[1] & 0xFFFFFFFF)
@@ -351,10 +351,10 @@ def _compiles(source: bytes, origin: str) -> bool:
 
 
 def _read(module: ModuleType | None, origin: str) -> bytes | None:
-    try:  # the loader first: the module may be in an archive, or its file be another one on this host
+    try:  # first by the loader, as the module may be in an archive, or the path may name another file on this host
         spec = vars(module)["__spec__"]
         data: Any = spec.loader.get_data(spec.origin)
-    except Exception:  # another library's loader
+    except Exception:  # the loader may be another library's, which may raise anything
         data = None
     if isinstance(data, bytes):
         return data
@@ -374,7 +374,7 @@ def _stat_of(origin: str) -> tuple[int, int] | None:
 
 
 def _origin_of(module: Any) -> str | None:
-    """Return the file of a module, without running its code: the module may be imported only at its first use."""
+    """Return the file of a module, without running code of a module whose import waits for its first use."""
     try:
         names = object.__getattribute__(module, "__dict__")
     except AttributeError:
@@ -389,7 +389,7 @@ def _origin_of(module: Any) -> str | None:
 def _folder() -> str:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # it has been removed
+    except FileNotFoundError:  # the working folder has been removed
         return ""
 
 

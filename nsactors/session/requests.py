@@ -47,7 +47,7 @@ class EngineConnection:
 
     Attributes:
         engine: the incarnation that takes requests, or was the last to do so.
-        window: the requests in flight to that incarnation.
+        window: the requests that are in flight to that incarnation.
         stops_seen: the number of stops on that incarnation that are known here. A stop is a failure that aborts the
             requests after it.
         away: the engine has died, and its next incarnation has not joined yet.
@@ -104,11 +104,11 @@ class PendingRequest:
         modules: the description of this client's modules that is sent with it.
         engine: the incarnation that it is sent to; None as long as there is none.
         handle: the transport's handle on the reply, once it has been sent.
-        is_claimed: a caller waits for the reply, and takes it.
-        has_listener: the transport delivers the reply.
-        loss: the reason why its incarnation is gone, as long as the request waits for the next one.
-        repeated: it was sent to an incarnation that is gone.
-        losses: the number of incarnations that died with this request in front.
+        is_claimed: a caller waits for the reply and will take it.
+        has_listener: the transport will deliver the reply.
+        loss: why its incarnation is gone, as long as the request waits for the next incarnation.
+        repeated: it was sent before, to an incarnation that is gone.
+        losses: the number of incarnations that died when this request was their first without a reply.
     """
 
     call: Call
@@ -142,7 +142,7 @@ def loss_of(call: Call, gone: EngineGone, prospect: str, *, began: bool | None, 
         gone: the end of the engine.
         prospect: the future of the engine, in words.
         began: whether the call had begun; None if that is not known.
-        running: the label of the request that the engine ran instead, as far as that is known.
+        running: the label of the request that the engine ran instead; empty if that is not known.
     """
     tail = "" if began is False else gone.stderr_tail
     return EngineLost(call.engine_id, call.label, gone.reason, tail, prospect, began=began, running=running)
@@ -154,7 +154,7 @@ def prospect_of(*, returns: bool, replays: bool, wanted: bool = False) -> str:
     Args:
         returns: another process takes its place, as far as its client knows.
         replays: that process restores the namespace.
-        wanted: the end was asked for, and the cluster has yet to say whether the engine restarts.
+        wanted: the engine's end was asked for, and the cluster has yet to say whether the engine restarts.
     """
     if not returns:
         return "It does not restart, and its namespace is lost; the other engines continue"
@@ -166,7 +166,7 @@ def prospect_of(*, returns: bool, replays: bool, wanted: bool = False) -> str:
 
 
 def not_repeated(call: Call) -> EngineLost:
-    """Return the error of a call that was sent again to an engine which had begun it before it died."""
+    """Return the error of a call that was sent again, but that the engine had begun before it died."""
     return EngineLost(
         call.engine_id,
         call.label,
@@ -175,12 +175,12 @@ def not_repeated(call: Call) -> EngineLost:
     )
 
 
-OUTPUT_GRACE_S = 10.0  # a killed controller has restarted after two seconds, or more on a busy machine
+OUTPUT_GRACE_S = 10.0  # a killed controller takes two seconds to restart, or more on a busy machine
 RECENT = 1_000
 
 
 class AwaitingOutput:
-    """Calls whose reply has overtaken their routed output; they wait for the output, but not for ever."""
+    """Calls whose replies have overtaken their routed output. They wait for the output, but not for ever."""
 
     def __init__(self) -> None:
         self._calls: dict[RequestId, tuple[Call, float]] = {}
@@ -195,7 +195,7 @@ class AwaitingOutput:
 
     @property
     def seconds_left(self) -> float | None:
-        """The time until the next call has waited long enough; None if none waits."""
+        """The time until the next call has waited long enough; None if no call waits."""
         if not self._calls:
             return None
         calls = list(self._calls.values())  # in one step, since replies may add to them meanwhile
@@ -231,7 +231,7 @@ class RecentlyCompleted:
 WINDOW = 1_000  # requests in flight to one engine; the reference to each costs 15 to 18 kB, which Ray never gives back
 LOSSES = 2  # after this many deaths of an engine with the same request in front, the request is sent one last time
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
-TAKE_S = 0.05  # a caller takes quick replies itself, and is woken for others
+TAKE_S = 0.05  # a caller takes replies that come within this time itself, and is woken for others
 
 
 class OtherWork(NamedTuple):
@@ -255,10 +255,10 @@ class RequestSender:
         failed: called with each call that fails.
         later: runs a function soon, on another thread.
         lost: called when the transport says that an engine is gone.
-        abandoned: called soon, on that other thread, with calls that their caller does not get because Ctrl-C has
+        abandoned: called soon, on the same other thread, with calls that their caller does not get because Ctrl-C has
             interrupted the sending.
-        modules: returns the description of this client's modules for engines, if there is one.
-        debugs: returns whether a user at this client can open a debugger.
+        modules: returns the description of this client's modules for engines; None if there is none.
+        debugs: returns whether a user of this client can open a debugger.
     """
 
     def __init__(
@@ -301,11 +301,11 @@ class RequestSender:
     ) -> list[Call]:
         """Send one operation to several engines; it is encoded and stored once.
 
-        The arguments are those of ``Session.submit``. Without relays, ``relayed`` has no effect.
+        The arguments are those of ``Session.submit``. If the transport has no relays, ``relayed`` has no effect.
         """
         modules = self._modules()
         told = modules if modules is not None and self._is_news(modules, engine_ids) else None
-        # Encoded without its number, which each engine's copy gets when it is sent.
+        # The request is encoded without its number, which each engine's copy gets when it is sent.
         unnumbered = RequestId(self._client, 0)
         request_of_all = EngineRequest(
             unnumbered,
@@ -325,8 +325,8 @@ class RequestSender:
         unsendable: list[Call] = []
         to_send: list[PendingRequest] = []
         try:
-            # Numbered and sent under one lock, or a newer request would go first and this one be refused as a repeated
-            # one.
+            # Requests are numbered and sent under one lock. Otherwise a newer request might go first, and the engine
+            # would take this one for a repeated request and refuse it.
             with self._lock:
                 if told is None and modules is not None and self._is_news(modules, engine_ids):
                     told = modules  # an engine has been replaced in the meantime
@@ -356,7 +356,7 @@ class RequestSender:
                 self._send(to_send)
                 if not awaited or relayed:
                     self._listen(to_send)
-        except BaseException:  # Ctrl-C in the midst of a call of Ray's
+        except BaseException:  # for example Ctrl-C in the midst of a call to Ray
             self._later(partial(self._abandoned, calls))
             raise
         for call in unsendable:  # their engines left between the look-up of targets and now
@@ -366,7 +366,7 @@ class RequestSender:
     def take(self, calls: Sequence[Call]) -> bool:
         """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all have come.
 
-        The transport delivers the missing replies from now on, also after an interrupt.
+        The transport delivers the missing replies from now on, even if the wait was interrupted.
         """
         taken: list[PendingRequest] = []
         handles: list[Any] = []
@@ -404,15 +404,15 @@ class RequestSender:
     def listen_to_strays(self, sent_before: float) -> None:
         """Listen for the replies that no caller takes, because the caller that claimed them was interrupted.
 
-        A claim does not count here: Ctrl-C may have kept the caller from giving the claim up. A reply that is taken
-        twice ends its call once.
+        Claims do not count here, because Ctrl-C may have kept a caller from giving its claim up. A reply that is taken
+        twice ends its call only once.
         """
         self._listen([request for request in self.open_requests() if request.call.submitted < sent_before])
 
     def give_up(self, calls: Iterable[Call]) -> None:
-        """End those of ``calls`` that have no handle, because their sending was interrupted; listen to the others.
+        """End calls that have no handle, because their sending was interrupted; listen for the replies to the others.
 
-        Requests without a handle may have been sent all the same: tell their engines to abort them before this.
+        A request without a handle may still have been sent, so tell the engines to abort ``calls`` before this.
         """
         requests = [request for call in calls if (request := self._open.get(call.request_id)) and not call.done]
         self._listen(requests)
@@ -431,7 +431,7 @@ class RequestSender:
                 for request in connection.window.withdraw(lambda request: request.call.request_id in ids)
             ]
             held = [i for request_id in ids if (i := self._open.get(request_id)) and i.engine is None]
-            for request in held:  # or it might be sent before it is ended
+            for request in held:  # otherwise a request might be sent before its call is ended
                 self._close(request.call.request_id)
             return withdrawn + [request.call for request in held]
 
@@ -472,7 +472,7 @@ class RequestSender:
         return 0 if connection is None else connection.direct_so_far
 
     def silent(self, since: float) -> list[Call]:
-        """Return, for each engine that has not replied since this time, its first open request if that is older."""
+        """Return the first open call of each engine that has not replied since this time, if the call is older."""
         with self._lock:
             firsts = [
                 next(iter(connection.unanswered.values()))
@@ -482,7 +482,7 @@ class RequestSender:
             return [i.call for i in firsts if i.handle is not None and i.call.submitted < since]
 
     def add_engine(self, engine: EngineInfo) -> None:
-        """Send requests to an engine from now on, first the requests that were held for it."""
+        """Send requests to an engine from now on, beginning with those that were held for it."""
         with self._lock:
             connection = self._connections.setdefault(engine.engine_id, EngineConnection(engine, SendWindow(WINDOW)))
             if connection.engine == engine:
@@ -517,7 +517,7 @@ class RequestSender:
             ended = [request for request in requests if request.options.carries_tasks]
             if not (left.returns and left.replays):
                 ended += connection.window.drain()
-                for request in requests:  # that have been waiting for an incarnation that replays
+                for request in requests:  # those with a loss have been waiting for an incarnation that replays
                     if request.loss is not None and request.engine is not None:
                         self._later(partial(self._take_loss, request, request.engine, request.loss))
             if not left.returns:
@@ -543,7 +543,7 @@ class RequestSender:
         return self._overtaken.seconds_left
 
     def settle_overdue(self) -> None:
-        """End the calls whose output has not followed their reply."""
+        """End the calls whose output has not followed their reply in time."""
         with self._lock:
             overdue = self._overtaken.take_overdue()
         for call in overdue:
@@ -553,18 +553,19 @@ class RequestSender:
 
     @property
     def requests_sent(self) -> int:
-        """The number of requests so far."""
+        """The number of requests that have been sent so far."""
         return self._requests_sent
 
     def find(self, request_id: RequestId) -> Call | None:
-        """Return the call with this id, if it is open, or a result still refers to it."""
+        """Return the call with this id, if it is open or ended not long ago and a result still refers to it."""
         request = self._open.get(request_id)
         return self._recent.get(request_id) if request is None else request.call
 
     def _is_news(self, modules: ClientModules, engine_ids: Sequence[int]) -> bool:
         """Return whether one of these engines may not know this description of the client's modules.
 
-        The description is sent until an engine has replied, because a request that takes a relay may be overtaken.
+        Requests carry the description until the engine has replied to one of them, because a request that takes a relay
+        may be overtaken.
         """
         for engine_id in engine_ids:
             connection = self._connections.get(engine_id)
@@ -579,7 +580,7 @@ class RequestSender:
     def _send(self, requests: Sequence[PendingRequest]) -> None:
         """Send requests with one body; requests that have been sent have a handle.
 
-        After an error, calls fail, and nothing is raised here: the callers may have gone on long ago.
+        After an error, the calls fail. Nothing is raised here, because the callers may have gone on long ago.
         """
         transport = self._transport
         try:
@@ -621,7 +622,7 @@ class RequestSender:
     def _deliver(
         self, request: PendingRequest, window: SendWindow[PendingRequest], content: Any, *, lingers: bool = True
     ) -> None:
-        """Take the reply to a request that was sent through ``window``; with ``lingers``, this may take long."""
+        """Take the reply to a request sent through ``window``; with ``lingers``, this may take long."""
         engine = request.engine
         assert engine is not None, "a request with a reply has been sent"
         try:
@@ -630,7 +631,7 @@ class RequestSender:
             # Otherwise the request has been sent again, to the next incarnation.
             if window is request.connection.window or engine is not request.connection.engine:
                 self._later(partial(self._take_loss, request, engine, gone))
-        except Exception as error:  # a reply that cannot be read is an error of that call, not of this thread
+        except Exception as error:  # if a reply cannot be read, its call must fail, and this thread must go on
             with self._lock:
                 if request.handle is not None:
                     request.handle = None
@@ -643,7 +644,7 @@ class RequestSender:
                 self._later(partial(self._take_reply, request, engine, window, reply, payload))
 
     def _make_room(self, window: SendWindow[PendingRequest]) -> None:
-        # The window that the request was sent through: the engine may have restarted by now, and have another one.
+        # This is the window that the request was sent through. If the engine has restarted, it has another one by now.
         with self._lock:
             if window.settle():
                 self._later(partial(self._send_waiting, window))
@@ -663,7 +664,7 @@ class RequestSender:
         if request.repeated and isinstance(reply.outcome, Refused):
             error = not_repeated(call)
         with self._lock:
-            if request.handle is not None:  # it is None if Ctrl-C interrupted this after these steps
+            if request.handle is not None:  # it is None if these steps were taken before Ctrl-C interrupted this method
                 request.handle = None
                 self._make_room(window)
                 is_current = engine is connection.engine
@@ -683,7 +684,7 @@ class RequestSender:
 
     def _take_loss(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> None:
         connection, call = request.connection, request.call
-        if not connection.away:  # otherwise the loss is known, perhaps also that the namespace is not restored
+        if not connection.away:  # otherwise the loss is known here, and perhaps that the namespace is not restored
             self._lost(engine, gone)
         with self._lock:
             if connection.replays and (connection.away or connection.engine != engine):
@@ -695,11 +696,11 @@ class RequestSender:
         self.end(call, None, loss_of(call, gone, prospect, began=began, running=running))
 
     def _place_of(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> tuple[bool | None, str]:
-        """Return whether a request had begun on a lost engine (None: not known), and the label that ran instead."""
+        """Return whether a request had begun on a lost engine (None: not known), and the label of what ran instead."""
         connection, request_id = request.connection, request.call.request_id
         if gone.last_begun is None:
-            # The engine's files are on another machine. An engine runs a client's requests in order, so all but the
-            # first waited.
+            # The engine's files are on another machine. An engine runs a client's requests in order, so all requests
+            # but the first were waiting.
             incarnation, first = connection.first_lost
             if incarnation != engine.incarnation:
                 first = next(iter(connection.unanswered.values()), request).call.request_id
@@ -712,20 +713,20 @@ class RequestSender:
             return False, f"a call of {client}" if client else ""
         running = self.find(RequestId(client, int(number)))
         if running is None or (running.done and not isinstance(running.error, EngineLost)):
-            return False, ""  # it was idle: this one was on its way
+            return False, ""  # the engine was idle, and this request was on its way
         return False, running.label
 
     def end(self, call: Call, value: Any, error: Exception | None) -> None:
-        """End a call: with its reply, or because none will arrive or be waited for."""
+        """End a call, with its reply or because no reply will arrive or be waited for."""
         call.settle(value, error, self._failed)
-        # Only now, when the waiting callers have been told. Late output still belongs to the call, as long as a result
-        # refers to it.
+        # The call is remembered only now, when the waiting callers have been told, because late output still belongs to
+        # the call as long as a result refers to it.
         with self._lock:
             if self._close(call.request_id):
                 self._recent.add(call)
 
     def _close(self, request_id: RequestId) -> bool:
-        """Remove a request from those that are open; return whether it was."""
+        """Remove a request from those that are open; return whether it was open."""
         request = self._open.pop(request_id, None)
         if request is None:
             return False

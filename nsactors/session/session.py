@@ -96,27 +96,27 @@ _NO_FAILURES: Mapping[int, tuple[str, ...]] = {}
 
 
 class Modules(Protocol):
-    """Describes the modules of a client's program for engines; see ``OwnModules``."""
+    """Describes the modules of a client's program to engines; see ``OwnModules``."""
 
     def now(self) -> ClientModules | None:
-        """Return the present description: a new object whenever it has changed."""
+        """Return the present description; None if there are no modules. When it has changed, it is a new object."""
         ...
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return the sources with these digests, by digest, as far as they may be sent."""
+        """Return those sources with these digests that may be sent, by digest."""
         ...
 
     def tell_too_large(self) -> str:
-        """Return a message about modules that are too large to be sent, each once; empty if there are none."""
+        """Return a message about modules that are too large to be sent; empty if it has named all of them before."""
         ...
 
     def close(self) -> None:
-        """Follow the modules no longer."""
+        """Stop following the modules."""
         ...
 
 
 class WorkListener(Protocol):
-    """Receives from the controller the requests of other clients."""
+    """Takes the controller's reports of other clients' requests."""
 
     def __call__(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
         """Take entries; with ``afresh``, they replace all earlier ones."""
@@ -124,13 +124,13 @@ class WorkListener(Protocol):
 
 
 class Schedulers:
-    """The schedulers of a client's tasks, as its session uses them; this class serves sessions without tasks."""
+    """The schedulers of a client's tasks, as its session uses them. This base class is for sessions without tasks."""
 
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
         """Cancel those of ``calls`` that are tasks and have not begun; with ``interrupt``, interrupt those that run."""
 
     def interrupt(self, calls: Iterable[Call]) -> None:
-        """Interrupt those of ``calls`` that are tasks of the client's own."""
+        """Interrupt those of ``calls`` that are the client's own tasks."""
 
     def has_submitted(self, request: RequestId) -> bool:
         """Return whether this is the id of one of the client's own tasks."""
@@ -141,11 +141,11 @@ class Schedulers:
         return []
 
     def assigned(self) -> tuple[int, dict[int, int]]:
-        """Return how many items wait for an engine, and how many each engine has."""
+        """Return how many items of tasks wait for an engine, and how many each engine has."""
         return 0, {}
 
     def close(self) -> None:
-        """End the tasks that end with the client."""
+        """End those tasks that do not outlive the client."""
 
 
 class Session:
@@ -153,15 +153,15 @@ class Session:
 
     Args:
         transport: the way to the cluster.
-        name: the name of this client, which is unique; people see it in the history.
-        modules: describes the modules of the client's program; None if engines are not to be told of them.
+        name: the unique name of this client, which people see in the history.
+        modules: describes the modules of the client's program to engines; None if engines need not know them.
 
     Attributes:
         controller: the way to the controller.
         services: the services that the cluster hosts.
         ref_types: the types of references that requests may carry beside their pickled payload.
         directory: the engines that are known.
-        unretrieved: errors that have not been retrieved, and other notices for the user.
+        unretrieved: errors of calls whose results were never asked for, and other notices for the user.
         schedulers: the schedulers of the client's tasks.
         output: the default for the output of calls: ``"show"`` or ``"keep"``.
         leaving: set when the session is closed.
@@ -230,15 +230,15 @@ class Session:
 
         Args:
             engine_ids: the engines.
-            operation: the operation for each of them.
-            payload: its data.
-            options: its time limit, and the like.
-            awaited: the caller goes on to ``take``, which is the quickest way to a reply.
+            operation: the operation that each of them runs.
+            payload: the data of the operation.
+            options: the time limit of the requests, and the like.
+            awaited: the caller is about to call ``take``, which is the quickest way to a reply.
             relayed: send by way of relays, which saves work in this process if there are many engines.
 
         Raises:
             ClientClosed: if this session has been closed.
-            CapabilityError: if there is a limit and engines cannot be interrupted.
+            CapabilityError: if there is a time limit and engines cannot be interrupted.
         """
         self.check()
         if options.limit_s is not None:
@@ -273,8 +273,8 @@ class Session:
         """Return the ids of the engines that ``targets`` names, in its order; see ``protocol.targets.resolve``.
 
         Raises:
-            TargetError: if it names none.
-            ClientClosed: and the other errors of :meth:`check`.
+            TargetError: if ``targets`` names no engine.
+            ClientClosed: if this session has been closed; further errors as of :meth:`check`.
         """
         self.check()
         return resolve(targets, self.directory.ids)
@@ -295,19 +295,19 @@ class Session:
 
     @property
     def busy_engines(self) -> AbstractSet[int]:
-        """The engines with open requests of this client besides tasks; the set changes while it is read."""
+        """The engines with open requests of this client that carry no tasks. The set may change while it is read."""
         return self._sender.busy
 
     def other_work(self, engine_id: int) -> OtherWork | None:
-        """Return the requests besides tasks that an engine has from this client; None if there are none."""
+        """Return the requests without tasks that an engine has from this client; None if there are none."""
         return self._sender.other_work(engine_id)
 
     def other_requests(self, engine_id: int) -> int:
-        """Return how many requests besides tasks this client has sent to an engine."""
+        """Return how many requests without tasks this client has ever sent to an engine."""
         return self._sender.other_requests(engine_id)
 
     def when_passed(self, engine_id: int, call: Callable[[], object]) -> None:
-        """Call a function soon after an engine has replied to all requests besides tasks that it has now."""
+        """Call a function soon after an engine has replied to all requests without tasks that it has now."""
         self._sender.when_passed(engine_id, call)
 
     def watch_work(self, listener: WorkListener) -> list[HistoryEntry]:
@@ -345,7 +345,7 @@ class Session:
         if sent:
             requests = frozenset(call.request_id for call in sent)
             replies = self.controller.query({call.engine_id for call in sent}, Abort(requests), ABORT_WAIT_S)
-            for call in sent:  # the engine sends such a reply itself, but only when a call's turn comes, behind others
+            for call in sent:  # the engine itself replies to an aborted request only when its turn comes, behind others
                 if (reply := replies.get(call.engine_id)) and call.request_id in (reply.value or ()):
                     self._sender.end(call, None, TaskAborted(call.engine_id, call.label))
             if interrupt:
@@ -359,14 +359,14 @@ class Session:
             self.require(Capability.SIGNALS, "interrupt a call that runs")
 
     def _cancel_interrupted(self, calls: Sequence[Call]) -> None:
-        """Cancel or interrupt the calls of an interrupted submission: its caller has no result by which to do that."""
+        """Cancel or interrupt the calls of an interrupted submission, because its caller has no result to do that by."""
         for call in calls:
             call.when_settled(lambda call: self.mark_retrieved([call]))
         self.abort(calls, interrupt=Capability.SIGNALS in self.transport.capabilities)
         self._sender.give_up(calls)
 
     def fail(self, calls: Iterable[Call], error_of: Callable[[Call], Exception]) -> None:
-        """End calls with errors at once: those that have not begun never run, those that run are interrupted."""
+        """End calls with errors at once. Those that have not begun never run; those that run are interrupted."""
         calls = [call for call in calls if not call.done]
         sent = {call.request_id: call.engine_id for call in calls}
         for call in self._sender.withdraw(calls):
@@ -419,7 +419,7 @@ class Session:
         """See ``CallController``.
 
         Raises:
-            DebuggerUnavailable: if no engine keeps frames of these calls any more, or no user can be prompted.
+            DebuggerUnavailable: if no engine keeps the frames of these calls any more, or no user can be prompted.
         """
         failures = kept_failures((error for call in calls for error in call.errors), self.name)
         if not failures:
@@ -429,7 +429,7 @@ class Session:
     def debug_error(self, error: BaseException) -> bool:
         """Open the debugger on the frames of an error of this session's calls; return False if no frames are kept.
 
-        If engines might have kept them, the reason is printed.
+        If the engines were to keep the frames, but the debugger cannot be opened, the reason is printed.
         """
         failures = {} if self.closed else kept_failures([error], self.name)
         if not failures:
@@ -452,7 +452,7 @@ class Session:
 
         Args:
             engine_ids: the engines.
-            failures: the failures to open, by engine (``Failure.kept``); by default the last ones.
+            failures: the failure to open on each engine (``Failure.kept``), by engine id; by default the last one.
             takes: take over the debuggers of engines that are stopped for other clients.
 
         Raises:
@@ -482,19 +482,19 @@ class Session:
     def restart(self, engine_ids: Iterable[int], *, recovers: bool = True) -> None:
         """Stop engines, whatever they are doing, and start new processes under their ids.
 
-        With ``recovers`` their namespaces are recovered as if the engines had died; otherwise they are empty.
+        With ``recovers``, the namespaces are recovered as if the engines had died; otherwise the new ones are empty.
         """
         ids = list(engine_ids)
         engines = [engine for engine_id in ids if (engine := self.directory.get(engine_id))]
         self.controller.restart_engines(ids, recovers=recovers)
-        for engine in engines:  # requests from now on are for the new processes
+        for engine in engines:  # requests that are submitted from now on are for the new processes
             left = leave_of(engine, "it was asked to restart", returns=True)
             self._take_leave(replace(left, expected=True, replays=left.replays and recovers))
 
     def retire(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
         """Stop engines when they have finished their requests; return whether they have gone in time.
 
-        This client sends these engines nothing more, except by ids that it has looked up before.
+        This client sends these engines nothing more, unless it has looked up their ids before.
         """
         ids = list(engine_ids)
         self.controller.retire_engines(ids)
@@ -511,18 +511,18 @@ class Session:
         self._callbacks.drain()
 
     def mark_retrieved(self, calls: Iterable[Call]) -> None:
-        """Count the errors of these calls as retrieved: they are not reported any more."""
+        """Count the errors of these calls as retrieved, so that they are not reported any more."""
         self.unretrieved.seen(calls)
 
     def calls_for(self, entries: Sequence[HistoryEntry]) -> list[Call]:
-        """Return the calls of these requests: this client's own, or calls that end as the other clients' calls do."""
+        """Return the calls of these requests: this client's own calls, or calls that end as those of other clients."""
         own = {entry.request: self._sender.find(entry.request) for entry in entries}
         others = self._reply_collector.add(entry for entry in entries if own[entry.request] is None)
         found = {call.request_id: call for call in (*own.values(), *others) if call is not None}
         return [found[entry.request] for entry in entries]
 
     def has_made(self, msg_id: str) -> bool:
-        """Return whether this is the id of a request or a task of this client, open or not, but not a detached task."""
+        """Return whether this is the id of a request or task of this client, open or not; False for detached tasks."""
         client, _, number = msg_id.rpartition(":")
         request = RequestId(client, int(number))
         own = client == self.name and request.seq < self._sender.requests_sent
@@ -541,7 +541,7 @@ class Session:
         return self.schedulers.assigned()
 
     def modules_now(self) -> ClientModules | None:
-        """Return the description of this client's modules for engines, if there is one."""
+        """Return the description of this client's modules for engines; None if there is none."""
         told = None if self.modules is None else self.modules.now()
         if told is not None and told is not self._modules_told:
             self._modules_told = told
@@ -549,13 +549,13 @@ class Session:
         return told
 
     def _send_sources(self, told: ClientModules) -> None:
-        """Send the sources of modules to the controller soon: engines that need them ask there, and wait."""
+        """Send the sources of modules to the controller soon, where the engines that need them ask and wait for them."""
         assert self.modules is not None, "there is a description of modules"
         sources = self.modules.sources({module.digest for module in told.modules})
 
         def send() -> None:
             controller = self.controller
-            with contextlib.suppress(ConnectionLost):  # calls fail with it as well
+            with contextlib.suppress(ConnectionLost):  # the calls fail with this error as well
                 if lacking := controller.lacking_sources(list(sources)):
                     controller.keep_sources([sources[digest] for digest in lacking])
 
@@ -576,7 +576,7 @@ class Session:
         state = self.controller.attach(self.name)
         if state.has_others:
             self._company.set()
-        if self._work_told is not None:  # this session has been away, and has missed entries
+        if self._work_told is not None:  # this session was away and has missed entries
             entries = self.controller.watch_work(self.name)
             self._inbox.put(partial(self._work_told, entries, afresh=True))
         self.transport.stand_by(self.name)
@@ -591,7 +591,7 @@ class Session:
                 elif events:
                     self._inbox.put(partial(self._take_events, events))
             except ClusterUnreachable:
-                self.leaving.wait(RETRY_S)  # silent, not gone: a busy machine, or one that was asleep
+                self.leaving.wait(RETRY_S)  # the controller is silent, but not gone: its machine is busy, or was asleep
             except ConnectionLost as lost:
                 self._cut_off = True
                 self.directory.close(lost)
@@ -607,7 +607,7 @@ class Session:
                 return
             try:
                 work()
-            except Exception:  # nothing may end this thread, which takes events of engines and large replies
+            except Exception:  # no error may end this thread, which takes the events of engines and large replies
                 print_traceback()
 
     def _take_events(self, events: Iterable[Event]) -> None:
@@ -621,7 +621,7 @@ class Session:
                     if self.directory.get(engine.engine_id) is not None and engine.recovered is not None:
                         self._recoveries.add(engine.recovered)
                         self.unretrieved.tell(str(engine.recovered))
-                    self._add_engine(engine)  # last, so that the report is here before the engine's first reply
+                    self._add_engine(engine)  # this comes last, so that the report is here before the engine's first reply
                 case EngineLeft():
                     self._take_leave(event)
                     if event.returns and not (event.expected or event.replays):
@@ -663,7 +663,7 @@ class Session:
             self.unretrieved.tell(str(problem))
 
     def _take_state(self, state: ClusterState) -> None:
-        """Take the events that were missed while there was no connection."""
+        """Catch up with the events that were missed while there was no connection."""
         directory = self.directory
         self._take_events(missed_events(directory.known, directory.away, directory.starting, state))
 
@@ -673,7 +673,7 @@ class Session:
         self.directory.add(engine)
 
     def _lose_engine(self, engine: EngineInfo, gone: EngineGone) -> None:
-        # The controller will tell more, but it may be down.
+        # Act at once: the controller will tell more, but may be down.
         self._take_leave(leave_of(engine, gone.reason, returns=engine.recovery is not Recovery.NONE))
 
     def _take_leave(self, left: EngineLeft) -> None:
@@ -696,23 +696,23 @@ class Session:
             self._sender.end(call, None, lost.again())
 
     def close(self) -> None:
-        """End the session: engines go on, open calls fail with ``ClientClosed``.
+        """End the session: engines go on, and open calls fail with ``ClientClosed``.
 
-        A push that has just been sent gets a moment to arrive: ``view["a"] = 1`` may be a script's last line. Ctrl-C
-        ends the wait, not the work: the session is closed all the same, and a second call waits for that.
+        A push that has just been sent gets a moment to arrive, because ``view["a"] = 1`` may be a script's last line.
+        Ctrl-C ends only the wait for the work here. The session is still closed, and a second call waits until it is.
         """
         if not self._process.is_here:  # a forked child has no session of its own to end
             return
         if threading.current_thread() is threading.main_thread():
             unless_interrupted(self._close)
-        elif not self.closed:  # a thread of this session may call, for which another one waits here
+        elif not self.closed:  # a thread of this session that another close() waits for must not wait for that one
             self._close()
 
     def _close(self) -> None:
         with self._closing, contextlib.ExitStack() as steps:
             if self.closed:
                 return
-            # The last one is run first, and all are, also after one has raised an error.
+            # The last step is run first, and all steps are run, even if one raises an error.
             steps.callback(self._callbacks.close)
             steps.callback(self._end_open_calls)
             if self.modules is not None:

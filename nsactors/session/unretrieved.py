@@ -1,4 +1,4 @@
-"""Errors of calls that have not been retrieved, and other notices for the user: errors never pass silently."""
+"""Errors of calls whose results were never asked for, and other notices for the user: errors never pass silently."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from nsactors.results import Call
 
 LIMIT = 1_000
-COUNTED = 100_000  # of failures beyond the limit, whose errors are not kept
+COUNTED = 100_000  # failures beyond the limit are counted up to this number; their errors are not kept
 
 
 class UnretrievedErrors:
-    """Collects errors of calls until their results are asked for; reports the rest once, at a prompt or the end."""
+    """Collects errors of calls until their results are asked for; reports the others once, at a prompt or at exit."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,13 +31,13 @@ class UnretrievedErrors:
         self._joined: dict[int, float] = {}
 
     def engine_died(self, engine_id: int, notice: str) -> None:
-        """Add the notice that an engine has died, unless an error of a call has already told the user."""
+        """Add the notice that an engine has died, unless the user knows it already from the error of a call."""
         with self._lock:
             if engine_id not in self._deaths_seen:
                 self._deaths[engine_id] = notice
 
     def engine_joined(self, engine_id: int) -> None:
-        """Note that an engine has joined or restarted: its next death is reported again."""
+        """Note that an engine has joined or restarted, so that its next death is reported."""
         with self._lock:
             self._deaths_seen.discard(engine_id)
             self._joined[engine_id] = time.time()
@@ -48,13 +48,13 @@ class UnretrievedErrors:
             self._notices = [*self._notices[-LIMIT:], notice]
 
     def heard(self, notices: Iterable[str]) -> None:
-        """Remove notices that the user has asked for."""
+        """Remove notices that the user gets in another way."""
         known = set(notices)
         with self._lock:
             self._notices = [notice for notice in self._notices if notice not in known]
 
     def failed(self, call: Call) -> None:
-        """Add the error of a call that has failed, unless that was intended."""
+        """Add the error of a call that has failed, unless its end was intended."""
         assert call.error is not None, "a failed call has an error"
         if isinstance(call.error, TaskAborted | ClientClosed):
             return
@@ -65,12 +65,12 @@ class UnretrievedErrors:
                 self._left_out.add(call.request_id)
 
     def leave_to_display(self, calls: Iterable[Call]) -> None:
-        """Hold back the errors of these calls until they are ``seen``: a display shows them when the calls end."""
+        """Hold back the errors of these calls until they are ``seen``, because a display shows them when the calls end."""
         with self._lock:
             self._displayed.update(call.request_id for call in calls)
 
     def seen(self, calls: Iterable[Call]) -> None:
-        """Remove the errors of these calls: their results have been asked for."""
+        """Remove the errors of these calls, because their results have been asked for."""
         if not (self._unseen or self._left_out or self._displayed):
             return
         with self._lock:
@@ -83,14 +83,14 @@ class UnretrievedErrors:
                 self._left_out.discard(call.request_id)
                 if isinstance(call.error, EngineLost):
                     self._deaths.pop(call.engine_id, None)
-                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else it has restarted by now
+                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else the engine has restarted since
                         self._deaths_seen.add(call.engine_id)
 
     def report(self, *, at_exit: bool = False) -> str:
         """Return the notices and errors since the last report, and forget them. Equal errors are listed once.
 
         Args:
-            at_exit: no display will show any more errors.
+            at_exit: whether to report the errors that were left to a display, because it will show no more.
         """
         with self._lock:
             held = {} if at_exit else {i: error for i, error in self._unseen.items() if i in self._displayed}
