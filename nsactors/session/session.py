@@ -274,7 +274,7 @@ class Session:
 
         Raises:
             TargetError: if ``targets`` names no engine.
-            ClientClosed: if this session has been closed; further errors as of :meth:`check`.
+            ClientClosed: if this session has been closed; :meth:`check` names further errors.
         """
         self.check()
         return resolve(targets, self.directory.ids)
@@ -359,7 +359,7 @@ class Session:
             self.require(Capability.SIGNALS, "interrupt a call that runs")
 
     def _cancel_interrupted(self, calls: Sequence[Call]) -> None:
-        """Cancel or interrupt the calls of an interrupted submission, because its caller has no result to do that by."""
+        """Cancel or interrupt the calls of an interrupted submission, as its caller has no result to do that by."""
         for call in calls:
             call.when_settled(lambda call: self.mark_retrieved([call]))
         self.abort(calls, interrupt=Capability.SIGNALS in self.transport.capabilities)
@@ -429,7 +429,7 @@ class Session:
     def debug_error(self, error: BaseException) -> bool:
         """Open the debugger on the frames of an error of this session's calls; return False if no frames are kept.
 
-        If the engines were to keep the frames, but the debugger cannot be opened, the reason is printed.
+        If the error says that engines keep them, but the debugger cannot be opened, the reason is printed.
         """
         failures = {} if self.closed else kept_failures([error], self.name)
         if not failures:
@@ -549,7 +549,7 @@ class Session:
         return told
 
     def _send_sources(self, told: ClientModules) -> None:
-        """Send the sources of modules to the controller soon, where the engines that need them ask and wait for them."""
+        """Send the sources of modules to the controller soon. Engines that need them ask the controller, and wait."""
         assert self.modules is not None, "there is a description of modules"
         sources = self.modules.sources({module.digest for module in told.modules})
 
@@ -621,7 +621,7 @@ class Session:
                     if self.directory.get(engine.engine_id) is not None and engine.recovered is not None:
                         self._recoveries.add(engine.recovered)
                         self.unretrieved.tell(str(engine.recovered))
-                    self._add_engine(engine)  # this comes last, so that the report is here before the engine's first reply
+                    self._add_engine(engine)  # comes last, so that the report is here before the engine's first reply
                 case EngineLeft():
                     self._take_leave(event)
                     if event.returns and not (event.expected or event.replays):
@@ -699,7 +699,7 @@ class Session:
         """End the session: engines go on, and open calls fail with ``ClientClosed``.
 
         A push that has just been sent gets a moment to arrive, because ``view["a"] = 1`` may be a script's last line.
-        Ctrl-C ends only the wait for the work here. The session is still closed, and a second call waits until it is.
+        Ctrl-C only ends the wait. The session is closed all the same, and a second call waits until it is.
         """
         if not self._process.is_here:  # a forked child has no session of its own to end
             return

@@ -65,7 +65,7 @@ class UnretrievedErrors:
                 self._left_out.add(call.request_id)
 
     def leave_to_display(self, calls: Iterable[Call]) -> None:
-        """Hold back the errors of these calls until they are ``seen``, because a display shows them when the calls end."""
+        """Hold back the errors of these calls until they are ``seen``, as a display shows them when the calls end."""
         with self._lock:
             self._displayed.update(call.request_id for call in calls)
 
@@ -83,7 +83,8 @@ class UnretrievedErrors:
                 self._left_out.discard(call.request_id)
                 if isinstance(call.error, EngineLost):
                     self._deaths.pop(call.engine_id, None)
-                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):  # else the engine has restarted since
+                    # If the engine has joined again since, its next death is another one.
+                    if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):
                         self._deaths_seen.add(call.engine_id)
 
     def report(self, *, at_exit: bool = False) -> str:

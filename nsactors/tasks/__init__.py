@@ -1,9 +1,9 @@
-"""Load balancing: a scheduler as a pure state machine, its driver, and schedulers that outlive clients.
+"""Load balancing: a scheduler as a pure state machine, its driver, and a scheduler that outlives clients.
 
 ::
 
     messages            the scheduler's values: tasks, engines, events and effects
-    scheduler_state     which engine runs which task when: it takes events, and returns effects
+    scheduler_state     the decisions which engine runs which task when: takes events, and returns effects
     records             records of the scheduler: tasks, dependencies and engines
     task_table          the table of tasks and the queues of those that are ready
     batching            the size of batches
@@ -12,7 +12,7 @@
     scheduler           the interface by which views submit tasks, and a client's own scheduler on its thread
     results             task specifications, and delivery of the outcomes that engines report
     detached_scheduler  the scheduler of detached tasks, which is itself a client of the cluster
-    detached_results    results of detached tasks: stored, bounded, and the messages about them
+    detached_results    results of detached tasks: their store, its limits, and the messages about them
     detached_client     the client's side of a detached scheduler
 
 """

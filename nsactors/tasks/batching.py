@@ -1,7 +1,7 @@
 """The size of batches.
 
-Batches of tasks whose time has been measured take ``Policy.batch_s`` each, and shrink as the queue runs out (guided
-self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987), so that engines end together. Tasks that
+A batch of tasks whose time has been measured takes ``Policy.batch_s``. As the queue runs out, batches shrink, so that
+engines end together (guided self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). Tasks that
 have not been measured go out one by one. Where messages are slow, batches are larger, so that engines need not wait.
 """
 
@@ -13,13 +13,13 @@ from nsactors.tasks.messages import Policy
 from nsactors.tasks.records import EngineTable, QueuedRange
 from nsactors.tasks.task_table import ReadyQueue, ReadyQueues
 
-_WEIGHT = 0.3  # of the newest measurement
+_WEIGHT = 0.3  # of the newest measurement in a mean
 _SHORTEST_S = 1e-7  # a clock may measure 0 s
 _MAX_KINDS = 1000
-_LONGEST_MESSAGE_S = 0.05  # a longer one carries much data, or has waited for another client's work
-_LEAST_PART = 0.25  # of a message's time: a batch of a long queue takes at least so long
-_FEW = 4  # items of a batch that waits behind another: enough to outlast a message, even if most end at once
-_LONG_QUEUE = 4  # items for each engine
+_LONGEST_MESSAGE_S = 0.05  # a message that takes longer carries much data, or has waited for another client's work
+_LEAST_PART = 0.25  # a batch of a long queue takes at least this part of the time of a message
+_FEW = 4  # items of a batch that waits behind another; enough to outlast a message, even if most of them end at once
+_LONG_QUEUE = 4  # a queue with more items than this for each engine is long
 
 
 class DurationEstimates:
@@ -38,11 +38,11 @@ class DurationEstimates:
         old = self._seconds.pop(kind, new)
         self._seconds[kind] = old + _WEIGHT * (new - old)
         if len(self._seconds) > _MAX_KINDS:
-            del self._seconds[next(iter(self._seconds))]  # the kind that was not measured for longest
+            del self._seconds[next(iter(self._seconds))]  # the kind whose last measurement is the oldest
 
 
 class BatchSizing:
-    """The times of a policy, longer where messages take longer than the policy assumes.
+    """The times of a policy, which are longer where messages take longer than the policy assumes.
 
     On a loaded machine, or with more engines than a client can keep up with, a message may take as long as a batch.
     """
@@ -62,7 +62,7 @@ class BatchSizing:
         return max(self._policy.least_s, _LEAST_PART * self._message_s)
 
     def measured(self, seconds: float) -> None:
-        """Take a measurement: the seconds that a batch took in addition to its work, on an engine that was idle."""
+        """Take a measurement: the seconds that a batch on an idle engine took in addition to its work."""
         self._message_s += _WEIGHT * (min(max(seconds, 0.0), _LONGEST_MESSAGE_S) - self._message_s)
 
 
@@ -86,11 +86,11 @@ class Batcher:
     def may_prefetch(self, queue: ReadyQueue) -> bool:
         """Return whether the head of a queue may go to a busy engine, so that the engine need not wait for a message.
 
-        Short tasks may, and long tasks while the queue is long: near its end they would have to be stolen.
+        Short tasks may. Long tasks may while the queue is long; near its end, they would have to be stolen.
         """
         seconds = self._durations[queue.heap[0].record.task.kind]
         if seconds is None or queue.heap[0].is_suspect or queue.heap[0].record.task.policy is not None:
-            return False  # a policy chooses an engine when one is free
+            return False  # if the task has a policy, it chooses an engine when one is free
         return seconds < self._policy.prefetch_below_s or self._ready_queues.items > _LONG_QUEUE * len(
             self._engine_table.slots
         )
@@ -100,18 +100,19 @@ class Batcher:
 
         Args:
             engine_id: an engine.
-            ahead: whether the batch is to wait behind another: it then has short tasks only.
+            ahead: whether the batch is to wait behind another one. Only heads that :meth:`may_prefetch` accepts are
+                taken then.
         """
         pieces: list[QueuedRange] = []
         left_s = self._sizing.batch_s
         share = -(-self._ready_queues.items // (2 * len(self._engine_table.slots)))
-        # While several engines have nothing to do, each gets its share, however little that is.
+        # While several engines are idle, each gets its share, however little that is.
         least_s = self._sizing.least_s if len(self._engine_table.idle) < 2 else 0.0
-        # A mean says little about one item: if a batch of one item ends at once, the engine waits for the next batch.
+        # A mean says little about one item. If a batch of one item ended at once, the engine would wait for the next.
         few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
         slot, queues = self._engine_table.slots[engine_id], self._ready_queues
         while (queue := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
-            if not slot.is_proven:  # one item, even of a chunk: all might fail if the engine lacks a name
+            if not slot.is_proven:  # take one item, even of a chunk, because all would fail if the engine lacks a name
                 return [queues.take(queue, 1)]
             head = queue.heap[0]
             task = head.record.task
@@ -119,10 +120,10 @@ class Batcher:
             if pieces and (seconds is None or head.is_suspect):
                 break
             if pieces and task.policy is not None and task is not pieces[-1].record.task:
-                break  # its policy may choose another engine
+                break  # the task's policy may choose another engine
             if ahead and not self.may_prefetch(queue):
                 break
-            if head.is_suspect:  # alone, so that it is known to be the cause if this engine is lost too
+            if head.is_suspect:  # it goes alone, so that it is known to be the cause if this engine is lost as well
                 return [queues.take(queue, head.stop - head.start)]
             if seconds is None:
                 return [queues.take(queue, task.chunksize or 1)]

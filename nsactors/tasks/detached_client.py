@@ -45,12 +45,12 @@ class _WantedTask:
 
 
 class ResultPoller:
-    """Polls for results on a thread, which exists as long as results are awaited.
+    """Polls for results on a thread that exists as long as results are awaited.
 
     Args:
         session: the connection to the cluster.
         collect: polls for results.
-        sending: a lock that is held while a task is submitted and added here.
+        sending: a lock that is held while a task is submitted and its call is added here.
     """
 
     def __init__(self, session: Session, collect: Collect, sending: threading.Lock) -> None:
@@ -87,7 +87,7 @@ class ResultPoller:
             self._end(call, error_of(call))
 
     def join(self) -> None:
-        """Wait for the end of the thread: when no result is awaited, and the last poll has been answered."""
+        """Wait for the end of the thread, which comes when no result is awaited and the last poll has returned."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_S)
@@ -102,18 +102,18 @@ class ResultPoller:
             try:
                 self._take(self._collect(wanted, COLLECT_S))
             except ClusterUnreachable:
-                self._session.leaving.wait(AGAIN_S)  # a busy machine, or one that slept
-            except BaseException as raised:  # of any kind: the waiting calls must fail, because no result will come
+                self._session.leaving.wait(AGAIN_S)  # the scheduler's machine is busy, or was asleep
+            except BaseException as raised:  # whatever it is, no result will come, so the waiting calls must fail
                 for call in self.calls:
                     error = raised if isinstance(raised, Exception) else error_here(raised, call.label, call.engine_id)
                     self._end(call, error)
 
     def _take(self, news: dict[int, TaskProgress]) -> None:
-        opened: dict[bool, dict[int, Any]] = {False: {}, True: {}}  # by whether arrays are copies
+        opened: dict[bool, dict[int, Any]] = {False: {}, True: {}}  # unpickled lists, by whether arrays are copies
         for number, progress in news.items():
             wanted = self._wanted.get(number)
             if wanted is None:
-                continue  # the task has been given up meanwhile
+                continue  # the call has been given up meanwhile
             call = wanted.call
             if progress.lost is not None:
                 self._end(call, ResultUnavailable(str(call.request_id), progress.lost))
@@ -127,7 +127,7 @@ class ResultPoller:
                     self._delivery.settle(call)
 
     def _deliver(self, call: TaskCall, piece: Piece, opened: dict[int, Any]) -> bool:
-        """Deliver the outcomes of some items of a task; return whether the task has ended with them."""
+        """Deliver the outcomes of some items of a task; return whether these were its last."""
         if isinstance(piece, Fail):
             return self._delivery.give_up(call, piece)
         outcome, engine_id = piece
@@ -165,7 +165,7 @@ def _failed(outcome: RangeOutcome, error: Exception) -> RangeOutcome:
 
 
 NAME = "tasks"
-NUMBERS = 1_000  # asked for at a time
+NUMBERS = 1_000  # task numbers that are reserved at a time
 ANSWER_S = 30.0
 
 
@@ -212,7 +212,7 @@ class DetachedSchedulerClient(SchedulerClient):
 
     def new_call(self, label: str, *, copies: bool, request: RequestId | None = None) -> TaskCall:
         """See :class:`SchedulerClient`."""
-        with self._lock:  # name and number must be of one scheduler
+        with self._lock:  # the name and the number must come from the same scheduler
             return super().new_call(label, copies=copies, request=request)
 
     def new_map(
@@ -223,13 +223,14 @@ class DetachedSchedulerClient(SchedulerClient):
             return super().new_map(label, size, copies=copies, joins=joins, request=request)
 
     def map_function(self, payload: Payload, label: str, type_name: str) -> MapFunction:
-        """See :class:`SchedulerClient`. The scheduler stores a large function, which must outlive this process."""
+        """See :class:`SchedulerClient`. The scheduler stores a large function, so that it outlives this process."""
         return MapFunction(self.next_number(), payload)
 
     def submit(self, plan: TaskPlan) -> None:
-        """Submit a task. When this returns, the task will be run, even if this process ends.
+        """Submit a task. Once this has returned, the task will be run, even if this process ends.
 
-        The scheduler itself holds the tasks whose results it keeps, so no task is forgotten meanwhile.
+        No task on which this one depends is forgotten meanwhile, because the scheduler holds the tasks whose results it
+        keeps.
 
         Raises:
             SerializationError: if the items of a map cannot be pickled, or cannot be unpickled by the scheduler.
@@ -245,7 +246,7 @@ class DetachedSchedulerClient(SchedulerClient):
                 submission = submission._replace(modules=modules)
             self._ask("submit", self.session.name, submission, what=call.label)
             self._modules_told = modules
-            if plan.spec.task.size:  # a map without items has ended
+            if plan.spec.task.size:  # a map without items has ended already
                 self._poller.want([call])
 
     def open_calls(self) -> list[TaskCall]:
@@ -266,7 +267,7 @@ class DetachedSchedulerClient(SchedulerClient):
         """Return the calls of tasks of any client, by their ids.
 
         Raises:
-            ResultUnavailable: if nothing is known of one of them.
+            ResultUnavailable: if the results of one of these tasks are not kept, or there was no such task.
         """
         requests = _requests(msg_ids)
         with self._sending:
@@ -279,7 +280,7 @@ class DetachedSchedulerClient(SchedulerClient):
         return [calls[request] for request in requests]
 
     def cancel(self, msg_ids: Iterable[str]) -> None:
-        """Cancel tasks of any client that have not started, by their ids; others go on."""
+        """Cancel those of these tasks, of any client, that have not started; the others go on."""
         requests = _requests(msg_ids)
         known = self._describe(requests)
         if known:
@@ -336,7 +337,7 @@ class DetachedSchedulerClient(SchedulerClient):
         return news
 
     def _ask(self, method: str, *args: Any, what: str, wait_s: float = 0.0) -> Any:
-        from nsactors.tasks.detached_scheduler import DetachedTasks  # which has a session itself
+        from nsactors.tasks.detached_scheduler import DetachedTasks  # imported here, as it has a session itself
 
         with self._lock:
             if self._line is None:
@@ -350,16 +351,16 @@ class DetachedSchedulerClient(SchedulerClient):
             raise SchedulerLost(what, str(gone)) from None
 
     def _look(self, method: str) -> Any:
-        """Ask the scheduler; return None if there is none, or none any more."""
+        """Ask the scheduler; return None if there is none, or if it has died."""
         line = self.session.transport.named_actor(NAME)
         with contextlib.suppress(NamedActorGone):
             return None if line is None else line.call(method, timeout_s=ANSWER_S)
         return None
 
     def _lose(self, line: NamedActorClient, reason: str) -> None:
-        """Give up a scheduler that has died, with all that it kept; the next task starts another one."""
+        """Give up a scheduler that has died, with all that it kept. The next task starts another scheduler."""
         self.session.check()
-        self.session.controller.clients()  # raises if the whole cluster has gone, which explains the loss
+        self.session.controller.clients()  # if the whole cluster has gone, this raises an error that explains the loss
         with self._lock:
             if self._line is line:
                 self._line, self._name, self._modules_told = None, "", None
@@ -412,29 +413,29 @@ class TaskSchedulers(Schedulers):
         )
 
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
-        """Cancel those of ``calls`` that are tasks and have not started; with ``interrupt``, stop those that have."""
+        """Cancel those of ``calls`` that are tasks and have not begun; with ``interrupt``, interrupt those that run."""
         calls = list(calls)
         for task_scheduler in self._made():
             if tasks := [call for call in calls if task_scheduler.owns(call)]:
                 task_scheduler.abort(tasks, interrupt=interrupt)
 
     def interrupt(self, calls: Iterable[Call]) -> None:
-        """Stop the tasks among ``calls`` that are the client's own; detached tasks go on."""
+        """Interrupt those of ``calls`` that are the client's own tasks; detached tasks go on."""
         if self._own is not None and (tasks := [call for call in calls if self._own.owns(call)]):
             self._own.abort(tasks, interrupt=True)
 
     def open_calls(self) -> list[TaskCall]:
-        """Return the tasks whose end the client awaits, in the order of submission; its own tasks before detached."""
+        """Return the tasks whose end the client awaits, in the order of submission, with its own before detached ones."""
         return [call for task_scheduler in self._made() for call in task_scheduler.open_calls()]
 
     def assigned(self) -> tuple[int, dict[int, int]]:
-        """Count the items of the client's own and of all detached tasks that wait, and those that each engine has."""
+        """Count the items that wait, and those that each engine has, of the client's own and all detached tasks."""
         waiting, own = (0, {}) if self._own is None else self._own.assigned()
         more, detached = self.detached.assigned()
         return waiting + more, {i: own.get(i, 0) + detached.get(i, 0) for i in own.keys() | detached.keys()}
 
     def close(self) -> None:
-        """End: tasks that have not ended fail with ``ClientClosed``, and detached ones go on."""
+        """End the work for this client: open calls fail with ``ClientClosed``, and detached tasks go on."""
         for task_scheduler in self._made():
             task_scheduler.close()
 

@@ -24,7 +24,7 @@ from nsactors.transport.base import Transport
 
 LIMIT_TASKS = 20_000
 LIMIT_BYTES = 200_000_000  # of small results and output, in the memory of the scheduler's process
-LIMIT_STORED_BYTES = 4_000_000_000  # of large results, in the object store, which can put them on disk
+LIMIT_STORED_BYTES = 4_000_000_000  # of large results, in the object store, which can move them to disk
 LIMIT_INPUT_BYTES = 2_000_000_000  # of arguments of tasks that have not ended, in the memory of the scheduler's process
 REMEMBERED = 10_000  # dropped tasks whose labels are still known
 
@@ -39,14 +39,14 @@ class StoredTask:
     Attributes:
         number: its number.
         label: its name for people.
-        size: of a map, the number of its items; None for a call.
+        size: the number of a map's items; None for a call.
         copies: whether arrays in its results are copies that can be written to.
         joins: whether its results are parts of one sequence.
         submitted: the time of its submission, in seconds since the epoch.
-        input_bytes: the size of its arguments, which are stored until it has ended.
-        call: the scheduler's call; as long as the call is stored here, other tasks can depend on this task.
+        input_bytes: the size of its arguments, which are stored until the task has ended.
+        call: the scheduler's own call of the task. As long as it is stored here, other tasks can depend on this task.
         pieces: the results, in the order in which they arrived.
-        ended: the time when the last result arrived; None before.
+        ended: the time when the last result arrived; None if the task has not ended.
         failed: whether some of its items failed.
         nbytes: its share of the memory of the scheduler's process.
         stored_bytes: its share of the object store.
@@ -78,15 +78,15 @@ class StoredTask:
 
 
 class StoredTasks:
-    """Detached tasks by number, within limits: beyond these, the tasks that ended first are dropped with their results.
+    """Detached tasks by number, within limits. Beyond these, the tasks that ended first are dropped with their results.
 
     The task that ended last is never dropped, whatever its size, nor are tasks that have not ended.
 
     Args:
-        limit_tasks: the number of ended tasks.
-        limit_bytes: the size of all results in the memory of the scheduler's process.
-        limit_stored_bytes: the size of all results in the object store.
-        limit_input_bytes: the size of the arguments of tasks that have not ended.
+        limit_tasks: the greatest number of ended tasks.
+        limit_bytes: the greatest size of all results in the memory of the scheduler's process.
+        limit_stored_bytes: the greatest size of all results in the object store.
+        limit_input_bytes: the greatest size of the arguments of tasks that have not ended.
 
     Example:
         >>> tasks = StoredTasks(limit_tasks=1)
@@ -121,7 +121,7 @@ class StoredTasks:
         """Add a task that has been submitted.
 
         Raises:
-            SchedulerOverloaded: if the arguments of waiting tasks leave no room for more; a single task always fits.
+            SchedulerOverloaded: if the arguments of tasks that have not ended leave no room; a single task always fits.
         """
         if self._input_bytes and self._input_bytes + task.input_bytes > self._limit_input_bytes:
             raise SchedulerOverloaded(task.label, self._input_bytes)
@@ -133,7 +133,7 @@ class StoredTasks:
         return self._tasks.get(number)
 
     def dropped_label(self, number: int) -> str | None:
-        """Return the label of a task that was dropped; None for any other."""
+        """Return the label of a task that was dropped; None if it was not, or that was long ago."""
         return self._dropped.get(number)
 
     def add(self, number: int, piece: Piece, nbytes: int = 0, stored_bytes: int = 0, *, failed: bool = False) -> None:
@@ -144,7 +144,7 @@ class StoredTasks:
             piece: the results.
             nbytes: their size in the memory of the scheduler's process.
             stored_bytes: their size in the object store.
-            failed: whether they failed.
+            failed: whether these items failed.
         """
         task = self._tasks[number]
         task.pieces.append(piece)
@@ -192,11 +192,11 @@ class TaskSubmission(NamedTuple):
         copies: whether arrays in its results are copies that can be written to.
         joins: whether its results are parts of one sequence.
         submitted: the time of its submission, in seconds since the epoch.
-        limit_s: seconds after which an item is interrupted.
+        limit_s: seconds after which an item is interrupted; None for no limit.
         call: the function and arguments of a call.
         function: the function of a map.
         columns: the items of a map.
-        modules: the modules of its client, if the scheduler does not know them.
+        modules: the modules of its client; None if the scheduler knows them, or there are none.
     """
 
     task: Task
@@ -232,7 +232,7 @@ class TaskSubmission(NamedTuple):
 
     @property
     def input_bytes(self) -> int:
-        """The size of its arguments, or items."""
+        """The size of a call's arguments or a map's items."""
         nested = self.call if self.columns is None else self.columns
         return 0 if nested is None else unnest(nested).nbytes
 
@@ -258,7 +258,7 @@ class TaskProgress(NamedTuple):
     Attributes:
         pieces: the new pieces, in the order in which they arrived.
         tried_on: the engines on which the task failed, or that were lost while they ran it.
-        lost: the reason that there are no more results; None if there may be more.
+        lost: the reason why there are no more results; None if there may be more.
     """
 
     pieces: tuple[Piece, ...]
@@ -266,7 +266,7 @@ class TaskProgress(NamedTuple):
     lost: str | None = None
 
 
-PIECE_BYTES = 300  # of a piece in memory, without its value
+PIECE_BYTES = 300  # the size of a piece in memory, without its value
 REPLY_PIECES = 2_000
 REPLY_BYTES = 16_000_000
 
@@ -276,7 +276,7 @@ class StoredValue(NamedTuple):
 
     Attributes:
         values: a pickled list of the values that arrived together.
-        place: the place of this value in the list.
+        place: the index of this value in the list.
         nbytes: this value's share of the size of the list.
     """
 
@@ -288,11 +288,11 @@ class StoredValue(NamedTuple):
         """Return the value, or a ``Salvage`` of the list if some of its values cannot be unpickled.
 
         Args:
-            opened: the lists that have been unpickled, by the identity of their pickles; this list is added.
+            opened: the lists that have been unpickled, by the identity of their pickles; this value's list is added.
             copy: make arrays that can be written to.
 
         Raises:
-            ObjectGone: if the process that stores it has ended.
+            ObjectGone: if the process that stores the list has ended.
             BaseException: any error of unpickling that is not the fault of single values.
         """
         values = opened.get(id(self.values))
@@ -309,12 +309,12 @@ class StoredValue(NamedTuple):
 class ResultStore:
     """Stores the results of detached tasks, as the ``Delivery`` of their scheduler.
 
-    Methods that are not of ``Delivery`` may be called on any thread.
+    The methods that ``Delivery`` does not have may be called on any thread.
 
     Args:
         transport: has an object store for large results.
         changed: called when there are new results to poll for.
-        tasks: the tasks of the store; by default within the limits of this module.
+        tasks: where the store keeps its tasks; by default, with the limits of this module.
     """
 
     def __init__(self, transport: Transport, changed: Callable[[], object], tasks: StoredTasks | None = None) -> None:
@@ -327,7 +327,7 @@ class ResultStore:
         """Add a task that is about to be submitted, with arguments of this size.
 
         Raises:
-            SchedulerOverloaded: if too many arguments wait already.
+            SchedulerOverloaded: if the arguments of tasks that have not ended leave no room for it.
         """
         size = call.size if isinstance(call, MapCall) else None
         number = call.request_id.seq
@@ -351,7 +351,7 @@ class ResultStore:
             return self._tasks.get(number)
 
     def progress(self, wanted: dict[int, int]) -> dict[int, TaskProgress]:
-        """Return new results by task, for tasks that have any, within limits: the next poll gets the rest.
+        """Return the new results of tasks that have any, by task, up to a limit. The next poll gets the rest.
 
         Args:
             wanted: how many pieces of each task the client has.
@@ -402,7 +402,7 @@ class ResultStore:
     def deliver(self, call: TaskCall, outcome: RangeOutcome, engine_id: int) -> bool:
         """See ``Delivery``."""
         stored = outcome.value
-        if not isinstance(stored, StoredValue):  # an error of this process
+        if not isinstance(stored, StoredValue):  # it is an error that was raised in this process
             payload = pack([stored])
             stored = StoredValue(payload, 0, payload.nbytes)
             outcome = outcome._replace(value=stored)
@@ -454,5 +454,5 @@ class ResultStore:
         return call.left == 0
 
     def _put(self, payload: Payload) -> Payload | StoredObject:
-        """Copy a small payload, store a large one, because the engine's memory is mapped only during this call."""
+        """Copy a small payload or store a large one, because the engine's memory is mapped only during this call."""
         return copied_or_stored(payload, self._transport.keep)

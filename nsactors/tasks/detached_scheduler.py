@@ -1,7 +1,7 @@
 """The scheduler of detached tasks, which is itself a client of the cluster.
 
-It lives in a process of the cluster (see ``transport.base``). It takes the tasks of all clients, runs them as a client
-runs its own tasks, and stores their results.
+This scheduler lives in a process of the cluster (see ``transport.base``). It takes the tasks of all clients, runs them
+as a client runs its own tasks, and stores their results.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from nsactors.transport.base import Transport
 
 T = TypeVar("T")
 
-REMEMBERED = 1_000  # clients that have left, and clients whose modules are known
+REMEMBERED = 1_000  # so many clients that have left, and so many whose modules are known
 GATHER_S = 0.005  # results that arrive within this time are sent together
 
 
@@ -47,7 +47,7 @@ class DetachedTasks:
     """Takes and runs tasks, and hands out their results; a named actor of the cluster.
 
     Args:
-        transport: its way to the engines.
+        transport: the way to the engines.
         end: called when the cluster is gone.
     """
 
@@ -56,7 +56,7 @@ class DetachedTasks:
         self._end = end
         self._task_scheduler: TaskScheduler | None = None
         self._opening = threading.Lock()
-        self._submitting = threading.Lock()  # held while a task can be seen, but has not been submitted
+        self._submitting = threading.Lock()  # held while a task is in the store, but has not been submitted
         self._keeping = ResultStore(transport, self._changed)
         self._modules = _ModulesOfClients(transport)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,17 +66,17 @@ class DetachedTasks:
         self._released: deque[str] = deque(maxlen=REMEMBERED)
 
     async def reserve(self, count: int) -> tuple[str, range]:
-        """Return the name that the ids of a client's tasks begin with, and numbers for them."""
+        """Return the name with which the ids of a client's tasks are to begin, and numbers for these tasks."""
         task_scheduler = await asyncio.to_thread(self._open)
         numbers = [task_scheduler.next_number() for _ in range(count)]
         return task_scheduler.name, range(numbers[0], numbers[-1] + 1)
 
     async def submit(self, client: str, order: TaskSubmission) -> None:
-        """Take a task; when this returns, the task will be run, even if the client ends.
+        """Take a task. Once this has returned, the task will be run, even if the client ends.
 
         Raises:
             SerializationError: if the items of a map cannot be read here.
-            SchedulerOverloaded: if the arguments of waiting tasks leave no room for more.
+            SchedulerOverloaded: if the arguments of tasks that have not ended leave no room for more.
             ConnectionLost: if the cluster is going.
         """
         self._loop = asyncio.get_running_loop()
@@ -87,8 +87,8 @@ class DetachedTasks:
         """Return new results of tasks, by number.
 
         Args:
-            client: the client that polls. If the client submits a task meanwhile, this returns, and the client polls
-                again.
+            client: the client that polls. If it submits a task meanwhile, this returns, so that it can poll for that
+                task as well.
             wanted: how many pieces of each task the client has.
             wait_s: seconds to wait for a new result.
         """
@@ -104,13 +104,13 @@ class DetachedTasks:
         return {}
 
     async def release(self, client: str) -> None:
-        """Note that a client polls no more, and let its polls return at once, even those that arrive later."""
+        """Note that a client has ended. Its polls return at once, even those that arrive later."""
         self._called_back.discard(client)
         self._released.append(client)
         self._announce()
 
     async def describe(self, client: str, requests: Iterable[RequestId]) -> dict[RequestId, Description]:
-        """Return the descriptions of those tasks whose results are kept."""
+        """Return the descriptions of those of these tasks whose results are kept."""
         self._call_back(client)
         task_scheduler = await asyncio.to_thread(self._open)
         known = ((r, self._keeping.get(r.seq)) for r in requests if r.client == task_scheduler.name)
@@ -132,18 +132,18 @@ class DetachedTasks:
         return await asyncio.to_thread(task_scheduler.assigned)
 
     async def abort(self, numbers: frozenset[int], interrupt: bool) -> None:
-        """Cancel tasks that have not begun; with ``interrupt``, stop those that have."""
+        """Cancel tasks that have not begun; with ``interrupt``, interrupt those that run."""
         calls = [task.call for number in numbers if (task := self._keeping.get(number)) is not None]
         task_scheduler = await asyncio.to_thread(self._open)
 
         def abort() -> None:
             with self._submitting:
-                pass  # now the scheduler has the tasks: it would not know a task that it gets later
+                pass  # wait until the scheduler has the tasks, because it cannot abort a task that it gets later
             task_scheduler.abort(calls, interrupt=interrupt)
 
         await asyncio.to_thread(abort)
 
-    # On other threads: these methods may wait.
+    # These methods are called on other threads, where they may wait.
 
     def _open(self) -> TaskScheduler:
         with self._opening:
@@ -183,7 +183,7 @@ class DetachedTasks:
         session.close()
         self._end()
 
-    # News.
+    # How polls learn of news.
 
     def _call_back(self, client: str) -> None:
         self._called_back.add(client)
@@ -192,7 +192,7 @@ class DetachedTasks:
     def _changed(self) -> None:
         if self._loop is not None and not self._announcing:
             self._announcing = True
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and all polls with it
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all polls
                 self._loop.call_soon_threadsafe(self._announce)
 
     def _announce(self) -> None:
@@ -220,20 +220,20 @@ class _ModulesOfClients:
         return self._now
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return none: clients send their sources themselves."""
+        """Return no sources, because clients send theirs themselves."""
         return {}
 
     def tell_too_large(self) -> str:
-        """Return no notice: clients report modules that are too large themselves."""
+        """Return no message, because clients themselves report modules that are too large."""
         return ""
 
     def close(self) -> None:
-        """Stop finding modules."""
+        """Stop finding modules for this process."""
         if self._versions is not None:
             self._versions.close()
 
     def take(self, client: str, told: ClientModules | None) -> None:
-        """Take the modules of a client that submits a task; None if they are known."""
+        """Take the modules of a client that submits a task; ``told`` is None if they are known here."""
         with self._lock:
             if told is not None:
                 self._told[client] = told
@@ -242,10 +242,10 @@ class _ModulesOfClients:
             self._now = self._told.get(client, self._now)
 
     def reading(self, client: str, read: Callable[[], T]) -> T:
-        """Call ``read``, which reads a client's message, with the modules of the client."""
+        """Call ``read``, which reads a client's message, while this process has the modules of that client."""
         if self._versions is None:
             return read()
-        with self._lock:  # this process has one version of a module at a time
+        with self._lock:  # this process can have only one version of a module at a time
             self._versions.select(client, self._told.get(client))
             self._versions.apply()
             try:
@@ -283,7 +283,7 @@ def _status(msg_id: str, task: StoredTask, running: TaskStatus | None) -> TaskSt
         engines = tuple(sorted({engine_id for _, engine_id in ran} - {NOWHERE}))
     elif running is not None:
         state, left, engines, waits = running.state, running.items_left, running.engines, running.waits
-    else:  # on its way to the scheduler, or from it
+    else:  # the task is on its way to the scheduler, or its end is on the way to the store
         state, left, engines = TaskState.READY, task.size or 1, ()
     status = TaskStatus(msg_id, task.label, state, engines, left, task.submitted, started, task.ended, detached=True)
     return status._replace(waits=waits)

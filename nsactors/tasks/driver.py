@@ -1,8 +1,8 @@
 """The driver of a scheduler: carries out its decisions on engines.
 
 A client knows its own requests, because it has sent them. The controller reports those requests of other clients that
-take long. Engines report such requests to the controller, and so do the clients that wait for the replies, because an
-engine cannot report a request whose code holds the interpreter. Short requests cost no such messages.
+take long. It learns of them from engines, and from the clients that wait for the replies, because an engine cannot
+report a request whose code holds the interpreter. Short requests cost no such messages.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from nsactors.session.session import Session
 
 REPLY_S = 0.5  # an engine that does not reply for so long is held by C code, and begins nothing meanwhile
-UNHURRIED_S = 10.0  # no caller waits for the reply
+UNHURRIED_S = 10.0  # the limit where no caller waits for the reply
 
 
 class EngineQueries:
@@ -73,10 +73,10 @@ class EngineQueries:
         self._client = client
 
     def steal(self, effect: Steal, then: Callable[[tuple[TaskRange, ...]], None], *, hurry: bool = False) -> None:
-        """Steal the items that have not begun; call ``then`` with the stolen ranges, or with none without a reply.
+        """Steal the items that have not begun; call ``then`` with the stolen ranges, or none if there is no reply.
 
-        If the reply comes too late, the reply to the batch shows which items were stolen; if an item takes hours, that
-        may be hours later. So this waits longer than a loaded machine needs, except in a ``hurry``.
+        If the reply comes too late, only the reply to the batch shows which items were stolen, which may be hours later
+        if an item takes hours. So this waits longer than a loaded machine needs, except in a ``hurry``.
         """
         key = (self._client, effect.batch_id)
         timeout_s = REPLY_S if hurry else UNHURRIED_S
@@ -89,7 +89,7 @@ class EngineQueries:
                 reply = replies.get(effect.engine_id)
                 if reply is not None and reply.error is None:
                     given = reply.value[key]
-            except NsactorsError:  # the controller is away: the reply to the batch will show them
+            except NsactorsError:  # the controller is away; the reply to the batch will show what was stolen
                 given = ()
             finally:
                 then(given)
@@ -97,14 +97,14 @@ class EngineQueries:
         self._start(send)
 
     def peek(self, effect: PeekBatch, then: Callable[[Payload], None]) -> None:
-        """Query the results so far of a batch; call ``then`` with them, if there are any.
+        """Query the results that a batch has so far; call ``then`` with them, if there are any.
 
-        The results come through the controller, large results through the object store.
+        The results come through the controller, or through the object store if they are large.
         """
         batch = (self._client, effect.batch_id)
 
         def send() -> None:
-            with contextlib.suppress(NsactorsError, ObjectGone):  # the results come with the batch's reply
+            with contextlib.suppress(NsactorsError, ObjectGone):  # the batch's reply will bring the results
                 replies = self._transport.controller.query([effect.engine_id], PeekTasks(batch), UNHURRIED_S)
                 reply = replies.get(effect.engine_id)
                 if reply is not None and reply.value is not None:
@@ -113,10 +113,10 @@ class EngineQueries:
         self._start(send)
 
     def find_idle(self, engine_ids: list[int], then: Callable[[list[int]], None]) -> None:
-        """Query which of these engines are idle; call ``then`` with those, if any."""
+        """Query which of these engines are idle; call ``then`` with these, if there are any."""
 
         def send() -> None:
-            with contextlib.suppress(NsactorsError):  # the query is repeated
+            with contextlib.suppress(NsactorsError):  # the query will be repeated
                 replies = self._transport.controller.query(engine_ids, MeasureIdle(), REPLY_S)
                 if idle := [i for i, reply in replies.items() if reply.error is None and reply.value > 0]:
                     then(idle)
@@ -125,7 +125,7 @@ class EngineQueries:
             self._start(send)
 
     def interrupt(self, effect: InterruptRanges) -> None:
-        """Interrupt an engine if it runs one of these items, where engines can be interrupted."""
+        """Interrupt an engine if it runs one of these items, unless engines cannot be interrupted."""
         if Capability.SIGNALS not in self._transport.capabilities:
             return
         command = InterruptTasks(self._client, effect.spans)
@@ -144,7 +144,7 @@ class EngineQueries:
 
 
 class _OtherTask(NamedTuple):
-    """Work that is not the scheduler's, and whether the engine's batches wait for it."""
+    """Work that an engine does for others than the scheduler, and whether the engine's batches wait for it."""
 
     text: str
     before: bool
@@ -177,7 +177,7 @@ class EngineWork:
 
     @property
     def suspects(self) -> list[int]:
-        """The engines that were reported as busy with other clients' work alone; the report may be out of date."""
+        """The engines that were reported as busy with work of other clients only; the reports may be out of date."""
         return [engine_id for engine_id in self._others.engine_ids if engine_id not in self._session.busy_engines]
 
     def changes(self, at: float, lacking: Iterable[int] = ()) -> Iterator[Event]:
@@ -185,12 +185,12 @@ class EngineWork:
 
         Args:
             at: the time.
-            lacking: engines that lack names which tasks need: a request may have bound them.
+            lacking: engines that lack names which tasks need, in case a request has bound these names.
         """
         own, others, told = self._session.busy_engines, self._others.engine_ids, self._told
         if lacking or self._lacking:
             yield from self._refilled(at, list(lacking))
-        if not (own or others or told):  # as nearly always
+        if not (own or others or told):  # this is nearly always so
             return
         for engine_id in {*list(own), *others, *told}:
             work = self._work_of(engine_id)
@@ -206,7 +206,7 @@ class EngineWork:
                     self._session.when_passed(engine_id, partial(self._later, partial(self._passed, engine_id)))
 
     def _refilled(self, at: float, lacking: list[int]) -> Iterator[Event]:
-        """Yield an event for each engine that has had other requests since it was found to lack names."""
+        """Yield an event for each engine that has run other requests since it was found to lack names."""
         counts = {engine_id: self._session.other_requests(engine_id) for engine_id in lacking}
         before, self._lacking = self._lacking, counts
         for engine_id, count in counts.items():
@@ -215,7 +215,7 @@ class EngineWork:
                 yield EngineFree(engine_id, at)
 
     def learn(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Take the controller's entries on other clients' requests; ``afresh`` if they replace all earlier ones."""
+        """Take the controller's entries on other clients' requests. With ``afresh``, they replace all earlier entries."""
         if afresh:
             self._others = Occupancy()
         changed = [entry for entry in entries if self._others.record(entry)]
@@ -224,12 +224,12 @@ class EngineWork:
                 self._dispatch(partial(EngineProgressed, engine_id))
 
     def forget(self, engine_ids: Iterable[int]) -> None:
-        """Forget the work of engines that have new processes, or turn out to have no work of other clients."""
+        """Forget other clients' work on engines that have new processes, or that turn out to have no such work."""
         for engine_id in engine_ids:
             self._others.engine_gone(engine_id)
 
     def _passed(self, engine_id: int) -> None:
-        """Note that the requests which this client had sent an engine have been answered."""
+        """Note that an engine has replied to the requests which this client had sent it."""
         self._awaited.discard(engine_id)
         self._dispatch(Tick if self._work_of(engine_id) is None else partial(EngineProgressed, engine_id))
 
@@ -242,9 +242,9 @@ class EngineWork:
         return None if own is None else _OtherTask(f"{own.label} of client {self._session.name}", False)
 
 
-FUNCTIONS = 32  # of maps, for each engine
-VERIFY_S = 1.0  # before the first query to engines that are said to be busy while tasks wait for them
-VERIFY_MOST_S = 30.0  # before later queries, doubled each time: the engines are really busy
+FUNCTIONS = 32  # functions of maps that an engine keeps
+VERIFY_S = 1.0  # the time before the first query to engines that are said to be busy while tasks wait for them
+VERIFY_MOST_S = 30.0  # this time is doubled for each further query, up to this, because the engines are really busy
 CARRIER = RequestOptions(journalled=False, carries_tasks=True)
 
 
@@ -255,7 +255,7 @@ class _Batch:
     Attributes:
         sent: the effect that has sent it.
         copy: whether arrays in its results are copies that can be written to.
-        failures: the outcomes of its items that could not be sent.
+        failures: the outcomes of those of its items that could not be sent.
     """
 
     sent: SendBatch
@@ -284,7 +284,7 @@ class Driver:
         self._queries = EngineQueries(session.transport, session.name)
         self._specs: dict[TaskId, TaskSpec] = {}
         self._batches: dict[int, _Batch] = {}
-        # The functions that an engine is thought to have; its replies name those that it misses.
+        # The functions that each engine is thought to have. If an engine lacks some of them, its replies name these.
         self._functions: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=FUNCTIONS))
         self._interrupting: set[TaskId] = set()
         self._alarm: float | None = None
@@ -321,7 +321,7 @@ class Driver:
         for spec in specs:
             if spec.task.size:
                 self._specs[spec.task.task_id] = spec
-            else:  # a map without items: no effect will end it
+            else:  # no effect will end a map without items
                 self._delivery.settle(spec.call)
             tasks.append(spec.task)
         self.dispatch(Submitted(tuple(tasks), time.monotonic()))
@@ -331,7 +331,7 @@ class Driver:
         self._functions.pop(engine_id, None)
 
     def dispatch(self, event: Event) -> None:
-        """Let the scheduler handle an event, and carry out the effects."""
+        """Let the scheduler's state handle an event, and carry out the effects."""
         for news in list(self.engine_work.changes(event.at, self._state.lacking)):
             self._carry_out(self._state.handle(news))
         self._carry_out(self._state.handle(event))
@@ -352,7 +352,7 @@ class Driver:
             function(*args)
 
     def abort(self, numbers: frozenset[int], interrupt: bool, settled: threading.Event) -> None:
-        """Cancel tasks; set ``settled`` when all items that have not begun have ended."""
+        """Cancel tasks; set ``settled`` when those of their items that have not begun have ended."""
         if interrupt:
             self._interrupting |= numbers & self._specs.keys()
         effects = self._state.handle(AbortRequested(numbers, time.monotonic()))
@@ -363,7 +363,7 @@ class Driver:
         latch = itertools.count(1)
 
         def answered(batch_id: int, spans: tuple[TaskRange, ...]) -> None:
-            # Interrupt only after the query: items that begin between an interrupt and a query would go on.
+            # Interrupt only after the query, because an item that began between the interrupt and the query would go on.
             if batch_id in interrupts:
                 self._later(self._carry_out, [interrupts[batch_id]])
             self._later(self._take_stolen, batch_id, spans)
@@ -389,13 +389,13 @@ class Driver:
         return self._state.unassigned, {i: self._state.assigned(i) for i in engine_ids}
 
     def give_up(self, reason_for: Callable[[TaskCall], Exception], late: Iterable[TaskSpec] = ()) -> None:
-        """Fail all tasks that have not ended, and ``late`` tasks that the scheduler does not know yet."""
+        """Fail all tasks that have not ended, and the ``late`` tasks, which the scheduler does not know yet."""
         for call in [*self.calls, *(spec.call for spec in late)]:
             self._delivery.fail(call, reason_for(call))
         self._specs.clear()
 
     def close(self) -> int:
-        """Steal all items that engines have not begun, and forget the rest; return the number of the last batch."""
+        """Steal all items that engines have not begun, and forget the others; return the number of the last batch."""
         self._is_closed = True
         for batch_id, batch in self._batches.items():
             self._queries.steal(Steal(batch.sent.engine_id, batch_id, batch.sent.spans), _ignore)
@@ -478,7 +478,7 @@ class Driver:
         call.when_settled(partial(self._later, self._take_reply, batch_id))
 
     def _take_reply(self, batch_id: int, call: Call) -> None:
-        """Take an engine's reply to a batch, or the error in its place."""
+        """Take an engine's reply to a batch, or the error that came in place of a reply."""
         self._session.mark_retrieved([call])
         batch = self._batches[batch_id]
         match call.error:
@@ -488,9 +488,9 @@ class Driver:
                     self._functions[call.engine_id].remove(number)
                 self._end_batch(batch_id, [*outcomes, *batch.failures])
             case EngineLost():
-                del self._batches[batch_id]  # the engine directory reports its end
+                del self._batches[batch_id]  # the engine directory reports the engine's end
             case TaskAborted():
-                self._end_batch(batch_id, [])  # a request that failed has stopped those behind it
+                self._end_batch(batch_id, [])  # a request before the batch has failed, and has stopped those behind it
             case error:
                 self._end_batch(batch_id, [failed(span, error) for span in batch.sent.spans])
 
@@ -500,10 +500,10 @@ class Driver:
         self.dispatch(Replied(batch_id, tuple(outcomes), time.monotonic()))
 
     def _take_early(self, batch_id: int, report: Payload) -> None:
-        """Take an engine's outcomes of a batch that it is still running."""
+        """Take the outcomes so far of a batch that an engine is still running."""
         batch = self._batches.get(batch_id)
         if batch is None:
-            return  # the reply to the batch was quicker
+            return  # the reply to the batch has come before this report
         so_far = Call(RequestId(self._session.name, 0), batch.sent.engine_id, "tasks", False, value=unpack(report))
         outcomes, _ = self._delivery.read(so_far, self._task_of, copy=batch.copy)
         outcomes.sort(key=_BY_ITEM)
@@ -531,7 +531,7 @@ _BY_ITEM = itemgetter(0, 1)  # the task and the first item of an outcome
 
 
 class _OutputOfTasks:
-    """Hands the output of a batch on to its tasks, as it comes.
+    """Hands the output of a batch on to its tasks as the output arrives.
 
     Args:
         delivery: takes the output.
@@ -541,7 +541,7 @@ class _OutputOfTasks:
     def __init__(self, delivery: Delivery, calls: Sequence[TaskCall]) -> None:
         self._delivery = delivery
         self._calls = calls
-        self._call = calls[0]  # the task that has written last
+        self._call = calls[0]  # the task that is writing
 
     def __call__(self, batch: Call, chunks: Sequence[OutputChunk]) -> None:
         start = 0

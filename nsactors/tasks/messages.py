@@ -24,9 +24,9 @@ class Engine:
 
     Attributes:
         engine_id: its id.
-        resources: the amount of each.
+        resources: the amount of each resource.
         labels: its labels.
-        is_new: whether it has restarted with an empty namespace; until its first task has ended, it gets no other.
+        is_new: whether it has restarted with an empty namespace. It then gets one task, and no other before that ends.
     """
 
     engine_id: int
@@ -36,7 +36,7 @@ class Engine:
 
 
 class Needs(NamedTuple):
-    """The conditions on engines that may run a task (see :meth:`of`). Hashable: tasks of equal needs queue together."""
+    """The conditions on engines that may run a task; see :meth:`of`. Tasks of equal needs share a queue."""
 
     targets: frozenset[int] | None = None
     resources: frozenset[tuple[str, float]] = frozenset()
@@ -49,12 +49,12 @@ class Needs(NamedTuple):
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Needs:
-        """Return needs, given in the forms that users write.
+        """Return needs from the forms in which users write them.
 
         Args:
             targets: ids of engines; None for any.
-            resources: the least amount of each.
-            labels: conditions on labels of an engine, as :mod:`nsactors.protocol.engine_info` has them.
+            resources: the least amount of each resource.
+            labels: conditions on the labels of an engine, as :mod:`nsactors.protocol.engine_info` describes them.
 
         Example:
             >>> Needs.of([0, 2], resources={"GPU": 1}).met_by(Engine(2, {"GPU": 2}))
@@ -93,13 +93,13 @@ ANYWHERE = Needs()
 class TaskDependency:
     """Other tasks, and the outcomes that count, as in ipyparallel's class ``Dependency``.
 
-    A map counts as one task: it has succeeded if all its items have, and has run on each engine that ran some of them.
+    A map counts as one task. It has succeeded if all its items have, and it has run on each engine that ran any of them.
 
     Args:
-        task_ids: the tasks depended on.
-        all: whether all tasks must end with an outcome that counts; otherwise one task is enough.
-        success: whether a success counts.
-        failure: whether a failure counts, which includes a task that is aborted or can never run.
+        task_ids: the tasks on which a task depends.
+        all: whether all of these must end with an outcome that counts; otherwise one of them is enough.
+        success: whether success counts.
+        failure: whether failure counts. A task that is aborted, or can never run, has failed.
 
     Raises:
         ValueError: if neither success nor failure counts.
@@ -119,17 +119,17 @@ class Task(NamedTuple):
     """A call, or a map, and the conditions under which it runs.
 
     Attributes:
-        task_id: unique for ever.
+        task_id: its id, which no other task ever has.
         size: the number of items: 1 for a call, any for a map.
-        kind: tasks of the same kind are expected to take about the same time per item, which decides the size of
+        kind: its kind. Tasks of one kind are expected to take about the same time per item, which decides the size of
             batches.
-        needs: which engines may run it.
-        after: tasks that must have ended before.
-        follow: tasks that must have ended before, and on whose engines it must run.
+        needs: the conditions on engines that may run it.
+        after: tasks that must have ended before it begins.
+        follow: tasks that must have ended before it begins, and on whose engines it must run.
         retries: how often an item that failed is tried again.
-        timeout_s: seconds from its submission within which it must go to an engine.
-        priority: tasks of higher priority go first, those of equal priority in the order of submission.
-        chunksize: batches hold multiples of that many items; chosen from measured times if None.
+        timeout_s: seconds from its submission within which it must go to an engine; None for no limit.
+        priority: tasks of higher priority go first, and those of equal priority in the order of submission.
+        chunksize: batches hold multiples of so many items; None if measured times are to decide the number.
         policy: the pickle of the user's policy; see ``SchedulingPolicy``.
         label: its name, for people and policies.
         max_losses: how many engines may be lost while they run an item. At a further loss, the item fails if it was the
@@ -152,7 +152,7 @@ class Task(NamedTuple):
 
 
 class TaskState(enum.Enum):
-    """The state of a task; a scheduler knows only tasks that have not ended."""
+    """The state of a task. A scheduler itself knows only tasks that have not ended."""
 
     WAITING = "waiting for other tasks"
     READY = "ready"
@@ -166,18 +166,18 @@ class TaskStatus(NamedTuple):
     """A task that has not ended, or a detached task whose results are kept.
 
     Attributes:
-        msg_id: its id, as its result has it.
+        msg_id: its id, the same as in its result.
         label: its name for people.
         state: waiting for other tasks, ready, stranded (no engine of the cluster may run it), assigned to engines,
             succeeded or failed.
-        engines: the ids of the engines that have some of its items; after its end, of the engines that ran it.
+        engines: the ids of the engines that have some of its items; after its end, of those that ran it.
         items_left: how many of its items have not ended.
         submitted: the time of its submission, in seconds since the epoch.
         started: the earliest start of its items that have ended, on the clock of their engine; None if that is not
             known.
         ended: the time of its end; None if it has not ended.
         detached: whether it outlives its client.
-        waits: if it waits for an engine that is busy with other work, a text that names the work; otherwise empty.
+        waits: text that names the other work of the engines for which it waits; empty if it does not wait for such work.
     """
 
     msg_id: str
@@ -194,7 +194,7 @@ class TaskStatus(NamedTuple):
 
 @frozen
 class Policy:
-    """The times by which work is cut and moved. The defaults suit engines within a few milliseconds.
+    """The times that decide how work is cut and moved. The defaults suit engines that a message reaches in milliseconds.
 
     Where messages turn out to take longer, ``batch_s`` and ``least_s`` grow with them.
 
@@ -203,9 +203,10 @@ class Policy:
         least_s: seconds that a batch of a long queue should run at least, so that messages do not outweigh the work.
         prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each; the batch
             then has a few tasks, as many as begin within this time.
-        patience_s: the age of a batch from which items are stolen if another engine has nothing to do.
+        patience_s: the age from which items of a batch are stolen if another engine has nothing to do.
         late_s: an engine that runs a batch for so long is asked for the results that it has so far.
-        max_losses: how many engines may be lost while they run an item, before the item is held responsible and fails.
+        max_losses: how many engines may be lost while they run an item. At a further loss, it is held responsible and
+            fails.
     """
 
     batch_s: float = 0.02
@@ -221,7 +222,7 @@ class Policy:
 
 @frozen
 class Submitted:
-    """Tasks have been submitted. A task with a known id is ignored."""
+    """Tasks have been submitted. A task whose id is known already is ignored."""
 
     tasks: tuple[Task, ...]
     at: float
@@ -231,7 +232,7 @@ class Submitted:
 class Replied:
     """An engine has replied to a batch. Items without an outcome have not begun and never will.
 
-    The outcomes of one span come in the order of its items, from the first on, without gaps.
+    The outcomes of one span come in the order of its items, beginning with the first and without gaps.
 
     If there are ``more`` to come, the batch still runs, and its reply will repeat these outcomes.
     """
@@ -256,7 +257,7 @@ class Stolen:
 
 @frozen
 class AbortRequested:
-    """Tasks are to be aborted. One event for many is much cheaper than one for each."""
+    """Tasks are to be aborted. One event for many tasks is much cheaper than one event for each."""
 
     task_ids: frozenset[TaskId]
     at: float
@@ -264,7 +265,7 @@ class AbortRequested:
 
 @frozen
 class EngineAdded:
-    """An engine takes tasks. If an engine had its id before, that process and its namespace are gone."""
+    """An engine takes tasks. If there was a process with its id before, that process and its namespace are gone."""
 
     engine: Engine
     at: float
@@ -272,7 +273,7 @@ class EngineAdded:
 
 @frozen
 class EngineClosing:
-    """An engine finishes its batches and takes no more: it is about to leave."""
+    """An engine is about to leave: it finishes its batches and takes no more."""
 
     engine_id: int
     at: float
@@ -289,13 +290,13 @@ class EngineRemoved:
 
 @frozen
 class EngineBusy:
-    """An engine has work that is not this scheduler's, and gets none until it is free.
+    """An engine has work that is not this scheduler's, and gets no batches until it is free.
 
     Attributes:
         engine_id: the engine.
-        work: the work, for people.
-        at: when that became known.
-        before: whether its batches that have not begun wait for that work.
+        work: the work, in words for people.
+        at: when the work became known.
+        before: whether the engine's batches that have not begun wait for that work.
     """
 
     engine_id: int
@@ -308,7 +309,7 @@ class EngineBusy:
 class EngineProgressed:
     """Some of an engine's other work has ended, and more of it follows.
 
-    The engine is alive at this moment, so a task for which no engine is free may join the queue there. Otherwise, other
+    As the engine is alive at this moment, a task for which no engine is free may join the queue there. Otherwise other
     clients that keep all engines busy for hours would leave no place for tasks.
     """
 
@@ -326,7 +327,7 @@ class EngineFree:
 
 @frozen
 class Release:
-    """No task will depend on these tasks any more. Those that have not ended go on."""
+    """No task will depend on these tasks any more. Those of them that have not ended go on."""
 
     task_ids: frozenset[TaskId]
     at: float
@@ -362,7 +363,7 @@ Event = (
 class SendBatch:
     """Send a batch to an engine, which runs it in order after earlier batches, and replies once.
 
-    After ``budget_s`` seconds of the batch, the engine should begin no more of its items, and reply.
+    When the batch has run for ``budget_s`` seconds, the engine should begin no more of its items, and reply.
     """
 
     engine_id: int
@@ -373,7 +374,7 @@ class SendBatch:
 
 @frozen
 class Steal:
-    """Steal these spans, or tails of them, from an engine, as far as they have not begun."""
+    """Steal from an engine those of these spans, or the ends of spans, that have not begun."""
 
     engine_id: int
     batch_id: int
@@ -382,7 +383,7 @@ class Steal:
 
 @frozen
 class PeekBatch:
-    """Ask an engine for the outcomes so far of a batch that it runs, because an item takes long."""
+    """Ask an engine for the outcomes that a running batch has so far, because one of its items takes long."""
 
     engine_id: int
     batch_id: int
@@ -399,14 +400,14 @@ class InterruptRanges:
 
 @frozen
 class Deliver:
-    """Deliver final outcomes. Each item is in one outcome only, and in no :class:`Fail`."""
+    """Deliver final outcomes. Each item is in only one outcome, and then in no :class:`Fail`."""
 
     engine_id: int
     outcomes: tuple[RangeOutcome, ...]
 
 
 class Why(enum.Enum):
-    """The reason for which items end without an outcome."""
+    """The reason why items end without an outcome."""
 
     ABORTED = "aborted"
     IMPOSSIBLE = "its conditions cannot be met"
@@ -425,7 +426,7 @@ class Fail:
 
 @frozen
 class Retry:
-    """Note that items go to another engine: they failed on this one (``outcome``), or it was lost (None)."""
+    """Note that items go to another engine, because they failed on this one (``outcome``) or it was lost (None)."""
 
     span: TaskRange
     engine_id: int
@@ -434,14 +435,14 @@ class Retry:
 
 @frozen
 class PolicyFailed:
-    """Tell the user that a policy has failed, and is asked no more."""
+    """Tell the user that a policy has failed and is no longer asked."""
 
     reason: str
 
 
 @frozen
 class Alarm:
-    """Send a :class:`Tick` at this time, or soon after. A later alarm may be forgotten when an earlier one comes."""
+    """Send a :class:`Tick` at this time or soon after. An alarm for an earlier time may replace this one."""
 
     at: float
 
