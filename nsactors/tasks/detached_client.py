@@ -38,7 +38,7 @@ Collect = Callable[[dict[int, int], float], dict[int, TaskProgress]]
 
 @dataclass(slots=True)
 class _WantedTask:
-    """A task with more pieces to come, and the number of its pieces that have arrived."""
+    """A task that has more pieces to come, and the number of its pieces that have arrived."""
 
     call: TaskCall
     known: int = 0
@@ -425,7 +425,7 @@ class TaskSchedulers(Schedulers):
             self._own.abort(tasks, interrupt=True)
 
     def open_calls(self) -> list[TaskCall]:
-        """Return the tasks whose end the client awaits, in the order of submission, with its own before detached ones."""
+        """Return the tasks whose end the client awaits, in the order of submission, its own before detached ones."""
         return [call for task_scheduler in self._made() for call in task_scheduler.open_calls()]
 
     def assigned(self) -> tuple[int, dict[int, int]]:

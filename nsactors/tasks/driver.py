@@ -215,7 +215,7 @@ class EngineWork:
                 yield EngineFree(engine_id, at)
 
     def learn(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Take the controller's entries on other clients' requests. With ``afresh``, they replace all earlier entries."""
+        """Take the controller's entries on other clients' requests; with ``afresh``, they replace all earlier ones."""
         if afresh:
             self._others = Occupancy()
         changed = [entry for entry in entries if self._others.record(entry)]
@@ -242,9 +242,9 @@ class EngineWork:
         return None if own is None else _OtherTask(f"{own.label} of client {self._session.name}", False)
 
 
-FUNCTIONS = 32  # functions of maps that an engine keeps
+FUNCTIONS = 32  # functions of maps that are remembered for each engine
 VERIFY_S = 1.0  # the time before the first query to engines that are said to be busy while tasks wait for them
-VERIFY_MOST_S = 30.0  # this time is doubled for each further query, up to this, because the engines are really busy
+VERIFY_MOST_S = 30.0  # the time is doubled before each further query, up to this, as the engines are really busy
 CARRIER = RequestOptions(journalled=False, carries_tasks=True)
 
 
@@ -363,7 +363,7 @@ class Driver:
         latch = itertools.count(1)
 
         def answered(batch_id: int, spans: tuple[TaskRange, ...]) -> None:
-            # Interrupt only after the query, because an item that began between the interrupt and the query would go on.
+            # Interrupt only after the query, because items that began between an interrupt and a query would go on.
             if batch_id in interrupts:
                 self._later(self._carry_out, [interrupts[batch_id]])
             self._later(self._take_stolen, batch_id, spans)
@@ -541,7 +541,7 @@ class _OutputOfTasks:
     def __init__(self, delivery: Delivery, calls: Sequence[TaskCall]) -> None:
         self._delivery = delivery
         self._calls = calls
-        self._call = calls[0]  # the task that is writing
+        self._call = calls[0]  # the task that wrote the latest output
 
     def __call__(self, batch: Call, chunks: Sequence[OutputChunk]) -> None:
         start = 0

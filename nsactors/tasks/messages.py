@@ -93,7 +93,7 @@ ANYWHERE = Needs()
 class TaskDependency:
     """Other tasks, and the outcomes that count, as in ipyparallel's class ``Dependency``.
 
-    A map counts as one task. It has succeeded if all its items have, and it has run on each engine that ran any of them.
+    A map counts as one task. It has succeeded if all its items have, and has run on each engine that ran any of them.
 
     Args:
         task_ids: the tasks on which a task depends.
@@ -177,7 +177,7 @@ class TaskStatus(NamedTuple):
             known.
         ended: the time of its end; None if it has not ended.
         detached: whether it outlives its client.
-        waits: text that names the other work of the engines for which it waits; empty if it does not wait for such work.
+        waits: a text that names the other work of the engines for which it waits; empty if there is none.
     """
 
     msg_id: str
@@ -194,7 +194,7 @@ class TaskStatus(NamedTuple):
 
 @frozen
 class Policy:
-    """The times that decide how work is cut and moved. The defaults suit engines that a message reaches in milliseconds.
+    """The times that decide how work is cut and moved. The defaults suit messages that take a few milliseconds.
 
     Where messages turn out to take longer, ``batch_s`` and ``least_s`` grow with them.
 
@@ -205,8 +205,8 @@ class Policy:
             then has a few tasks, as many as begin within this time.
         patience_s: the age from which items of a batch are stolen if another engine has nothing to do.
         late_s: an engine that runs a batch for so long is asked for the results that it has so far.
-        max_losses: how many engines may be lost while they run an item. At a further loss, it is held responsible and
-            fails.
+        max_losses: how many engines may be lost while they run an item. At a further loss, the item is held responsible
+            and fails.
     """
 
     batch_s: float = 0.02

@@ -15,11 +15,11 @@ class QueuedTask(NamedTuple):
 
     Attributes:
         label: its name for people.
-        number: its number; the tasks of a client are numbered in the order of submission.
+        number: its number. The tasks of a client are numbered in the order of submission.
         items: the number of its items that wait; 1 for a call.
         priority: the priority that its view gives it.
-        seconds: the mean time of an item of its function; None before one has ended.
-        failures: the number of times that it has failed, or lost its engine.
+        seconds: the mean time of an item of its function; None if no such item has ended.
+        failures: how often it has failed, or its engine was lost.
     """
 
     label: str
@@ -33,10 +33,10 @@ class QueuedTask(NamedTuple):
 class SchedulingPolicy:
     """A policy that changes nothing, to inherit from; any object with one of these methods will do.
 
-    Views take a policy as their flag ``policy``. The policy is pickled and sent to the scheduler: for a client's own
-    tasks in the client's process, for detached tasks on the head node. The scheduler calls the methods often, so they
-    must be quick, and their values must depend on their arguments alone. A policy that raises an error or returns a
-    wrong value is reported once and asked no more: tasks go on in the usual order.
+    Views take a policy as their flag ``policy``. The policy is pickled and sent to the scheduler, which is in the
+    client's process for the client's own tasks, and on the head node for detached tasks. The scheduler calls the
+    methods often, so they must be quick, and their values must depend on their arguments alone. A policy that raises an
+    error or returns a wrong value is reported once and no longer asked; its tasks go on in the usual order.
 
     Example:
         >>> class ShortestFirst(SchedulingPolicy):
@@ -46,16 +46,17 @@ class SchedulingPolicy:
     """
 
     def priority(self, task: QueuedTask) -> float:
-        """Return the urgency of a task: higher goes first, equal ones in the order of submission.
+        """Return the urgency of a task. The highest goes first; equally urgent tasks go in the order of submission.
 
-        This is called when the task is ready, and again when it has failed on an engine.
+        This method is called when the task is ready, and again when the task has failed on an engine.
         """
         return task.priority
 
     def choose_engine(self, task: QueuedTask, engines: Sequence[Engine]) -> int:
-        """Return the id of the engine that takes a task: one of those that are free and suit it, longest idle first.
+        """Return the id of the engine that takes a task.
 
-        A map's items go out several at a time, and this is called for each such part.
+        ``engines`` are those that are free and suit the task, the one that has been idle for longest first. A map's
+        items go out several at a time, and this method is called for each such part.
         """
         return engines[0].engine_id
 
@@ -69,7 +70,7 @@ class Policies:
 
     def __init__(self, emit: Callable[[PolicyFailed], None]) -> None:
         self._emit = emit
-        self._loaded: dict[bytes, Any] = {}  # None for one that has failed
+        self._loaded: dict[bytes, Any] = {}  # None for a policy that has failed
 
     def priority(self, task: Task, queued: QueuedTask) -> float:
         """Return the urgency of a task."""
@@ -93,7 +94,7 @@ class Policies:
                 return None
             answer = getattr(policy, method)(*args)
             check(answer)
-        except BaseException as error:  # even SystemExit, which would end the scheduler
+        except BaseException as error:  # this includes SystemExit, which would end the scheduler
             policy, self._loaded[task.policy] = self._loaded[task.policy], None
             name = "the policy" if policy is None else type(policy).__name__
             self._emit(PolicyFailed(f"{name}.{method}() failed for {task.label}: {type(error).__name__}: {error}"))

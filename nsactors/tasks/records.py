@@ -13,7 +13,7 @@ from nsactors.tasks.messages import ANYWHERE, Engine, Needs, Task, TaskDependenc
 
 
 class TaskEnd(NamedTuple):
-    """The end of a task, and the serial numbers of the engines that its results came from."""
+    """The end of a task: whether it succeeded, and the serial numbers of the engines that its results came from."""
 
     ok: bool
     places: frozenset[int]
@@ -55,7 +55,7 @@ class Tally:
             if needs_all and self._relation == "follow" and not self.homes:
                 self.impossible = "follow: no engine has run all of the tasks that it follows"
         elif needs_all or not (self.pending or self._met):
-            # Of several tasks, the last to end decides, and is named in the text.
+            # If one of several tasks is enough, the last one to end decides, and the text names it.
             self.impossible = f"{self._relation}: it depends on the {self._wanted} of {self._which(task_id)}"
 
     def note_unknown(self, task_id: TaskId) -> None:
@@ -76,13 +76,13 @@ _NONE: frozenset[int] = frozenset()
 
 
 class Placement(NamedTuple):
-    """The engines that may run a piece, by serial numbers, which a restarted engine does not keep.
+    """The engines that may run a piece, by serial numbers. A restarted engine gets a new one.
 
     Attributes:
         needs: the task's conditions on engines.
-        homes: the engines on which the tasks that it follows ran, the only ones allowed; None if it follows no task.
+        homes: the engines on which the tasks that it follows ran; no others are allowed. None if it follows no task.
         refused: engines that do not meet a condition of the task.
-        tried: engines on which it failed, which are used only if there are no others.
+        tried: engines on which the piece failed, which are used only if there are no others.
     """
 
     needs: Needs = ANYWHERE
@@ -92,7 +92,7 @@ class Placement(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """The failures of a piece so far: engines by serial number, lost engines by id."""
+    """The failures of a piece so far: its engines by serial number, but lost engines by id."""
 
     refused: frozenset[int] = _NONE
     tried: frozenset[int] = _NONE
@@ -107,17 +107,17 @@ class TaskRecord:
     Attributes:
         task: the task.
         order: its place among all tasks, in the order of submission.
-        deadline: the time by which an engine must have taken it.
+        deadline: the time by which an engine must have taken it; None if there is no limit.
         left: how many of its items have not ended.
         place: the engines that may run it.
         ok: whether all items that have ended succeeded.
         aborted: whether it is to run no more.
-        forgotten: whether no other task will depend on it.
-        unmet: the condition that an engine did not meet last; empty if it is not known.
+        forgotten: whether it is certain that no other task will depend on it.
+        unmet: the last condition that an engine did not meet; empty if it is not known.
         places: the serial numbers of the engines that gave its results.
         after: the state of the tasks that must have ended before.
         follow: the state of the tasks on whose engines it must run.
-        held: its items that wait for these tasks.
+        held: its items that wait for other tasks.
     """
 
     task: Task
@@ -136,7 +136,7 @@ class TaskRecord:
 
 
 class QueuedRange(NamedTuple):
-    """Items of a task that are queued, sent or returned together. Sorted by urgency."""
+    """Items of a task that are queued, sent or returned together; the most urgent range sorts first."""
 
     rank: float
     order: int
@@ -172,10 +172,10 @@ class EngineSlot:
         engine_id: its id.
         serial: its number among all slots that there have been.
         closing: whether it takes no more work.
-        busy_with: its work for others, in words; empty if it has none.
+        busy_with: its work for others, in words; empty if it has no such work.
         is_stuck: whether its batches wait for that work.
         is_proven: whether a task has ended on it since it was new.
-        lacking: kinds of tasks that failed on it because it does not have a name.
+        lacking: kinds of tasks that failed on it because it lacks a name.
         batches: its batches, in the order in which it runs them.
     """
 
@@ -198,12 +198,12 @@ class SentBatch:
     slot: EngineSlot
     sent: float
     pieces: dict[tuple[TaskId, int], QueuedRange]  # by task and first item, in order
-    is_ahead: bool  # sent behind another batch
-    asked: set[tuple[TaskId, int]] = field(default_factory=set)  # the pieces that a steal was sent for
+    is_ahead: bool  # whether it was sent in advance, behind another batch
+    asked: set[tuple[TaskId, int]] = field(default_factory=set)  # the pieces for which a steal has been sent
 
     @property
     def is_suspect(self) -> bool:
-        """True if an engine was lost under one of its pieces: a batch behind this one might be lost with it."""
+        """True if an engine was lost under one of its pieces. A batch behind this one might be lost with it."""
         return any(piece.is_suspect for piece in self.pieces.values())
 
     @property
@@ -237,9 +237,9 @@ class SentBatch:
         return None
 
     def not_asked(self) -> list[QueuedRange]:
-        """Return the pieces that the engine may not have begun, and that nothing has tried to steal."""
+        """Return the pieces that the engine may not have begun, and for which no steal has been sent."""
         is_first = next(iter(self.slot.batches)) == self.batch_id and not self.slot.is_stuck
-        begun = next(iter(self.pieces.values()), None) if is_first else None  # its first item has begun
+        begun = next(iter(self.pieces.values()), None) if is_first else None  # the first item of this piece has begun
         return [
             piece
             for key, piece in self.pieces.items()
@@ -252,14 +252,14 @@ class EngineTable:
 
     def __init__(self, last_batch: int = 0) -> None:
         self.slots: dict[int, EngineSlot] = {}
-        self.away: set[int] = set()  # being started, or restarted
-        # To find its first entry, a plain dict passes all entries that were removed before it.
-        self.idle: OrderedDict[int, int] = OrderedDict()  # with no batch; the engine that has waited longest first
-        self.hungry: OrderedDict[int, None] = OrderedDict()  # with one batch, behind which another may be sent
+        self.away: set[int] = set()  # engines that are being started or restarted
+        # Ordered dictionaries, because a plain one skips all deleted entries to find its first item.
+        self.idle: OrderedDict[int, int] = OrderedDict()  # engines with no batch, the one that has waited longest first
+        self.hungry: OrderedDict[int, None] = OrderedDict()  # engines with one batch, behind which another may be sent
         self._turn = 0
         self.batches: dict[int, SentBatch] = {}
         self.lacking: set[int] = set()  # engines that lack names that tasks needed
-        self.busy: dict[int, tuple[str, bool]] = {}  # with work of others, in words, and whether it comes first
+        self.busy: dict[int, tuple[str, bool]] = {}  # engines' work for others, in words, and whether it comes first
         self._serial = 0
         self.last_batch = last_batch
 
@@ -282,7 +282,7 @@ class EngineTable:
             self._sort_in(slot)
 
     def occupy(self, engine_id: int, work: str, *, before: bool) -> list[SentBatch]:
-        """Note that an engine has work of others; return its batches if they wait for that work."""
+        """Note that an engine has work for others; return its batches if they wait for that work."""
         self.busy[engine_id] = work, before
         slot = self.slots.get(engine_id)
         if slot is None:
@@ -292,7 +292,7 @@ class EngineTable:
         return list(slot.batches.values()) if before else []
 
     def release(self, engine_id: int) -> SentBatch | None:
-        """Note that an engine has no work of others any more; return the batch that it begins now, if it has any."""
+        """Note that an engine has no work for others any more; return the batch that it begins now, if it has one."""
         self.busy.pop(engine_id, None)
         slot = self.slots.get(engine_id)
         if slot is None:
@@ -302,26 +302,26 @@ class EngineTable:
         return next(iter(slot.batches.values()), None)
 
     def first_idle(self, engine_ids: AbstractSet[int]) -> int | None:
-        """Return the engine, of these, that has been idle for longest; None if none of them is idle."""
+        """Return that one of these engines that has been idle for longest; None if none of them is idle."""
         idle = self.idle
         if len(engine_ids) < len(idle):
             return min((i for i in engine_ids if i in idle), key=idle.__getitem__, default=None)
         return next((i for i in idle if i in engine_ids), None)
 
     def takes_one(self, engine_id: int) -> bool:
-        """Return whether an engine that has work of others may be sent a batch that waits for its turn there."""
+        """Return whether an engine with work for others may be sent a batch that waits there for its turn."""
         slot = self.slots.get(engine_id)
         return slot is not None and not slot.closing and not slot.batches
 
     def forget_lacks(self, engine_id: int) -> None:
-        """Note that names may have been bound on an engine: tasks that lacked them may be tried there again."""
+        """Note that names may have been bound on an engine, so that tasks that lacked them may be tried there again."""
         slot = self.slots.get(engine_id)
         if slot is not None and slot.lacking:
             slot.lacking.clear()
             self.lacking.discard(engine_id)
 
     def remove(self, engine_id: int, *, returns: bool) -> list[SentBatch]:
-        """Remove an engine; return its batches, in their order."""
+        """Remove an engine; return its batches in the order in which it would have run them."""
         (self.away.add if returns else self.away.discard)(engine_id)
         self.idle.pop(engine_id, None)
         self.hungry.pop(engine_id, None)
@@ -340,7 +340,7 @@ class EngineTable:
         return batch
 
     def prove(self, slot: EngineSlot, kind: Hashable, *, has_names: bool) -> None:
-        """Note that a task of a kind has ended on an engine; without ``has_names``, because a name was missing."""
+        """Note that a task of a kind has ended on an engine. Without ``has_names``, it failed as a name was missing."""
         slot.is_proven = has_names
         if has_names:
             slot.lacking.discard(kind)
@@ -350,7 +350,7 @@ class EngineTable:
         self._sort_in(slot)
 
     def unload(self, batch_id: int) -> SentBatch | None:
-        """Remove a batch that has ended, and return it; None if it is not known, or its engine was lost."""
+        """Remove a batch that has ended and return it; None if it is not known, or its engine was lost."""
         batch = self.batches.pop(batch_id, None)
         if batch is not None:
             del batch.slot.batches[batch_id]

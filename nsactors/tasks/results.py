@@ -38,7 +38,7 @@ TaskOf = Callable[[TaskId], TaskCall | None]
 
 
 class MapFunction(NamedTuple):
-    """The function of a map: engines keep it under its number, so that it is sent to each of them once."""
+    """The function of a map. Engines keep it under its number, so that it is sent to each of them once."""
 
     number: int
     payload: Payload
@@ -61,8 +61,8 @@ class TaskSpec:
         call: the call that its submitter waits for.
         payload: the function and arguments of a call.
         function: the function of a map.
-        columns: the items of a map, as many sequences as the function has arguments.
-        limit_s: seconds after which an item is interrupted.
+        columns: the items of a map, as one sequence for each argument of the function.
+        limit_s: seconds after which an item is interrupted; None for no limit.
     """
 
     task: Task
@@ -75,12 +75,12 @@ class TaskSpec:
     def parts(
         self, span: TaskRange, *, with_function: bool, ref_types: tuple[type, ...]
     ) -> tuple[list[BatchPart], list[RangeOutcome]]:
-        """Pack some of its items: return the parts of a batch, and the failures of items that cannot be packed.
+        """Pack some of the task's items; return the parts of a batch, and the failures of items that cannot be packed.
 
         Args:
             span: the items.
             with_function: whether to add a map's function, because the engine does not have it yet.
-            ref_types: classes of references to an object store.
+            ref_types: the classes of references to stored objects.
         """
         label, function, limit_s, copies = self.call.label, self.function, self.limit_s, self.call.copies
         if function is None:
@@ -93,11 +93,11 @@ class TaskSpec:
             task_id, start, stop = part = left.pop()
             what = f"items {start} to {stop - 1}" if stop - start > 1 else f"item {start}"
             try:
-                items = [column[start:stop] for column in self.columns]  # a list: see Salvage
+                items = [column[start:stop] for column in self.columns]  # a list, so that Salvage can take it apart
                 if set(map(len, items)) != {stop - start}:
                     raise SerializationError(what, "the sequence has fewer than it said")
                 columns = pack(items, what=what, ref_types=ref_types)
-            except BaseException as error:  # a sequence or the user's class may raise anything: the item fails
+            except BaseException as error:  # a sequence or the user's class may raise anything, and then the item fails
                 if stop - start == 1:
                     failures.append(failed(part, _of_item(error, what)))
                 else:  # try both halves, the first half first
@@ -109,14 +109,14 @@ class TaskSpec:
 
 
 def _of_item(error: BaseException, what: str) -> Exception:
-    """Return the error of an item that cannot be taken from its sequence, or pickled."""
+    """Return the error of an item that cannot be taken from its sequence, or cannot be pickled."""
     if isinstance(error, Exception):
         return error
     return SerializationError(what, f"{type(error).__name__} is raised when it is asked for, or pickled")
 
 
 def failed(span: TaskRange, error: Exception) -> RangeOutcome:
-    """Return the outcome of items that failed in this process and have not run."""
+    """Return the outcome of items that have not run, because of an error in this process."""
     return RangeOutcome(*span, RangeStatus.FAILED, 0.0, error)
 
 
@@ -150,7 +150,7 @@ class Delivery(Protocol):
         ...
 
     def fail(self, call: TaskCall, error: Exception) -> None:
-        """Settle a task with an error: no more outcomes will come."""
+        """Settle a task with an error, because no more outcomes will come."""
         ...
 
 
@@ -170,7 +170,7 @@ class ToCaller:
         outputs = outputs_of(report, call.output.chunks)
         try:
             values = unpack(report.values, copy=copy)
-        except BaseException:  # of the user's class, which cannot be rebuilt: the other results are intact
+        except BaseException:  # an object of the user's class cannot be rebuilt, but the other results are intact
             return _read_apart(call, report, outputs, task_of, copy=copy), report.missing
         return [
             RangeOutcome(*outcome[:5], value, outcome.started, output)
@@ -182,7 +182,7 @@ class ToCaller:
         call.add_output(batch.engine_id, batch.request_id, chunks)
 
     def deliver(self, call: TaskCall, outcome: RangeOutcome, engine_id: int) -> bool:
-        """See :class:`Delivery`. Sets the value or error of a call, which ``settle`` then publishes."""
+        """See :class:`Delivery`. This sets the value or error of a call, which ``settle`` then publishes."""
         value, error = outcome.value, None
         if outcome.status is not RangeStatus.OK:
             value, error = None, _error_of(outcome.value, call.label, engine_id)
@@ -247,7 +247,7 @@ def _add_piece(
 
 
 def _is_news(error: Exception) -> bool:
-    """Return whether to report an error that is not retrieved: not if it is intended, or if the cluster is gone."""
+    """Return whether to report an error that is not retrieved: no if it was intended, or if the cluster is gone."""
     if isinstance(error, CompositeError):
         return any(map(_is_news, error.exceptions))
     return not isinstance(error, TaskAborted | ConnectionLost)
@@ -280,7 +280,7 @@ def _why(effect: Fail, label: str) -> Exception:
 
 def outputs_of(report: BatchReport, chunks: Sequence[OutputChunk]) -> list[Sequence[OutputChunk]]:
     """Divide the output of a batch among the outcomes of its report."""
-    if not chunks:  # as is usual
+    if not chunks:  # this is usual
         return [()] * len(report.outcomes)
     ranges = [outcome.output for outcome in report.outcomes]
     if ranges:
@@ -292,7 +292,7 @@ def outputs_of(report: BatchReport, chunks: Sequence[OutputChunk]) -> list[Seque
 def _read_apart(
     call: Call, report: BatchReport, outputs: list[Sequence[OutputChunk]], task_of: TaskOf, *, copy: bool
 ) -> list[RangeOutcome]:
-    """Read a batch with values that cannot be unpickled: each of these is a failure, the others are delivered."""
+    """Read a batch with values that cannot be unpickled. Each of these becomes a failure; the others are delivered."""
     try:
         salvage = Salvage(report.values, copy=copy)
     except BaseException as error:
@@ -309,7 +309,7 @@ def _read_apart(
 def take_apart(
     outcome: RangeOutcome, salvage: Salvage, index: int, label: str, engine_id: int, *, items: bool
 ) -> list[RangeOutcome]:
-    """Cut an outcome where some of its items cannot be unpickled.
+    """Cut an outcome into parts, so that the items that cannot be unpickled are in parts that have failed.
 
     Args:
         outcome: the outcome, without its value.

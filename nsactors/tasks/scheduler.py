@@ -1,8 +1,8 @@
 """The interface by which views submit tasks, and a client's own scheduler on a thread of its process.
 
 Other threads put commands into a queue and go on. The commands submit tasks, take an engine's reply, or note that
-engines come and go. The scheduler's thread takes the commands in order, passes events to the state, and carries out the
-effects. It never waits for an engine.
+engines come and go. The scheduler's thread takes the commands in order, passes events to the scheduler state, and
+carries out the effects. It never waits for an engine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 STATUS_S = 5.0
 FORGOTTEN_AT_ONCE = 100
-FAILURES, FAILURES_S = 5, 10.0  # of schedulers: after so many within this time, no other is started
+FAILURES, FAILURES_S = 5, 10.0  # after so many failures of drivers within this time, no other driver is started
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class SchedulerClient(ABC):
 
     Args:
         session: the connection to the cluster.
-        dropped: takes the numbers of tasks when their calls are collected as garbage.
+        dropped: takes the numbers of tasks whose calls have been collected as garbage.
     """
 
     detached: ClassVar[bool]
@@ -63,7 +63,7 @@ class SchedulerClient(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The beginning of the message ids of its tasks."""
+        """The name with which the ids of its tasks begin."""
 
     @abstractmethod
     def next_number(self) -> int:
@@ -71,7 +71,7 @@ class SchedulerClient(ABC):
 
     @abstractmethod
     def map_function(self, payload: Payload, label: str, type_name: str) -> MapFunction:
-        """Return the function of a map that is to be submitted."""
+        """Return the function of a map that is about to be submitted."""
 
     @abstractmethod
     def submit(self, plan: TaskPlan) -> None:
@@ -96,7 +96,7 @@ class SchedulerClient(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End: calls that have not ended fail with ``ClientClosed``."""
+        """End the work for this client. Calls that have not ended fail with ``ClientClosed``."""
 
     @abstractmethod
     def owns(self, call: Call) -> bool:
@@ -108,17 +108,17 @@ class SchedulerClient(ABC):
 
     @abstractmethod
     def _abort(self, numbers: frozenset[int], *, interrupt: bool) -> None:
-        """Cancel tasks; with ``interrupt``, stop those that run."""
+        """Cancel tasks; with ``interrupt``, interrupt those that run."""
 
     def new_call(self, label: str, *, copies: bool, request: RequestId | None = None) -> TaskCall:
-        """Make a call for a task that is to be submitted; ``request`` is its id if it has one already."""
+        """Make a call for a task that is about to be submitted; ``request`` is the task's id if it has one already."""
         request = request or RequestId(self.name, self.next_number())
         return TaskCall(request, NOWHERE, label, False, copies, dropped=self._dropped)
 
     def new_map(
         self, label: str, size: int, *, copies: bool, joins: bool = False, request: RequestId | None = None
     ) -> MapCall:
-        """Make a call for a map of ``size`` items that is to be submitted; see :meth:`new_call`."""
+        """Make a call for a map of ``size`` items that is about to be submitted; see :meth:`new_call`."""
         request = request or RequestId(self.name, self.next_number())
         return MapCall(request, NOWHERE, label, False, copies, dropped=self._dropped, size=size, left=size, joins=joins)
 
@@ -126,19 +126,19 @@ class SchedulerClient(ABC):
         """See ``CallController``.
 
         Raises:
-            CapabilityError: if a running task was to be interrupted, and this transport cannot interrupt.
+            CapabilityError: if tasks that are to be interrupted are running, and this transport cannot do that.
         """
         self.check_process()
         calls = list(calls)
         if numbers := frozenset(call.request_id.seq for call in calls if self.owns(call)):
             self._abort(numbers, interrupt=interrupt)
-        if others := [call for call in calls if not self.owns(call)]:  # of results that were joined with those of tasks
+        if others := [call for call in calls if not self.owns(call)]:  # a result may join tasks and other calls
             self.session.abort(others, interrupt=interrupt)
         if interrupt:
             self.session.require_interrupts(calls)
 
     def obstacles(self, calls: Iterable[Call]) -> dict[int, str]:
-        """See ``CallController``. No obstacle is known: engines know only batches, and may run another task by now."""
+        """See ``CallController``. None is known, as engines know only batches, and may run another task by now."""
         return {}
 
     @property
@@ -165,7 +165,7 @@ class TaskPlan(NamedTuple):
     Attributes:
         scheduler: takes the task.
         spec: the task.
-        holds: keeps the tasks on which it depends from being forgotten before the scheduler knows of it.
+        holds: keeps the tasks on which this one depends from being forgotten before the scheduler knows this one.
     """
 
     scheduler: SchedulerClient
@@ -179,8 +179,8 @@ class TaskPlan(NamedTuple):
         return self.spec.call
 
     def submit(self) -> None:
-        """Submit the task; a map without items ends at once. Errors as of :meth:`SchedulerClient.submit`."""
-        self.scheduler.submit(self)  # even if it has no items, because other tasks may depend on it
+        """Submit the task; see :meth:`SchedulerClient.submit` for the errors. A map without items ends at once."""
+        self.scheduler.submit(self)  # submit even a map without items, because other tasks may depend on it
         if not self.spec.task.size:
             self.spec.call.settle([], None)
 
@@ -269,7 +269,7 @@ class TaskScheduler(SchedulerClient):
         return True
 
     def restart(self, engine_ids: Iterable[int]) -> None:
-        """See ``CallController``. A map has no engine of its own: it stands for all engines that have tasks."""
+        """See ``CallController``. As a map has no engine of its own, ``NOWHERE`` stands for all that have tasks."""
         ids = set(engine_ids)
         if NOWHERE in ids:
             ids.update(engine_id for status in self.statuses() for engine_id in status.engines)
@@ -281,7 +281,7 @@ class TaskScheduler(SchedulerClient):
             self._commands.put(lambda: self._driver.abort(numbers, interrupt, settled))
             settled.wait(2 * REPLY_S)
 
-    # As a listener to the engine directory and to other clients' work.
+    # Methods that the engine directory and the session call, as this listens to both.
 
     def engine_joined(self, engine: EngineInfo) -> None:
         """EngineListener: an engine takes tasks."""
@@ -296,21 +296,21 @@ class TaskScheduler(SchedulerClient):
         self._commands.put(partial(self._remove_engine, left))
 
     def work_told(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Session: engines have work of other clients; ``afresh`` if these entries replace all others."""
+        """Session: engines have work of other clients. With ``afresh``, these entries replace all earlier ones."""
         self._commands.put(partial(self._learn, entries, afresh=afresh))
 
     def cut_off(self, reason: ConnectionLost) -> None:
         """EngineListener: there is no cluster any more."""
         self._commands.put(partial(self._end, reason))
 
-    # On the scheduler's thread.
+    # Methods that run on the scheduler's thread.
 
     def _run(self) -> None:
         while self._over is None:
             try:
                 self._work()
             except BaseException as error:
-                # No error of user code gets here: this is a fault of nsactors, for which other tasks must not hang.
+                # No error of user code gets here. This is a fault of nsactors, which must not make other tasks hang.
                 print_traceback()
                 self._start_again(error)
         self._has_ended = True
@@ -322,7 +322,7 @@ class TaskScheduler(SchedulerClient):
         while self._over is None:
             self._taken.extend(self._take_commands())
             while self._taken:
-                taken = self._taken.popleft()  # removed before it is carried out: an error must not repeat it
+                taken = self._taken.popleft()  # removed before it is carried out, so that it is not repeated on error
                 if isinstance(taken, list):
                     self._driver.submit([plan.spec for plan in taken])
                 else:
@@ -334,8 +334,8 @@ class TaskScheduler(SchedulerClient):
     def _start_again(self, error: BaseException) -> None:
         """Replace a driver that has failed, because its records cannot be trusted any more.
 
-        Its tasks end with ``SchedulerLost``, and their items that have not begun are stolen. Submissions that wait go
-        to the new driver, which is told of all engines again.
+        The tasks of the failed driver end with ``SchedulerLost``, and those of their items that have not begun are
+        stolen. Submissions that wait go to the new driver, which is told of all engines again.
         """
         reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else type(error).__name__
         failed = self._driver
@@ -349,7 +349,7 @@ class TaskScheduler(SchedulerClient):
         self.session.directory.watch(self)
 
     def _take_commands(self) -> Iterable[list[TaskPlan] | _Command]:
-        """Take all queued commands, with consecutive submissions joined to one; wait for the first."""
+        """Wait for a command, and take all that are queued. Consecutive submissions are joined into one."""
         taken: list[list[TaskPlan] | _Command] = []
         alarm = self._driver.alarm
         timeout_s = None if alarm is None else max(0.0, alarm - time.monotonic())
@@ -369,7 +369,7 @@ class TaskScheduler(SchedulerClient):
     def _add_engine(self, engine: EngineInfo) -> None:
         known = self._incarnations.get(engine.engine_id, engine.incarnation)
         self._incarnations[engine.engine_id] = engine.incarnation
-        if engine.incarnation != known:  # for the first process, the controller's entries are true
+        if engine.incarnation != known:  # for an engine's first process, the controller's entries hold
             self._driver.forget_functions(engine.engine_id)
             self._driver.engine_work.forget([engine.engine_id])
         is_new = engine.incarnation > 0 and engine.recovered is None
@@ -404,7 +404,7 @@ class TaskScheduler(SchedulerClient):
         self._over = self._over or reason
 
     def _refuse(self) -> None:
-        """Fail the tasks that have not ended, and those that were submitted too late."""
+        """Fail the tasks that have not ended, and those that were submitted after the end."""
         with self._ending:
             late: list[TaskPlan] = []
             with contextlib.suppress(Empty):

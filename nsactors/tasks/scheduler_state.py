@@ -1,4 +1,4 @@
-"""The scheduler's decisions: it takes events, and returns effects."""
+"""The scheduler's decisions, as a state machine that takes events and returns effects."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from nsactors.tasks.policies import Policies, QueuedTask
 from nsactors.tasks.records import EngineTable, QueuedRange, SentBatch, TaskRecord, Trial
 from nsactors.tasks.task_table import ReadyQueues, TaskTable, have_common
 
-_BUDGET = 2.0  # a batch is cut off when it has run this many times as long as estimated
-_SUSPECT_PARTS = 16  # work under which an engine was lost is cut into this many parts, to find the cause
+_BUDGET = 2.0  # a batch is cut off when it has run this many times as long as a batch should
+_SUSPECT_PARTS = 16  # a piece is cut into this many parts when its engine is lost, to find the cause
 
 
 class SchedulerState:
@@ -51,7 +51,7 @@ class SchedulerState:
     time, in the order in which they happened.
 
     Attributes:
-        lacking: the restarted engines that lack names which tasks have needed since.
+        lacking: the restarted engines that lack names which tasks have needed since the restart.
 
     Example:
         >>> scheduler = SchedulerState()
@@ -75,8 +75,8 @@ class SchedulerState:
         self._task_table = TaskTable(self._ready_queues, self._emit, self._rank)
         self._sizing = BatchSizing(self._policy)
         self._batcher = Batcher(self._policy, self._sizing, self._ready_queues, self._engine_table, self._durations)
-        # Batches with items that may not have begun, the oldest first; then the starts of batches of several items, the
-        # earliest first. An OrderedDict finds its first entry at once, however many were removed before it.
+        # First the batches with items that may not have begun, the oldest first; then the starts of batches of several
+        # items, the earliest first. An OrderedDict finds its first entry at once, however many were removed before.
         self._recallable: OrderedDict[int, SentBatch] = OrderedDict()
         self._running: OrderedDict[int, float] = OrderedDict()
         self._alarm: float | None = None
@@ -88,7 +88,7 @@ class SchedulerState:
 
     @property
     def last_batch(self) -> int:
-        """The number of the last batch; a scheduler that replaces this one goes on from there."""
+        """The number of the last batch. A state that replaces this one goes on from there."""
         return self._engine_table.last_batch
 
     def assigned(self, engine_id: int) -> int:
@@ -171,14 +171,14 @@ class SchedulerState:
         self._effects.clear()
         return effects
 
-    # Results.
+    # Results of batches.
 
     def _replied(self, event: Replied) -> None:
         batch = (
             self._engine_table.batches.get(event.batch_id) if event.more else self._engine_table.unload(event.batch_id)
         )
         if batch is None:
-            return  # its engine was lost: its items have gone elsewhere
+            return  # the engine was lost, and the batch's items have gone elsewhere
         if not event.more:
             self._forget(event.batch_id)
             self._watch(next(iter(batch.slot.batches.values()), None), event.at)
@@ -212,7 +212,7 @@ class SchedulerState:
             self._task_table.requeue(piece, event.at)
 
     def _try_again(self, piece: QueuedRange, outcome: RangeOutcome, batch: SentBatch, at: float) -> bool:
-        """Queue a failed piece for another engine, if that is allowed; return whether it is queued."""
+        """Queue a failed piece for another engine, if that is allowed; return whether it was queued."""
         record, serial = piece.record, batch.slot.serial
         trial = piece.trial or Trial()
         if record.aborted:
@@ -237,7 +237,7 @@ class SchedulerState:
             if piece is not None:
                 self._task_table.requeue(piece, event.at)
 
-    # Aborts, and engines that leave.
+    # Aborts, and engines that come or go.
 
     def _abort(self, task_ids: Iterable[TaskId]) -> None:
         unwanted = self._task_table.abort(task_ids)
@@ -260,7 +260,7 @@ class SchedulerState:
                 self._lost(piece, engine_id, at, ran_alone=ran_alone)
 
     def _lost(self, piece: QueuedRange, engine_id: int, at: float, *, ran_alone: bool) -> None:
-        """Note that an engine was lost while it had a piece, which may be the cause even if it was not the first."""
+        """Note that an engine was lost while it had a piece. Any of its pieces may be the cause, not only the first."""
         trial = piece.trial or Trial()
         trial = trial._replace(lost_on=(*trial.lost_on, engine_id))
         if piece.record.aborted:
@@ -279,7 +279,7 @@ class SchedulerState:
         if all(requeued):
             self._emit(Retry(piece.span, engine_id, None))
 
-    # Work for engines.
+    # The distribution of work to engines.
 
     def _hand_out(self, at: float, in_line: int | None) -> None:
         idle, hungry = self._engine_table.idle, self._engine_table.hungry
@@ -290,7 +290,7 @@ class SchedulerState:
         for queue in list(self._ready_queues.by_place.values()) if self._engine_table.busy else ():
             engine_id = queue.place.needs.only_target
             if engine_id in queue.eligible and self._engine_table.takes_one(engine_id):
-                # No other engine ever takes this task, so it keeps its place among its client's requests there.
+                # No other engine ever takes this task. It is sent now, to keep its place among its client's requests.
                 chunksize = queue.heap[0].record.task.chunksize if self._engine_table.slots[engine_id].is_proven else 1
                 self._send(engine_id, [self._ready_queues.take(queue, chunksize or 1)], at)
         for queue in list(self._ready_queues.by_place.values()) if hungry else ():
@@ -342,7 +342,7 @@ class SchedulerState:
             self._running[batch.batch_id] = at
 
     def _occupied(self, waiting: Iterable[SentBatch]) -> None:
-        """Note that batches wait for work of others, and have not begun."""
+        """Note that batches have not begun, because other work of their engine comes first."""
         for batch in waiting:
             self._recallable.setdefault(batch.batch_id, batch)
             self._running.pop(batch.batch_id, None)
@@ -353,9 +353,9 @@ class SchedulerState:
         self._running.pop(batch_id, None)
 
     def _peek(self, at: float) -> float | None:
-        """Ask once for the outcomes so far of each batch that takes long; return when to look again.
+        """Ask once for the outcomes that each batch that takes long has so far; return when to look again.
 
-        Otherwise, a task that depends on a quick task would wait for a slow task in the same batch.
+        Without this, a task that depends on a quick task would wait for a slow task in the same batch.
         """
         while self._running:
             batch_id, since = next(iter(self._running.items()))
@@ -383,7 +383,7 @@ class SchedulerState:
                 continue
             if at < batch.sent + self._policy.patience_s:
                 look_again = batch.sent + self._policy.patience_s
-                break  # batches are in the order of sending: the next are younger
+                break  # the batches that follow are younger, because they are in the order of sending
             spans: tuple[TaskRange, ...] = tuple(piece.span for piece in movable)
             batch.asked.update((span.task_id, span.start) for span in spans)
             self._emit(Steal(batch.slot.engine_id, batch_id, spans))
@@ -410,7 +410,7 @@ class SchedulerState:
 
 
 def _waits(state: TaskState, engines: Iterable[tuple[int, str]]) -> str:
-    """Tell people which engines a task waits for, and the work that keeps them busy."""
+    """Say in words which engines a task waits for, and which work keeps them busy."""
     reasons = [f"engine {engine_id}, which is busy with {work}" for engine_id, work in engines]
     preposition = "at" if state is TaskState.ASSIGNED else "for"
     return f"waits {preposition} {'; or '.join(reasons)}" if reasons else ""

@@ -1,4 +1,4 @@
-"""The table of tasks and the queues of those that are ready."""
+"""The table of tasks, and the queues of tasks that are ready."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNMET = "every engine that it may run on has reported that a condition is not m
 
 @dataclass(slots=True, eq=False)
 class ReadyQueue:
-    """Pieces that the same engines may run, at least one; the most urgent one is ``heap[0]``."""
+    """One or more pieces that the same engines may run. The most urgent piece is ``heap[0]``."""
 
     place: Placement
     eligible: set[int]
@@ -30,8 +30,8 @@ class ReadyQueues:
     """Pieces that wait for an engine.
 
     Args:
-        slots: the engines; read, never changed.
-        away: ids of engines that are being started, or restarted.
+        slots: the engines, which are only read here.
+        away: the ids of engines that are being started or restarted.
     """
 
     def __init__(self, slots: Mapping[int, EngineSlot], away: Collection[int]) -> None:
@@ -52,7 +52,7 @@ class ReadyQueues:
         self.items += piece.stop - piece.start
 
     def take(self, queue: ReadyQueue, count: int) -> QueuedRange:
-        """Take the first ``count`` items of the head of ``queue``, or all if there are no more."""
+        """Take the first ``count`` items of the head of ``queue``, or all its items if it has fewer."""
         head = queue.heap[0]
         cut = head.start + count
         if cut < head.stop:
@@ -66,7 +66,7 @@ class ReadyQueues:
         return head
 
     def most_urgent(self, engine_ids: Collection[int]) -> ReadyQueue | None:
-        """Return the queue with the most urgent head that one of these engines may take; None if there is none."""
+        """Return the queue with the most urgent head that any of these engines may take; None if there is none."""
         best = None
         for queue in self.by_place.values():
             if (best is None or queue.heap[0] < best.heap[0]) and have_common(queue.eligible, engine_ids):
@@ -74,7 +74,7 @@ class ReadyQueues:
         return best
 
     def best_for(self, engine_id: int) -> ReadyQueue | None:
-        """Return the queue with the most urgent head that an engine may take, and that :meth:`suits` the engine."""
+        """Return the queue with the most urgent head that an engine may take and that :meth:`suits` it; None if none."""
         suitable = [
             queue
             for queue in self.by_place.values()
@@ -86,8 +86,8 @@ class ReadyQueues:
         """Return whether an engine that may run a piece should run it, because no other engine would be better.
 
         If a task of the piece's kind has failed on a restarted engine because a name was missing there, further tasks
-        go to engines that have the name, and wait for these if they are busy. If all engines lack the name, a restart
-        is not the reason.
+        go to engines that have the name, and wait if these are busy. If all engines lack the name, the restart is not
+        the reason, and any of them will do.
         """
         kind = piece.record.task.kind
         slot = self._members[engine_id]
@@ -111,7 +111,7 @@ class ReadyQueues:
         return removed
 
     def engine_changed(self, engine_id: int) -> list[tuple[QueuedRange, str]]:
-        """Note that an engine has joined or left, or that a new process has replaced it.
+        """Note that an engine has joined, has left or has a new process.
 
         Remove the pieces that no engine can ever run now, and return them with the reasons.
         """
@@ -135,7 +135,7 @@ class ReadyQueues:
         return [(piece, hopeless[piece.place]) for piece in gone]
 
     def eligible(self, place: Placement) -> set[int]:
-        """Return the engines that may run pieces of a placement; if no other is left, engines where they failed."""
+        """Return the engines that may run pieces of a placement; those where they failed only if no other is left."""
         known = self._eligible.get(place)
         if known is None:
             fit = [m for m in self._members.values() if self._fits(place, m) and m.serial not in place.refused]
@@ -147,7 +147,7 @@ class ReadyQueues:
         return known
 
     def hopeless(self, place: Placement) -> str:
-        """Return the reason for which pieces of a placement can never run; empty if an engine suits, or may join."""
+        """Return why pieces of a placement can never run; empty if an engine that suits is there or may come."""
         if self.eligible(place):
             return ""
         needs, targets = place.needs, place.needs.targets
@@ -167,7 +167,7 @@ class ReadyQueues:
 
 
 def have_common(eligible: set[int], engine_ids: Collection[int]) -> bool:
-    """Return whether an engine is in both collections. The second one must have a quick ``in``, like a set."""
+    """Return whether an engine is in both collections. For the second one, ``in`` must be quick, as for a set."""
     if len(eligible) < len(engine_ids):
         return any(i in engine_ids for i in eligible)
     return not eligible.isdisjoint(engine_ids)
@@ -179,7 +179,7 @@ class TaskTable:
     Args:
         ready_queues: the queues of pieces that are ready.
         emit: takes the effects.
-        rank: gives the rank of a piece with a policy; lower goes first.
+        rank: gives the rank of a piece with a policy; the lowest rank goes first.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class TaskTable:
         self._rank = rank
         self._order = 0
         self._ends: dict[TaskId, TaskEnd] = {}
-        self._equal_ends: dict[TaskEnd, TaskEnd] = {}  # one object for all tasks that ended alike
+        self._equal_ends: dict[TaskEnd, TaskEnd] = {}  # so that tasks that ended alike share one object
         self._dependents: dict[TaskId, list[TaskRecord]] = {}
         self._deadlines: list[tuple[float, int, TaskRecord]] = []
         self._ended: deque[tuple[TaskId, TaskEnd]] = deque()  # ends that other tasks wait for
@@ -229,7 +229,7 @@ class TaskTable:
 
     def flush(self) -> None:
         """Release the tasks that wait for tasks that have ended; call this before batches are made."""
-        # A queue, not a recursion: a chain of tasks that depend on each other may be of any length.
+        # This uses a queue and no recursion, because a chain of tasks that depend on each other may be of any length.
         while self._ended:
             task_id, end = self._ended.popleft()
             for record in self._dependents.pop(task_id):
@@ -242,7 +242,7 @@ class TaskTable:
                     self._widen(record, record.follow)
 
     def requeue(self, piece: QueuedRange, at: float) -> bool:
-        """Queue a piece that comes back from an engine; return whether it may go to another engine."""
+        """Queue a piece that comes back from an engine, unless it has to end; return whether it may still run."""
         record = piece.record
         if record.aborted:
             self.give_up(piece, Why.ABORTED, "it was aborted before it ran")
@@ -253,7 +253,7 @@ class TaskTable:
         return False
 
     def give_up(self, piece: QueuedRange, why: Why, reason: str) -> None:
-        """End items without an outcome."""
+        """End the items of a piece without an outcome."""
         record = piece.record
         record.ok = False
         record.left -= piece.stop - piece.start
@@ -262,7 +262,7 @@ class TaskTable:
             self._finish(record)
 
     def abort(self, task_ids: Iterable[TaskId]) -> set[TaskRecord]:
-        """End the items of tasks that no engine has; return the records of tasks with items that an engine may have."""
+        """End those items of tasks that no engine has; return the records of the tasks that have other items left."""
         unwanted = {self.records[task_id] for task_id in task_ids if task_id in self.records}
         for record in unwanted:
             record.aborted = True
@@ -271,7 +271,7 @@ class TaskTable:
         return {record for record in unwanted if record.left}
 
     def expire(self, at: float) -> None:
-        """End the items that should have gone to an engine by now."""
+        """End the items that should have gone to an engine by now but have not."""
         late = set()
         while self._deadlines and self._deadlines[0][0] <= at:
             late.add(heappop(self._deadlines)[2])
@@ -279,18 +279,18 @@ class TaskTable:
             self._time_out(piece)
 
     def next_deadline(self) -> float | None:
-        """Return when :meth:`expire` is to be called next."""
+        """Return the time at which :meth:`expire` is to be called next; None if there is no deadline."""
         while self._deadlines and not self._deadlines[0][2].left:
             heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
     def engine_changed(self, engine_id: int) -> None:
-        """End the items that no engine can ever run, now that one has joined or left."""
+        """End the items that no engine can ever run now that this one has joined or left."""
         for piece, reason in self._ready_queues.engine_changed(engine_id):
             self._strand(piece, reason)
 
     def forget(self, task_ids: Iterable[TaskId]) -> None:
-        """Forget tasks on which no other will depend."""
+        """Forget tasks on which no other task will depend."""
         for task_id in task_ids:
             self._ends.pop(task_id, None)
             if (record := self.records.get(task_id)) is not None:
@@ -315,7 +315,7 @@ class TaskTable:
                 record.follow = tally
 
     def _release(self, record: TaskRecord) -> None:
-        """Queue or end a task that waits, if its dependencies are decided by now."""
+        """Queue or end a task that waits for others, if its dependencies are decided by now."""
         after, follow = record.after, record.follow
         impossible = (after and after.impossible) or (follow and follow.impossible)
         if impossible:
@@ -330,7 +330,7 @@ class TaskTable:
                 self._push(piece)
 
     def _widen(self, record: TaskRecord, follow: Tally) -> None:
-        """Let a ready task also go to the engines of another task that it may follow, and that has ended."""
+        """Let a ready task also go to the engines of a further task that it may follow, because this one has ended."""
         if follow.homes != record.place.homes:
             pieces = self._withdraw({record})
             record.place = record.place._replace(homes=follow.homes)
@@ -348,7 +348,7 @@ class TaskTable:
     def _strand(self, piece: QueuedRange, reason: str) -> bool:
         follow = piece.record.follow
         if follow is not None and follow.pending:
-            piece.record.held.append(piece)  # another task that it may follow may yet end on an engine that suits
+            piece.record.held.append(piece)  # a further task that it may follow may still end on an engine that suits
             return True
         if reason == _UNMET and piece.record.unmet:
             reason = f"{reason}: {piece.record.unmet}"
@@ -356,7 +356,7 @@ class TaskTable:
         return False
 
     def _withdraw(self, records: set[TaskRecord]) -> list[QueuedRange]:
-        """Remove the items of tasks that no engine has, and return them."""
+        """Remove those items of tasks that no engine has, and return them."""
         pieces = [piece for record in records for piece in record.held]
         for record in records:
             record.held = []
