@@ -163,7 +163,7 @@ class Controller:
         self._sources = sources
         self._sources_came = asyncio.Event()
         self._stop_grace_s = stop_grace_s
-        self._kill_timers: dict[Process, asyncio.TimerHandle] = {}  # of engines that are ending
+        self._kill_timers: dict[Process, asyncio.TimerHandle] = {}  # for engines that are ending
         self._unended: dict[Process, str] = {}
         self._overdue: list[str] = []
         self._ran: dict[int, str] = {}
@@ -411,7 +411,7 @@ class Controller:
         told_before = len(self._overdue)
         ids = list(self._membership.members)
         self._handle(EnginesDismissed(tuple(ids)))
-        for process in list(self._kill_timers):  # perhaps set with a longer grace period
+        for process in list(self._kill_timers):  # their grace period may have been longer
             self._limit_life(process)
         await self._ended(ids, self._stop_grace_s + KILL_WAIT_S)
         for queue in self._commands.values():

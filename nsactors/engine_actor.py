@@ -84,7 +84,7 @@ SOURCE_PREVIEW_CHARS = 200
 
 
 class CompletedRequest(NamedTuple):
-    """A finished request, recorded cheaply by the main thread; ``program`` is the code that stands for a push."""
+    """A finished request, which the main thread records cheaply; ``program`` is the code that stands for a push."""
 
     request: EngineRequest
     started: float
@@ -205,10 +205,10 @@ class EngineControllerClient(Protocol):
 
 
 class EngineEnds(Exception):
-    """Raised in place of a reply: the engine is ending, and answers no more requests.
+    """Raised in place of a reply, because the engine is ending, and answers no more requests.
 
     Args:
-        last_begun: the last request that it began, as text; empty if there was none.
+        last_begun: the last request that the engine began, as text; empty if there was none.
     """
 
     def __init__(self, last_begun: str) -> None:
@@ -585,7 +585,7 @@ class EngineActor:
                     with report_errors():  # no command may end this thread, or the engine would get no more
                         self._handle_command(command)
         except ConnectionLost as lost:
-            # No user could find or stop an engine without its controller: it would use cores unnoticed.
+            # No user could find or stop an engine without its controller, so it would use cores unnoticed.
             reason = f"engine {spec.engine_id} ends: {lost}"
         except Exception as error:  # an engine that follows no commands could be neither interrupted nor stopped
             print_traceback()

@@ -78,7 +78,7 @@ class History:
         if entry.completed is None:
             self._running[key] = entry
             at_engine = self._open.setdefault(entry.engine_id, {})
-            at_engine.pop(entry.request, None)  # in the order in which they began
+            at_engine.pop(entry.request, None)  # so that requests are in the order in which they began
             at_engine[entry.request] = None
             return
         self._running.pop(key, None)

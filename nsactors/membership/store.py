@@ -98,7 +98,7 @@ class Store(Protocol):
 
 
 class NoStore:
-    """The store of a controller that ends with its cluster: it holds programs only, in memory.
+    """The store of a controller that ends with its cluster; it holds only programs, in memory.
 
     Args:
         limit: the number of characters of programs to hold.
@@ -203,7 +203,7 @@ class SqliteStore:
         try:
             self._members.execute(statement, (client,))
         except sqlite3.Error:
-            print_traceback()  # as in save()
+            print_traceback()  # goes on, as save() does
 
     async def record(self, entries: Iterable[HistoryEntry]) -> None:
         """See ``Store``."""

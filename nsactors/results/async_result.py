@@ -386,7 +386,7 @@ class AsyncResult(Future[Any]):
                 self._output.settle()
 
     def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
-        if self.done():  # as are most results whose caller has taken the replies; they need no condition
+        if self.done():  # the usual case if the caller has taken the replies; no condition is needed then
             return True
         self._owner.check_process()
         limit = arg.limit_s(timeout)

@@ -466,7 +466,7 @@ class MapCall(TaskCall):
     size: int = 0
     left: int = 0
     joins: bool = False
-    pieces: list[MapPiece] = field(default_factory=list)  # as they come
+    pieces: list[MapPiece] = field(default_factory=list)  # in the order of arrival
     _piece_listeners: list[Callable[[MapPiece], None]] = field(default_factory=list)
 
     @property

@@ -216,7 +216,7 @@ class BalancedMapResult(AsyncMapResult):
         label: the name of the map, e.g. ``map(f)``.
         ordered: whether iterating yields the items in order, or as they arrive.
         return_exceptions: put exceptions into the sequence in place of the items they prevented.
-        partitioner: joins the values, which are parts of a sequence; None: they are its items.
+        partitioner: joins the values if they are parts of a sequence; None if they are its items.
         seed: as for :class:`AsyncMapResult`.
     """
 
@@ -403,7 +403,7 @@ class _MapPart(Call):
 
     start: int = 0
     stop: int = 0
-    pieces: list[MapPiece] = field(default_factory=list)  # as they come
+    pieces: list[MapPiece] = field(default_factory=list)  # in the order of arrival
     missing: int = 0
 
     def add(self, piece: MapPiece) -> bool:

@@ -55,7 +55,7 @@ class NamedActorClient(Protocol):
     """Calls methods of a named actor and waits for their results."""
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
-        """Call a method. Arguments and result are pickled, also within one process.
+        """Call a method. Arguments and result are pickled, even within one process.
 
         Raises:
             NsactorsError: that the method raises.
@@ -119,7 +119,7 @@ class ConnectionInfo:
             raise ValueError("its settings are not environment variables")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the connection info to a file, readable by this user alone; missing folders are made likewise."""
+        """Write the connection info to a file that only this user can read; missing folders are made likewise."""
         arg.check("save", path=arg.path(path))
         write_private(path, json.dumps(asdict(self), indent=2))
 

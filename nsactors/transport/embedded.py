@@ -78,7 +78,7 @@ class Embedded:
             name, stem=f"{_stem()}-{os.getpid()}", origin=f"embed() in {_script()}", program=ProgramAddress()
         )
         self.name = self._record.name
-        self._steps = contextlib.ExitStack()  # of close(), the last one first
+        self._steps = contextlib.ExitStack()  # the steps of close(), the last one first
         self._steps.callback(self._registry.remove, self._record)
         try:
             self._start()

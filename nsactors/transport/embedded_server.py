@@ -1,4 +1,4 @@
-"""The half of an embedded program's connections that is in the program: it passes messages on to engine and controller.
+"""The half of an embedded program's connections that is in the program; it passes messages on to engine and controller.
 
 The messages of a client are tuples. A reply has the ``number`` of its message, and need not be in order::
 
@@ -33,7 +33,7 @@ from nsactors.transport.channel import Changes, Channel, accept, decode, encode
 from nsactors.transport.local import LocalCluster, LocalEngine, LocalObject, SentRequest
 from nsactors.transport.local_services import LocalServices
 
-PAUSE_S = 0.1  # until the next try to accept a client
+PAUSE_S = 0.1  # the time until the next try to accept a client
 HELD, GIVEN = "held", "given"  # objects stored here, and payloads that a client has stored
 no_fork = threading.Lock()
 """Held while a connection is accepted and noted: a child forked in between would keep the connection open."""
@@ -204,7 +204,7 @@ class _Connection:
         try:
             while (message := self._receive()) is not None:
                 self._handle(message)
-                del message  # with its arrays, which would stay until the next one
+                del message  # its arrays would otherwise stay until the next message
         finally:
             self.channel.close()
             self._held.clear()

@@ -196,7 +196,7 @@ class EngineThread(LocalEngine):
             if self.open(self._host):
                 try:
                     while (request := self.requests.get()) is not None and self.run(request):
-                        del request  # with its reply, which would stay until the next request
+                        del request  # its reply would otherwise stay until the next request
                 finally:
                     self.close()
         finally:

@@ -105,7 +105,7 @@ class ClusterRecord:
 
     @property
     def has_ended(self) -> bool:
-        """True if the cluster has certainly ended; False also if that cannot be seen from here."""
+        """True if the cluster has certainly ended; False if it has not, or if that cannot be seen from here."""
         return self.owner.is_gone or bool(self.copied_from and not Path(self.copied_from).exists())
 
     @property

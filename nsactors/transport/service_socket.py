@@ -50,7 +50,7 @@ DONE, FAILED, BY_RAY = "done", "failed", "by Ray"
 
 
 class NotPlain(Exception):
-    """A message goes by Ray: it is long, or has parts that only Ray can send."""
+    """A message has to go by Ray, because it is long, or has parts that only Ray can send."""
 
 
 def encode(message: object) -> bytes:
@@ -62,7 +62,7 @@ def encode(message: object) -> bytes:
     file = BoundedFile(PACKET_BYTES)
     try:
         _PlainPickler(file, 5).dump(message)
-    except Exception as error:  # also if a class cannot be pickled, which Ray reports
+    except Exception as error:  # perhaps a class cannot be pickled, which Ray then reports
         raise NotPlain from error
     return file.getvalue()
 
@@ -203,7 +203,7 @@ class CallerListener:
             connection = accepted(self._listener)
         except (BlockingIOError, ConnectionError):  # the caller has gone again
             return
-        except OSError:  # there are too many open files: further callers call by Ray
+        except OSError:  # there are too many open files; further callers call by Ray
             self.close()
             return
         if connection is None:

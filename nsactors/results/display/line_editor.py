@@ -50,7 +50,7 @@ class LineEditor:
         self._row = 0
         self._cursor = 0
         self._incomplete = ""
-        self._height = 0  # of the drawing, above its last line
+        self._height = 0  # the number of lines of the drawing above its last one
         self._hidden = False
         self.redraws = False
 
@@ -78,7 +78,7 @@ class LineEditor:
     def feed(self, text: str) -> list[str]:
         """Take text; return the lines that it finished."""
         if self.is_idle and not _CONTROL.search(text):
-            # The common case, by far: whole lines without any control character.
+            # This is by far the most common case: whole lines without any control character.
             *lines, rest = text.split("\n")
             self._write(rest)
             return [line[:LINE_LIMIT] for line in lines]
@@ -141,7 +141,7 @@ class LineEditor:
         elif sequence in ("\x1b[K", "\x1b[0K"):
             del row.cells[self._cursor :]
         elif sequence == "\x1b[2K":
-            # Erasing leaves the cursor where it was: blanks stand for erased text before it.
+            # Erasing leaves the cursor where it was, so blanks stand for the erased text before it.
             row.cells = [" "] * self._cursor
         elif sequence in ("\x1b[J", "\x1b[0J"):
             del row.cells[self._cursor :]

@@ -205,7 +205,7 @@ class LiveOutput:
         label: the name of these calls in the progress bar.
         progress_after_s: seconds until a progress bar is shown; negative for never.
         groupby: show nothing before all have ended, and then all in this order; see ``arrange``.
-        again: also show output that has been shown already.
+        again: whether output that has been shown already is shown again.
         failures_told: called with the calls at the end, when their errors have been printed, for calls whose results
             may not be asked for; None: print no errors.
         clock: seconds.
@@ -292,7 +292,7 @@ class LiveOutput:
             timeout_s = min(timeout_s, max(0.0, due - self._clock()))
         try:
             self._take(self._arrivals.get(timeout=timeout_s))
-            # As many as there are now: in a flood there would always be one more.
+            # Take as many as there are now, because in a flood there would always be one more.
             for _ in range(self._arrivals.qsize()):
                 self._take(self._arrivals.get_nowait())
         except Empty:

@@ -18,7 +18,8 @@ from nsactors.protocol.messages import ClearOutput, Display, ExecuteResult, Outp
 from nsactors.results.display.line_editor import LineEditor
 
 HOLD_S = 0.2
-# Multiples of HOLD_S: figures that engines draw at the same time arrive seconds apart, if they import a library first.
+# Multiples of HOLD_S, because figures that engines draw at the same time arrive seconds apart if the engines first
+# import a library.
 # A figure that took longer to arrive waits as long again, up to a limit.
 FIGURE_HOLDS, MOST_FIGURE_HOLDS = 10, 50
 LINES_SHOWN = 10_000

@@ -32,7 +32,7 @@ class CellScreen:
         self._clock = clock
         self._status = _Updatable(publisher)
         self._changing = ChangingOutput()
-        self._area: CellArea | None = None  # of the output that engines clear
+        self._area: CellArea | None = None  # shows the output that engines clear
         self._status_shown = ""
         self._status_at = float("-inf")
 
@@ -93,7 +93,7 @@ class CellScreen:
 
 
 class CellArea:
-    """The screen of an asynchronous cell: one display under it, which is updated also while other cells run.
+    """The screen of an asynchronous cell: one display under it, which is updated even while other cells run.
 
     Args:
         publisher: the shell's ``display_pub``.

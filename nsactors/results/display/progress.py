@@ -64,7 +64,7 @@ class ProgressMeter:
         if done == total:  # the last may have ended a while ago
             now = max((call.received for call in self._calls if call.received is not None), default=now)
         elapsed_s = now - self._began
-        if unit not in ("items", "tasks"):  # engines reply together, more or less: they have no rate
+        if unit not in ("items", "tasks"):  # engines reply more or less together, so there is no rate
             return Progress(self._label, done, total, elapsed_s, unit)
         self._speed.note(done, now)
         return Progress(self._label, done, total, elapsed_s, unit, self._speed.rate, self._speed.left_s)

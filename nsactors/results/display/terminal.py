@@ -172,7 +172,7 @@ def _saved(save: Callable[[], Path]) -> str:
     """Save a figure; return a line that says where it is, or why it is not saved."""
     try:
         return f"figure saved as {save()}"
-    except (OSError, TypeError, ValueError) as error:  # of the folder, or of content that is no image
+    except (OSError, TypeError, ValueError) as error:  # the folder cannot be written to, or the content is no image
         return f"figure not saved: {error}"
 
 

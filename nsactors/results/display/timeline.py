@@ -229,7 +229,7 @@ def _legend(schedule: Schedule) -> Iterator[str]:
         x += width
 
 
-_LABELS = 3  # in a title
+_LABELS = 3  # at most so many in a title
 
 
 class Timeline:

@@ -46,8 +46,8 @@ from nsactors.transport.ray.direct_server import (
 )
 from nsactors.transport.ray.relays import Promise
 
-# After a large result, which the client has to ask for through Ray, this many requests go through Ray from the start;
-# after each further one, twice as many.
+# After a large result, which the client has to ask for through Ray, so many requests go through Ray from the start, and
+# after each further large result twice as many.
 FIRST_DETOUR, LONGEST_DETOUR = 8, 256
 RECENT_S = 0.05  # after a reply, requests are expected to follow each other quickly
 
@@ -294,7 +294,7 @@ class DirectLine:
                 self._deferred.remove(call)  # only now, because Ctrl-C could have kept it from being called
 
 
-_numbers = itertools.count()  # of lines
+_numbers = itertools.count()  # the numbers of lines
 
 
 def _keep_outcome(reply: DirectReply, ended: Any) -> None:
@@ -375,12 +375,12 @@ class DirectLines:
     """
 
     def __init__(self, stopped: ClusterEnd) -> None:
-        self.client = os.urandom(8).hex()  # until it is known
+        self.client = os.urandom(8).hex()  # stands in until the name is known
         self._stopped = stopped
         self._is_off = os.environ.get(SOCKETS) == "0" or not CAN_SERVE
         self._here = socket.gethostname()
         self._heard: dict[int, float] = {}
-        self._heard_last = -ROUND_S  # from any engine
+        self._heard_last = -ROUND_S  # when any engine was heard last
         self._lines: dict[int, DirectLine] = {}
         self._without: dict[int, int] = {}  # incarnations to which no connection can be made, by engine
         self._reader: _LineReader | None = None

@@ -5,7 +5,7 @@ thread of its process, where Ray's calls run as well, one after the other. So a 
 :meth:`DirectServer.serve` through Ray. That call runs what the socket brings for as long as more comes, and returns
 soon after, so that other calls have their turn. There is no further thread, and so no hand-over between threads.
 
-The engine cannot see whether calls wait in Ray's queue. So a client that calls through Ray *knocks* before: it sends a
+The engine cannot see whether calls wait in Ray's queue. So a client that calls through Ray *knocks* first: it sends a
 datagram to the engine, which then returns from :meth:`DirectServer.serve` at once. Clients on other hosts cannot knock.
 """
 
@@ -42,7 +42,7 @@ LINGER_PAUSES, LEASE_PAUSES = 2, 8  # the engine waits for twice the last pause,
 LONGEST_S = 0.5  # the limit for both, because calls from other hosts wait that long
 ROUND_S = 1.0  # the longest pause; after a call of another client through Ray, pauses do not count for this time
 FLUSH_S = 1.0  # patience with a client that does not read its replies
-UNSENT_BYTES = 1_000_000  # of replies that a client has not read, before more of its requests run
+UNSENT_BYTES = 1_000_000  # the replies that a client may leave unread before more of its requests run
 EXIT_S = 0.05  # a process that exits has closed its sockets, and ends within this time
 AT_ONCE = 64  # packets to read from one client before the others have their turn
 

@@ -239,7 +239,7 @@ UNPARK_S = 2.0
 class RayEngine:
     """The actor class of engines: an :class:`EngineActor` that Ray calls.
 
-    A synchronous actor: its methods run on the process's main thread, one after the other.
+    The actor is synchronous: its methods run on the process's main thread, one after the other.
 
     Attributes:
         here: the engine of this process; None in other processes.
@@ -480,7 +480,7 @@ class _RayLauncher:
     async def unpark(self) -> None:
         """Return when Ray knows that no call is parked any more."""
         if self._waiting:
-            await asyncio.wait(self._waiting, timeout=UNPARK_S)  # for a while, and whatever their outcome
+            await asyncio.wait(self._waiting, timeout=UNPARK_S)  # at most for this time, and whatever their outcome
 
     def end(self, process: Process, address: Any) -> None:
         self._end_requests[process].set()
@@ -747,9 +747,9 @@ def engine_here() -> tuple[ConnectionInfo, int] | None:
 
 
 def _spare_ray_at_exit() -> None:
-    """Remove Ray's own exit handler: among the user's handlers it would end this process too early.
+    """Remove Ray's own exit handler, which would end this process before some of the user's handlers have run.
 
-    The handler's name is private. If Ray removes it, the process ends while its handlers run, and nothing else is lost.
+    The handler's name is private. If Ray drops the name, this process ends while handlers run; nothing else is lost.
     """
     import ray
 
