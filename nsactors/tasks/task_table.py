@@ -74,7 +74,7 @@ class ReadyQueues:
         return best
 
     def best_for(self, engine_id: int) -> ReadyQueue | None:
-        """Return the queue with the most urgent head that an engine may take and that :meth:`suits` it; None if none."""
+        """Return the queue with the most urgent head that an engine may take and that :meth:`suits` it, if any."""
         suitable = [
             queue
             for queue in self.by_place.values()
