@@ -281,7 +281,7 @@ class Controller:
             without_programs = [entry._replace(program="") for entry in news]
             self._clients.tell_of_work([entry for entry in without_programs if self._occupancy.record(entry)])
             await self._store.record(news)
-            # End the requests of an engine that has left meanwhile: no further report will end them.
+            # End the requests of an engine that has left meanwhile, because no further report will end them.
             for engine_id in {entry.engine_id for entry in news}:
                 if self._membership.is_gone(engine_id):
                     self._record_loss(engine_id)

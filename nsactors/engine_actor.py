@@ -344,7 +344,7 @@ class EngineActor:
         self._output.finish()
 
     def end(self) -> None:
-        """End the interpreter gracefully, on the thread that runs requests: no request runs there afterwards.
+        """End the interpreter gracefully, on the thread that runs requests, where no request runs afterwards.
 
         A second call returns at once, even on a helper thread during the first.
         """
@@ -550,7 +550,7 @@ class EngineActor:
         pushed = self._namespace.pushed if isinstance(request.operation, Push) else ""
         self._reports.add(CompletedRequest(request, started, completed, outcome, pushed))
         if self._idle_since - self._busy_since > LONG_S or request.id == self._announced:
-            # Clients may have reported this engine as busy, so that schedulers avoid it: report the end without delay.
+            # Report the end without delay: clients may have reported this engine as busy, so that schedulers avoid it.
             self._was_busy_long = True
             if completed - started > LONG_S:
                 self._long_ended = True

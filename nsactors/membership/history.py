@@ -53,7 +53,7 @@ class History:
         # again if it is unknown whether the first report arrived.
         if entry.request.seq <= self._last_ended.get((entry.engine_id, entry.request.client), -1):
             return False
-        # Clients report waiting requests, engines running ones: the client's report may arrive later.
+        # Clients report waiting requests, and engines running ones, so the client's report may arrive later.
         if entry.outcome == QUEUED and (entry.engine_id, entry.request) in self._running:
             return False
         self._note(entry)

@@ -28,7 +28,7 @@ MAX_RECOVERIES = 12  # attempts to replay a journal, which skips an entry that h
 
 @frozen
 class EnginesWanted:
-    """Start ``count`` more engines. ``order`` identifies the request: if it is repeated, it changes nothing."""
+    """Start ``count`` more engines. ``order`` identifies the request, which changes nothing if repeated."""
 
     count: int
     options: EngineOptions
@@ -421,7 +421,7 @@ class Membership:
                 elif member.leaving and member.info is not None:
                     effects.append(Drain(*process))
             elif member.info is None and not member.dismissed:
-                # It was never launched, or died unnoticed: launch the same incarnation.
+                # The process was never launched, or died unnoticed, so launch the same incarnation.
                 effects.append(Launch(*process, member.options, member.journal_of))
             else:
                 effects += self._died(EngineDied(*process, "its process ended while the controller was away"))

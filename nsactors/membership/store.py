@@ -1,7 +1,7 @@
 """The state of a controller on disk, from which another process can continue.
 
 The store must survive the death of the controller's *process*; if its machine is lost, the whole cluster is lost. So
-SQLite never waits for the disk (``synchronous=OFF``): data handed to the operating system outlives the process.
+SQLite never waits for the disk (``synchronous=OFF``), as data handed to the operating system outlives the process.
 """
 
 from __future__ import annotations

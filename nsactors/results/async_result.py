@@ -224,7 +224,7 @@ class AsyncResult(Future[Any]):
             super().add_done_callback(lambda done: self._owner.run_callback(partial(fn, done)))
 
     def cancel(self) -> bool:
-        """Give the result up, in any state: calls that have not begun never run, calls that run are not waited for.
+        """Give the result up, in any state. Calls that have not begun never run; calls that run are not waited for.
 
         Returns:
             False if the result was done already.
@@ -482,7 +482,7 @@ class AsyncResult(Future[Any]):
         return self.get()[key]
 
     def abort(self, *, interrupt: bool = False) -> None:
-        """Cancel the calls that have not begun: they never run, and their result is ``TaskAborted``.
+        """Cancel the calls that have not begun, so that they never run, and their result is ``TaskAborted``.
 
         Args:
             interrupt: also raise KeyboardInterrupt in those that run.

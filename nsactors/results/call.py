@@ -129,7 +129,7 @@ class Call:
         return [] if self.error is None else [self.error]
 
     def settle(self, value: Any, error: Exception | None, failed: Callable[[Call], object] | None = None) -> None:
-        """End the call, once: nothing happens if another thread has done so already.
+        """End the call once; do nothing if another thread has ended it already.
 
         Args:
             value: its value.
@@ -148,7 +148,7 @@ class Call:
             self._call_listener()
 
     def when_settled(self, listener: Callable[[Call], None]) -> None:
-        """Call ``listener`` once, when this call is settled: now, if it is settled already."""
+        """Call ``listener`` once, when this call is settled, or now if it is settled already."""
         self._listeners.append(listener)
         if self.done:  # it may have been settled a moment ago
             self._call_listener()
@@ -362,7 +362,7 @@ class CallController(Protocol):
         ...
 
     def check_process(self) -> None:
-        """Raise ForkedClient in a forked child of the process that made the calls: replies cannot reach the child."""
+        """Raise ForkedClient in a forked child of the process that made the calls, as no reply can reach the child."""
         ...
 
     def obstacles(self, calls: Iterable[Call]) -> Mapping[int, str]:
@@ -378,7 +378,7 @@ class CallController(Protocol):
         ...
 
     def mark_retrieved(self, calls: Iterable[Call]) -> None:
-        """Count the errors of these calls as retrieved: errors that are never retrieved are reported."""
+        """Count the errors of these calls as retrieved; errors that are never retrieved are reported."""
         ...
 
     @property
@@ -475,7 +475,7 @@ class MapCall(TaskCall):
         return [piece.error for piece in reversed(self.pieces) if piece.error is not None]
 
     def _keep_output(self, chunks: list[OutputChunk]) -> None:
-        """Keep nothing: the pieces keep the output of their items."""
+        """Keep nothing, because the pieces keep the output of their items."""
 
     def add(self, piece: MapPiece) -> None:
         """Add a piece whose items have ended; if no item is left, the call still has to be settled."""
@@ -511,7 +511,7 @@ class MapCall(TaskCall):
     @property
     def failure(self) -> CompositeError | None:
         """All errors together; None if there are none."""
-        # One error for each item: several items may fail for the same cause, such as a lost engine.
+        # Give one error for each item, as several items may fail for the same cause, such as a lost engine.
         errors = [error for piece in self.pieces if piece.error is not None for error in piece.values]
         if not errors:
             return None

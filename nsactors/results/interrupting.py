@@ -384,7 +384,7 @@ class _Stop:
         return there
 
     def _tell(self) -> None:
-        # In this order: a call that is not cancelled when abort returns has begun, and so can be interrupted.
+        # Abort first: a call that is not cancelled when abort returns has begun, and so can be interrupted.
         self._owner.abort(_running(self._calls), interrupt=False)
         self._can_interrupt = self._owner.interrupt(_running(self._calls))
         self._told.set()

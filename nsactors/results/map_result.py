@@ -491,7 +491,7 @@ class _MapPartResult(AsyncResult):
     """The result of some items of a map; see ``AsyncMapResult.split``."""
 
     def cancel(self) -> bool:
-        """Return False: items are cancelled with the whole map."""
+        """Return False, because items are cancelled with the whole map."""
         return False
 
 
@@ -534,7 +534,7 @@ class _PartController:
         """See ``CallController``.
 
         Raises:
-            ValueError: if unfinished items would remain: they are cancelled with the whole map.
+            ValueError: if unfinished items would remain, since items are cancelled only with the whole map.
         """
         chosen = set(map(id, calls))
         if any(not part.done and id(part) not in chosen for part in self._parts):

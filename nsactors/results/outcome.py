@@ -137,7 +137,7 @@ def _completed(call: Call, some: SomeValues, values: list[Any]) -> tuple[Any, Ex
 
 
 def _read_apart(call: Call, items: MapItems, payload: Payload) -> tuple[Any, Exception | None]:
-    """Return the values of a piece of a map of which some cannot be unpickled: only these items fail."""
+    """Return the values of a piece of a map, some of which cannot be unpickled; only these items fail."""
     try:
         values = Salvage(payload, copy=call.copies).values()
     except BaseException as error:

@@ -270,7 +270,7 @@ class _ParentsProgram(Embedded):
         self.name = name
 
     def serve(self, timeout: float = 0) -> int:
-        """Return 0: requests go to the other process."""
+        """Return 0, because requests go to the other process."""
         arg.check("serve", timeout=arg.seconds(timeout, or_none=False))
         return 0
 
@@ -279,7 +279,7 @@ class _ParentsProgram(Embedded):
         arg.check("wait", timeout=arg.seconds(timeout))
 
     def close(self) -> None:
-        """Do nothing: the other process goes on."""
+        """Do nothing, because the other process goes on."""
 
     def __repr__(self) -> str:
         return f"<Embedded {self.name!r}: the process that started this one>"
@@ -408,7 +408,7 @@ class _ProgramHost(ThreadHost):
         self.ready.set()
 
     def end(self, names: dict[str, Any], close_shell: Any) -> None:
-        """Do nothing: the names are the program's."""
+        """Do nothing, because the names are the program's."""
 
 
 class _RequestCapture(ThreadCapture):
@@ -425,7 +425,7 @@ class _RequestCapture(ThreadCapture):
 
 class _ProgramShell(PlainShell):
     def reset(self) -> None:
-        """Refuse: the program would go on without its names.
+        """Refuse, because the program would go on without its names.
 
         Raises:
             CapabilityError: always.

@@ -206,7 +206,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class _NoServices:
-    """The services of an embedded program: there are none."""
+    """The services of an embedded program, which has none."""
 
     def host(self, machine: StateMachine, name: str | None) -> Service:
         raise CapabilityError("host services, such as communicators", "an embedded program", _ONE_ENGINE)
@@ -233,10 +233,10 @@ class ProgramTransport(FutureReplies):
         super().__init__()
 
     def stand_by(self, client: str) -> None:
-        """Do nothing: the program notices the end of a connection."""
+        """Do nothing, because the program notices the end of a connection."""
 
     def connection_info(self) -> ConnectionInfo:
-        """Raise CapabilityError: other processes find the program by its name.
+        """Raise CapabilityError, because other processes find the program by its name.
 
         Raises:
             CapabilityError: always.
@@ -245,7 +245,7 @@ class ProgramTransport(FutureReplies):
         raise CapabilityError(what, "an embedded program", "others find it by its name, as `nsactors console` does")
 
     def named_actor(self, name: str, make: MakeNamedActor | None = None) -> None:
-        """Return None: there are no processes for objects that outlive their clients.
+        """Return None, because there are no processes for objects that outlive their clients.
 
         Raises:
             CapabilityError: if one is to be made.

@@ -228,7 +228,7 @@ class _LocalStore:
         return LocalObject(self.engine, payload.copied())
 
     def memory(self) -> None:
-        """Return None: the store has no memory besides that of this process."""
+        """Return None, as the store has no memory besides that of this process."""
 
 
 @dataclass(slots=True)
@@ -298,7 +298,7 @@ class _ThreadLauncher:
         return EngineThread(spec, self.cluster)
 
     async def obstacles(self, spec: EngineSpec, address: EngineThread) -> AsyncIterator[str]:
-        none: tuple[str, ...] = ()  # a thread can always be started
+        none: tuple[str, ...] = ()  # there are none, as a thread can always be started
         for obstacle in none:
             yield obstacle
 
@@ -312,7 +312,7 @@ class _ThreadLauncher:
         address.end(DISMISSED)
 
     def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], EngineThread]:
-        """Return no engines: the engines of an earlier controller have ended with it, in the same process."""
+        """Return no engines, as the engines of an earlier controller have ended with it, in the same process."""
         return {}
 
 
@@ -344,10 +344,10 @@ class FutureReplies:
         threading.Thread(target=self._deliver, name="nsactors-replies", daemon=True).start()
 
     def lane(self, engine: EngineInfo, prepared: Any) -> None:
-        """Return None: no lane is faster than :meth:`send`."""
+        """Return None, because no lane is faster than :meth:`send`."""
 
     def make_safe(self) -> None:
-        """Do nothing: requests that have been sent have arrived."""
+        """Do nothing, because requests that have been sent have arrived."""
 
     def when_answered(self, pending: Future[Any], listener: Callable[[Any], None]) -> None:
         """Call the listener on a thread of the client.
@@ -400,14 +400,14 @@ class LocalTransport(FutureReplies):
 
     @property
     def address(self) -> str:
-        """The loopback address: there are no other machines."""
+        """The loopback address, because there are no other machines."""
         return "127.0.0.1"
 
     def stand_by(self, client: str) -> None:
-        """Do nothing: the controller dies with its clients."""
+        """Do nothing, because the controller dies with its clients."""
 
     def connection_info(self) -> ConnectionInfo:
-        """Raise CapabilityError: no other process can reach this one."""
+        """Raise CapabilityError, because no other process can reach this one."""
         raise _not_from_elsewhere()
 
     def named_actor(self, name: str, make: MakeNamedActor | None = None) -> _LocalNamedActorClient | None:
@@ -466,7 +466,7 @@ class LocalBackend:
         return LocalTransport(self._cluster)
 
     def connection_info(self) -> ConnectionInfo:
-        """Raise CapabilityError: no other process can reach this one."""
+        """Raise CapabilityError, because no other process can reach this one."""
         raise _not_from_elsewhere()
 
     def stop(self, stop_grace_s: float | None = None) -> list[str]:
@@ -490,7 +490,7 @@ async def _cancel_others() -> None:
 
 
 def _nothing_to_end() -> None:
-    """Do nothing: the process belongs to its client."""
+    """Do nothing, because the process belongs to its client."""
 
 
 def _keep(payload: Payload) -> LocalObject:

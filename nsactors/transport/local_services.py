@@ -71,7 +71,7 @@ class LocalServices:
 
         def submit() -> None:
             self._answers[key, ticket] = answer
-            # Calls cannot overtake each other: the caller is still inside its call when the inbox gets it.
+            # Calls cannot overtake each other, because the caller is still inside its call when the inbox gets it.
             self._deliver(key, self._inboxes[key].call(ticket, 0, request, time.monotonic()))
 
         with self._lock:
@@ -119,7 +119,7 @@ class LocalServices:
                     self._deliver(key, inbox.leave(caller, died=True))
 
     def end_thread(self, thread: int) -> None:
-        """Note that a thread is about to end: another one may get its number."""
+        """Note that a thread is about to end, and that another one may get its number."""
         with self._lock:
             self._ended.discard(thread)
 
@@ -185,7 +185,7 @@ class _LocalChannel:
             raise error
 
     def flush(self) -> None:
-        """Do nothing: no request is on its way."""
+        """Do nothing, because no request is on its way."""
 
     def is_answered(self, handle: Future[Answer]) -> bool:
         return handle.done()

@@ -162,7 +162,7 @@ class _TerminalLine:
         from rich.live import Live
 
         if self._live is None:
-            # Streams stay as they are: another thread may be about to replace them.
+            # Streams stay as they are, because another thread may be about to replace them.
             self._live = Live(
                 console=Console(file=sys.stderr, force_jupyter=False),
                 auto_refresh=False,
@@ -193,7 +193,7 @@ HELD_CHARS = 20_000
 class PlainOutput:
     """Writes output of engines to the same stream here, without prefixes, as ``multiprocessing`` does.
 
-    A line stays whole: if several engines print, its beginning waits for its end.
+    A line stays whole; if several engines print, its beginning waits for its end.
     """
 
     def __init__(self) -> None:

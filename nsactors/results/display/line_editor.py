@@ -37,7 +37,7 @@ class LineEditor:
     there. Colours stay with their characters.
 
     A line is finished by its line end, unless it is part of a drawing of several lines, such as the bars of ``tqdm`` or
-    ``rich``: drawings move the cursor up again. From then on, as many lines stay unfinished as the cursor has moved up.
+    ``rich``: these move the cursor up again. From then on, as many lines stay unfinished as the cursor has moved up.
     While the cursor is hidden, which libraries do as they draw, the last :data:`ROWS` lines stay unfinished.
 
     Attributes:

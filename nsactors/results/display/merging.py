@@ -303,7 +303,7 @@ class Merger:
         return self._best(ordered, ordered[0]) if ordered else None
 
     def _best(self, heads: Sequence[_WaitingPiece], otherwise: _WaitingPiece) -> Hashable:
-        """Return the key of a head that no engine has behind its own head: such an engine could still join."""
+        """Return the key of a head that no engine has behind its own head, since such an engine could still join."""
         first = Counter(engine.waiting[0].key for engine in self._engines.values() if engine.waiting)
         return next((head.key for head in heads if self._having[head.key] == first[head.key]), otherwise.key)
 
@@ -378,7 +378,7 @@ def _content(data: Mapping[str, Any]) -> str:
     """Return the content of a MIME bundle, apart from the random ids that libraries give the elements of their HTML."""
     content = repr(data)
     if "text/html" in data:
-        # Replace a text only if it is an id somewhere: a digest in a cell of a table is a value.
+        # Replace a text only if it is an id somewhere, because a digest in a cell of a table is a value.
         for number, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(content))):
             content = content.replace(found, f"id-{number}")
     return content

@@ -140,7 +140,7 @@ class _Wait:
             self.watch(calls)
 
     def watch(self, calls: Sequence[Call]) -> None:
-        """Wait for these calls from now on: the data has been sent."""
+        """Wait for these calls from now on, because the data has been sent."""
         if self._nbytes:
             self._bytes_rate = self._nbytes / max(time.time() - self._began, 1e-6)
         self._calls = calls

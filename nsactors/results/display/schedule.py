@@ -145,7 +145,7 @@ class Bar(NamedTuple):
 
 
 def rows(engine_ids: Sequence[int], at_most: int) -> list[tuple[int, ...]]:
-    """Return the engines of each row of a picture: one if there is room, as many as needed otherwise.
+    """Return the engines of each row of a picture: one if there is room, otherwise as many as needed.
 
     Example:
         >>> rows([0, 1, 2, 3, 4], 3)

@@ -97,7 +97,7 @@ class TerminalScreen:
             self._live.start()
         drawn: list[Any] = [line for one in self._visible for line in self._lines(one)]
         drawn += [_labelled(label, line, "", one_row=True) for label, line in grouped_statuses(lines)]
-        # The rest of a screen belongs to output: a hundred bars would push it away.
+        # The rest of a screen belongs to output, which a hundred bars would push away.
         room = max(3, self._live.console.size.height // 2)
         if len(drawn) > room:
             drawn[room:] = [f"... and {len(drawn) - room} more"]
@@ -124,7 +124,7 @@ class TerminalScreen:
 
         if self._live is not None:
             return self._live.console
-        # Looked up each time: at a prompt, IPython stands in for standard output.
+        # Look the stream up each time, because at a prompt, IPython stands in for standard output.
         return Console(file=sys.stdout, highlight=False, force_jupyter=False, markup=False, emoji=False)
 
     def _lines(self, shown: Shown) -> list[Text]:
@@ -230,7 +230,7 @@ def progress_bar(progress: Progress) -> Any:
     row.add_column(no_wrap=True)
     label = as_text(progress.label)
     label.no_wrap, label.overflow = True, "ellipsis"
-    # Without anything to count, the bar pulses: a line that stands still looks like a program that hangs.
+    # Without anything to count, the bar pulses, since a line that stands still looks like a program that hangs.
     bar = ProgressBar(total=progress.total or None, completed=progress.done)
     row.add_row(label, bar, progress.amount, progress.times)
     return row

@@ -133,7 +133,7 @@ class DirectLine:
         return reply
 
     def ask_to_leave(self) -> None:
-        """Let the engine turn to calls through Ray: this client is about to make one."""
+        """Let the engine turn to calls through Ray, as this client is about to make one."""
         with self.lock:
             if self.is_served and not self._unanswered:
                 self._is_leaving = True

@@ -65,7 +65,7 @@ def socket_path(output_path: str) -> str:
 
 
 def knock_at(output_path: str, client: bytes) -> None:
-    """Let an engine of this host turn to Ray's calls: ``client`` is about to make one."""
+    """Let an engine of this host turn to Ray's calls, as ``client`` is about to make one."""
     # A datagram needs no connection to be accepted, and if many have not been read, one more makes no difference.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
