@@ -24,7 +24,7 @@ _WORDS = {
 
 
 class _Part(NamedTuple):
-    """A value that a call carries: the function that refers to it, the kind of reference, its name and the value."""
+    """A value that a call carries: the function that refers to it, the reference's kind and name, and the value."""
 
     function: object
     kind: str

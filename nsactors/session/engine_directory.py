@@ -175,7 +175,7 @@ class EngineDirectory:
                     watcher.engine_leaving(engine_id)
 
     def leave(self, left: EngineLeft) -> None:
-        """Remove an incarnation of an engine that is gone, unless a later one is known."""
+        """Note that an incarnation of an engine is gone, unless a later incarnation is known."""
         engine_id = left.engine_id
         with self._changed:
             self._stop_expecting(left)

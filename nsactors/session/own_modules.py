@@ -100,7 +100,7 @@ class OwnModules:
 
     def now(self) -> ClientModules | None:
         """Return the description of the modules; None if there are none. When it has changed, it is a new object."""
-        # Every request calls this. It takes less than a microsecond unless something has been imported.
+        # Every request calls this. It takes less than a microsecond unless something has changed.
         known = not (self._imports.names or self._unfound) and sys.path == self._path
         if known and not (self._is_relative and self._moves_in_calls and _folder() != self._folder):
             return self._current

@@ -1,8 +1,8 @@
 """Requests on their way out and replies on their way back.
 
-Callers send. The transport's own thread, or a caller that waits, settles calls as their replies arrive; so a waiting
-caller gets its reply without a change of threads. Steps that would delay other replies are left to the session's
-dispatcher.
+Callers send requests. The transport's own thread, or a caller that waits, settles calls as their replies arrive. So a
+waiting caller gets its reply without a change of threads. Steps that would delay other replies are left to the
+session's dispatcher.
 """
 
 from __future__ import annotations

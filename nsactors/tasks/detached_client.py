@@ -280,7 +280,7 @@ class DetachedSchedulerClient(SchedulerClient):
         return [calls[request] for request in requests]
 
     def cancel(self, msg_ids: Iterable[str]) -> None:
-        """Cancel those of these tasks, of any client, that have not started; the others go on."""
+        """Cancel tasks of any client, by their ids; tasks that have begun go on."""
         requests = _requests(msg_ids)
         known = self._describe(requests)
         if known:

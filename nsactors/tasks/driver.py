@@ -155,7 +155,7 @@ class EngineWork:
 
     Args:
         session: the connection to the cluster.
-        later: calls a function soon on that thread; may itself be called on any thread.
+        later: calls a function soon on the scheduler's thread; may itself be called on any thread.
         dispatch: handles an event that comes from other work.
     """
 
@@ -264,7 +264,7 @@ class _Batch:
 
 
 class Driver:
-    """Passes events to the scheduler's state, and carries out its effects. All methods are called on one thread.
+    """Passes events to the scheduler state, and carries out the effects. All methods are called on one thread.
 
     Args:
         session: the connection to the cluster.
@@ -331,7 +331,7 @@ class Driver:
         self._functions.pop(engine_id, None)
 
     def dispatch(self, event: Event) -> None:
-        """Let the scheduler's state handle an event, and carry out the effects."""
+        """Let the scheduler state handle an event, and carry out the effects."""
         for news in list(self.engine_work.changes(event.at, self._state.lacking)):
             self._carry_out(self._state.handle(news))
         self._carry_out(self._state.handle(event))
@@ -558,4 +558,4 @@ class _OutputOfTasks:
 
 
 def _ignore(spans: tuple[TaskRange, ...]) -> None:
-    """Drop stolen items of a batch whose tasks have ended."""
+    """Drop the stolen items of a batch, because their tasks have ended."""

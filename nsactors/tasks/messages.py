@@ -247,7 +247,7 @@ class Replied:
 class Stolen:
     """These task ranges of a batch have been stolen from an engine: they have not begun and never will.
 
-    Each ends where a range of the batch ends. The batch's reply is still to come.
+    Each of them ends where a range of the batch ends. The reply to the batch is still to come.
     """
 
     batch_id: int
@@ -374,7 +374,7 @@ class SendBatch:
 
 @frozen
 class Steal:
-    """Steal from an engine those of these spans, or the ends of spans, that have not begun."""
+    """Steal from an engine those items of these spans that have not begun."""
 
     engine_id: int
     batch_id: int
