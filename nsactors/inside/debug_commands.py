@@ -376,6 +376,7 @@ class StopDebugger(ClientDebugger):
         self._others: Any = None  # the tracer of the user's program, which goes on afterwards
         self._traced: list[tuple[FrameType, Any]] = []
         self._has_raised = False
+        self._goes_on = False  # after the present command
 
     @property
     def is_at_work(self) -> bool:
@@ -445,6 +446,15 @@ class StopDebugger(ClientDebugger):
         finally:
             self._is_at_work = False
 
+    def onecmd(self, line: str) -> bool:
+        """Carry out a command; if the code goes on by itself then, the conversation ends."""
+        self._goes_on = False
+        goes_on = super().onecmd(line)
+        # Here, where no interrupt comes: an interrupted command is followed by another prompt.
+        if self._goes_on:
+            self._end()
+        return goes_on
+
     def finish(self) -> None:
         """Trace nothing more, for the request has ended."""
         self._stop_tracing()
@@ -505,7 +515,7 @@ class StopDebugger(ClientDebugger):
         self._set_stopinfo(self.botframe, None, -1)  # type: ignore[attr-defined]
         if not self.breaks:
             self._stop_tracing()
-        self._end()
+        self._goes_on = True
         return True
 
     do_c = do_cont = do_continue
@@ -520,7 +530,7 @@ class StopDebugger(ClientDebugger):
     def do_quit(self, arg: str) -> bool:
         """``q(uit)``: end the request with an error, BdbQuit."""
         self.set_quit()
-        self._end()
+        self._goes_on = True
         return True
 
     do_q = do_exit = do_EOF = do_quit

@@ -121,6 +121,8 @@ class Conversation:
     @protected
     def readline(self) -> str:
         """Reply to the present line, and wait for the next one; if the client has gone, return ``last_line``."""
+        if self.ended:  # the client has been told, and says nothing more
+            return self._last_line
         where, missing = self.describe()
         with self._lock:
             done = self._handed_over

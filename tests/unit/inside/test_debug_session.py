@@ -671,6 +671,40 @@ def test_only_commands_at_the_prompt_can_be_interrupted(engine: Engine) -> None:
     assert seen == {"EngineStopped": False, "QueryReply": False, "command": True, "EngineResumed": False}
 
 
+@pytest.mark.parametrize("command", ["continue", "quit"])
+def test_an_interrupt_at_the_end_of_a_command_leaves_the_client_at_the_prompt(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    presses = iter([KeyboardInterrupt])
+    carry_out = getattr(StopDebugger, f"do_{command}")
+
+    def interrupted(debugger: StopDebugger, arg: str) -> object:
+        carry_out(debugger, arg)
+        for press in presses:
+            raise press
+        return True
+
+    def client(conversation: Conversation) -> None:
+        engine.state = engine.ask(DebugSay({3: DebugLine(conversation.session, 0, None)}))
+        texts.append(engine.say(command))
+        assert not engine.state.ended
+        engine.say(command)
+        ended.append(engine.state.ended)
+
+    texts: list[str] = []
+    ended: list[bool] = []
+    monkeypatch.setattr(StopDebugger, f"do_{command}", interrupted)
+    Stopping(engine).run("stop()", client)
+    assert "KeyboardInterrupt" in texts[0]
+    assert ended == [True]
+
+
+def test_a_debugger_that_has_ended_waits_for_no_line() -> None:
+    conversation = Talk().conversation
+    conversation.end()
+    assert conversation.readline() == "quit\n"
+
+
 def test_a_stop_that_fails_before_its_prompt_ends_for_the_client_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
