@@ -225,7 +225,8 @@ class DebugSessions:
     def keep(self, failure: Failure, error: BaseException, client: str) -> Failure:
         """Keep the frames of an error for its client; return its description with the name under which they are kept.
 
-        MemoryError is not kept: its frames would keep the objects that filled the memory.
+        MemoryError is not kept: its frames would keep the objects that filled the memory. Neither is an error of a
+        client that has left.
         """
         traceback = traceback_of(error)
         if traceback is None or issubclass(type(error), MemoryError):
@@ -234,6 +235,9 @@ class DebugSessions:
         name = f"{client}#{self._incarnation}.{next(self._numbers)}"
         title = f"{failure.summary.partition(NEWLINE)[0][:TITLE_CHARS]} ({failure.call})"
         self.failures.keep(KeptFailure(name, client, title, traceback, _sources(traceback), self._clock()))
+        if client in self._absent:  # looked up last, because the client may be leaving
+            self.failures.forget(client)
+            return failure
         return replace(failure, kept=name)
 
     # The control thread.

@@ -183,6 +183,17 @@ def test_a_released_failure_holds_no_object_of_its_frames(engine: Engine) -> Non
     assert things[0]() is None
 
 
+def test_a_failure_of_a_client_that_has_left_is_not_kept_until_it_comes_back(
+    engine: Engine, outer: Callable[[Any], Any]
+) -> None:
+    engine.sessions.client_left("ann")
+    assert not engine.fail(outer, 3).kept
+    assert len(engine.sessions.failures) == 0
+    engine.sessions.client_came("ann")
+    assert engine.fail(outer, 3).kept
+    assert len(engine.sessions.failures) == 1
+
+
 def test_what_filled_the_memory_is_not_kept(engine: Engine) -> None:
     def fill() -> None:
         raise MemoryError
