@@ -240,9 +240,15 @@ def _start_for_all(address: str) -> socket.socket:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen()
-        _start("listener", listener)
-        stream = _connected(address)  # accepted when the process is ready
-    assert stream is not None, "this process listens"
+        # Connected first, and accepted when the process is ready: if this engine is killed meanwhile, the process
+        # finds a connection that has ended and ends too.
+        stream = _connected(address)
+        assert stream is not None, "this process listens"
+        try:
+            _start("listener", listener)
+        except BaseException:
+            stream.close()
+            raise
     return stream
 
 

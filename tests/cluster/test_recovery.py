@@ -227,7 +227,10 @@ def test_sigterm_ends_an_engine_and_is_not_raised_in_the_call_that_runs(engine: 
 def test_a_death_is_told_while_a_child_of_the_engine_lives(start: Callable[[str], DirectView], gate: Gate) -> None:
     view = start("restart")
     view.execute(
-        "import os\nfrom concurrent.futures import ProcessPoolExecutor\npool = ProcessPoolExecutor(1)", block=True
+        "import os, signal\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        # Ray sends SIGTERM to the children of a process that has died.
+        "pool = ProcessPoolExecutor(1, initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_IGN))",
+        block=True,
     )
     view.execute("child = pool.submit(os.getpid).result()", block=True)
     child = view["child"]
@@ -241,7 +244,7 @@ def test_a_death_is_told_while_a_child_of_the_engine_lives(start: Callable[[str]
         assert is_alive(child)
         assert view.apply_sync(os.getpid) != pid
     finally:
-        with contextlib.suppress(ProcessLookupError):  # it may have noticed the death of its parent by then
+        with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
 
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +25,7 @@ from nsactors.namespace.snapshot import take
 from nsactors.protocol.client_modules import ClientModules, OwnModule, digest_of
 from nsactors.recovery.journal import Snapshot
 from nsactors.recovery.storage import JournalFile
-from nsactors.testing import wait_until
+from nsactors.testing import no_process_left_behind, wait_until
 
 # What loading does; the pid of the forking process is written to a file.
 ACTING = """
@@ -163,6 +164,24 @@ def test_libraries_that_a_trial_has_imported_are_there_for_the_next_one(
     assert failures(interpreter, folder, "import xmlrpc.client\nused = xmlrpc.client.Binary(b'')") == {}
     code = "seen = Acting('import sys; assert \"xmlrpc.client\" in sys.modules')"
     assert failures(interpreter, folder, code) == {}
+
+
+def test_a_process_whose_engine_is_killed_while_it_starts_ends_too(tmp_path: Path) -> None:
+    program = f"""
+import os
+from nsactors.namespace import clean_interpreter
+
+start = clean_interpreter._start
+
+def start_and_end(*arguments):
+    start(*arguments)
+    os._exit(0)
+
+clean_interpreter._start = start_and_end
+clean_interpreter._connect({str(tmp_path)!r})
+"""
+    with no_process_left_behind():
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_paths_too_long_for_a_socket_are_no_hindrance(tmp_path: Path) -> None:
