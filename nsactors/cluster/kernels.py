@@ -104,7 +104,7 @@ def bind_kernel(engine: DirectView | None = None) -> EngineKernel:
 
 
 def _engine_here() -> tuple[ConnectionInfo, int]:
-    from nsactors.transport.ray.transport import engine_here
+    from nsactors.transport.ray.engine_process import engine_here
 
     found = engine_here()
     if found is None:

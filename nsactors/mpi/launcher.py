@@ -53,7 +53,7 @@ def _is_open_mpi(path: str) -> bool:
     return any(name in answer for name in (OPEN_MPI, "OpenRTE", "PRRTE"))
 
 
-class Launcher:
+class MpiLauncher:
     """A running launcher.
 
     It ends when its placeholders do, so when no engine of the world is left.

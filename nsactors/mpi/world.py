@@ -28,7 +28,7 @@ from nsactors.errors import (
     engine_ranges,
 )
 from nsactors.mpi import engine_side
-from nsactors.mpi.launcher import Launcher, is_srun, launcher_of
+from nsactors.mpi.launcher import MpiLauncher, is_srun, launcher_of
 from nsactors.mpi.library import OPEN_MPI, Library
 from nsactors.mpi.pmi_server import LOOPBACK, PmiServer, new_exchange, start_children
 from nsactors.namespace import mpi_guard
@@ -248,13 +248,13 @@ def _begin_by_server(
 
 def _begin_by_launcher(
     session: Session, engine_ids: Sequence[int], members: Members, timeout_s: float, joins: list[AsyncResult]
-) -> Launcher:
+) -> MpiLauncher:
     name, size = secrets.token_hex(16), len(engine_ids)
     for rank, engine_id in enumerate(engine_ids):
         joins.append(call(session, [engine_id], engine_side.take_place, name, rank, size, timeout_s))
     calls = [part for result in joins for part in result.calls]
     launcher = shlex.join(members.launcher)
-    return Launcher(
+    return MpiLauncher(
         members.launcher,
         [*members.placeholder, name, str(size), str(min(timeout_s, ENGINE_S))],
         members.nodes,

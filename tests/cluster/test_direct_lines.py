@@ -85,15 +85,15 @@ def test_large_results_that_are_on_their_way_survive_a_flush(rc: Client, gate: G
 
 def refuse_next_result() -> None:
     """Let the next large result of this engine find no room in the object store."""
-    from nsactors.transport.ray import transport
+    from nsactors.transport.ray import engine_process
 
-    require_room = transport.require_room
+    require_room = engine_process.require_room
 
     def refuse(what: str, nbytes: int) -> None:
-        transport.require_room = require_room
+        engine_process.require_room = require_room
         raise StoreFull(what, "it was refused")
 
-    transport.require_room = refuse
+    engine_process.require_room = refuse
 
 
 def test_a_result_without_room_is_the_error_of_its_call(rc: Client) -> None:

@@ -66,13 +66,13 @@ NAMES = (
     _at_connection("_private.worker._global_node.all_processes", "servers", _NOT_WATCHED),
     _at_connection("_private.worker._global_node.raylet_socket_name", "servers", _NOT_WATCHED),
     _at_connection("_private.worker._global_node._logs_dir", "servers", "errors do not name the folder of logs"),
-    PrivateName("_private.worker.shutdown", "transport", "an engine ends while the user's exit handlers run"),
-    PrivateName("_private.worker", "transport", "a warning of Ray's about blocking calls is shown"),
+    PrivateName("_private.worker.shutdown", "engine_process", "an engine ends while the user's exit handlers run"),
+    PrivateName("_private.worker", "named_actors", "a warning of Ray's about blocking calls is shown"),
     PrivateName("_private.state.actors", "nodes", "users are not told why an engine does not start"),
     PrivateName("_private.state.available_resources_per_node", "nodes", "engines are placed as if nothing else ran"),
     _at_connection("_private.worker.global_worker.core_worker.log_plasma_usage", "object_store", "no report of memory"),
     _at_connection("_private.worker.global_worker.node.get_session_dir_path", "object_store", "spills are not noticed"),
-    PrivateName("util.rpdb.set_trace", "transport", "calls of Ray's debugger by name wait at a port"),
+    PrivateName("util.rpdb.set_trace", "engine_process", "calls of Ray's debugger by name wait at a port"),
 )
 
 SETTINGS = {

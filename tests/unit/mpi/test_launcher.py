@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from nsactors.mpi.launcher import Launcher, in_job, launcher_of, told_by
+from nsactors.mpi.launcher import MpiLauncher, in_job, launcher_of, told_by
 from nsactors.mpi.library import Library
 from nsactors.testing import TIMEOUT_S, wait_until
 
@@ -41,7 +41,7 @@ def script(tmp_path: Path) -> Script:
 def answer(command: Sequence[str], nodes: Sequence[str]) -> str:
     """What a launcher says that ends early."""
     failed: SimpleQueue[str] = SimpleQueue()
-    Launcher(command, ["placeholder"], nodes, together=False, failed=failed.put)
+    MpiLauncher(command, ["placeholder"], nodes, together=False, failed=failed.put)
     return failed.get(timeout=TIMEOUT_S)
 
 
@@ -67,7 +67,7 @@ def test_a_launcher_that_is_closed_is_ended_and_tells_nothing(script: Script, tm
     failed: list[str] = []
     started = tmp_path / "started"
     waits = f"import signal, os; open({str(started)!r}, 'w').write(str(os.getpid())); signal.pause()"
-    launcher = Launcher([script("mpiexec", waits)], [], ["a"], together=True, failed=failed.append)
+    launcher = MpiLauncher([script("mpiexec", waits)], [], ["a"], together=True, failed=failed.append)
     wait_until(lambda: started.exists() and started.read_text())
     launcher.let_go()
     os.kill(int(started.read_text()), 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nsactors.transport.ray import transport
+from nsactors.transport.ray import controller_process
 
 
 class RayError(Exception):
@@ -58,7 +58,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, "exceptions", errors, raising=False)
     monkeypatch.setattr(fake, "get_runtime_context", lambda: context, raising=False)
     monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr(transport, "PARK_AGAIN_S", 0.0)
+    monkeypatch.setattr(controller_process, "PARK_AGAIN_S", 0.0)
 
 
 @pytest.mark.usefixtures("ray")
@@ -66,7 +66,7 @@ def test_each_parked_call_follows_a_call_that_shows_whether_there_is_an_engine()
     engine = FakeEngine(ActorUnavailableError(), ActorUnavailableError(), ActorDiedError("died"))
 
     async def watch() -> None:
-        launcher = transport._RayLauncher("lab", None)
+        launcher = controller_process._RayLauncher("lab", None)
         with pytest.raises(ActorDiedError):
             await launcher._park((0, 1), engine)
 
