@@ -70,9 +70,12 @@ class BatchSystem:
         submit: the command that reads a script from stdin and prints the job's id.
         job_id: a regular expression whose first group is the id in the output of ``submit``.
         cancel: the command that ends a job; the id is appended.
-        state: the command that prints the state of a job; the id is appended.
-        unknown: a regular expression for the message with which ``state`` fails, or empty output, if the job has ended
-            or never was. If it fails with another message, the batch system does not answer.
+        state: the command that prints the state of a job; the id is appended. See also ``lists``.
+        unknown: a regular expression for the message with which ``state`` fails if the job has ended or never was. If
+            it fails with another message, the batch system does not answer.
+        ended: a regular expression for the output of ``state`` if the job has ended but is still known.
+        lists: True if ``state`` prints the user's jobs that wait or run, and no id is appended. The first word of a
+            line is the id of a job.
     """
 
     name: str
@@ -81,7 +84,9 @@ class BatchSystem:
     job_id: str
     cancel: tuple[str, ...]
     state: tuple[str, ...]
-    unknown: str
+    unknown: str = ""
+    ended: str = ""
+    lists: bool = False
 
     def job_of(self, answer: str) -> str:
         """Return the id of a submitted job.
@@ -97,6 +102,29 @@ class BatchSystem:
             raise ValueError(f"{self.submit[0]} printed no job id: {answer.strip()!r}")
         return found[1]
 
+    def state_of(self, job_id: str) -> tuple[str, ...]:
+        """Return the command that prints the state of a job."""
+        return self.state if self.lists else (*self.state, job_id)
+
+    def is_there(self, job_id: str, answer: str) -> bool:
+        """Return whether a job waits or runs.
+
+        Args:
+            job_id: the id of the job.
+            answer: the output of the command of :meth:`state_of`.
+        """
+        if self.lists:
+            return any(line.split()[:1] == [job_id] for line in answer.splitlines())
+        return bool(answer.strip()) and not re.search(self.ended or r"(?!)", answer, re.MULTILINE)
+
+    def does_not_know(self, failure: str) -> bool:
+        """Return whether the command of :meth:`state_of` has failed because the job has ended or never was.
+
+        Args:
+            failure: the message of the command.
+        """
+        return bool(self.unknown) and re.search(self.unknown, failure) is not None
+
 
 BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
     system.name: system
@@ -109,6 +137,9 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
             ("scancel",),
             ("squeue", "--noheader", "--format=%T", "--jobs"),
             "Invalid job id",
+            # Where the environment has SQUEUE_STATES=all, jobs that have ended are listed for some minutes. A job that
+            # is COMPLETING has not ended: its processes may still be saving the engines.
+            r"^(BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|TIMEOUT)\b",
         ),
         BatchSystem(
             "pbs",
@@ -118,8 +149,18 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
             ("qdel",),
             ("qstat", "-f"),
             "Unknown Job|Job has finished",
+            r"^\s*job_state = [CF]\b",  # C: Torque keeps jobs that have ended for some minutes
         ),
-        BatchSystem("sge", "#$", ("qsub", "-terse"), r"^(\d+)", ("qdel",), ("qstat", "-j"), "do not exist"),
+        BatchSystem(
+            "sge",
+            "#$",
+            ("qsub", "-terse"),
+            r"^(\d+)",
+            ("qdel",),
+            # Not `qstat -j`: it knows a job that was deleted by force until all hosts of the job have reported.
+            ("qstat", "-u", "$user", "-s", "prs"),
+            lists=True,
+        ),
         BatchSystem(
             "lsf",
             "#BSUB",
@@ -128,6 +169,7 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
             ("bkill",),
             ("bjobs", "-noheader", "-o", "stat"),
             "is not found",
+            r"^\s*(DONE|EXIT|POST_DONE|POST_ERR)\b",  # listed for an hour
         ),
     )
 }
@@ -192,7 +234,6 @@ def _directives(options: Sequence[str]) -> list[str]:
     return lines
 
 
-_ENDED = ("", "DONE", "EXIT")  # LSF lists a job for an hour after its end
 LOOK_S = 1.0
 GONE_AFTER_S = 5.0  # without a job in the queue: a busy batch system may not list it at once
 
@@ -363,9 +404,9 @@ class Submission:
             LaunchError: if the batch system does not tell.
         """
         try:
-            return self._run(*system.state, job_id).strip() not in _ENDED
+            return system.is_there(job_id, self._run(*system.state_of(job_id)))
         except LaunchError as error:
-            if re.search(system.unknown, error.output):
+            if system.does_not_know(error.output):
                 return False
             raise
 

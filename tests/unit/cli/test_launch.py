@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -33,11 +34,11 @@ same_wheel = functools.cache(own_wheel)
 SCHEMA = Path("ray", "autoscaler", "ray-schema.json")
 
 
-# In place of the command for the state of a job: as the real one fails for an unknown job, and without an answer.
+# In place of the command for the state of a job: as the real one behaves for an unknown job, and without an answer.
 UNKNOWN = {
     "slurm": "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
     "pbs": "echo 'qstat: Unknown Job Id 4711.desk' >&2; exit 153",
-    "sge": "echo 'Following jobs do not exist: ' >&2; echo 4711 >&2; exit 1",
+    "sge": "exit 0",  # lists the user's jobs, and there is none
     "lsf": "echo 'Job <4711> is not found' >&2; exit 255",
 }
 SILENT = {
@@ -160,16 +161,65 @@ def test_a_job_that_ends_before_it_is_up_is_told_with_its_log(
     assert "no such module: ray" in done.output
 
 
-@pytest.mark.parametrize("state", ["EXIT", "DONE"])
-def test_a_job_of_lsf_that_has_ended_is_listed_for_an_hour_and_yet_told_to_have_ended(
-    state: str, launch: Launch, fake: Fake, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("system", "answer"),
+    [
+        ("lsf", "EXIT"),  # for an hour
+        ("lsf", "DONE"),
+        ("slurm", "COMPLETED"),  # with SQUEUE_STATES=all
+        ("slurm", "CANCELLED"),
+        ("pbs", "Job Id: 4711.desk\n    Job_Name = lab\n    job_state = C"),  # Torque
+        ("pbs", "Job Id: 4711.desk\n    job_state = F"),
+    ],
+)
+def test_a_job_that_has_ended_and_is_still_known_is_told_to_have_ended(
+    system: str, answer: str, launch: Launch, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 0.0)
-    fake("bsub", "cat > /dev/null; echo 'Job <4711> is submitted to queue <normal>.'")
-    fake("bjobs", f"echo {state}")
-    done = launch("lsf", "--name", "lab")
+    fake(SUBMIT[system], f"cat > /dev/null; {SUBMITTED[system]}")
+    fake(STATE[system], f"echo '{answer}'")
+    done = launch(system, "--name", "lab")
     assert done.exit_code == 1
-    assert "job 4711 has ended before its cluster was up" in done.output
+    assert re.search(r"job 4711\S* has ended before its cluster was up", done.output)
+
+
+QUEUE = """job-ID  prior   name       user         state submit/start at     queue    slots ja-task-ID
+--------------------------------------------------------------------------------------------
+   {job} 0.50000 lab        ann          {state}     12/01/2026 12:43:19 all.q@n1     2"""
+
+
+@pytest.mark.parametrize(
+    ("system", "answer"),
+    [
+        ("lsf", "PEND"),
+        ("lsf", "UNKWN"),  # its host does not answer
+        ("slurm", "COMPLETING"),  # its processes may still be saving the engines
+        ("pbs", "Job Id: 4711.desk\n    Job_Name = lab\n    job_state = Q"),
+        ("pbs", "Job Id: 4711.desk\n    job_state = E"),
+        ("sge", QUEUE.format(job=4711, state="qw")),
+        ("sge", QUEUE.format(job=4711, state="dr")),
+    ],
+)
+def test_an_earlier_job_that_has_not_ended_stands_in_the_way_of_another(
+    system: str, answer: str, launch: Launch, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.cluster.batch.GONE_AFTER_S", 0.0)
+    fake(SUBMIT[system], f"cat > /dev/null; {SUBMITTED[system]}")
+    fake(STATE[system], f"echo '{answer}'")
+    assert launch(system, "--name", "lab", "--no-wait").exit_code == 0
+    refused = launch(system, "--name", "lab", "--no-wait")
+    assert refused.exit_code == 1
+    assert f"`{BATCH_SYSTEMS[system].cancel[0]} 4711" in refused.output
+
+
+def test_a_job_of_grid_engine_that_is_not_listed_has_ended_although_its_details_are_known(
+    launch: Launch, fake: Fake
+) -> None:
+    fake("qsub", "cat > /dev/null; echo 4711")
+    # After `qdel -f`, while a host of the job has not reported.
+    fake("qstat", f"case $* in *-j*) echo job_number: 4711;; *) echo '{QUEUE.format(job=47110, state='r')}';; esac")
+    assert launch("sge", "--name", "lab", "--no-wait").exit_code == 0
+    assert launch("sge", "--name", "lab", "--no-wait").exit_code == 0
 
 
 def test_the_users_token_is_not_among_the_variables_of_a_job(
