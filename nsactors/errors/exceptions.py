@@ -23,7 +23,8 @@
     │   ├── ForkedClient
     │   ├── ClusterStopped
     │   │   └── ClusterLost
-    │   │       └── ProgramEnded
+    │   │       ├── ProgramEnded
+    │   │       └── RayShutDown
     │   ├── ClusterUnreachable
     │   ├── ClusterNotFound      see ``joining``
     │   ├── ClusterNotReady      see ``joining``
@@ -426,6 +427,23 @@ class ProgramEnded(ClusterLost):
     def again(self) -> Self:
         """Return an equal error, for another call to raise."""
         return type(self)(self.name, self.reason)
+
+
+class RayShutDown(ClusterLost):
+    """The user's code has called ``ray.shutdown()``, which disconnects this process from the cluster."""
+
+    def __init__(self) -> None:
+        NsactorsError.__init__(
+            self,
+            "ray.shutdown() has disconnected this process from the cluster; a cluster that this process had started "
+            "has ended. Start another cluster with Cluster(n=4), or connect to a running one with Client()",
+        )
+        self.server = "Ray"
+        self.reason = "was shut down"
+
+    def again(self) -> Self:
+        """Return an equal error, for another call to raise."""
+        return type(self)()
 
 
 class ClusterUnreachable(ConnectionLost):

@@ -215,3 +215,33 @@ print("lives on")
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"Ray's raylet \(process \d+\) has died: the cluster is lost, .*\nlives on\n", done.stdout)
     wait_until(lambda: command.json("list") == [])  # its owner has ended, too
+
+
+SHUT_DOWN = """
+import os, threading, time
+from nsactors import Cluster
+from nsactors.errors import RayShutDown
+
+cluster = Cluster(n=1)
+rc = cluster.start_and_connect_sync()
+open_call = rc[0].apply(time.sleep, 600)
+import ray
+
+ray.shutdown()
+push = lambda: rc[0].push({"a": 1}, block=True)
+for ask in (open_call.get, lambda: rc[0].apply_sync(os.getpid), rc.queue_status, push):
+    try:
+        ask()
+    except RayShutDown:
+        print("shut down", ray.is_initialized())
+"""
+
+
+@pytest.mark.parametrize("next_step", ["stop", "start"])
+def test_calls_fail_after_ray_was_shut_down_and_start_no_other_ray(next_step: str) -> None:
+    end = {"stop": "cluster.stop_cluster_sync()\nprint(ray.is_initialized())", "start": AGAIN}[next_step]
+    done = run(SHUT_DOWN + "import numpy as np\n" + end)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:4] == ["shut down False"] * 4, done.stderr
+    assert done.stdout.split("\n")[4] == {"stop": "False", "start": "1000000.0"}[next_step]
+    assert done.stderr == ""

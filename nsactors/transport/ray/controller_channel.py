@@ -6,7 +6,7 @@ import itertools
 import time
 from typing import Any
 
-from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, keyboard_interrupt
+from nsactors.errors import ClusterStopped, ClusterUnreachable, ConnectionLost, RayShutDown, keyboard_interrupt
 from nsactors.protocol.process import OwnProcess
 from nsactors.system.resources import versions_here
 from nsactors.transport.base import ClusterEnd, ConnectionInfo
@@ -48,6 +48,8 @@ class RayControllerChannel:
         give_up = time.monotonic() + timeout_s
         for pause_s in itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1])):
             self._stopped.check()
+            if not ray.is_initialized():  # a call would make Ray start another cluster
+                raise self._shut_down()
             try:
                 return self._call_once(method, args, max(0.0, give_up - time.monotonic()))
             except KeyboardInterrupt:
@@ -67,6 +69,8 @@ class RayControllerChannel:
             return result_of(getattr(self._controller, method).remote(*args), timeout_s)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError, ConnectionLost):
             raise
+        except ray.exceptions.ActorHandleNotFoundError:  # of an earlier connection to Ray
+            raise self._shut_down() from None
         except ray.exceptions.RayActorError:
             raise ClusterStopped from None
         except Exception as error:
@@ -75,3 +79,9 @@ class RayControllerChannel:
             if isinstance(error, ray.exceptions.RaySystemError):
                 raise ClusterUnreachable("the controller", str(error)) from error
             raise
+
+    def _shut_down(self) -> ClusterStopped:
+        """Let all calls of this client fail, as the user's code has shut Ray down; return the error for this one."""
+        self._stopped.lose(RayShutDown())
+        self._stopped.tell_listeners()
+        return self._stopped.error()

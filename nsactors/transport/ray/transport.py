@@ -255,7 +255,8 @@ class RayBackend:
         controller, self._controller = self._controller, None
         if controller is None:
             return []
-        if self._stopped.lost is not None:  # a call would make Ray start another cluster
+        # After the loss of Ray, or a shutdown by the user's code, a call would make Ray start another cluster.
+        if self._stopped.lost is not None or not self._ray.is_initialized():
             ray_runtime.release()
             return []
         self._stopped.set()

@@ -31,6 +31,7 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.SnapshotUnwritten(3, "No space left on device", 2),
     errors.ClientClosed(),
     errors.ProgramEnded("sim-4711", "it sends what cannot be read"),
+    errors.RayShutDown(),
     errors.ClusterLost("Ray's raylet (process 4711)", "was killed by SIGKILL"),
     errors.ClusterStopped(),
     errors.RayImportedFirst(),
