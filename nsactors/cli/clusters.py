@@ -482,7 +482,7 @@ def remove(name: str | None, /, targets: Targets, now: bool) -> None:
 
     with attached(name, "engines remove") as client:
         AttachedCluster(client, {}).stop_engines(targets, finish=not now)
-        click.echo(f"left: {engine_ranges(client.ids)}" if client.ids else "no engine is left")
+        _show_engines(client)
 
 
 @engines.command(short_help="Restart ENGINES as new processes.")
@@ -496,7 +496,11 @@ def restart(name: str | None, /, targets: Targets, recover: bool) -> None:
     with attached(name, "engines restart") as client:
         AttachedCluster(client, {}).restart_engines(targets, recover=recover)
         client.wait_for_engines()
-        click.echo(f"there: {engine_ranges(client.ids)}")
+        _show_engines(client)
+
+
+def _show_engines(client: Client) -> None:
+    click.echo(f"The cluster now has {engine_ranges(client.ids)}.")
 
 
 @click.command(short_help="Interrupt the engines' code, as Ctrl-C does.")

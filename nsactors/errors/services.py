@@ -35,10 +35,12 @@ class MemberLost(ServiceError):
     Args:
         rank: the rank of the member.
         what: the operation that waited, such as ``"recv from 2"``.
+        collective: whether the operation needs every rank; otherwise, it waited for a message of this one.
     """
 
-    def __init__(self, rank: int, what: str) -> None:
-        super().__init__(f"{what}: rank {rank} has died, and the messages that it had not sent are lost")
+    def __init__(self, rank: int, what: str, *, collective: bool = False) -> None:
+        effect = "this operation needs every rank" if collective else "will send nothing more"
+        super().__init__(f"{what}: rank {rank} has died, and {effect}")
         self.rank = rank
         self.what = what
 

@@ -218,7 +218,7 @@ class Mailboxes(StateMachine):
         for ticket, call in calls.items():
             rank = call.member.rank
             if lost:
-                yield Answer(ticket, error=MemberLost(lost[0], call.what))
+                yield Answer(ticket, error=MemberLost(lost[0], call.what, collective=True))
             elif not agreed:
                 yield Answer(ticket, error=MeetingFailed(call.what, whats))
             else:

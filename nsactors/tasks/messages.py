@@ -132,8 +132,7 @@ class Task(NamedTuple):
         chunksize: batches hold multiples of so many items; None if measured times are to decide the number.
         policy: the pickle of the user's policy; see ``SchedulingPolicy``.
         label: its name, for people and policies.
-        max_losses: how many engines may be lost while they run an item. At a further loss, the item fails if it was the
-            only one in its batch. None leaves the limit to the scheduler.
+        max_losses: how many engines may be lost while they have an item; None for the limit of ``Policy``.
     """
 
     task_id: TaskId
@@ -205,8 +204,8 @@ class Policy:
             then has a few tasks, as many as begin within this time.
         patience_s: the age from which items of a batch are stolen if another engine has nothing to do.
         late_s: an engine that runs a batch for so long is asked for the results that it has so far.
-        max_losses: how many engines may be lost while they run an item. At a further loss, the item is held responsible
-            and fails.
+        max_losses: how many engines may be lost while they have an item, unless its task has a limit of its own. At a
+            further loss, the item fails if the engine ran nothing else, so that no other item can be the cause.
     """
 
     batch_s: float = 0.02

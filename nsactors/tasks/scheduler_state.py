@@ -267,8 +267,7 @@ class SchedulerState:
             self._task_table.give_up(piece, Why.ABORTED, f"it was aborted, and engine {engine_id} was lost")
             return
         limit = piece.record.task.max_losses
-        is_guilty = ran_alone and limit is not None and len(trial.lost_on) > limit
-        if is_guilty or len(trial.lost_on) > self._policy.max_losses:
+        if ran_alone and len(trial.lost_on) > (self._policy.max_losses if limit is None else limit):
             reason = f"{engine_ranges(trial.lost_on)} died while running it, or items sent with it"
             self._task_table.give_up(piece, Why.ENGINES_LOST, reason)
             return

@@ -134,9 +134,9 @@ class TaskFlags(_Changeable):
         after: tasks that must have ended before: a result, a ``msg_id``, a list of these, or a ``Dependency``.
         follow: tasks that must have ended before, given as for ``after``; only engines that ran them are used then.
         retries: the number of times that a failed task is tried again, on other engines as long as there are any.
-        max_losses: the number of engines that may die while they run the task; when the next one dies, the task fails
-            with ``TaskLost``. None for five. Engines that die while they run several short tasks count only if the task
-            is then the only one left that may be the cause.
+        max_losses: the number of engines that may die while they have the task; the default, None, means five. When the
+            next one dies, the task fails with ``TaskLost``. If an engine dies while it has several short tasks, the
+            death counts for each of them, but none fails: each runs alone next, so that the cause can be found.
         timeout: seconds within which an engine must take a task after its submission; otherwise, the task fails with
             ``TaskTimeout``.
         time_limit: seconds after which a running task is interrupted, and fails with ``TimeLimitExceeded``; in a map,

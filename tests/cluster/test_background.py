@@ -11,6 +11,7 @@ from subprocess import Popen
 import pytest
 from jupyter_client import KernelManager
 
+from nsactors.errors import engine_ranges
 from nsactors.system.processes import marked_processes
 from nsactors.testing import TIMEOUT_S, wait_until
 from tests.cluster.background import LIMIT_S, CommandLine
@@ -182,10 +183,10 @@ def test_engines_come_and_go_and_are_restarted(lab: CommandLine) -> None:
     added = int(lab("engines", "add", "1").stdout.split()[-1])
     before = {engine["engine_id"]: engine["pid"] for engine in lab.json("engines", "list")}
     assert sorted(before) == [0, 1, added]
-    lab("engines", "restart", str(added))
+    assert lab("engines", "restart", str(added)).stdout == f"The cluster now has {engine_ranges(before)}.\n"
     after = {engine["engine_id"]: engine["pid"] for engine in lab.json("engines", "list")}
     assert [number for number in before if before[number] != after[number]] == [added]
-    assert lab("engines", "remove", str(added)).stdout == "left: engines 0-1\n"
+    assert lab("engines", "remove", str(added)).stdout == "The cluster now has engines 0-1.\n"
 
 
 def test_engines_that_cannot_be_added_are_an_error(lab: CommandLine) -> None:

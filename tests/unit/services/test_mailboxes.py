@@ -174,8 +174,11 @@ def test_who_waits_for_a_member_that_dies_is_told(group: Group) -> None:
     group.put(2, to=0, tag=0, parcel="alive")
     from_it, from_anybody, together = group.take(0, source=2, tag=7), group.take(0, tag=8), group.meet(1, 3)
     group.die(2)
-    assert isinstance(group.error(from_it), MemberLost)
-    assert isinstance(group.error(together), MemberLost)
+    received, met = group.error(from_it), group.error(together)
+    assert isinstance(received, MemberLost)
+    assert isinstance(met, MemberLost)
+    assert str(received) == "recv from 2 tag 7: rank 2 has died, and will send nothing more"
+    assert str(met).endswith(": rank 2 has died, and this operation needs every rank")
     assert from_anybody not in group.answers
     assert group.got(group.take(0, source=2)) == "alive"
     assert isinstance(group.error(group.take(0, source=2)), MemberLost)

@@ -386,10 +386,21 @@ def test_a_task_may_allow_fewer_losses_than_the_scheduler() -> None:
     assert (fail.span, fail.why) == (TaskRange("a"), Why.ENGINES_LOST)
 
 
-def test_of_tasks_that_were_sent_together_none_fails_by_the_first_loss() -> None:
-    scheduler = with_engines(2)
+@pytest.mark.parametrize("max_losses", [0, 1, 5, 10])
+def test_the_limit_of_a_task_holds_in_place_of_that_of_the_scheduler(max_losses: int) -> None:
+    scheduler = with_engines(20)
+    submit(scheduler, Task("a", max_losses=max_losses))
+    fails = [only(Fail, scheduler.handle(EngineRemoved(engine_id, at=1.0))) for engine_id in range(max_losses + 1)]
+    assert [bool(fail) for fail in fails] == [False] * max_losses + [True]
+
+
+@pytest.mark.parametrize(("max_losses", "limit_of_all"), [(0, 5), (None, 0)])
+def test_of_tasks_that_were_sent_together_none_fails_by_the_first_loss(
+    max_losses: int | None, limit_of_all: int
+) -> None:
+    scheduler = with_engines(2, Policy(max_losses=limit_of_all))
     measured(scheduler, each_s=0.0001)
-    (batch, *_) = only(SendBatch, submit(scheduler, *(Task(i, max_losses=0) for i in range(40))))
+    (batch, *_) = only(SendBatch, submit(scheduler, *(Task(i, max_losses=max_losses) for i in range(40))))
     assert len(batch.spans) > 1
     effects = scheduler.handle(EngineRemoved(batch.engine_id, at=0.0))
     assert only(Fail, effects) == []

@@ -164,6 +164,7 @@ class World(RuleBasedStateMachine):
         retries=st.integers(0, 2),
         timeout_s=st.none() | st.integers(1, 5),
         chunksize=st.sampled_from([None, None, 3]),
+        max_losses=st.sampled_from([None, None, 0, 3]),
         data=st.data(),
     )
     def a_task_is_submitted(
@@ -173,6 +174,7 @@ class World(RuleBasedStateMachine):
         retries: int,
         timeout_s: int | None,
         chunksize: int | None,
+        max_losses: int | None,
         data: st.DataObject,
     ) -> None:
         dependencies = st.none()
@@ -184,7 +186,9 @@ class World(RuleBasedStateMachine):
             )
         after, follow = data.draw(dependencies), data.draw(dependencies)
         kind, priority = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 1))
-        task = Task(len(self.tasks), size, kind, needs, after, follow, retries, timeout_s, priority, chunksize)
+        task_id = len(self.tasks)
+        task = Task(task_id, size, kind, needs, after, follow, retries, timeout_s, priority, chunksize)
+        task = task._replace(max_losses=max_losses)
         self.tasks[task.task_id] = task
         self.submitted[task.task_id] = self.now
         self.tell(Submitted((task,), self.now))
@@ -298,7 +302,7 @@ class World(RuleBasedStateMachine):
                 assert task.timeout_s is not None
                 assert self.now >= self.submitted[task.task_id] + task.timeout_s
             case Why.ENGINES_LOST:
-                assert self.losses[item] > MAX_LOSSES
+                assert self.losses[item] > (MAX_LOSSES if task.max_losses is None else task.max_losses)
             case Why.IMPOSSIBLE:
                 assert not (self.is_due(task) and self.eligible(item))
 
