@@ -46,8 +46,8 @@ from nsactors.transport.ray.direct_server import (
 )
 from nsactors.transport.ray.relays import Promise
 
-# After a large result, which the client has to ask for through Ray, so many requests go through Ray from the start, and
-# after each further large result twice as many.
+# A client must ask for a large result through Ray. After a large result, FIRST_DETOUR requests therefore go through Ray
+# from the start. Each further large result doubles this number, up to LONGEST_DETOUR.
 FIRST_DETOUR, LONGEST_DETOUR = 8, 256
 RECENT_S = 0.05  # after a reply, requests are expected to follow each other quickly
 
@@ -74,7 +74,7 @@ class DirectLine:
 
     Attributes:
         engine: the incarnation.
-        lock: held while the state of the line changes; no listener is called meanwhile.
+        lock: held while the state of the line changes; no listener is called while it is held.
         is_broken: requests go through Ray from now on.
     """
 
@@ -105,7 +105,7 @@ class DirectLine:
         return self._is_called and not self._is_leaving and not self.is_broken
 
     def takes_detour(self) -> bool:
-        """Return whether the next request is better sent through Ray, since large results have come lately."""
+        """Return whether to send the next request through Ray, because large results have arrived recently."""
         if self._detour:
             self._detour -= 1
         return self._detour > 0
@@ -120,7 +120,7 @@ class DirectLine:
             with self.lock:
                 self._unanswered[seq] = reply
                 if self.is_broken:
-                    self._break_off()  # sends this request last, even if Ctrl-C has left earlier ones unsent
+                    self._break_off()  # sends this request last, even if Ctrl-C has left earlier requests unsent
                     return reply
                 try:
                     self._write(REQUEST + header)
@@ -133,7 +133,7 @@ class DirectLine:
         return reply
 
     def ask_to_leave(self) -> None:
-        """Let the engine turn to calls through Ray, as this client is about to make one."""
+        """Let the engine turn to calls through Ray, because this client is about to make one."""
         with self.lock:
             if self.is_served and not self._unanswered:
                 self._is_leaving = True
@@ -153,7 +153,7 @@ class DirectLine:
             self._call_deferred()
 
     def flush(self) -> None:
-        """Send the messages that the socket did not take before."""
+        """Send the messages that the socket has not taken yet."""
         with self.lock:
             if not self.is_broken:
                 try:
@@ -164,7 +164,7 @@ class DirectLine:
         self._call_deferred()
 
     def break_off(self) -> None:
-        """Close the socket, and send requests without a reply through Ray; continue this if it was interrupted."""
+        """Close the socket, and send requests without a reply through Ray; finish an earlier call that was interrupted."""
         try:
             with self.lock:
                 self._break_off()
@@ -186,7 +186,7 @@ class DirectLine:
         return True
 
     def end_reading(self) -> None:
-        """Leave this line to other threads, if this one reads the line."""
+        """Let other threads read this line, if the present thread is its reader."""
         if self._read_by == threading.get_ident():
             self._read_by = None
             self.listen()
@@ -195,14 +195,14 @@ class DirectLine:
         """Let replies be delivered, even if Ctrl-C has stopped a caller that was reading this line."""
         if self.is_broken:
             self.break_off()
-        elif self._read_by is None:  # otherwise a caller reads the line: it delivers them, and calls this at the end
+        elif self._read_by is None:  # otherwise the caller that reads the line delivers replies, and then calls this
             self._reader.watch(self)
 
     def _receive_one(self) -> bool:
-        """Take a message if there is one; return whether there was."""
+        """Take a message if one has arrived; return whether one had."""
         with self.lock:
             if self.is_broken:
-                self._break_off()  # Ctrl-C may have stopped another thread in the middle of this
+                self._break_off()  # Ctrl-C may have stopped another thread in the middle of this call
                 return False
             try:
                 message = self.socket.receive(self._buffer)
@@ -233,7 +233,7 @@ class DirectLine:
             self._call()
 
     def _call(self) -> None:
-        """Let the engine read this line, unless it has been asked to and has not left since."""
+        """Ask the engine to read this line, unless it still reads the line since the last time it was asked."""
         if self._is_called:
             return
         if self._stopped.is_set():  # the call would make Ray start another cluster
@@ -258,7 +258,7 @@ class DirectLine:
                 self._reader.watch(self)
 
     def _break_off(self) -> None:
-        self.socket.shut_down()  # first, so that the thread that reads lines goes on with this if Ctrl-C strikes
+        self.socket.shut_down()  # first, so that the thread that reads lines finishes this if Ctrl-C strikes
         self.is_broken = True
         while self._unanswered:
             self._send_through_ray(next(iter(self._unanswered)))
@@ -277,10 +277,10 @@ class DirectLine:
                 self._defer(partial(reply.keep, error))
             else:
                 self._defer(partial(again.add_done_callback, partial(_keep_outcome, reply)))
-        del self._unanswered[seq]  # only now, because Ctrl-C could have kept it from being sent
+        del self._unanswered[seq]  # only now, because Ctrl-C could have kept the request from being sent
 
     def _defer(self, call: Callable[[], object]) -> None:
-        """Call a function that may call listeners when the lock has been released."""
+        """Call a function as soon as the lock has been released; the function may call listeners."""
         self._deferred.append(call)
 
     def _call_deferred(self) -> None:
@@ -291,7 +291,7 @@ class DirectLine:
                 return
             call()  # two threads may call it at the same time, which does no harm
             with contextlib.suppress(ValueError):
-                self._deferred.remove(call)  # only now, because Ctrl-C could have kept it from being called
+                self._deferred.remove(call)  # only now, because Ctrl-C could have prevented the call
 
 
 _numbers = itertools.count()  # the numbers of lines
@@ -302,13 +302,13 @@ def _keep_outcome(reply: DirectReply, ended: Any) -> None:
 
 
 class _LineReader:
-    """The thread that reads lines, unless a waiting caller does."""
+    """The thread that reads each line that no waiting caller reads."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, tuple[DirectLine, int]] = {}  # each with the events that are waited for
+        self._lines: dict[int, tuple[DirectLine, int]] = {}  # each with the events that the thread waits for
         self._lock = threading.Lock()
         self._ended = False
-        with contextlib.ExitStack() as opened:  # there may be too many descriptors, or threads
+        with contextlib.ExitStack() as opened:  # the process may have too many descriptors or threads
             self._poll = opened.enter_context(select.epoll())
             self._wakes, self._wake = os.pipe()
             opened.callback(os.close, self._wakes)
@@ -327,7 +327,7 @@ class _LineReader:
             if self._lines.get(descriptor) == (line, events):
                 return  # the usual case; a system call would also let another thread have the interpreter
             try:
-                self._poll.modify(descriptor, events)  # right even if Ctrl-C has struck just after it was registered
+                self._poll.modify(descriptor, events)  # works even if Ctrl-C struck just after the registration
             except FileNotFoundError:
                 self._poll.register(descriptor, events)
             self._lines[descriptor] = line, events
@@ -375,26 +375,26 @@ class DirectLines:
     """
 
     def __init__(self, stopped: ClusterEnd) -> None:
-        self.client = os.urandom(8).hex()  # stands in until the name is known
+        self.client = os.urandom(8).hex()  # used until the client's name is known
         self._stopped = stopped
         self._is_off = os.environ.get(SOCKETS) == "0" or not CAN_SERVE
         self._here = socket.gethostname()
         self._heard: dict[int, float] = {}
-        self._heard_last = -ROUND_S  # when any engine was heard last
+        self._heard_last = -ROUND_S  # when a reply of any engine arrived last
         self._lines: dict[int, DirectLine] = {}
-        self._without: dict[int, int] = {}  # incarnations to which no connection can be made, by engine
+        self._without: dict[int, int] = {}  # by engine: the incarnation to which no connection can be made
         self._reader: _LineReader | None = None
         self._lock = threading.Lock()
-        # A forked child would keep the lines open, so that engines missed this client's death.
+        # A forked child would keep the lines open, and engines would not notice this client's death.
         own = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _close_copies(own()))
 
     def heard(self, engine: EngineInfo) -> None:
-        """Note that an engine has replied."""
+        """Keep the time of an engine's reply."""
         self._heard[engine.engine_id] = self._heard_last = time.monotonic()
 
     def line_for(self, engine: EngineInfo, body: bytes) -> DirectLine | None:
-        """Return the line to send a small request by; None if it is best sent through Ray."""
+        """Return the line by which to send a small request; None if the request should go through Ray."""
         if self._is_off or len(body) > MESSAGE_BYTES or engine.host != self._here:
             return None
         line = self._line_of(engine)
@@ -402,8 +402,8 @@ class DirectLines:
             return None
         if line is not None and line.is_served:
             return line
-        # A single request is answered sooner through Ray, as a socket would be served only after a call through Ray.
-        # This is not so for a client whose round through many engines takes long, if another one has just replied.
+        # A single request is answered sooner through Ray, because a socket would be served only after a call through
+        # Ray. But a client that calls many engines in turn should use the socket if any engine has just replied.
         now = time.monotonic()
         pause_s = now - self._heard.get(engine.engine_id, 0.0)
         if pause_s > RECENT_S and (pause_s > ROUND_S or now - self._heard_last > RECENT_S):
@@ -448,7 +448,7 @@ class DirectLines:
             reader.close()
 
     def _take_one(self, reply: DirectReply, give_up: float) -> bool:
-        """Read a line until a reply has come; return whether it has."""
+        """Read the line of a reply until the reply has arrived or the time is over; return whether it has arrived."""
         line = reply.line
         try:
             is_free, poll = line.begin_reading(), select.poll()
@@ -482,7 +482,7 @@ class DirectLines:
             except ConnectionLost:
                 self._without[engine.engine_id] = engine.incarnation
                 return None
-            except OSError:  # there may be too many descriptors at the moment
+            except OSError:  # the process may have too many descriptors at the moment
                 return None
             try:
                 self._reader = self._reader or _LineReader()

@@ -2,11 +2,12 @@
 
 Ray takes 0.7 ms for a call, whatever is called; the socket takes a tenth of that. An engine's code must run on the main
 thread of its process, where Ray's calls run as well, one after the other. So a client that has written a request calls
-:meth:`DirectServer.serve` through Ray. That call runs what the socket brings for as long as more comes, and returns
-soon after, so that other calls have their turn. There is no further thread, and so no hand-over between threads.
+:meth:`DirectServer.serve` through Ray. That call runs the requests that the socket brings. It returns soon after the
+last of them, so that other calls have their turn. There is no further thread, and so no hand-over between threads.
 
 The engine cannot see whether calls wait in Ray's queue. So a client that calls through Ray *knocks* first: it sends a
-datagram to the engine, which then returns from :meth:`DirectServer.serve` at once. Clients on other hosts cannot knock.
+datagram to the engine, which then returns from :meth:`DirectServer.serve` immediately. Clients on other hosts cannot
+knock.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ from nsactors.transport.channel import (
 )
 from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket
 
-LINGER_S = 0.02  # wait for a further request, before other calls through Ray have their turn
-LEASE_S = 0.05  # the limit for one call of `serve` when requests keep coming
+LINGER_S = 0.02  # the wait for a further request, before other calls through Ray have their turn
+LEASE_S = 0.05  # the limit for one call to `serve` while requests keep arriving
 # A client with many engines calls each of them after a pause, in which it calls the others.
-LINGER_PAUSES, LEASE_PAUSES = 2, 8  # the engine waits for twice the last pause, and serves for eight times that
-LONGEST_S = 0.5  # the limit for both, because calls from other hosts wait that long
-ROUND_S = 1.0  # the longest pause; after a call of another client through Ray, pauses do not count for this time
-FLUSH_S = 1.0  # patience with a client that does not read its replies
+LINGER_PAUSES, LEASE_PAUSES = 2, 8  # the engine waits for twice the last pause, and serves for eight times the pause
+LONGEST_S = 0.5  # the limit for both times, because calls from other hosts may have to wait that long
+ROUND_S = 1.0  # the longest pause; for this time after a call by another client through Ray, pauses do not count
+FLUSH_S = 1.0  # the wait for a client that does not read its replies
 UNSENT_BYTES = 1_000_000  # the replies that a client may leave unread before more of its requests run
-EXIT_S = 0.05  # a process that exits has closed its sockets, and ends within this time
+EXIT_S = 0.05  # a process that has closed its sockets because it exits ends within this time
 AT_ONCE = 64  # packets to read from one client before the others have their turn
 
 # A packet is a byte for its kind, and further bytes.
 NAME, REQUEST, LEAVE = b"n", b"q", b"l"  # from clients; after NAME the line's name follows, after REQUEST the header
-REPLY, ASK_RAY = b"r", b"a"  # from the engine; the number of the request follows, and the encoded reply
-LEAVES = b"L"  # from the engine, to the line whose call of `serve` returns; the engine's epoch follows
+REPLY, ASK_RAY = b"r", b"a"  # from the engine; then the number of the request, and after REPLY the encoded reply
+LEAVES = b"L"  # from the engine, to the line whose call to `serve` returns; the engine's epoch follows
 NUMBER = struct.Struct("<Q")
 MESSAGE_BYTES = PACKET_BYTES - 64  # the limit for an encoded request or reply
 BODY = 1 + NUMBER.size
@@ -65,8 +66,8 @@ def socket_path(output_path: str) -> str:
 
 
 def knock_at(output_path: str, client: bytes) -> None:
-    """Let an engine of this host turn to Ray's calls, as ``client`` is about to make one."""
-    # A datagram needs no connection to be accepted, and if many have not been read, one more makes no difference.
+    """Let an engine of this host turn to Ray's calls, because ``client`` is about to make one."""
+    # A datagram needs no connection. If the queue of unread datagrams is full, one more would make no difference.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         with within_limit(_knock_path(output_path)) as path:
@@ -82,8 +83,8 @@ class _ClientLine(PacketSocket):
 
     Attributes:
         process: the id of the client's process.
-        name: the name of the line: that of its client, and a number.
-        large: the headers of the requests whose replies the client has been told to ask for through Ray.
+        name: the name of the line: the name of its client, and a number.
+        large: the headers of the requests whose replies the client must ask for through Ray.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -99,12 +100,12 @@ class DirectServer:
     Args:
         output_path: the path of the engine's files of output, without their endings; the folder is private.
         run: called with the header of a request; runs the request and returns the encoded reply, or None if the client
-            is to ask for the reply through Ray.
+            must ask for the reply through Ray.
         large: the replies that have not been asked for yet, by the headers of their requests. Replies to a client
             that has died are removed.
 
     Raises:
-        OSError: if there can be no such socket.
+        OSError: if the socket cannot be made.
     """
 
     def __init__(
@@ -134,24 +135,25 @@ class DirectServer:
     def fence(self) -> None:
         """Let requests that arrive by sockets from now on run after the calls that Ray already has. Thread-safe.
 
-        A new epoch begins, which clients learn when :meth:`serve` returns. Only calls that they make after that are
-        behind the others in Ray's queue, so calls of :meth:`serve` with an earlier epoch run nothing more.
+        A new epoch begins, and clients learn its number when :meth:`serve` returns. Only the calls to :meth:`serve`
+        that clients make after that are behind the others in Ray's queue. So a call with an earlier epoch runs no more
+        requests.
         """
         self._epoch += 1
 
     def called_through_ray(self, client: bytes) -> None:
-        """Note that a call of a client through Ray has ended."""
+        """Keep the time at which a call by a client through Ray ended."""
         self._through_ray[client] = self._ended[client] = time.monotonic()
 
     def serve(self, epoch: int, name: bytes) -> bool:
-        """Run requests until none comes any more, or other calls are to have their turn.
+        """Run requests until no more arrive, or until it is the turn of other calls.
 
         Args:
             epoch: the latest epoch that the client knew of when it made this call.
             name: the name of the client's line.
 
         Returns:
-            Whether the line has been told that the engine leaves. Otherwise the line has no connection here.
+            Whether this engine has sent ``LEAVES`` to the line. If not, the line has no connection here.
         """
         try:
             return self._serve(epoch, name)
@@ -169,7 +171,7 @@ class DirectServer:
         look_at, leave_at = now + LEASE_S, now + max(LEASE_S, min(LEASE_PAUSES * pause_s, LONGEST_S))
         self._is_to_leave = False
         self._accept()
-        wait_s = linger_s if self._requests else 0.0  # the request that this call is for has come before it
+        wait_s = linger_s if self._requests else 0.0  # the request of this call has arrived before the call
         while epoch == self._epoch:
             if not self._requests:
                 self._receive(wait_s)
@@ -177,7 +179,7 @@ class DirectServer:
                 if not self._requests or epoch != self._epoch:
                     break
             self._answer(*self._requests.popleft())
-            if (now := time.monotonic()) >= look_at:  # requests may come so fast that the engine never waits for one
+            if (now := time.monotonic()) >= look_at:  # requests may arrive so fast that the engine never waits for one
                 self._receive(0.0)
                 look_at = now + LEASE_S
             if self._is_to_leave or now >= leave_at:
@@ -189,7 +191,7 @@ class DirectServer:
                 if connection.name == name:
                     connection.send(LEAVES + NUMBER.pack(self._epoch))
                     is_told = True
-                self._flush(connection)  # nothing else will
+                self._flush(connection)  # no later code does this
         while orphan := next((entry for entry in self._requests if entry[0].is_closed), None):
             self._requests.remove(orphan)
             self._answer(*orphan)
@@ -212,7 +214,11 @@ class DirectServer:
 
     @staticmethod
     def _flush(connection: _ClientLine) -> None:
-        """Wait until a client has taken its replies, for a while."""
+        """Wait until a client has taken its replies.
+
+        Raises:
+            ChannelClosed: if the client has not taken them within ``FLUSH_S``.
+        """
         give_up = time.monotonic() + FLUSH_S
         poll = select.poll()
         poll.register(connection, select.POLLOUT)
@@ -251,15 +257,15 @@ class DirectServer:
 
     def _take_knocks(self) -> None:
         """Take the names of clients that call through Ray."""
-        with contextlib.suppress(OSError):  # there is no further one
+        with contextlib.suppress(OSError):  # no further datagram has arrived
             for _ in range(AT_ONCE):
                 self._through_ray[self._knocks.recv(PACKET_BYTES)] = time.monotonic()
                 self._is_to_leave = True
 
     def _pause_of(self, client: bytes, now: float) -> float:
-        """Return the time since the last request of a client; 0 if the engine is not to wait for this client.
+        """Return the time since the last request of a client; 0 if the engine must not wait for this client.
 
-        The engine is not to wait if another client has called through Ray lately.
+        The engine must not wait if another client has called through Ray recently.
         """
         for times in self._through_ray, self._ended:
             for name in [name for name, at in times.items() if at < now - ROUND_S]:
@@ -283,7 +289,7 @@ class DirectServer:
         try:
             yield
         except ChannelClosed:
-            self._read(connection, everything=True)  # the client may have sent more before it went
+            self._read(connection, everything=True)  # the client may have sent more before it left
             self._disconnect(connection)
 
     def _disconnect(self, connection: _ClientLine) -> None:

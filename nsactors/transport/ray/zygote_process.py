@@ -1,7 +1,8 @@
 """The zygote of an embedded Ray: a child of this process that forks Ray's workers.
 
 A worker that Ray starts by ``exec`` spends half a second of processor time on imports, and 20 MB of memory on imported
-modules. Forked workers share both. ``scripts/zygote`` is the program, ``scripts/worker_stub`` its client.
+modules. Forked workers save the time and share the memory. ``scripts/zygote`` is the program of the zygote, and
+``scripts/worker_stub`` is its client.
 
 A failure here only costs a little time: a worker that is not forked is started by ``exec``.
 """
@@ -33,7 +34,7 @@ def obstacle_to_forking(environment: Mapping[str, str]) -> str | None:
     if environment.get(SWITCH) == "0":
         return f"{SWITCH} is 0"
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
-        return "only Linux 5.3 and later has what this needs"
+        return "forking workers needs Linux 5.3 or later"
     if sys.flags.no_site or sys.flags.no_user_site:
         return "Python was started with -s or -S"
     if tracer := next((name for name in _TRACERS if environment.get(name)), None):
@@ -44,15 +45,15 @@ def obstacle_to_forking(environment: Mapping[str, str]) -> str | None:
     if version is None:
         return "Ray is not installed"
     if not ray_was_tried(version):
-        return f"this was not tried with Ray {version}, but with {', '.join(TRIED_RAY)}"
+        return f"forking was tried with Ray {', '.join(TRIED_RAY)}, not with Ray {version}"
     return None
 
 
 def start_code() -> str | None:
     """Return the file of a ``sitecustomize`` or ``usercustomize`` that this interpreter has run; None if there is none.
 
-    Such code may open files or make identifiers, so each worker must run it for itself. One in the folder of the
-    standard library is the system's, and does no such thing.
+    Such code may open files or create ids, which workers must not share, so each worker must run the code itself. A
+    file in the folder of the standard library belongs to the system and does neither.
     """
     library = os.path.dirname(os.path.abspath(os.__file__))
     for name in _START_CODE:
@@ -66,14 +67,14 @@ class ZygoteProcess:
     """A process that forks workers, until it is ended or this process ends.
 
     Attributes:
-        path: its socket.
+        path: the path of the zygote's socket.
 
     Args:
         folder: the folder for the socket; other users must not be able to enter it.
         environment: the environment of the workers.
 
     Raises:
-        OSError: if it cannot be started.
+        OSError: if the process cannot be started.
     """
 
     def __init__(self, folder: str, environment: Mapping[str, str]) -> None:
@@ -93,16 +94,20 @@ class ZygoteProcess:
 
     @property
     def pid(self) -> int:
-        """Return its process id."""
+        """Return the zygote's process id."""
         return self._process.pid
 
     @property
     def has_raylet(self) -> bool:
-        """Return whether it has been given the raylet that it serves; there is no second one."""
+        """Return whether the zygote serves a raylet. It never serves a second one."""
         return self._process.stdin is None or self._process.stdin.closed
 
     def serve(self, raylet: int) -> None:
-        """Begin to fork workers for a raylet, by its process id, unless it serves another one or has ended."""
+        """Let the zygote fork workers for a raylet, unless the zygote has ended or already serves a raylet.
+
+        Args:
+            raylet: the process id of the raylet.
+        """
         if not self.has_raylet:
             assert self._process.stdin is not None
             with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:

@@ -44,7 +44,7 @@ def test_a_ray_that_was_never_tried_is_noted(ray: str, levels: list[Level], monk
 
 def test_of_a_ray_that_was_never_tried_engines_start_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nsactors.transport.ray.zygote_process.installed_ray", lambda: "2.99.0")
-    assert starts({}).found == "start slower, each by itself: this was not tried with Ray 2.99.0, but with 2.60"
+    assert starts({}).found == "start slower, each by itself: forking was tried with Ray 2.60, not with Ray 2.99.0"
 
 
 def test_little_memory_is_noted() -> None:
