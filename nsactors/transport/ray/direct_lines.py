@@ -164,7 +164,7 @@ class DirectLine:
         self._call_deferred()
 
     def break_off(self) -> None:
-        """Close the socket, and send requests without a reply through Ray; finish an earlier call that was interrupted."""
+        """Close the socket, and send requests without a reply through Ray; finish this if it was interrupted earlier."""
         try:
             with self.lock:
                 self._break_off()
