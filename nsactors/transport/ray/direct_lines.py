@@ -164,7 +164,10 @@ class DirectLine:
         self._call_deferred()
 
     def break_off(self) -> None:
-        """Close the socket, and send requests without a reply through Ray; finish this if it was interrupted earlier."""
+        """Close the socket, and send requests without a reply through Ray.
+
+        A second call completes a call that was interrupted.
+        """
         try:
             with self.lock:
                 self._break_off()
