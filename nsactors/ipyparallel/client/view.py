@@ -696,9 +696,9 @@ class LoadBalancedView(View):
             raise TypeError("imap() needs at least one sequence")
         limit = len(self) if max_outstanding == AUTO else int(max_outstanding)
         lazy = LazyMap(self, f, zip(*sequences, strict=False), limit, ordered, return_exceptions)
-        lazy.fill()
+        results = lazy.start()
         self.lazy_maps.add(lazy)
-        return LazyMapIterator(lazy.results(), lazy.stop)
+        return LazyMapIterator(results, lazy.stop)
 
 
 class ViewExecutor(concurrent.futures.Executor):
