@@ -23,7 +23,7 @@ A map of the package, each line building only on those above it:
     cli            the ``nsactors`` command
     testing        gates, checks and fixtures for tests of code that uses engines
     ipyparallel    the names and meanings of ipyparallel, made of what this module exports
-    error          ``import nsactors.error``: another name for errors
+    error          ``import nsactors.error``: another name of the package ``errors``
 
 ``_version`` holds the version, and ``_frozen`` defines immutable values, for all packages.
 

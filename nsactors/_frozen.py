@@ -19,9 +19,9 @@ T = TypeVar("T")
 # compiled with the first instance, which for most classes is never made: 6 ms for the same 42. Making an instance takes
 # half of the time (0.66 µs instead of 1.28 for seven fields), and so do pickling and unpickling (2.8 and 2.7 µs instead
 # of 5.0 each). But `==` and `hash` take longer (0.52 and 0.37 µs instead of 0.25 and 0.24). So a class whose instances
-# are hashed a million times, as the keys of a tuple space are, is better a data class.
+# are hashed a million times, as the keys of a tuple space are, should be a data class instead.
 # `msgspec.Struct` is made, compared and pickled faster still, and defines the 42 in 6 ms too. But its import takes
-# 21 ms, `replace` and `fields` would be other functions for its instances, and it is one more compiled dependency.
+# 21 ms, its instances would need other functions than `replace` and `fields`, and it is one more compiled dependency.
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[T], /) -> type[T]:
     """Make a class as ``dataclass(frozen=True, slots=True)`` does, in less time.
@@ -67,7 +67,7 @@ def _check(cls: type, found: tuple[Field[Any], ...]) -> None:
 
 
 def compares_fields(cls: type) -> bool:
-    """Return whether the ``==`` of a class is that of frozen classes, which compares the fields."""
+    """Return whether a class has the ``==`` of frozen classes, which compares the fields."""
     return getattr(cls, "__eq__", None) is _eq
 
 

@@ -83,24 +83,24 @@ class Launcher(Protocol):
 
     @property
     def after_grace(self) -> str:
-        """The fate of an engine that is killed after the grace period, in words."""
+        """What happens to an engine that is killed after the grace period, in words."""
         ...
 
     @property
     def adds_nodes(self) -> bool:
-        """True if the cluster adds machines as engines ask for them."""
+        """True if the cluster adds machines when engines need them."""
         ...
 
     def launch(self, spec: EngineSpec) -> Any:
         """Start an engine; return its address.
 
         Raises:
-            CannotStart: if it can never start with its options.
+            CannotStart: if the engine can never start with its options.
         """
         ...
 
     def obstacles(self, spec: EngineSpec, address: Any) -> AsyncIterator[str]:
-        """Yield each reason that keeps an engine from starting; end when it has started, or is dead."""
+        """Yield each reason that keeps an engine from starting; end when the engine has started or is dead."""
         ...
 
     async def watch(self, spec: EngineSpec, address: Any) -> Death:
@@ -108,7 +108,7 @@ class Launcher(Protocol):
         ...
 
     def end(self, process: Process, address: Any) -> None:
-        """Make an engine end its interpreter gracefully, and then its process; return at once."""
+        """Make an engine end its interpreter gracefully, and then its process; return immediately."""
         ...
 
     def kill(self, address: Any) -> None:
@@ -116,10 +116,10 @@ class Launcher(Protocol):
         ...
 
     def take_over(self, hosts: Mapping[Process, str]) -> Mapping[Process, Any]:
-        """Continue after another process of the controller.
+        """Continue the work of an earlier process of the controller.
 
         Args:
-            hosts: the machines of engines that are alive, or were.
+            hosts: the machines of engines that are alive, or were alive earlier.
 
         Returns:
             The addresses of all engines of the cluster whose processes are alive.
@@ -132,9 +132,9 @@ RETURN_S = 30.0  # the clients of a controller that was killed attach to the nex
 KILL_WAIT_S = 5.0  # a killed process ends within milliseconds
 STOP_GRACE_S = 5.0  # the time for an engine to end its interpreter gracefully
 STOP_WAIT_S = 15.0  # a call returns by itself, like a poll; its caller repeats it
-IDLE_S = 0.5  # long enough for requests that were on their way when clients learned that the engine leaves
+IDLE_S = 0.5  # long enough for requests that were sent before clients learned that the engine leaves
 IDLE_ANSWER_S = 2.0
-SOURCES_S = 10.0  # the wait for sources that a client has announced to engines, and is sending
+SOURCES_S = 10.0  # the wait for sources that a client has announced to engines and is still sending
 
 
 class Controller:
@@ -146,7 +146,7 @@ class Controller:
         environment: variables set in every engine before it imports numerical libraries.
         startup: a cell that every engine runs first.
         store: the store for the state of this process; it may have the state of an earlier one.
-        stop_grace_s: the time for engines to end gracefully; 0 kills them at once.
+        stop_grace_s: the time for engines to end gracefully; 0 kills them immediately.
         sources: the store of sources of clients' modules; None if engines are threads of their client's process.
     """
 
@@ -177,7 +177,7 @@ class Controller:
         self._queries: dict[int, asyncio.Future[QueryReply | None]] = {}
         self._queried: dict[Process, set[int]] = {}
         self._began = time.time_ns()  # later than the start of any earlier process
-        self._query_ids = itertools.count(self._began)  # so that replies to queries of an earlier process match none
+        self._query_ids = itertools.count(self._began)  # no earlier process has used these ids
         self._watches: dict[int, dict[int, asyncio.Task[None]]] = {}  # by engine and incarnation
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -203,7 +203,7 @@ class Controller:
 
     async def _await_clients(self) -> None:
         await asyncio.sleep(RETURN_S)
-        # These clients ended while no controller was there to notice.
+        # These clients ended while no controller was running.
         for client in self._clients.expected:
             await self.detach(client)
 
@@ -218,28 +218,28 @@ class Controller:
     async def stop_engines(self, engine_ids: Iterable[int]) -> bool:
         """End these engines, busy or not; return whether their processes have ended.
 
-        The call returns after a while, like a poll; if the result is False, repeat it.
+        The call returns after a while, like a poll; if the result is False, repeat the call.
         """
         ids = tuple(engine_ids)
         self._handle(EnginesDismissed(ids))
         return await self._ended(ids, min(STOP_WAIT_S, self._stop_grace_s + KILL_WAIT_S))
 
     async def _ended(self, engine_ids: Iterable[int], timeout_s: float) -> bool:
-        """Wait for the processes of ending engines; return True even if one was killed and has not disappeared yet."""
+        """Wait for the processes of ending engines. Return True even if a killed process has not disappeared yet."""
         ids = set(engine_ids)
         if going := [watch for engine_id in ids for watch in self._watches.get(engine_id, {}).values()]:
             await asyncio.wait(going, timeout=timeout_s)
         return not any(engine_id in ids for engine_id, _ in self._kill_timers)
 
     async def retire_engines(self, engine_ids: Iterable[int]) -> None:
-        """Let these engines finish their requests, and then end them; return at once."""
+        """Let these engines finish their requests, and then end them; return immediately."""
         self._handle(EnginesRetired(tuple(engine_ids)))
 
     async def restart_engines(self, engine_ids: Iterable[int], recovers: bool, order: str) -> None:
         """End these engines and start new processes under their ids, each when the old one has ended.
 
-        Their namespaces are empty; with ``recovers``, they are recovered as if the engines had died. ``order`` is as in
-        :meth:`start_engines`.
+        With ``recovers``, the namespaces are recovered as if the engines had died; without it, they are empty.
+        ``order`` has the same meaning as for :meth:`start_engines`.
         """
         self._handle(EnginesRestarted(tuple(engine_ids), recovers, order))
 
@@ -275,13 +275,14 @@ class Controller:
         return Receipt(self._began, delivered)
 
     async def announce(self, entries: Iterable[HistoryEntry]) -> None:
-        """Record requests that wait, have begun or have finished. On return, they outlive this process."""
+        """Record requests that wait, have begun or have finished. On return, the records outlive this process."""
         if news := [entry for entry in entries if self._history.record(entry._replace(program=""))]:
-            # Programs go to the store only: otherwise up to 50 MB would be in memory, and travel with every history.
+            # Programs go to the store only: otherwise up to 50 MB would be in memory, and would be sent with every
+            # history.
             without_programs = [entry._replace(program="") for entry in news]
             self._clients.tell_of_work([entry for entry in without_programs if self._occupancy.record(entry)])
             await self._store.record(news)
-            # End the requests of an engine that has left meanwhile, because no further report will end them.
+            # End the requests of an engine that has left by now, because no further report will end them.
             for engine_id in {entry.engine_id for entry in news}:
                 if self._membership.is_gone(engine_id):
                     self._record_loss(engine_id)
@@ -297,7 +298,7 @@ class Controller:
         return replace(self._state(), has_others=bool(others))
 
     async def watch_work(self, client: str) -> list[HistoryEntry]:
-        """Return slow requests of other clients to a client that schedules tasks, and then send it their changes."""
+        """Return the slow requests of other clients to a client that schedules tasks; later send it their changes."""
         self._clients.watch_work(client)
         return [entry for entry in self._occupancy.entries() if entry.request.client != client]
 
@@ -323,7 +324,7 @@ class Controller:
         return self._state()
 
     async def command(self, engine_ids: Iterable[int], command: Command) -> list[int]:
-        """Queue a command for engines; return the ids of those that are running."""
+        """Queue a command for engines; return the ids of the engines that are running."""
         reached = []
         for engine_id in sorted(set(engine_ids)):
             if (engine := self._membership.engine(engine_id)) is not None:
@@ -334,7 +335,8 @@ class Controller:
     async def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> dict[int, QueryReply]:
         """Query engines, busy or not; return the replies by id, without those that did not arrive in time.
 
-        An engine does not reply while C code holds its interpreter. An engine whose process ends is not waited for.
+        An engine does not reply while C code holds its interpreter. This does not wait for an engine whose process
+        ends.
         """
         ids = list(engine_ids)
         replies = await asyncio.gather(*(self._query(engine_id, query, timeout_s) for engine_id in ids))
@@ -402,9 +404,9 @@ class Controller:
         """End all engines and release all clients; return notices of the engines that had to be killed.
 
         Args:
-            stop_grace_s: the grace period of the engines; None for the cluster's own.
+            stop_grace_s: the grace period of the engines; None for the ``stop_grace_s`` of the controller.
         """
-        # Do this first, so that an engine that polls from now on is told to end, and starts no further request.
+        # Do this first, so that an engine that polls from now on gets the answer to end, and starts no further request.
         self._closed = True
         if stop_grace_s is not None:
             self._stop_grace_s = stop_grace_s
@@ -501,7 +503,7 @@ class Controller:
             self._launcher.end(process, address)
 
     def _limit_life(self, process: Process) -> None:
-        """Kill an ending engine when the grace period from now is over, or earlier if that was set before."""
+        """Kill an ending engine when the grace period from now is over, or at an earlier time that is already set."""
         loop = asyncio.get_running_loop()
         known = self._kill_timers.get(process)
         if known is None or known.when() > loop.time() + self._stop_grace_s:
@@ -547,8 +549,8 @@ class Controller:
         while self._membership.is_current(engine_id, incarnation):
             await asyncio.sleep(IDLE_S)
             reply = await self._query(engine_id, MeasureIdle(), IDLE_ANSWER_S)
-            # The engine has been idle since before the last look, so requests that were sent before clients learned of
-            # the retirement have arrived and run.
+            # The engine has been idle for longer than IDLE_S, so requests that were sent before clients learned of the
+            # retirement have arrived and run.
             if reply is not None and reply.value is not None and reply.value >= IDLE_S:
                 return self._handle(EnginesDismissed((engine_id,)))
 

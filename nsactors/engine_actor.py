@@ -2,8 +2,8 @@
 
 Requests run one after the other on the thread that calls :meth:`EngineActor.handle` (on Ray, the main thread of the
 process, where signals, MPI and C libraries expect to be). Two helper threads connect the engine to the controller:
-one polls for commands and carries them out at once, even while the main thread is busy; the other one sends reports of
-output and history.
+one polls for commands and carries them out immediately, even while the main thread is busy; the other one sends reports
+of output and history.
 """
 
 from __future__ import annotations
@@ -161,14 +161,14 @@ def _outcome_name(outcome: Outcome) -> str:
 
 T = TypeVar("T")
 
-# A restart of the controller takes seconds, but a suspended machine may be silent for longer. The engine works on
-# meanwhile, because requests do not pass through the controller.
+# A restart of the controller takes seconds, but a suspended machine may be silent for longer. The engine continues to
+# work during this time, because requests do not pass through the controller.
 ORPHAN_AFTER_S = 900.0
 RETRY_S = 0.5
-# Output of a running request is sent within this time. Shorter rounds would load the controller, for which a report is
-# as much work as a call.
+# Output of a running request is sent within this time. Shorter rounds would load the controller, because a report costs
+# it as much work as a call.
 BUSY_ROUND_S = 0.05
-# The time in which the controller may kill an engine that has been told to end, before the engine ends itself.
+# The time in which the controller may kill an engine that must end, before the engine ends itself.
 END_GRACE_S = 2.0
 TELL_BEFORE_S = 0.3  # this long before it is killed, an engine reports the request that still runs
 ORPHAN_GRACE_S = 5.0
@@ -176,10 +176,10 @@ LAST_REPORT_S = 1.0
 KILL_SLACK_S = 2.0  # an engine that the controller has not killed this long after its grace period ends itself
 IDLE_ROUND_S = 0.1
 # An engine that has been idle for a while wakes up seldom; its next request wakes it. Output that the user's threads
-# print meanwhile is sent within a longer round.
+# print while the engine rests is sent within a longer round.
 RESTS_AFTER_S = 5.0
 REST_ROUND_S = 0.5
-IDLE_S = 0.005  # without a request for this long, the engine is idle: no further request follows at once
+IDLE_S = 0.005  # without a request for this long, the engine is idle: no further request follows immediately
 LONG_S = 0.025  # busy without a pause for longer than this: clients may have reported this engine as busy
 ENDINGS_EVERY = 5
 
@@ -200,12 +200,12 @@ class EngineControllerClient(Protocol):
         ...
 
     def sources(self, digests: Sequence[str]) -> dict[str, bytes]:
-        """Return sources of clients' modules by digest, as far as the cluster has them."""
+        """Return by digest those sources of clients' modules that the cluster has."""
         ...
 
 
 class EngineEnds(Exception):
-    """Raised in place of a reply, because the engine is ending, and answers no more requests.
+    """Raised in place of a reply, because the engine is ending and answers no more requests.
 
     Args:
         last_begun: the last request that the engine began, as text; empty if there was none.
@@ -225,8 +225,8 @@ class EngineActor:
         host: the process or thread in which it runs.
         store: the store for values that are pulled as references.
         replica: the connection to the replica of journals, if there is one.
-        fence: lets the requests that arrive from now on run after those that have arrived by now; not needed if all
-            requests come by one way.
+        fence: lets the requests that arrive after a call to it run after those that have already arrived; not needed if
+            all requests arrive by one way.
     """
 
     def __init__(
@@ -324,7 +324,7 @@ class EngineActor:
         )
         # The threads start last, since commands may arrive as soon as they run.
         for loop in (self._follow_commands, self._report):
-            # They run in the context of this thread, so that classes which they pickle belong to its namespace.
+            # The loops run in the context of this thread, so that classes which they pickle belong to its namespace.
             target, name = partial(copy_context().run, loop), f"engine-{spec.engine_id}-{loop.__name__}"
             threading.Thread(target=target, name=name, daemon=True).start()
 
@@ -337,7 +337,7 @@ class EngineActor:
         return EngineJournal(spec, self._namespace, host.journal_folder, ref_types, replica, process)
 
     def _recover(self, journal: EngineJournal) -> None:
-        """Restore the namespace of the previous incarnation; drop the output, which its clients have seen before."""
+        """Restore the namespace of the previous incarnation; drop the output, which clients have already seen."""
         self._output.begin(RequestId("", 0))
         self._recovered, taken = journal.recover(self._note_replayed)
         self._stream = RequestStream(taken)
@@ -346,7 +346,7 @@ class EngineActor:
     def end(self) -> None:
         """End the interpreter gracefully, on the thread that runs requests, where no request runs afterwards.
 
-        A second call returns at once, even on a helper thread during the first.
+        A second call returns immediately, even on a helper thread during the first call.
         """
         with self._stream_lock:
             self._is_ending = True
@@ -376,12 +376,12 @@ class EngineActor:
         """Run one request and return its reply, even if the request raises.
 
         Raises:
-            EngineEnds: if the engine was told to end before the request had finished.
+            EngineEnds: if the engine had to end before the request finished.
         """
         started = time.time()
         if self._modules is not None:
-            # This is done even for a request that will not run: after its reply, the client assumes that the engine
-            # knows these modules.
+            # Select the modules even for a request that will not run: after its reply, the client assumes that the
+            # engine knows these modules.
             self._modules.select(request.id.client, request.modules)
         # One step under the lock: when an Abort has come too late, an Interrupt must find the request running.
         with self._stream_lock:
@@ -416,7 +416,8 @@ class EngineActor:
         number = self._namespace.execution_count
         journal = self._journal
         if journal is not None:
-            # Begin it before the request runs, so that the journal contains every request that was acknowledged.
+            # Begin the record before the request runs, so that the journal contains every request that was
+            # acknowledged.
             self._output.note(journal.begin(request, payload))
         if request.limit_s is not None:
             self._limit.begin(request.id, request.limit_s)
@@ -582,7 +583,7 @@ class EngineActor:
                 if commands is None:
                     break
                 for command in commands:
-                    with report_errors():  # no command may end this thread, or the engine would get no more
+                    with report_errors():  # if a command ended this thread, the engine would get no more commands
                         self._handle_command(command)
         except ConnectionLost as lost:
             # No user could find or stop an engine without its controller, so it would use cores unnoticed.
@@ -593,7 +594,8 @@ class EngineActor:
         self._exit(reason)
 
     def _exit(self, reason: str) -> None:
-        # Wait to be killed by the controller or the end of the cluster: Ray would report a process that ends by itself.
+        # Wait until the controller or the end of the cluster kills this process: Ray would report a process that ends
+        # by itself.
         if not self._closed.wait(END_GRACE_S) and self._host.is_process:
             # No actor is left that could call end() on the main thread, so this thread ends what it can.
             give_up = time.monotonic() + ORPHAN_GRACE_S
@@ -681,7 +683,7 @@ class EngineActor:
                     step()
 
     def _pause_s(self) -> float:
-        self._rests = time.monotonic() - self._idle_since > RESTS_AFTER_S  # first, as a request may begin meanwhile
+        self._rests = time.monotonic() - self._idle_since > RESTS_AFTER_S  # first: a request may begin after this line
         if self._running is not None:
             return BUSY_ROUND_S
         if self._long_ended:
@@ -691,7 +693,7 @@ class EngineActor:
     def _is_idle_again(self) -> bool:
         """Return whether the engine has become idle after a long busy time, and has not reported it.
 
-        Task schedulers wait for that report. While requests follow each other at once, their ends need no such haste.
+        Task schedulers wait for that report. While requests follow each other immediately, their ends are less urgent.
         """
         if self._running is not None:
             self._long_ended = False
@@ -702,7 +704,7 @@ class EngineActor:
         return True
 
     def _report_once(self, *limit_s: float) -> None:
-        # Ends of short requests can wait for some rounds, because a report takes the controller as much time as a call.
+        # Ends of short requests can wait for some rounds, because a report costs the controller as much time as a call.
         self._round += 1
         due = self._round % ENDINGS_EVERY == 0 or self._reports.has_query_replies or self._is_idle_again()
         running = self._running
@@ -724,7 +726,7 @@ class EngineActor:
             receipt = self._controller.report(self._spec.engine_id, self._spec.incarnation, report, *limit_s)
         except ClusterUnreachable:  # a controller that is silent for long may not be lost: see ORPHAN_AFTER_S
             self._reports.put_back(replace(report, output=()))
-            self._output.take_again()  # the recorder's size is bounded; reports with all output would not be
+            self._output.take_again()  # the recorder's size is bounded; that of reports with all output would not be
             return
         except ConnectionLost:
             return  # the command thread gets the same error, and ends the engine; the output is in the reply's tail
@@ -736,7 +738,7 @@ class EngineActor:
 
 
 def _retry_while_silent(closed: threading.Event, call: Callable[..., T], *args: Any) -> T:
-    """Call the controller, again and again while it is silent, for it may be busy, or its machine suspended."""
+    """Call the controller; repeat the call while it is silent, because it may be busy or its machine suspended."""
     give_up = time.monotonic() + ORPHAN_AFTER_S
     while True:
         try:

@@ -3,7 +3,7 @@
 A snapshot that loads in the engine's own process may load nowhere else: it may need a name of the engine's
 ``__main__``, a module made at run time, or a connection that a library has opened. So a snapshot counts only after
 another process has loaded it. That process is forked for the test (:mod:`forking`). It ends with the test, whatever the
-user's classes have done in it.
+user's classes have done in that process.
 
 The engines of one cluster on a host share one forking process. It starts for the first snapshot, and ends after a
 minute without requests, or with the last engine that has used it.
@@ -33,7 +33,7 @@ from nsactors.namespace.snapshot import restore
 from nsactors.recovery.encoding import decode
 from nsactors.recovery.journal import SegmentHeader, Snapshot
 
-LIMIT_S = 10.0  # to load one component on idle processors, plus the same for each LIMIT_BYTES of its pickle
+LIMIT_S = 10.0  # for one component on idle processors, and the same again for each LIMIT_BYTES of its pickle
 LIMIT_BYTES = 100_000_000
 START_S = 30.0  # for the forking process to answer on a very busy host
 MOST_DEATHS = 5
@@ -51,7 +51,7 @@ class Prover(Protocol):
 
         Args:
             path: a file that begins with the snapshot.
-            snapshot: the same snapshot.
+            snapshot: the snapshot that the file contains.
 
         Raises:
             SnapshotUnproved: if the test could not be made.
@@ -144,12 +144,12 @@ class CleanInterpreter:
 
 
 def load_in_child(argument: Mapping[str, Any], tell: Tell) -> None:
-    """Load a snapshot in this process, forked for it, and tell which names fail.
+    """Load a snapshot in this process, which was forked for it, and report which names fail.
 
     Args:
         argument: ``path`` of the file, ``skipped`` names with the reason, the engine's ``environment``, its ``search``
             path for modules, and the ``folder`` of its cluster.
-        tell: called with each step before it is taken.
+        tell: called with each step before it begins.
     """
     os.environ.clear()
     os.environ.update({**argument["environment"], **ONE_THREAD})
@@ -180,7 +180,7 @@ def load_in_child(argument: Mapping[str, Any], tell: Tell) -> None:
 
 
 def _installed(modules: set[str]) -> list[str]:
-    """Return the modules of Python and of installed packages, which nobody edits, and not the user's own modules."""
+    """Return the modules of Python and of installed packages, which nobody edits, without the user's modules."""
     origins = {name: str(getattr(getattr(sys.modules[name], "__spec__", None), "origin", "")) for name in modules}
     return sorted(
         name
@@ -240,8 +240,8 @@ def _start_for_all(address: str) -> socket.socket:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen()
-        # Connected first, and accepted when the process is ready: if this engine is killed meanwhile, the process
-        # finds a connection that has ended and ends too.
+        # Connect first; the process accepts the connection when it is ready. If this engine is killed before that,
+        # the process finds a connection that has ended, and ends too.
         stream = _connected(address)
         assert stream is not None, "this process listens"
         try:

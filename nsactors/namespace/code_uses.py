@@ -1,6 +1,6 @@
 """Uses in code that a replay or a snapshot cannot repeat: clocks, files, attributes of modules.
 
-A recovery reports requests that read the clock, files and the like, since a replay does not find these as they were. A
+A recovery reports requests that read the clock, files and the like, since a replay finds them changed. A
 snapshot reports the attributes that code has set on modules, since it does not contain them. The reports are hints for
 people, because code is only looked at, not run. The user's own functions are searched, in cells and in modules; library
 functions are judged by their names.
@@ -122,9 +122,9 @@ _INLINE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 def _never_raises(look: Callable[_P, tuple[str, ...]]) -> Callable[_P, tuple[str, ...]]:
     """Let a function return ``_HIDDEN`` where it fails.
 
-    Such a function reads attributes without running code of the user's classes. It may raise an exception all the same,
-    as for a module that is an instance of a user's class. That must not end a recovery or a journal: nothing in them
-    depends on the report.
+    Such a function reads attributes without running code of the user's classes. It may still raise an exception, for
+    example for a module that is an instance of a user's class. The exception must not end a recovery or a journal:
+    nothing in them depends on the report.
     """
 
     @functools.wraps(look)
@@ -194,7 +194,7 @@ def attributes_set_by_call(function: Any) -> tuple[str, ...]:
         return ()
     code = function.__code__
     if _STORE_ATTR not in code.co_code and "setattr" not in code.co_names and _STORE_SUBSCR not in code.co_code:
-        return ()  # a quick look: a byte that is found may also be an instruction's argument
+        return ()  # a quick search: a byte that is found may also be an instruction's argument
     return tuple(dict.fromkeys(_attributes_set(code, function.__globals__, closure_of(function))))
 
 
@@ -215,7 +215,7 @@ def _attributes_set(code: CodeType, scope: Mapping[str, Any], closure: Mapping[s
 
 @dataclass(slots=True)
 class _CodeReach:
-    """The mentions in code, and in the user's functions that it leads to; each function is searched once.
+    """The mentions in code, and in the user's functions that the code leads to; each function is searched once.
 
     The search keeps a queue instead of calling itself: data may be nested more deeply than Python's stack.
     """
@@ -226,7 +226,7 @@ class _CodeReach:
     _kept: list[object] = field(default_factory=list)  # objects are kept, so that no id is reused
 
     def of_cell(self, source: str) -> Iterator[Mention]:
-        """Yield the mentions in a cell that has run, without functions that it only defines."""
+        """Yield the mentions in a cell that has run, without those in functions that it only defines."""
         if not self._may_matter(set(_WORD.findall(source)), self.names):
             return
         if (code := code_of_cell(source)) is not None:
@@ -239,7 +239,7 @@ class _CodeReach:
         return self._behind_all()
 
     def _may_matter(self, words: AbstractSet[str], scope: Mapping[str, Any]) -> bool:
-        """Return whether these names may lead to an input or to code; for most cells, this check is the only cost."""
+        """Return whether these names may lead to an input or to code. For most cells, no other check is made."""
         if not words.isdisjoint(_WORDS) or any(word.startswith((_READ, _FETCH)) for word in words):
             return True
         return any(word in scope and _has_code(scope[word]) for word in words)
@@ -258,7 +258,7 @@ class _CodeReach:
                 yield from self._of_code(inner, scope, closure)
 
     def _behind_all(self) -> Iterator[Mention]:
-        """Yield the mentions in the queued functions of the user, and in those that they lead to."""
+        """Yield the mentions in the queued functions of the user, and in the functions that these lead to."""
         while self._ahead:
             yield from self._behind(*self._ahead.popleft())
 

@@ -4,16 +4,16 @@ Names belong together if they share an object that can change. The memo of the p
 objects that the name reaches, so no other search is needed: each name is pickled alone, and names whose memos have
 objects in common are pickled once more, together.
 
-Two kinds of objects would make one component of nearly everything:
+Two kinds of objects would join nearly all names in one component:
 
 * Functions and classes of ``__main__``, and other definitions. A definition that is bound to a name is a component of
-  its own, and others refer to it by that name. Only definitions that refer to each other in a circle are pickled
-  together.
+  its own, and other components refer to it by that name. Only definitions that refer to each other in a circle are
+  pickled together.
 * Immutable objects: texts, numbers, tuples, an index of pandas. Each component has its own copy.
 
-Arrays that overlap in memory do so again after loading, if they are bound to names, or held by lists, tuples,
-dictionaries and objects of the user's classes. Nothing inside of a pandas table is shared: pandas counts references to
-its memory, so that it copies before it writes, and these counts would not be restored.
+Arrays that overlap in memory overlap again after loading, if they are bound to names, or held by lists, tuples,
+dictionaries and objects of the user's classes. Nothing inside a pandas table is shared: pandas counts references to its
+memory, so that it copies before it writes, and these counts would not be restored.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ _REFUSED = (io.TextIOWrapper, weakref.ProxyType, weakref.CallableProxyType)
 def pack_components(
     scope: dict[str, Any], values: Mapping[str, Any], ref_types: tuple[type, ...] = ()
 ) -> tuple[tuple[SnapshotPart, ...], dict[str, str]]:
-    """Pickle values by component, in an order in which they can be loaded.
+    """Pickle values by component, in an order in which the components can be loaded.
 
-    Nothing large is copied: buffers are the memory of the user's arrays, so write them before they change.
+    Nothing large is copied: buffers are the memory of the user's arrays, so write the buffers before the arrays change.
 
     Args:
         scope: the namespace; its functions are pickled without the names that they use.
@@ -101,7 +101,7 @@ def pack_components(
         ref_types: classes of references to an object store.
 
     Returns:
-        The components, and the reason for each name that is in none of them.
+        The components; and for each name that is in no component, the reason.
     """
     with _collecting_no_garbage():
         return _Packer(scope, values, ref_types).pack()
@@ -122,7 +122,7 @@ def _collecting_no_garbage() -> Iterator[None]:
 def load_part(
     part: SnapshotPart, scope: dict[str, Any], loaded: Mapping[str, Any], *, copy: bool = True
 ) -> dict[str, Any]:
-    """Load a component; return its values by name. Arrays are writable if they were.
+    """Load a component; return its values by name. Arrays are writable if they were writable when they were pickled.
 
     Args:
         part: the component.
@@ -273,14 +273,14 @@ class _Context:
         return type(value) in self.sealed and id(value) not in self.named
 
     def is_array(self, kind: Any) -> bool:
-        """Return whether values of a class are arrays of NumPy that pickle as such."""
+        """Return whether values of a class are arrays that NumPy's own code pickles."""
         if (known := self._is_array.get(id(kind))) is None:
             known = issubclass(kind, self.arrays) and _pickles_as(kind, *self.arrays)
             self._is_array[id(kind)] = known
         return known
 
     def note_kinds(self, kinds: Iterable[type]) -> None:
-        """Record the attributes of classes that have been met: pandas pickles lists that belong to a class."""
+        """Record the attributes of classes of pickled objects: pandas pickles lists that belong to a class."""
         for kind in kinds:
             for cls in kind.__mro__:
                 if cls not in self._seen and cls.__module__ != "__main__":
@@ -407,7 +407,7 @@ class _ComponentPickler(FunctionPickler):
     def _alone(self, function: FunctionType) -> FunctionType:
         """Return the function with an empty ``__main__``, shared by all functions with the same builtins.
 
-        Names that came with a function from a client lie over its builtins, and stay there.
+        Names that came with a function from a client are a layer over its builtins, and stay there.
         """
         layer: dict[str, Any] = getattr(function, "__builtins__")  # noqa: B009 (type checkers do not know of it)
         bare = self._bare.setdefault(id(layer), {"__name__": "__main__", "__builtins__": layer})
@@ -464,8 +464,8 @@ def _refuse(value: object) -> Any:
 class _PruningPickler(_ComponentPickler):
     """Pickle a name without the objects that it shares with other names, to find these names.
 
-    Pickle calls :meth:`persistent_id` for every object, which takes three times as long; so this is for names that
-    share many objects.
+    Pickle calls :meth:`persistent_id` for every object, which takes three times as long. So this pickler is only used
+    for names that share many objects.
 
     Attributes:
         joined: the names that share an object with this one.
@@ -494,7 +494,7 @@ class _PruningPickler(_ComponentPickler):
 
 
 class _PackedNames(NamedTuple):
-    """Names that were pickled together, and the pickler, whose memo holds the objects it has met."""
+    """Names that were pickled together, and the pickler, whose memo holds the objects that it pickled."""
 
     payload: Payload
     pickler: _ComponentPickler
@@ -532,8 +532,8 @@ class _Packer:
             if id(value) in reached and context.is_shared(value, by_value):
                 groups.join(name, reached[id(value)])
                 continue
-            # Without pruning, twenty names that hold one list of 20,000 objects took 21 pickles of it; now they take
-            # three.
+            # Without pruning, a list of 20,000 objects that twenty names hold was pickled 21 times; now it is pickled
+            # three times.
             prunes = functools.partial(_PruningPickler, reached=reached, shared_by_value=by_value)
             if (packed := self._pickled([name], prunes if repeated > _MOST_REPEATED else _ComponentPickler)) is None:
                 continue

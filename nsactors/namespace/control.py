@@ -50,7 +50,7 @@ class ControlRequests:
         store: the object store.
         rests_s: returns how long the engine has been idle, in seconds; 0 while it is busy.
         explain: returns the reason why one of these requests has not ended after an interrupt.
-        fence: lets the requests that arrive from now on run after those that have arrived by now.
+        fence: lets the requests that arrive after a call to it run after those that have already arrived.
     """
 
     engine_id: int

@@ -1,4 +1,4 @@
-"""Debuggers and consoles on engines, which have no keyboard: breakpoints go to the client, all else is refused."""
+"""Debuggers and consoles on engines, which have no keyboard: breakpoints stop for the client, all else is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DebuggerBypass:
 
     Every debugger of Python and IPython enters through ``bdb.Bdb.set_trace``, or prompts its user in
     ``pdb.Pdb.interaction``; each would wait for a keyboard forever, or for a connection to a port. So these functions
-    are replaced while a bypass is open, for the threads of engines alone: in a process that engines share with their
+    are replaced while a bypass is open, but only for the threads of engines: in a process that engines share with their
     client, the client's own debugging goes on. The hook of an editor stays, since an editor shows all threads of a
     process.
 
@@ -44,8 +44,8 @@ class DebuggerBypass:
         thread: the thread of the engine; None if every thread of this process is an engine's.
 
     Attributes:
-        stop: stops at a breakpoint in a frame, and returns when the code is to go on; returns the reason if it cannot
-            stop there.
+        stop: stops at a breakpoint in a frame, and returns "" when the code may continue; if it cannot stop there,
+            returns the reason.
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -66,7 +66,7 @@ class DebuggerBypass:
             self._open[self._thread] = self
 
     def begin(self) -> None:
-        """Note that a request begins: its output mentions each skipped place once."""
+        """Begin a request: its output mentions each skipped place once."""
         if self._told:
             self._told.clear()
 
@@ -78,7 +78,7 @@ class DebuggerBypass:
             if not self._open:
                 while self._patches:
                     owner, name, original, replacement = self._patches.pop()
-                    if vars(owner).get(name) is replacement:  # otherwise it has been replaced since
+                    if vars(owner).get(name) is replacement:  # otherwise somebody else has replaced the function since
                         setattr(owner, name, original)
 
     @classmethod

@@ -25,10 +25,9 @@ from nsactors.protocol.process import remove_finder
 
 
 class ImportWatch:
-    """Act on the import of modules: the first of all finders, while there is a module to wait for.
+    """Act on the import of modules. While this waits for a module, it is the first of all finders.
 
-    Nothing is left in the modules: the loader that the other finders return gets its own ``exec_module`` for one
-    import.
+    The modules are not changed: the loader that the other finders return gets its own ``exec_module`` for one import.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class ImportWatch:
         self._being_found: set[str] = set()
 
     def when_imported(self, module: str, action: Callable[[], object]) -> None:
-        """Call ``action`` once the module is imported: at once, or as the last step of its import."""
+        """Call ``action`` now if the module has been imported, and otherwise as the last step of its import."""
         if sys.modules.get(module) is not None:
             action()
             return
@@ -117,12 +116,12 @@ class SeedEntropy:
         watch.when_imported(_SOURCE, self._install)
 
     def begin(self, request: RequestId) -> None:
-        """Note that a request, or its replay, begins."""
+        """Begin a request, or its replay: from now on, its id determines the entropy."""
         self._counter = itertools.count()
         self._key = f"{request.client} {request.seq}".encode()
 
     def end(self) -> None:
-        """Note that the request has ended."""
+        """End the request: from now on, entropy comes from the system again."""
         self._key = None
 
     def close(self) -> None:
@@ -133,7 +132,7 @@ class SeedEntropy:
 
     def randbits(self, k: int) -> int:
         """Return an integer of ``k`` random bits; see ``secrets.randbits``."""
-        # A child would draw the same numbers as its siblings: each has the counter as it was at the fork.
+        # A child process would draw the same numbers as its siblings, because each has the counter's value at the fork.
         if os.getpid() != self._process:
             return self._usual(k)
         if _is_being_imported():
@@ -153,5 +152,5 @@ class SeedEntropy:
 
 
 def _is_being_imported() -> bool:
-    """Return whether NumPy's global generator is being made, and asks for its seed."""
+    """Return whether NumPy is just making its global generator, which asks for a seed."""
     return getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None) is None

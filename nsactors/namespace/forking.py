@@ -1,4 +1,4 @@
-"""A small process that forks others on request: they start with its imported modules, in milliseconds.
+"""A small process that forks others on request. These start in milliseconds, with the modules that it has imported.
 
 The process has a single thread, since only such a process can be forked safely. Processes of one user send requests to
 it over a UNIX socket, as lines of JSON:
@@ -7,8 +7,8 @@ it over a UNIX socket, as lines of JSON:
     {"import": ["package.module", ...]}                                    import these modules for later calls
 
 The function is called with the argument and a function ``tell``. Each value passed to ``tell`` is sent back as
-``{"told": ...}``, and the end as ``{"ended": status, "late": false}``. A process that tells nothing for ``limit_s`` is
-killed, and ``late`` is true then.
+``{"told": ...}``, and the end as ``{"ended": status, "late": false}``. A process that does not call ``tell`` for
+``limit_s`` is killed, and ``late`` is then true.
 
 The forking process ends when the last connection closes, or without a request for :data:`IDLE_S`.
 """
@@ -30,7 +30,7 @@ from typing import Any
 
 IDLE_S = 60.0
 _FOREVER_S = 1e6
-SEND_S = 5.0  # a connection that is not read for so long is given up
+SEND_S = 5.0  # a connection whose other end reads nothing for this time is closed
 COMMAND = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from nsactors.namespace.forking import serve; serve()"
 )
@@ -84,7 +84,7 @@ class _Child:
         self.deadline = time.monotonic() + limit_s
 
     def forward(self) -> bool:
-        """Pass on the values that the child has told; return False when it has ended."""
+        """Send on the values that the child has passed to ``tell``; return False when the child has ended."""
         data = os.read(self.pipe, 1 << 16)
         if not data:
             return False
@@ -201,7 +201,7 @@ class Forker:
             module, _, function = request["call"].partition(":")
 
             def tell(value: Any) -> None:
-                # Where the system does not report the parent's end, a child with nothing to tell ends by itself.
+                # Where the system does not report the parent's end, a child that goes on for long ends by itself.
                 signal.setitimer(signal.ITIMER_REAL, 2 * request["limit_s"])
                 os.write(pipe, json.dumps(value).encode() + b"\n")
 
@@ -221,7 +221,7 @@ def serve() -> None:
 
 
 def has_threads() -> bool:
-    """Return whether this process has other threads, Python's or a library's; True if the system does not tell."""
+    """Return whether this process has other threads, Python's or a library's; True if the system does not report it."""
     try:
         return len(os.listdir("/proc/self/task")) > 1
     except FileNotFoundError:
@@ -232,4 +232,4 @@ def _die_with_parent() -> None:
     with contextlib.suppress(OSError, AttributeError):  # only Linux has it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # if memory runs out, this process is to be killed first
+        score.write("1000")  # if memory runs out, the system kills this process first

@@ -3,9 +3,9 @@
 The engine asks its :class:`EngineHost` for everything that differs between a process of its own (:class:`ProcessHost`)
 and a thread of the client's process (:class:`ThreadHost`).
 
-The end follows Python's order: notify pools and join threads that are not daemons, run ``atexit`` handlers (child
-processes known to ``multiprocessing`` end there), release the names, which closes files and runs destructors, and write
-what is still buffered. The process itself goes on until the controller has been notified, and kills it.
+The end follows Python's order: notify pools and join threads that are not daemons; run ``atexit`` handlers, which end
+child processes known to ``multiprocessing``; release the names, which closes files and runs destructors; write what is
+still buffered. The process itself goes on until the controller, which is notified, kills it.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _DEFINITIONS = (type, FunctionType, BuiltinFunctionType, ModuleType)
 class InterpreterEnd:
     """End the interpreter of this process; call :meth:`run` on its main thread.
 
-    Create it before user code runs: modules imported until then do not count as the user's.
+    Create the object before user code runs: modules imported until then do not count as the user's.
     """
 
     def __init__(self) -> None:
-        self._packages = {name.partition(".")[0] for name in sys.modules}  # Ray's and our own among them
+        self._packages = {name.partition(".")[0] for name in sys.modules}  # such as Ray and this package
         self._doing: Callable[[], str] = lambda: "it had not begun to end"
 
     def run(self, names: dict[str, Any], close_shell: Callable[[], None]) -> None:
@@ -64,15 +64,15 @@ class InterpreterEnd:
         steps: Sequence[tuple[Callable[[], object], Callable[[], str]]] = (
             (threading._shutdown, _waiting),  # type: ignore[attr-defined]
             (atexit._run_exitfuncs, lambda: "it ran atexit handlers"),
-            # Before the names are released, which may take long or hang in a destructor.
+            # Write files before the names are released, because the release may take long or hang in a destructor.
             (lambda: flush_files(list(names.values())), lambda: "it wrote files"),
             (lambda: release_names([names, *self._user_modules()], close_shell), lambda: "it emptied its namespace"),
             (gc.unfreeze, str),  # last: a collection takes 1 ms without the frozen objects, 40 with them
             (lambda: flush_files(gc.get_objects(), closes=True), lambda: "it wrote files"),
         )
         # On the main thread: SQLite connections, windows and MPI need the thread that made them. Rejected: Ray's
-        # exit_actor, after which Ray calls the actor dead 14 ms later, its process ends 0.4 s later, and nothing can
-        # kill it if it hangs.
+        # exit_actor. Ray reports the actor as dead after 14 ms, but its process ends after 0.4 s, and nothing can kill
+        # the process if it hangs.
         for step, self._doing in steps:
             try:
                 step()
@@ -80,7 +80,7 @@ class InterpreterEnd:
                 print_traceback()
 
     def unended(self) -> str:
-        """Return the step that is still under way, in words; callable from another thread."""
+        """Return in words the step that is still under way; callable from another thread."""
         return self._doing()
 
     def _user_modules(self) -> Iterable[dict[str, Any]]:
@@ -125,7 +125,7 @@ def flush_files(objects: Sequence[object], *, closes: bool = False) -> None:
     """
     types = {t for t in set(map(type, objects)) if issubclass(t, _FILE) and t not in _READ_ONLY}
     files: list[Any] = [o for o in objects if type(o) in types]
-    for file in reversed(files):  # a file that writes into another one is the younger
+    for file in reversed(files):  # a file that writes into another file is younger than that file
         try:
             if closes and not type(file).__module__.startswith(_NOT_CLOSED):
                 file.close()
@@ -186,7 +186,7 @@ class EngineHost(Protocol):
         ...
 
     def set_aside(self) -> None:
-        """Exempt all present objects from garbage collection; none of them is the user's yet."""
+        """Exempt all present objects from garbage collection; none of them belongs to the user yet."""
         ...
 
     def signal(self, number: int) -> None:
@@ -206,7 +206,7 @@ class EngineHost(Protocol):
         ...
 
     def unended(self) -> str:
-        """Return the step of :meth:`end` that is still under way, in words."""
+        """Return in words the step of :meth:`end` that is still under way."""
         ...
 
     def limit_life(self, seconds: float) -> None:
@@ -222,14 +222,14 @@ _shell_import = threading.Lock()
 
 
 def import_shell() -> Any:
-    """Import the module of IPython's shell; start anew after an import that has failed or was interrupted."""
+    """Import the module of IPython's shell; undo an import that fails or is interrupted, so that it can be repeated."""
     with _shell_import:
         before = set(sys.modules)
         try:
             return importlib.import_module("nsactors.namespace.ipython_shell")
         except BaseException:
-            # IPython's modules import each other. If some stay after an import that ended halfway, the next import has
-            # another order, and every import fails from then on: "partially initialized module".
+            # IPython's modules import each other. If some of them stayed after an import that ended halfway, the next
+            # import would have another order, and every import would fail from then on: "partially initialized module".
             for name in set(sys.modules) - before:
                 if name.partition(".")[0] == "IPython":
                     sys.modules.pop(name, None)
@@ -333,11 +333,11 @@ class ProcessHost:
     def limit_life(self, seconds: float) -> None:
         """Have the system end this process."""
         # Not a thread: code that holds the GIL keeps every thread from running.
-        # This is for a process whose controller has died and kills nothing any more.
+        # The timer matters for a process whose controller has died and cannot kill it.
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def exit(self, reason: str) -> NoReturn:
-        """End this process and print the reason as its last line."""
+        """Print the reason as the last line of this process, and end the process."""
         print(reason, file=sys.stderr)
         # Not sys.exit, which in a helper thread ends that thread only.
         os._exit(0)
@@ -353,7 +353,7 @@ class ThreadHost:
     program_thread: int | None = None
 
     def fresh_names(self) -> dict[str, Any]:
-        """Return a dictionary called ``__main__``."""
+        """Return a dictionary whose ``__name__`` is ``__main__``."""
         names = fresh_names()
         enter_namespace(names)
         return names
@@ -382,7 +382,7 @@ class ThreadHost:
         """Do nothing: no module is needed."""
 
     def set_aside(self) -> None:
-        """Do nothing: the process is its client's."""
+        """Do nothing: the process belongs to the client."""
 
     def signal(self, number: int) -> None:
         """Raise an error: a signal would reach the client's process."""

@@ -82,7 +82,7 @@ def user_traceback(error: BaseException) -> TracebackType | None:
 
 
 def _without_machinery(first: TracebackType | None) -> TracebackType | None:
-    """Cut the signal handler, and the functions of this package that it stopped, off the end of a traceback."""
+    """Return a traceback without the signal handler, and functions of this package that it stopped, at its end."""
     last, at = None, first
     while at is not None:
         if not at.tb_frame.f_code.co_filename.startswith(_PACKAGE):
@@ -95,12 +95,12 @@ def _without_machinery(first: TracebackType | None) -> TracebackType | None:
 
 
 def is_user_frame(frame: FrameType) -> bool:
-    """Return whether a frame runs the user's own code, not that of a library."""
+    """Return whether a frame runs code of the user, not of a library."""
     return is_user_code(frame.f_code)
 
 
 def is_user_code(code: CodeType) -> bool:
-    """Return whether code is the user's own, not that of a library."""
+    """Return whether code belongs to the user, not to a library."""
     return code.co_filename.startswith("<engine ") or not is_library_file(code.co_filename)
 
 
@@ -120,8 +120,8 @@ class CellEventLoop:
     """The event loop of a namespace: it runs top-level ``await`` and the tasks that cells leave behind.
 
     Args:
-        is_current: make it the event loop of the thread, for ``asyncio.get_event_loop()`` in later cells; False if the
-            thread is not the engine's own.
+        is_current: make this loop the event loop of the thread, for ``asyncio.get_event_loop()`` in later cells; False
+            if the thread does not belong to the engine.
     """
 
     def __init__(self, *, is_current: bool = True) -> None:
@@ -152,8 +152,9 @@ class CellEventLoop:
         """Run a cell's coroutine to its end.
 
         Raises:
-            KeyboardInterrupt: if the coroutine was interrupted; every task of the loop has been cancelled then.
-                Otherwise, a task of an earlier cell would be resumed inside the next cell that awaits.
+            KeyboardInterrupt: if the coroutine was interrupted. Every task of the loop has then been cancelled, so that
+            no
+                task of an earlier cell is resumed inside the next cell that awaits.
         """
         loop = self._loop = self._loop or asyncio.new_event_loop()
         if self._is_current:
@@ -177,7 +178,7 @@ class CellEventLoop:
                 self._cancel_everything(loop)
 
     def interrupt(self) -> None:
-        """Cancel the awaited coroutine; call this from a signal handler on the loop's own thread."""
+        """Cancel the awaited coroutine; call this from a signal handler on the thread of the loop."""
         if self._loop is not None and self._task is not None:
             self._interrupted = True
             self._loop.call_soon_threadsafe(self._task.cancel)
@@ -197,7 +198,7 @@ class CellEventLoop:
 
 @contextmanager
 def _suspended_loop() -> Iterator[None]:
-    """Let a second event loop run on this thread while a task of another one runs here, as in an embedded program."""
+    """Let a second event loop run on this thread while a task of another loop runs here, as in an embedded program."""
     outer = asyncio._get_running_loop()
     if outer is None:
         yield
@@ -223,12 +224,12 @@ class InterruptHandler:
         self._target: object | None = None
         self._struck: object | None = None  # the last request in which KeyboardInterrupt was raised
         self._insists = False
-        self._tracer: tuple[Any] | None = None  # the user's trace function, while a line is to be interrupted
+        self._tracer: tuple[Any] | None = None  # the user's trace function, until a line has been interrupted
         self._handled = 0  # the number of signals that have been handled
         self._handled_before = 0  # that number when the last signal was sent
         self._main_thread = threading.get_ident()
         self._is_of_command = False
-        # Ends a request without a signal, and returns whether it has done so: if the request is at a debugger's prompt.
+        # If the request is at a debugger's prompt, ends it without a signal, and returns True.
         self.instead: Callable[[], bool] = lambda: False
         self.is_at_prompt: Callable[[], bool] = lambda: False  # the request is at a debugger's prompt
         self._never = threading.Event()  # to pause on: a new event would cost each request 3 microseconds
@@ -239,11 +240,11 @@ class InterruptHandler:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def enter(self, request: object) -> None:
-        """Note that ``request`` runs from now on."""
+        """Let interrupts of ``request`` have an effect from now on."""
         self._running = request
 
     def leave(self) -> None:
-        """Note that no request is running; a pending interrupt is dropped."""
+        """End the request that :meth:`enter` began; a pending interrupt is dropped."""
         self._running = self._target = None
         if self._insists:
             self._insists = False
@@ -256,14 +257,14 @@ class InterruptHandler:
     ) -> bool:
         """Interrupt ``request`` from another thread; return whether it was interrupted within ``give_up_after_s``.
 
-        A signal that arrives in the machinery has no effect, so it is sent again until one arrives in user code or the
-        request ends; after this has returned, :meth:`remind` sends it. C code sees a signal only when it returns to
-        Python.
+        A signal that arrives in the machinery has no effect, so the signal is sent again until one arrives in user code
+        or the request ends. After this method has returned, :meth:`remind` sends further signals. C code sees a signal
+        only when it returns to Python.
 
         Args:
             request: the request; nothing happens if another one is running.
-            insists: raise KeyboardInterrupt a second time, in the next line that runs: in the handler, if the first one
-                was caught.
+            insists: raise KeyboardInterrupt a second time in the next line that runs. If the code has caught the first
+                one, that line is in its exception handler.
             is_of_command: interrupt only a command typed at the request's debugger; nothing happens at its prompt.
             give_up_after_s: seconds to keep trying while Python code runs.
         """
@@ -276,7 +277,7 @@ class InterruptHandler:
         for times in range(int(give_up_after_s / RESEND_AFTER_S)):
             if self._running != request or self._target is None:
                 break
-            if self._ends_at_prompt():  # it got there meanwhile, where signals have no effect
+            if self._ends_at_prompt():  # the request has reached a prompt by now, where signals have no effect
                 self._target = None
                 break
             if times >= UNSEEN_TIMES and self._handled == handled:
@@ -286,7 +287,7 @@ class InterruptHandler:
         return self._target is None
 
     def remind(self) -> None:
-        """Send a signal that had no effect once more; call this now and then."""
+        """Send the signal once more if it had no effect; call this now and then."""
         target = self._target
         if target is not None and target == self._running and self._ends_at_prompt():
             self._target = None
@@ -296,7 +297,7 @@ class InterruptHandler:
             self._send()
 
     def _ends_at_prompt(self) -> bool:
-        """End the request if it is at a debugger's prompt; return whether no signal is needed."""
+        """End the request if it is at a debugger's prompt; return False if a signal is needed."""
         return self.is_at_prompt() if self._is_of_command else self.instead()
 
     def has_struck(self, request: object) -> bool:
@@ -339,12 +340,12 @@ def raise_in_thread(thread: int, error: type[BaseException]) -> None:
 
 
 def in_user_code(frame: FrameType | None) -> bool:
-    """Return whether a frame is in user code of a request, and not in a part of the machinery that it calls."""
+    """Return whether a frame is in user code of a request, and not in machinery that user code calls."""
     return _is_users(frame, by_default=False)
 
 
 def _is_users(frame: FrameType | None, *, by_default: bool) -> bool:
-    """Return the same as :func:`in_user_code`, or ``by_default`` for a frame below neither user code nor machinery."""
+    """Return whether :func:`in_user_code` holds; ``by_default`` for a frame below neither user code nor machinery."""
     while frame is not None:
         if frame.f_code in _RUNS_USER_CODE:
             return True
@@ -355,10 +356,11 @@ def _is_users(frame: FrameType | None, *, by_default: bool) -> bool:
 
 
 def _raise_in_next_line(frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt in the next line of the user's frames: in the handler that caught one, or in a caller.
+    """Raise KeyboardInterrupt in the next line of the user's frames.
 
-    Nothing else ends ``while True`` around ``try: ... except BaseException: pass``: nearly always, a signal arrives
-    inside the ``try``. Python stops tracing when a trace function raises.
+    That line is in the exception handler that caught an earlier KeyboardInterrupt, or in a caller. Nothing else ends
+    ``while True`` around ``try: ... except BaseException: pass``, because a signal nearly always arrives inside the
+    ``try``. Python stops tracing when a trace function raises.
     """
 
     def in_line(frame: FrameType, event: str, argument: object) -> Any:
@@ -366,7 +368,7 @@ def _raise_in_next_line(frame: FrameType | None) -> None:
             raise KeyboardInterrupt
         return in_line
 
-    sys.settrace(lambda frame, event, argument: None)  # do not trace new frames, the machinery's among them
+    sys.settrace(lambda frame, event, argument: None)  # do not trace new frames, such as those of the machinery
     while frame is not None and not calls_user_code(frame):
         frame.f_trace = in_line
         frame = frame.f_back
@@ -383,7 +385,7 @@ def _is_border(code: CodeType) -> bool:
 
 
 def _user_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame of the user's own code below the machinery; None if no user code is running."""
+    """Return the innermost frame of the user's code below the machinery; None if no user code is running."""
     found = None
     while frame is not None and not calls_user_code(frame):
         if found is None and is_user_frame(frame):
@@ -404,7 +406,7 @@ def _describe_line(frame: FrameType) -> str:
 
 
 def is_unknown_name(error: BaseException) -> bool:
-    """Return whether an error says that a name is not bound in the namespace."""
+    """Return whether an error means that a name is not bound in the namespace."""
     # By the type: `isinstance` would evaluate `__class__` of the user's exception.
     return issubclass(type(error), NameError) and not issubclass(type(error), UnboundLocalError)
 
@@ -428,9 +430,9 @@ def capture_failure(error: BaseException, engine_id: int, call: str, new: str = 
     return describe_failure(error, user_traceback(error), engine_id, call)
 
 
-@protected  # otherwise an interrupt could pass for an error of a user's class, and be lost
+@protected  # otherwise an interrupt could be taken for an error of a user's class, and be lost
 def describe_failure(error: BaseException, traceback: TracebackType | None, engine_id: int, call: str) -> Failure:
-    """Describe ``error`` as raised by ``call``, with the frames of ``traceback`` from the user's first one on."""
+    """Describe an error that ``call`` raised, with the frames of ``traceback`` from the first frame of user code on."""
     BaseException.with_traceback(error, traceback)
     if (note := note_on_read_only(error, traceback, on_engine=True)) is not None:
         _add_note(error, note)
@@ -438,12 +440,12 @@ def describe_failure(error: BaseException, traceback: TracebackType | None, engi
 
 
 def _add_note(error: BaseException, note: str) -> None:
-    with suppress(BaseException):  # a user's class may have anything for notes
+    with suppress(BaseException):  # the notes of a user's class may be any object
         BaseException.add_note(error, note)
 
 
-# Seconds between interrupts. Code that has caught one may be cleaning up: it gets two seconds, and two more. After that
-# it is interrupted wherever it is, at growing intervals.
+# Seconds between interrupts. Code that has caught an interrupt may be cleaning up: it gets two seconds, and two more.
+# After that it is interrupted even in an exception handler, at growing intervals.
 AGAIN_AFTER_S = (2.0, 2.0, 4.0, 8.0, 16.0)
 PATIENT_TIMES = 2
 
@@ -469,14 +471,20 @@ class TimeLimit:
         self._paused_at: float | None = None
 
     def begin(self, request: object, limit_s: float, *, ran_s: float = 0.0) -> None:
-        """Note that ``request`` runs, with a limit in seconds, and has run for ``ran_s`` seconds."""
+        """Start the clock of a request.
+
+        Args:
+            request: the request.
+            limit_s: its limit in seconds.
+            ran_s: the time in seconds for which it has already run.
+        """
         with self._lock:
             self._began = self._clock() - ran_s
             self._due = self._began + limit_s
             self._running, self._limit_s, self._times = request, limit_s, 0
 
     def pause(self) -> None:
-        """Stop the clock, for the request waits for a user."""
+        """Stop the clock, because the request waits for a user."""
         with self._lock:
             self._paused_at = self._clock()
 
@@ -500,9 +508,9 @@ class TimeLimit:
         self._interrupts.interrupt(request, insists=times >= PATIENT_TIMES)
 
     def end(self, *, by_interrupt: bool) -> Expired | None:
-        """Note that the request has ended; return its outcome if it was interrupted at its limit.
+        """Stop the clock of a request that has ended; return its outcome if it was interrupted at its limit.
 
-        That outcome stands even if the request caught the interrupt and returned a value.
+        This outcome counts even if the request caught the interrupt and returned a value.
 
         Args:
             by_interrupt: whether the request raised KeyboardInterrupt.
@@ -512,5 +520,5 @@ class TimeLimit:
         with self._lock:
             request, self._running = self._running, None
             if not self._times or not self._interrupts.has_struck(request):
-                return None  # it ended by itself, if only just
+                return None  # it ended by itself just before the interrupt
             return Expired(self._limit_s, None if by_interrupt else self._clock() - self._began)

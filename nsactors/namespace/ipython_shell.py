@@ -73,7 +73,7 @@ _NO_WIDGETS = (
 
 
 def drawable(data: dict[str, Any]) -> dict[str, Any]:
-    """Drop the parts of a bundle that a notebook cannot draw: only a kernel serves the model behind a widget."""
+    """Drop the parts of a bundle that a notebook cannot draw, such as a widget, whose model only a kernel serves."""
     if _WIDGET not in data:
         return data
     rest = {mime: part for mime, part in data.items() if mime not in (_WIDGET, "text/html")}
@@ -160,13 +160,13 @@ class _EngineInteractiveShell(InteractiveShell):
 
     @contextmanager
     def _tee(self, channel: str) -> Iterator[None]:
-        """Keep no copy: IPython's own method keeps the output of all cells, for ``%notebook``."""
+        """Keep no copy of the output; IPython's own method keeps the output of all cells, for ``%notebook``."""
         yield
 
     def _format_exception_for_storage(self, exception: BaseException, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Keep the name alone: IPython's own method draws the traceback of each error, for ``%notebook``.
+        """Keep the name of the error only; IPython's own method draws the traceback of each error, for ``%notebook``.
 
-        At the limit of recursion that took four seconds.
+        The drawing of a RecursionError took four seconds.
         """
         return {"ename": type(exception).__name__, "evalue": "", "traceback": []}
 
@@ -177,7 +177,7 @@ class _EngineInteractiveShell(InteractiveShell):
         """Do nothing: errors are sent in the reply and drawn by the client."""
 
     def ask_exit(self) -> None:
-        """Say how to stop an engine: ``exit`` in a cell does not."""
+        """Print how to stop an engine, because ``exit`` in a cell does not stop it."""
         print("'exit' in a cell does nothing: rc.shutdown() stops engines.", file=sys.stderr)
 
     def debugger(self, force: bool = False) -> None:
@@ -199,9 +199,9 @@ class _EngineProfile(ProfileDir):
 
 @contextmanager
 def _drawing() -> Iterator[None]:
-    """Let ``rich`` draw bars as at a terminal: an interactive cell is shown by front ends that can draw them.
+    """Let ``rich`` draw bars as it does at a terminal: front ends that show an interactive cell can draw them.
 
-    Other calls do not draw: programs read their output, which would contain escape sequences.
+    Other calls draw no bars: programs read their output, which would contain escape sequences.
     """
     before = os.environ.get(_DRAWS)
     os.environ.setdefault(_DRAWS, "1")
@@ -234,7 +234,7 @@ class IPythonShell:
         compiler = type("_CellCompiler", (_CellCompiler,), {"engine_id": engine_id})
         config = Config()
         config.HistoryManager.hist_file = ":memory:"
-        config.Completer.use_jedi = False  # the objects are here, and tell more than an analysis of their source
+        config.Completer.use_jedi = False  # the objects themselves tell more than an analysis of source
         self._shell = _EngineInteractiveShell.instance(
             config=config,
             engine_output=output,

@@ -1,7 +1,7 @@
 """The journal recorder: a namespace with its journal, through the incarnations of its engine.
 
-:class:`JournalledNamespace` records requests, takes snapshots and recovers a namespace; :class:`EngineJournal` does so
-for an engine, with replication to another machine and recovery from a former incarnation.
+:class:`JournalledNamespace` records requests, takes snapshots and recovers a namespace. :class:`EngineJournal` does the
+same for an engine, and adds replication to another machine and recovery from a former incarnation.
 """
 
 from __future__ import annotations
@@ -58,10 +58,9 @@ class JournalledNamespace:
 
     Methods run on the thread that runs the requests: :meth:`begin` before each request and :meth:`end` after it.
 
-    A snapshot is a draft until a test has shown that it loads. Requests do not wait for that test, except a request for
-    a snapshot.
+    A snapshot is a draft until a test has shown that it loads. Only a request for a snapshot waits for that test.
 
-    Without room on disk, the journal goes on in memory; see ``JournalFile.failure``.
+    If the disk is full, the journal continues in memory; see ``JournalFile.failure``.
 
     Args:
         namespace: a namespace at the start of its engine.
@@ -88,7 +87,7 @@ class JournalledNamespace:
         self._namespace = namespace
         self._prover = prover
         self._in_background = in_background
-        self._draft: Draft | None = None  # the last untested one, which replaces older drafts
+        self._draft: Draft | None = None  # the last draft that is not tested yet; it replaces older drafts
         self._drafting = threading.Lock()
         self._failed: Exception | None = None
         self._policy = policy or SnapshotPolicy()
@@ -99,7 +98,7 @@ class JournalledNamespace:
         self._failed_at = (0, 0.0)  # bytes and seconds of the journal at the last failure of a snapshot
         self._attributes: dict[str, None] = {}  # attributes of modules that have been set
         self._operation: Operation | None = None
-        self._retry_at = 0.0  # next try of a snapshot that completes the journal
+        self._retry_at = 0.0  # when to try again to take a snapshot that completes the journal
         self._began = 0.0
         self._is_open = False
 
@@ -125,14 +124,15 @@ class JournalledNamespace:
     ) -> Exception | None:
         """Record the end of a request, before its reply is sent; take a snapshot if one is due.
 
-        A snapshot may fail where a record does not, because it takes more room on the disk. The journal is then as
-        complete as before, and the next snapshot is tried when it is due. Return the error of a snapshot that failed.
+        A snapshot may fail although a record succeeds, because a snapshot takes more room on the disk. The journal is
+        then as complete as it was, and the next snapshot is tried when it is due. Return the error of a snapshot that
+        failed.
 
         Args:
             outcome: the outcome in the reply.
             used_mpi: whether the request communicated with other engines, which may be gone at a replay.
-            used_service: whether it called services of the cluster.
-            edited: whether its variables may have been changed in the debugger.
+            used_service: whether the request called services of the cluster.
+            edited: whether the user may have changed the request's variables in the debugger.
         """
         if not self._is_open:
             if self.file.failure is not None:
@@ -156,17 +156,17 @@ class JournalledNamespace:
             self._attributes.update(dict.fromkeys(attributes_set_by_cell(operation.code, self._namespace.names)))
 
     def snapshot(self) -> Snapshot:
-        """Take a snapshot now, between two requests; its reasons for left-out names are for the user.
+        """Take a snapshot now, between two requests. It contains the reason for each left-out name, for the user.
 
         Raises:
-            SnapshotUnproved: if it could not be tested; the journal is as complete as before.
+            SnapshotUnproved: if the snapshot could not be tested; the journal is as complete as it was.
         """
         snapshot = self._adopted(self._drafted(None))
         assert snapshot is not None, "only this thread makes drafts, and it has made no other one"
         return snapshot
 
     def prove(self) -> None:
-        """Test the last snapshot in the background, if that has not been done."""
+        """Test the last snapshot in the background, if it has not been tested yet."""
         draft = self._draft
         if draft is not None:
             self._in_background(lambda: self._prove(draft))
@@ -186,22 +186,22 @@ class JournalledNamespace:
     ) -> RecoveryReport:
         """Restore the namespace from a journal.
 
-        The new journal then has the same contents, until a snapshot has passed its test. The caller discards the output
-        of replayed requests; their time is not limited.
+        The new journal has the same contents as the former one until a snapshot has passed its test. The caller
+        discards the output of replayed requests; their time is not limited.
 
         Args:
             engine_id: for the report.
             journal: the journal of the engine's former incarnation.
-            number_cells: sets the number of the next cell, and starts the shell for that.
+            number_cells: sets the number of the next cell; this starts the shell.
             runs: called with each entry before it is replayed.
             loads: called with the first name of each component before it is loaded, and with "" at the end.
             skipped: first names of components that are not loaded, with the reason.
             ran: called with each replayed entry, its value and its error.
-            stored: the journal with its file, if the new journal is to keep all of its contents.
+            stored: the journal with its file, if the new journal must keep all of its contents.
             shipped_only: for the report: whether the journal is the replica's copy.
         """
         names = self._namespace.names
-        call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None  # of the entry that runs
+        call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None  # what the running entry calls
 
         def note_call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             nonlocal call
@@ -255,7 +255,7 @@ class JournalledNamespace:
         self.file.begin_with(recovered, stored)
         try:
             self._drafted(recovered)
-        except Exception as error:  # the journal has its contents all the same, or waits for room as well
+        except Exception as error:  # the journal still has these contents, or waits for room on the disk too
             self._failed = error if self.file.failure is None else None
         return report
 
@@ -274,7 +274,7 @@ class JournalledNamespace:
         return failed
 
     def _snapshot_of_incomplete(self) -> Exception | None:
-        """Take a snapshot and wait for its test: only then are requests safe that the journal does not have."""
+        """Take a snapshot and wait for its test: only then are those requests safe that the journal lacks."""
         if time.monotonic() < self._retry_at:
             return None
         began = time.monotonic()
@@ -295,7 +295,8 @@ class JournalledNamespace:
                 if self._attributes:
                     not_kept |= {"attributes of modules": f"set them again: {', '.join(self._attributes)}"}
                 snapshot = replace(snapshot, process=state, not_kept=not_kept)
-                # The journal goes on without this snapshot until it has passed its test, or for good.
+                # The journal goes on without this snapshot until the snapshot has passed its test; if it fails, for
+                # good.
                 self._process.not_recorded()
             # A draft beside the journal: a process that dies before the test has passed leaves the journal whole.
             self._draft = self.file.draft(snapshot, journal)
@@ -309,7 +310,7 @@ class JournalledNamespace:
             self._fail(error)
 
     def _adopted(self, draft: Draft) -> Snapshot | None:
-        """Adopt a draft if it passes the test and no newer draft has been made meanwhile."""
+        """Adopt a draft if it passes the test and no newer draft has been made during the test."""
         try:
             refused = self._prover.failures(draft.path, draft.read())
         except BaseException:
@@ -336,7 +337,7 @@ BATCH_BYTES = 16_000_000
 REPLICATE_EVERY_S = 0.1
 _CONTINUED = "continued-as-"
 _LOAD = "load "
-_OVER = "over"  # stands in the place of an entry, and is different from all entries
+_OVER = "over"  # used in place of an entry, and different from all entries
 KILLED_BY = 2  # recoveries that died while one entry ran: a single one may be chance
 
 Answered = Callable[[JournalEntry, Any, BaseException | None], object]
@@ -363,7 +364,7 @@ class JournalReplica(Protocol):
         ...
 
     def saved_at(self, engine_id: int, incarnation: int) -> float | None:
-        """Return when a copy was saved for this cluster to continue from; None if it is this cluster's own."""
+        """Return when an earlier cluster saved this copy, from which this cluster continues; otherwise None."""
         ...
 
     def forget(self, engine_id: int, incarnation: int) -> None:
@@ -374,8 +375,8 @@ class JournalReplica(Protocol):
 class EngineJournal:
     """The journal of an engine, by which its namespace outlives its process.
 
-    On a full disk an engine starts, recovers and goes on all the same. Each of its replies says so, and the former
-    incarnation's journal stays until there is a new one.
+    An engine starts, recovers and continues even on a full disk. Each of its replies then has a warning, and the former
+    incarnation's journal stays until the new journal is on disk.
 
     Args:
         spec: the engine.
@@ -403,10 +404,10 @@ class EngineJournal:
         self._replica = replica
         self._kept = NOWHERE
         self._replicating = threading.Lock()
-        self._stopped: Exception | None = None  # why requests are not recorded, unless the disk is full
+        self._stopped: Exception | None = None  # the reason why requests are not recorded, other than a full disk
         self._was_waiting = False
         self._replica_full = ""
-        self._to_remove: list[str] = []  # as soon as this incarnation's own journal is on disk
+        self._to_remove: list[str] = []  # folders to remove as soon as this incarnation's own journal is on disk
         folder = folder_of(spec.incarnation)
         prover = prover or CleanInterpreter(os.path.dirname(folder))
         self._journalled = JournalledNamespace(namespace, folder, prover, ref_types=ref_types, process=process)
@@ -457,10 +458,10 @@ class EngineJournal:
         return replace(report, took_s=time.monotonic() - began), taken
 
     def settled(self, closed: threading.Event) -> None:
-        """Note that this incarnation counts from now on: replicate its journal as it grows, until ``closed`` is set.
+        """Let this incarnation replace the former one. From now on, replicate its journal until ``closed`` is set.
 
-        The new journal contains all of the former incarnation's journal, which is removed as soon as the new one is on
-        disk. Until then, a further incarnation would have to recover from the former journal. A snapshot of the
+        The new journal contains all of the former incarnation's journal. The former journal is removed as soon as the
+        new one is on disk, because a further incarnation would have to recover from it until then. A snapshot of the
         recovered namespace is tested now.
         """
         former = self._spec.recovers
@@ -472,7 +473,7 @@ class EngineJournal:
             threading.Thread(target=self._keep_replicating, args=(self._replica, closed), daemon=True).start()
 
     def begin(self, request: EngineRequest, payload: Payload | None) -> str:
-        """Record a request that is about to run; return a text for its client if that fails."""
+        """Record a request that is about to run; if that fails, return a text for its client."""
         self._mpi.begin(request.operation, payload)
         self._contacts = CONTACTS.count
         return self._write(lambda: self._journalled.begin(request, payload, journalled=request.journalled))
@@ -482,11 +483,11 @@ class EngineJournal:
         self._journalled.note_call(function, args, kwargs)
 
     def end(self, outcome: Outcome, *, edited: bool = False) -> str:
-        """Record the end of a request, before its reply is sent; return a text for its client if that fails.
+        """Record the end of a request, before its reply is sent; if that fails, return a text for its client.
 
         Args:
             outcome: the outcome in the reply.
-            edited: whether the request's variables may have been changed in the debugger.
+            edited: whether the user may have changed the request's variables in the debugger.
         """
 
         def write() -> str:
@@ -507,8 +508,8 @@ class EngineJournal:
         """Take a snapshot now.
 
         Raises:
-            SnapshotUnproved: if it could not be tested.
-            SnapshotUnwritten: if the disk had no room for it.
+            SnapshotUnproved: if the snapshot could not be tested.
+            SnapshotUnwritten: if the disk had no room for the snapshot.
         """
         try:
             snapshot = self._journalled.snapshot()
@@ -529,7 +530,7 @@ class EngineJournal:
         return self.replicates and self._spec.options.ships_journal
 
     def replicate(self) -> bool:
-        """Send the replica the rest of the journal; return whether it has everything recorded before this call.
+        """Send the rest of the journal to the replica; return whether all records made before this call are there.
 
         Raises:
             ConnectionLost: if the replica cannot be reached.
@@ -568,12 +569,12 @@ class EngineJournal:
                     replica.forget(self._spec.engine_id, former)
                     former = None
             except OSError:
-                pass  # the replica is away, or full, which replies report; the next round sends the rest
+                pass  # the replica cannot be reached or is full, which replies report; the next round sends the rest
             except Exception:  # no error may end this thread
                 print_traceback()
 
     def _found_here(self, former: int) -> tuple[str, StoredJournal | None, Journal] | None:
-        """Return folder, file and contents of the former journal, or of the one that it continued on a full disk."""
+        """Return folder, file and contents of the former journal, or of the one that it continues on a full disk."""
         wanted = os.path.basename(self._folder_of(former))
         for incarnation in range(former, -1, -1):
             folder = self._folder_of(incarnation)
@@ -584,7 +585,7 @@ class EngineJournal:
         return None
 
     def _found_elsewhere(self, former: int) -> tuple[str, StoredJournal | None, Journal]:
-        """Return the same for the replica's copy; an empty journal if there is no replica."""
+        """Return folder, file and contents of the replica's copy; an empty journal if there is no replica."""
         folder = self._fetched(former)
         if self._replica is None:
             return folder, None, Journal()
@@ -664,7 +665,7 @@ def _unjournalled(folder: str, journal: Journal) -> tuple[JournalEntry, ...]:
 
 
 def _continue(folder: str, new: str) -> None:
-    """Mark in the old folder that a new one, which the disk has no room for, continues its journal."""
+    """Mark in the old folder that a new folder continues its journal, because the disk has no room for a copy."""
     with contextlib.suppress(OSError):
         os.close(os.open(os.path.join(folder, _CONTINUED + os.path.basename(new)), os.O_WRONLY | os.O_CREAT, 0o600))
 
@@ -700,15 +701,15 @@ class _Attempts:
         self._write("attempt")
 
     def note(self, entry: JournalEntry) -> None:
-        """Note that this entry is about to run."""
+        """Write down the entry that is about to run."""
         self._write(_line(entry.request))
 
     def note_load(self, name: str) -> None:
-        """Note that the component of this name is about to be loaded; "" at the end."""
+        """Write down the name of the component that is about to be loaded; "" at the end."""
         self._write(f"{_LOAD}{json.dumps(name)}" if name else "loaded")
 
     def over(self) -> None:
-        """Note that all entries have run: a later death is not theirs."""
+        """Write down that all entries have run, so that none of them is the cause of a later death."""
         self._write(_OVER)
 
     def without_killers(self, journal: Journal) -> Journal:
@@ -723,7 +724,7 @@ class _Attempts:
         )
 
     def _write(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # without room deaths are not counted
+        with contextlib.suppress(OSError):  # if the disk is full, deaths are not counted
             # This runs for each of a thousand components, and is three times as fast as a file object.
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:

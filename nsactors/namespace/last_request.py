@@ -1,7 +1,7 @@
 """The request that an engine's process has begun last, in a file that outlives the process.
 
-When a process has died, its clients are told which call it ran, which calls only waited for it, and the output of that
-one call. No surviving process knows this: several clients share an engine, and output is sent in rounds.
+When a process has died, its clients must learn which call it ran, which calls only waited, and the output of the call
+that ran. No surviving process knows this: several clients share an engine, and output is sent in rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class BegunFile:
 
     def __init__(self, output_path: str) -> None:
         self._file: int | None = None
-        with contextlib.suppress(OSError):  # without room the last request stays unknown
+        with contextlib.suppress(OSError):  # if the disk is full, the last request stays unknown
             self._file = os.open(output_path + _SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def note(self, request: str, position: int) -> None:
@@ -45,7 +45,7 @@ class BegunFile:
 def last_begun(output_path: str) -> tuple[str | None, int]:
     """Return the last request that a process has begun, and the offset of its output in the process's stderr.
 
-    Return (None, 0) if the process has begun none, or its files are on another machine.
+    Return (None, 0) if the process has begun no request, or its files are on another machine.
     """
     try:
         with open(output_path + _SUFFIX, "rb") as file:

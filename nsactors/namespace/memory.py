@@ -26,17 +26,17 @@ _ELSEWHERE = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, Fra
 _PROMPT_NAMES = frozenset({"In", "exit", "quit", "get_ipython", "open"})  # every IPython has these
 _SHARED = frozenset({"ray", "mmap"})  # packages whose buffers are shared memory
 
-# Parameters of mallopt, and the variables by which glibc lets users set them. For the second one, glibc takes 32 MB at
-# most.
+# Parameters of mallopt, and the variables by which glibc lets users set them. The greatest value that glibc accepts for
+# the second parameter is 32 MB.
 _MALLOC = ((-1, "MALLOC_TRIM_THRESHOLD_", 64 * 1024 * 1024), (-3, "MALLOC_MMAP_THRESHOLD_", 32 * 1024 * 1024))
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep up to 64 MB of freed memory for the next arrays; return whether that worked.
 
-    By default the C library returns most freed memory at once, and the kernel clears every page when it is requested
-    again. That is half of the time that NumPy needs for temporary arrays of some megabytes. A user's own settings in
-    the environment take precedence, and other C libraries are left alone.
+    By default the C library returns most freed memory immediately, and the kernel clears every page when it is
+    requested again. This takes half of the time that NumPy needs for temporary arrays of some megabytes. A user's
+    settings in the environment take precedence, and settings of other C libraries than glibc are not changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -47,7 +47,7 @@ def keep_freed_memory() -> bool:
 
 
 def namespace_memory(names: Mapping[str, Any], top: int) -> NamespaceMemory:
-    """Return the ``top`` largest of the user's names, and the size of all; callable while they change.
+    """Return the ``top`` largest of the user's names, and the size of all names; callable while the names change.
 
     Modules are left out, and so are names that begin with an underscore, such as IPython's last results, which ``Out``
     holds anyway.
@@ -121,7 +121,7 @@ def _parts(value: object) -> tuple[list[Any], int]:
 
 
 def _size(value: object, *, alone: bool) -> Size:
-    """Return the size of a value without its parts; ``alone`` says that it has none."""
+    """Return the size of a value without its parts; ``alone`` if it has no parts."""
     kind = type(value)
     if _is_array(value):
         array: Any = value

@@ -33,7 +33,7 @@ _ATTEMPTS = 9
 
 
 class _Unknown:
-    """The type of :data:`UNKNOWN`, for a value that only running the code would tell."""
+    """The type of :data:`UNKNOWN`, which stands for a value that is unknown unless the code runs."""
 
 
 UNKNOWN: Any = _Unknown()
@@ -60,9 +60,9 @@ class Mention:
         value: the value, or :data:`UNKNOWN`.
         root: the module at the start of the path in the code, if there is one.
         is_of_data: whether the path starts with a name of the namespace that is neither module, function nor class.
-        is_stored: whether the code sets or deletes it.
+        is_stored: whether the code sets or deletes what the path names.
         modes: constant texts between this place and its call.
-        arguments: the number of arguments of a call right here; None if there is no such call.
+        arguments: the number of arguments, if the value is called at this place; None if it is not.
     """
 
     path: str
@@ -94,9 +94,9 @@ def code_of_cell(source: str) -> CodeType | None:
 def mentions_in(code: CodeType, scope: Mapping[str, Any], closure: Mapping[str, Any]) -> Iterator[Mention]:
     """Yield the mentions in one code object, without those in functions and classes inside it."""
     imported: dict[str, Mention] = {}
-    module: Mention | None = None  # of the current import statement, and a member imported from it
+    module: Mention | None = None  # the module of the current import statement, and a member imported from it
     member: Mention | None = None
-    current: Mention | None = None  # the path that is being read, and the one before
+    current: Mention | None = None  # the path that is being read, and the previous path
     ended: Mention | None = None
     copied: Mention | None = None  # a path that is read and then set
     instructions = _instructions(code)
@@ -196,7 +196,7 @@ def _attribute(value: Any, name: str) -> tuple[Any, str]:
 
 
 def own_attribute(definition: Any, name: str) -> Any:
-    """Return an attribute that Python itself gives a function or class, past any metaclass."""
+    """Return an attribute that Python itself gives a function or class, without asking its metaclass."""
     if not issubclass(type(definition), type):
         return getattr(definition, name)
     return type.__dict__[name].__get__(definition)
@@ -224,7 +224,7 @@ def is_library_module(module: ModuleType) -> bool:
 def is_users_definition(definition: Any) -> bool:
     """Return whether a function or class is the user's, judged by its module.
 
-    The file does not tell: functions that a library makes may have none.
+    The file cannot be used for this, because functions that a library makes may have none.
     """
     name = own_attribute(definition, "__module__")
     module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None

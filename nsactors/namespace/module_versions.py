@@ -1,8 +1,8 @@
 """Modules of clients on an engine, each in the version that its client has imported, and their sources.
 
 An engine has one version of each module at a time. When a request comes from a client that has imported another
-version, the module is reloaded as by ``importlib.reload``. Modules that a client has not imported are found along the
-client's search path, after the engine's own.
+version, the module is reloaded as ``importlib.reload`` does. Modules that a client has not imported are found along the
+client's search path, after the engine's own search path.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class SourceStore:
         path = self._folder / digest_of(source)
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, exist_ok=True, parents=True)
-            # Under another name first, since another process may read it meanwhile.
+            # Under another name first, since another process may read the file before it is complete.
             draft = path.with_name(f".{secrets.token_hex(8)}")
             draft.write_bytes(source)
             os.replace(draft, path)
@@ -92,20 +92,20 @@ class SourceStore:
 
 
 Fetch = Callable[[Sequence[str]], dict[str, bytes]]
-"""Takes digests, and returns the sources by digest, as far as the cluster has them."""
+"""Takes digests, and returns by digest those sources that the cluster has."""
 
 MAX_CLIENTS = 1_000  # clients whose modules are remembered
 
 
 class _Former(NamedTuple):
-    """A module that is imported anew, and its names before that."""
+    """A module that is imported anew, and its names before the import."""
 
     module: ModuleType
     names: dict[str, Any]
 
 
 class ModuleVersions:
-    """Find modules for the client whose request runs: the first of all finders.
+    """Find modules for the client whose request runs. This is the first of all finders.
 
     This is also a part of the process's state, for the journal: see ``process_state.StatePart``.
 
@@ -130,7 +130,7 @@ class ModuleVersions:
         self._unrecorded: list[str] = []  # imports of modules that no client has reported
         self._plan: list[str] = []
         self._former: dict[str, _Former] = {}  # modules that are being imported anew
-        self._foreign: set[str] = set()  # loaded for other programs; this client finds other modules by these names
+        self._foreign: set[str] = set()  # modules of other programs; this client finds other modules by these names
         self._same_client = False
         self._has_scanned = False
         self._notes: list[str] = []
@@ -138,7 +138,7 @@ class ModuleVersions:
         self._absent: set[str] = set()
         self._returned: ClientModules | None = None
         self._added: list[str] = []
-        # Entries from the program that started the cluster are not the engine's own, and neither are those of clients.
+        # Entries of the program that started the cluster, and entries of clients, are not the engine's own.
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         self._inherited = [entry for entry in sys.path if entry and not (is_installed(entry) or entry in given)]
         sys.meta_path.insert(0, self)
@@ -148,14 +148,14 @@ class ModuleVersions:
         remove_finder(self)
 
     def select(self, client: str, changed: ClientModules | None) -> None:
-        """Serve a client from now on; this runs no user code.
+        """Use the modules of a client from now on; this runs no user code.
 
         Args:
             client: the client of the request.
             changed: its modules, if they have changed since its last request.
         """
         if changed is not None and changed == self._modules_of.get(client):
-            changed = None  # sent again by a client that has had no reply
+            changed = None  # a client that has received no reply has sent them again
         if changed is None and client == self._client:
             return
         self._client = client
@@ -192,7 +192,7 @@ class ModuleVersions:
         return "".join(f"[nsactors: {note}]\n" for note in notes)
 
     def note_presence(self, client: str, *, connected: bool) -> None:
-        """Note that a client has disconnected or reconnected; callable from any thread."""
+        """Keep whether a client is connected; callable from any thread."""
         if connected:
             self._absent.discard(client)
         else:
@@ -261,7 +261,7 @@ class ModuleVersions:
             set_search_path(wanted)
 
     def _without_hidden(self, client: str, modules: Iterable[OwnModule]) -> dict[str, OwnModule]:
-        """Return modules by name, without those hidden by a module of the engine's own packages."""
+        """Return modules by name, without those that a module of the engine's own packages hides."""
         hidden: dict[str, bool] = {}
         for module in modules:
             top = module.name.partition(".")[0]
@@ -286,8 +286,8 @@ class ModuleVersions:
             self._note_once(
                 client,
                 other,
-                f"{name} was loaded in the version of another client, {other}. Each time that a call of one of you "
-                "follows a call of the other, it is reloaded, and its variables are lost",
+                f"{name} was loaded in the version of another client, {other}. Whenever a call by one of you follows "
+                "a call by the other, it is reloaded, and its variables are lost",
             )
 
     @property
@@ -412,25 +412,26 @@ class ModuleVersions:
         self._rebind_in_modules(module, old)
 
     def _import_anew(self, names: list[str]) -> None:
-        """Import modules as a new process does, each when it is needed; they stay the same objects."""
+        """Import modules as a new process does, each when it is needed; the module objects stay the same."""
         for name in names:
-            # All of them leave sys.modules first. Reloading one after the other failed for packages whose parts import
-            # each other: a part took the old value out of its package, or the package the old function out of its part.
+            # Remove all of them from sys.modules first. Reloading one after the other failed for packages whose modules
+            # import each other: a module imported an old value from its package, or the package an old function from
+            # it.
             module = sys.modules.pop(name, None)
             if module is not None and name not in self._foreign:
                 self._former[name] = _Former(module, dict(vars(module)))
                 self._loaded.pop(name, None)
                 linecache.checkcache(_origin_of(module))
         for name in names:
-            if name in self._foreign:  # another program's module: it is imported when it is needed
+            if name in self._foreign:  # the module belongs to another program; it is imported when it is needed
                 self._loaded.pop(name, None)
                 continue
             try:
                 run_user_code(importlib.import_module, name)
-            except KeyboardInterrupt:  # the next request goes on with the rest
+            except KeyboardInterrupt:  # the next request imports the remaining modules
                 self._plan = [name for name in names if name in self._former and name not in sys.modules]
                 raise
-            except BaseException as error:  # the next import of it raises the error again
+            except BaseException as error:  # the next import of the module raises the error again
                 self._tell_failed(name, error)
         self._note_imports()
         for module, names_before in self._former.values():
@@ -482,7 +483,7 @@ class ModuleVersions:
 
 
 class _SentSource(SourceLoader):
-    """Load a module from a source whose file is not here, or has changed."""
+    """Load a module from a source whose file is not on this machine, or has changed."""
 
     def __init__(self, origin: str, source: bytes) -> None:
         self._origin = origin
@@ -493,7 +494,7 @@ class _SentSource(SourceLoader):
         return self._origin
 
     def get_data(self, path: Any) -> bytes:
-        """Return the source, or the content of a file beside it if that is here."""
+        """Return the source, or the content of a file beside it that is on this machine."""
         if path == self._origin:
             return self._source
         with open(path, "rb") as file:
@@ -501,7 +502,7 @@ class _SentSource(SourceLoader):
 
 
 def _spec_of_sent(module: OwnModule, source: bytes) -> ModuleSpec | None:
-    # A file of this name may exist here with another content, which tracebacks must not show.
+    # A file of this name may exist on this machine with another content, which tracebacks must not show.
     lines = importlib.util.decode_source(source).splitlines(keepends=True)
     linecache.cache[module.origin] = (len(source), None, lines, module.origin)
     loader = _SentSource(module.origin, source)
@@ -522,7 +523,7 @@ def _spec_here(module: OwnModule) -> ModuleSpec | None:
 
 
 def _read(origin: str) -> bytes | None:
-    """Return the content of a file, or of a member of an archive; None if it is not here."""
+    """Return the content of a file, or of a member of an archive; None if it is not on this machine."""
     try:
         with open(origin, "rb") as file:
             return file.read()

@@ -1,4 +1,4 @@
-"""MPI in an engine: which requests use it, and how it is kept out where it would do harm.
+"""MPI in an engine: which requests use it, and how its use is prevented where it would do harm.
 
 MPI is recognised by its Python binding, mpi4py, and by objects that hold parts of mpi4py.
 """
@@ -23,9 +23,9 @@ from nsactors.protocol.process import imported
 from nsactors.protocol.serialize import Payload
 
 ONE_MACHINE = {"UCX_NET_DEVICES": "lo", "FI_TCP_IFACE": "lo"}
-"""Messages pass through shared memory; without these, MPICH's two networks would listen for other machines."""
+"""Let messages pass through shared memory only; otherwise MPICH's two networks would listen for other machines."""
 OPEN_MPI_ONE_MACHINE = {"OMPI_MCA_btl": "self,vader"}
-"""The same for Open MPI, which listens at every address, whatever interfaces it is told to use."""
+"""The same for Open MPI, which listens at every address, even if its settings name some interfaces only."""
 NO_DAEMON = {"OMPI_MCA_ess_singleton_isolated": "1"}
 """Without this, Open MPI starts a daemon for a world of one process, which leaves a folder."""
 _ALONE = {**ONE_MACHINE, **OPEN_MPI_ONE_MACHINE, **NO_DAEMON}
@@ -48,13 +48,13 @@ class BarredMpi(ModuleType):
         self.__dict__["_barred"] = error, real
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python asks modules for such names by itself
+        if name.startswith("__"):  # Python itself looks up such names in modules
             raise AttributeError(name)
         raise self.__dict__["_barred"][0]
 
 
 def bar_mpi(names: MutableMapping[str, Any], error: MpiError) -> None:
-    """Let every use of MPI raise ``error``, by import or by these names, because it would wait for a lost process."""
+    """Let every import of MPI and every use of ``names`` raise ``error``: MPI would wait for a lost process."""
     binding = sys.modules.get(_BINDING)
     if isinstance(binding, BarredMpi):
         return
@@ -82,7 +82,7 @@ def unbar_mpi() -> None:
 
 @contextmanager
 def barring_mpi(error: MpiError) -> Iterator[None]:
-    """Bar MPI within the block: an import would initialise it, for good, as a world of one process."""
+    """Bar MPI within the block, because an import would permanently initialise MPI as a world of one process."""
     bar_mpi({}, error)
     try:
         yield
@@ -92,10 +92,11 @@ def barring_mpi(error: MpiError) -> Iterator[None]:
 
 @contextmanager
 def alone_on_this_machine() -> Iterator[None]:
-    """Let mpi4py be imported within the block: if that initialises MPI, as a world of one process, no port is opened.
+    """Let mpi4py be imported within the block. If that initialises MPI as a world of one process, no port is opened.
 
-    A world of one also has a file in shared memory, which is removed, since a killed engine would leave it behind. The
-    environment is restored: a world of several engines may span machines, and child processes are the user's.
+    A world of one process also has a file in shared memory. The file is removed, since a killed engine would leave it
+    behind. The environment is restored afterwards, because a world of several engines may span machines, and because
+    child processes belong to the user.
     """
     given = {name: value for name, value in _ALONE.items() if name not in os.environ}
     os.environ.update(given)
@@ -108,7 +109,7 @@ def alone_on_this_machine() -> Iterator[None]:
 
 
 def release_memory() -> None:
-    """Unlink the memory that the members of a world share, so that it ends with them; call this when all have joined.
+    """Unlink the memory that the members of a world share, so that it is freed when they end. All must have joined.
 
     MPI itself removes the file only at a graceful exit, and engines are killed.
     """
@@ -137,11 +138,11 @@ def mpi_types() -> list[type]:
 
 
 class MpiUse:
-    """Tell which requests have used MPI: such requests are not replayed when the namespace is recovered.
+    """Find out which requests have used MPI: such requests are not replayed when the namespace is recovered.
 
-    MPI's calls cannot be counted, so this looks at the objects that a request can reach: a cell through the names at
-    its top level, a call through the names in its pickle, and both through the functions and objects behind those
-    names. This costs nothing before MPI is initialised.
+    Calls to MPI cannot be counted, so this looks at the objects that a request can reach. A cell reaches the names at
+    its top level, a call reaches the names in its pickle, and both reach the functions and objects behind those names.
+    The search costs nothing before MPI is initialised.
 
     Args:
         names: the namespace.
@@ -153,15 +154,15 @@ class MpiUse:
         self._words: set[str] = set()
 
     def begin(self, operation: Operation, payload: Payload | None) -> None:
-        """Note that a request begins."""
+        """Begin a request: keep the names that it can reach."""
         # Rejected: a wrapper of the communicator that counts calls. Each message would cost a Python call, and compiled
-        # libraries go around it.
+        # libraries do not use the wrapper.
         self._before = is_initialised()
         match operation:
             case Execute(code) if self._before:
                 self._words = _top_level_words(code)
             case Apply() if self._before and payload is not None:
-                # Names of functions, modules and classes stand in a pickle as text.
+                # A pickle contains the names of functions, modules and classes as text.
                 self._words = set(_WORD.findall(bytes(payload.data[:_SCANNED_BYTES]).decode("latin-1")))
             case _:
                 self._words = set()
@@ -216,7 +217,7 @@ class _Reach:
         if id(value) in self._seen:
             return False
         self._seen.add(id(value))
-        kind = type(value)  # not isinstance, which a proxy would pass on to its object
+        kind = type(value)  # not isinstance, because a proxy would answer for its object
         if kind is FunctionType:
             return self._runs_mpi(value.__code__, value.__globals__)
         if issubclass(kind, type):

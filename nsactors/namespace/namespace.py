@@ -24,8 +24,8 @@ class Namespace:
 
     Args:
         names: the dictionary in which user code runs.
-        make_shell: makes the shell when the first cell arrives; most of its cost is the import of IPython, which calls
-            and data do not need.
+        make_shell: makes the shell when the first cell arrives. Most of its cost is the import of IPython, which only
+            cells need.
         keep: stores the value of a name or expression that is pulled as a reference.
     """
 
@@ -76,7 +76,7 @@ class Namespace:
                     return run_user_code(function, *args, **kwargs)
             case Push(copy):
                 values = self._load(payload, stays=True, copy=copy)
-                # Written now: later changes of the values have code of their own. A scalar takes 1 us.
+                # Write the code now, because later requests may change the values. A scalar takes 1 us.
                 self.pushed = assignments(values)
                 self.names.update(values)
                 return None
@@ -112,7 +112,8 @@ class Namespace:
         return run_user_code(partial(unpack, scope=self.names, stays=stays, copy=copy), payload)
 
     def _evaluate(self, expression: str) -> Any:
-        # A plain name is by far the most common: no compilation, and no builtins (a pulled "id" is a mistake).
+        # Most expressions are plain names. They need no compilation, and must not find builtins: a pulled "id" is a
+        # mistake.
         if expression.isidentifier():
             try:
                 return self.names[expression]

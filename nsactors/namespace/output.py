@@ -50,10 +50,10 @@ class Capture(Protocol):
 class OutputRecorder:
     """The output of one engine: a log for the request that runs, filled by a capture and by displays.
 
-    Two threads use it: one runs user code, the other sends the output meanwhile.
+    Two threads use a recorder: one runs user code, and the other sends the output at the same time.
 
     Attributes:
-        task_id: the task of a batch that runs; None between tasks. Its output is marked with this id.
+        task_id: the id of the running task of a batch, with which its output is marked; None between tasks.
     """
 
     def __init__(self, engine_id: int, capture: Capture, whole: str = "") -> None:
@@ -66,7 +66,7 @@ class OutputRecorder:
         self.task_id: Hashable = None
 
     def begin(self, request: RequestId) -> OutputBatch | None:
-        """Assign output to ``request`` from now on; return the late output of the request before."""
+        """Assign output to ``request`` from now on; return the late output of the previous request."""
         with self._lock:
             self._append(self._capture.begin(request))
             late = self._log.take() if self._log is not None and self._log.has_untaken else None
@@ -75,7 +75,7 @@ class OutputRecorder:
             return late
 
     def finish(self) -> OutputBatch:
-        """Note that the request has ended; return its unacknowledged output.
+        """Return the unacknowledged output of a request that has ended.
 
         The log stays open: a thread or child process of the request may still write.
         """
@@ -89,7 +89,7 @@ class OutputRecorder:
         """Add a display, after the text that was written before it.
 
         Raises:
-            SerializationError: if a part of it cannot be sent; a MIME bundle holds text, bytes and JSON.
+            SerializationError: if a part of the display cannot be sent; a MIME bundle holds text, bytes and JSON.
         """
         try:
             pickle.dumps(chunk)
@@ -105,7 +105,7 @@ class OutputRecorder:
             self.show(StreamText("stderr", text))
 
     def delivered(self) -> tuple[OutputChunk, ...]:
-        """Return the acknowledged output of the request that has ended; it is not in the reply."""
+        """Return the acknowledged output of the request that has ended; the reply does not contain it."""
         with self._lock:
             return () if self._log is None else self._log.delivered
 
@@ -135,7 +135,7 @@ class OutputRecorder:
                 self._log.take_again()
 
     def acknowledge(self, batch: OutputBatch) -> None:
-        """Note that the client has received this batch, and all before it."""
+        """Record that the client has received this batch and all earlier batches."""
         with self._lock:
             if self._log is not None and self._log.request == batch.request:
                 self._log.acknowledge(batch)
@@ -146,7 +146,7 @@ class OutputRecorder:
 
     def _append(self, chunks: Sequence[OutputChunk]) -> None:
         if chunks and self._log is not None:
-            # The mark is not set where a task begins, since most tasks write nothing.
+            # Add the mark at the first output, not when a task begins, since most tasks write nothing.
             if self.task_id is not None and self.task_id != self._marked:
                 self._marked = self.task_id
                 self._log.append(TaskMark(self.task_id))
@@ -159,7 +159,7 @@ _IONBF = 2  # <stdio.h>: unbuffered
 
 
 class _CapturedFile:
-    """A stream of this process, appended to a file and read from where the last read ended."""
+    """A stream of this process: a file to which text is appended. Each read begins where the last one ended."""
 
     def __init__(self, name: str, fd: int, path: str) -> None:
         self.name = name
@@ -212,7 +212,7 @@ def _opened(path: str) -> int:
 class _RoomyFile(io.FileIO):
     """A file that accepts all text: the part that does not fit on the disk is passed to ``instead``.
 
-    A print must not fail on a full disk, least of all in a replay, where it succeeded the first time.
+    A print must not fail on a full disk, least of all in a replay of a print that succeeded.
     """
 
     def __init__(self, fd: int, instead: Callable[[int, str], None]) -> None:
@@ -223,7 +223,7 @@ class _RoomyFile(io.FileIO):
         rest = memoryview(data).cast("B")
         nbytes = len(rest)
         try:
-            while rest:  # a disk that becomes full accepts a part
+            while rest:  # a disk that becomes full accepts a part of the text
                 rest = rest[super().write(rest) or 0 :]
         except OSError as error:
             # EBADF: user code has closed the descriptor, as ``os.fdopen(1)`` does when it is collected.
@@ -239,8 +239,8 @@ class _OrderedStream(io.TextIOWrapper):
     def __init__(
         self, fd: int, on_write: Callable[[_OrderedStream], None], instead: Callable[[int, str], None]
     ) -> None:
-        # A raw file with write_through, as for ``python -u``: every write is in the file when it returns, so text of
-        # Python, of C code and of child processes keeps its order.
+        # A raw file with write_through, as ``python -u`` uses: when a write returns, its text is in the file. So the
+        # text of Python, of C code and of child processes keeps its order.
         raw: Any = _RoomyFile(fd, instead)
         super().__init__(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
         self._on_write = on_write
@@ -250,14 +250,14 @@ class _OrderedStream(io.TextIOWrapper):
         return super().write(text)
 
     def close(self) -> None:
-        """Flush only: after ``sys.stdout.close()`` in a cell, later requests still write here."""
+        """Flush, but do not close: after ``sys.stdout.close()`` in a cell, later requests still write to the stream."""
         self.flush()
 
 
 class FileCapture:
     """Capture file descriptors 1 and 2 of this process in two files.
 
-    Files and not pipes: a full pipe blocks its writer, and code that holds the GIL while it writes would wait forever.
+    Pipes were rejected: a full pipe blocks its writer, and code that holds the GIL while it writes would wait forever.
     The files outlive the process, so the last output of a process that crashed can still be read.
     """
 
@@ -313,7 +313,7 @@ class FileCapture:
     @protected
     def _note_writer(self, stream: object) -> None:
         if stream is not self._last_writer:
-            # The other stream may hold earlier text: read it first to keep the order.
+            # The other stream may hold earlier text: read that stream first to keep the order.
             if self._last_writer is not None:
                 with self._read_lock:
                     self._read_files()
@@ -321,7 +321,7 @@ class FileCapture:
 
     @protected
     def _keep(self, fd: int, text: str) -> None:
-        """Keep text in memory that does not fit into the file, or whose descriptor is closed."""
+        """Keep text in memory because the file has no room for it, or its descriptor is closed."""
         with self._read_lock:
             self._read_files()
             self._pending.append(StreamText(self._files[fd - 1].name, text))
@@ -336,7 +336,7 @@ class FileCapture:
         self._libc.fflush(None)
 
     def _unbuffer_c_stdout(self) -> None:
-        with contextlib.suppress(ValueError):  # another C library: its stdout is flushed at each read all the same
+        with contextlib.suppress(ValueError):  # another C library; each read flushes its stdout anyway
             stdout = ctypes.c_void_p.in_dll(self._libc, "stdout")
             self._libc.setvbuf(stdout, None, _IONBF, 0)
 
@@ -381,8 +381,8 @@ class _ThreadRouter(io.TextIOBase):
         return True
 
     def __getattr__(self, name: str) -> Any:
-        # A kernel tells its stream which cell prints (``set_parent``), and programs write to ``sys.stdout.buffer``. An
-        # engine's thread gets no such attribute of the original: its bytes would bypass the capture.
+        # A kernel calls ``set_parent`` of its stream for each cell, and programs write to ``sys.stdout.buffer``. An
+        # engine's thread gets no such attribute of the original, because its bytes would bypass the capture.
         if threading.get_ident() in self.listeners:
             raise AttributeError(f"'sys.stdout' of an engine that is a thread has no attribute {name!r}")
         return getattr(self.original, name)
@@ -407,7 +407,7 @@ _ROUTING = threading.Lock()
 
 @contextmanager
 def printing_to(text: list[str]) -> Iterator[None]:
-    """Append the text that this thread prints through ``sys.stdout`` to a list; other threads print as before.
+    """Append the text that this thread prints through ``sys.stdout`` to a list; other threads print as usual.
 
     A stream that simply replaced ``sys.stdout`` would also take the text that other threads print.
     """
@@ -448,7 +448,7 @@ class ThreadCapture:
         self._take_streams()
 
     def begin(self, request: RequestId) -> list[StreamText]:
-        """Return the text printed since the last read; capture streams that were replaced since."""
+        """Return the text printed since the last read; capture streams that were replaced after the last read."""
         self._debuggers.begin()
         read = self.read()
         self._take_streams()
@@ -483,7 +483,7 @@ class ThreadCapture:
         self.release_streams()
 
     def release_streams(self) -> None:
-        """Let this thread print as before, until the next request begins."""
+        """Let this thread print as if it were not captured, until the next request begins."""
         with self._lock:
             for name, known in self._routers:
                 if (router := known()) is None:

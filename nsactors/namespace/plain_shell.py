@@ -1,4 +1,4 @@
-"""Shells: the interface, one in plain Python, and the sources of cells for tracebacks.
+"""Shells: their interface, a shell in plain Python, and the sources of cells for tracebacks.
 
 IPython allows one shell per process: several would compete for ``__main__``, the display hook and the streams. The
 plain shell has the parts that need no process of their own: ``In``, ``Out``, ``_``, the value of a last expression,
@@ -68,11 +68,11 @@ def forget_input(inputs: list[str], number: int) -> None:
         inputs[number] = ""
 
 
-_SOME = 100  # kept sources; a search for unused ones among fewer is not worth its time
+_SOME = 100  # with fewer kept sources, a search for unused ones is not worth its time
 
 
 class CellSources:
-    """Drop the source of a cell at the next cell, or later, as soon as no function of it can run any more.
+    """Drop the source of a cell as soon as no function of the cell can run any more, but not before the next cell.
 
     Failures carry their source lines, so the source of a finished cell is needed again only if a function or class that
     the cell has defined fails later. The sources of a hundred thousand cells would take 90 MB.
@@ -84,11 +84,11 @@ class CellSources:
         self._many = _SOME
 
     def begin(self, filename: str) -> list[str]:
-        """Note that a cell with this file name comes next; return the file names whose sources have been dropped."""
+        """Begin a cell with this file name; return the file names whose sources have been dropped."""
         gone = [self._last] if self._last and not self._is_needed(self._last) else []
         if len(self._kept) > self._many:
             gone += [name for name in self._kept if name not in gone and not self._is_needed(name)]
-            self._many = _SOME + 2 * (len(self._kept) - len(gone))  # so that a search of all is rare
+            self._many = _SOME + 2 * (len(self._kept) - len(gone))  # so that searches of all sources are rare
         for name in gone:
             self._kept.pop(name, None)
             linecache.cache.pop(name, None)
@@ -96,7 +96,7 @@ class CellSources:
         return gone
 
     def compiled(self, code: CodeType) -> None:
-        """Note the code of the cell that has begun, or of one of its statements."""
+        """Keep weak references to the functions and classes in ``code``, which is the current cell or a part of it."""
         if defined := [weakref.ref(inner) for inner in _codes_in(code)]:
             self._kept.setdefault(self._last, []).extend(defined)
 
@@ -106,7 +106,7 @@ class CellSources:
 
 
 def _codes_in(code: CodeType) -> Iterator[CodeType]:
-    """Yield the code of functions, classes and comprehensions in this one; each may outlive it."""
+    """Yield the code of the functions, classes and comprehensions in this code; each may outlive this code."""
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield constant
@@ -124,7 +124,7 @@ class PlainShell:
         names: the names.
         output: records the values of cells.
         cell_loop: runs ``await``.
-        history: gets the histories ``In``, ``Out`` and ``_``; by default, they are among the names.
+        history: the dictionary for the histories ``In``, ``Out`` and ``_``; by default ``names``.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Settings of Python, the system and libraries, for snapshots.
 
-A replay sets them again by itself, so only snapshots contain them. Each setting is read by functions of its library. If
-that fails, or the value cannot be pickled, the user is told that the setting is not kept.
+A replay sets them again by itself, so only snapshots contain them. Each setting is read with functions of its library.
+If that fails, or the value cannot be pickled, the user gets a message that the setting is not kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nsactors.namespace.interrupts import is_user_frame
 
 @frozen
 class Setting:
-    """A part of the state that is read for snapshots only; see :class:`process_state.StatePart`.
+    """A part of the state of a process that only snapshots contain; see :class:`process_state.StatePart`.
 
     Attributes:
         name: its name, for people.
@@ -98,7 +98,7 @@ def _umask() -> int:
         with open("/proc/self/status") as file:
             return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
     except (FileNotFoundError, StopIteration):
-        # The last resort: files that threads make meanwhile can be read by their owner only.
+        # The last resort: between the two calls, files that other threads make can be read by their owner only.
         umask = os.umask(0o077)
         os.umask(umask)
         return umask
@@ -204,7 +204,7 @@ def _set_matplotlib(changed: dict[str, Any]) -> None:
 
 
 class _Handlers:
-    """Handlers of signals: functions of this process, which no other process has."""
+    """Handlers of signals. They are functions of this process, so no other process can restore them."""
 
     def __init__(self) -> None:
         self._start = self._now()
@@ -227,7 +227,7 @@ def _has_name(number: int) -> bool:
 
 def _no_threads() -> None:
     frames = sys._current_frames()
-    del frames[threading.get_ident()]  # this frame would hold itself, and the variables of its callers
+    del frames[threading.get_ident()]  # this frame would hold a reference to itself, and the variables of its callers
     users = [thread.name for thread in threading.enumerate() if _runs_users_code(frames.get(thread.ident or 0))]
     if users:
         raise RuntimeError(f"they end with the process: {', '.join(users)}")

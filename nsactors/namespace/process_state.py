@@ -1,8 +1,9 @@
 """The state of a process beside its names: random generators, environment, folder and search path.
 
 Each :class:`StatePart` is read as a value of plain types, and set from such a value in this process or in that of the
-next incarnation. The parts here are cheap enough to be compared before every request; those in :mod:`process_settings`
-are in snapshots only. A part of a library that has not been imported yet is set when user code imports the library.
+next incarnation. The parts in this module are cheap enough to be compared before every request; those in
+:mod:`process_settings` are only in snapshots. A part of a library that has not been imported yet is set when user code
+imports the library.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from nsactors.protocol.process import set_search_path
 from nsactors.recovery.journal import ProcessState
 
 _OF_THE_ENGINE = frozenset({"IPYTHONDIR", "MPLBACKEND", "PLOTLY_RENDERER"})  # each incarnation sets these: IPythonShell
-_MT19937_BYTES = 625 * 4  # its key, and the position in it
+_MT19937_BYTES = 625 * 4  # the key of the generator, and the position in the key
 
 
 class StatePart(Protocol):
@@ -77,8 +78,8 @@ class PythonGenerator:
         """See :class:`StatePart`."""
         version, (*words, position), gauss = self._generator.getstate()
         memory = self._look()
-        # CPython does not promise where the state lies in memory, so this is checked. An interpreter that has it
-        # elsewhere pays for the slow comparison.
+        # CPython does not promise where the state lies in memory, so the place is checked. For an interpreter with
+        # another place, the slow comparison is used.
         is_there = memory == (array("I", [position, *words]).tobytes(), gauss)
         self._memory = memory if is_there else None
         self._given = version, array("I", [*words, position]).tobytes(), gauss
@@ -106,8 +107,8 @@ class NumpyGenerator:
 
     def changed(self) -> Any:
         """See :class:`StatePart`."""
-        # Reading the state takes 60 us, comparing its memory 1 us. Normal numbers are drawn in pairs, and the second is
-        # not in that memory: while it is due, the state must be read.
+        # Reading the state takes 60 us, comparing its memory 1 us. Normal numbers are drawn in pairs, and that memory
+        # does not contain the second one. So the state must be read until the second one has been used.
         if self._given is not None and self._memory is not None and not self._given[3]:
             generator, address, data = self._memory
             if generator is _numpy_bit_generator() and ctypes.string_at(address, _MT19937_BYTES) == data:
@@ -183,7 +184,7 @@ class TorchGenerator:
 
 
 class Environment:
-    """``os.environ``, as the differences from its value at the start, because the rest belongs to the machine."""
+    """The differences of ``os.environ`` from its value at the start; the rest belongs to the machine."""
 
     name = "the environment"
     library = ""
@@ -338,15 +339,15 @@ class EngineProcess:
         self._due: dict[str, Any] = {}  # values of parts whose library has not been imported yet
 
     def begin(self, request: RequestId) -> None:
-        """Note that a request, or its replay, begins."""
+        """Begin a request, or its replay."""
         self._entropy.begin(request)
 
     def end(self) -> None:
-        """Note that the request has ended."""
+        """End the request."""
         self._entropy.end()
 
     def changes(self) -> ProcessState:
-        """Return the followed parts that have changed since they were last returned."""
+        """Return the parts that have changed since they were last returned; settings are left out."""
         changes = {}
         is_unknown, self._is_unknown = self._is_unknown, False
         for part in self._followed:
@@ -361,11 +362,11 @@ class EngineProcess:
         return changes
 
     def not_recorded(self) -> None:
-        """Note that the last changes were not recorded: all parts are returned again."""
+        """Let the next call to :meth:`changes` return all parts, because the last changes were not recorded."""
         self._is_unknown = True
 
     def state(self) -> tuple[ProcessState, dict[str, str]]:
-        """Return all parts, and those that could not be read, with the reason."""
+        """Return all parts that could be read; and for each other part, the reason."""
         state = dict(self._due)
         unread, self._unread = self._unread, {}
         for part in self._parts.values():
@@ -414,5 +415,5 @@ class EngineProcess:
         value = self._due.pop(part.name)
         try:
             part.set(value)
-        except Exception as error:  # it must not fail the user's import, so it goes to the request's stderr
+        except Exception as error:  # the user's import must not fail, so the error is printed to the request's stderr
             print(f"[nsactors: {part.name} could not be restored: {reason_of(error)}]", file=sys.stderr)

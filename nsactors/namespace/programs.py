@@ -1,4 +1,4 @@
-"""The code that histories show for a request: running it again has the same effect on the namespace."""
+"""The code that histories show for a request: this code has the same effect on the namespace as the request."""
 
 from __future__ import annotations
 

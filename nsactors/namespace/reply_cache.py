@@ -1,6 +1,6 @@
 """The reply cache: a repeated request gets its first reply, and does not run again.
 
-Large values go into the object store if their client has gone or has asked for that (``StoreReplies``); see
+Large values go into the object store if their client has left, or has asked for it with ``StoreReplies``; see
 :mod:`nsactors.protocol.stored_replies` for the limits.
 """
 
@@ -29,7 +29,7 @@ class ReplyCache:
     The thread that runs requests sets ``current`` and calls :meth:`store`; other methods may run on any thread.
 
     Args:
-        objects: the store for large values that are to outlive their client.
+        objects: the store for large values that must outlive their client.
         output: the output of the request that runs.
 
     Attributes:
@@ -67,7 +67,7 @@ class ReplyCache:
         self.current = None
 
     def store_replayed(self, reply: Reply, result: Payload | None) -> None:
-        """Store the reply to a replayed request: its client may not have received the first one."""
+        """Store the reply to a replayed request, because its client may not have received the first reply."""
         sealed = seal(result)
         self.store(reply, encode_reply(reply, sealed), result, sealed)
 
@@ -80,7 +80,7 @@ class ReplyCache:
             return None
 
     def note_presence(self, client: str, *, connected: bool) -> None:
-        """Note that a client has disconnected or reconnected: large values of absent clients are stored for others."""
+        """Keep whether a client is connected: large values of absent clients are stored for others."""
         if connected:
             self._gone.pop(client, None)
         else:
@@ -90,8 +90,8 @@ class ReplyCache:
         """Store all replies of a client up to a number, even large ones; see ``StoreReplies``."""
         # A reconnection does not undo this: after a restart the controller reports every client as reconnected.
         _remember(self._stored_upto, client, max(upto, self._stored_upto.get(client, -1)))
-        # The client loads this object, and Ray requests it on the same connection as the client's calls: when the
-        # client has the object, all these calls have arrived.
+        # The client loads the object that this returns, and Ray requests it on the same connection as the client's
+        # calls: when the client has the object, all these calls have arrived.
         return self._objects.put(Payload(b""))
 
     def collect(
@@ -101,7 +101,7 @@ class ReplyCache:
 
         Args:
             requests: each with the number of output chunks that the caller already has.
-            passed: the requests whose turn had come *before* this call.
+            passed: the requests whose turn in the stream had come *before* this call.
         """
         collected: dict[RequestId, Collected] = {}
         room = COLLECTED_BYTES
@@ -119,7 +119,7 @@ class ReplyCache:
     def _find(
         self, request: RequestId, position: int, *, has_passed: bool
     ) -> tuple[StoredReply | OutputBatch | Missing, int]:
-        # In this order: between the two reads the request may end and its reply be stored.
+        # Read `current` first, because the request may end and its reply may be stored between the two reads.
         under_way = self.current == request
         idle = self.current is None
         found = self._store.get(request)
@@ -144,8 +144,8 @@ class ReplyCache:
         if request.client in self._gone or request.seq <= self._stored_upto.get(request.client, -1):
             # The engine must own the object: the return value of a call belongs to its caller, and is lost with it.
             return self._objects.put(result), 0, nbytes
-        # The client is present and takes the value. References are not stored either: they would keep their objects
-        # alive.
+        # The client is present and receives the value. References are not stored either: they would keep their
+        # objects alive.
         if result.refs or nbytes > LARGE_BYTES:
             return Missing.DROPPED, 0, 0
         # A copy, since the engine's arrays change.

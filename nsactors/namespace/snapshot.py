@@ -1,7 +1,7 @@
 """Snapshots: a namespace as bytes and back, and which names are the user's.
 
-A snapshot counts only after it has been loaded in a clean interpreter (:mod:`clean_interpreter`): the engine's own
-process can load much that no other can.
+A snapshot counts only after it has been loaded in a clean interpreter (:mod:`clean_interpreter`), because the engine's
+own process can load many objects that no other process can load.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SHELL_LIBRARIES = frozenset({"IPython", "_io", "_sitebuiltins", "io"})
 
 
 def is_users(name: str, value: object) -> bool:
-    """Return whether a name is the user's, not the shell's."""
+    """Return whether a name belongs to the user, not to the shell."""
     if name in _SHELL_FUNCTIONS:
         return _library(value) not in _SHELL_LIBRARIES
     return _MACHINERY.fullmatch(name) is None
@@ -45,7 +45,7 @@ def _library(value: object) -> str:
 
 
 class Bindings:
-    """Tell, after each request, which names have been rebound or removed.
+    """Find out after each request which names have been rebound or removed.
 
     Objects are compared by address and not held: a namespace would otherwise keep the values that its user has
     replaced. So a new object at the address of the old one goes unnoticed.
@@ -59,12 +59,12 @@ class Bindings:
 
     def changed(self) -> tuple[str, ...]:
         """Return the user's names that have changed since the last call."""
-        # Each is one step of the interpreter, since the user's threads may bind names meanwhile.
+        # Each list is made in one step of the interpreter, since the user's threads may bind names at any time.
         order, addresses = list(self._names), list(map(id, self._names.values()))
         if addresses == self._addresses and order == self._order:
             return ()
         known = len(self._order)
-        if order[:known] == self._order:  # no name was removed: the quick way
+        if order[:known] == self._order:  # the usual case: no name was removed
             changed = [*itertools.compress(order, map(operator.ne, addresses, self._addresses)), *order[known:]]
         else:
             before, after = (
@@ -78,7 +78,7 @@ class Bindings:
 def take(names: dict[str, Any], *, ref_types: tuple[type, ...] = ()) -> Snapshot:
     """Return a snapshot of a namespace; call this between two requests.
 
-    Nothing large is copied: buffers are the memory of the user's arrays, so write them before they change.
+    Nothing large is copied: buffers are the memory of the user's arrays, so write the buffers before the arrays change.
 
     Args:
         names: the namespace.
@@ -113,12 +113,12 @@ def restore(
 
     Names that the snapshot left out stay as they are; all other names of the user are removed. ``In`` and ``Out`` are
     changed in place, so make the shell first; its next cell is number ``len(names["In"])``. Each component is bound as
-    soon as it is loaded: the user's code that runs while the next one loads may use it.
+    soon as it is loaded, because user code that runs while the next component loads may need it.
 
     Args:
         snapshot: the snapshot.
         names: the namespace.
-        skipped: first names of components, and names of modules, that are not loaded, with the reason.
+        skipped: the first names of components, and the names of modules, that must not be loaded, with the reason.
         loads: called with the first name of each component, and each name of a module, before it is loaded.
         copy: False if arrays may use the memory that the snapshot is in.
     """

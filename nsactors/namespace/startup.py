@@ -22,8 +22,8 @@ _FOUND = re.compile(r"start-up code: (\[.*\])$", re.MULTILINE)
 class StartupFailed(Exception):
     """The start-up code of an engine has raised an error.
 
-    The message is one line that contains everything. If Ray cannot make an actor, it passes on nothing but the text of
-    the reason, without the lines that look like Ray's own.
+    The message is one line that contains everything. If Ray cannot make an actor, it passes on only the text of the
+    reason, without the lines that look like Ray's own.
 
     Args:
         reason: one line.
@@ -71,7 +71,7 @@ def _texts(chunks: tuple[OutputChunk, ...]) -> tuple[StreamText, ...]:
 
 
 class ErrorHandler:
-    """Call the user's ``on_error`` function with an error, which the client gets all the same.
+    """Call the user's ``on_error`` function with an error. The client gets the error as well.
 
     Args:
         pickled: the function; None for no function.
@@ -84,7 +84,7 @@ class ErrorHandler:
         self._function: Any = None
 
     def __call__(self, error: BaseException) -> None:
-        """Pass an error to the function, but no interrupt or exit."""
+        """Pass an error to the function, unless it is an interrupt or an exit."""
         if self._pickled is None or not issubclass(type(error), Exception):
             return
         try:

@@ -1,7 +1,7 @@
 """The task runner: batches of tasks, item by item, and their packed results.
 
-A :class:`Backlog` holds the task ranges that have not begun, :class:`TaskResults` those that have ended. Both may be
-used from the control thread while :meth:`TaskRunner.run` runs items: ranges are stolen, and results are read early.
+A :class:`Backlog` holds the task ranges that have not begun, and :class:`TaskResults` holds those that have ended. The
+control thread may use both while :meth:`TaskRunner.run` runs items, to steal ranges and to read results early.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from nsactors.protocol.tasks import (
 class TaskResults:
     """The results of a batch. Consecutive items of a map that succeed are stored together.
 
-    One thread runs the batch; others may call :meth:`so_far` meanwhile.
+    One thread runs the batch; other threads may call :meth:`so_far` at the same time.
 
     Args:
         output: the output of tasks.
         ref_types: classes of references to an object store.
         describe: describes an error of a task.
-        keep: stores a value that is to stay on this engine.
+        keep: stores a value that must stay on this engine.
 
     Attributes:
         succeeded: values of consecutive items that have succeeded; the runner appends to it.
@@ -82,7 +82,7 @@ class TaskResults:
         self.succeeded: list[Any] = []
 
     def begin(self, part: BatchPart, start: int) -> None:
-        """Note that items of a part run, from ``start`` on."""
+        """Begin to run items of a part; the first of them is item ``start``."""
         self._part, self._next = part, start
         self._output.task_id = part.task_id
 
@@ -100,8 +100,8 @@ class TaskResults:
     def so_far(self) -> BatchReport | None:
         """Return the results so far; None if there are none. The final report has them in the same form.
 
-        Items that have written output are left out, since the output is still being sent, and so are all items after
-        them.
+        An item that has written output is left out, since the output is still being sent. All items after it are left
+        out too.
         """
         with self._lock:
             if (written := self._output.mark()) == self._written:
@@ -111,14 +111,14 @@ class TaskResults:
         return BatchReport(silent, self._pack([outcome.value for outcome in silent])) if silent else None
 
     def _cut(self, upto: float, written: int) -> None:
-        if count := len(self.succeeded):  # the runner's thread may append meanwhile
+        if count := len(self.succeeded):  # the runner's thread may append at any time
             values = self.succeeded[:count]
             del self.succeeded[:count]
             self._enter(RangeStatus.OK, values, count, upto, written)
 
     def _enter(self, status: RangeStatus, value: Any, count: int, upto: float, written: int) -> None:
         part, start, lap, output = self._part, self._next, self._lap, (self._written, written)
-        assert part is not None, "items are of a part"
+        assert part is not None, "items belong to a part"
         outcome = RangeOutcome(part.task_id, start, start + count, status, upto - lap, value, self._epoch + lap, output)
         self._ended.append((part, outcome))
         self._next, self._lap, self._written = start + count, upto, written
@@ -162,9 +162,9 @@ class TaskResults:
 class ItemRun:
     """Items of a task range that run one after the other; an item begins when its place is taken from ``places``.
 
-    One thread takes places; another may steal the rest meanwhile. A lock for each item would take as long as all other
-    work for the item, and is not needed: a step of the iterator over a range, and the search for the smallest number
-    that is left in the iterator, each run in C, so that no other thread can run in between.
+    One thread takes places; another thread may steal the rest at the same time. A lock for each item would take as long
+    as all other work for the item, and is not needed. A step of the iterator over a range runs in C, and so does the
+    search for the smallest number that is left in the iterator; no other thread can run in between.
 
     Args:
         span: the items.
@@ -180,7 +180,7 @@ class ItemRun:
 
     @property
     def number(self) -> int:
-        """The number of the item that has begun last; the number before the first item's if none has begun."""
+        """The number of the item that has begun last; if no item has begun, the first item's number minus one."""
         return self._stop - length_hint(self.places) - 1
 
     def is_end_of(self, spans: Iterable[TaskRange]) -> bool:
@@ -199,8 +199,8 @@ class ItemRun:
 class Backlog:
     """The task ranges of one batch that have not begun, in order.
 
-    One thread begins items; another may steal ranges meanwhile. Callers guard it by a lock: an item is either begun or
-    stolen, never both.
+    One thread begins items; another thread may steal ranges at the same time. Callers guard both with a lock, so that
+    no item is begun and stolen.
 
     Example:
         >>> backlog = Backlog([TaskRange("map", 0, 100), TaskRange("call")])
@@ -217,7 +217,7 @@ class Backlog:
         self._run: ItemRun | None = None
 
     def begin(self, count: int = 1) -> TaskRange | None:
-        """Return the next items to run, of one task and at most ``count``; None if there are none."""
+        """Return the next items to run, at most ``count`` items of one task; None if there are none."""
         if not self._spans:
             return None
         task_id, start, stop = self._spans[0]
@@ -227,7 +227,7 @@ class Backlog:
         return self._spans.popleft()
 
     def run(self, part: BatchPart) -> ItemRun | None:
-        """Return the next items to run, if they are of a part of a map; they begin as their places are taken."""
+        """Return the next items to run, if they belong to ``part``; each begins when its place is taken."""
         if not self._spans or not _holds(part, self._spans[0]):
             return None
         self._run = ItemRun(self._spans.popleft(), part.start)
@@ -250,7 +250,7 @@ class Backlog:
         return given if rest is None else (rest, *given)
 
 
-MAX_JOBS = 32  # functions of maps that are kept; one that was dropped is sent again
+MAX_JOBS = 32  # functions of maps that are kept; a function that was dropped is sent again
 MAX_JOB_BYTES = 100_000_000
 CONDITION_CHARS = 200
 MAX_STOLEN = 1_000  # batches that lost ranges before they arrived
@@ -269,14 +269,14 @@ class _Item(NamedTuple):
 
 
 class _RunningItems:
-    """The running item of a run of items, as the interrupt handler knows it: at any time equal to one ``_Item``.
+    """The running item of a run of items, as the interrupt handler knows it. It is equal to the ``_Item`` that runs.
 
-    The thread that looks for late items sets the time limit, and only for an item that is late.
+    The thread that looks for late items sets the time limit, but only for an item that is late.
 
     Attributes:
         limit_s: the limit of an item in seconds; None without one.
         late: True if the limit has been set for an item since this flag was last cleared.
-        latest: the item for which the limit has been set last.
+        latest: the last item for which the limit has been set.
     """
 
     __slots__ = ("_batch", "_run", "_task_id", "late", "latest", "limit_s")
@@ -306,7 +306,7 @@ class _MapJob(NamedTuple):
 class TaskRunner:
     """Run batches of tasks in a namespace.
 
-    One thread calls :meth:`run`; the other methods may be called from any thread meanwhile.
+    One thread calls :meth:`run`; any thread may call the other methods while it runs.
 
     Args:
         engine_id: the engine, for failures.
@@ -314,10 +314,10 @@ class TaskRunner:
         interrupts: interrupts items.
         output: the output of items.
         ref_types: classes of references to an object store.
-        keep: stores results that are to stay on this engine.
+        keep: stores results that must stay on this engine.
         new: the note for errors about unknown names, if this engine has restarted with an empty namespace.
         on_error: called with the errors of items.
-        keep_frames: keeps the frames of an error for the debugger, and notes that in its description.
+        keep_frames: keeps the frames of an error for the debugger, and adds this fact to the error's description.
     """
 
     def __init__(
@@ -394,7 +394,7 @@ class TaskRunner:
         return results.report(missing).as_value()
 
     def steal(self, wanted: Iterable[tuple[BatchKey, tuple[TaskRange, ...]]]) -> dict[BatchKey, tuple[TaskRange, ...]]:
-        """Withdraw the parts of these ranges that have not begun; return them by batch."""
+        """Withdraw those parts of these ranges that have not begun; return the parts by batch."""
         with self._lock:
             return {batch: self._steal(batch, spans) for batch, spans in wanted}
 
@@ -428,12 +428,12 @@ class TaskRunner:
         self._limit.resume()
 
     def _set_limit(self, *, at_once: bool = False) -> None:
-        """Set the time limit of the running item of a run, if its time is over; with ``at_once``, in any case."""
+        """Set the time limit of the running item of a run, if its time is over or ``at_once`` is true."""
         with self._lock:
             running, results = self._current, self._results
             if not isinstance(running, _RunningItems) or running.limit_s is None or results is None:
                 return
-            # In this order: if the item has ended in between, the time is that of a later one.
+            # Read the item first: if it ends before the time is read, the time belongs to a later item.
             item = running.item()
             ran_s = time.perf_counter() - results.began
             if item != running.latest and (at_once or ran_s >= running.limit_s):
@@ -447,10 +447,10 @@ class TaskRunner:
             self._backlog.end_run()
 
     def forget_functions(self) -> None:
-        """Drop the functions of maps: the namespace that they were bound to has been emptied."""
+        """Drop the functions of maps, because the namespace to which they were bound has been emptied."""
         self._jobs.clear()
 
-    # The batch, and its items that have begun.
+    # Methods for the batch, and for its items that have begun.
 
     def _open(self, batch: BatchKey, spans: list[TaskRange], results: TaskResults) -> None:
         with self._lock:
@@ -484,7 +484,7 @@ class TaskRunner:
             return span
 
     def _begin_run(self, part: BatchPart) -> tuple[ItemRun, _RunningItems] | None:
-        """Return the next items if they are of this part of a map; None if they are not, or none is to begin."""
+        """Return the next items if they belong to this part of a map; None if not, or if no more items may begin."""
         with self._lock:
             run = None if self._stopped else self._backlog.run(part)
             if run is None:
@@ -538,7 +538,7 @@ class TaskRunner:
         """Run further items of a part of a map until ``end``; return the time at which the last of them ended.
 
         Args:
-            part: the part, of which one item has run.
+            part: the part; one of its items has run.
             loaded: its function, and its columns of items.
             now: the time.
             end: no items begin from this time on.
@@ -555,7 +555,7 @@ class TaskRunner:
                 self._interrupts.enter(running)
                 self._by_interrupt = False
                 try:
-                    # Keep this short: the work for one item takes as long as a call of a small function.
+                    # Keep this short: the work for one item takes as long as a call to a small function.
                     late = _run_items(call, function, column, run.places, running, end, results)
                     if late is None:
                         return results.began
@@ -581,12 +581,12 @@ class TaskRunner:
                 self._limit.end(by_interrupt=False)
 
     def _expired(self, running: _RunningItems) -> Expired | None:
-        """Return the outcome of the item of a run that has just ended, if it was interrupted at its time limit."""
+        """Return the outcome of the item that has just ended, if it was interrupted at its time limit."""
         if not running.late:
             return None
         running.late = False
         expired = self._limit.end(by_interrupt=self._by_interrupt)
-        return expired if running.latest == running.item() else None  # the limit was set for an item that was ending
+        return expired if running.latest == running.item() else None  # else it was set for an earlier item
 
     def _run_limited(self, part: BatchPart, index: int, locate: _Locator) -> tuple[RangeStatus, Any]:
         item, limit_s = self.current, part.limit_s
@@ -646,7 +646,7 @@ class TaskRunner:
         return locate
 
     def _columns(self, part: BatchPart) -> Sequence[Any]:
-        """Load the items of a part; an item that cannot be unpickled fails alone, if the others can be told apart."""
+        """Load the items of a part. If items can be separated, an item that cannot be unpickled fails alone."""
         payload = part.columns
         assert payload is not None, "a map has items"
         try:
@@ -673,7 +673,7 @@ class TaskRunner:
 
 
 class _Spared(list[Any]):
-    """Items of which some could not be unpickled: reading such an item raises the error of its class."""
+    """Items, some of which could not be unpickled: reading such an item raises the error of its class."""
 
     def __getitem__(self, index: Any) -> Any:
         item = super().__getitem__(index)
@@ -709,8 +709,8 @@ def _run_items(
 ) -> tuple[Any] | None:
     """Call a function of a map for the items of a column at these places until ``end``; return None.
 
-    Each item begins when its place is taken. ``results.began`` is the time at which the last one ended. The value of an
-    item that was late is returned in a tuple, and the items after it have not begun then.
+    Each item begins when its place is taken. ``results.began`` is the time at which the last item ended. If an item was
+    late, this returns its value in a tuple, and the items after it have not begun.
 
     Raises:
         BaseException: the error of an item.
