@@ -37,7 +37,7 @@ from nsactors.session.memory import ClusterMemory
 from nsactors.views.base import EngineView, Flags, ViewClient, check_client
 from nsactors.views.decorators import ParallelFunction, RemoteFunction, recorded_imports
 from nsactors.views.executor import ViewExecutor
-from nsactors.views.lazy_map import LazyMapResult, check_lazy_map, lazy_map
+from nsactors.views.lazy_map import LazyMapOptions, LazyMapResult, check_lazy_map, lazy_map
 from nsactors.views.map_parts import (
     DISTS,
     CallChunk,
@@ -482,7 +482,8 @@ class DirectView(EngineView[Flags]):
             label=arg.text(label, or_none=True),
             copy=arg.flag(copy, or_none=True),
         )
-        check_lazy_map(iterables, ordered, chunksize, max_outstanding, return_exceptions)
+        options = LazyMapOptions(ordered, chunksize, max_outstanding, return_exceptions)
+        check_lazy_map(iterables, options)
         what = mapped(self.imap, function, iterables, kwargs, keywords, seed, self._session)
         label = label or self._flags.label or f"map({what.name})"
         part = MapPart(self._stored_if_large(what, label), label)
@@ -512,11 +513,8 @@ class DirectView(EngineView[Flags]):
             send,
             lambda: len(engine_ids()),
             what.iterables(iterables),
-            ordered=ordered,
-            chunksize=chunksize,
-            max_outstanding=max_outstanding,
-            return_exceptions=return_exceptions,
-            seed=what.seed,
+            options,
+            what.seed,
         )
 
     def call_on_parts(self, function: Callable[..., Any], sequences: Sequence[Any], *, dist: str = "b") -> Any:

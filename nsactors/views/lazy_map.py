@@ -1,14 +1,16 @@
-"""Maps over input that may never end, in chunks of measured size."""
+"""Maps over input that may never end, in chunks whose size is set by measured times."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from nsactors._frozen import frozen
 from nsactors.errors import NsactorsError, SerializationError
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.messages import RequestId
@@ -32,7 +34,7 @@ class ChunkSize:
         self.adapts = fixed is None
 
     def observe(self, items: int, seconds: float) -> None:
-        """Note that a chunk of so many items (at least one) took so many seconds."""
+        """Take into account that a chunk of ``items`` items (at least one) took ``seconds``."""
         if self.adapts:
             affordable = int(CHUNK_S * items / max(seconds, 1e-6))
             # Double the size at most, because the next items may take longer than those measured.
@@ -68,13 +70,30 @@ class Chunk(Protocol):
         ...
 
 
-def check_lazy_map(
-    iterables: Sequence[Iterable[Any]],
-    ordered: bool,
-    chunksize: int | None,
-    max_outstanding: int | str | None,
-    return_exceptions: bool,
-) -> None:
+@frozen
+class LazyMapOptions:
+    """The options of an ``imap``.
+
+    Attributes:
+        ordered: whether results are given in the order of the items, not as they arrive.
+        chunksize: items in a chunk; None for as many as can be pulled and computed within :data:`CHUNK_S`.
+        max_outstanding: the largest number of chunks that have been pulled and not yet given out; None and ``"auto"``
+            for a few per engine.
+        return_exceptions: whether exceptions are given in place of the results that they prevented.
+    """
+
+    ordered: bool
+    chunksize: int | None
+    max_outstanding: int | str | None
+    return_exceptions: bool
+
+    @property
+    def limit(self) -> int | None:
+        """The number in ``max_outstanding``, if it is one."""
+        return None if isinstance(self.max_outstanding, str) else self.max_outstanding
+
+
+def check_lazy_map(iterables: Sequence[Iterable[Any]], options: LazyMapOptions) -> None:
     """Check the arguments of an ``imap``.
 
     Raises:
@@ -84,39 +103,16 @@ def check_lazy_map(
     """
     if not iterables:
         raise TypeError("imap() needs at least one iterable")
+    limit = options.max_outstanding
+    is_auto = isinstance(limit, str) and limit == "auto"
     arg.check(
         "imap",
         iterables=arg.iterables(iterables),
-        ordered=arg.flag(ordered),
-        chunksize=arg.whole(chunksize, at_least=1, or_none=True),
-        max_outstanding=None if _is_auto(max_outstanding) else arg.whole(max_outstanding, at_least=1, or_none=True),
-        return_exceptions=arg.flag(return_exceptions),
+        ordered=arg.flag(options.ordered),
+        chunksize=arg.whole(options.chunksize, at_least=1, or_none=True),
+        max_outstanding=None if is_auto else arg.whole(limit, at_least=1, or_none=True),
+        return_exceptions=arg.flag(options.return_exceptions),
     )
-
-
-def _is_auto(value: object) -> bool:
-    return isinstance(value, str) and value == "auto"
-
-
-class LazyMapResult(Iterator[Any]):
-    """The results of an ``imap``, one after the other.
-
-    Closing the iterator cancels the chunks that have not begun.
-
-    Attributes:
-        seed: the seed that gives the same random numbers again; None if the map has none.
-    """
-
-    def __init__(self, results: Generator[Any, None, None], seed: Any) -> None:
-        self._results = results
-        self.seed = seed
-
-    def __next__(self) -> Any:
-        return next(self._results)
-
-    def close(self) -> None:
-        """Cancel the chunks that have not begun, and end."""
-        self._results.close()
 
 
 def lazy_map(
@@ -124,11 +120,7 @@ def lazy_map(
     send: Send,
     engines: Callable[[], int],
     iterables: Sequence[Iterable[Any]],
-    *,
-    ordered: bool,
-    chunksize: int | None,
-    max_outstanding: int | str | None,
-    return_exceptions: bool,
+    options: LazyMapOptions,
     seed: Any,
 ) -> LazyMapResult:
     """Return the results of a function over iterables; see the ``imap`` of views.
@@ -138,57 +130,69 @@ def lazy_map(
         send: sends a chunk, over which the function is mapped.
         engines: returns the number of engines.
         iterables: at least one.
-        ordered: give results in the order of the items; otherwise as they arrive.
-        chunksize: items in a chunk; None for as many as can be pulled and computed within :data:`CHUNK_S`.
-        max_outstanding: the largest number of chunks that have been pulled and not yet given out; None and ``"auto"``
-            for a few per engine.
-        return_exceptions: give exceptions in place of the results that they prevented.
-        seed: the seed of the items' random numbers, for the result.
+        options: the options of the map.
+        seed: the seed of the items' random numbers; the result's attribute ``seed``.
+
+    Raises:
+        Exception: the error of the input, or that of sending, if it occurs before anything has been sent.
     """
-    rows = zip(*iterables, strict=False)
-    limit = None if isinstance(max_outstanding, str) else max_outstanding
-    window = _Window(owner, send, engines, rows, ChunkSize(chunksize), limit, ordered, return_exceptions)
+    window = _Window(owner, send, engines, zip(*iterables, strict=False), options)
     try:
-        window.fill()
-    except BaseException:  # from the input; nobody will take the results of the chunks that have been sent
+        window.start()
+    except BaseException:  # such as Ctrl-C while the input is read; nobody will take the results of chunks already sent
         window.abandon()
         raise
-    if window.error is not None and not len(window):
-        raise window.error
-    results = _results(window, return_exceptions)
-    next(results)  # starts the generator, so that closing it cancels the chunks that have been sent
-    return LazyMapResult(results, seed)
+    return LazyMapResult(window, seed)
 
 
-def _results(window: _Window, return_exceptions: bool) -> Generator[Any, None, None]:
-    try:
-        yield
-        while len(window):
-            chunk = window.take()
-            yield from chunk.results(return_exceptions)
-            window.fill()
-        if window.error is not None:
-            raise window.error
-    finally:
-        window.abandon()
+class LazyMapResult(Iterator[Any]):
+    """The results of an ``imap``, one after the other.
+
+    Closing the iterator cancels the chunks that have not begun. So does leaving the loop over the iterator.
+
+    Attributes:
+        seed: the seed that gives the same random numbers again; None if the map has none.
+    """
+
+    def __init__(self, window: _Window, seed: Any) -> None:
+        self._results = window.results()
+        self._abandon = weakref.finalize(self, window.abandon)
+        self._abandon.atexit = False  # the client may have been closed by then
+        self.seed = seed
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._results)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def close(self) -> None:
+        """Cancel the chunks that have not begun, and end."""
+        self._results.close()
+        self._abandon()
 
 
-class _UnsentItem:
-    """A chunk of one item that cannot be pickled: it has failed without being sent."""
+class _UnpicklableItem:
+    """A chunk of one item that cannot be pickled: its result is the error, and it is not sent."""
 
     length = 1
     seconds: float | None = None
 
-    def __init__(self, error: Exception, number: int) -> None:
-        self.call = Call(RequestId("unsent", number), NOWHERE, "map", False)
+    def __init__(self, error: SerializationError, number: int) -> None:
+        self.call = Call(RequestId("unpicklable", number), NOWHERE, "map", False)
         self.call.settle(None, error)
 
     def results(self, return_exceptions: bool) -> Iterator[Any]:
+        assert return_exceptions, "otherwise, the map ends with the error"
         yield self.call.error
 
 
 class _Window:
-    """Chunks that have been pulled from the input and not yet been given out."""
+    """Chunks that have been pulled from the input and not yet been given out.
+
+    See :func:`lazy_map` for the arguments; ``rows`` gives an item of each iterable.
+    """
 
     def __init__(
         self,
@@ -196,60 +200,36 @@ class _Window:
         send: Send,
         engines: Callable[[], int],
         rows: Iterator[tuple[Any, ...]],
-        size: ChunkSize,
-        limit: int | None,
-        ordered: bool,
-        return_exceptions: bool,
+        options: LazyMapOptions,
     ) -> None:
         self._owner = owner
         self._send = send
         self._engines = engines
         self._rows = rows
-        self._size = size
-        self._limit = limit
-        self._ordered = ordered
-        self._return_exceptions = return_exceptions
+        self._options = options
+        self._size = ChunkSize(options.chunksize)
         self._chunks: dict[RequestId, Chunk] = {}
         self._settled: SimpleQueue[Call] = SimpleQueue()
-        self._calls: list[Call] = []  # of the chunks
+        self._calls: list[Call] = []  # the calls of the chunks
         self._output = AwaitedOutput(self._calls)
-        self._unsent: list[list[tuple[Any, ...]]] = []  # parts of a chunk that could not be sent, in reverse order
-        self._failed = itertools.count()
+        self._parts: list[list[tuple[Any, ...]]] = []  # of a chunk that could not be pickled, the last part first
+        self._unpicklable_numbers = itertools.count()
         self._ended = False
-        self.error: Exception | None = None  # an error of the input, raised after the results of earlier items
+        self._error: Exception | None = None  # of the input or of sending; raised after the results of earlier items
 
-    def __len__(self) -> int:
-        return len(self._chunks)
+    def start(self) -> None:
+        """Send the first chunks; raise the error that ends the map if there is nothing before it."""
+        self._fill()
+        if self._error is not None and not self._chunks:
+            raise self._error
 
-    def fill(self) -> None:
-        """Pull and send chunks while there is room. If this takes long, stop as soon as there is a result."""
-        patience = time.monotonic() + CHUNK_S
-        try:
-            while (self._unsent or not self._ended) and self._has_room():
-                rows = self._unsent.pop() if self._unsent else self._pull()
-                if rows:
-                    self._add(rows)
-                if time.monotonic() > patience and self._ready():
-                    break
-        except Exception as error:
-            self._ended, self.error = True, error
-            self._unsent.clear()
-
-    def take(self) -> Chunk:
-        """Wait for the next chunk to be given out, and return it."""
-        chunks = list(self._chunks.values())
-        settled = self._settled
-        if self._ordered:
-            settled = SimpleQueue()
-            chunks[0].call.when_settled(settled.put)
-        calls = [chunk.call for chunk in chunks]
-        call = next_settled(settled, calls, self._owner, self._output, keeps_errors=self._return_exceptions)
-        self._calls.remove(call)
-        self._owner.mark_retrieved([call])
-        chunk = self._chunks.pop(call.request_id)
-        if (seconds := chunk.seconds) is not None:
-            self._size.observe(chunk.length, seconds)
-        return chunk
+    def results(self) -> Generator[Any, None, None]:
+        """Yield the results; after those of each chunk, send further chunks."""
+        while self._chunks:
+            yield from self._take().results(self._options.return_exceptions)
+            self._fill()
+        if self._error is not None:
+            raise self._error
 
     def abandon(self) -> None:
         """Cancel the chunks that have not begun."""
@@ -258,6 +238,36 @@ class _Window:
         if calls:
             with contextlib.suppress(NsactorsError):  # the client may have been closed
                 self._owner.abort(calls, interrupt=False)
+
+    def _fill(self) -> None:
+        """Pull and send chunks while there is room. If this takes long, stop as soon as there is a result."""
+        patience = time.monotonic() + CHUNK_S
+        try:
+            while (self._parts or not self._ended) and self._has_room():
+                rows = self._parts.pop() if self._parts else self._pull()
+                if rows:
+                    self._add(rows)
+                if time.monotonic() > patience and self._ready():
+                    break
+        except Exception as error:
+            self._ended, self._error = True, error
+            self._parts.clear()
+
+    def _take(self) -> Chunk:
+        """Wait for the next chunk to be given out, and return it."""
+        chunks = list(self._chunks.values())
+        settled = self._settled
+        if self._options.ordered:
+            settled = SimpleQueue()
+            chunks[0].call.when_settled(settled.put)
+        calls, keeps_errors = [chunk.call for chunk in chunks], self._options.return_exceptions
+        call = next_settled(settled, calls, self._owner, self._output, keeps_errors=keeps_errors)
+        self._calls.remove(call)
+        self._owner.mark_retrieved([call])
+        chunk = self._chunks.pop(call.request_id)
+        if (seconds := chunk.seconds) is not None:
+            self._size.observe(chunk.length, seconds)
+        return chunk
 
     def _pull(self) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
@@ -268,7 +278,7 @@ class _Window:
         except StopIteration:
             self._ended = True
         except Exception as error:
-            self._ended, self.error = True, error
+            self._ended, self._error = True, error
         return rows
 
     def _add(self, rows: list[tuple[Any, ...]]) -> None:
@@ -278,20 +288,20 @@ class _Window:
         except SerializationError as error:
             if len(rows) > 1:  # try both halves, the first half first
                 middle = len(rows) // 2
-                self._unsent += [rows[middle:], rows[:middle]]
+                self._parts += [rows[middle:], rows[:middle]]
                 return
-            if not self._return_exceptions:
+            if not self._options.return_exceptions:
                 raise
-            chunk = _UnsentItem(error, next(self._failed))
+            chunk = _UnpicklableItem(error, next(self._unpicklable_numbers))
         self._chunks[chunk.call.request_id] = chunk
         self._calls.append(chunk.call)
-        if not self._ordered:
+        if not self._options.ordered:
             chunk.call.when_settled(self._settled.put)
 
     def _has_room(self) -> bool:
-        return len(self) < (self._limit or CHUNKS_PER_ENGINE * max(1, self._engines()))
+        return len(self._chunks) < (self._options.limit or CHUNKS_PER_ENGINE * max(1, self._engines()))
 
     def _ready(self) -> bool:
-        if not self._ordered:
+        if not self._options.ordered:
             return not self._settled.empty()
         return any(chunk.call.done for chunk in itertools.islice(self._chunks.values(), 1))

@@ -24,7 +24,7 @@ from nsactors.views.base import EngineView, TaskFlags, ViewClient, check_client
 from nsactors.views.decorators import BalancedFunction, RemoteFunction
 from nsactors.views.dependencies import Dependency, dependency_of
 from nsactors.views.executor import ViewExecutor
-from nsactors.views.lazy_map import LazyMapResult, check_lazy_map, lazy_map
+from nsactors.views.lazy_map import LazyMapOptions, LazyMapResult, check_lazy_map, lazy_map
 from nsactors.views.map_parts import MappedFunction, columns_of, mapped, name_of, rows_of
 
 if TYPE_CHECKING:
@@ -272,7 +272,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
             label=arg.text(label, or_none=True),
             copy=arg.flag(copy, or_none=True),
         )
-        check_lazy_map(iterables, ordered, chunksize, max_outstanding, return_exceptions)
+        options = LazyMapOptions(ordered, chunksize, max_outstanding, return_exceptions)
+        check_lazy_map(iterables, options)
         flags = self._flags if copy is None else self._changed("imap", {"copy": copy})
         if flags.detached:
             raise ValueError("imap() takes its input from this process, so it cannot be detached: use map()")
@@ -290,11 +291,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
             send,
             lambda: len(self),
             what.iterables(iterables),
-            ordered=ordered,
-            chunksize=chunksize,
-            max_outstanding=max_outstanding,
-            return_exceptions=return_exceptions,
-            seed=what.seed,
+            options,
+            what.seed,
         )
 
     def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:

@@ -25,7 +25,7 @@ from nsactors.results.interrupting import (
 )
 from nsactors.results.map_result import AsyncMapResult, BalancedMapResult
 from nsactors.testing import TIMEOUT_S
-from nsactors.views.lazy_map import LazyMapResult, lazy_map
+from nsactors.views.lazy_map import LazyMapOptions, LazyMapResult, lazy_map
 from nsactors.views.map_parts import CallChunk
 
 
@@ -234,17 +234,7 @@ def a_lazy_map(owner: Owner, call: Call, *, ordered: bool = True) -> LazyMapResu
     def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
         return CallChunk(call, 1)
 
-    return lazy_map(
-        owner,
-        send,
-        lambda: 1,
-        [itertools.count()],
-        ordered=ordered,
-        chunksize=1,
-        max_outstanding=1,
-        return_exceptions=True,
-        seed=None,
-    )
+    return lazy_map(owner, send, lambda: 1, [itertools.count()], LazyMapOptions(ordered, 1, 1, True), None)
 
 
 @pytest.mark.parametrize(
