@@ -22,10 +22,13 @@ Key = tuple[str, int, str]
 
 @dataclass(slots=True)
 class Flame:
-    """A function in a flame graph, with the time spent in it when it was called from its parent."""
+    """A function in a flame graph, and the weight of its samples when it was called from its parent.
+
+    Weights are seconds, or bytes in a profile of memory.
+    """
 
     function: ProfiledFunction | None
-    seconds: float = 0.0
+    weight: float = 0.0
     children: dict[ProfiledFunction, Flame] = field(default_factory=dict)
 
 
@@ -41,35 +44,35 @@ def flame_of(profiles: Iterable[EngineProfile]) -> Flame:
     for profile in profiles:
         for functions, sample in stacks_of(profile):
             at = root
-            at.seconds += sample.seconds
+            at.weight += sample.weight
             for function in functions:
                 at = at.children.setdefault(function, Flame(function))
-                at.seconds += sample.seconds
+                at.weight += sample.weight
     return root
 
 
 def flame_svg(root: Flame, title: str, words: Callable[[float], str] = "{:.2f} s".format) -> str:
-    """Return a flame graph as a picture: the outermost functions are at the top, and widths are times.
+    """Return a flame graph as a picture: the outermost functions are at the top, and widths are weights.
 
     Args:
         root: the flame graph.
         title: its title.
-        words: returns the text for a time, or for a size in a profile of memory.
+        words: returns the text for a weight.
     """
     boxes: list[str] = []
     rows = 1
     waiting: list[tuple[Flame, float, int]] = [(root, 0.0, 0)]
-    total = root.seconds or 1.0
+    total = root.weight or 1.0
     while waiting:
         flame, left, row = waiting.pop()
-        width = flame.seconds / total
+        width = flame.weight / total
         if width < LEAST or row >= MOST_ROWS:
             continue
         rows = max(rows, row + 1)
         boxes.append(_box(flame, left * WIDTH, row, width * WIDTH, width, title, words))
-        for child in sorted(flame.children.values(), key=lambda one: -one.seconds):
+        for child in sorted(flame.children.values(), key=lambda one: -one.weight):
             waiting.append((child, left, row + 1))
-            left += child.seconds / total
+            left += child.weight / total
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {rows * ROW}" width="100%" '
         f'style="font:11px monospace;background:#fff;max-width:{WIDTH}px" role="img">'
@@ -84,7 +87,7 @@ def _box(
     name = title if function is None else function.name
     where = "" if function is None or not function.file else f" ({function.file}, line {function.line})"
     colour = "#ddd" if function is None else _colour(function)
-    told = escape(f"{name}{where}: {words(flame.seconds)}, {share:.1%}")
+    told = escape(f"{name}{where}: {words(flame.weight)}, {share:.1%}")
     room = int(width / CHARACTER) - 1
     text = name if len(name) <= room else f"{name[: room - 1]}…" if room > 3 else ""
     label = f'<text x="{x + 3:.1f}" y="{row * ROW + 12}" fill="#000">{escape(text)}</text>' if text else ""
@@ -97,7 +100,11 @@ def _box(
 def _colour(function: ProfiledFunction) -> str:
     """Return a colour that stays the same for a function: warm for the user's own code, cool for libraries."""
     shade = sum(map(ord, function.name)) % 30
-    return f"hsl({25 + shade},85%,{65 + shade % 10}%)" if function.own else f"hsl({190 + shade},35%,{74 + shade % 8}%)"
+    return (
+        f"hsl({25 + shade},85%,{65 + shade % 10}%)"
+        if function.is_user_code
+        else f"hsl({190 + shade},35%,{74 + shade % 8}%)"
+    )
 
 
 def speedscope(profiles: Mapping[int, EngineProfile], name: str, exporter: str, unit: str = "seconds") -> str:
@@ -109,7 +116,7 @@ def speedscope(profiles: Mapping[int, EngineProfile], name: str, exporter: str, 
         for profile in members:
             for functions, sample in stacks_of(profile):
                 samples.append([numbers.setdefault(one, len(numbers)) for one in functions])
-                weights.append(sample.seconds)
+                weights.append(sample.weight)
         end = sum(weights)
         kind = {"type": "sampled", "name": title, "unit": unit, "startValue": 0, "endValue": end}
         return {**kind, "samples": samples, "weights": weights}
@@ -130,67 +137,71 @@ def speedscope(profiles: Mapping[int, EngineProfile], name: str, exporter: str, 
 
 
 @dataclass(slots=True)
-class Times:
-    """The figures of a function in all engines."""
+class Figures:
+    """The figures of a function in all engines.
+
+    Attributes:
+        count: the number of calls; for samples, the number of samples that found the function on the stack.
+        primitive: the number of calls that were not recursive.
+        own: the weight of the function itself: seconds, or bytes in a profile of memory.
+        total: the weight of the function and of those that it called.
+    """
 
     count: int = 0
     primitive: int = 0
-    own_s: float = 0.0
-    total_s: float = 0.0
+    own: float = 0.0
+    total: float = 0.0
 
-    def add(self, count: int, primitive: int, own_s: float, total_s: float) -> None:
+    def add(self, count: int, primitive: int, own: float, total: float) -> None:
         """Add further figures."""
         self.count += count
         self.primitive += primitive
-        self.own_s += own_s
-        self.total_s += total_s
+        self.own += own
+        self.total += total
 
 
-Callers = dict[ProfiledFunction, dict[ProfiledFunction, Times]]
+Callers = dict[ProfiledFunction, dict[ProfiledFunction, Figures]]
 
 
-def times_of(profiles: Iterable[EngineProfile]) -> tuple[dict[ProfiledFunction, Times], Callers]:
-    """Return the figures of each function, and those of its calls by each caller.
-
-    For samples, a count is the number of samples that found the function on the stack.
-    """
-    times: dict[ProfiledFunction, Times] = {}
+def figures_of(profiles: Iterable[EngineProfile]) -> tuple[dict[ProfiledFunction, Figures], Callers]:
+    """Return the figures of each function, and those of its calls by each caller."""
+    figures: dict[ProfiledFunction, Figures] = {}
     callers: Callers = {}
     for profile in profiles:
         for called in profile.calls:
-            _add_call(profile, called, times, callers)
+            _add_call(profile, called, figures, callers)
         for functions, sample in stacks_of(profile):
             for i, function in enumerate(functions):
-                own_s = sample.seconds if i == len(functions) - 1 else 0.0
+                own = sample.weight if i == len(functions) - 1 else 0.0
                 is_first = function not in functions[:i]  # in a recursion it counts once
-                total_s, count = (sample.seconds, sample.number) if is_first else (0.0, 0)
-                times.setdefault(function, Times()).add(count, count, own_s, total_s)
+                total, count = (sample.weight, sample.number) if is_first else (0.0, 0)
+                figures.setdefault(function, Figures()).add(count, count, own, total)
                 if i and is_first:
                     edges = callers.setdefault(function, {})
-                    edges.setdefault(functions[i - 1], Times()).add(count, count, own_s, total_s)
-    return times, callers
+                    edges.setdefault(functions[i - 1], Figures()).add(count, count, own, total)
+    return figures, callers
 
 
 def _add_call(
-    profile: EngineProfile, called: CallTimes, times: dict[ProfiledFunction, Times], callers: Callers
+    profile: EngineProfile, called: CallTimes, figures: dict[ProfiledFunction, Figures], callers: Callers
 ) -> None:
     function = profile.functions[called.function]
-    times.setdefault(function, Times()).add(called.number, called.primitive, called.own_s, called.total_s)
+    figures.setdefault(function, Figures()).add(called.number, called.primitive, called.own_s, called.total_s)
     for number, count, primitive, own_s, total_s in called.callers:
         edges = callers.setdefault(function, {})
-        edges.setdefault(profile.functions[number], Times()).add(count, primitive, own_s, total_s)
+        edges.setdefault(profile.functions[number], Figures()).add(count, primitive, own_s, total_s)
 
 
 def profile_stats(profiles: Iterable[EngineProfile]) -> bytes:
     """Return the bytes of a ``.prof`` file, which ``pstats`` and viewers of its files read."""
-    times, callers = times_of(profiles)
+    figures, callers = figures_of(profiles)
 
-    def figures(one: Times) -> tuple[int, int, float, float]:
-        return one.primitive, one.count, one.own_s, one.total_s
+    def row(one: Figures) -> tuple[int, int, float, float]:
+        return one.primitive, one.count, one.own, one.total
 
     stats = {
-        _key(function): (*figures(one), {_key(caller): figures(by) for caller, by in callers.get(function, {}).items()})
-        for function, one in times.items()
+        _key(function): (*row(one), {_key(caller): row(by) for caller, by in callers.get(function, {}).items()})
+        for function, one in figures.items()
     }
     return marshal.dumps(stats)
 

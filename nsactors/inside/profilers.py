@@ -124,7 +124,7 @@ def _described(function: Hashable) -> ProfiledFunction:
     if isinstance(function, CodeType):
         file, line = function.co_filename, function.co_firstlineno
         return ProfiledFunction(file_name(file), line, function.co_qualname, is_user_code(function))
-    return ProfiledFunction("", 0, str(function), own=False)
+    return ProfiledFunction("", 0, str(function), is_user_code=False)
 
 
 class CallProfiler:
@@ -241,7 +241,7 @@ def called_profile(stats: dict[_Key, _Stats]) -> EngineProfile:
 
 def _called(file: str, line: int, name: str) -> ProfiledFunction:
     if file == "~":  # a built-in function
-        return ProfiledFunction("", 0, name, own=False)
+        return ProfiledFunction("", 0, name, is_user_code=False)
     own = file.startswith("<engine ") or not is_library_file(file)
     return ProfiledFunction(file_name(file) if file.startswith("<") else os.fspath(file), line, name, own)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from nsactors._frozen import frozen
 from nsactors._version import __version__
 from nsactors.errors import (
     NsactorsError,
@@ -18,7 +19,7 @@ from nsactors.errors import (
     plural,
     printable,
 )
-from nsactors.inside.flames import flame_of, flame_svg, profile_stats, speedscope, times_of
+from nsactors.inside.flames import figures_of, flame_of, flame_svg, profile_stats, speedscope
 from nsactors.inside.looking_session import LookingSession
 from nsactors.inside.stacks import short_path
 from nsactors.protocol import arguments as arg
@@ -27,11 +28,66 @@ from nsactors.protocol.serialize import Payload, unpack
 from nsactors.results.display.tables import duration_in_words, heading, show_pretty, table_as_html, table_as_text
 from nsactors.results.interrupting import unless_interrupted
 
-HOWS = ("sample", "calls", "memory")
 STARTED_S, STOPPED_S = 5.0, 10.0
 SHOWN = 15  # functions in the table
-FEW = 30  # samples of an engine, below which figures mean little
+FEW = 30  # with fewer samples of an engine than this, the figures mean little
 LEAST_INTERVAL_S = 0.001
+
+
+@frozen
+class _Kind:
+    """The texts and formats of one kind of profile.
+
+    Attributes:
+        counted: the noun for what is counted.
+        title: the title, with places for the engines, the total, and the number of what is counted.
+        takes: the names of files for the profile, in words.
+        endings: the endings of these names.
+        unit: the unit of weights, in the word of speedscope.
+        in_words: returns a weight in words.
+        in_picture: returns a weight in words, for a flame graph.
+        few: the number below which an engine's figures mean little.
+    """
+
+    counted: str
+    title: str
+    takes: str
+    endings: tuple[str, ...]
+    unit: str = "seconds"
+    in_words: Callable[[float], str] = duration_in_words
+    in_picture: Callable[[float], str] = "{:.2f} s".format
+    few: int = 0
+
+
+def _size_in_words(nbytes: float) -> str:
+    return bytes_in_words(int(nbytes))
+
+
+_KINDS = {
+    "sample": _Kind(
+        "sample",
+        "profile of {engines}: {total} in {number}",
+        "a name that ends in .prof, .json, .svg or .html",
+        (".prof", ".json", ".svg", ".html"),
+        few=FEW,
+    ),
+    "calls": _Kind(
+        "call",
+        "calls on {engines}: {total}",
+        "a name that ends in .prof, as a profile of calls has no stacks",
+        (".prof",),
+    ),
+    "memory": _Kind(
+        "allocation",
+        "memory of {engines} at its peak: {total} in {number}",
+        "a name that ends in .json, .svg or .html, as .prof files hold times",
+        (".json", ".svg", ".html"),
+        unit="bytes",
+        in_words=_size_in_words,
+        in_picture=_size_in_words,
+    ),
+}
+HOWS = tuple(_KINDS)
 
 
 class FunctionTime(NamedTuple):
@@ -63,12 +119,13 @@ class Profile:
     Attributes:
         how: ``"sample"``, ``"calls"`` or ``"memory"``.
         by_engine: a profile of each engine alone, by id; empty within the ``with`` block.
-        problems: for engines without a profile the reason, by id.
+        problems: the reason why an engine has no profile, by id.
         value: the value of the function of ``view.profile``; for several engines a list.
     """
 
     def __init__(self, how: str, data: Mapping[int, EngineProfile] | None = None) -> None:
         self.how = how
+        self._kind = _KINDS[how]
         self.problems: dict[int, str] = {}
         self.value: Any = None
         self._data: dict[int, EngineProfile] = dict(data or {})
@@ -81,7 +138,7 @@ class Profile:
     @property
     def total_s(self) -> float:
         """Seconds of all engines together; in a profile of memory, bytes."""
-        return sum(sample.seconds for data in self._data.values() for sample in data.samples) + sum(
+        return sum(sample.weight for data in self._data.values() for sample in data.samples) + sum(
             called.own_s for data in self._data.values() for called in data.calls
         )
 
@@ -91,18 +148,18 @@ class Profile:
         return sum(sample.number for data in self._data.values() for sample in data.samples)
 
     def functions(self) -> list[FunctionTime]:
-        """Return the functions with their times, the one with the most time of its own first."""
-        times, _ = times_of(self._data.values())
+        """Return the functions with their times, sorted by the time spent in the function itself, longest first."""
+        figures, _ = figures_of(self._data.values())
         found = [
             FunctionTime(
                 function.name,
                 f"{short_path(function.file)}, line {function.line}" if function.file else "",
-                one.own_s,
-                one.total_s,
+                one.own,
+                one.total,
                 one.count,
-                function.own,
+                function.is_user_code,
             )
-            for function, one in times.items()
+            for function, one in figures.items()
         ]
         return sorted(found, key=lambda one: (-one.own_s, -one.total_s, one.name))
 
@@ -110,25 +167,23 @@ class Profile:
         """Write the profile to a file, in the format that its name says; an existing file is overwritten.
 
         Args:
-            path: ``"x.prof"`` for ``pstats`` and viewers of its files, ``"x.json"`` for speedscope, with all engines
-                and each of them, ``"x.svg"`` or ``"x.html"`` for a flame graph.
+            path: ``"x.prof"`` for ``pstats`` and viewers of its files; ``"x.json"`` for speedscope, with one profile of
+                all engines together and one of each engine; ``"x.svg"`` or ``"x.html"`` for a flame graph.
 
         Raises:
-            InvalidArgument: for another name. A profile of calls, which has no stacks, can only be saved as ``.prof``;
-                a profile of memory cannot.
+            InvalidArgument: if the name has another ending. A profile of calls has no stacks, so only ``.prof`` is
+                possible; for a profile of memory, every ending except ``.prof`` is.
         """
         arg.check("save", path=arg.path(path))
         name = os.fspath(path)
         if (takes := wrong_form(name, self.how)) is not None:
             raise WrongValue("save", "path", name, takes)
-        suffix = os.path.splitext(name)[1]
         content: str | bytes
-        match suffix:
+        match os.path.splitext(name)[1]:
             case ".prof":
                 content = profile_stats(self._data.values())
             case ".json":
-                unit = "bytes" if self.how == "memory" else "seconds"
-                content = speedscope(self._data, self._title(), f"nsactors {__version__}", unit)
+                content = speedscope(self._data, self._title(), f"nsactors {__version__}", self._kind.unit)
             case ".svg":
                 content = self._flames()
             case _:
@@ -151,56 +206,63 @@ class Profile:
             show_edge=False,
             padding=(0, 1, 0, 0),
         )
-        for name in ("own", "", "total", {"sample": "samples", "memory": "allocations"}.get(self.how, self.how)):
+        for name in ("own", "", "total", plural(self._kind.counted, 2)):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("function", overflow="fold")
         table.add_column("place", overflow="fold")
-        several = len(self._data) > 1
-        if several:
+        if len(self._data) > 1:
             table.add_column("most on", no_wrap=True)
-            per_engine = {i: {(f.name, f.place): f.own_s for f in one.functions()} for i, one in self.by_engine.items()}
-        whole = self.total_s or 1.0
-        found = self.functions()
-        for function in found[:SHOWN]:
+        functions = self.functions()
+        for function, cells in zip(functions, self._rows(functions[:SHOWN]), strict=False):
+            table.add_row(*(as_text(cell, "" if function.own else "dim") for cell in cells))
+        if (more := len(functions) - SHOWN) > 0:
+            table.add_row("", "", "", "", as_text(f"… {more} further {plural('function', more)}", "dim"))
+        return table
+
+    def _rows(self, functions: Sequence[FunctionTime]) -> Iterator[list[str]]:
+        """Yield the cells of each function."""
+        words, whole = self._kind.in_words, self.total_s or 1.0
+        several, most_on = len(self._data) > 1, self._most_on()
+        for function in functions:
             cells = [
-                self._in_words(function.own_s),
+                words(function.own_s),
                 f"{function.own_s / whole:.0%}",
-                self._in_words(function.total_s),
+                words(function.total_s),
                 f"{function.number:,}",
                 printable(function.name, ""),
                 printable(function.place, ""),
             ]
             if several:
-                by = {i: times.get((function.name, function.place), 0.0) for i, times in per_engine.items()}
-                most = max(by, key=by.__getitem__)
-                cells.append(f"engine {most}: {self._in_words(by[most])}" if by[most] else "")
-            table.add_row(*(as_text(cell, "" if function.own else "dim") for cell in cells))
-        if (more := len(found) - SHOWN) > 0:
-            table.add_row("", "", "", "", as_text(f"… {more} further {plural('function', more)}", "dim"))
-        return table
+                cells.append(most_on.get((function.name, function.place), ""))
+            yield cells
 
-    def _in_words(self, amount: float) -> str:
-        return bytes_in_words(int(amount)) if self.how == "memory" else duration_in_words(amount)
+    def _most_on(self) -> dict[tuple[str, str], str]:
+        """Return, for each function that has a weight of its own, the engine on which it has the most."""
+        most: dict[tuple[str, str], tuple[float, int]] = {}
+        for engine_id, profile in self.by_engine.items():
+            for function in profile.functions():
+                place = function.name, function.place
+                if function.own_s > most.get(place, (0.0, 0))[0]:
+                    most[place] = function.own_s, engine_id
+        return {place: f"engine {i}: {self._kind.in_words(weight)}" for place, (weight, i) in most.items()}
 
     def _title(self) -> str:
         if not self._data:
-            return "no profile yet: it is there when the `with` block has ended" if not self.problems else "no profile"
-        engines, total = engine_ranges(self._data), self._in_words(self.total_s) or "0 s"
-        if self.how == "memory":
-            return f"memory of {engines} at its peak: {total} in {self.samples:,} {plural('allocation', self.samples)}"
-        if self.how == "calls":
-            return f"calls on {engines}: {total}"
-        return f"profile of {engines}: {total} in {self.samples:,} {plural('sample', self.samples)}"
+            return "no profile" if self.problems else "no profile yet: wait until the `with` block has ended"
+        return self._kind.title.format(
+            engines=engine_ranges(self._data),
+            total=self._kind.in_words(self.total_s) or "0 s",
+            number=f"{self.samples:,} {plural(self._kind.counted, self.samples)}",
+        )
 
     def _remarks(self) -> list[str]:
         remarks = [f"engine {i}: {why}" for i, why in sorted(self.problems.items())]
-        if self.how == "sample" and self._data and self.samples < FEW * len(self._data):
+        if self.samples < self._kind.few * len(self._data):
             remarks.append("few samples: figures mean little. Measure more work, or take a shorter interval")
         return remarks
 
     def _flames(self) -> str:
-        words = self._in_words if self.how == "memory" else "{:.2f} s".format
-        return flame_svg(flame_of(self._data.values()), self._title(), words)
+        return flame_svg(flame_of(self._data.values()), self._title(), self._kind.in_picture)
 
     def __repr__(self) -> str:
         return table_as_text(self.__rich__())
@@ -216,14 +278,8 @@ class Profile:
 
 def wrong_form(name: str, how: str) -> str | None:
     """Return, in words, the file names that a profile can be saved under; None if ``name`` is one of them."""
-    suffix = os.path.splitext(name)[1]
-    if suffix not in (".prof", ".json", ".svg", ".html"):
-        return "a name that ends in .prof, .json, .svg or .html"
-    if suffix == ".prof" and how == "memory":
-        return "a name that ends in .json, .svg or .html, as .prof files hold times"
-    if suffix != ".prof" and how == "calls":
-        return "a name that ends in .prof, as a profile of calls has no stacks"
-    return None
+    kind = _KINDS[how]
+    return None if os.path.splitext(name)[1] in kind.endings else kind.takes
 
 
 class Profiled:
@@ -263,7 +319,7 @@ class Profiled:
         if len(profile.problems) == len(self._ids):
             self._stop(profile_id, profile)
             told = "; ".join(f"engine {i}: {why}" for i, why in profile.problems.items())
-            raise NsactorsError(f"no engine can be profiled: {told}. rc.stack() shows the code that they run")
+            raise NsactorsError(f"no engine can be profiled: {told}. rc.stack() shows the code that the engines run")
         self._entered.append((profile_id, profile))
         return profile
 

@@ -199,26 +199,26 @@ class ProfiledFunction(NamedTuple):
         file: the path of its source, or the name of a cell, such as ``"<cell 3>"``; empty for a built-in function.
         line: the number of its first line; 0 if it is not known.
         name: its qualified name.
-        own: whether its code is the user's, not that of a library.
+        is_user_code: whether its code is the user's, not that of a library.
     """
 
     file: str
     line: int
     name: str
-    own: bool = True
+    is_user_code: bool = True
 
 
 class StackSample(NamedTuple):
-    """A stack that was sampled, with the time that was spent in it.
+    """A stack that was sampled, with its weight.
 
     Attributes:
         functions: the numbers of its functions in the profile, the outermost first.
-        seconds: the time; in a profile of memory, the bytes.
+        weight: the seconds that were spent in it; in a profile of memory, the bytes that were allocated there.
         number: the number of samples, or of allocations.
     """
 
     functions: tuple[int, ...]
-    seconds: float
+    weight: float
     number: int
 
 

@@ -53,7 +53,7 @@ def test_equal_stacks_are_one_with_the_sum_of_their_times() -> None:
     add_sample(stacks, [(inner.__code__, 6), (outer.__code__, 9)], 0.25)
     add_sample(stacks, None, 0.125)
     profile = sampled_profile(stacks)
-    assert [(sample.seconds, sample.number) for sample in profile.samples] == [(0.75, 2), (0.125, 1)]
+    assert [(sample.weight, sample.number) for sample in profile.samples] == [(0.75, 2), (0.125, 1)]
     assert [[profile.functions[i].name for i in sample.functions] for sample in profile.samples] == [
         ["outer", "inner"],
         [MACHINERY],
@@ -393,7 +393,7 @@ def test_allocations_are_recorded_until_the_profile_ends(memray: Any) -> None:
     assert len(memray.opened) == 1
     profile = memory_profilers.stop("p")
     assert (memray.opened, os.path.exists(memray.read)) == ([], False)
-    assert sum(sample.seconds for sample in profile.samples) == 4.5e6
+    assert sum(sample.weight for sample in profile.samples) == 4.5e6
 
 
 def test_where_memory_cannot_be_recorded_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

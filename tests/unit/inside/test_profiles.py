@@ -29,7 +29,7 @@ from nsactors.testing import TIMEOUT_S
 
 CELL = ProfiledFunction("<cell 2>", 1, "<module>")
 STEP = ProfiledFunction("/home/me/model.py", 4, "step")
-SORT = ProfiledFunction("/x/site-packages/numpy/fromnumeric.py", 900, "sort", own=False)
+SORT = ProfiledFunction("/x/site-packages/numpy/fromnumeric.py", 900, "sort", is_user_code=False)
 FUNCTIONS = (CELL, STEP, SORT)
 FIRST = EngineProfile(FUNCTIONS, (StackSample((0, 1, 2), 3.0, 300), StackSample((0, 1), 1.0, 100)))
 SECOND = EngineProfile(FUNCTIONS, (StackSample((0, 1, 2), 1.0, 100), StackSample((0, 1, 1), 1.0, 100)))
