@@ -77,6 +77,9 @@ class SendWindow(Generic[T]):
 
     Items may take different *lanes*: a lane is a connection, and preserves the order of its own items only. So all
     items in flight are on one lane; an item for another lane waits until they have been answered.
+
+    Attributes:
+        lane: the lane of the items in flight, or of the last one that was.
     """
 
     def __init__(self, size: int) -> None:
@@ -84,7 +87,7 @@ class SendWindow(Generic[T]):
             raise ValueError(f"a send window holds at least one item, not {size}")
         self._size = size
         self._in_flight = 0
-        self._lane: object = None
+        self.lane: object = None
         self._waiting: deque[tuple[T, object]] = deque()
 
     def __len__(self) -> int:
@@ -95,7 +98,7 @@ class SendWindow(Generic[T]):
         if self._waiting or not self._has_room(lane):
             self._waiting.append((item, lane))
             return None
-        self._lane = lane
+        self.lane = lane
         self._in_flight += 1
         return item
 
@@ -108,7 +111,7 @@ class SendWindow(Generic[T]):
         """Return the next waiting item that may be sent now, or None. No later item overtakes it."""
         if not self._waiting or not self._has_room(self._waiting[0][1]):
             return None
-        item, self._lane = self._waiting.popleft()
+        item, self.lane = self._waiting.popleft()
         self._in_flight += 1
         return item
 
@@ -125,4 +128,4 @@ class SendWindow(Generic[T]):
         return waiting
 
     def _has_room(self, lane: object) -> bool:
-        return not self._in_flight or (self._in_flight < self._size and lane == self._lane)
+        return not self._in_flight or (self._in_flight < self._size and lane == self.lane)

@@ -61,11 +61,17 @@ def copied_or_stored(payload: Payload, store: Callable[[Payload], StoredObject])
     return payload.copied()
 
 
-def seal(payload: Payload | None) -> Sealed:
-    """Decide whether a payload travels in the header or beside it."""
+def seal(payload: Payload | None, limit_bytes: int | None = None) -> Sealed:
+    """Decide whether a payload travels in the header or beside it.
+
+    Args:
+        payload: the payload.
+        limit_bytes: the size up to which it travels in the header; by default, ``INLINE_LIMIT_BYTES``.
+    """
     if payload is None:
         return _NOTHING
-    if payload.refs or (len(payload.data) if not payload.buffers else payload.nbytes) > INLINE_LIMIT_BYTES:
+    nbytes = len(payload.data) if not payload.buffers else payload.nbytes
+    if payload.refs or nbytes > (limit_bytes or INLINE_LIMIT_BYTES):
         return Sealed(..., (payload.data, *payload.buffers), payload.refs)
     # bytes, not bytearrays: values are read-only on arrival whatever their size.
     return Sealed((payload.data, tuple(map(bytes, payload.buffers))))

@@ -231,6 +231,7 @@ class RecentlyCompleted:
 WINDOW = 1_000  # requests in flight to one engine; the reference to each costs 15 to 18 kB, which Ray never gives back
 LOSSES = 2  # after this many deaths of an engine with the same request in front, the request is sent one last time
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
+FEW = 4  # requests that may take a lane with their data, since they keep the data in the memory of client and engine
 TAKE_S = 0.05  # a caller takes replies that come within this time itself, and is woken for others
 
 
@@ -318,9 +319,10 @@ class RequestSender:
             options.breaks,
         )
         transport = self._transport
-        prepared = transport.prepare(request_of_all, payload)
-        label, executes = label_of(operation), isinstance(operation, Execute)
         relayed = relayed and transport.relays is not None
+        quick = () if relayed or payload is None else self._quick_engines(engine_ids)
+        prepared = transport.prepare(request_of_all, payload, quick)
+        label, executes = label_of(operation), isinstance(operation, Execute)
         calls: list[Call] = []
         unsendable: list[Call] = []
         to_send: list[PendingRequest] = []
@@ -330,7 +332,7 @@ class RequestSender:
             with self._lock:
                 if told is None and modules is not None and self._is_news(modules, engine_ids):
                     told = modules  # an engine has been replaced in the meantime
-                    prepared = transport.prepare(request_of_all._replace(modules=told), payload)
+                    prepared = transport.prepare(request_of_all._replace(modules=told), payload, quick)
                 for engine_id in engine_ids:
                     request_id = RequestId(self._client, self._requests_sent)
                     self._requests_sent += 1
@@ -572,6 +574,21 @@ class RequestSender:
             if connection is not None and connection.modules is not modules:
                 return True
         return False
+
+    def _quick_engines(self, engine_ids: Sequence[int]) -> Sequence[EngineInfo]:
+        """Return the engines, if a request takes a lane to each of them at once, and few requests are before it there.
+
+        Otherwise return none. A request that has to wait for another lane is better sent on the one that is in use.
+        """
+        quick = []
+        for engine_id in engine_ids:
+            connection = self._connections.get(engine_id)
+            if connection is None or len(connection.unanswered) >= FEW:
+                return ()
+            if connection.unanswered and connection.window.lane is None:
+                return ()
+            quick.append(connection.engine)
+        return quick
 
     def _requests_of(self, connection: EngineConnection) -> list[PendingRequest]:
         """Return the requests without a reply that were submitted to one engine, in order."""

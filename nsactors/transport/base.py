@@ -445,8 +445,15 @@ class Transport(Protocol):
         """
         ...
 
-    def prepare(self, request: EngineRequest, payload: Payload | None) -> Any:
-        """Encode a request without its number, once for any number of engines."""
+    def prepare(self, request: EngineRequest, payload: Payload | None, quick: Sequence[EngineInfo] = ()) -> Any:
+        """Encode a request without its number, once for any number of engines.
+
+        Args:
+            request: the request.
+            payload: its payload.
+            quick: its engines, if the request can take a lane to each of them without waiting; otherwise none. A lane
+                may then take larger payloads.
+        """
         ...
 
     def keep(self, payload: Payload) -> StoredObject:

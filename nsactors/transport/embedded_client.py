@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pickle import PickleBuffer
@@ -21,7 +21,7 @@ from nsactors.errors import (
     VersionWarning,
     warn_caller,
 )
-from nsactors.protocol.engine_info import compare
+from nsactors.protocol.engine_info import EngineInfo, compare
 from nsactors.protocol.messages import Capability, EngineRequest
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.serialize import ObjectGone, Payload
@@ -253,7 +253,9 @@ class ProgramTransport(FutureReplies):
         if make is not None:
             raise CapabilityError("keep detached tasks", "an embedded program", _ONE_ENGINE)
 
-    def prepare(self, request: EngineRequest, payload: Payload | None) -> tuple[bytes, Sealed]:
+    def prepare(
+        self, request: EngineRequest, payload: Payload | None, quick: Sequence[EngineInfo] = ()
+    ) -> tuple[bytes, Sealed]:
         """Encode a request; its payload is sent before :meth:`send` returns."""
         sealed = seal(payload)
         return encode_body(request, sealed), sealed

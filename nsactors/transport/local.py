@@ -418,7 +418,9 @@ class LocalTransport(FutureReplies):
                 cluster.named_actors[name] = make(LocalTransport(cluster), _nothing_to_end)
             return _LocalNamedActorClient(cluster, cluster.named_actors[name]) if name in cluster.named_actors else None
 
-    def prepare(self, request: EngineRequest, payload: Payload | None) -> tuple[bytes, Sealed]:
+    def prepare(
+        self, request: EngineRequest, payload: Payload | None, quick: Sequence[EngineInfo] = ()
+    ) -> tuple[bytes, Sealed]:
         """Encode a request and copy its payload, which the caller may change afterwards."""
         sealed = copied(seal(payload))
         return encode_body(request, sealed), sealed

@@ -13,9 +13,12 @@ from collections import deque
 from nsactors.transport.channel import ChannelClosed
 
 PACKET_BYTES = 128 * 1024
+ROOM_BYTES = 4 * PACKET_BYTES  # most systems give a connection room for so much, and no more
 SEQPACKET = getattr(socket, "SOCK_SEQPACKET", None)
 """The kind of such sockets; None where the system has none."""
 
+MORE, LAST = b"+", b"."
+_PART_BYTES = PACKET_BYTES - 1
 _SPARE_BYTES = 4096  # the room in a buffer that the kernel needs
 
 
@@ -108,6 +111,38 @@ class PacketSocket:
     def close(self) -> None:
         """Close this end; in a forked child, close its copy of this end."""
         self._socket.close()
+
+
+class MessageSocket(PacketSocket):
+    """Messages of any length: a long message takes several packets, of which each says whether it is the last.
+
+    A message may not begin with ``MORE`` or ``LAST``.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM_BYTES)
+        self._parts: list[bytes] = []
+
+    def send(self, packet: bytes) -> None:
+        """Send a message; see :meth:`PacketSocket.send`."""
+        if len(packet) <= PACKET_BYTES:
+            return super().send(packet)
+        for start in range(0, len(packet), _PART_BYTES):
+            kind = MORE if start + _PART_BYTES < len(packet) else LAST
+            super().send(kind + packet[start : start + _PART_BYTES])
+
+    def receive(self, buffer: memoryview) -> memoryview | None:
+        """Return the next message if all of it has arrived; see :meth:`PacketSocket.receive`."""
+        while (packet := super().receive(buffer)) is not None:
+            kind = packet[0]
+            if kind != MORE[0] and kind != LAST[0]:
+                return packet
+            self._parts.append(bytes(packet[1:]))
+            if kind == LAST[0]:
+                message, self._parts = b"".join(self._parts), []
+                return memoryview(message)
+        return None
 
 
 def make_room(connection: socket.socket) -> bool:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import field
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nsactors import Client, Cluster, DirectView
+from nsactors._frozen import frozen
 from nsactors.errors import EngineLost, StoreFull
 from nsactors.testing import TIMEOUT_S, Gate, wait_until
+from nsactors.transport.ray import object_store
+from nsactors.transport.ray import transport as transport_module
 from nsactors.transport.ray.direct_lines import DirectLine
 from nsactors.transport.ray.transport import RayTransport
 
@@ -40,6 +45,47 @@ def test_calls_that_follow_each_other_go_past_ray(rc: Client) -> None:
     results = [rc[0].apply_async(abs, -number) for number in range(1000)]
     assert [result.get(TIMEOUT_S) for result in results] == list(range(1000))
     assert not line.is_broken
+
+
+@frozen
+class Puts:
+    """Counts the values that this process puts into the object store."""
+
+    values: list[str] = field(default_factory=list)
+
+    def __call__(self, value: Any, what: str, nbytes: int) -> Any:
+        self.values.append(what)
+        return object_store.put(value, what, nbytes)
+
+
+def test_data_of_medium_size_goes_past_ray_and_larger_data_is_stored_once(
+    rc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puts = Puts()
+    monkeypatch.setattr(transport_module, "put", puts)
+    lines = [warm_up(rc[number]) for number in range(ENGINES)]
+    text, array = "x" * 100_000, np.arange(12_500.0)
+    for _ in range(5):
+        assert rc[0].apply_sync(len, text) == 100_000
+        assert rc[:].apply_sync(np.sum, array) == [array.sum()] * ENGINES
+        assert [part.tolist() for part in rc[:].apply_sync(np.arange, 12_500)] == [[*range(12_500)]] * ENGINES
+    assert rc.load_balanced_view().map_sync(len, [text] * 20) == [100_000] * 20
+    assert puts.values == []
+    assert not any(line.is_broken for line in lines)
+    rc[:].push({"large": np.zeros(200_000)}, block=True)
+    assert len(puts.values) == 1
+
+
+def test_data_of_medium_size_runs_in_order_with_other_calls(rc: Client) -> None:
+    rc[0]["seen"] = []
+    calls = []
+    for turn in range(60):
+        calls.append(rc[0].push({"a": np.full(40_000, turn)}, block=False))
+        calls.append(rc[0].execute("seen.append(int(a[-1]))", block=False))
+        calls.append(rc[0].push({"a": np.full(4, 1_000 + turn)}, block=False))
+        calls.append(rc[0].execute("seen.append(int(a[-1]))", block=False))
+    assert all(call.wait(TIMEOUT_S) for call in calls)
+    assert rc[0]["seen"] == [number for turn in range(60) for number in (turn, 1_000 + turn)]
 
 
 def test_what_is_small_large_and_small_again_runs_in_order(rc: Client) -> None:
@@ -174,7 +220,7 @@ def test_a_namespace_that_is_replayed_has_had_each_call_once(cluster: Cluster, r
     wait_until(lambda: engine_id in rc.ids)
     view = rc[engine_id]
     warm_up(view)
-    view.execute("count = 0", block=True)
+    view.push({"count": 0, "data": np.arange(50_000)}, block=True)
     pid = view.apply_sync(os.getpid)
     calls = [view.execute("count += 1") for _ in range(200)]
     wait_until(calls[20].ready)
@@ -185,4 +231,5 @@ def test_a_namespace_that_is_replayed_has_had_each_call_once(cluster: Cluster, r
         lost += not call.successful()
     assert lost <= 1  # the one that ran is not repeated, and may have been recorded before
     assert view["count"] in (200 - lost, 200)
+    assert view["data"].sum() == np.arange(50_000).sum()
     cluster.stop_engines([engine_id])

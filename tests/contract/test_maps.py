@@ -151,9 +151,9 @@ def test_what_a_function_carries_is_stored_once_for_all_parts(
         stored.append(payload.nbytes)
         return keep(payload)
 
-    def counted_prepare(instruction: Any, payload: Payload) -> Any:
+    def counted_prepare(instruction: Any, payload: Payload, quick: Any) -> Any:
         sent.append(payload.nbytes)
-        return prepare(instruction, payload)
+        return prepare(instruction, payload, quick)
 
     monkeypatch.setattr(transport, "keep", counted_keep)
     monkeypatch.setattr(transport, "prepare", counted_prepare)

@@ -25,10 +25,10 @@ from typing import Any
 from nsactors.errors import ConnectionLost
 from nsactors.errors.reporting import report_errors
 from nsactors.protocol.engine_info import EngineInfo
-from nsactors.protocol.wire import stamp
+from nsactors.protocol.wire import INLINE_LIMIT_BYTES, stamp
 from nsactors.transport.base import ClusterEnd, Envelope
 from nsactors.transport.channel import SOCKETS, ChannelClosed, connected
-from nsactors.transport.packets import PACKET_BYTES, PacketSocket
+from nsactors.transport.packets import PACKET_BYTES, MessageSocket
 from nsactors.transport.ray.direct_server import (
     ASK_RAY,
     AT_ONCE,
@@ -44,6 +44,7 @@ from nsactors.transport.ray.direct_server import (
     knock_at,
     socket_path,
 )
+from nsactors.transport.ray.object_store import require_room
 from nsactors.transport.ray.relays import Promise
 
 # A client must ask for a large result through Ray. After a large result, FIRST_DETOUR requests therefore go through Ray
@@ -82,7 +83,7 @@ class DirectLine:
         self, engine: EngineInfo, connection: socket.socket, stopped: ClusterEnd, reader: _LineReader, client: bytes
     ) -> None:
         self.engine = engine
-        self.socket = PacketSocket(connection)
+        self.socket = MessageSocket(connection)
         self.lock = threading.RLock()
         self.is_broken = False
         self._stopped = stopped
@@ -104,11 +105,16 @@ class DirectLine:
         """True if the engine reads this line, or has been asked to."""
         return self._is_called and not self._is_leaving and not self.is_broken
 
+    @property
+    def is_avoided(self) -> bool:
+        """True if requests should go through Ray, because large results have arrived recently."""
+        return self._detour > 1
+
     def takes_detour(self) -> bool:
-        """Return whether to send the next request through Ray, because large results have arrived recently."""
-        if self._detour:
-            self._detour -= 1
-        return self._detour > 0
+        """Return whether to send the next request through Ray; see :attr:`is_avoided`."""
+        is_avoided = self.is_avoided
+        self._detour = max(0, self._detour - 1)
+        return is_avoided
 
     def send(self, requests: Sequence[Envelope], prepared: tuple[bytes, Any]) -> list[DirectReply]:
         """Send requests to the engine; see ``Lane``."""
@@ -275,7 +281,7 @@ class DirectLine:
         reply.is_on_line = False
         if not self._stopped.is_set():
             try:
-                again = self.engine.address.handle.remote(reply.header).future()
+                again = call_engine(self.engine, reply.header).future()
             except Exception as error:
                 self._defer(partial(reply.keep, error))
             else:
@@ -295,6 +301,17 @@ class DirectLine:
             call()  # two threads may call it at the same time, which does no harm
             with contextlib.suppress(ValueError):
                 self._deferred.remove(call)  # only now, because Ctrl-C could have prevented the call
+
+
+def call_engine(engine: EngineInfo, header: bytes) -> Any:
+    """Send a request through Ray; return Ray's reference to the reply.
+
+    Raises:
+        StoreFull: if Ray would put the request into the object store, and there is no room.
+    """
+    if len(header) > INLINE_LIMIT_BYTES:
+        require_room("the request", len(header))
+    return engine.address.handle.remote(header)
 
 
 _numbers = itertools.count()  # the numbers of lines
@@ -396,6 +413,17 @@ class DirectLines:
         """Keep the time of an engine's reply."""
         self._heard[engine.engine_id] = self._heard_last = time.monotonic()
 
+    def has_sockets(self, engines: Sequence[EngineInfo]) -> bool:
+        """Return whether requests to all of these engines can be sent by sockets."""
+        return not self._is_off and all(map(self._has_socket, engines))
+
+    def _has_socket(self, engine: EngineInfo) -> bool:
+        line = self._line_of(engine)
+        if line is not None:
+            return not line.is_avoided
+        is_here = engine.host == self._here and engine.output_path is not None
+        return is_here and self._without.get(engine.engine_id) != engine.incarnation
+
     def line_for(self, engine: EngineInfo, body: bytes) -> DirectLine | None:
         """Return the line by which to send a small request; None if the request should go through Ray."""
         if self._is_off or len(body) > MESSAGE_BYTES or engine.host != self._here:
@@ -405,6 +433,8 @@ class DirectLines:
             return None
         if line is not None and line.is_served:
             return line
+        if len(body) > INLINE_LIMIT_BYTES:
+            return line or self._connect(engine)  # through Ray, it would take longer than the call that lets it be read
         # A single request is answered sooner through Ray, because a socket would be served only after a call through
         # Ray. But a client that calls many engines in turn should use the socket if any engine has just replied.
         now = time.monotonic()

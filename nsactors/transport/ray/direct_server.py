@@ -34,7 +34,7 @@ from nsactors.transport.channel import (
     receive_datagrams,
     within_limit,
 )
-from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket
+from nsactors.transport.packets import PACKET_BYTES, ROOM_BYTES, SEQPACKET, MessageSocket
 
 LINGER_S = 0.02  # the wait for a further request, before other calls through Ray have their turn
 LEASE_S = 0.05  # the limit for one call to `serve` while requests keep arriving
@@ -52,7 +52,7 @@ NAME, REQUEST, LEAVE = b"n", b"q", b"l"  # from clients; after NAME the line's n
 REPLY, ASK_RAY = b"r", b"a"  # from the engine; then the number of the request, and after REPLY the encoded reply
 LEAVES = b"L"  # from the engine, to the line whose call to `serve` returns; the engine's epoch follows
 NUMBER = struct.Struct("<Q")
-MESSAGE_BYTES = PACKET_BYTES - 64  # the limit for an encoded request or reply
+MESSAGE_BYTES = ROOM_BYTES  # the limit for an encoded request or reply; Ray takes as long for larger ones
 BODY = 1 + NUMBER.size
 
 
@@ -78,7 +78,7 @@ def _knock_path(output_path: str) -> str:
     return f"{output_path}.knock"
 
 
-class _ClientLine(PacketSocket):
+class _ClientLine(MessageSocket):
     """A client's line.
 
     Attributes:
@@ -174,6 +174,7 @@ class DirectServer:
         wait_s = linger_s if self._requests else 0.0  # the request of this call has arrived before the call
         while epoch == self._epoch:
             if not self._requests:
+                self._flush_all()  # the client may wait for the rest of a reply
                 self._receive(wait_s)
                 wait_s = linger_s
                 if not self._requests or epoch != self._epoch:
@@ -210,6 +211,11 @@ class DirectServer:
         with self._forgetting(connection):
             connection.send(ASK_RAY + number if reply is None else REPLY + number + reply)
             if connection.unsent_bytes > UNSENT_BYTES:
+                self._flush(connection)
+
+    def _flush_all(self) -> None:
+        for connection in [line for line in self._connections.values() if line.has_unsent]:
+            with self._forgetting(connection):
                 self._flush(connection)
 
     @staticmethod

@@ -76,7 +76,7 @@ class RayEngine:
         if not past_ray and self._direct is not None:
             self._direct.called_through_ray(request.id.client.encode())
         flush_all()
-        sealed = seal(result)
+        sealed = seal(result, MESSAGE_BYTES if past_ray else None)
         if sealed.buffers:
             require_room("the result", sum(memoryview(buffer).nbytes for buffer in sealed.buffers))
         if sealed.buffers and (warning := self._spills.before_put(sealed.buffers)):

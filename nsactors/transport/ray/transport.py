@@ -26,7 +26,8 @@ from nsactors.transport.base import ClusterEnd, ConnectionInfo, ControllerClient
 from nsactors.transport.ray.access import check_access
 from nsactors.transport.ray.controller_channel import RayControllerChannel, connection_info, namespace_of
 from nsactors.transport.ray.controller_process import RayController
-from nsactors.transport.ray.direct_lines import DirectLine, DirectLines, DirectReply
+from nsactors.transport.ray.direct_lines import DirectLine, DirectLines, DirectReply, call_engine
+from nsactors.transport.ray.direct_server import MESSAGE_BYTES
 from nsactors.transport.ray.engine_process import RayEngine
 from nsactors.transport.ray.failures import failure_of
 from nsactors.transport.ray.named_actors import (
@@ -84,10 +85,14 @@ class RayTransport:
             actor = start_named_actor(self._ray, self.namespace, name, _open_in_actor, make)
         return None if actor is None else RayNamedActorClient(self._ray, actor, self.stopped)
 
-    def prepare(self, request: EngineRequest, payload: Payload | None) -> tuple[bytes, Any]:
+    def prepare(
+        self, request: EngineRequest, payload: Payload | None, quick: Sequence[EngineInfo] = ()
+    ) -> tuple[bytes, Any]:
         """Encode a request; put a large payload into the object store, once for all engines."""
         flush_all()
         sealed = seal(payload)
+        if sealed.buffers and quick and self._direct.has_sockets(quick):
+            sealed = seal(payload, MESSAGE_BYTES // len(quick))
         body = encode_body(request, sealed)
         if not sealed.buffers:
             return body, None
@@ -116,7 +121,7 @@ class RayTransport:
         header = stamp(seq, stops_seen, body)
         self._direct.before_ray(engine)
         if large is None:
-            return engine.address.handle.remote(header)
+            return call_engine(engine, header)
         return engine.address.handle_large.remote(header, *large)
 
     def when_answered(self, pending: Any, listener: Callable[[Any], None]) -> None:

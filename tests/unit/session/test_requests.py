@@ -27,9 +27,10 @@ from nsactors.protocol.messages import (
     RequestId,
     StreamText,
 )
+from nsactors.protocol.serialize import Payload
 from nsactors.results import Call, RequestOptions
 from nsactors.session import requests
-from nsactors.session.requests import LOSSES, WINDOW, OtherWork, RequestSender
+from nsactors.session.requests import FEW, LOSSES, WINDOW, OtherWork, RequestSender
 from nsactors.transport.base import EngineGone, Envelope, Transport
 
 OPERATION = Apply("apply(f)")
@@ -48,9 +49,11 @@ class ScriptedTransport:
         self.broken = False
         self.interrupted_at = 0
         self.lanes: dict[int, Any] = {}
+        self.quick_engines: list[int] = []
 
-    def prepare(self, instruction: Any, payload: Any) -> Any:
+    def prepare(self, instruction: Any, payload: Any, quick: Sequence[EngineInfo]) -> Any:
         self.prepared.append(instruction)
+        self.quick_engines = [engine.engine_id for engine in quick]
         return instruction
 
     def lane(self, engine: EngineInfo, prepared: Any) -> Any:
@@ -168,6 +171,22 @@ def test_requests_are_numbered_upwards_whatever_engine_they_go_to(desk: Desk) ->
     desk.submit(0, 1)
     desk.submit(1)
     assert [(request.engine.engine_id, request.seq) for request in desk.transport.sent] == [(0, 0), (1, 1), (1, 2)]
+
+
+def test_engines_are_quick_as_long_as_a_request_with_data_takes_a_lane_at_once(desk: Desk) -> None:
+    def quick_engines(*engine_ids: int) -> list[int]:
+        desk.post.submit(engine_ids, OPERATION, Payload(b""), RequestOptions(), awaited=False, relayed=False)
+        return desk.transport.quick_engines
+
+    desk.transport.lanes[0] = ScriptedRelays()
+    found = [quick_engines(0) for _ in range(FEW + 1)]
+    assert found == [*[[0]] * FEW, []]
+    assert quick_engines(1) == [1]
+    assert quick_engines(1) == []  # the first has taken no lane, and has no reply
+    desk.transport.answer(FEW + 1, reply(FEW + 1))
+    assert quick_engines(1, 0) == []  # engine 0 has many requests
+    for seq in range(FEW + 1):
+        desk.transport.answer(seq, reply(seq))
 
 
 def test_an_answer_settles_its_call(desk: Desk) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from nsactors.transport.channel import ChannelClosed
-from nsactors.transport.packets import PACKET_BYTES, PacketSocket, make_room
+from nsactors.transport.packets import PACKET_BYTES, ROOM_BYTES, MessageSocket, PacketSocket, make_room
 
 BUFFER = memoryview(bytearray(PACKET_BYTES))
 
@@ -70,6 +70,29 @@ def test_an_end_that_has_gone_is_told(ends: tuple[PacketSocket, PacketSocket]) -
     with pytest.raises(ChannelClosed):
         one.send(b"a")
     assert not one.has_unsent
+
+
+@pytest.mark.parametrize("nbytes", [PACKET_BYTES, PACKET_BYTES + 1, 2 * PACKET_BYTES, ROOM_BYTES, 10 * ROOM_BYTES])
+def test_messages_of_any_length_arrive_whole_and_in_order(nbytes: int) -> None:
+    one, other = (MessageSocket(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    messages = [b"a", b"b" * nbytes, b"c", b"d" * nbytes]
+    for message in messages:
+        one.send(message)
+    found = received(other)
+    while one.has_unsent:
+        one.flush()
+        found += received(other)
+    assert found == messages
+    one.close()
+    other.close()
+
+
+def test_the_system_takes_a_message_of_the_usual_room_at_once() -> None:
+    one, other = (MessageSocket(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    one.send(bytes(ROOM_BYTES))
+    assert not one.has_unsent
+    one.close()
+    other.close()
 
 
 def test_a_connection_has_room_for_packets() -> None:

@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from nsactors.errors import keyboard_interrupt
+from nsactors.errors import StoreFull, keyboard_interrupt
 from nsactors.protocol.engine_info import EngineInfo
+from nsactors.protocol.wire import stamp
 from nsactors.testing import TIMEOUT_S, wait_until
 from nsactors.transport.base import ClusterEnd, Envelope
+from nsactors.transport.packets import ROOM_BYTES
 from nsactors.transport.ray import direct_lines, direct_server
 from nsactors.transport.ray.direct_lines import DirectLine, DirectLines, DirectReply
 from nsactors.transport.ray.direct_server import NUMBER, DirectServer, socket_path
@@ -179,6 +181,59 @@ def test_there_is_none_if_the_user_has_turned_it_off(actor: Actor, monkeypatch: 
     lines = DirectLines(ClusterEnd())
     lines.heard(actor.info)
     assert lines.line_for(actor.info, BODY) is None
+    assert not lines.has_sockets([actor.info])
+
+
+def test_data_that_ray_would_store_takes_a_line_whenever_it_comes(actor: Actor, lines: DirectLines) -> None:
+    assert lines.has_sockets([actor.info])
+    line = lines.line_for(actor.info, BODY * 10_000)
+    assert line is not None
+    assert lines.line_for(actor.info, BODY * 10_000) is line
+    assert lines.line_for(actor.info, BODY) is None
+
+
+def test_engines_elsewhere_or_without_a_socket_get_no_data_by_sockets(
+    actor: Actor, lines: DirectLines, line: DirectLine, tmp_path: Path
+) -> None:
+    elsewhere = replace(actor.info, engine_id=1, host="elsewhere")
+    assert not lines.has_sockets([actor.info, elsewhere])
+    without = replace(actor.info, engine_id=2, output_path=str(tmp_path / "engine-2.0"))
+    assert lines.line_for(without, bytes(100_000)) is None
+    assert not lines.has_sockets([without])
+    actor.large = {0}
+    assert answers(send(line, 0)) == replies_to(0)
+    assert not lines.has_sockets([actor.info])  # its results take the way through Ray for a while
+
+
+def test_long_requests_and_replies_arrive_whole_and_without_delay(
+    actor: Actor, lines: DirectLines, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "LINGER_S", 10 * TIMEOUT_S)  # what is left would be sent when the engine leaves
+    actor.reply_bytes = 3 * ROOM_BYTES
+    headers: list[int] = []
+    run = actor._run
+    actor._run = lambda header: headers.append(len(header)) or run(header)  # type: ignore[method-assign, func-returns-value]
+    body = BODY * 20_000
+    for seq in range(3):
+        replies = line.send([Envelope(line.engine, seq, 0)], (body, None))
+        assert [answer.strip() for answer in answers(replies)] == replies_to(seq)
+    assert headers == [len(stamp(0, 0, body))] * 3
+    assert "handle" not in actor.calls
+    lines.before_ray(actor.info)
+
+
+def test_a_long_request_is_sent_through_ray_only_if_the_object_store_has_room(
+    actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(what: str, nbytes: int) -> None:
+        raise StoreFull(what)
+
+    monkeypatch.setattr(direct_lines, "require_room", refuse)
+    line.break_off()
+    (short,) = send(line, 0)
+    (long,) = line.send([Envelope(line.engine, 1, 0)], (bytes(100_000), None))
+    assert answers([short]) == replies_to(0)
+    assert isinstance(long.answer, StoreFull)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +347,7 @@ def test_what_comes_by_sockets_after_a_fence_runs_behind_the_calls_in_the_queue(
 def test_a_client_that_is_slow_to_read_is_told_that_the_engine_leaves(
     actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actor.reply_bytes = 100_000  # the connection takes two of these, and then nothing more
+    actor.reply_bytes = ROOM_BYTES  # the connection takes two of these, and then nothing more
     pause, receive = threading.Event(), DirectLine.receive
     actor.before = lambda seq: seq == 2 and pause.wait(2 * direct_server.LEASE_S)  # so the engine leaves after three
     monkeypatch.setattr(DirectLine, "receive", lambda line: pause.wait(0.2) or receive(line))
