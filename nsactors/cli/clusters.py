@@ -192,8 +192,8 @@ def stop(name: str | None, everything: bool, forget: bool, grace_s: float | None
     """End the cluster NAME, or the only one.
 
     Interrupts the engines' code, and lets them end as programs do: atexit handlers run, files are closed. Engines that
-    have not ended in time are killed and named; Ctrl-C kills them at once. Their namespaces are lost. Returns when no
-    process and no file of the cluster is left.
+    have not ended in time are killed and named; Ctrl-C kills them immediately. Their namespaces are lost. Returns when
+    no process and no file of the cluster is left.
     """
     from nsactors.cli.serving import forget_cluster, stop_cluster
 
@@ -534,15 +534,16 @@ def top(name: str | None, seconds: float | None) -> None:
 @targets_option
 @click.option("--threads", is_flag=True, help="Also show threads that the engines' code has started.")
 @click.option(
-    "--native", is_flag=True, help="Also show functions of C code; needs py-spy, which stops the engines meanwhile."
+    "--native", is_flag=True, help="Also show functions of C code; needs py-spy, which stops engines while it reads."
 )
 @click.option("--disturb", is_flag=True, help="Send a signal to engines that cannot be read otherwise.")
 @json_option
 def stack(name: str | None, targets: Targets, threads: bool, native: bool, disturb: bool, as_json: bool) -> None:
     """Show the code that each engine runs now; equal stacks are shown once.
 
-    Engines reply at once, however busy they are. An engine whose interpreter is held by C code is read from outside by
-    py-spy, an optional package: pip install nsactors[inside]. A signal may cut short a system call of C code.
+    Engines reply immediately, however busy they are. An engine whose interpreter is held by C code is read from outside
+    by py-spy, an optional package: pip install nsactors[inside]. The signal that --disturb sends may cut short a system
+    call made by C code.
     """
     with attached(name, "stack") as client:
         stacks = client.stack(targets, threads=threads, native=native, disturb=disturb)

@@ -208,7 +208,7 @@ def attached(name: str | None, purpose: str) -> Iterator[Client]:
 
 
 def _leave_problems_to_status(client: Client) -> None:
-    """Keep a command from reporting engines that failed to start: `engines add` did so, and `status` shows them."""
+    """Keep a command from reporting engines that failed to start: `add` has reported them, and `status` shows them."""
     client.session.unretrieved.heard(map(str, client.session.directory.take_problems()))
 
 

@@ -274,7 +274,7 @@ print(others.get())
 rc[:3].apply_async(who).get_dict()
 """,
         (
-            Check("others.get()", "[49999995000000] * 3", "what they were computing meanwhile"),
+            Check("others.get()", "[49999995000000] * 3", "what they were computing at that time"),
             Check("rc[:3].apply_async(who).get_dict()", "{i: engines[i] for i in (0, 1, 2)}", "the same processes"),
             Check('rc[:3]["a"]', "[5, 5, 5]", "their names are still there"),
         ),
@@ -419,7 +419,7 @@ def draw_step(step: DemoStep, number: int, total: int) -> "RenderableType":
     """Draw a step before it runs: title, remark, code."""
     title = Rule(Text.assemble((f"{number}/{total} ", "dim"), (step.title, "bold")), align="left", style="cyan")
     remark = [Text(step.remark, style="italic"), Text()] if step.remark else []
-    # Only the colours of Syntax: its block is padded with spaces up to the right edge.
+    # Take only the colours of Syntax: its block is padded with spaces up to the right edge.
     code = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(step.code.strip("\n"))
     code.rstrip()
     return Group(title, *remark, _TextBlock(code))
@@ -496,7 +496,7 @@ def _verdict(verdict: CheckResult, width: int) -> Text:
 
 
 def _mark(passed: bool) -> tuple[str, str]:
-    # With a word, for terminals whose encoding lacks the sign.
+    # The word is for terminals whose encoding lacks the sign.
     return ("✓" if passed else "✗ WRONG", _colour(passed))
 
 

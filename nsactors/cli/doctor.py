@@ -206,7 +206,7 @@ def check_mpi(version: str, library: Library | str) -> Finding:
     from nsactors.mpi.library import OPEN_MPI
 
     if isinstance(library, str):
-        advice = "pip install mpich, or load the module of a library of this site; MPI4PY_LIBMPI can name its file"
+        advice = "pip install mpich, or load the environment module of your site's MPI; MPI4PY_LIBMPI can name its file"
         return Finding("MPI", Level.NOTE, f"mpi4py {version} cannot be used: {library}", advice)
     found = f"mpi4py {version} with {library}"
     if library.name != OPEN_MPI:
@@ -321,7 +321,7 @@ def _available_memory() -> int | None:
 
     try:
         return int(psutil.virtual_memory().available)
-    except OSError:  # /proc is not there, or closed
+    except OSError:  # /proc does not exist, or may not be read
         return None
 
 

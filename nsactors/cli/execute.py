@@ -130,7 +130,7 @@ def _status(error: BaseException) -> int:
 
 
 def _is_failure(error: BaseException) -> bool:
-    """Return whether an error is to be shown; a script that calls ``sys.exit`` with a number shows its own errors."""
+    """Return whether an error should be shown; a script that calls ``sys.exit`` with a number shows its own errors."""
     original = getattr(error, "original", None)
     return not (isinstance(original, SystemExit) and isinstance(original.code, int | None))
 
@@ -152,7 +152,7 @@ def kernel(name: str | None, engine: int) -> None:
     """Make an engine a kernel of Jupyter, and print the command that opens a console there.
 
     Cells from Jupyter run on the engine, in turn with those of other clients. The kernel stays until its engine leaves,
-    or a program of Jupyter shuts it down; the engine stays then.
+    or until a program of Jupyter shuts the kernel down, which does not end the engine.
     """
     from nsactors.cluster.kernels import bind_kernel
 
@@ -176,7 +176,7 @@ def console(name: str | None, targets: Targets) -> None:
     """Open an IPython prompt whose cells run on the engines of a cluster.
 
     The prompt has IPython's history and completion. Output is shown as it is printed, labelled with the engines. Other
-    programs can use the same engines meanwhile. Leaving the prompt leaves the engines as they are.
+    programs can use the same engines at the same time. Leaving the prompt leaves the engines as they are.
     """
     with attached(name, "console") as client:
         _run(client, Path(name).stem if name else the_cluster(None).name, targets)

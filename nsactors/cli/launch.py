@@ -75,7 +75,7 @@ def _batch_command(system: str, title: str, submit: str) -> click.Command:
         with_mpi = click.option(
             "--mpi",
             metavar="TYPE",
-            help="Let view.mpi() start the ranks by `srun --mpi=TYPE`, for an MPI of the site such as Open MPI; "
+            help="Let view.mpi() start the ranks with `srun --mpi=TYPE`, for an MPI of your site such as Open MPI; "
             "`srun --mpi=list` lists the types.",
         )
         submit_job = with_mpi(submit_job)
@@ -88,7 +88,7 @@ def _batch_command(system: str, title: str, submit: str) -> click.Command:
     return click.command(system, help=text)(submit_job)
 
 
-# Not made from BATCH_SYSTEMS, since importing that would slow ``--help``.
+# These commands are not made from BATCH_SYSTEMS, because importing that would slow ``--help``.
 for _system, _title, _submits in (
     ("slurm", "Slurm", "sbatch"),
     ("pbs", "PBS", "qsub"),
@@ -104,8 +104,8 @@ for _system, _title, _submits in (
 def join(name: str, folder: Path | None) -> None:
     """Let programs on this machine attach to the cluster NAME, which runs as a batch job.
 
-    For a login node, which does not belong to the job: runs a Ray node without engines here, until Ctrl-C or the end of
-    the job.
+    Use it on a login node, which does not belong to the job. It runs a Ray node without engines here, until Ctrl-C or
+    the end of the job.
     """
     from nsactors.cluster.node import take_part
     from nsactors.errors import AccessRefused, ClusterUnreachable, ProcessLimit
@@ -226,8 +226,8 @@ def _submit(
         raise click.ClickException(f"an earlier job for {name!r} is in the queue or runs: `{cancel}` cancels it")
     if submission.saved and not (goes_on or fresh):
         raise click.ClickException(
-            f"an earlier job has saved its engines in {folder / 'state'}: continue with them by --continue, or "
-            "delete them by --fresh"
+            f"an earlier job has saved its engines in {folder / 'state'}: continue with them (--continue), or "
+            "delete them (--fresh)"
         )
     if goes_on and not submission.saved:
         raise click.ClickException(f"no job has saved engines in {folder / 'state'}: leave out --continue")

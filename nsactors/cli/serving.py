@@ -78,13 +78,13 @@ class ServeOptions:
     """The cluster to start.
 
     Attributes:
-        n: the number of engines; None for one for each core.
+        n: the number of engines; the default, None, means one for each core.
         name: the cluster's name; None for a free one.
         engine_options: see ``EngineKeywords``.
         address: the address of an existing Ray cluster.
         startup: a cell that every engine runs first.
-        object_store_memory: as for ``Cluster``.
-        stop_grace: as for ``Cluster``; None for its default.
+        object_store_memory: see ``Cluster``.
+        stop_grace: see ``Cluster``; None for the default of ``Cluster``.
         idle_shutdown_min: minutes without a client and without work after which the cluster ends; None for never.
         tls: encrypt the traffic between the cluster's processes.
         detached: the owner runs in the background, and writes to a log.
@@ -197,7 +197,7 @@ def _tell(answer: TextIO, message: dict[str, Any]) -> None:
 
 
 def leave() -> NoReturn:
-    """Exit at once with status 1, after a signal ended the cluster during its start.
+    """Exit immediately with status 1, after a signal ended the cluster during its start.
 
     The processes of its Ray have been killed. The thread that starts Ray may wait for them for up to a minute, and
     ``sys.exit`` would wait for the thread.
@@ -213,7 +213,7 @@ class _Ended(BaseException):
 
 
 class _End:
-    """Holds whether a signal or the idle limit has asked for the end of the cluster; otherwise the cluster has died."""
+    """Records whether a signal or the idle limit has asked for the cluster's end; if neither has, the cluster died."""
 
     wanted = False
 
@@ -224,7 +224,7 @@ def _until_signalled() -> Iterator[_End]:
     end = _End()
 
     def leave_block(number: int, frame: object) -> None:
-        end.wanted = True  # Python drops an exception that is raised in a callback, such as of a weak reference
+        end.wanted = True  # Python drops an exception that is raised in a callback, such as that of a weak reference
         raise _Ended
 
     numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -248,7 +248,7 @@ def _stay(controller: ControllerClient, idle_limit_min: float | None, end: _End)
         pause.wait(min(LOOK_S, limit_s / 4))
         try:
             clients, work = controller.clients(), controller.running().values()
-        except ClusterUnreachable:  # a busy machine, or one that slept
+        except ClusterUnreachable:  # the machine is busy, or has slept
             continue
         except ConnectionLost as error:
             print(f"the cluster has ended by itself: {error}", file=sys.stderr)
@@ -259,7 +259,7 @@ def _stay(controller: ControllerClient, idle_limit_min: float | None, end: _End)
 
 
 def _stop(cluster: Cluster, registry: Registry, record: ClusterRecord, notices: list[str]) -> None:
-    """Stop a cluster; Ctrl-C meanwhile skips the grace period of the engines."""
+    """Stop a cluster; Ctrl-C during the stop skips the grace period of the engines."""
 
     def tell(notice: str) -> None:
         notices.append(notice)
@@ -305,7 +305,7 @@ class Started(NamedTuple):
 def start_in_background(options: ServeOptions) -> Started:
     """Start a process that owns a cluster, and return when its engines are ready.
 
-    Ctrl-C meanwhile ends the process and all that it has started.
+    Until then, Ctrl-C ends the process and everything that it has started.
 
     Raises:
         ClickException: if the cluster could not be started.
@@ -320,7 +320,7 @@ def start_in_background(options: ServeOptions) -> Started:
     assert server.stdin is not None
     assert server.stdout is not None
     try:
-        with contextlib.suppress(BrokenPipeError), server.stdin as orders:  # the process has ended, with an answer
+        with contextlib.suppress(BrokenPipeError), server.stdin as orders:  # the process has answered and ended
             json.dump(asdict(options), orders)
         with server.stdout as answers:
             answer = json.loads(answers.read() or "{}")
@@ -329,7 +329,7 @@ def start_in_background(options: ServeOptions) -> Started:
         # only the owner can remove its actors.
         server.send_signal(ASK_TO_END if options.address else signal.SIGKILL)
         server.wait()
-        Registry().records()  # ends the remaining processes, as of any cluster whose owner was killed
+        Registry().records()  # ends the remaining processes, as for any cluster whose owner was killed
         raise
     match answer:
         case {"name": name, "engines": engines}:
@@ -426,7 +426,7 @@ def _end_owner(record: ClusterRecord, patience_s: float) -> None:
 
 
 def _tell_killed(log: Path) -> None:
-    """Print which engines had to be killed, as the owner wrote into its log, and remove the log."""
+    """Print the lines of the owner's log that name killed engines, and remove the log."""
     with contextlib.suppress(FileNotFoundError):
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith("nsactors: engine"):

@@ -36,14 +36,15 @@ if TYPE_CHECKING:
 
 
 REPLY_S = 5.0
-GONE = EngineStack(notes=("its process has ended meanwhile",))
+GONE = EngineStack(notes=("its process has ended",))
 
 
 @contextlib.contextmanager
 def keys_pressed() -> Iterator[Callable[[float], str] | None]:
-    """Yield a function that waits so many seconds for a key and returns the key; keys are not echoed meanwhile.
+    """Yield a function that waits for a key, for the given number of seconds, and returns the key.
 
-    Ctrl-C raises KeyboardInterrupt as usual. Without a terminal to read from, yield None.
+    Keys are not echoed inside the ``with`` block. Ctrl-C raises KeyboardInterrupt as usual. Without a terminal to read
+    from, yield None.
     """
     try:
         import termios
@@ -94,7 +95,7 @@ class EngineActivity(NamedTuple):
         runs: the source of the code that it runs, or the breakpoint at which it is stopped.
         client: the client that sent this code.
         for_s: seconds for which this code has run.
-        queued: the number of requests that wait there.
+        queued: the number of requests that wait for it.
         completed: the number of requests that it has completed.
         cores: the number of cores that it has used on average since the last look; None if that is not known.
         memory: bytes of its own memory; None if that is not known.
@@ -247,7 +248,7 @@ class Observer:
         self._used: dict[tuple[int, int], ProcessorTime] = {}
 
     def look(self) -> ClusterActivity:
-        """Return the activity now."""
+        """Return the present activity."""
         controller = self._controller
         state, usage = controller.state(), {}
         if state.engines:
@@ -349,7 +350,7 @@ def changes(before: ClusterActivity | None, now: ClusterActivity) -> list[str]:
             lines.append(f"{name} {_doing(engine)}")
         elif engine.completed != was.completed and engine.state == "idle":
             done = engine.completed - was.completed
-            lines.append(f"{name} idle, has done {done} {plural('request', done)} meanwhile")
+            lines.append(f"{name} idle, has done {done} {plural('request', done)} since the last look")
     lines += [f"engine {engine_id} has gone" for engine_id in engines]
     return [printable(line, "") for line in lines]
 
@@ -368,7 +369,7 @@ def watch(
     """Show the activity of a cluster; at a terminal, until Ctrl-C, q or the end of the time.
 
     Where output goes to a file or a pipe, changes are printed line by line. In a notebook, a thread keeps a table under
-    the cell up to date, and the call returns at once.
+    the cell up to date, and the call returns immediately.
 
     Args:
         controller: the controller of the cluster.

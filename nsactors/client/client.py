@@ -73,7 +73,7 @@ class Client:
         cluster: the name of a cluster that runs in the background (see ``nsactors list``), the result of
             ``Cluster.connection_info()``, or the path of a file in which that was saved. The default is the cluster
             that ``NSACTORS_CLUSTER`` in the environment names, or else the only cluster that this user runs.
-            ``Cluster.connect_client_sync()`` gives a transport.
+            ``Cluster.connect_client_sync()`` passes a transport.
         name: the client's name in the history, with a few letters that make it unique; the default is the user's name.
         report: prints the unretrieved errors when the client is closed; the default writes to stderr.
         modules: ``"auto"``: engines find the modules of this program where the program finds them, and run the version
@@ -96,7 +96,7 @@ class Client:
         RayImportedFirst: if this process has imported Ray, with settings of its own.
     """
 
-    _why_unsendable = "a client stays in its process: make one on the engine, by Client(cluster.connection_info())"
+    _why_unsendable = "a client stays in its process: make one on the engine, with Client(cluster.connection_info())"
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Client:
         self.block = False
         # Engines that share this process share its modules.
         tells = modules == "auto" and Capability.PROCESS in transport.capabilities
-        # Engines count requests by the name of the client, so a client that comes back needs a name of its own.
+        # Engines count requests by the name of the client, so no two clients may ever have the same name.
         unique = f"{name or getpass.getuser()}-{uuid.uuid4().hex[:12]}"
         own = OwnModules(unique) if tells else None
         try:
@@ -155,9 +155,9 @@ class Client:
     def output(self) -> str:
         """The default for the output of calls: ``"show"`` shows it while they are waited for, ``"keep"`` does not.
 
-        At a terminal and in a notebook, output is shown as by ``%px``, with the engines in front, and equal lines only
-        once. Where standard output is not a terminal, output is written as it was printed. Results have the output in
-        any case. The flag ``output`` of a view takes precedence.
+        At a terminal and in a notebook, output is shown as ``%px`` shows it: with the engines in front, and equal lines
+        only once. Where standard output is not a terminal, output is written as it was printed. Results have the output
+        in any case. The flag ``output`` of a view takes precedence.
         """
         return self.session.output
 
@@ -199,10 +199,10 @@ class Client:
             timeout: seconds; None or negative for no limit.
 
         Raises:
-            TimeoutError: if the engines are not there in time.
-            EngineStartError: if so many cannot start that fewer than ``n`` will be there, or none. The error gives
-                the reason, and for an engine without a place its demands and the available resources. If several cannot
-                start, the error is that of the newest.
+            TimeoutError: if the engines do not take requests in time.
+            EngineStartError: if so many engines cannot start that fewer than ``n``, or none, will take requests. The
+                error gives the reason, and for an engine without a place its demands and the available resources. If
+                several engines cannot start, the error is that of the newest.
         """
         arg.check(
             "wait_for_engines",
@@ -243,7 +243,7 @@ class Client:
         return DirectView(self, chosen[0] if is_single(targets) else chosen, **flags)
 
     def broadcast_view(self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any) -> BroadcastView:
-        """Return a view that calls many engines through a tree of relays; otherwise as :meth:`direct_view`.
+        """Return a view that calls many engines through a tree of relays; otherwise it is like :meth:`direct_view`.
 
         Args:
             targets: the engines.
@@ -275,7 +275,7 @@ class Client:
         Args:
             targets: the engines.
             threads: also return the stacks of threads that user code has started.
-            native: also return functions of C code; py-spy stops the engines for half a second meanwhile.
+            native: also return functions of C code; to read these, py-spy stops the engines for half a second.
             disturb: send a signal to an engine that cannot be read otherwise; a system call of C code may be cut short.
         """
         return activity.stacks_of(self.session, targets, threads=threads, native=native, disturb=disturb)
@@ -336,9 +336,9 @@ class Client:
         """Open the debugger of engines that are stopped at a breakpoint; if none is, open it on their last failures.
 
         The debugger prompts in this program; ``%pxdebug`` does the same. An engine keeps the frames of the last failure
-        of each client that has a prompt: a terminal or a notebook. It releases them, and the objects in them, at the
-        client's next failure, after ten minutes, and when the client leaves or the namespace is cleared. Other requests
-        run meanwhile.
+        of each client that has a prompt: a terminal or a notebook. It releases these frames, and the objects in them,
+        at the client's next failure, after ten minutes, and when the client leaves or the namespace is cleared. Until
+        then, the engine runs other requests.
 
         At the prompt, the commands are those of Python's debugger, and ``locals``, ``engines``, ``engine 2`` and
         ``all COMMAND``; ``q`` leaves the prompt. Expressions are evaluated in the current frame, but not on
@@ -399,7 +399,8 @@ class Client:
     def recoveries(self) -> Table[RecoveryReport]:
         """The reports on namespaces that were recovered since this client began, oldest first.
 
-        The last report of each engine is always there; old reports are forgotten when reports list 2,500 names in all.
+        The last report of each engine is always kept; older ones are dropped when all reports together list more than
+        2,500 names.
         """
         return recovery_table(self.session.recovery_reports())
 
@@ -421,7 +422,7 @@ class Client:
         return view
 
     def close(self) -> None:
-        """Leave the cluster, whose engines go on, and report unretrieved errors."""
+        """Leave the cluster, and report unretrieved errors; the engines go on."""
         if self._finalizer.alive:
             self._finalizer()
         else:
@@ -445,10 +446,10 @@ class Client:
         return table_as_html(engine_table(self.session))
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
-        """Wait for results (None: for every call of this client); return whether they are there.
+        """Wait for results (None: for every call of this client); return whether they have arrived.
 
-        Ctrl-C meanwhile interrupts the calls that run, as in ``AsyncResult.wait``; if one of them is a detached task,
-        Ctrl-C only ends the wait.
+        Ctrl-C during the wait interrupts the calls that run, as in ``AsyncResult.wait``; if one of them is a detached
+        task, Ctrl-C only ends the wait.
 
         Args:
             jobs: results or message ids, also of other clients.
@@ -484,7 +485,7 @@ class Client:
         self.push_all({name: value})
 
     def push_all(self, names: dict[str, Any], *, copy: bool | None = None) -> None:
-        """Bind names on all engines, as ``DirectView.push``; return when the names are bound."""
+        """Bind names on all engines, as ``DirectView.push`` does; return when the names are bound."""
         arg.check(
             "push_all",
             names=arg.mapping(names, "a dictionary of names and values"),
@@ -493,22 +494,22 @@ class Client:
         self.direct_view("all").push(names, block=True, copy=copy)
 
     def pull_all(self, names: str | Iterable[str], *, copy: bool | None = None) -> list[Any]:
-        """Return the values of a name (or of several) on all engines, as ``DirectView.pull``."""
+        """Return the values of a name (or of several) on all engines, as ``DirectView.pull`` does."""
         values: list[Any] = self.direct_view("all").pull(names, block=True, copy=copy)
         return values
 
     def scatter_all(self, name: str, seq: Any, **options: Any) -> None:
-        """Split ``seq`` over all engines under ``name``; options as for ``DirectView.scatter``."""
+        """Split ``seq`` over all engines under ``name``; the options are those of ``DirectView.scatter``."""
         arg.check("scatter_all", name=arg.text(name))
         self.direct_view("all").scatter(name, seq, block=True, **options)
 
     def gather_all(self, name: str, **options: Any) -> Any:
-        """Join the parts that all engines hold under ``name``; options as for ``DirectView.gather``."""
+        """Join the parts that all engines hold under ``name``; the options are those of ``DirectView.gather``."""
         arg.check("gather_all", name=arg.text(name))
         return self.direct_view("all").gather(name, block=True, **options)
 
     def map_all(self, function: Callable[..., Any], *sequences: Any, **options: Any) -> list[Any]:
-        """Return ``list(map(function, *sequences))``, computed by all engines; options as for ``DirectView.map``."""
+        """Return ``list(map(function, *sequences))``, computed by all engines; for options see ``DirectView.map``."""
         return self.direct_view("all").map_sync(function, *sequences, **options)
 
     def execute_all(self, code: str) -> AsyncResult:
@@ -588,7 +589,7 @@ class Client:
         Args:
             jobs: a message id, the name of a client (for all its requests in the history), a position in
                 :meth:`history`, one of its entries, a result, or several of these; the default is the last request.
-                Name detached tasks by message ids, results or entries of ``tasks()``, and apart from other requests.
+                Name detached tasks by message ids, results or entries of ``tasks()``, and in a call of their own.
             block: wait for the result.
 
         Raises:
@@ -610,14 +611,14 @@ class Client:
         return result
 
     def resume(self, jobs: Any = None, timeout: float | None = None) -> AsyncResult:
-        """Show the output of requests from its beginning, and go on live until they have ended.
+        """Show the output of requests from its beginning, then show further output live until the requests have ended.
 
         This is for a restarted kernel or a broken connection. Text, images and progress are drawn again here.
         Ctrl-C ends the display, not the work.
 
         Args:
-            jobs: as for :meth:`get_result`; the default is the unfinished requests of the client that left last, and on
-                engines without such a request the last request that this client ran there.
+            jobs: see :meth:`get_result`. The default is the unfinished requests of the client that left last; for
+                engines without such a request, it is the last request that this departed client ran there.
             timeout: seconds for which to show the output; None for all of it.
 
         Returns:
@@ -648,13 +649,14 @@ class Client:
         A request is accepted when it is in its engine's queue and in the cluster's history, and its engine will keep
         the reply for other clients however large it is. Arguments of more than 64 kB stay in this process's part of the
         object store: if this process ends, calls with such arguments that have not begun never run, and
-        :meth:`get_result` says so.
+        :meth:`get_result` reports this.
 
-        Without this, a request is in its engine's queue some milliseconds later, and in the history after a quarter of
-        a second.
+        Without ``flush``, a request is in its engine's queue some milliseconds later, and in the history after a
+        quarter of a second.
 
         Args:
-            timeout: seconds; calls beyond a thousand that are open to one engine wait here for their turn.
+            timeout: seconds. If more than a thousand calls to one engine are open, the rest wait in this process for
+                their turn, and this method waits for them.
 
         Raises:
             TimeoutError: if the requests have not been accepted in time.
@@ -686,7 +688,8 @@ class Client:
         """Return a view that runs each call on an engine that is free.
 
         Args:
-            targets: the engines; None and ``"all"`` stand for all engines at any time, other targets are resolved now.
+            targets: the engines; None and ``"all"`` stand for all engines, including those that join later. Other
+                targets are resolved now.
             flags: flags of the view; see :class:`nsactors.views.base.TaskFlags`.
 
         Raises:
@@ -706,7 +709,7 @@ class Client:
         return LoadBalancedView(self, self.session.resolve(targets), **flags)
 
     def executor(self, targets: Targets = None) -> ViewExecutor:
-        """Return a ``concurrent.futures.Executor`` over these engines: that of a load-balanced view of them.
+        """Return a ``concurrent.futures.Executor`` that runs its calls on a load-balanced view of these engines.
 
         Example:
             >>> with rc.executor() as executor:
@@ -756,7 +759,7 @@ class Client:
         return queue_status(self.session, ids, waits, open_tasks)
 
     def host(self, machine: StateMachine, name: str | None = None) -> Service:
-        """Host a state machine in the cluster; return the service by which engines and clients call it.
+        """Host a state machine in the cluster; return the service through which engines and clients call it.
 
         The models of parallel computing are built on this: mailboxes, barriers and tuple spaces are such machines. The
         machine keeps its state until the service is closed, the cluster ends, or its process on the head node dies.

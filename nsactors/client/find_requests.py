@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nsactors.session.session import Session
 
 STATES = ("queued", "running", "ok", "failed")
-"""The states of requests. Instead of ``failed``, the outcome of a request is the name of its error, or of its end."""
+"""The states of requests. ``failed`` stands for every other outcome in the history, such as the name of an error."""
 
 _STATES_OF_TASKS = {
     TaskState.WAITING: "queued",
@@ -207,7 +207,9 @@ def detached_ids(wanted: Any) -> list[str]:
 
 
 def find_requests(history: Sequence[HistoryEntry], wanted: Any) -> list[HistoryEntry]:
-    """Return an entry of the history for each request, in the order of ``wanted``; those of a client as it sent them.
+    """Return an entry of the history for each request, in the order of ``wanted``.
+
+    The requests of a client are in the order in which the client sent them.
 
     Args:
         history: in order; requests that run or wait come last.

@@ -10,7 +10,7 @@ A script is made from a template with ``@name`` in place of each value, since ``
     folder        the folder of the job's files, on a file system that all nodes see
     package       the folder with the copy of nsactors that the job runs, for PYTHONPATH
     python        the interpreter, as a word of the shell
-    warning_s     seconds before the time limit at which engines are to save their namespaces
+    warning_s     the time before the limit, in seconds, at which engines begin to save their namespaces
     warning_min   the same in minutes, rounded up
     options       the user's options of the batch system, one directive on each line
 """
@@ -48,7 +48,7 @@ class BatchJob:
         folder: the folder of the job's files, an absolute path on a file system that all nodes see.
         python: the path of the interpreter.
         options: options of the batch system's submit command, as words.
-        warning_s: seconds before the time limit at which the engines are to save their namespaces.
+        warning_s: the time before the limit, in seconds, at which the engines begin to save their namespaces.
     """
 
     name: str
@@ -71,7 +71,7 @@ class BatchSystem:
         job_id: a regular expression whose first group is the id in the output of ``submit``.
         cancel: the command that ends a job; the id is appended.
         state: the command that prints the state of a job; the id is appended. See also ``lists``.
-        unknown: a regular expression for the message with which ``state`` fails if the job has ended or never was. If
+        unknown: a regular expression for the message with which ``state`` fails if the job has ended or never existed. If
             it fails with another message, the batch system does not answer.
         ended: a regular expression for the output of ``state`` if the job has ended but is still known.
         lists: True if ``state`` prints the user's jobs that wait or run, and no id is appended. The first word of a
@@ -175,7 +175,7 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
 }
 
 
-PACKAGE, JOB_ID = "package", "job_id"  # in the job's folder
+PACKAGE, JOB_ID = "package", "job_id"  # names in the job's folder
 
 
 class AtTemplate(string.Template):
@@ -235,7 +235,7 @@ def _directives(options: Sequence[str]) -> list[str]:
 
 
 LOOK_S = 1.0
-GONE_AFTER_S = 5.0  # without a job in the queue: a busy batch system may not list it at once
+GONE_AFTER_S = 5.0  # a job not listed for so long has ended; a busy batch system may not list a new job immediately
 
 
 def template_of(system: str) -> str:
@@ -253,7 +253,7 @@ class Submission:
         template: the template of the script; None for the batch system's default.
 
     Raises:
-        ValueError: as for :func:`batch_script`.
+        ValueError: see :func:`batch_script`.
     """
 
     def __init__(self, system: str, job: BatchJob, plan: JobPlan, template: str | None = None) -> None:
@@ -265,7 +265,7 @@ class Submission:
 
     @property
     def saved(self) -> bool:
-        """True if an earlier job has saved engines from which this one can continue."""
+        """True if an earlier job has saved engines with which the new job can continue."""
         return any(folder.is_dir() for folder in copies_of_state(self.folder / "state"))
 
     def earlier_job(self) -> str | None:
@@ -274,7 +274,7 @@ class Submission:
         An earlier job that is just ending gets a few seconds to end.
 
         Raises:
-            LaunchError: if the batch system does not tell.
+            LaunchError: if the batch system does not answer.
         """
         try:
             name, job_id = (self.folder / JOB_ID).read_text().split()
@@ -332,7 +332,7 @@ class Submission:
         return hidden
 
     def _submit(self) -> str:
-        shutil.rmtree(self.folder / COPIES, ignore_errors=True)  # of a job that was killed
+        shutil.rmtree(self.folder / COPIES, ignore_errors=True)  # the files of a job that was killed
         self._plan.save(self.folder)
         unpack_own_wheel(self.folder / PACKAGE)
         path = self.folder / "job.sh"
@@ -380,7 +380,7 @@ class Submission:
             except LaunchError as error:
                 if now - answered > GONE_AFTER_S and not has_told:
                     has_told = True
-                    tell(f"it is not known whether job {self.job_id} is in the queue, and it is waited for: {error}")
+                    tell(f"it is not known whether job {self.job_id} is in the queue; waiting goes on: {error}")
                 seen = now  # the job may be there
             else:
                 answered = now
@@ -401,7 +401,7 @@ class Submission:
         """Return whether a job is in the queue or runs.
 
         Raises:
-            LaunchError: if the batch system does not tell.
+            LaunchError: if the batch system does not answer.
         """
         try:
             return system.is_there(job_id, self._run(*system.state_of(job_id)))

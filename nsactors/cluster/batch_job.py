@@ -114,12 +114,13 @@ def _copy_cluster(source: Path, target: Path) -> None:
     (target / "controller").mkdir(parents=True)
     for database in sorted((source / "controller").glob("*.sqlite")):
         _copy_database(database, target / "controller" / database.name)
-    if (sources := Path(sources_folder(str(source)))).is_dir():  # of modules that requests in the journals ran with
+    if (sources := Path(sources_folder(str(source)))).is_dir():  # of the modules that requests in the journals used
         shutil.copytree(sources, sources_folder(str(target)))
     now = time.time()
     for folder in sorted(source.iterdir()):
         if match := _JOURNAL.fullmatch(folder.name):
-            # Named as the journal replica names its copies: the next engines run on other nodes, and ask it for them.
+            # The copies get the names that the journal replica gives: the next engines run on other nodes, and ask the
+            # replica for their journals.
             _copy_journal(folder, target / f"{match[1]}.kept")
             # If this job has continued from a copy, and its engine is not recovered yet, the copy keeps its time.
             before = saved_at(os.fspath(folder))
@@ -161,9 +162,9 @@ _ENDS = (signal.SIGTERM, signal.SIGINT)
 _RAY_ENDED = 0
 _SHORTER = -1  # the engines have shortened their journals
 
-# At its limit a batch system signals every process of a job at once, Ray's among them: engines would be killed with
-# their files unwritten. So the job itself ends them this many seconds earlier, time enough for the grace period and one
-# more copy of the state.
+# At the time limit, a batch system signals all processes of a job at the same time, Ray's among them: engines would be
+# killed with their files unwritten. So the job itself ends the engines this many seconds earlier, which is time enough
+# for the grace period and one more copy of the state.
 END_EARLY_S = STOP_S + 7.0
 ASK_S = 5.0
 NOTIFY_S = 60.0  # between Grid Engine's warning and its SIGKILL, unless the queue says otherwise
@@ -214,7 +215,7 @@ def run_job(folder: Path) -> int:
     happened: SimpleQueue[int] = SimpleQueue()
     _listen(happened)
     registry, copies = Registry(), folder / COPIES
-    shutil.rmtree(copies, ignore_errors=True)  # of a job that was killed
+    shutil.rmtree(copies, ignore_errors=True)  # the files of a job that was killed
     record = registry.reserve(
         plan.name,
         origin=os.environ.get("NSACTORS_ORIGIN", "a batch job"),
@@ -310,7 +311,7 @@ class _Job:
             elif number == _SHORTER:
                 self._copy_state()
             else:
-                # Also if Ray has ended: at the end of a job the batch system may end Ray first.
+                # Copy the state even if Ray has ended: at the end of a job the batch system may end Ray first.
                 self._copy_state()
                 return 1 if number == _RAY_ENDED else 0
 
@@ -365,7 +366,7 @@ def seconds_left(number: int, warning_s: float, environment: Mapping[str, str]) 
 
     Slurm may warn a minute early, and users send the same signal to save their engines, so ``squeue`` is asked for the
     end of the job. Grid Engine sends SIGUSR2 before it kills a job, at its limit or because a user deletes it, and
-    SIGUSR1 before it suspends one. The configuration of the queue says how long before.
+    SIGUSR1 before it suspends one. The configuration of the queue sets the time between the signal and the action.
 
     Args:
         number: the signal.
@@ -419,13 +420,13 @@ class _Saving:
         self._give_up = 0.0
 
     def begin(self) -> None:
-        """Copy the journals at once, as the job may end at any moment; then let `look` have them shortened."""
+        """Copy the journals immediately, because the job may end at any moment; then `look` has them shortened."""
         if self._copy():
             print(f"the engines' namespaces are saved in {self._state}", flush=True)
             self._has_begun.set()
 
     def look(self, client: Client) -> bool:
-        """Take snapshots, which shorten the journals; return True once, when they are done or the time is up."""
+        """Take snapshots, which shorten the journals; return True once, when they have been taken or the time is up."""
         if self._has_begun.is_set():
             self._has_begun.clear()
             self._give_up = time.monotonic() + SNAPSHOT_S

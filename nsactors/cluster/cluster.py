@@ -109,19 +109,19 @@ class Scaling(ABC):
         ids = resolve(engine_ids, sorted({*directory.known, *directory.starting}))
         if finish:
             session.retire(ids, arg.limit_s(timeout))
-        session.controller.stop_engines(ids)  # those that have left may not have ended yet
+        session.controller.stop_engines(ids)  # engines that have left may not have ended yet
         directory.wait_until_gone(ids, None)
 
     def restart_engines(self, engine_ids: Targets = "all", *, recover: bool = False) -> None:
         """Stop engines, busy or not, and start new processes under their ids.
 
-        Without ``recover`` the engines end gracefully, as with :meth:`stop_engines`, and the new ones have empty
+        Without ``recover`` the engines end gracefully, as in :meth:`stop_engines`, and the new processes have empty
         namespaces.
 
         Args:
             engine_ids: the engines.
-            recover: kill the engines at once, and treat that as a crash: with ``recovery="replay"`` their namespaces
-                are restored.
+            recover: kill the engines immediately, and treat that as a crash: with ``recovery="replay"`` their
+                namespaces are restored.
 
         Raises:
             TargetError: if there are no such engines.
@@ -139,15 +139,15 @@ class Scaling(ABC):
 
         Args:
             n: the number of engines to have.
-            finish: as for :meth:`stop_engines`.
-            timeout: as for :meth:`stop_engines`.
+            finish: see :meth:`stop_engines`.
+            timeout: see :meth:`stop_engines`.
             options: options of new engines; see :meth:`start_engines`.
 
         Returns:
             The ids of the cluster's engines, including those that are still starting.
         """
         arg.check("scale", n=arg.whole(n, at_least=0), finish=arg.flag(finish), timeout=arg.seconds(timeout))
-        # Also if no engine is to be started: a wrong option fails whatever the number of engines.
+        # Check the options even if no engine will start: a wrong option fails whatever the number of engines.
         engine_options(self._engine_options, options, in_threads=self._in_threads, call="scale")
         directory = self._running().session.directory
         wanted = operator.index(n)
@@ -160,23 +160,23 @@ class Scaling(ABC):
         return sorted(there[:wanted])
 
     async def start_engines_async(self, n: int, **options: Unpack[EngineKeywords]) -> list[int]:
-        """As :meth:`start_engines`, without blocking the event loop."""
+        """Like :meth:`start_engines`, without blocking the event loop."""
         return await asyncio.to_thread(self.start_engines, n, **options)
 
     async def stop_engines_async(
         self, engine_ids: Targets, *, finish: bool = True, timeout: float | None = None
     ) -> None:
-        """As :meth:`stop_engines`, without blocking the event loop."""
+        """Like :meth:`stop_engines`, without blocking the event loop."""
         await asyncio.to_thread(self.stop_engines, engine_ids, finish=finish, timeout=timeout)
 
     async def restart_engines_async(self, engine_ids: Targets = "all", *, recover: bool = False) -> None:
-        """As :meth:`restart_engines`, without blocking the event loop."""
+        """Like :meth:`restart_engines`, without blocking the event loop."""
         await asyncio.to_thread(self.restart_engines, engine_ids, recover=recover)
 
     async def scale_async(
         self, n: int, *, finish: bool = True, timeout: float | None = None, **options: Unpack[EngineKeywords]
     ) -> list[int]:
-        """As :meth:`scale`, without blocking the event loop."""
+        """Like :meth:`scale`, without blocking the event loop."""
         return await asyncio.to_thread(self.scale, n, finish=finish, timeout=timeout, **options)
 
 
@@ -193,8 +193,8 @@ class Cluster(Scaling):
 
     Args:
         n: the number of engines; the default is one for each core that this process may use.
-        backend: ``"ray"`` makes each engine a process; ``"local"`` makes it a thread of this process, which starts at
-            once, needs no Ray, and runs in a debugger.
+        backend: ``"ray"`` makes each engine a process; ``"local"`` makes it a thread of this process, which starts
+            immediately, needs no Ray, and runs in a debugger.
         address: the address of an existing Ray cluster for the engines; the default is ``RAY_ADDRESS``, or an embedded
             Ray that listens on this machine alone.
         startup: a cell that every engine runs first. Its output is shown when the engines are ready. An engine on which
@@ -204,7 +204,7 @@ class Cluster(Scaling):
             the default is Ray's, about a third of the machine's memory. The first cluster of a process sets it.
         stop_grace: seconds that all engines together have to end gracefully: their code is interrupted, threads are
             joined, ``atexit`` handlers run and files are closed. Engines that have not ended by then are killed and
-            named. 0 kills at once.
+            named. 0 kills engines immediately.
         modules: ``"auto"`` or ``"off"``, for the cluster's clients in this process; see :class:`Client`.
         output: where the output of its clients' calls is shown; see ``Client.output``.
         options: the options of each engine, which :meth:`start_engines` may override: ``recovery``, ``journal``,
@@ -264,7 +264,7 @@ class Cluster(Scaling):
         self._in_threads = backend == "local"
         self._engine_options = engine_options(EngineOptions(), options, in_threads=self._in_threads, others=_OPTIONS)
         self._backend: Backend | None = None
-        self._starting = threading.RLock()  # held while a start is on its way, for which a stop waits
+        self._starting = threading.RLock()  # held during a start; a stop waits for its end
         self._process = OwnProcess()
         self._client: Client | None = None
         self.start_progress = StartProgress(self.n)
@@ -311,7 +311,7 @@ class Cluster(Scaling):
             n: the number of engines; the default is the cluster's own ``n``.
 
         Raises:
-            EngineStartError: if no engine can start; on a Ray cluster that adds nodes, engines start as nodes come.
+            EngineStartError: if no engine can start; on a Ray cluster that adds nodes, engines start as nodes join.
             TimeoutError: if the engines are not ready after two minutes.
         """
         self._check_number(n)
@@ -384,7 +384,7 @@ class Cluster(Scaling):
     def stop_cluster_sync(self, *, grace: float | None = None, report: Callable[[str], object] | None = None) -> None:
         """Stop engines and controller, and Ray if this cluster started it; report errors that were never retrieved.
 
-        Engines end gracefully; Ctrl-C meanwhile kills them.
+        Engines end gracefully; Ctrl-C during the stop kills them.
 
         Args:
             grace: seconds that engines have to end gracefully, in place of ``stop_grace``.
@@ -414,7 +414,7 @@ class Cluster(Scaling):
             self.stop_cluster_sync()
 
     async def start_cluster(self) -> Self:
-        """As :meth:`start_cluster_sync`, without blocking the event loop; a start that is cancelled is undone."""
+        """Like :meth:`start_cluster_sync`, without blocking the event loop; a start that is cancelled is undone."""
         self._process.check()
         if self._backend is not None:
             return self
@@ -422,7 +422,7 @@ class Cluster(Scaling):
             return await _start_aside(self._start_cluster, self.stop_cluster_sync, hurry=self.stop_cluster_sync)
 
     async def start_and_connect(self, n: int | None = None) -> Client:
-        """As :meth:`start_and_connect_sync`, without blocking the event loop; a start that is cancelled is undone."""
+        """Like :meth:`start_and_connect_sync`, without blocking the event loop; a start that is cancelled is undone."""
         self._check_number(n)
         with self._showing_start():
             start = partial(self._start_and_connect, n)
@@ -431,11 +431,11 @@ class Cluster(Scaling):
         return client
 
     async def connect_client(self) -> Client:
-        """As :meth:`connect_client_sync`, without blocking the event loop."""
+        """Like :meth:`connect_client_sync`, without blocking the event loop."""
         return await asyncio.to_thread(self.connect_client_sync)
 
     async def stop_cluster(self, *, grace: float | None = None) -> None:
-        """As :meth:`stop_cluster_sync`, without blocking the event loop."""
+        """Like :meth:`stop_cluster_sync`, without blocking the event loop."""
         await asyncio.to_thread(self.stop_cluster_sync, grace=grace)
 
     def __enter__(self) -> Client:
@@ -486,7 +486,7 @@ class Cluster(Scaling):
 async def _start_aside(
     start: Callable[[], T], stop: Callable[[], object], hurry: Callable[[], object] = lambda: None
 ) -> T:
-    """Return ``start()``, called on a thread. If the caller is cancelled meanwhile, the start is undone first.
+    """Return ``start()``, called on a thread. If the caller is cancelled before its end, the start is undone first.
 
     Args:
         start: starts a cluster.

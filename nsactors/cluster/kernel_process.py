@@ -62,7 +62,7 @@ class EngineKernelApp(IPKernelApp):
         def look() -> None:
             if self.kernel.is_busy and time.monotonic() < give_up:
                 self.io_loop.call_later(LOOK_S, look)
-            else:  # cells behind the one that has failed are answered meanwhile
+            else:  # during this pause, cells that were queued after the failed one get their replies
                 self.io_loop.call_later(LOOK_S, self.io_loop.stop)
 
         self.io_loop.add_callback(look)
@@ -132,12 +132,12 @@ class EngineKernelBase(Kernel):
         }
 
     async def _publish_output(self, result: AsyncResult, *, silent: bool) -> None:
-        """Return when the result is there, and its output has been published."""
+        """Return when the result has arrived and its output has been published."""
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Sequence[OutputChunk] | None] = asyncio.Queue()
 
         def deliver(chunks: Sequence[OutputChunk] | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the kernel ends meanwhile
+            with contextlib.suppress(RuntimeError):  # the kernel may have ended in the meantime
                 loop.call_soon_threadsafe(arrived.put_nowait, chunks)
 
         def settle() -> None:
@@ -188,7 +188,8 @@ class EngineKernelBase(Kernel):
     def interrupt(self) -> None:
         """Interrupt the cell that runs."""
         result = self._running
-        if result is not None:  # not on this thread, which may run a signal handler: the abort calls the controller
+        if result is not None:
+            # In another thread: this one may be inside a signal handler, and abort() waits for the controller.
             threading.Thread(target=self._abort, args=(result,), daemon=True).start()
 
     def _abort(self, result: AsyncResult) -> None:
@@ -196,20 +197,20 @@ class EngineKernelBase(Kernel):
             result.abort(interrupt=True)
         except CapabilityError as unable:
             self._deliver([StreamText("stderr", f"{unable}\n")])
-        except RuntimeError:  # the cell has ended meanwhile
+        except RuntimeError:  # the cell has ended already
             return
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Interrupt the cell that runs, as asked for by a message."""
+        """Interrupt the cell that runs, because a message asks for it."""
         self.interrupt()
         assert self.session is not None
         self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
 
     def pre_handler_hook(self) -> None:
-        """Keep the handler of SIGINT: see :meth:`EngineKernelApp.init_signal`."""
+        """Do nothing: the base class would replace the handler of SIGINT that ``init_signal`` has set."""
 
     def post_handler_hook(self) -> None:
-        """Keep the handler of SIGINT."""
+        """Do nothing: the base class would restore the handler that ``pre_handler_hook`` has replaced."""
 
     async def do_complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
         """Return the names on the engine that complete the text before the cursor."""
@@ -226,11 +227,11 @@ class EngineKernelBase(Kernel):
     async def do_inspect(
         self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()
     ) -> dict[str, Any]:
-        """Return the description of the name at the cursor, as IPython's ``name?`` on the engine."""
+        """Return the description that IPython on the engine gives for ``name?``, for the name at the cursor."""
         name = token_at_cursor(code, cursor_pos)
         data: dict[str, str] = {}
         if _NAME.fullmatch(name):
-            with contextlib.suppress(NsactorsError):  # unknown there, or nothing has been run yet
+            with contextlib.suppress(NsactorsError):  # the engine does not know the name, or has not run anything yet
                 text = self.view.peek(f"get_ipython().object_inspect_text({name!r}, {int(detail_level)})")
                 data = {"text/plain": text}
         return {"status": "ok", "found": bool(data), "data": data, "metadata": {}}
@@ -251,10 +252,10 @@ def _error_content(error: Exception) -> dict[str, Any]:
 
 
 def serve(info: ConnectionInfo | str, engine_id: int, tell: Any) -> None:
-    """Serve an engine's kernel until it is to end.
+    """Serve an engine's kernel until it is asked to end.
 
     Args:
-        info: the way to the cluster, or the name of an embedded program.
+        info: the connection info of the cluster, or the name of an embedded program.
         engine_id: the engine.
         tell: called with the path of the connection file once programs can connect.
     """
@@ -287,7 +288,8 @@ def serve(info: ConnectionInfo | str, engine_id: int, tell: Any) -> None:
 
 def main() -> None:
     """Read the connection info, serve, and end."""
-    answers = os.fdopen(os.dup(1), "w")  # standard output becomes the kernel's
+    # Keep standard output for the answer; drop what the kernel prints there.
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def tell(file: str) -> None:
@@ -296,7 +298,7 @@ def main() -> None:
 
     request = json.load(sys.stdin)
     if os.fork():
-        os._exit(0)  # Ray kills the children of an engine's process with it, but a kernel is to end gracefully
+        os._exit(0)  # Ray kills the children of an engine's process together with it, but a kernel must end gracefully
     try:
         serve(ConnectionInfo.from_dict(request), int(sys.argv[1]), tell)
     except Exception as error:

@@ -35,13 +35,13 @@ _TAKES = "a view of one engine, such as rc[3]"
 class EngineKernel:
     """A kernel of Jupyter whose cells run on an engine.
 
-    The kernel ends with its engine, with the cluster, and by :meth:`close`, but not with the process that has started
-    it. While the engine restarts, the kernel stays.
+    The kernel ends when its engine or the cluster ends, or when :meth:`close` is called, but not when the process that
+    started the kernel ends. While the engine restarts, the kernel stays.
 
     Attributes:
         engine_id: the engine.
-        connection_file: the file by which programs of Jupyter connect: ``jupyter console --existing FILE``. It is in a
-            folder that only this user can read, and so are the sockets. No port is opened.
+        connection_file: the file with which programs of Jupyter connect: ``jupyter console --existing FILE``. The file
+            and the sockets are in a folder that only this user can read. No port is opened.
     """
 
     def __init__(self, engine_id: int, connection_file: str, process: ProcessIdentity) -> None:
@@ -116,7 +116,7 @@ def start_kernel(info: ConnectionInfo, engine_id: int) -> EngineKernel:
     """Start a kernel whose cells run on an engine of a cluster; see :func:`bind_kernel`.
 
     Args:
-        info: the way to the cluster.
+        info: the connection info of the cluster.
         engine_id: the engine.
     """
     try:
@@ -143,7 +143,7 @@ def start_kernel(info: ConnectionInfo, engine_id: int) -> EngineKernel:
 
 
 def _ask(process: subprocess.Popen[str], request: str) -> dict[str, Any]:
-    """Send the process its request, and return its answer; an empty one if the process ends without an answer."""
+    """Send the process its request, and return its answer; an empty dictionary if the process ends without one."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError), process.stdin:

@@ -90,8 +90,8 @@ def _listen() -> SimpleQueue[str]:
     happened: SimpleQueue[str] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: happened.put("told"))
-    # Some batch systems send their warning to all processes of a job. Only the head acts on it; by default it would
-    # end this process. The signal has a handler and is not ignored, because engines would inherit that.
+    # Some batch systems send their warning to all processes of a job. Only the head acts on the warning; by default its
+    # signal would end this process. The signal gets a handler and is not ignored, because engines would inherit that.
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: None)
     return happened
@@ -104,7 +104,7 @@ def _run(plan: NodePlan, happened: SimpleQueue[str], up: Callable[[], object]) -
 
 
 def _read_plan(source: str, happened: SimpleQueue[str]) -> NodePlan | None:
-    """Wait for the plan and return it; None if the node is told to end first."""
+    """Wait for the plan and return it; None if a signal, or the end of stdin, ends the node first."""
     if source == "-":
         line = sys.stdin.readline()
         return NodePlan.from_json(line) if line else None

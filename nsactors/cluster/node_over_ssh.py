@@ -8,7 +8,7 @@ The client passes the text of this file to the host's Python, and its own versio
 3. The host's Python runs ``python -m nsactors.cluster.node -``, which reads the plan from the same stdin.
 
 The wheel is unpacked into a private folder, which the node removes at its end. If the node is killed, the next process
-that makes such a folder removes this one, as all folders of killed processes; see ``system.private_files``.
+that makes such a folder removes this one, as it does all folders of killed processes; see ``system.private_files``.
 """
 
 from __future__ import annotations

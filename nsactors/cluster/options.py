@@ -36,7 +36,8 @@ class EngineKeywords(TypedDict, total=False):
             addition to the labels of their machines.
         num_cpus: the cores that each engine reserves in Ray, and its threads for linear algebra. The default, 0,
             reserves none, so that engines start even on busy machines.
-        num_gpus: the GPUs of each engine, which sees no others; a fraction shares one. By default it sees all GPUs.
+        num_gpus: the number of GPUs of each engine, which sees no others; with a fraction, engines share a GPU. By
+            default an engine sees all GPUs.
         memory: the memory that each engine reserves in Ray, in bytes or as text such as ``"2GB"``. The engine may use
             more.
         resources: the amounts of custom resources that each engine reserves, such as ``{"license": 1}``.

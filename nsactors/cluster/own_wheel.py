@@ -54,8 +54,8 @@ def own_wheel() -> bytes:
 def unpack_own_wheel(folder: Path) -> None:
     """Unpack the wheel of this process's package into a folder, in place of what the folder contains.
 
-    With the folder in ``PYTHONPATH``, Python imports the package from it. A process that imports from the folder
-    meanwhile finds either all old files or all new ones.
+    With the folder in ``PYTHONPATH``, Python imports the package from it. A process that imports from the folder at
+    this moment finds either all old files or all new ones.
 
     Args:
         folder: the folder; the folder above it must exist.
@@ -86,7 +86,7 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
 
 
 def _information() -> dict[str, bytes]:
-    """Return the installed metadata; the least that is allowed if the package is not installed in this version."""
+    """Return the installed metadata; if this version of the package is not installed, the least that is allowed."""
     try:
         installed = metadata.distribution(_PACKAGE)
     except metadata.PackageNotFoundError:

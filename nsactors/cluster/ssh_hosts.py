@@ -107,7 +107,7 @@ def allocated_hosts(host: Host, environment: Mapping[str, str]) -> list[Host]:
         environment: the variables of this process.
 
     Raises:
-        LaunchError: if it is in none, or Slurm does not list its nodes.
+        LaunchError: if this process is in no allocation, or Slurm does not list the nodes.
     """
     nodes = environment.get("SLURM_JOB_NODELIST")
     if not nodes:
@@ -132,7 +132,7 @@ def reached(
         environment: the variables of this process.
 
     Raises:
-        LaunchError: as for :func:`allocated_hosts`.
+        LaunchError: see :func:`allocated_hosts`.
         ValueError: if ``slurm`` is not the only host of the list.
     """
     if SLURM not in (host.name for host in hosts):
@@ -145,13 +145,13 @@ def reached(
 class SshHosts:
     """A Ray cluster on hosts that ssh reaches, or on nodes of a Slurm allocation, for the duration of a ``with`` block.
 
-    This process is connected to the cluster meanwhile. The token is sent through the stdin of ssh or srun, and is in no
-    command line. If this process is killed, its ssh processes end, and with them the nodes.
+    During the block, this process is connected to the cluster. The token is sent through the stdin of ssh or srun, and
+    is in no command line. If this process is killed, its ssh processes end, and with them the nodes.
 
     Args:
         hosts: the hosts; this machine has engines only if it is among them. The one host ``slurm`` stands for the nodes
             of the Slurm allocation that this process is in, where ``srun`` starts the engines.
-        engines: the number of engines on hosts without a number of their own; None for one per core.
+        engines: the number of engines on hosts without a number of their own; the default, None, means one per core.
         python: the path of the interpreter on the hosts; the default is that of this process. Hosts need the packages
             that nsactors needs, with the same Ray. They get nsactors itself from this process, for the duration of the
             block, if they lack this version of it.
@@ -270,7 +270,7 @@ def _wait_until_up(host: Host, process: subprocess.Popen[str]) -> None:
 
 
 def _wait_for_line(host: Host, process: subprocess.Popen[str], *lines: str) -> str:
-    """Return the first of these lines that a host prints; a login shell may print a greeting before."""
+    """Return the first of these lines that a host prints; a login shell may first print a greeting."""
     assert process.stdout is not None
     said = []
     for line in process.stdout:

@@ -55,7 +55,7 @@ def time_left_s(origin: str, age_s: float) -> float | None:
 
 
 def time_left_of(namespace: str, records: Iterable[ClusterRecord], now: float) -> float | None:
-    """Return the seconds that the batch job of a client's cluster has left; None as :func:`time_left_s` does.
+    """Return the seconds that the batch job of a client's cluster has left; for None, see :func:`time_left_s`.
 
     Args:
         namespace: the namespace of the client's transport.

@@ -99,7 +99,7 @@ def name_of(cls: type) -> str:
 
 
 def module_of(cls: type) -> str:
-    """Return the name of the module that a class says it was defined in."""
+    """Return the name of the module that a class gives as its own."""
     return text_of(_TYPE["__module__"].__get__(cls))
 
 
@@ -216,7 +216,7 @@ def _fields(exc: BaseException) -> tuple[tuple[str, Any], ...]:
             if type(member) in (MemberDescriptorType, GetSetDescriptorType):
                 with suppress(AttributeError, TypeError):  # an empty slot, or a UnicodeError without fields
                     found[name] = member.__get__(exc, type(exc))
-    # Without None: an OSError whose file name was set to None writes another message than one without a file name.
+    # Leave out None: an OSError whose file name was set to None has another message than one without a file name.
     return tuple((name, value) for name, value in found.items() if value is not None)
 
 
@@ -238,7 +238,7 @@ Dumps = Callable[[object, int], bytes]
 
 # Limit of one failure with all its causes and members: its pickle is sent and stored beside small values.
 PICKLED_BYTES = 10_000_000
-_PARTS = 100  # examined one by one, if they cannot travel together
+_PARTS = 100  # the most parts that are examined one by one, if they cannot travel together
 _REASON_CHARS = 200
 
 
@@ -279,7 +279,7 @@ class Pickled(NamedTuple):
 def pickle_exception(exc: BaseException, dumps: Dumps, room: int = PICKLED_BYTES) -> Pickled:
     """Pickle ``exc`` without the attributes that cannot be pickled or loaded, or are too large.
 
-    Every exception that the user's code raises meanwhile is caught, even ``SystemExit``.
+    Every exception that the user's code raises during the pickling is caught, even ``SystemExit``.
 
     Args:
         exc: the exception; its causes and context are pickled apart.

@@ -86,8 +86,8 @@ class NsactorsError(Exception):
     """Base of every exception that nsactors raises."""
 
     def __str__(self) -> str:
-        # Not KeyError's own __str__, which shows the repr of the message. The message may quote names and labels that
-        # other users chose, and Python writes it to the terminal unescaped.
+        # KeyError's own __str__ would show the repr of the message. The message may quote names and labels that other
+        # users chose, and Python writes it to the terminal unescaped.
         return printable(Exception.__str__(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -265,7 +265,7 @@ class InvalidKey(NsactorsError, TypeError):
 
     Args:
         type_name: the key's class.
-        part: the class of the part of the key that cannot be compared, if it is not the key itself.
+        part: the class of the part of the key that cannot be compared; empty if this is the key itself.
     """
 
     def __init__(self, type_name: str, part: str = "") -> None:
@@ -320,7 +320,7 @@ class SnapshotUnproved(NsactorsError):
         super().__init__(
             f"the snapshot could not be checked in a clean interpreter and is not used: {reason}. "
             "The journal continues, and a recovery replays it; take the snapshot again when there is memory for that "
-            "process"
+            "interpreter"
         )
         self.reason = reason
 
@@ -388,8 +388,8 @@ class ClusterStopped(ConnectionLost):
 class ClusterLost(ClusterStopped):
     """A server process of Ray died, and with it the cluster: its engines and their namespaces.
 
-    The process that gets this error has been disconnected from Ray, which would have ended it; it can start or join
-    another cluster.
+    nsactors has disconnected this process from Ray, because Ray would otherwise have ended the process. The process can
+    start or join another cluster.
 
     Args:
         server: the server process, such as ``"Ray's raylet (process 4711)"``.
@@ -500,7 +500,7 @@ class EngineLost(EngineError):
             case _:
                 during = f" while running {running}" if running else ""
                 waited = f"{call} had not begun there. "
-        # The first line alone must tell the engine and the cause: tables and summaries show no more.
+        # The first line alone must name the engine and the cause: tables and summaries show no more.
         super().__init__(f"engine {engine_id} died{during}: {reason}\n" + last_lines(stderr_tail) + waited + after)
         self.engine_id = engine_id
         self.call = call
@@ -560,7 +560,7 @@ class ObjectLost(EngineError):
     Args:
         name: the name or expression that the value was pulled from.
         holder: the engine that held it; None for a client.
-        held_since: the call since which it was held, such as ``"pull(a)"``.
+        held_since: the call that made the holder keep the value, such as ``"pull(a)"``.
         reason: how it was lost.
     """
 
@@ -625,8 +625,8 @@ class TimeLimitExceeded(NsactorsError, TimeoutError):
             text = f"{call} was interrupted on engine {engine_id} after its time limit of {limit_s:g} s: "
         else:
             text = (
-                f"{call} ran {ran_s:.2g} s on engine {engine_id} against a time limit of {limit_s:g} s, for it caught "
-                "the interrupt: let KeyboardInterrupt through, "
+                f"{call} ran {ran_s:.2g} s on engine {engine_id} against a time limit of {limit_s:g} s, because it "
+                "caught the interrupt: let KeyboardInterrupt through, "
             )
         super().__init__(f"{text}allow more time with {flag}=..., or give it less work")
         self.engine_id = engine_id
@@ -644,7 +644,7 @@ class ResultUnavailable(NsactorsError, LookupError):
     """
 
     def __init__(self, request: str, reason: str) -> None:
-        super().__init__(f"the result of {request} is not available: {reason}. history() shows what was recorded of it")
+        super().__init__(f"the result of {request} is not available: {reason}. history() shows the record of it")
         self.request = request
         self.reason = reason
 

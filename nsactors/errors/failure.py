@@ -80,7 +80,7 @@ class FrameSummary:
     omitted: int = 0
 
     def with_source(self) -> "FrameSummary":
-        """Return this frame; if its code is a cell of this process, with the cell's name and source."""
+        """Return this frame, with the name and source of the cell if its code is a cell of this process."""
         shown = shown_file(self.filename)
         named = self if shown == self.filename else replace(self, filename=shown)
         if self.line or not self.lineno:
@@ -92,9 +92,9 @@ class FrameSummary:
 def summarise_traceback(
     traceback: TracebackType | None, is_user_frame: IsUserFrame | None = None
 ) -> tuple[FrameSummary, ...]:
-    """Summarise a traceback, outermost frame first, from the user's first frame on.
+    """Summarise a traceback, outermost frame first, beginning with the first frame of user code.
 
-    If no frame is the user's, all frames are kept; the middle of a very deep stack is left out.
+    If no frame is of user code, all frames are kept. The middle of a very deep stack is left out.
     """
     entries: list[TracebackType] = []
     while traceback is not None:
@@ -122,7 +122,7 @@ def summarise_syntax(exc: BaseException) -> tuple[FrameSummary, ...]:
     """Return the place of a syntax error as a frame; empty if it has none, and for other errors."""
     if not issubclass(type(exc), SyntaxError):
         return ()
-    # Read by the built-in descriptors: a class may have properties of these names.
+    # Read the fields with the built-in descriptors: a class may have properties of these names.
     filename, lineno, offset, text, end_lineno, end_offset = (_SYNTAX[name].__get__(exc) for name in _PLACE)
     if not isinstance(filename, str) or not isinstance(lineno, int):
         return ()
@@ -154,7 +154,7 @@ def _summarise(entry: TracebackType, user: bool) -> FrameSummary:
 
 
 def file_name(name: str) -> str:
-    """Return the name of a file, or of a cell without its engine: equal failures of engines then compare equal."""
+    """Return the name of a file, or of a cell without its engine, so that equal failures of engines compare equal."""
     return _CELL.sub(r"<\1>", name)
 
 
@@ -213,11 +213,11 @@ def bounded_repr(most: int) -> Callable[[object], str]:
 
 
 def lines_of(filename: str, names: dict[str, Any] | None = None) -> list[str]:
-    """Return the lines of a source file; none if it is not here.
+    """Return the lines of a source file; an empty list if this process cannot read the file.
 
     Args:
         filename: its name.
-        names: the global variables of its code, where a loader may be.
+        names: the global variables of its code, which may hold a loader.
     """
     try:
         return linecache.getlines(filename, names)
@@ -252,7 +252,7 @@ class Failure:
         builtin_type: the nearest built-in class that it derives from.
         message: its ``str``, shortened if it is very long.
         notes: its notes.
-        frames: its traceback from the user's code on, outermost frame first.
+        frames: its traceback, beginning with the first frame of user code, outermost frame first.
         cause: its ``__cause__``.
         context: its ``__context__``, if that is not also the cause.
         suppress_context: whether the context is hidden (``from None``).
@@ -441,7 +441,7 @@ CONTEXT = "During handling of the above exception, another exception occurred:"
 
 
 def format_failure(failure: Failure) -> str:
-    """Write the traceback of ``failure`` with its causes, notes and members, control characters escaped."""
+    """Write the traceback of ``failure`` with its causes, notes and members; escape control characters."""
     return printable(_formatted(failure))
 
 

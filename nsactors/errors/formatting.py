@@ -1,8 +1,8 @@
 """Wording of error messages: engine ranges, sizes, durations, quoted text.
 
 Python suggests similar names when it prints an uncaught AttributeError, and IPython does not. So nsactors puts the
-suggestion into the message. A class opts in by ``__getattr__ = suggest_name``, hidden from type checkers, which would
-otherwise accept every attribute.
+suggestion into the message. A class opts in with ``__getattr__ = suggest_name``. This line must be hidden from type
+checkers, which would otherwise accept every attribute.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def printable(text: str, keep: str = "\n\t") -> str:
     r"""Escape control characters as ``\x1b`` and the like, in text that other users chose and a terminal will show.
 
     A terminal would obey them: move the cursor, erase, change its title, or answer. Characters that change the
-    direction of writing are escaped too, since they make one name look like another; and lone surrogates, which no
-    terminal takes.
+    direction of writing are escaped too, because they make one name look like another. So are lone surrogates, because
+    no terminal accepts them.
 
     Args:
         text: any text.
@@ -71,7 +71,7 @@ def short_repr(value: object) -> str:
 
 
 def qualified_name(cls: type) -> str:
-    """Return the name of a class, with that of its module unless it is built in."""
+    """Return the name of a class, with the name of its module unless the class is built in."""
     return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")
 
 

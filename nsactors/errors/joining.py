@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from nsactors.errors.exceptions import ConnectionLost, NsactorsError
 from nsactors.errors.formatting import columns, last_lines
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of clusters
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # the names that clusters may have
 
 
 class ClusterNotFound(ConnectionLost):
@@ -20,7 +20,7 @@ class ClusterNotFound(ConnectionLost):
     Args:
         name: the name; None for the user's only cluster.
         known: the names of the user's running clusters.
-        named_by: the environment variable that named it, ``"NSACTORS_CLUSTER"``; empty if the call did.
+        named_by: the environment variable that gave the name, ``"NSACTORS_CLUSTER"``; empty if the call gave it.
     """
 
     def __init__(self, name: str | None, known: Iterable[str], named_by: str = "") -> None:
@@ -37,12 +37,12 @@ class ClusterNotFound(ConnectionLost):
             case None, (only,):  # this is a program, because a single cluster would have been chosen
                 text = (
                     f"no cluster of yours runs here. To use the program {only!r}, give its name, "
-                    f"as in Client({only!r}), or by NSACTORS_CLUSTER"
+                    f"as in Client({only!r}), or set NSACTORS_CLUSTER to it"
                 )
             case None, (first, *_):
                 text = (
                     f"{len(self.known)} clusters of yours run: {listed}. "
-                    f"Say which, as in Client({first!r}), or by NSACTORS_CLUSTER"
+                    f"Name one, as in Client({first!r}), or set NSACTORS_CLUSTER to its name"
                 )
             case _:
                 text = f"no cluster {shown} of yours runs here; there is {listed}"
@@ -62,7 +62,7 @@ class ClusterNameTaken(NsactorsError):
 
     Args:
         name: the name of the cluster.
-        host: the machine of its owner, if that is not this machine; the cluster may have ended.
+        host: the machine where the cluster was started, if it is another one; the cluster may have ended.
         is_program: whether it is an embedded program.
     """
 
@@ -103,11 +103,11 @@ class OutsideCluster(ConnectionLost):
 
     Args:
         address: the address of the cluster.
-        way_in: what leads to a client on one of them, or this machine into the cluster; empty if nothing is known.
+        way_in: how to start a client on one of those machines, or to add this machine to the cluster; empty if unknown.
     """
 
     def __init__(self, address: str, way_in: str = "") -> None:
-        text = f"this machine does not belong to the cluster at {address}, and a client runs on one that does"
+        text = f"this machine does not belong to the cluster at {address}, and a client must run on one that does"
         super().__init__(f"{text}: {way_in}" if way_in else text)
         self.address = address
         self.way_in = way_in
@@ -117,9 +117,9 @@ class ProcessLimit(NsactorsError, RuntimeError):
     """This user may not start as many processes and threads on this machine as Ray needs.
 
     Args:
-        needed: the number that Ray needs at least.
+        needed: the least number that Ray needs.
         limit: the limit of the user.
-        running: how many of the user's run.
+        running: the number of the user's processes and threads that run now.
     """
 
     def __init__(self, needed: int, limit: int, running: int) -> None:

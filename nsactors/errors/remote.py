@@ -142,7 +142,7 @@ def remote_error(failure: Failure, loads: Loads = pickle.loads) -> RemoteError:
     error = _typed(failure, original, loads)
     if error is None:
         error = RemoteError(failure)
-    # Not by assignment: the user's class may forbid it, as frozen dataclasses do.
+    # Do not assign the attributes: the user's class may forbid it, as frozen dataclasses do.
     dict_of(error).update(_failure=failure, _original=original, __notes__=[*failure.notes, *notes, _note(failure)])
     cause = None if failure.cause is None else remote_error(failure.cause, loads)
     context = None if failure.context is None else remote_error(failure.context, loads)
@@ -151,12 +151,12 @@ def remote_error(failure: Failure, loads: Loads = pickle.loads) -> RemoteError:
 
 
 def _load(failure: Failure, loads: Loads) -> tuple[BaseException | None, tuple[str, ...]]:
-    """Return the original exception, or notes about the reason that it is not available."""
+    """Return the original exception, or notes that say why it is not available."""
     if failure.pickled is None:
         return None, ()
     try:
         original = loads(failure.pickled)
-    except KeyboardInterrupt:  # of this client: one that was raised on the engine arrives as data
+    except KeyboardInterrupt:  # raised in this process: an interrupt of the engine arrives as data
         raise
     except BaseException as error:  # the class may not exist here, or its module may fail to import
         return None, (f"its class and attributes are not available here: {name_of(type(error))}: {text_of(error)}",)
@@ -313,7 +313,7 @@ _GROUPS_SHOWN = 10
 
 
 class CompositeError(NsactorsError, ExceptionGroup[Exception]):
-    """The failures of a call to several engines, as an exception group that knows the engines.
+    """The failures of a call to several engines, as an exception group that knows their engines.
 
     Args:
         message: the summary, such as ``"apply(f) failed on 2 of 4 engines"``; may be empty.
@@ -430,5 +430,5 @@ def keyboard_interrupt(*notes: str) -> KeyboardInterrupt:
 
 
 def is_for_users(error: KeyboardInterrupt) -> bool:
-    """Tell an interrupt made by :func:`keyboard_interrupt` from one that Python raised for a signal."""
+    """Return whether :func:`keyboard_interrupt` made an interrupt; otherwise, Python raised it for a signal."""
     return isinstance(getattr(error, "_render_traceback_", None), _Drawing)

@@ -50,7 +50,7 @@ def user_part(traceback: TracebackType | None) -> TracebackType | None:
         if module.partition(".")[0] not in _MACHINERY:
             kept.append(traceback)
         traceback = traceback.tb_next
-    # From the innermost frame outwards, since each traceback object refers to the next inner one.
+    # Go from the innermost frame outwards, because each traceback object refers to the next inner one.
     part: TracebackType | None = None
     for each in reversed(kept):
         part = TracebackType(part, each.tb_frame, each.tb_lasti, each.tb_lineno)
@@ -61,7 +61,7 @@ _GROUPS_DRAWN = 10
 _NOTEBOOK_WIDTH = 100
 _CONTEXT_BEFORE, _CONTEXT_AFTER = 2, 1
 _BORDER_COLUMNS = 4
-_FILENAME_COLUMNS = 20  # at least
+_FILENAME_COLUMNS = 20  # the least room for a file name
 
 
 def draw(error: Exception, *, width: int | None = None, says_where: bool = True) -> RenderableType:
@@ -261,7 +261,7 @@ def as_text(text: str, style: str = "", *, colours: bool = False) -> Text:
     Args:
         text: any text, of any origin.
         style: a style of rich.
-        colours: turn colour sequences into styles and drop other sequences, as for the output of a program.
+        colours: turn colour sequences into styles and drop other sequences; for text that programs print.
     """
     from rich.text import Text
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 def print_traceback() -> None:
     """Print the traceback of the exception being handled, if stderr can be written to.
 
-    For threads that must go on. Engines and controllers write to files: on a full disk the failure of printing would
-    replace the failure that was caught, and end the thread or the request.
+    This is for threads that must go on. Engines and controllers write to files: on a full disk the failure of printing
+    would replace the failure that was caught, and end the thread or the request.
     """
     with contextlib.suppress(Exception):
         traceback.print_exc()

@@ -26,7 +26,7 @@ from nsactors.errors.formatting import engine_ranges
 
 
 class ServiceError(NsactorsError):
-    """A service, or a collective on it, failed."""
+    """A call to a service failed, or a collective operation (such as a barrier) of its callers did."""
 
 
 class MemberLost(ServiceError):
@@ -99,7 +99,7 @@ class MpiUnavailable(MpiError):
     Args:
         engine_ids: the engines.
         reason: the part that is missing, such as ``"No module named 'mpi4py'"``.
-        advice: the way out; None for the one that helps if mpi4py or its library is missing.
+        advice: what the user can do; None for the advice that suits a missing mpi4py or MPI library.
     """
 
     def __init__(self, engine_ids: Iterable[int], reason: str, advice: str | None = None) -> None:
@@ -107,8 +107,9 @@ class MpiUnavailable(MpiError):
         self.reason = reason
         self.advice = advice
         usual = (
-            "A world needs mpi4py with an MPI library on every machine: pip install 'nsactors[mpi]' installs both. For "
-            "a library of the site, load its module before the cluster starts. Then restart the engines"
+            "A world needs mpi4py with an MPI library on every machine: pip install 'nsactors[mpi]' installs both; "
+            "then restart the engines. To use the MPI library that your site provides, load its environment module, "
+            "and then start the cluster again"
         )
         way_out = usual if advice is None else advice
         super().__init__(f"{engine_ranges(self.engine_ids)} cannot join an MPI world: {reason}. {way_out}")
@@ -126,7 +127,7 @@ class MpiInUse(MpiError):
         ids = list(self.engine_ids)
         super().__init__(
             f"{engine_ranges(ids)} cannot join an MPI world: MPI is initialised there already, which a process can do "
-            f"only once. rc.recover({ids}) gives them new processes; reform() does so for the members of a world"
+            f"only once. rc.recover({ids}) gives them new processes; for the members of a world, world.reform() does it"
         )
 
 
@@ -139,7 +140,7 @@ class WorldNotFormed(MpiError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"no MPI world was formed: {reason}. Call reform(), or mpi() again")
+        super().__init__(f"no MPI world was formed: {reason}. Call world.reform(), or view.mpi() again")
 
 
 class WorldBroken(MpiError):
@@ -156,9 +157,9 @@ class WorldBroken(MpiError):
     def __init__(
         self, rank: int, lost_engine: int, reason: str, engine_id: int | None = None, returns: bool = True
     ) -> None:
-        advice = "world.reform() forms a new one of all its engines"
+        advice = "world.reform() forms a new world from the same engines"
         if not returns:
-            advice = f"engine {lost_engine} does not return: call mpi() on a view of other engines"
+            advice = f"engine {lost_engine} does not return: call view.mpi() on a view of other engines"
         super().__init__(
             f"rank {rank} of the MPI world (engine id {lost_engine}) was lost: {reason}. The world is broken; {advice}"
         )
@@ -169,5 +170,5 @@ class WorldBroken(MpiError):
         self.returns = returns
 
     def on(self, engine_id: int) -> WorldBroken:
-        """Return the same error for a call of another engine."""
+        """Return the same error for a call to another engine."""
         return WorldBroken(self.rank, self.lost_engine, self.reason, engine_id, self.returns)

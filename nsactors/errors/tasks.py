@@ -82,7 +82,7 @@ class SchedulerLost(NsactorsError):
             what = f"the process that schedules detached tasks, and stored their results: {reason}"
             advice = "Submit it again: that starts another one"
         else:
-            what = f"the scheduler of tasks, which failed: {reason}. It may have run, or may be running"
+            what = f"the scheduler of tasks, which failed: {reason}. The task may have run, or may be running"
             advice = "Submit it again, unless it must not run twice: another scheduler has started"
         super().__init__(f"{call} is lost with {what}. {advice}")
         self.call = call

@@ -106,7 +106,7 @@ class VersionWarning(NsactorsWarning):
 
 
 def warn_caller(warning: NsactorsWarning) -> None:
-    """Give a warning at the user's line that made the call, however many frames of this package are between."""
+    """Give a warning at the line of user code that made the call, however many frames of this package lie between."""
     level = 2
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("nsactors."):

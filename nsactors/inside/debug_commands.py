@@ -38,7 +38,7 @@ LINES_AROUND = 3
 NAMES_SHOWN = 200
 REPR_CHARS = 200
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-_SUSPENDS = ("YIELD_VALUE", "RESUME")  # before Python 3.13, and from then on
+_SUSPENDS = ("YIELD_VALUE", "RESUME")  # the first before Python 3.13, the second from Python 3.13 on
 _ASSIGNS = re.compile(r"\s*[^\W\d]\w*\s*([-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)")
 _USES = re.compile(r"([^\W\d]\w*)(?!\w)(?!\s*#)(.+)", re.DOTALL)
 _WITHOUT_ARGUMENTS = re.compile(
@@ -82,7 +82,7 @@ class ClientDebugger(pdb.Pdb):
         edits: whether a command may have changed variables.
     """
 
-    serves_client = True  # so it is not skipped, as all other debuggers on an engine are
+    serves_client = True  # so that it is not skipped, as all other debuggers on an engine are
 
     def __init__(self, conversation: Conversation, title: str = "") -> None:
         readline: Any = sys.modules.get("readline")
@@ -102,7 +102,7 @@ class ClientDebugger(pdb.Pdb):
         """Forget frames and stops.
 
         bdb's own method is not used: it checks the whole of Python's source cache, and raises if two threads do so at
-        once.
+        the same time.
         """
         self.botframe = None
         self._set_stopinfo(None, None)  # type: ignore[attr-defined]
@@ -222,7 +222,7 @@ class ClientDebugger(pdb.Pdb):
                 return _run_in_scope(text, mode, global_names, names)
             return eval(code, global_names, names)
         finally:
-            # Write back only what may assign: a copy has old values of variables that a function has changed meanwhile.
+            # Write back only if the code may assign: the copy has old values of variables that a call has changed.
             if mode == "exec" or any(isinstance(node, ast.NamedExpr) for node in ast.walk(ast.parse(text))):
                 self._write_back()
 
@@ -309,10 +309,11 @@ class FrameViewer(ClientDebugger):
         finally:
             self._thread = None
             with contextlib.suppress(KeyboardInterrupt):
-                with self._lock:  # none is on its way from here on
+                with self._lock:  # no interrupt is on its way from here on
                     pass
-                # One that has come is raised where a function begins: here, and not at the prompt. To drop it instead
-                # (PyThreadState_SetAsyncExc without an exception) slows Python 3.11 down for ever, or hangs it.
+                # An interrupt that has arrived is raised where a function begins: here, and not at the prompt. To drop
+                # the interrupt instead (PyThreadState_SetAsyncExc without an exception) slows Python 3.11 down for
+                # ever, or hangs it.
                 _do_nothing()
 
     def interrupt(self) -> None:
@@ -376,7 +377,7 @@ class StopDebugger(ClientDebugger):
         self._others: Any = None  # the tracer of the user's program, which goes on afterwards
         self._traced: list[tuple[FrameType, Any]] = []
         self._has_raised = False
-        self._goes_on = False  # after the present command
+        self._goes_on = False  # whether the code goes on after the present command
 
     @property
     def is_at_work(self) -> bool:
@@ -427,7 +428,7 @@ class StopDebugger(ClientDebugger):
             raise KeyboardInterrupt
         raise bdb.BdbQuit
 
-    @protected  # but for its commands: an interrupt between two of them would leave the client without a reply
+    @protected  # except during commands: an interrupt between two commands would leave the client without a reply
     def interaction(self, frame: FrameType | None, traceback: Any) -> None:
         """Prompt the client."""
         if self.conversation.ended:
@@ -437,7 +438,7 @@ class StopDebugger(ClientDebugger):
             self.stdin = self.stdout = self.conversation  # type: ignore[assignment]
         self._is_at_work = True
         try:
-            # Not earlier: whatever is raised from here on, as at the limit of recursion, ends the conversation.
+            # Announce the stop only now: an error from here on, such as RecursionError, ends the conversation.
             self.conversation.announce()
             super().interaction(frame, traceback)
         except BaseException:
@@ -450,13 +451,13 @@ class StopDebugger(ClientDebugger):
         """Carry out a command; if the code goes on by itself then, the conversation ends."""
         self._goes_on = False
         goes_on = super().onecmd(line)
-        # Here, where no interrupt comes: an interrupted command is followed by another prompt.
+        # The conversation ends here, where no interrupt can arrive: an interrupted command is followed by a prompt.
         if self._goes_on:
             self._end()
         return goes_on
 
     def finish(self) -> None:
-        """Trace nothing more, for the request has ended."""
+        """Trace nothing more, because the request has ended."""
         self._stop_tracing()
         if self._has_raised and sys.gettrace() is None:
             sys.settrace(self._others)  # Python has dropped it, because a tracer had raised

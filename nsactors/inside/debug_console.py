@@ -39,7 +39,7 @@ GATHER_S = 0.15
 TELL_AFTER_S = 1.0
 LOOK_S = 0.1  # Ctrl-C is noticed within this time
 CLAIM_EVERY_S = 4.0
-GROUPED_FROM = 9  # engines; the list of them names groups of equal places
+GROUPED_FROM = 9  # from so many engines on, the list has one line for all engines at the same place
 SOURCE_CHARS = 1_000_000
 KEPT_RULE = (
     "they keep those of the last failure of each client that has a prompt, for ten minutes, "
@@ -79,9 +79,9 @@ class DebugConsole:
     Queries are made on other threads, so that Ctrl-C on this thread interrupts the command that engines carry out.
 
     Args:
-        channel: the way to the engines.
+        channel: sends queries to the engines.
         states: the first state of the debugger of each engine.
-        is_there: returns whether an engine is there.
+        is_there: returns whether an engine is still in the cluster.
         read_line: prompts the user for a line.
         arrivals: returns the engines that have stopped at a breakpoint since the last call, with their sessions.
         settle: called before each prompt.
@@ -110,12 +110,13 @@ class DebugConsole:
         self._last = ""
         self._prompt_lock = threading.Lock()
         self._is_prompting = False
-        self._left: dict[str, str] = {}  # sessions that have ended by themselves, with text that is to be shown
+        self._left: dict[str, str] = {}  # sessions that have ended by themselves, with the text to show
 
     def leave(self, engine_id: int, session: str, why: str) -> None:
-        """Take note that a debugger has ended by itself; another thread calls this.
+        """Mark a debugger as ended, because it has ended by itself; another thread calls this.
 
-        A prompt for that debugger ends, as by Ctrl-C. The lock makes sure that only the prompt is interrupted.
+        A prompt for that debugger ends, as if Ctrl-C was pressed. The lock makes sure that only the prompt is
+        interrupted.
         """
         with self._prompt_lock:
             state = self._states.get(engine_id)
@@ -157,7 +158,7 @@ class DebugConsole:
             self._leave()
 
     def _go_on(self) -> bool:
-        """Take over the engines that have stopped meanwhile; return whether any debugger is left."""
+        """Take over the engines that have stopped since the last call; return whether any debugger is left."""
         with self._presses:
             self._drop_those_left()
             if stopped := self._arrivals():
@@ -386,7 +387,7 @@ class EngineStops:
     """Lists the engines that are stopped at breakpoints in requests of one client, and claims their sessions.
 
     Args:
-        channel: the way to the engines.
+        channel: sends queries to the engines.
         tell: tells the user of an engine whose debugger is not opened soon.
         leaving: set when the client ends.
     """
@@ -397,7 +398,7 @@ class EngineStops:
         self._leaving = leaving
         self._lock = threading.Lock()
         self._stops: dict[int, EngineStopped] = {}
-        self._opened: set[str] = set()  # sessions that a console has taken, or that the user is told of
+        self._opened: set[str] = set()  # sessions that a console has taken, or that the user was notified of
         self._changed = threading.Event()
         self._claims = False
         self._console: DebugConsole | None = None
@@ -413,7 +414,7 @@ class EngineStops:
         return sorted(self._stops)
 
     def add(self, stop: EngineStopped) -> None:
-        """Note that an engine has stopped, and claim its session."""
+        """Add an engine that has stopped, and claim its session."""
         with self._lock:
             self._stops[stop.engine_id] = stop
             self._changed.set()
@@ -422,7 +423,7 @@ class EngineStops:
                 threading.Thread(target=self._claim, name="nsactors-breakpoints", daemon=True).start()
 
     def remove(self, resumed: EngineResumed) -> None:
-        """Note that an engine goes on."""
+        """Remove an engine that goes on."""
         with self._lock:
             known = self._stops.get(resumed.engine_id)
             if known is not None and known.session == resumed.session:
@@ -513,7 +514,7 @@ class EngineStops:
 def _query_aside(
     query: Callable[[], T], on_interrupt: Callable[[], object] = lambda: None, presses: Presses | None = None
 ) -> T:
-    """Return ``query()``, called aside; Ctrl-C calls ``on_interrupt`` on another thread, and the wait goes on."""
+    """Return ``query()``, called on a thread; Ctrl-C calls ``on_interrupt`` on another thread, and the wait goes on."""
 
     def interrupt() -> None:
         threading.Thread(target=on_interrupt, name="nsactors-interrupt", daemon=True).start()
@@ -539,7 +540,7 @@ def open_failures(
     """Open the debuggers of engines on their kept failures.
 
     Args:
-        channel: the way to the engines.
+        channel: sends queries to the engines.
         client: the client.
         engine_ids: the engines.
         failures: the names of the failures, by engine; an engine without names opens its last failure.
@@ -576,5 +577,8 @@ def held_by_others(channel: QueryChannel, engine_ids: Iterable[int]) -> str:
 
 
 def plain_place(text: str) -> str:
-    """Return text for a terminal, the same for the same place on all engines; cells of this process have numbers."""
+    """Return text for a terminal, with the same text for the same place on all engines, and with the numbers of cells.
+
+    Only cells of this process have numbers.
+    """
     return printable(_CELL_HERE.sub(lambda found: shown_file(found[0]), _CELL.sub(r"<\1>", text)))

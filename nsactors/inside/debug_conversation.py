@@ -1,7 +1,8 @@
 """The conversation of a client with a debugger on an engine: lines, and the text that the debugger writes.
 
 The client sends a line as a query, the engine's control thread hands the line to the thread of the debugger, and the
-reply is sent when the debugger asks for its next line. Only the thread of the debugger waits for the client meanwhile.
+reply is sent when the debugger asks for its next line. While the client writes a line, only the thread of the debugger
+waits.
 """
 
 from __future__ import annotations
@@ -102,13 +103,13 @@ class Conversation:
         self._clock = clock
         self._lock = threading.Condition()  # notified when there is a line
         self._lines: deque[str] = deque()
-        self._final = ""  # goes before all other lines
+        self._final = ""  # the last line; the debugger gets it before all other lines
         self._number = self._handed_over = 0  # lines that have arrived; lines that the debugger has taken
         self._state: DebugState | None = None
         self._query_id: int | None = None
         self._lease_until = clock() + LEASE_S
 
-    # The debugger's thread.
+    # Methods for the debugger's thread.
 
     def write(self, text: str) -> int:
         """Add text to the reply to the present line."""
@@ -121,7 +122,7 @@ class Conversation:
     @protected
     def readline(self) -> str:
         """Reply to the present line, and wait for the next one; if the client has gone, return ``last_line``."""
-        if self.ended:  # the client has been told, and says nothing more
+        if self.ended:  # the client knows, and sends no more lines
             return self._last_line
         where, missing = self.describe()
         with self._lock:
@@ -160,12 +161,12 @@ class Conversation:
         with self._lock:
             self.ended, self.ended_at = True, self._clock()
             text = self.text.take()
-            if self.lost:  # a client that comes back is told
+            if self.lost:  # for a client that comes back
                 text += f"*** this debugger has ended: {self.lost}\n"
             self._state = DebugState(self.session, self._number, text, ended=True)
             self._send_state()
 
-    # The control thread.
+    # Methods for the control thread.
 
     def await_first(self, query_id: int) -> None:
         """Let the first state be the reply to a query."""

@@ -12,7 +12,7 @@ from typing import Any
 from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
 
 WIDTH, ROW = 1_200, 17
-LEAST = 0.001  # of the width: narrower boxes are left out
+LEAST = 0.001  # boxes with a smaller share of the width are left out
 MOST_ROWS = 60
 CHARACTER = 6.6  # the width of a letter
 
@@ -108,7 +108,7 @@ def _colour(function: ProfiledFunction) -> str:
 
 
 def speedscope(profiles: Mapping[int, EngineProfile], name: str, exporter: str, unit: str = "seconds") -> str:
-    """Return samples in the form that speedscope reads: all engines together, and each of them."""
+    """Return samples in the form that speedscope reads: a profile of all engines together, and one of each engine."""
     numbers: dict[ProfiledFunction, int] = {}
 
     def part(title: str, members: Sequence[EngineProfile]) -> dict[str, Any]:

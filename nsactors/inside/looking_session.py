@@ -34,7 +34,7 @@ class Directory(Protocol):
         ...
 
     def get(self, engine_id: int) -> EngineInfo | None:
-        """Return an engine; None if it is not there."""
+        """Return an engine; None if there is no such engine."""
         ...
 
 
@@ -43,7 +43,7 @@ class LookingSession(Protocol):
 
     @property
     def controller(self) -> ControllerQueries:
-        """The way to the controller."""
+        """Sends queries to the controller."""
         ...
 
     @property

@@ -20,11 +20,11 @@ from nsactors.protocol.serialize import ObjectStore, Payload, StoredObject, pack
 from nsactors.protocol.wire import copied_or_stored
 
 MOST = 4  # peeks at a time; one that hangs in C code occupies a thread until that code returns
-MOST_BYTES = 100_000_000  # of a value: packing a larger one would keep the engine's own code waiting
+MOST_BYTES = 100_000_000  # the largest value: packing a larger one would keep the engine's own code waiting
 PRINTED_CHARS = 10_000
-TEXT_CHARS = 2_000  # of a value as text
+TEXT_CHARS = 2_000  # the longest text of a value
 TEXT_ITEMS = 50
-SHORT_CHARS = 60  # of a value in the list of variables
+SHORT_CHARS = 60  # the longest text of a value in the list of variables
 
 _PLAIN = (int, float, complex, bool, type(None))
 _COLLECTIONS = (list, tuple, dict, set, frozenset)
@@ -35,7 +35,7 @@ class _GivenUp(BaseException):
 
 
 class TooManyPeeks(Exception):
-    """As many peeks as an engine allows have reached their limits and still run."""
+    """An engine begins no more peeks, because several have reached their time limits and still run."""
 
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} peeks hang on this engine, and it begins no more until one of them has ended")
@@ -82,7 +82,7 @@ class Peeks:
 
     def _evaluate(self, peek: Peek) -> PeekResult:
         printed: list[str] = []
-        # A debugger, or a call of input(), would wait for ever.
+        # A debugger, or a call to input(), would wait for ever.
         with closing(DebuggerBypass(threading.get_ident())), printing_to(printed):
             try:
                 result = PeekResult(self._value(peek))
@@ -99,7 +99,7 @@ class Peeks:
         return self._packed(value, peek.expression)
 
     def _packed(self, value: Any, expression: str) -> Payload | StoredObject:
-        # Measured before it is packed: pickling a list of many items holds the interpreter lock of the engine.
+        # Measure the value before it is packed: pickling a list of many items holds the engine's interpreter lock.
         if (nbytes := size_of([value]).total) > MOST_BYTES:
             raise ValueError(
                 f"{expression} has {bytes_in_words(nbytes)}, too much for a peek, which must not delay the engine: "

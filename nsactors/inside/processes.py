@@ -28,7 +28,7 @@ from nsactors.protocol.inspection import ProcessStacks, StackFrame, ThreadStack
 
 STACK_SIGNAL = signal.SIGRTMIN + 9
 READ_S = 3.0  # py-spy takes some 20 ms on an idle machine
-NATIVE_S = 15.0  # and 400 ms with the functions of C code
+NATIVE_S = 15.0  # py-spy takes some 400 ms with the functions of C code
 WRITTEN_S = 1.0
 AT_ONCE = 8
 LOOK_S = 0.01
@@ -42,7 +42,7 @@ INSTALL = "pip install nsactors[inside]"
 
 
 def read_processes(pids: Sequence[int], files: Sequence[str] = (), *, native: bool = False) -> list[ProcessStacks]:
-    """Read the stacks of processes, some at a time: py-spy mostly waits for threads of the process to stop.
+    """Read the stacks of several processes at a time, because py-spy mostly waits for threads of a process to stop.
 
     Args:
         pids: the processes.

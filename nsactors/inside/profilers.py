@@ -20,9 +20,9 @@ from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_use
 from nsactors.protocol.inspection import CallTimes, EngineProfile, ProfiledFunction, StackSample
 from nsactors.protocol.messages import EngineRequest
 
-MOST_STACKS = 20_000  # different stacks; of a new one beyond these, only the outermost functions are kept
+MOST_STACKS = 20_000  # different stacks; of each further one, only the outermost functions are kept
 OUTERMOST = 5
-MOST_DEPTH = 200  # of a deeper stack both ends are kept
+MOST_DEPTH = 200  # functions of a stack; of a deeper stack, both ends are kept
 MACHINERY = "(arguments and results)"
 INSTALL = "pip install nsactors[memory]"
 
@@ -96,7 +96,7 @@ def add_sample(stacks: dict[tuple[Hashable, ...], list[float]], places: list[Pla
     Args:
         stacks: for each stack, the outermost function first, the seconds and the number of samples.
         places: the functions, the innermost first; None if the machinery was at work.
-        seconds: the time for which the sample counts.
+        seconds: the time that the sample stands for.
     """
     functions: tuple[Hashable, ...] = (MACHINERY,)
     if places:
@@ -128,7 +128,7 @@ def _described(function: Hashable) -> ProfiledFunction:
 
 
 class CallProfiler:
-    """Counts and times every call of a function, by Python's own ``cProfile``, from the next request on.
+    """Counts and times every function call with Python's own ``cProfile``, beginning with the next request.
 
     The thread that runs requests calls :meth:`begin` and :meth:`end`.
     """
@@ -289,7 +289,7 @@ class MemoryProfiler:
             raise
 
     def stop(self) -> EngineProfile:
-        """Record no more, and return the allocations that were alive when they took most memory."""
+        """Stop recording, and return the allocations that were alive when the memory in use was at its peak."""
         try:
             self._tracker.__exit__(None, None, None)
             return allocations_profile(

@@ -24,7 +24,7 @@ from nsactors.results.display.tables import duration_in_words, show_pretty, tabl
 
 REPLY_S = 0.3  # an engine whose Python runs replies within milliseconds
 LATE_S = 1.7  # more time, for an engine whose stack cannot be read from outside
-SHOWN_FRAMES = 30  # of each stack, the innermost ones
+SHOWN_FRAMES = 30  # the most functions that are shown of a stack, the innermost ones
 _CSS = {"dim": "color:grey", "bold": "font-weight:bold", "yellow": "color:#a60"}
 _FOLDERS = re.compile(r"^.*/(site-packages|dist-packages|lib/python3\.\d+)/")
 SILENT = "does not reply: C code holds its interpreter, or it gets no processor time"
@@ -57,7 +57,7 @@ class Stacks:
         """Group engines with equal stacks, in the order of their ids; each group has the stack of its first engine."""
         groups: defaultdict[object, list[int]] = defaultdict(list)
         for engine_id, stack in sorted(self.by_engine.items()):
-            # The seconds for which engines run or wait do not count.
+            # Compare stacks without the seconds for which engines have run or waited.
             waits = tuple(wait.rpartition(" for ")[0] for wait in stack.waits)
             groups[stack.call, stack.client, stack.threads, stack.notes, stack.is_idle, waits, stack.program].append(
                 engine_id
@@ -128,11 +128,12 @@ def read_stacks(
     """Read the stacks of engines: query them, and read the stacks of silent engines from outside.
 
     Args:
-        controller: of the cluster.
+        controller: the controller of the cluster.
         engines: the engines.
         waits: returns the calls to services that code of engines waits for, in words, by engine.
         threads: also read the threads that user code has started.
-        native: also read the functions of C code, if the engine has a process of its own; the engine stops meanwhile.
+        native: also read the functions of C code, if the engine has a process of its own; this stops the engine for a
+            moment.
         disturb: send a signal to an engine that cannot be read otherwise, so that it writes its stack.
     """
     by_id = {engine.engine_id: engine for engine in engines}
@@ -208,7 +209,7 @@ def _read_from_outside(
             reply = controller.query([neighbour], ReadProcesses(pids, files, native), limit_s).get(neighbour)
             if reply is None or reply.error is not None:
                 why = "does not reply" if reply is None else reply.error
-                note = f"engine {neighbour}, which was to read it, {why}"
+                note = f"engine {neighbour}, which should have read it, {why}"
                 stacks = [ProcessStacks(note=note)] * len(pids)
             else:
                 stacks = reply.value

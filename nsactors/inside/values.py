@@ -29,7 +29,7 @@ from nsactors.results.display.merging import engine_label
 from nsactors.results.display.tables import show_pretty, table_as_html, table_as_text
 from nsactors.results.outcome import with_hint
 
-SLACK_S = 1.0  # for an engine to tell that a peek has reached its limit
+SLACK_S = 1.0  # the time for an engine to report that a peek has reached its limit
 LISTED_S = 5.0
 
 

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     )
     from nsactors.ipyparallel.util import interactive
 
-# The release whose names and meanings these are.
+# The release of ipyparallel whose names and meanings this package has.
 __version__ = "9.2.0"
 version_info = (9, 2, 0)
 

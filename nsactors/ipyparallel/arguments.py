@@ -1,7 +1,7 @@
 """Checks of arguments, before anything is sent, and arguments of ipyparallel that have no effect here.
 
-ipyparallel accepts more than nsactors does: a number as a flag, a negative time limit. Anything else is
-refused by an error that names the argument.
+ipyparallel accepts more than nsactors does: a number as a flag, a negative time limit. Other values are refused with an
+error that names the argument.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = [
     "warn_once",
 ]
 
-# Of a client, about the connection to its controller.
+# Arguments of a client about the connection to its controller.
 OF_CLIENTS = ("context", "debug", "ipython_dir", "paramiko", "password", "profile_dir", "sshkey", "sshserver")
 
-# Of a cluster, about processes that are not needed here.
+# Arguments of a cluster about processes that are not needed here.
 OF_CLUSTERS = (
     "config",
     "controller_args",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["become_dask", "stop_dask"]
 
 _NAME = "distributed_worker"
-_ALIAS = "dask_worker"  # as programs call it on their engines
+_ALIAS = "dask_worker"  # the name of the worker in programs on engines
 
 
 def become_dask(client: Client, targets: Any, port: int, scheduler_args: Mapping[str, Any], worker_args: Any) -> Any:

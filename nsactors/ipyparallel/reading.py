@@ -21,7 +21,7 @@ OLD = ("IPython.parallel", "IPython.kernel")
 
 # Names of methods, and how they differ here.
 _METHODS = {
-    "become_dask": "starts the scheduler in this process, for engines of this machine unless scheduler_args says so",
+    "become_dask": "starts the scheduler in this process; for engines of other machines, scheduler_args gives the host",
     "become_distributed": "starts the scheduler in this process, for engines of this machine",
     "bind_kernel": "prints the command that opens a console, in place of %connect_info and %qtconsole",
     "db_query": "knows the last 10,000 requests; of other clients only those in the cluster's history",
@@ -31,8 +31,8 @@ _METHODS = {
     "purge_local_results": "is not needed: nothing grows",
     "purge_results": "is not needed: nothing grows",
     "resubmit": "knows the last 200 calls of this client",
-    "send_apply_request": "is not there: use view.apply_async()",
-    "send_execute_request": "is not there: use view.execute()",
+    "send_apply_request": "does not exist: use view.apply_async()",
+    "send_execute_request": "does not exist: use view.execute()",
     "spin": "does nothing: answers come by themselves",
     "use_dill": "does nothing: lambdas and closures travel always",
     "wait_for_send": "does nothing: arguments may be changed as soon as a call returns",
@@ -110,7 +110,7 @@ def _of_node(node: ast.AST) -> Iterator[Finding]:
         case ast.Attribute(attr=name) if name in _METHODS:
             yield Finding(node.lineno, f"{name} {_METHODS[name]}")
         case ast.Attribute(attr=name) if name in _PRIVATE:
-            yield Finding(node.lineno, f"{name} is private to ipyparallel and not there")
+            yield Finding(node.lineno, f"{name} is private to ipyparallel and does not exist here")
 
 
 def _text_of(node: ast.expr) -> str | None:

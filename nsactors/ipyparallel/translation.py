@@ -45,7 +45,7 @@ def translated(error: Any) -> Any:
         return group
     for ours, theirs, remote in _TWINS:
         if isinstance(error, ours) and not isinstance(error, theirs):
-            # In place, so that the error keeps its attributes, notes, causes and identity.
+            # Change the class in place, so that the error keeps its attributes, notes, causes and identity.
             error.__class__ = _both(_Pair(type(error), theirs, remote))
             break
     return error

@@ -56,8 +56,8 @@ def disambiguate_ip_address(ip: str, location: str | None = None) -> str:
 
     Args:
         ip: an address, or ``"0.0.0.0"`` or ``"*"`` for all addresses of a machine.
-        location: the machine's address, used in place of these two; the default is the address of this machine's name.
-            If the location is this machine, the address returned is ``"127.0.0.1"``.
+        location: the machine's address, used in place of these two texts; the default is the address of this machine's
+            name. If the location is this machine, the address returned is ``"127.0.0.1"``.
 
     A location without an address is returned as it is, with a RuntimeWarning.
     """

@@ -267,7 +267,7 @@ class ParallelMagics:
         Options:
             -t, --targets ENGINES     the engines: 3, 0,2, ::2 or all
             -b, --block               wait for the cell (the default)
-            -a, --noblock             return the result at once; output is shown all the same
+            -a, --noblock             return the result immediately; output is shown all the same
             --local                   also run the cell in this process
             -o, --out NAME            bind a name to the result
             --timeout SECONDS         interrupt the cell after so many seconds
@@ -302,7 +302,7 @@ class ParallelMagics:
     def result(self, line: str = "") -> None:
         """Show the output of the last ``%px`` again, or (``%result 7``) the source and value of the engines' cell 7.
 
-        Options are ``--group-outputs HOW`` and ``--out NAME``, as for ``%%px``.
+        Options are ``--group-outputs HOW`` and ``--out NAME``, as in ``%%px``.
 
         Raises:
             IndexError: if an engine has run no cell of this number.
@@ -334,7 +334,7 @@ class ParallelMagics:
         print(f"%autopx{self._suffix} enabled: cells run on the engines, until %autopx{self._suffix} again")
 
     def pxconfig(self, line: str = "") -> None:
-        """Set the defaults of ``%px``, written as for ``%%px``: ``%pxconfig -t 0,2``; without an option, show them."""
+        """Set the defaults of ``%px``, written as in ``%%px``: ``%pxconfig -t 0,2``; without an option, show them."""
         options, others = _understood(line, CONFIG, "%pxconfig")
         if others:
             raise UsageError(f"%pxconfig takes options, not {others[0]!r}")
@@ -369,8 +369,8 @@ class ParallelMagics:
         """Show the history of engines as a script: ``%pxhistory 0``; ``-f FILE`` writes it into a file.
 
         The script contains what the cluster's history has of all clients: cells, and pushes with their values if these
-        are short. It also has those of earlier batch jobs that the cluster continues. It has no ``apply`` calls and no
-        tasks.
+        are short. It also has the cells and pushes of earlier batch jobs that the cluster continues. It has no
+        ``apply`` calls and no tasks.
         """
         options, others = _understood(line, HISTORY, "%pxhistory")
         view = self._view_or_complain()
@@ -502,7 +502,7 @@ class ParallelMagics:
             cores = on_demand.cluster.n
             print(f"No cluster yet: starting {cores} {plural('engine', cores)} on this machine's cores.", end=" ")
             if self._interactive() and options.profile is None and options.profile_out is None:
-                print("The cell runs when they are there; they will be `rc`.")
+                print("The cell runs when they are ready; they will be `rc`.")
                 self._queue(on_demand, code, options)
                 return None
             print("They will be `rc`.", flush=True)

@@ -1,4 +1,4 @@
-"""A cluster that the first ``%px`` starts, and the lines that show its progress meanwhile."""
+"""A cluster that the first ``%px`` starts, and the lines that show the progress of its start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nsactors.results.display.screen import Progress
 
 
 class ClusterOnDemand:
-    """A cluster that starts in the background on this machine's cores; work for it is queued meanwhile.
+    """A cluster that starts in the background on this machine's cores; until then, work for it is queued.
 
     Args:
         make: returns the cluster to start.
@@ -35,7 +35,7 @@ class ClusterOnDemand:
         return self._client.done()
 
     def when_ready(self, work: Callable[[Client], object], otherwise: Callable[[str], object]) -> None:
-        """Call ``work(client)`` when the engines are ready, in the order of the calls of this method.
+        """Call ``work(client)`` when the engines are ready, in the order of the calls to this method.
 
         Args:
             work: sends requests with the client; it must not wait.
@@ -130,7 +130,7 @@ class AreaLine:
 
 
 class ToolbarLine:
-    """A progress line below IPython's prompt, at which the user may type meanwhile.
+    """A progress line below IPython's prompt, where the user may go on typing.
 
     Args:
         session: IPython's own ``PromptSession``; its previous toolbar is restored at the end.
@@ -159,7 +159,10 @@ class ToolbarLine:
 
 
 class _ProgressText(str):
-    """The text of a line in the toolbar, with the toolbar before it, which a second line restores in its place."""
+    """The text of a progress line in the toolbar, with the user's own toolbar.
+
+    If a second progress line finds this text in the toolbar, it restores the user's toolbar at its end, not this text.
+    """
 
     __slots__ = ("before",)
     before: Any

@@ -44,7 +44,7 @@ class Options:
         profile_out: the file for the profile.
         threads: show the stacks of all threads that run user code.
         native: show functions of C code in stacks.
-        disturb: read stacks by a signal where they cannot be read otherwise.
+        disturb: read stacks with a signal where they cannot be read otherwise.
     """
 
     targets: Targets = None

@@ -11,14 +11,14 @@ from nsactors.session.own_modules import OwnModules
 
 
 class EditedModules:
-    """Reloads modules that have been edited since they were loaded, even before the first ``%pxreload``."""
+    """Reloads modules that have been edited since they were loaded, also if this was before the first ``%pxreload``."""
 
     def __init__(self) -> None:
         self._own: OwnModules | None = None
         self._old_objects: dict[Any, Any] = {}
 
     def reload(self, own: OwnModules | None) -> list[str]:
-        """Reload edited modules here at once, and on engines with the client's next call; return their names.
+        """Reload edited modules here immediately, and on engines with the client's next call; return their names.
 
         As with ``%autoreload``, functions and classes that were imported by name are also replaced.
 

@@ -65,7 +65,7 @@ def script_of(
         programs: the cells and pushes, in order.
         engines: the engines that have run them, for the first line of the script.
         startup: the cell that engines run first; empty for none.
-        translate: turns IPython's syntax into calls of ``get_ipython()``.
+        translate: turns IPython's syntax into calls to ``get_ipython()``.
     """
     cells = ([Program(startup)] if startup.strip() else []) + list(programs)
     parts = [_cell(cell, translate) for cell in cells if cell.text.strip()]
@@ -121,7 +121,7 @@ def _names(part: str) -> Iterator[str]:
 
 
 ANSWER_S = 1.0
-NUMBER = "{engine}"  # in the name of a file
+NUMBER = "{engine}"  # stands for an engine's id in the name of a file
 
 
 def show_scripts(client: Client, engine_ids: Sequence[int]) -> None:
@@ -149,7 +149,7 @@ def write_script(client: Client, engine_ids: Sequence[int], name: str) -> None:
         chosen = [(engine_ranges(engines), name, script)]
     for _, path, _ in chosen:
         if Path(path).exists():
-            raise UsageError(f"{path} is there already: remove it, or name another file")
+            raise UsageError(f"{path} exists already: remove it, or name another file")
     for whose, path, script in chosen:
         Path(path).write_text(script.text, encoding="utf-8")
         interpreter = "ipython" if script.needs_ipython else "python"

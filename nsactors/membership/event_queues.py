@@ -103,7 +103,7 @@ class _ClientQueue(EventQueue[Event]):
         self.wake()
 
     async def received(self, timeout_s: float) -> bool:
-        """Wait until the client has received the present items; return False if it has not, being busy or away."""
+        """Wait until the client has received the present items; return False if it is busy or away."""
         goal = self._put
         try:
             async with asyncio.timeout(timeout_s if self.is_prompt else 0):
@@ -123,7 +123,7 @@ class ClientEventQueues:
     """The event queues of all clients.
 
     Args:
-        returning: clients of a previous controller, which will attach again; their output is stored meanwhile.
+        returning: clients of a previous controller, which will attach again; until then, their output is stored.
     """
 
     def __init__(self, returning: Iterable[str] = ()) -> None:

@@ -23,8 +23,8 @@ class History:
     """The latest requests, and the number that each engine has completed.
 
     Args:
-        entries: requests recorded before, in order.
-        completed: the number of requests completed before, by engine.
+        entries: earlier requests, in order.
+        completed: the number of earlier requests that each engine has completed, by engine.
         limit: the number of requests to remember.
     """
 
@@ -49,8 +49,8 @@ class History:
 
     def record(self, entry: HistoryEntry) -> bool:
         """Record that a request waits, has begun (``completed is None``) or finished; return False for duplicates."""
-        # The start of a request is reported by another thread than its end, and may arrive after it. Both are reported
-        # again if it is unknown whether the first report arrived.
+        # One thread reports the start of a request, and another its end, so the start may be reported after the end.
+        # Each is reported again if it is unknown whether the first report arrived.
         if entry.request.seq <= self._last_ended.get((entry.engine_id, entry.request.client), -1):
             return False
         # Clients report waiting requests, and engines running ones, so the client's report may arrive later.
@@ -169,11 +169,11 @@ class Occupancy:
     Short requests are not reported. The controller and each scheduler have an instance, and entries that change the
     controller's instance are sent to the schedulers.
 
-    An engine runs the requests of one client in the order of their numbers. So when one ends, all before it have ended,
-    and later reports about them are ignored.
+    An engine runs the requests of one client in the order of their numbers. So when one ends, all with lower numbers
+    have ended, and later reports about these are ignored.
 
     Args:
-        entries: entries recorded before.
+        entries: earlier entries.
 
     Example:
         >>> from nsactors.protocol.messages import RequestId

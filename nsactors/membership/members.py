@@ -23,7 +23,7 @@ from nsactors.protocol.control import (
 from nsactors.protocol.engine_info import EngineInfo, EngineOptions, Recovery
 
 MAX_ATTEMPTS = 3  # attempts to restart an engine; if three fail, a fourth would fail as well
-MAX_RECOVERIES = 12  # attempts to replay a journal, which skips an entry that has killed two of them
+MAX_RECOVERIES = 12  # attempts to replay a journal; an entry that has killed two attempts is skipped
 
 
 @frozen
@@ -57,7 +57,7 @@ class EngineHeldUp:
 
 @frozen
 class EngineDied:
-    """An engine's process ended, or did not start; ``displaced`` if the cause is the node on which it was to run."""
+    """An engine's process ended, or did not start; ``displaced`` if the cause is the node that was chosen for it."""
 
     engine_id: int
     incarnation: int
@@ -82,7 +82,7 @@ class EnginesRetired:
 
 @frozen
 class EnginesRestarted:
-    """A user asked for new processes under these ids; with ``recovers``, as if the old ones had died.
+    """A user asked for new processes under these ids; with ``recovers``, as if the old processes had died.
 
     ``order`` is as in :class:`EnginesWanted`.
     """
@@ -173,7 +173,7 @@ class Member:
         attempts: the number of processes in a row that died before they registered.
         held_up: the reason that its process cannot be started; empty if it can.
         nodes_may_come: whether the cluster may add a machine for it while it is held up.
-        leaving: whether it is to stop when it has finished its requests.
+        leaving: whether it will stop when it has finished its requests.
         dismissed: whether it has been told to stop.
         orders: the requests that asked for this engine, and for its last restart.
     """
@@ -231,7 +231,7 @@ class Membership:
 
     @property
     def recovering(self) -> list[EngineInfo]:
-        """The engines that are restarting, as they were before."""
+        """The engines that are restarting, as they were before the restart."""
         return [m.former for _, m in sorted(self.members.items()) if m.former and not (m.info or m.dismissed)]
 
     @property
@@ -290,7 +290,7 @@ class Membership:
         # A restart that a user asked for gets all attempts again.
         member = replace(member, attempts=0, orders=(*member.orders[:1], order))
         restart = self._restart(engine_id, member, "it was asked to restart", expected=True, recovers=recovers)
-        # For a recovery, kill the engine at once, as if it had died, because it may be stuck.
+        # For a recovery, kill the engine immediately, as if it had died, because it may be stuck.
         return [Dismiss(engine_id, old, at_once=recovers or member.info is None), *restart]
 
     def _restart(
@@ -328,7 +328,7 @@ class Membership:
         if member is None or member.incarnation != engine.incarnation or member.dismissed:
             return [Dismiss(engine.engine_id, engine.incarnation, at_once=True)]
         if member.info == engine:
-            return []  # it registered again, as it did not know that its first message had arrived
+            return []  # it registered again, because it did not know that its first message had arrived
         self._set(engine.engine_id, replace(member, info=engine, former=None, attempts=0, held_up=""))
         return [Announce(EngineJoined(engine)), *self._drained(engine.engine_id)]
 
@@ -345,11 +345,11 @@ class Membership:
         engine_id, member = event.engine_id, self.members[event.engine_id]
         if member.dismissed:
             self._remove(engine_id)
-            return []  # announced when it was dismissed
+            return []  # its end was announced when it was dismissed
         if member.info is None:
             member = replace(member, attempts=member.attempts + 1)
-            # A new engine that does not start is reported at once, since its options or start-up code are at fault. An
-            # engine that replaces another, or whose node was lost, gets further attempts.
+            # A new engine that does not start is reported immediately, because its options or start-up code are at
+            # fault. An engine that replaces another, or whose node was lost, gets further attempts.
             if (member.former is not None or event.displaced) and member.attempts < _most_attempts(member):
                 return self._restart(engine_id, member, event.reason, expected=False)
         elif member.options.recovery is not Recovery.NONE and not member.leaving:

@@ -158,7 +158,7 @@ class SqliteStore:
             _open(path, tables) for path, tables in zip(self._paths, (_MEMBERS, _HISTORY), strict=True)
         )
         self._unwritten: deque[HistoryEntry] = deque()
-        # One thread writes, so that calls are written in order, and calls that come meanwhile are written together.
+        # One thread writes, so that calls are written in order, and calls that arrive during a write go together.
         self._writer = ThreadPoolExecutor(1, "controller-history")
 
     def load(self) -> StoredCluster:

@@ -67,7 +67,7 @@ class Process:
         self._told: ServiceFuture | None = None
 
     def __getitem__(self, name: str) -> Any:
-        """Return a variable of this process, for programs that are functions, whose names are not the engine's."""
+        """Return a variable of this process; for programs that are functions, whose names are not the engine's."""
         arg.check("process[name]", name=arg.text(name))
         return self._names[name]
 
@@ -140,7 +140,7 @@ class Process:
         Args:
             program: the program.
             args: its other arguments.
-            round: the number of this call, the same for all processes and larger than that of the call before.
+            round: the number of this call, the same for all processes and larger than that of the previous call.
         """
         arg.check("run", program=arg.function(program), round=arg.whole(round, at_least=0))
         self.forget()
@@ -174,7 +174,7 @@ class Process:
     def _read(self, name: str, at: Any) -> tuple[Parcel | None, str]:
         try:
             return self._service.pack(self._names[name] if at is None else self._names[name][at]), ""
-        except Exception as error:  # for the process that asked
+        except Exception as error:  # it is raised in the process that asked
             return None, f"{type(error).__name__}: {error}"
 
     def _write(self, name: str, at: Any, value: Any) -> None:
@@ -228,7 +228,8 @@ class BSP:
         """Run a cell in all processes, and end the superstep.
 
         Raises:
-            CompositeError: if the cell fails in a process; the superstep has not ended then, and nothing has arrived.
+            CompositeError: if the cell fails in a process. In this case the superstep has not ended, and nothing has
+                arrived.
         """
         arg.check("step", code=arg.text(code))
         try:
@@ -242,7 +243,7 @@ class BSP:
         """Call ``program(process, *args)`` on each engine; return the values in the order of the processes.
 
         Raises:
-            CompositeError: if the program fails in one process, or has fewer supersteps there; it fails in all then.
+            CompositeError: if the program fails in one process, or has fewer supersteps there; it then fails in all.
         """
         arg.check("run", program=arg.function(program))
         reference, round = Reference(self._name), next(self._rounds)

@@ -48,7 +48,7 @@ def communicators(view: DirectView, name: str = "comm") -> Service:
     arg.check("communicators", view=arg.instance(view, DirectView, "a direct view"), name=arg.identifier(name))
     service: Service = view.client.host(Mailboxes())
     ranks = [Communicator(service, rank, len(view)) for rank in range(len(view))]
-    view.scatter(name, ranks, flatten=True, block=True)  # one for each
+    view.scatter(name, ranks, flatten=True, block=True)  # one rank for each engine
     return service
 
 
@@ -136,7 +136,7 @@ class Communicator:
         return None if take is None else self._open(self._service.call(take), status)
 
     def isend(self, obj: Any, dest: int, tag: int = 0) -> Request:
-        """As :meth:`send`; the request is complete at once."""
+        """Like :meth:`send`; the request is complete immediately."""
         self.send(obj, dest, tag)
         return Request(None, self._open)
 
@@ -248,7 +248,7 @@ class Communicator:
     def _look(self, call: str, source: int, tag: int, status: Status | None, *, waits: bool) -> bool:
         _check_status(call, status)
         take = self._take(call, source, tag, leaves=True, waits=waits)
-        if take is None:  # as in MPI: a receive from PROC_NULL is complete at once
+        if take is None:  # as in MPI: a receive from PROC_NULL is complete immediately
             return True
         letter = self._service.call(take)
         if letter is not None and status is not None:
@@ -256,7 +256,7 @@ class Communicator:
         return letter is not None
 
     def _take(self, call: str, source: int, tag: int, *, leaves: bool = False, waits: bool = True) -> Take | None:
-        """Return the command that receives a message; None for one from PROC_NULL."""
+        """Return the command that receives a message; None for a receive from PROC_NULL."""
         self._check_rank(call, "source", source, ANY_SOURCE)
         arg.check(call, tag=arg.whole(tag, at_least=ANY_TAG))
         if source == PROC_NULL:

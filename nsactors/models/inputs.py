@@ -99,7 +99,7 @@ def text_lines(*paths: Path, encoding: str = "utf-8", errors: str = "strict") ->
     r"""Make a record of each line, without its end, ``\n`` or ``\r\n``; paths are those of :func:`text_files`.
 
     Large files are cut between lines, unless a line feed is not one byte in their encoding, as in UTF-16, or a line
-    depends on those before it.
+    cannot be decoded without earlier lines.
 
     Raises:
         LookupError: if there is no such encoding.
@@ -184,7 +184,7 @@ def _read_files(paths: Iterable[str], encoding: str, errors: str) -> Iterator[tu
 
 def _read_lines(path: str, start: int, size: int, encoding: str, errors: str) -> Iterator[str]:
     with open(path, "rb") as file:
-        if start:  # a line that began before belongs to the piece before
+        if start:  # a line that began before `start` belongs to the previous piece
             file.seek(start - 1)
             file.readline()
         while file.tell() < start + size and (line := file.readline()):

@@ -1,6 +1,6 @@
 """MapReduce, with pairs that go from engine to engine.
 
-After "MapReduce: Simplified Data Processing on Large Clusters" (Dean and Ghemawat, 2004).
+The model is that of "MapReduce: Simplified Data Processing on Large Clusters" (Dean and Ghemawat, 2004).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Pair = tuple[Any, Any]
 Reducer = Callable[[Any, list[Any]], Iterable[Pair]]
 
 COMBINED_AT_ONCE = 500_000  # pairs that are held in memory to be combined
-REMEMBERED_KEYS = 100_000  # whose partition a task computes once
+REMEMBERED_KEYS = 100_000  # keys whose partition a task computes only once
 
 _counters: ContextVar[Counter[str] | None] = ContextVar("counters", default=None)
 
@@ -141,7 +141,7 @@ def _mapped(step: Step, split: Split, number: Iterator[int]) -> Iterator[Pair]:
     records = map(itemgetter(0), zip(split(), number, strict=False))
     if step.by_split:
         return iter(step.mapper(records))
-    # Not with map(), which ends at a StopIteration of the mapper as if there were no more records.
+    # Do not use map(), which ends at a StopIteration of the mapper as if there were no more records.
     return itertools.chain.from_iterable(step.mapper(record) for record in records)
 
 
@@ -224,7 +224,7 @@ class _Groups(NamedTuple):
     keys: dict[Any, Any]
 
     def items(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Yield keys and their values, in the order in which the keys came first."""
+        """Yield keys and their values, in the order in which the keys first appeared."""
         keys = self.keys
         return ((keys.get(stands_for, stands_for), values) for stands_for, values in self.values.items())
 
@@ -259,14 +259,14 @@ def _canonical_or_own(key: Any) -> Any:
         return key
 
 
-SPLITS_PER_ENGINE = 2  # so that a slow split delays the end little; each costs some milliseconds
+SPLITS_PER_ENGINE = 2  # more than one, so that a slow split delays the end little; each costs some milliseconds
 
 
 class MapReduce:
     """Runs steps on the engines of a cluster; pairs go from engine to engine, and not through the client.
 
-    A step whose pairs were lost with an engine is run again. So that the result is the same then, functions must give
-    the same pairs for the same record each time.
+    A step whose pairs were lost with an engine is run again. So functions must give the same pairs for the same record
+    each time.
 
     Args:
         client: the client of the cluster, or a load-balanced view of some engines.
@@ -298,7 +298,7 @@ class MapReduce:
 
         Args:
             source: a source of records (see :mod:`nsactors.models.inputs`), the output of an earlier run, which stays
-                on the engines, or an iterable, of which each item is a record.
+                on the engines, or an iterable whose items are records.
             steps: at least one.
 
         Raises:
@@ -372,7 +372,7 @@ class Output:
 
         Raises:
             InvalidArgument: if there is no such partition.
-            ObjectLost: if it was lost with an engine, and so was what it was made from.
+            ObjectLost: if the partition was lost with an engine, and the data from which it was made is lost too.
         """
         arg.check("partition", index=arg.whole(index))
         if not -len(self) <= index < len(self):

@@ -67,10 +67,10 @@ class Band:
         Args:
             update: see :meth:`Stencil.step`.
             times: the number of steps.
-            round: the number of this call, the same for all bands and larger than that of the call before.
+            round: the number of this call, the same for all bands and larger than that of the previous call.
 
         Raises:
-            MeetingFailed: if another band failed, or made another number of steps before.
+            MeetingFailed: if another band failed, or has made a different number of steps.
             MemberLost: if the engine of another band has died.
         """
         self._round, self._told = round, None
@@ -103,7 +103,7 @@ class Band:
         above = beyond if self.above is None else self._service.unpack(came[self.above])[0]
         below = beyond if self.below is None else self._service.unpack(came[self.below])[1]
         extended = np.concatenate([above, rows, below])
-        # Of the same type on all engines, whether or not a band sees the edge.
+        # The type is the same on all engines, whether or not a band sees the edge.
         return extended.astype(np.promote_types(extended.dtype, dtype), copy=False)
 
     def _meet(self, what: str, parcels: Mapping[int, Parcel]) -> list[Any]:
@@ -122,7 +122,7 @@ class Band:
 
 
 def _dtype_with(edge: float | None, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type of rows with their halo: another than that of the rows if that cannot hold the edge."""
+    """Return the type of rows with their halo: the type of the rows, or another one if that cannot hold the edge."""
     if edge is None or dtype.kind not in "biu":
         return dtype
     beyond = np.asarray(edge if abs(edge) < 2**63 else float(edge))
@@ -188,7 +188,7 @@ class Stencil:
             times: the number of steps.
 
         Raises:
-            CompositeError: if the update fails on an engine; it fails on all then, and no rows have been replaced.
+            CompositeError: if the update fails on an engine; it then fails on all, and no rows have been replaced.
         """
         arg.check("step", update=arg.function(update), times=arg.whole(times, at_least=0))
         self._view.apply_sync(Band.step, Reference(self._name), update, times, next(self._rounds))

@@ -57,8 +57,8 @@ class TupleSpace:
     def out(self, *fields: Any) -> None:
         """Put a tuple into the space.
 
-        This does not wait until the tuple is there, but later calls find the tuple there: later calls of this process,
-        later calls to engines, and on an engine the calls that follow the running one.
+        This does not wait until the tuple has arrived, but later calls find it: later calls by this process, later
+        calls to engines, and on an engine the calls that follow the running one.
 
         Raises:
             SerializationError: if a field cannot be pickled.
@@ -75,7 +75,7 @@ class TupleSpace:
         Raises:
             TimeoutError: if no tuple matches in time.
             TypeError: if a value in the template cannot be compared, such as a list; give its type instead.
-            ServiceClosed: if the space is closed meanwhile.
+            ServiceClosed: if the space is closed during the wait.
         """
         arg.check("in_", timeout=arg.seconds(timeout))
         found = self._ask(template, timeout, takes=True, waits=True)
@@ -83,7 +83,7 @@ class TupleSpace:
         return found
 
     def rd(self, *template: Any, timeout: float | None = None) -> tuple[Any, ...]:
-        """Return a copy of a tuple, which stays; as :meth:`in_`."""
+        """Return a copy of a tuple, which stays in the space; otherwise like :meth:`in_`."""
         arg.check("rd", timeout=arg.seconds(timeout))
         found = self._ask(template, timeout, takes=False, waits=True)
         assert found is not None, "a caller that waits is given a tuple"
@@ -106,7 +106,7 @@ class TupleSpace:
             fields: values, and functions without arguments that give a value; ``functools.partial`` binds arguments.
 
         Returns:
-            A result that is done when the tuple is there, and fails if it cannot be computed.
+            A result that is done when the tuple is in the space, and fails if the tuple cannot be computed.
 
         Raises:
             CapabilityError: on an engine, unless the space was made there with a client of its own.

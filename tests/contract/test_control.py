@@ -314,7 +314,7 @@ y = 'went on'
 @signals
 def test_a_call_that_catches_the_interrupt_of_its_time_limit_fails_by_it_all_the_same(rc: Client, gate: Gate) -> None:
     rc[0].push({"pass_gate": gate.pass_through}, block=True)
-    with pytest.raises(TimeLimitExceeded, match=r"time limit of 0\.5 s, for it caught the interrupt") as caught:
+    with pytest.raises(TimeLimitExceeded, match=r"time limit of 0\.5 s, because it caught the interrupt") as caught:
         rc[0].execute(CATCHING, timeout=0.5).get(TIMEOUT_S)  # the cell is within its `try` long before
     assert caught.value.ran_s is not None
     assert caught.value.ran_s >= 0.5

@@ -595,7 +595,7 @@ def test_a_task_that_catches_the_interrupt_of_its_time_limit_fails_by_it_all_the
             pass_through()
         return "went on"
 
-    with pytest.raises(TimeLimitExceeded, match=r"against a time limit of 0\.5 s, for it caught the interrupt"):
+    with pytest.raises(TimeLimitExceeded, match=r"against a time limit of 0\.5 s, because it caught the interrupt"):
         rc.load_balanced_view(time_limit=0.5).apply_sync(catch, gate.pass_through)
 
 

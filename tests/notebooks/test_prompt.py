@@ -136,7 +136,7 @@ def test_what_an_engine_has_run_is_written_as_a_script(prompt: Prompt) -> None:
     shown = prompt.run("!cat history.py")
     assert "first = 'ran'" in shown
     assert "get_ipython().system('true')" in shown
-    assert "history.py is there already" in prompt.run("%pxhistory 0 -f history.py")
+    assert "history.py exists already" in prompt.run("%pxhistory 0 -f history.py")
     assert "history-1.py" in prompt.run("%pxhistory -f history-{engine}.py")
 
 

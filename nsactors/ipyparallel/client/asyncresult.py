@@ -65,9 +65,9 @@ class AsyncResult(Future[Any]):
         self._sent: list[dict[str, Any]] = []
         self._parts: tuple[AsyncResult, ...] | None = None
         self._cores: Sequence[nsactors.AsyncResult] | None = None
-        self._numbers: dict[str, int] = {}  # of the requests, by id; filled when the first is asked for
+        self._numbers: dict[str, int] = {}  # positions of requests, by id; filled when the first is asked for
         self._children: dict[str, AsyncResult] = {}
-        # Future's own method: the method of nsactors runs callbacks on a thread that a waiting callback may hold up.
+        # Use Future's own method: nsactors' method runs callbacks on a thread that a waiting callback may hold up.
         Future.add_done_callback(self.core, self._note_end)
 
     def noted(self, **sent: Any) -> Self:
@@ -133,7 +133,7 @@ class AsyncResult(Future[Any]):
     def _of(self, core: Any) -> AsyncResult:
         return AsyncResult(self._client, core, self._fname, return_exceptions=self._return_exceptions)
 
-    # As a future.
+    # Methods of a future.
 
     def _note_end(self, core: Future[Any]) -> None:
         """Set this future's state for ``concurrent.futures.wait``; the value stays in ``core``."""
@@ -185,12 +185,12 @@ class AsyncResult(Future[Any]):
             value = yield from self.core.__await__()
         return self._whole(value)
 
-    # As ipyparallel's.
+    # Methods of ipyparallel's results.
 
     def get(
         self, timeout: float | None = None, return_exceptions: bool | None = None, return_when: str | None = None
     ) -> Any:
-        """Wait for the value and return it; Ctrl-C meanwhile interrupts the engines.
+        """Wait for the value and return it; Ctrl-C during the wait interrupts the engines.
 
         Args:
             timeout: the limit in seconds; None and negative numbers for no limit.
@@ -260,7 +260,7 @@ class AsyncResult(Future[Any]):
         return self.core.wait_for_output(timeout)
 
     def wait_for_send(self, timeout: float | None = -1) -> None:
-        """Return: arguments are copied before a call returns, and may be changed at once."""
+        """Do nothing: arguments are copied before a call returns, and may be changed as soon as it has returned."""
 
     @property
     def sent(self) -> bool:
@@ -274,7 +274,7 @@ class AsyncResult(Future[Any]):
         widget: bool | None = None,
         return_when: str = ALL_COMPLETED,
     ) -> None:
-        """Wait behind a progress bar.
+        """Wait, and show a progress bar.
 
         Args:
             interval: seconds between two looks.
@@ -342,7 +342,7 @@ class AsyncResult(Future[Any]):
         if not isinstance(key, int | slice):
             raise TypeError(f"a result is indexed by int, slice or str, not {type(key).__name__}")
         if not self.ready():
-            raise TimeoutError("the result is not there: get() waits for it")
+            raise TimeoutError("the result has not arrived: get() waits for it")
         return self.get()[key]
 
     def __getattr__(self, name: str) -> Any:
@@ -378,18 +378,18 @@ class AsyncResult(Future[Any]):
 
     @property
     def serial_time(self) -> float:
-        """Seconds that engines computed, added up; TimeoutError if it is not done."""
+        """The sum of the seconds that engines computed; TimeoutError if the result is not done."""
         if not self.ready():
-            raise TimeoutError("the result is not there: wait() for it")
+            raise TimeoutError("the result has not arrived: wait() for it")
         return self.core.serial_time
 
     @property
     def wall_time(self) -> float:
-        """Seconds from the submission to the last answer; TimeoutError if it is not done."""
+        """Seconds from the submission to the last answer; TimeoutError if the result is not done."""
         if not self.ready():
-            raise TimeoutError("the result is not there: wait() for it")
+            raise TimeoutError("the result has not arrived: wait() for it")
         last = max((call.received or 0.0 for call in self.core.calls), default=None)
-        # The difference of the times that metadata have, to the microsecond.
+        # Take the difference of the times in the metadata, which are rounded to microseconds.
         return 0.0 if last is None else self.timedelta(submitted_at(self.core), datetime.fromtimestamp(last, UTC))
 
     def timedelta(
@@ -420,7 +420,7 @@ class AsyncResult(Future[Any]):
             ValueError: for another ``groupby``.
         """
         if not self.ready():
-            raise TimeoutError("the result is not there: wait() for it")
+            raise TimeoutError("the result has not arrived: wait() for it")
         found = self.metadata
         replies = self._presented(self.core.get(None, True))
         single = isinstance(found, Metadata)
@@ -491,7 +491,7 @@ class AsyncMapResult(AsyncResult):
 
     @property
     def msg_ids(self) -> list[str]:
-        """The ids of the requests: of a balanced map, one for each chunk."""
+        """The ids of the requests; for a balanced map, one for each chunk."""
         return self.core.msg_ids if (ids := self.chunk_ids) is None else list(ids)
 
     def last_ids(self, limit: int) -> list[str]:
@@ -523,8 +523,8 @@ class AsyncMapResult(AsyncResult):
         if (ids := self.chunk_ids) is None or self._chunk_size is None:
             return None
         pieces = [
-            Piece(call.start, call.stop, metadata_of(call.metadata, self.how_sent))  # type: ignore[attr-defined]  # of a balanced map
-            for call in self.core.calls  # asked for once: the next piece may arrive meanwhile
+            Piece(call.start, call.stop, metadata_of(call.metadata, self.how_sent))  # type: ignore[attr-defined]
+            for call in self.core.calls  # read once: another piece may arrive during the loop
         ]
         pending = {"submitted": submitted_at(self.core), **self.how_sent}
         return ChunkTable(ids, len(self.core), self._chunk_size, pieces, pending)
@@ -537,7 +537,7 @@ class AsyncMapResult(AsyncResult):
 
     @property
     def metadata(self) -> Any:
-        """The metadata of each request: of a balanced map, of each chunk."""
+        """The metadata of each request; for a balanced map, of each chunk."""
         table = self.chunk_table()
         return super().metadata if table is None else list(table)
 
@@ -619,7 +619,7 @@ def _joined(client: Client, children: Any) -> nsactors.AsyncResult:
 
 
 def submitted_at(core: nsactors.AsyncResult) -> datetime:
-    """Return the time of submission of a result of nsactors: of a balanced map, also before a part has arrived."""
+    """Return the time of submission of a result of nsactors; for a balanced map, even before a part has arrived."""
     calls = [core.map_call] if hasattr(core, "map_call") else core.calls
     return datetime.fromtimestamp(min((call.submitted for call in calls), default=time.time()), UTC)
 

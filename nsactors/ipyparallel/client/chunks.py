@@ -13,7 +13,7 @@ from nsactors.ipyparallel.client.metadata import Metadata
 
 __all__ = ["ChunkIds", "ChunkTable", "Piece", "call_on_items", "chunk_of", "task_id_of"]
 
-# Between the id of a map and the number of a chunk's first item: see split() of nsactors' results of balanced maps.
+# The text between the id of a map and the number of a chunk's first item; see split() of balanced maps in nsactors.
 _ITEMS = "/items:"
 
 
@@ -55,7 +55,7 @@ class ChunkIds(Sequence[str]):
 
 
 def task_id_of(msg_id: str) -> str:
-    """Return the id of a task from the id of a request: the same id, or that of the balanced map of a chunk."""
+    """Return the id of a task from the id of a request: the same id, or for a chunk the id of its balanced map."""
     return msg_id.partition(_ITEMS)[0]
 
 
@@ -128,10 +128,10 @@ class ChunkTable(Sequence[Metadata]):
         return made
 
     def shortened(self, limit: int, last: int) -> ChunkTable:
-        """Return this table with less of its pieces.
+        """Return this table with less of its pieces; displays and data are dropped.
 
         Args:
-            limit: the number of characters of each piece's output that are kept; displays and data are not.
+            limit: the number of characters that are kept of each piece's output.
             last: how many chunks, from the end, keep their pieces.
         """
         pieces = []

@@ -87,7 +87,7 @@ class Client:
         self._records = Records(self.core)
         self._lock = threading.Lock()
         self._open: dict[AsyncResult, None] = {}
-        # By id of request; all chunks of a balanced map by the id of the map.
+        # Results by id of request; for all chunks of a balanced map, by the id of the map.
         self._known: weakref.WeakValueDictionary[str, AsyncResult] = weakref.WeakValueDictionary()
         self.session = SimpleNamespace(session=self.core.name)  # its name in records, as `client_uuid`
         self.metadata: dict[str, Metadata] = _KnownMetadata(self._find)
@@ -184,7 +184,7 @@ class Client:
         return LoadBalancedView(self, targets=None if is_all else targets, **kwargs)
 
     def broadcast_view(self, targets: Any = "all", is_coalescing: bool = False, **kwargs: Any) -> BroadcastView:
-        """Return a view that calls many engines through a tree; ``"all"`` are those that are there now."""
+        """Return a view that calls many engines through a tree; ``"all"`` means the engines that have joined by now."""
         is_all = targets is None or (isinstance(targets, str) and targets == "all")
         view = BroadcastView(self, targets=(self.ids or "all") if is_all else targets, **kwargs)
         view.is_coalescing = is_coalescing
@@ -234,10 +234,10 @@ class Client:
         return wait_all(futures, timeout)
 
     def wait_interactive(self, jobs: Any = None, interval: float = 1.0, timeout: float = -1.0) -> None:
-        """Wait behind a progress bar; arguments as for :meth:`wait`.
+        """Wait, and show a progress bar.
 
         Args:
-            jobs: as for :meth:`wait`.
+            jobs: see :meth:`wait`.
             interval: seconds between updates.
             timeout: the limit in seconds.
         """
@@ -304,7 +304,7 @@ class Client:
         """
         if targets is not None:
             with translating():
-                self.core.direct_view(targets)  # are there such engines?
+                self.core.direct_view(targets)  # raises an error if there are no such engines
         outstanding = self.outstanding
         chosen = outstanding if jobs is None else set(self._ids_of(jobs))
         for msg_id in chosen - outstanding:
@@ -320,7 +320,7 @@ class Client:
         return self._done(block)
 
     def clear(self, targets: Any = None, block: bool | None = None) -> Future[Any] | None:
-        """Empty the namespaces of engines; return None if it waits, and a future otherwise."""
+        """Empty the namespaces of engines; return None if this call waits, and a future otherwise."""
         blocks = self.block if block is None else block
         cleared: Future[Any] = self.direct_view("all" if targets is None else targets).clear(block=False)
         if blocks:
@@ -331,20 +331,20 @@ class Client:
         """Send a signal to the processes of engines.
 
         Args:
-            sig: its number, where 0 sends none; or its name.
+            sig: the number of the signal, or its name; 0 sends no signal.
             targets: the engines; the default is all.
-            block: as for :meth:`abort`.
+            block: see :meth:`abort`.
         """
         chosen = "all" if targets is None else targets
         with translating():
             if sig == 0:
-                self.core.direct_view(chosen)  # are there such engines?
+                self.core.direct_view(chosen)  # raises an error if there are no such engines
             else:
                 self.core.send_signal(sig, chosen)
         return self._done(block)
 
     def _done(self, block: bool | None) -> Future[None] | None:
-        """Return what a method does that has done its work: None if it should block, and a future otherwise."""
+        """Return the value of a method that has done its work: None if it should block, and a future otherwise."""
         if self.block if block is None else block:
             return None
         done: Future[None] = Future()
@@ -450,7 +450,7 @@ class Client:
         single call.
 
         Args:
-            indices_or_msg_ids: as for :meth:`get_result`.
+            indices_or_msg_ids: see :meth:`get_result`.
             metadata: not used.
             block: wait for the result.
 
@@ -478,7 +478,7 @@ class Client:
         """Return the ids of ``pending`` and of ``completed`` requests, and ``"status": "ok"``.
 
         Args:
-            msg_ids: as for :meth:`get_result`.
+            msg_ids: see :meth:`get_result`.
             status_only: False also returns the results of completed requests, by id.
 
         Raises:
@@ -501,7 +501,7 @@ class Client:
         return [record["msg_id"] for record in self._records.all()]
 
     def db_query(self, query: Mapping[str, Any], keys: Any = None) -> list[dict[str, Any]]:
-        """Return the records of requests that match a query, of all clients.
+        """Return the records of all clients' requests that match a query.
 
         Args:
             query: for each key a value, or a dictionary of operators: ``$lt $lte $gt $gte $eq $ne $in $nin $all $mod
@@ -530,7 +530,7 @@ class Client:
         """Drop this client's results of requests.
 
         Args:
-            jobs: as for :meth:`get_result`, or ``"all"``.
+            jobs: see :meth:`get_result`; or ``"all"``.
             targets: the engines whose results are dropped.
 
         Raises:
@@ -552,7 +552,7 @@ class Client:
         """Leave requests out of :meth:`hub_history` and :meth:`db_query`; the cluster forgets them by itself.
 
         Args:
-            jobs: as for :meth:`get_result`, or ``"all"``.
+            jobs: see :meth:`get_result`; or ``"all"``.
             targets: the engines whose requests are left out.
 
         Raises:

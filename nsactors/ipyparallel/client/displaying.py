@@ -50,7 +50,7 @@ def display_outputs(
 
 
 def _rounds(metadata: Sequence[Metadata], groupby: str) -> Iterator[tuple[Metadata, list[Any]]]:
-    """Yield displays in the order in which to show them: engine by engine, or the first of each, then the second."""
+    """Yield displays in the order in which to show them: engine by engine, or first the first of each engine."""
     if groupby == "type":
         yield from ((known, known["outputs"]) for known in metadata)
         return

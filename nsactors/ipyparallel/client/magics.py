@@ -1,6 +1,6 @@
 """``%px`` and related magics on a view of this package.
 
-At a terminal and in a notebook the magics of nsactors show output as it is printed. Elsewhere, and if output is to be
+At a terminal and in a notebook the magics of nsactors show output as it is printed. Elsewhere, and if output is
 grouped, output is printed when the cell has ended, labelled as in ipyparallel.
 """
 
@@ -47,7 +47,7 @@ class ParallelMagics:
         self.view = view
         self.suffix = suffix
         self.verbose = False
-        self.stream_output = not os.environ.get("IPP_NONINTERACTIVE")  # ipyparallel's, set where notebooks are built
+        self.stream_output = not os.environ.get("IPP_NONINTERACTIVE")  # set where notebooks are built
         self.signal_on_interrupt: Any = "SIGINT"
         self.progress_after_seconds = 2.0
         self.last_result: AsyncResult | None = None
@@ -106,7 +106,7 @@ class ParallelMagics:
         self.last_result.display_outputs(given.groupby or "type")
 
     def pxconfig(self, line: str = "") -> None:
-        """Set the default options of cells, by the options of ``%%px``; without an option, show the defaults."""
+        """Set the default options of cells, with the options of ``%%px``; without an option, show the defaults."""
         given = _options(line)
         if given.targets is not None:
             self.view.targets = self._targets(given.targets)

@@ -59,7 +59,7 @@ class Records:
         self._core = client
         self._lock = threading.Lock()
         self._own: OrderedDict[str, _Record] = OrderedDict()
-        self._again: OrderedDict[str, SendAgain] = OrderedDict()  # of all chunks of a map, by the id of the map
+        self._again: OrderedDict[str, SendAgain] = OrderedDict()  # for all chunks of a map, by its id
         self._purged: set[str] = set()
         self._purged_until: float | None = None
 
@@ -83,7 +83,7 @@ class Records:
         def note_end(_: Future[Any]) -> None:
             self._note_end(result)
 
-        # Future's own method: the method of nsactors runs callbacks on a thread that a waiting callback may hold up.
+        # Use Future's own method: nsactors' method runs callbacks on a thread that a waiting callback may hold up.
         Future.add_done_callback(result.core, note_end)
 
     def _note_end(self, result: AsyncResult) -> None:
@@ -92,7 +92,7 @@ class Records:
             self._own.update({msg_id: record for msg_id, record in records.items() if msg_id in self._own})
 
     def _records(self, result: AsyncResult, *, ended: bool) -> dict[str, _Record]:
-        """Return the record of each request; for a balanced map, its last chunks, without their records as yet."""
+        """Return the record of each request; for a balanced map, the last chunks, whose records are made later."""
         ids = result.chunk_ids if isinstance(result, AsyncMapResult) else None
         if ids is None or not isinstance(result, AsyncMapResult):
             record = partial(self._record, queue="task" if result.is_balanced else "mux")
@@ -136,7 +136,7 @@ class Records:
         return sorted(records, key=lambda record: record["submitted"])
 
     def _made(self, records: Iterable[_Record]) -> list[dict[str, Any]]:
-        """Return records, with those of chunks made from one table for each map."""
+        """Return records; make the records of the chunks of a map from one table."""
         tables: dict[int, ChunkTable | None] = {}
         made = []
         for record in records:

@@ -24,7 +24,7 @@ def remote(view: View, block: bool | None = None, **flags: Any) -> Callable[[Cal
 
     Args:
         view: the view.
-        block: wait for the value; the default is the view's own.
+        block: whether to wait for the value; None for the view's setting ``block``.
         flags: flags of the view for these calls.
     """
     return lambda function: RemoteFunction(view, function, block=block, **flags)
@@ -33,12 +33,12 @@ def remote(view: View, block: bool | None = None, **flags: Any) -> Callable[[Cal
 def parallel(
     view: View, dist: str = "b", block: bool | None = None, ordered: bool = True, **flags: Any
 ) -> Callable[[Callable[..., Any]], ParallelFunction]:
-    """Decorate a function of sequences so that engines call it on parts of them.
+    """Decorate a function whose arguments are sequences: each engine calls it with parts of the sequences.
 
     Args:
         view: the view.
         dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn.
-        block: wait for the value.
+        block: whether to wait for the value; None for the view's setting ``block``.
         ordered: return items in order, not as they complete.
         flags: flags of the view for these calls.
     """
@@ -54,7 +54,9 @@ def name_of(function: Any) -> str:
 
 
 class FunctionWithGlobals:
-    """A function of ``__main__`` that is sent with values of the client's globals; engines' values come second.
+    """A function of ``__main__``, sent together with values of the client's globals.
+
+    These values replace globals of the same name on the engine.
 
     Args:
         function: the function.
@@ -76,7 +78,7 @@ class FunctionWithGlobals:
         return cls(function, values) if values else function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function with both kinds of globals."""
+        """Call the function with the engine's globals, replaced or completed by the client's."""
         f = self.function
         made = FunctionType(f.__code__, {**f.__globals__, **self.values}, f.__name__, f.__defaults__, f.__closure__)
         made.__kwdefaults__ = f.__kwdefaults__
@@ -84,7 +86,7 @@ class FunctionWithGlobals:
 
 
 def _names_in(code: CodeType) -> set[str]:
-    """Return the names of globals and attributes in a function and in those that it defines."""
+    """Return the names of globals and attributes in a function and in the functions that it defines."""
     inner = (_names_in(const) for const in code.co_consts if isinstance(const, CodeType))
     return set(code.co_names).union(*inner)
 
@@ -95,7 +97,7 @@ class RemoteFunction:
     Args:
         view: the view.
         f: the function.
-        block: wait for the value; may be set later. None for the view's own.
+        block: whether to wait for the value; None for the view's setting ``block``. The attribute may be changed later.
         flags: flags of the view for these calls.
     """
 
@@ -124,13 +126,13 @@ class RemoteFunction:
 
 
 class ParallelFunction(RemoteFunction):
-    """A function of sequences that engines call on parts of them.
+    """A function whose arguments are sequences: each engine calls it with parts of the sequences.
 
     Args:
         view: the view.
         f: the function.
         dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn.
-        block: wait for the value; None for the view's own.
+        block: whether to wait for the value; None for the view's setting ``block``.
         chunksize: items in each part on a load-balanced view; the default is one.
         ordered: return items in order, not as they complete.
         return_exceptions: return exceptions in place of missing items.

@@ -209,27 +209,27 @@ class View:
         raise NotImplementedError
 
     def map_as(self, function: ParallelFunction, sequences: Sequence[Any], options: dict[str, Any]) -> Any:
-        """Map as the decorator says; for ``ParallelFunction``."""
+        """Map with the options of the decorator; ``ParallelFunction`` calls this."""
         raise NotImplementedError
 
     def call_on_parts(self, function: ParallelFunction, sequences: Sequence[Any]) -> Any:
-        """Call a function on parts of sequences; for ``ParallelFunction``."""
+        """Call a function on parts of sequences; ``ParallelFunction`` calls this."""
         raise NotImplementedError
 
     def map_async(self, f: Any, *sequences: Any, **kwargs: Any) -> Any:
-        """As :meth:`map`, without waiting."""
+        """Like :meth:`map`, without waiting."""
         if "block" in kwargs:
             raise TypeError("map_async doesn't take a `block` keyword argument.")
         return self.map(f, *sequences, **kwargs, block=False)
 
     def map_sync(self, f: Any, *sequences: Any, **kwargs: Any) -> Any:
-        """As :meth:`map`, and wait for the list."""
+        """Like :meth:`map`, and wait for the list."""
         if "block" in kwargs:
             raise TypeError("map_sync doesn't take a `block` keyword argument.")
         return self.map(f, *sequences, **kwargs, block=True)
 
     def imap(self, f: Any, *sequences: Any, **kwargs: Any) -> Iterator[Any]:
-        """As :meth:`map`, item by item."""
+        """Like :meth:`map`, item by item."""
         return iter(self.map_async(f, *sequences, **kwargs))
 
     def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
@@ -239,7 +239,7 @@ class View:
     def parallel(
         self, dist: str = "b", block: bool | None = None, **flags: Any
     ) -> Callable[[Callable[..., Any]], ParallelFunction]:
-        """Decorate a function of sequences so that engines call it on parts of them."""
+        """Decorate a function whose arguments are sequences: each engine calls it with parts of the sequences."""
         return parallel(self, dist, self.block if block is None else block, **flags)
 
     def register_joblib_backend(self, name: str = "ipyparallel", make_default: bool = False) -> None:
@@ -285,7 +285,7 @@ class DirectView(View):
         super()._change_core(flags)
 
     def _on(self, targets: Any, label: str | None = None) -> Any:
-        """Return the view of nsactors for ``targets``, or this view's own."""
+        """Return the view of nsactors for ``targets``; without ``targets``, for this view's targets."""
         changes = {} if targets is None else {"targets": targets}
         if label is not None:
             changes["label"] = label
@@ -306,7 +306,7 @@ class DirectView(View):
         Args:
             code: Python, or IPython's syntax.
             silent: do not number the cell, nor show its last value.
-            targets: engines in place of the view's own.
+            targets: engines in place of the view's targets.
             block: wait until the cell has run, and raise its error.
             label: the label of the request in records.
         """
@@ -337,7 +337,7 @@ class DirectView(View):
 
         Args:
             ns: values by name.
-            targets: engines in place of the view's own.
+            targets: engines in place of the view's targets.
             block: wait until the names are bound.
             track: not used.
 
@@ -394,8 +394,8 @@ class DirectView(View):
             seq: the sequence.
             dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn.
             flatten: bind the item itself if a part has just one.
-            targets: engines in place of the view's own.
-            block: wait until the parts are bound; None is returned then.
+            targets: engines in place of the view's targets.
+            block: wait until the parts are bound, and return None.
             track: not used.
         """
         check_flags("scatter", block=block)
@@ -493,7 +493,7 @@ class DirectView(View):
             local: also import in this process.
             quiet: print no messages.
         """
-        # Not a generator of its own, because the context manager records the imports of the frame that enters it.
+        # This is no generator function: the context manager records the imports of the frame that enters it.
         found: AbstractContextManager[None] = self.core.sync_imports(local, quiet)
         return found
 
@@ -503,7 +503,7 @@ class DirectView(View):
         return self.apply(use_dill)
 
     def use_cloudpickle(self) -> Any:
-        """Let functions of ``__main__`` see the client's globals, and then the engine's; see :meth:`use_dill`."""
+        """Let functions of ``__main__`` see first the client's globals, then the engine's; see :meth:`use_dill`."""
         self.client.sends_globals = True
         return self.apply(use_cloudpickle)
 
@@ -599,7 +599,7 @@ class LoadBalancedView(View):
         super()._change_core(changed)
 
     def _ready_core(self) -> Any:
-        """Return the view of nsactors, with its dependencies: the scheduler may not have known their tasks before."""
+        """Return the view of nsactors, with its dependencies: the scheduler may not have known their tasks earlier."""
         needs = {name: _core_dependency(self._flags[name]) for name in ("after", "follow") if self._flags[name]}
         with translating():
             return self.core.with_flags(**needs) if needs else self.core
@@ -679,7 +679,7 @@ class LoadBalancedView(View):
         max_outstanding: int | str = AUTO,
         return_exceptions: bool = False,
     ) -> LazyMapIterator:
-        """Map a function over sequences that may be endless; input is read as results are taken.
+        """Map a function over sequences that may be endless.
 
         The input is read in the caller's thread, at the call and whenever a result is taken.
 
@@ -688,7 +688,7 @@ class LoadBalancedView(View):
             sequences: at least one.
             ordered: yield results in order, not as they complete.
             max_outstanding: the limit of items that have been sent and whose results have not been taken; ``"auto"`` is
-                one for each engine, and 0 reads all input at once.
+                one for each engine. With 0, the call reads and sends all input.
             return_exceptions: yield exceptions in place of missing results.
         """
         check_whole("imap", "max_outstanding", max_outstanding, others=(AUTO,))

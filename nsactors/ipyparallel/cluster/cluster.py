@@ -103,7 +103,7 @@ class Cluster:
         if kwargs.get("backend", "ray") == "ray":
             kwargs["startup"] = "\n".join(filter(None, [ON_ENGINES, kwargs.get("startup", "")]))
         self.core = nsactors.Cluster(**kwargs)
-        self._name: str | None = None  # of a cluster in the background
+        self._name: str | None = None  # the name of a cluster in the background
         self._running = False
         self.has_added_magics = False  # the next client replaces them by magics of this package
         self._client: nsactors.Client | None = None
@@ -157,7 +157,7 @@ class Cluster:
         Args:
             n: the number of new engines; the default is the cluster's own ``n``.
             engine_set_id: the id of the set; by default a new one.
-            kwargs: as for ``nsactors.Cluster.start_engines``.
+            kwargs: see ``nsactors.Cluster.start_engines``.
         """
         self._check_own("start_engines", "engines")
         with translating():
@@ -170,7 +170,7 @@ class Cluster:
         return chosen
 
     def connect_client_sync(self, **client_kwargs: Any) -> Client:
-        """Return a client of this cluster; arguments as for ``Client``."""
+        """Return a client of this cluster; for the arguments see ``Client``."""
         if self._name is not None:
             client = Client(self._name, cluster=self, **client_kwargs)
             self._clients.add(client)
@@ -244,8 +244,8 @@ class Cluster:
 
     def _restart(self, targets: Any) -> None:
         with translating():
-            # The next call of the client that restarts engines waits for the new processes. Other clients hear of them
-            # a moment later, and a call meanwhile fails: so the user's client does it.
+            # The next call of the client that restarts engines waits for the new processes. Other clients learn of the
+            # new processes a moment later, and their calls fail until then. So the user's client restarts the engines.
             for client in list(self._clients):
                 with contextlib.suppress(errors.ClientClosed):
                     client.core.shutdown(targets, restart=True)
@@ -266,7 +266,7 @@ class Cluster:
             self._own_client().send_signal(signum, engine_id)
 
     async def start_cluster(self, n: int | None = None) -> Self:
-        """As :meth:`start_cluster_sync`, without blocking the event loop, as all methods without ``_sync``."""
+        """Like :meth:`start_cluster_sync`, without blocking the event loop; so are all methods without ``_sync``."""
         return await self._start_aside(partial(self.start_cluster_sync, n))
 
     async def start_controller(self, **kwargs: Any) -> None:
@@ -356,12 +356,12 @@ class Cluster:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], **kwargs: Any) -> Self:
-        """Return the cluster of a description of :meth:`to_dict`, without starting it."""
+        """Return the cluster that :meth:`to_dict` has described, without starting it."""
         described = d["cluster"]
         made = cls(n=described["n"], cluster_id=described["cluster_id"], profile=described["profile"], **kwargs)
         made._name = described["name"] or described["cluster_file"] or None
         made._running = made._name is not None
-        made.shutdown_atexit = False  # it is not this object's
+        made.shutdown_atexit = False  # this object does not own the cluster
         for name, each in d.get("engines", {}).get("sets", {}).items():
             made._add_set(name, each["ids"])
         return made
@@ -383,7 +383,7 @@ class Cluster:
             profile: not used.
             profile_dir: not used.
             cluster_id: the cluster's name; the default, without a path, is the only running cluster.
-            kwargs: as for ``Cluster``.
+            kwargs: see ``Cluster``.
 
         Raises:
             FileNotFoundError: if there is no such cluster.
@@ -489,7 +489,7 @@ def _launcher(engines: Any) -> str:
     if engines is None or engines == "":
         return "local"
     name = engines if isinstance(engines, str) else str(getattr(engines, "__name__", engines))
-    name = name.rpartition(".")[2]  # of ipyparallel.cluster.launcher.LocalEngineSetLauncher
+    name = name.rpartition(".")[2]  # such as that of ipyparallel.cluster.launcher.LocalEngineSetLauncher
     return name.lower().removesuffix("enginesetlauncher").removesuffix("launcher") or "local"
 
 

@@ -85,7 +85,7 @@ class _Required:
         self.values = values
 
     def __call__(self) -> bool:
-        """Bind the modules and values in this process; engines do so by nsactors' own condition."""
+        """Bind the modules and values in this process; on engines, the condition of nsactors binds them."""
         import __main__
 
         for name in self.names:
@@ -126,7 +126,7 @@ class Dependency(set[str]):
     """Tasks on which another task depends, and the outcomes that count.
 
     Args:
-        dependencies: results or ids of tasks, a single one, or a dictionary of :meth:`as_dict`.
+        dependencies: results or ids of tasks, a single one of these, or a dictionary that :meth:`as_dict` returned.
         all: True if every task must have an outcome that counts, False if one is enough.
         success: True if success counts.
         failure: True if failure counts.
@@ -148,7 +148,7 @@ class Dependency(set[str]):
         self.all = all
         self.success = success
         self.failure = failure
-        # Held so that the scheduler keeps their tasks.
+        # Keep the results, so that the scheduler keeps their tasks.
         self.results = [part for part in parts if isinstance(part, AsyncResult)]
 
     def check(self, completed: Iterable[str], failed: Iterable[str] | None = None) -> bool:
@@ -164,7 +164,7 @@ class Dependency(set[str]):
         return not self or (self <= count if self.all else not self.isdisjoint(count))
 
     def unreachable(self, completed: Iterable[str], failed: Iterable[str] | None = None) -> bool:
-        """Return whether the dependency can never be met; arguments as for :meth:`check`."""
+        """Return whether the dependency can never be met; for the arguments see :meth:`check`."""
         spoil = set() if self.success else set(completed)
         if not self.failure and failed is not None:
             spoil |= set(failed)

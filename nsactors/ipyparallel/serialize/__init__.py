@@ -105,9 +105,9 @@ def serialize_object(obj: Any, buffer_threshold: int = MAX_BYTES, item_threshold
 
     Args:
         obj: the object.
-        buffer_threshold: the size in bytes from which arrays, and bytes that are the object or in a list, a tuple or a
-            dictionary, travel as buffers of their own.
-        item_threshold: the length up to which a list, a tuple or a dictionary is searched for bytes.
+        buffer_threshold: arrays of at least this size in bytes travel as buffers of their own. So do bytes of this size
+            that are the object itself, or are in a list, a tuple or a dictionary.
+        item_threshold: the greatest length of a list, a tuple or a dictionary that is searched for bytes.
     """
     import cloudpickle
 
@@ -153,7 +153,7 @@ def pack_apply_message(
     buffer_threshold: int = MAX_BYTES,
     item_threshold: int = MAX_ITEMS,
 ) -> list[Any]:
-    """Return the pickle of a call, followed by its buffers; thresholds as for :func:`serialize_object`."""
+    """Return the pickle of a call, followed by its buffers; for the thresholds see :func:`serialize_object`."""
     given = [_with_bytes_apart(unwrapped(arg), buffer_threshold, item_threshold) for arg in args]
     named = {
         name: _with_bytes_apart(value, buffer_threshold, item_threshold) for name, value in can_map(kwargs).items()

@@ -161,7 +161,11 @@ def moment(*engines: EngineActivity, clients: tuple[str, ...] = ("ann-1",)) -> C
             ["engine 0 stopped at a breakpoint in f() x.py:3, in the debugger of ann-1"],
         ),
         (moment(BUSY), moment(IDLE), ["engine 0 idle"]),
-        (moment(IDLE), moment(IDLE._replace(completed=15)), ["engine 0 idle, has done 12 requests meanwhile"]),
+        (
+            moment(IDLE),
+            moment(IDLE._replace(completed=15)),
+            ["engine 0 idle, has done 12 requests since the last look"],
+        ),
         (moment(IDLE), moment(IDLE._replace(last_error="KeyError: f")), ["engine 0: KeyError: f"]),
         (moment(IDLE), moment(), ["engine 0 has gone"]),
         (moment(), moment(EngineActivity(7, state="starting")), ["engine 7 starting"]),

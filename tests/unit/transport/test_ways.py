@@ -47,7 +47,7 @@ def test_that_may_be_a_file(tmp_path: Path) -> None:
 
 def test_without_either_there_must_be_one_only(registry: Registry) -> None:
     with pytest.raises(
-        ClusterNotFound, match=r"2 clusters of yours run: 'lab', 'other'\. Say which, .*NSACTORS_CLUSTER"
+        ClusterNotFound, match=r"2 clusters of yours run: 'lab', 'other'\. Name one, .*NSACTORS_CLUSTER"
     ):
         connection_of(None)
     registry.remove(registry.find("other"))
