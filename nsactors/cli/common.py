@@ -60,7 +60,7 @@ def in_words(error: Exception, *, starts_at: str | None = None) -> str:
 
     Args:
         error: the error.
-        starts_at: the address of the Ray cluster on which engines were to be started, if the user gave one.
+        starts_at: the address of the Ray cluster that the user chose for the engines; None if the user chose none.
     """
     if isinstance(error, ClusterUnreachable) and starts_at:
         return (

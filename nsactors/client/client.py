@@ -259,7 +259,7 @@ class Client:
     def memory(self, targets: Targets = "all", *, top: int = 10) -> ClusterMemory:
         """Return the memory of engines, by name and size (the ``top`` largest names), and of their object stores.
 
-        Engines reply at once, however busy they are, unless C code holds their interpreter.
+        Engines reply immediately, however busy they are, unless C code holds their interpreter.
         """
         arg.check("memory", top=arg.whole(top, at_least=0))
         return query_memory(self.session.controller, self.session.resolve(targets), arg.plain(top))
@@ -269,19 +269,19 @@ class Client:
     ) -> Stacks:
         """Return the code that each engine runs now; equal stacks are shown once.
 
-        Engines reply at once, however busy they are. An engine whose interpreter is held by C code is read from outside
-        by ``py-spy``, an optional package: ``pip install nsactors[inside]``.
+        Engines reply immediately, however busy they are. An engine whose interpreter is held by C code is read from
+        outside by ``py-spy``, an optional package: ``pip install nsactors[inside]``.
 
         Args:
             targets: the engines.
             threads: also return the stacks of threads that user code has started.
             native: also return functions of C code; to read these, py-spy stops the engines for half a second.
-            disturb: send a signal to an engine that cannot be read otherwise; a system call of C code may be cut short.
+            disturb: send a signal to an engine that cannot be read otherwise; it may cut short a system call in C code.
         """
         return activity.stacks_of(self.session, targets, threads=threads, native=native, disturb=disturb)
 
     def variables(self, targets: Targets = "all") -> Variables:
-        """Return the names on engines: class, short value and size; engines reply at once, however busy they are."""
+        """Return the names on engines: class, short value and size; engines reply immediately, even if busy."""
         return variables(self.session, self.session.resolve(targets))
 
     def abort(self, jobs: Any = None, targets: Targets = "all", block: bool | None = None) -> None:
@@ -362,7 +362,7 @@ class Client:
     def stopped(self) -> dict[int, Stop]:
         """Return, for each engine stopped at a breakpoint, the place, the client with the debugger, and seconds so far.
 
-        Engines reply at once, however busy they are, unless C code holds their interpreter.
+        Engines reply immediately, however busy they are, unless C code holds their interpreter.
         """
         return activity.stops_of(self.session)
 
@@ -582,9 +582,9 @@ class Client:
     def get_result(self, jobs: Any = -1, block: bool = False) -> AsyncResult:
         """Return the result of requests of any client, in any process.
 
-        The result is like one of this client's own: pending until the requests have ended, with their value or error
-        and all their output, which arrives live. Engines keep their last 4,000 replies, up to 16 MB; they keep a value
-        of more than 2 MB only if its client had gone, or had called :meth:`flush` after the request.
+        The result is like that of this client's requests: pending until the requests have ended, with their value or
+        error and all their output, which arrives live. Engines keep their last 4,000 replies, up to 16 MB. They keep a
+        value of more than 2 MB only if its client had gone, or had called :meth:`flush` after the request.
 
         Args:
             jobs: a message id, the name of a client (for all its requests in the history), a position in
@@ -673,7 +673,7 @@ class Client:
     def watch(self, timeout: float | None = None) -> None:
         """Show the activity of the cluster live: engines, the requests they run, and their clients.
 
-        At a terminal, this lasts until q or Ctrl-C. In a notebook, the cell ends at once, and the table under it is
+        At a terminal, this lasts until q or Ctrl-C. In a notebook, the cell ends immediately, and the table under it is
         kept up to date until the client is closed or this is called again. Where output goes to a file or a pipe,
         changes are printed line by line.
 
@@ -739,7 +739,7 @@ class Client:
     def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
         """Return the work of each engine.
 
-        This returns at once, however busy the engines are: the client and the controller know all of the work.
+        This returns immediately, however busy the engines are: the client and the controller know all of the work.
 
         Args:
             targets: the engines.

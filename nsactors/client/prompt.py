@@ -275,7 +275,7 @@ def _show(
     # If Ctrl-C is pressed repeatedly, some may arrive here. An error here would end IPython's use of this function.
     with Presses():
         lines = render_lines(error, says_where=not _from_magic(traceback))  # the place is the cell above the error
-        # Both kinds of shell show errors by this method: at a terminal it prints, in a notebook it sends a message.
+        # Both kinds of shell show errors with this method: at a terminal it prints, in a notebook it sends a message.
         shell._showtraceback(kind, error, lines)
         _remember(shell, error, traceback)
     if shell.call_pdb:

@@ -71,8 +71,8 @@ class BatchSystem:
         job_id: a regular expression whose first group is the id in the output of ``submit``.
         cancel: the command that ends a job; the id is appended.
         state: the command that prints the state of a job; the id is appended. See also ``lists``.
-        unknown: a regular expression for the message with which ``state`` fails if the job has ended or never existed. If
-            it fails with another message, the batch system does not answer.
+        unknown: a regular expression for the message with which ``state`` fails if the job has ended or never existed.
+            If ``state`` fails with another message, the batch system does not answer.
         ended: a regular expression for the output of ``state`` if the job has ended but is still known.
         lists: True if ``state`` prints the user's jobs that wait or run, and no id is appended. The first word of a
             line is the id of a job.

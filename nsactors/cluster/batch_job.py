@@ -151,7 +151,7 @@ def _copy_journal(source: Path, target: Path) -> None:
 
 
 LOOK_S = 0.5
-JOIN_S = 60.0  # limit for the nodes of a continued job to join: all its engines are started at once
+JOIN_S = 60.0  # limit for the nodes of a continued job to join: all its engines start at the same time
 SNAPSHOT_S = 60.0
 STOP_GRACE_S = 3.0  # some batch systems leave 10 s between SIGTERM and SIGKILL, for the copy of the state as well
 STOP_S = STOP_GRACE_S + 2.0

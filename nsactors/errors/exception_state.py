@@ -6,7 +6,7 @@ Python pickles an exception as its class and ``args``, and calls the class again
 directly: ``args``, ``__dict__``, slots, and the fields that built-in classes keep in C (``errno``, ``lineno``,
 ``start`` ...). The class that is raised at the client gets the same state.
 
-Fields are read and set by the descriptors of the built-in classes, never by ``getattr``: the class may define a
+Fields are read and set with the descriptors of the built-in classes, never with ``getattr``: the class may define a
 property of the same name, or a ``__getattribute__``, which returns something else or raises.
 """
 
@@ -26,7 +26,7 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes made at run time, by a class
 # BaseExceptionGroup takes its fields through __new__ only.
 _NO_FIELDS: tuple[type, ...] = (object, BaseException, BaseExceptionGroup)
 
-# Not `BaseException.args` and the like: mypy gives a descriptor the type of the attribute that it returns.
+# `BaseException.args` and the like are not used: mypy gives a descriptor the type of the attribute that it returns.
 _BASE: Any = vars(BaseException)
 _GROUP: Any = vars(BaseExceptionGroup)
 _TYPE: Any = vars(type)

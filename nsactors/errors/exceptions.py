@@ -137,7 +137,7 @@ class WrongType(_RefusedArgument, TypeError):
 
 
 class WrongValue(_RefusedArgument, ValueError):
-    """An argument of the right type whose value is out of range, or not a choice; arguments as for `WrongType`."""
+    """An argument of the right type whose value is out of range, or not a choice; for the arguments see `WrongType`."""
 
 
 class TargetError(NsactorsError):
@@ -235,7 +235,7 @@ class UnknownOption(InvalidArgument, TypeError):
 
 
 class UnknownKey(InvalidArgument, KeyError):
-    """A key that a result does not have; arguments as for `UnknownFlag`."""
+    """A key that a result does not have; for the arguments see `UnknownFlag`."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -682,7 +682,7 @@ class ProtocolError(NsactorsError):
 
 
 class DuplicateRequest(ProtocolError):
-    """A request that the engine has received before.
+    """A request that the engine has already received.
 
     Args:
         engine_id: the engine.

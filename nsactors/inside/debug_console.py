@@ -577,8 +577,5 @@ def held_by_others(channel: QueryChannel, engine_ids: Iterable[int]) -> str:
 
 
 def plain_place(text: str) -> str:
-    """Return text for a terminal, with the same text for the same place on all engines, and with the numbers of cells.
-
-    Only cells of this process have numbers.
-    """
+    """Return text about a place for a terminal: the same for all engines; cells of this process have their numbers."""
     return printable(_CELL_HERE.sub(lambda found: shown_file(found[0]), _CELL.sub(r"<\1>", text)))

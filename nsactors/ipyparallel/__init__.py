@@ -6,7 +6,7 @@ makes ``import ipyparallel`` mean this package, and ``python -m nsactors.ipypara
 The package uses only the public interface of nsactors; in nsactors, only ``nsactors doctor --ipyparallel`` imports it::
 
     client       clients, views, results, records, magics        cluster     clusters
-    controller   dependencies of tasks                            error       exceptions, of both libraries at once
+    controller   dependencies of tasks                            error       exceptions that belong to both libraries
     serialize    functions that pickle objects and calls          util        helpers
     engine       imports of code on engines
     alias        ``import ipyparallel``                           joblib      the backend under ipyparallel's name

@@ -58,7 +58,7 @@ def show_peek(client: Client, engine_ids: Sequence[int], expression: str) -> Non
 
 @contextmanager
 def profiled(view: DirectView, options: Options) -> Iterator[None]:
-    """Profile a cell within the block, if its options say so; then show the profile, and save it."""
+    """Profile a cell within the block, if its options ask for that; then show the profile, and save it."""
     how, file = options.profile or ("sample" if options.profile_out is not None else None), options.profile_out
     if how is None:
         yield

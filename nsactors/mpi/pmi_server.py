@@ -17,7 +17,7 @@ from nsactors.namespace.mpi_guard import ONE_MACHINE
 
 REFUSALS = 100  # an id has 31 bits, and this bounds the guesses
 START_S = 10.0
-BACKLOG = 1_000  # all ranks connect at once
+BACKLOG = 1_000  # all ranks connect at the same time
 
 
 class PmiServer:
@@ -68,7 +68,7 @@ class PmiServer:
                 end()
 
     def let_go(self) -> None:
-        """Close the server: a world whose member is gone needs it no more, nor one whose client leaves."""
+        """Close the server: a world does not need it any more when a member is gone, or when the client leaves."""
         self.close()
 
     def _run(self) -> None:
@@ -145,7 +145,7 @@ def start_children(order: Spawn) -> Callable[[], object]:
     The order comes from a rank on this machine, of the same user.
 
     Raises:
-        OSError: if one of them cannot be started; none is left then.
+        OSError: if one of them cannot be started; in this case none is left.
     """
     exchange = new_exchange(["here"] * sum(command.processes for command in order.commands), order.values)
     server = PmiServer(exchange, LOOPBACK, start_children)

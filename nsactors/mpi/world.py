@@ -70,7 +70,7 @@ def call(session: Session, engine_ids: Sequence[int], function: Callable[..., An
 
 @frozen
 class Members:
-    """The engines that are to form a world, once they have loaded MPI.
+    """The engines that will form a world, after they have loaded MPI.
 
     Attributes:
         places: their places.
@@ -98,7 +98,7 @@ def check(session: Session, engine_ids: Sequence[int], launcher: Sequence[str], 
     Args:
         session: the session of the client.
         engine_ids: the engines.
-        launcher: the command that starts the ranks; empty for the one that the engines' environment names, or none.
+        launcher: the command that starts the ranks; if it is empty, the engines' environment may name a command.
         timeout_s: the time limit in seconds.
 
     Raises:
@@ -134,9 +134,9 @@ def _with_launcher(engine_ids: Sequence[int], members: Members) -> Members:
     if members.launcher:
         command = members.launcher[0]
         if shutil.which(command) is None:
-            advice = "Call mpi() where this command is, or name another one by launcher="
+            advice = "Call view.mpi() on a machine that has this command, or name another one with launcher="
             raise MpiUnavailable(
-                engine_ids, f"{command!r}, which is to start their ranks, is not on this machine", advice
+                engine_ids, f"{command!r}, which should start their ranks, is not on this machine", advice
             )
         return members
     if members.library.name != OPEN_MPI:
@@ -226,7 +226,7 @@ def connect(session: Session, engine_ids: Sequence[int], members: Members, timeo
 
 
 def _not_formed(error: Exception) -> WorldNotFormed:
-    """Return the error of a world that was not formed, once where each engine has the same."""
+    """Return the error of a world that was not formed; one error, if all engines have the same."""
     told = (one for one in getattr(error, "exceptions", ()) if isinstance(one, WorldNotFormed))
     return next(told, None) or WorldNotFormed(str(error))
 
@@ -267,14 +267,14 @@ def _advice(launcher: Sequence[str]) -> str | None:
     if not launcher:
         return None
     listed = ", such as another --mpi= of `srun --mpi=list`" if is_srun(launcher) else ""
-    return f"`{shlex.join(launcher)}` has started their ranks: name the launcher of their library by launcher={listed}"
+    return f"`{shlex.join(launcher)}` has started their ranks: name their library's launcher with launcher={listed}"
 
 
 def take_down(session: Session, engine_ids: Sequence[int], broken: WorldBroken) -> None:
-    """End the calls of engines in a broken world, queued ones included; they fail with ``broken``.
+    """End the calls to engines of a broken world, also those that are queued; these calls fail with ``broken``.
 
-    Engines are interrupted. Those that do not react are blocked in MPI, and get new processes. On the others MPI raises
-    ``broken`` from then on.
+    Engines are interrupted. Those that do not react are blocked in MPI, and get new processes. On the other engines,
+    MPI raises ``broken`` from then on.
     """
     running = session.open_calls(engine_ids)
     barred = call(session, engine_ids, engine_side.bar, broken)  # first, so that later calls come after it
@@ -310,15 +310,15 @@ class World:
         view: the engines.
         timeout: the time limit in seconds.
         launcher: the command that starts ranks of the site's MPI, such as ``"srun --mpi=pmix"``; this machine runs it.
-            None for the one in the engines' environment variable ``NSACTORS_MPI``, or for Open MPI on one machine its
-            own ``mpiexec``, or for none, which suits MPICH.
+            None for the command in the engines' environment variable ``NSACTORS_MPI``. Without this variable, ranks of
+            Open MPI on one machine are started with its own ``mpiexec``, and MPICH needs no launcher.
 
     Raises:
         CapabilityError: if engines have no processes of their own.
         MpiUnavailable: if engines have no usable MPI.
-        MpiInUse: if engines have initialised MPI before.
+        MpiInUse: if engines have already initialised MPI.
         WorldNotFormed: if joining was begun and failed.
-        TimeoutError: if engines are busy with other calls for too long; they are unchanged then.
+        TimeoutError: if engines are busy with other calls for too long; in this case they are unchanged.
 
     Example:
         >>> world = rc[:].mpi()
@@ -392,7 +392,7 @@ class World:
 
         Raises:
             NoSuchEngine: if a member has left the cluster; nothing has changed then.
-            WorldNotFormed: and the other errors of forming a world, which is broken then.
+            WorldNotFormed: or another error of forming a world; the world is then broken.
         """
         arg.check("reform", timeout=arg.seconds(timeout, or_none=False))
         if self._ending is not None:  # calls and processes are still being ended
@@ -440,7 +440,7 @@ class World:
             self._break(self._error)
 
     def cut_off(self, reason: ConnectionLost) -> None:
-        """Let the members go as the client leaves: the engines stay a world, which is no longer watched."""
+        """Stop watching the world, because the client leaves; the engines stay a world."""
         threading.Thread(target=self._let_go, name="nsactors-mpi", daemon=True).start()
 
     def _form(self, timeout_s: float) -> None:
@@ -451,11 +451,11 @@ class World:
         self._members = {engine_id: known[engine_id] for engine_id in self.ranks if engine_id in known}
         self._connection = connect(self._session, self.ranks, members, deadline - time.monotonic())
         self._state = WorldState.READY
-        if self.error is not None:  # a member has gone meanwhile
+        if self.error is not None:  # a member has gone while the world was formed
             self._break(self.error)
 
     def _stay_broken(self, error: WorldBroken, former: dict[int, EngineInfo]) -> None:
-        """Note that the world was not formed anew from its former members; bar MPI on those with new processes."""
+        """Mark the world as broken, because it was not formed anew; bar MPI on members with new processes."""
         with self._barring:
             self._error = error = self._error or error
             self._members = self._members or former
@@ -465,7 +465,7 @@ class World:
             self._session.run_callback(partial(self._bar, engine_id, error))
 
     def _break(self, error: WorldBroken) -> None:
-        # A thread of its own, since callbacks of the user may be waiting for the calls that this ends.
+        # Use a new thread, because callbacks of the user may be waiting for the calls that the thread ends.
         ending = threading.Thread(target=self._take_down, args=(error,), name="nsactors-mpi", daemon=True)
         ending.start()
         self._ending = ending

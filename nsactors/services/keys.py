@@ -35,7 +35,7 @@ _ATTOSECONDS = {
     "m": 60 * 10**18,
     **{unit: 10 ** (18 - 3 * place) for place, unit in enumerate(("s", "ms", "us", "ns", "ps", "fs", "as"))},
 }
-_DIGITS = 1_000  # of a decimal that is converted to a fraction
+_DIGITS = 1_000  # the most digits of a decimal that is converted to a fraction
 _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -82,7 +82,7 @@ def stable_hash(key: Any) -> int:
     """Return a hash of ``key`` that is the same in every process, and for equal keys.
 
     Raises:
-        InvalidKey: as for :func:`canonical`.
+        InvalidKey: see :func:`canonical`.
     """
     if type(key) is str:  # the common case
         return zlib.crc32(key.encode("utf-8", "surrogatepass"))
@@ -259,7 +259,7 @@ def _member(key: enum.Enum) -> Canonical:
 
 
 def _class(key: type) -> Canonical:
-    if "<locals>" in key.__qualname__:  # each call of the function makes another class
+    if "<locals>" in key.__qualname__:  # each call to the function makes another class
         raise InvalidKey(f"class {key.__qualname__}")
     return Canonical("class", _label(key))
 

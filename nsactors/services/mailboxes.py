@@ -49,7 +49,7 @@ class MailboxMessage(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Put a message into the mailbox of ``to``; answered at once."""
+    """Put a message into the mailbox of ``to``; the answer comes immediately."""
 
     sender: MailboxMember
     to: int
@@ -83,8 +83,8 @@ class Collective(NamedTuple):
         size: the size of the group.
         what: the operation, which must be the same for all members.
         parcels: the parcels by the rank that gets them, or ``EVERYONE``.
-        round: the number of the program that it belongs to. A call of a later round fails those of earlier rounds,
-            which programs that failed have left behind.
+        round: the number of the program that the operation belongs to. A call of a later round fails the calls of
+            earlier rounds, which failed programs have left behind.
     """
 
     member: MailboxMember
@@ -151,7 +151,7 @@ class Mailboxes(StateMachine):
         """Put a message back into its place."""
         message: MailboxMessage = answer.value
         mailbox = self._mailboxes[message.mailbox]
-        # In the order of arrival: messages of one sender must not overtake each other.
+        # Keep the order of arrival: messages of one sender must not overtake each other.
         mailbox.messages = dict(sorted({**mailbox.messages, message.arrival: message}.items()))
         return self._deliver(message.mailbox)
 
@@ -192,7 +192,7 @@ class Mailboxes(StateMachine):
             if found is not None:
                 del waiting[ticket]
                 yield self._taken(ticket, take, found)
-            # Only if no message of the lost member is left: the messages that it had sent are still delivered.
+            # Fail the call only if no message of the lost member is left: messages that it sent are delivered first.
             elif take.source is not None and MailboxMember(member.group, take.source) in self._lost:
                 del waiting[ticket]
                 yield Answer(ticket, error=MemberLost(take.source, self.describe(take)))

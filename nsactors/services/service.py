@@ -33,7 +33,7 @@ class Contacts:
 
 
 CONTACTS = Contacts()
-"""The calls of this process. An engine that keeps a journal has a process of its own."""
+"""The calls that this process makes. An engine that keeps a journal has a process of its own."""
 
 
 Parcel = Payload | StoredObject
@@ -62,7 +62,7 @@ class ServiceChannel(Protocol):
         ...
 
     def tell(self, ticket: CallId, after: int, request: Any) -> None:
-        """Send a call that needs no answer, at once or later; the next calls do not overtake it."""
+        """Send a call that needs no answer, immediately or later; the next calls do not overtake it."""
         ...
 
     def flush(self) -> None:
@@ -103,7 +103,7 @@ class Services(Protocol):
     """The services of a cluster."""
 
     def host(self, machine: StateMachine, name: str | None) -> Service:
-        """Return the service of this name, a new one with this state machine if there is none."""
+        """Return the service of this name; if there is none, a new service with this state machine."""
         ...
 
     def waiting(self) -> list[Waiting]:
@@ -131,7 +131,7 @@ class ServiceFuture:
             raise
 
     def done(self) -> bool:
-        """Return whether :meth:`result` returns at once."""
+        """Return whether :meth:`result` returns immediately."""
         return self._answer is not None or self._channel.is_answered(self._handle)
 
     def result(self, timeout_s: float | None = None) -> Any:
@@ -157,7 +157,7 @@ class ServiceFuture:
         """Stop waiting: the service forgets the call, and keeps a value that has not arrived."""
         if self._is_open:
             self._is_open = False
-            if self._process.is_here:  # the copy in a forked child stands for a call of its parent
+            if self._process.is_here:  # the copy in a forked child stands for a call that its parent has made
                 self._channel.withdraw(self._ticket)
 
     def __del__(self) -> None:

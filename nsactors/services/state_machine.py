@@ -1,8 +1,8 @@
 """The state machine of a service, and the inbox that passes calls to it.
 
 A *state machine* turns requests into answers, now or later; a mailbox, a barrier and a tuple space are state machines.
-Its *inbox* stands between it and its callers: it keeps the calls of each caller in order, knows which calls wait, and
-gives a value back to the machine if the caller that took it did not receive it.
+An *inbox* stands between the machine and its callers. The inbox keeps the calls of each caller in order, knows which
+calls wait, and gives a value back to the machine if the caller that took the value did not receive it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CallId(NamedTuple):
     """One call.
 
     Attributes:
-        caller: the name of the caller; unique, and begins with the name that users know, as in ``"engine 3/8f2c19"``.
+        caller: the name of the caller; unique, and begins with the name that users know, such as ``"engine 3/8f2c19"``.
         number: the number of the call; each caller numbers its calls upwards.
     """
 
@@ -58,7 +58,7 @@ class Waiting(NamedTuple):
     Attributes:
         ticket: the call.
         what: a description of the expected answer.
-        since: the time at which it was made.
+        since: the time of the call.
     """
 
     ticket: CallId
@@ -179,7 +179,7 @@ class ServiceInbox:
             answers = self._record(self._machine.handle(ticket, request))
         except BaseException as error:  # raised by the machine, for the caller; SystemExit would end all services
             answers = self._record([Answer(ticket, error=error if isinstance(error, Exception) else described(error))])
-        # After the machine has handled the call: only now is it known whether it waits.
+        # Check this after the machine has handled the call: only then is it known whether the call waits.
         if ticket in self._open and self._all_waiting() > MOST_WAITING:
             answers += self._notify(self._machine.withdraw, ticket)
             answers += self._record([Answer(ticket, error=ServiceOverloaded(MOST_WAITING))])

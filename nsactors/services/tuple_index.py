@@ -145,7 +145,7 @@ def is_plain(value: Any) -> bool:
 
 
 def lineage_of(field: Any) -> tuple[str, ...]:
-    """Return the names of the class of a header field and of its bases, its own first."""
+    """Return the names of the class of a header field and of its bases, the class itself first."""
     kind: Any = type(field)
     return field.lineage if kind is Opaque else _lineage(kind)
 

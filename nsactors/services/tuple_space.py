@@ -3,7 +3,7 @@
 At any time, a space contains each tuple that was put into it and not taken; a tuple that its taker did not receive is
 put back.
 
-After "Generative communication in Linda" (Gelernter, 1985).
+The model is that of "Generative communication in Linda" (Gelernter, 1985).
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class TupleSpaces(StateMachine):
 
     def _out(self, space: str, item: Item) -> list[Answer]:
         home = self._space(space)
-        # Answer readers before takers, because a tuple that is taken at once has been in the space for its readers.
+        # Answer readers before takers, because even a tuple that is taken immediately was in the space for readers.
         readers = list(home.readers.matching(item.header))
         taker = next(home.takers.matching(item.header), None)
         for ticket in readers if taker is None else [*readers, taker]:

@@ -57,7 +57,7 @@ def read_private(path: str | os.PathLike[str]) -> str:
     try:
         with open(path) as file:
             status = os.fstat(file.fileno())
-            # The status of the open file, not of its path: the file could be replaced between check and reading.
+            # Check the status of the open file, not of its path: the file could be replaced between check and reading.
             if status.st_uid not in (os.getuid(), 0):
                 raise AccessRefused(os.fspath(path), f"this file belongs to {_user(status.st_uid)}")
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -71,7 +71,7 @@ def read_private(path: str | os.PathLike[str]) -> str:
 
 def make_private(path: Path) -> None:
     """Make a folder of mode 0700, and missing ones above it; existing folders stay as they are."""
-    # Not parents=True, which gives folders above it the mode that the umask leaves.
+    # parents=True is not used: it gives the folders above the mode that the umask leaves.
     if not path.is_dir():
         if path.parent != path:
             make_private(path.parent)

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from nsactors._frozen import frozen
 
-FileIdentity = tuple[int, int]  # of a file that is open: its device and its number there
+FileIdentity = tuple[int, int]  # of an open file: its device, and its number on the device
 
 
 @frozen
@@ -91,8 +91,8 @@ def is_alive(pid: int) -> bool:
 def keep_sockets_from_children(known: Collection[FileIdentity] = ()) -> None:
     """Close the sockets that this process has now in the children that it forks from now on.
 
-    The connections that a listening one of them accepts are closed there as well. While a child has copies of them, the
-    processes at the other ends do not notice the death of this one.
+    Connections that a listening socket among them accepts later are closed in the children as well. While a child has
+    copies of connections, the processes at the other ends do not notice the death of this process.
 
     Args:
         known: sockets that children keep; see :func:`open_sockets`.
@@ -111,14 +111,14 @@ def keep_sockets_from_children(known: Collection[FileIdentity] = ()) -> None:
 def close_in_children(pipe: IO[Any]) -> None:
     """Close a pipe in the children that this process forks from now on.
 
-    For a pipe whose reader waits for the end of this process, which children may outlive.
+    This is for a pipe whose reader waits for the end of this process; its children may live longer.
     """
     own = weakref.ref(pipe)
 
     def close() -> None:
         file = own()
         if file is not None and not file.closed:
-            # Not file.close(), which would wait for a thread that was writing and is not there in the child.
+            # file.close() is not used: it would wait for a thread that was writing and does not exist in the child.
             with open(os.devnull, "r+b", buffering=0) as nothing:
                 os.dup2(nothing.fileno(), file.fileno(), inheritable=False)
 
@@ -130,7 +130,7 @@ def open_sockets() -> dict[int, FileIdentity]:
     found = {}
     with contextlib.suppress(FileNotFoundError):  # a system without /proc
         for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # that of the folder
+            with contextlib.suppress(OSError):  # the descriptor of the folder itself is closed by now
                 status = os.fstat(int(name))
                 if stat.S_ISSOCK(status.st_mode):
                     found[int(name)] = status.st_dev, status.st_ino
@@ -178,7 +178,7 @@ def marked_processes(mark: str) -> list[int]:
 
 
 def end_leftovers(mark: str) -> list[int]:
-    """Kill the processes with a mark, and those that they start meanwhile; return their ids when they have ended."""
+    """Kill the processes with a mark, and those that they still start; return their ids when they have ended."""
     found: set[int] = set()
     pause, give_up = threading.Event(), time.monotonic() + KILL_WAIT_S
     looks_in_vain = 0
@@ -203,6 +203,6 @@ def _environment(process: Path) -> list[bytes]:
 def command_lines() -> Iterator[list[str]]:
     """Yield the command line of each process of this machine that this user can see, as words."""
     for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended already
             if words := Path("/proc", entry, "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]:
                 yield words

@@ -33,13 +33,13 @@ _THREAD_VARIABLES = (
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Return the number of cores that this process may use, by CPU affinity and quotas of its cgroups; at least 1.
+    """Return the number of cores that CPU affinity and the quotas of cgroups leave to this process; at least 1.
 
     Args:
         cgroup: the mount point of control groups (version 2, or version 1's ``cpu`` controller).
         membership: the file that names this process's groups. The quotas of a group's ancestors apply as well.
     """
-    # os.cpu_count() counts the machine's cores, of which a batch job or a container may have few.
+    # os.cpu_count() counts all cores of the machine; a batch job or a container may have few of them.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     groups = _groups(membership)
     quotas = [

@@ -32,7 +32,7 @@ def no_process_left_behind(grace_s: float = GRACE_S) -> Iterator[None]:
     def is_marked(process: Any) -> bool:
         try:
             return bool(process.pid != os.getpid() and process.environ().get(_MARK) == mark)
-        except psutil.Error:  # it has ended meanwhile, or belongs to another user
+        except psutil.Error:  # the process has ended already, or belongs to another user
             return False
 
     def living() -> set[Any]:

@@ -213,7 +213,7 @@ def test_a_launcher_that_refuses_is_told_in_its_own_words(start: Callable[..., D
     with pytest.raises(WorldNotFormed, match=r"`orterun --nonsense` ended early: .*nonsense"):
         view.mpi(launcher="orterun --nonsense")
     with pytest.raises(
-        MpiUnavailable, match="'no-such-launcher', which is to start their ranks, is not on this machine"
+        MpiUnavailable, match="'no-such-launcher', which should start their ranks, is not on this machine"
     ):
         view.mpi(launcher="no-such-launcher")
     assert view.mpi().state is WorldState.READY

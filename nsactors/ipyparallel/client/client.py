@@ -455,7 +455,7 @@ class Client:
             block: wait for the result.
 
         Raises:
-            RemoteError: (``KeyError``, as from ipyparallel's hub) if a call is unknown, or has been dropped.
+            RemoteError: (``KeyError``, as ipyparallel's hub raises it) if a call is unknown, or has been dropped.
         """
         check_flags("resubmit", block=block)
         made = []

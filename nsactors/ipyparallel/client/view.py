@@ -128,7 +128,7 @@ class View:
         return self._apply(__ipp_f, args, kwargs, None)
 
     def apply_async(self, __ipp_f: Any, *args: Any, **kwargs: Any) -> AsyncResult:
-        """Call a function on the engines, and return at once."""
+        """Call a function on the engines, and return immediately."""
         result: AsyncResult = self._apply(__ipp_f, args, kwargs, False)
         return result
 
@@ -731,7 +731,7 @@ class ViewExecutor(concurrent.futures.Executor):
         """Refuse further calls, and wait for those that have been submitted.
 
         Args:
-            wait: False returns at once.
+            wait: False returns immediately.
             cancel_futures: cancel calls that have not begun.
         """
         if cancel_futures:

@@ -95,7 +95,7 @@ def test_a_world_whose_member_does_not_return_stays_broken(rc: Client, played: P
     rc.shutdown(targets=[1])
     wait_until(lambda: world.state is WorldState.BROKEN)
     error = world.error
-    assert "engine 1 does not return: call mpi() on a view of other engines" in str(error)
+    assert "engine 1 does not return: call view.mpi() on a view of other engines" in str(error)
     with pytest.raises(NoSuchEngine):
         world.reform()
     assert (world.state, world.error, played.restarted) == (WorldState.BROKEN, error, [])
