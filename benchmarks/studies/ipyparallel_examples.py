@@ -56,7 +56,6 @@ KNOWN = {
     "parallelwave.py": "the example's: NumPy takes no floats for the shape of an array",
     "parallelwave-mpi.py": "the example's: NumPy takes no floats for the shape of an array",
     "rmt.ipynb": "the example's: NumPy takes no floats for the shape of an array",
-    "Using Dill.ipynb": "not provided: it sends an open file, which dill pickles and cloudpickle does not",
     "visualizing-tasks.ipynb": "the example's: Matplotlib wants to know the axes of a colour bar",
 }
 

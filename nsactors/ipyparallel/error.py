@@ -273,8 +273,13 @@ def collect_exceptions(rdict_or_list: Any, method: str = "unspecified") -> Any:
         elif isinstance(result, RemoteError):
             found.append(result)
     if found:
-        raise CompositeError(f"one or more exceptions raised in: {method}", found)
+        raise CompositeError(message_of_group(method), found)
     return rdict_or_list
+
+
+def message_of_group(method: str) -> str:
+    """Return the message of the errors of a call; programs look for it."""
+    return f"one or more exceptions raised in: {method}"
 
 
 def wrap_exception(engine_info: Mapping[str, Any] = {}) -> dict[str, Any]:

@@ -34,7 +34,6 @@ _METHODS = {
     "send_apply_request": "does not exist: use view.apply_async()",
     "send_execute_request": "does not exist: use view.execute()",
     "spin": "does nothing: answers come by themselves",
-    "use_dill": "does nothing: lambdas and closures travel always",
     "wait_for_send": "does nothing: arguments may be changed as soon as a call returns",
 }
 _OF_PYTHON = ("capture", "prun", "time", "timeit")  # magics whose cells are Python

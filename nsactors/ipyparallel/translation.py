@@ -30,12 +30,18 @@ _TWINS: tuple[tuple[type[Exception], type[Exception], bool], ...] = (
 )
 
 
-def translated(error: Any) -> Any:
-    """Make an error of nsactors also an instance of ipyparallel's class; return any other value unchanged."""
+def translated(error: Any, name: str | None = None) -> Any:
+    """Make an error of nsactors also an instance of ipyparallel's class; return any other value unchanged.
+
+    Args:
+        error: the error.
+        name: the function that was called, for the message of a group of errors; None keeps the message of nsactors.
+    """
     if not isinstance(error, errors.NsactorsError) or isinstance(error, own.RemoteError):
         return error
     if isinstance(error, errors.CompositeError):
-        group = own.CompositeError(error.message, [translated(part) for part in error.exceptions])
+        message = error.message if name is None else own.message_of_group(name)
+        group = own.CompositeError(message, [translated(part) for part in error.exceptions])
         group.__cause__, group.__context__, group.__traceback__ = (
             error.__cause__,
             error.__context__,
@@ -52,12 +58,12 @@ def translated(error: Any) -> Any:
 
 
 @contextmanager
-def translating() -> Iterator[None]:
-    """Translate the errors of nsactors that the ``with`` block raises."""
+def translating(name: str | None = None) -> Iterator[None]:
+    """Translate the errors of nsactors that the ``with`` block raises; see :func:`translated`."""
     try:
         yield
     except errors.NsactorsError as error:
-        raised = translated(error)
+        raised = translated(error, name)
         if raised is error:
             raise
         raise raised from error.__cause__
@@ -78,6 +84,8 @@ def _both(pair: _Pair) -> Any:
     bases: tuple[type, ...] = (ours, theirs)
     if remote:
         body["engine_info"] = property(own.engine_info_of)
+    if issubclass(ours, errors.NoSuchEngine):
+        body["__str__"] = _no_such_engine
     if theirs is own.RemoteError:
         body |= {name: getattr(own.RemoteError, name) for name in ("__str__", "__repr__", "print_traceback")}
     elif remote:
@@ -86,6 +94,10 @@ def _both(pair: _Pair) -> Any:
         body |= {"ename": theirs.__name__, "evalue": property(text), "__str__": text, "__repr__": ours.__repr__}
         body["traceback"] = property(_traceback)
     return type(ours.__name__, bases, body)
+
+
+def _no_such_engine(error: errors.NoSuchEngine) -> str:
+    return f"No such engine: {error.engine_id}; {str(error.args[0]).partition('; ')[2]}"
 
 
 def _traceback(error: Exception) -> str:

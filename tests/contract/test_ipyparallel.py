@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -611,3 +612,48 @@ def test_a_client_that_is_closed_says_so(cluster: Cluster) -> None:
     client.close()
     with pytest.raises(RuntimeError, match="closed"):
         view.apply_sync(divide, 1)
+
+
+def test_the_message_of_several_errors_names_the_function(view: ipp.DirectView, lview: ipp.LoadBalancedView) -> None:
+    for call in (
+        lambda: view.apply_sync(divide, 0),
+        lambda: view.map_sync(divide, [0, 0]),
+        lambda: lview.map_sync(divide, [0]),
+        lambda: list(lview.map_async(divide, [0])),
+    ):
+        with pytest.raises(ipp.CompositeError) as raised:
+            call()
+        assert raised.value.msg == "one or more exceptions raised in: divide"
+    assert isinstance(view.apply_async(divide, 0).exception(TIMEOUT_S), ipp.CompositeError)
+    with pytest.raises(IndexError, match="No such engine: 99; there are engines 0-3"):
+        view.client[99]
+
+
+def test_a_loop_over_a_result_that_is_done_raises_all_failures(view: ipp.DirectView) -> None:
+    failed = view.apply_async(divide, 0)
+    assert failed.wait(TIMEOUT_S)
+    with pytest.raises(ipp.CompositeError) as raised:
+        next(iter(failed))
+    assert len(raised.value.elist) == 4
+
+
+def test_an_attribute_that_cannot_be_bound_fails_the_push(view: ipp.DirectView) -> None:
+    view.push({"box": SimpleNamespace()}, block=True)
+    assert view.push({"box.x": 1, "box.y": 2, "z": 3}, block=True) == [None] * 4
+    assert view.pull(["box.x", "box.y", "z"], block=True) == [[1, 2, 3]] * 4
+    with pytest.raises(AttributeError):
+        view.client[0].push({"z.x": 1}, block=True)
+    assert view.client[0].apply_sync(ipp.interactive(lambda: [name for name in globals() if "pushed" in name])) == []
+
+
+def test_clear_returns_none_if_it_waits(view: ipp.DirectView) -> None:
+    assert view.clear(block=True) is None
+    assert view.clear(block=False).result(TIMEOUT_S) == [None] * 4
+
+
+def test_a_direct_view_warns_that_it_has_no_chunks(view: ipp.DirectView) -> None:
+    halved = view.parallel(block=True, chunksize=2)(lambda part: part)
+    for call in (halved, halved.map):
+        with pytest.warns(UserWarning, match="`chunksize` is ignored") as issued:
+            assert call([1, 2, 3, 4]) == [1, 2, 3, 4]
+        assert issued[0].filename == __file__

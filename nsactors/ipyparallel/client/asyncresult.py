@@ -16,7 +16,7 @@ from nsactors.ipyparallel.arguments import check_choice, check_function, check_s
 from nsactors.ipyparallel.client.chunks import ChunkIds, ChunkTable, Piece
 from nsactors.ipyparallel.client.displaying import display_outputs
 from nsactors.ipyparallel.client.metadata import ExecuteReply, Metadata, metadata_of
-from nsactors.ipyparallel.error import CompositeError, RemoteError
+from nsactors.ipyparallel.error import CompositeError, RemoteError, message_of_group
 from nsactors.ipyparallel.translation import translated, translating
 
 if TYPE_CHECKING:
@@ -164,12 +164,12 @@ class AsyncResult(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the value and return it."""
-        with translating():
+        with translating(self._fname):
             return self._whole(self.core.result(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the error; None if there was none."""
-        error: BaseException | None = translated(self.core.exception(timeout))
+        error: BaseException | None = translated(self.core.exception(timeout), self._fname)
         return error
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
@@ -181,7 +181,7 @@ class AsyncResult(Future[Any]):
             self.core.add_done_callback(lambda _: fn(self))
 
     def __await__(self) -> Generator[Any, None, Any]:
-        with translating():
+        with translating(self._fname):
             value = yield from self.core.__await__()
         return self._whole(value)
 
@@ -210,7 +210,7 @@ class AsyncResult(Future[Any]):
             return_exceptions = self._return_exceptions
         first = FIRST_EXCEPTION if return_when == FIRST_EXCEPTION else None
         try:
-            with translating():
+            with translating(self._fname):
                 value = self.core.get(timeout, return_exceptions, first)
         except CompositeError as error:
             if self.done() or isinstance(self, AsyncMapResult):
@@ -225,7 +225,7 @@ class AsyncResult(Future[Any]):
 
     def get_dict(self, timeout: float | None = -1) -> dict[int, Any]:
         """Return the values by engine; raise ValueError if an engine has replied more than once."""
-        with translating():
+        with translating(self._fname):
             found = self.core.get_dict(timeout)
         return dict(zip(found, self._presented(list(found.values())), strict=True))
 
@@ -318,18 +318,22 @@ class AsyncResult(Future[Any]):
         return tuple(parts)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the values as they arrive; raise CompositeError at the first that is missing."""
-        return self._values(iter(self.core))
+        """Yield the values as they arrive; raise CompositeError at the first that is missing.
+
+        If the result is done, the error has all failures, and is raised before the first value.
+        """
+        values = iter(self.core)
+        return iter(self.get()) if self.ready() else self._values(values)
 
     def _values(self, values: Iterator[Any]) -> Iterator[Any]:
         try:
-            with translating():
+            with translating(self._fname):
                 for value in values:
                     yield self._presented(value)
         except CompositeError:
             raise
         except RemoteError as error:
-            raise CompositeError(f"{self._fname} failed", [error]) from None
+            raise CompositeError(message_of_group(self._fname), [error]) from None
 
     def __len__(self) -> int:
         return len(self.core)

@@ -30,6 +30,7 @@ from nsactors.ipyparallel.client.remotefunction import (
 from nsactors.ipyparallel.controller.dependency import Dependency, dependent
 from nsactors.ipyparallel.serialize import unwrapped, use_cloudpickle, use_dill, use_pickle
 from nsactors.ipyparallel.translation import translating
+from nsactors.ipyparallel.util import interactive
 
 if TYPE_CHECKING:
     from nsactors.ipyparallel.client.client import Client
@@ -353,9 +354,8 @@ class DirectView(View):
         plain = {_PUSHED.format(nested.index(name)) if name in nested else name: value for name, value in ns.items()}
         with translating():
             made = core.push(plain, block=False)
-            for number, name in enumerate(nested):  # names with a dot are attributes, which engines set one by one
-                bound = _PUSHED.format(number)
-                core.execute(f"{name} = {bound}\ndel {bound}", block=False)
+            if nested:  # names with a dot are attributes
+                made = core.apply_async(_bind_nested, {each: _PUSHED.format(i) for i, each in enumerate(nested)})
         return self._finish(self._result(made, "_push", targets), block)
 
     def get(self, key_s: Any) -> Any:
@@ -425,12 +425,16 @@ class DirectView(View):
         self.update({key: value})
 
     def clear(self, targets: Any = None, block: bool | None = None) -> Any:
-        """Empty the namespaces."""
+        """Empty the namespaces; return None if the call waits, and a result otherwise."""
         check_flags("clear", block=block)
         core = self._on(targets)
         with translating():
             made = core.clear(block=False)
-        return self._finish(self._result(made, "clear", targets), block)
+        result = self._result(made, "clear", targets)
+        if self.block if block is None else block:
+            result.get()
+            return None
+        return result
 
     def map(
         self,
@@ -467,13 +471,13 @@ class DirectView(View):
 
     def map_as(self, function: ParallelFunction, sequences: Sequence[Any], options: dict[str, Any]) -> Any:
         """Map as the decorator says."""
-        if function.chunksize:
-            warnings.warn("`chunksize` is ignored unless load balancing", UserWarning, stacklevel=3)
+        _warn_of_chunks(function)
         options |= {"dist": function.dist, "ordered": function.ordered}
         return self._map(function.func, sequences, None, None, options)
 
     def call_on_parts(self, function: ParallelFunction, sequences: Sequence[Any]) -> Any:
         """Call a function once per engine with the engine's parts of sequences."""
+        _warn_of_chunks(function)
         with self.core.temp_flags(block=False) as core, translating():
             made = core.call_on_parts(self._sendable(function.func), sequences, dist=function.dist)
         exceptions = function.return_exceptions
@@ -498,18 +502,24 @@ class DirectView(View):
         return found
 
     def use_dill(self) -> Any:
-        """Return the result of an empty call. Closures and lambdas can always be sent, and see their engine's names."""
+        """Let open files and locks be sent, if dill is installed; see ``serialize.use_dill``.
+
+        Closures and lambdas can always be sent, and see the names of their engine.
+        """
         self.client.sends_globals = False
+        use_dill()
         return self.apply(use_dill)
 
     def use_cloudpickle(self) -> Any:
         """Let functions of ``__main__`` see first the client's globals, then the engine's; see :meth:`use_dill`."""
         self.client.sends_globals = True
+        use_cloudpickle()
         return self.apply(use_cloudpickle)
 
     def use_pickle(self) -> Any:
         """Let functions see the names of their engine again; see :meth:`use_dill`."""
         self.client.sends_globals = False
+        use_pickle()
         return self.apply(use_pickle)
 
     def activate(self, suffix: str = "") -> None:
@@ -740,6 +750,22 @@ class ViewExecutor(concurrent.futures.Executor):
             for lazy in getattr(self.view, "lazy_maps", ()):
                 lazy.send_all()
             self.view.wait()
+
+
+def _warn_of_chunks(function: ParallelFunction) -> None:
+    if function.chunksize:
+        warnings.warn("`chunksize` is ignored unless load balancing", UserWarning, stacklevel=4)
+
+
+@interactive
+def _bind_nested(names: dict[str, str]) -> None:
+    """Bind names with dots to the values that their engine holds under other names, and drop these."""
+    try:
+        for name, held in names.items():
+            exec(f"{name} = {held}", globals())
+    finally:
+        for held in names.values():
+            del globals()[held]
 
 
 def _is_dependency(value: Any) -> bool:

@@ -352,7 +352,12 @@ class Cluster:
         """Return a description for :meth:`from_dict`, in this process or another."""
         sets = {name: {"ids": list(each.ids)} for name, each in self.engines.items()}
         cluster = {"cluster_id": self.cluster_id, "profile": self.profile, "cluster_file": self.cluster_file}
-        return {"cluster": {**cluster, "n": self.n, "name": self._name}, "engines": {"sets": sets}}
+        controller = {"state": {"running": self._running}}
+        return {
+            "cluster": {**cluster, "n": self.n, "name": self._name},
+            "controller": controller,
+            "engines": {"sets": sets},
+        }
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], **kwargs: Any) -> Self:

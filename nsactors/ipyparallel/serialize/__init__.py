@@ -1,12 +1,17 @@
 """ipyparallel's functions that pickle objects and calls, for programs that call them.
 
-Objects always travel by cloudpickle, with large buffers apart; the functions that choose a pickler have no effect.
+Objects always travel by cloudpickle, with large buffers apart. :func:`use_dill` adds the kinds of objects that only
+dill pickles; the other functions that choose a pickler have no effect beyond ending that.
 """
 
 from __future__ import annotations
 
+import copyreg
+import io
 import pickle
+import threading
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 import nsactors
@@ -72,16 +77,62 @@ def uncan_map(mapping: Mapping[str, Any], g: Mapping[str, Any] | None = None) ->
     return {name: uncan(value, g) for name, value in mapping.items()}
 
 
+# Kinds of objects that dill pickles, and cloudpickle does not, or only in part.
+_OF_DILL: tuple[type, ...] = (
+    io.TextIOWrapper,
+    io.BufferedReader,
+    io.BufferedWriter,
+    io.BufferedRandom,
+    io.FileIO,
+    type(threading.Lock()),
+    type(threading.RLock()),
+)
+_before_dill: dict[type, Any] = {}
+_choice = threading.Lock()  # engines in threads choose at the same time
+
+
 def use_dill() -> None:
-    """Do nothing: closures, lambdas and classes of ``__main__`` travel always."""
+    """Pickle open files and locks of this process by dill, which must then be installed wherever they are sent.
+
+    Without dill this does nothing: closures, lambdas and classes of ``__main__`` travel always.
+    """
+    try:
+        import_module("dill")
+    except ImportError:
+        return
+    import cloudpickle
+
+    # cloudpickle has a rule of its own for text files, which comes before the rules of `copyreg`.
+    rules = cloudpickle.Pickler.dispatch_table
+    with _choice:
+        if not _before_dill:
+            _before_dill.update({kind: rules[kind] for kind in _OF_DILL if kind in rules})
+        rules.update(dict.fromkeys(_before_dill, _reduce_by_dill))
+        for kind in _OF_DILL:
+            copyreg.pickle(kind, _reduce_by_dill)
 
 
 def use_cloudpickle() -> None:
-    """Do nothing: cloudpickle is always used."""
+    """Undo :func:`use_dill`: cloudpickle is always used."""
+    import cloudpickle
+
+    with _choice:
+        if not _before_dill:  # dill has not been used
+            return
+        cloudpickle.Pickler.dispatch_table.update(_before_dill)
+        _before_dill.clear()
+        for kind in _OF_DILL:
+            del copyreg.dispatch_table[kind]
 
 
 def use_pickle() -> None:
-    """Do nothing: cloudpickle accepts every object that plain pickle accepts."""
+    """Undo :func:`use_dill`: cloudpickle accepts every object that plain pickle accepts."""
+    use_cloudpickle()
+
+
+def _reduce_by_dill(obj: Any) -> Any:
+    dill = import_module("dill")
+    return dill.loads, (dill.dumps(obj),)
 
 
 class _Bytes:

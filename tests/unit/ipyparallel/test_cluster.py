@@ -49,7 +49,9 @@ def test_a_cluster_that_runs_gets_more_engines_by_another_start() -> None:
 
 
 def test_a_cluster_that_was_made_of_a_description_does_not_end_with_its_object() -> None:
-    assert not ipp.Cluster.from_dict(ipp.Cluster(n=1, backend="local").to_dict()).shutdown_atexit
+    described = ipp.Cluster(n=1, backend="local").to_dict()
+    assert described["controller"] == {"state": {"running": False}}
+    assert not ipp.Cluster.from_dict(described).shutdown_atexit
 
 
 def test_coroutines_start_connect_and_stop() -> None:

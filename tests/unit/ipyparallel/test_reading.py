@@ -19,7 +19,7 @@ from nsactors.ipyparallel.reading import Reader, findings_in
         ("from IPython.parallel import Client", "older name"),
         ("rc = ipp.Client(profile='mpi')", "Client(profile=...) does nothing"),
         ("c = Cluster(engines='slurm')", "nsactors launch"),
-        ("rc[:].use_dill()", "does nothing"),
+        ("rc[:].apply(f).wait_for_send()", "does nothing"),
         ("rc._build_targets('all')", "private"),
         ("ipp.bind_kernel()", "%connect_info"),
     ],
@@ -46,7 +46,7 @@ def test_what_runs_as_it_is_is_passed_over(source: str) -> None:
 
 
 def test_the_lines_of_a_cell_for_engines_are_read() -> None:
-    (finding,) = findings_in("%%px --local\nimport ipyparallel\nrc = %who_ls\nview.use_dill()")
+    (finding,) = findings_in("%%px --local\nimport ipyparallel\nrc = %who_ls\nview.spin()")
     assert finding.line == 4
 
 
@@ -59,7 +59,7 @@ def test_a_folder_of_programs_and_notebooks_is_read(tmp_path: pathlib.Path, caps
     (tmp_path / "b.py").write_text("thing.spin()\n")  # knows nothing of ipyparallel
     cells = [
         {"cell_type": "markdown", "source": ["x"]},
-        {"cell_type": "code", "source": ["import ipyparallel\n", "v.use_dill()"]},
+        {"cell_type": "code", "source": ["import ipyparallel\n", "v.purge_results(1)"]},
     ]
     (tmp_path / "c.ipynb").write_text(json.dumps({"cells": cells}))
     with pytest.raises(SystemExit) as ended:
@@ -68,7 +68,7 @@ def test_a_folder_of_programs_and_notebooks_is_read(tmp_path: pathlib.Path, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f"{tmp_path}/a.py:2: spin does nothing: answers come by themselves",
-        f"{tmp_path}/c.ipynb, cell 2:2: use_dill does nothing: lambdas and closures travel always",
+        f"{tmp_path}/c.ipynb, cell 2:2: purge_results is not needed: nothing grows",
         "3 files read, 2 of them for ipyparallel: 2 lines need a look; everything else runs as it is",
     ]
 

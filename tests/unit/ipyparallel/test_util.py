@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
+import sys
+import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,3 +96,35 @@ def test_what_a_function_requires_is_bound_where_its_condition_is_checked() -> N
         del __main__.colorsys, __main__.answer
     with pytest.raises(error.UnmetDependency):
         dependency.require("no_such_module")(abs).check_dependency()
+
+
+def reopened(name: bytes) -> object:
+    """Stand in for ``dill.loads``."""
+    return open(name)
+
+
+def test_open_files_travel_by_dill_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "text"
+    path.write_text("read")
+    dill = SimpleNamespace(loads=reopened, dumps=lambda file: file.name.encode())
+    monkeypatch.setitem(sys.modules, "dill", dill)
+    with open(path, "a") as file:
+        serialize.use_dill()
+        serialize.use_dill()
+        try:
+            with serialize.deserialize_object(serialize.serialize_object([file]))[0][0] as arrived:
+                assert arrived.read() == "read"
+        finally:
+            serialize.use_pickle()
+            serialize.use_pickle()
+        with pytest.raises(pickle.PicklingError):
+            serialize.serialize_object(file)
+        with pytest.raises(TypeError):
+            serialize.serialize_object(file.buffer)
+
+
+def test_dill_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dill", None)
+    serialize.use_dill()
+    with pytest.raises(TypeError):
+        serialize.serialize_object(threading.Lock())
