@@ -325,7 +325,7 @@ class Client:
         """Send a signal, by number or name, to the processes of engines; SIGINT interrupts the code that they run.
 
         Raises:
-            InvalidArgument: if there is no such signal; nothing has been sent then.
+            InvalidArgument: if there is no such signal; in this case nothing has been sent.
             CapabilityError: if engines share this process.
         """
         return self._command(targets, arg.signal_of("send_signal", number))
@@ -618,7 +618,7 @@ class Client:
 
         Args:
             jobs: see :meth:`get_result`. The default is the unfinished requests of the client that left last; for
-                engines without such a request, it is the last request that this departed client ran there.
+                engines without such a request, it is the last request that this departed client ran on them.
             timeout: seconds for which to show the output; None for all of it.
 
         Returns:

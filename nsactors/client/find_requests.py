@@ -86,7 +86,7 @@ class RequestFinder:
             self._session.leaving.wait(LOOK_S)
 
     def result(self, entries: list[HistoryEntry], *, single: bool) -> AsyncResult:
-        """Return the result of requests; with ``single``, its value is that of the only request, and not a list."""
+        """Return the result of requests; with ``single``, its value is the value of the only request, not a list."""
         calls = self._session.calls_for(entries)
         self._apply_output(calls)
         return AsyncResult(self._session, calls, label=label_of(entries), single=single)

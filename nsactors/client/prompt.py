@@ -80,10 +80,11 @@ class SessionClients:
 
 
 def join_session(client: SessionClient) -> None:
-    """Add a client to those of the IPython session, if there is one; the first client adds ``%px`` and related magics.
+    """Add a client to the clients of the IPython session, if there is a session.
 
-    If the user has a magic of one of these names, none is added. Code that runs on an engine belongs to no
-    session, even if its process has a shell (the user's if engines are threads, otherwise the engine's own).
+    The first client adds ``%px`` and related magics. If the user has a magic of one of these names, none is added.
+    Code that runs on an engine belongs to no session, even if its process has a shell: the user's shell if engines are
+    threads, otherwise the engine's own.
     """
     shell = None if is_on_engine() else current_shell()
     if shell is None:
@@ -162,7 +163,7 @@ def _tell_of_edits(
     def tell(*args: Any) -> None:
         if requests() != sent and (edits := modules.tell_edits()):
             ledger.tell(edits)
-        # Make look() the last hook before a cell, after that of %autoreload, which may be on by now and loads edits.
+        # Make look() the last hook before a cell: by now there may be a hook of %autoreload, which loads edits.
         shell.events.unregister("pre_run_cell", look)
         shell.events.register("pre_run_cell", look)
 

@@ -44,7 +44,7 @@ class BatchJob:
     Attributes:
         name: the cluster's name.
         nodes: the number of nodes.
-        engines: the number of engines on each node; 0 for one on each core that the job has there.
+        engines: the number of engines on each node; 0 for one on each core that the job has on the node.
         folder: the folder of the job's files, an absolute path on a file system that all nodes see.
         python: the path of the interpreter.
         options: options of the batch system's submit command, as words.
@@ -118,7 +118,7 @@ class BatchSystem:
         return bool(answer.strip()) and not re.search(self.ended or r"(?!)", answer, re.MULTILINE)
 
     def does_not_know(self, failure: str) -> bool:
-        """Return whether the command of :meth:`state_of` has failed because the job has ended or never was.
+        """Return whether the command of :meth:`state_of` has failed because the job has ended or never existed.
 
         Args:
             failure: the message of the command.
@@ -157,7 +157,7 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
             ("qsub", "-terse"),
             r"^(\d+)",
             ("qdel",),
-            # Not `qstat -j`: it knows a job that was deleted by force until all hosts of the job have reported.
+            # `qstat -j` is not used: it knows a job that was deleted by force until all hosts of the job have reported.
             ("qstat", "-u", "$user", "-s", "prs"),
             lists=True,
         ),
@@ -169,7 +169,7 @@ BATCH_SYSTEMS: Mapping[str, BatchSystem] = {
             ("bkill",),
             ("bjobs", "-noheader", "-o", "stat"),
             "is not found",
-            r"^\s*(DONE|EXIT|POST_DONE|POST_ERR)\b",  # listed for an hour
+            r"^\s*(DONE|EXIT|POST_DONE|POST_ERR)\b",  # jobs that have ended are listed for an hour
         ),
     )
 }

@@ -101,7 +101,7 @@ class Scaling(ABC):
                 the wait, and leaves the engines to finish.
 
         Raises:
-            TargetError: if there are no such engines; no engine has been stopped then.
+            TargetError: if there are no such engines; in this case no engine has been stopped.
         """
         arg.check("stop_engines", finish=arg.flag(finish), timeout=arg.seconds(timeout))
         session = self._running().session

@@ -44,7 +44,7 @@ class EngineKeywords(TypedDict, total=False):
         environment: environment variables, set before an engine imports NumPy or runs user code.
         on_error: a function that an engine calls with every exception that a cell, call or task raises, before the
             reply is sent: to save the inputs, for example. It is pickled when it is given. Its output belongs to the
-            request, and an exception that it raises is printed there. It is not called for interrupts and exits.
+            request; an exception that it raises is printed to this output. It is not called for interrupts and exits.
         breakpoints: ``"ask"`` (the default) stops requests at ``breakpoint()`` and ``pdb.set_trace()``, and opens the
             debugger at their client; ``"pass"`` makes them do nothing, for all clients.
     """

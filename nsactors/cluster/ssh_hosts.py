@@ -93,7 +93,7 @@ def by_ssh(host: str, words: Sequence[str]) -> list[str]:
 
 def by_srun(host: str, words: Sequence[str]) -> list[str]:
     """Return the command that runs another one on a node of this process's Slurm allocation, as a step."""
-    # The limits and the bindings of this process are not those of a node: a login node allows few processes, and a
+    # The limits and the bindings of this process do not suit a node: a login node allows few processes, and a
     # step of one task would be bound to one core.
     options = ("--overlap", "--propagate=NONE", "--cpu-bind=none")
     return ["srun", "--nodes=1", "--ntasks=1", f"--nodelist={host}", *options, *words]
@@ -168,7 +168,7 @@ class SshHosts:
 
     Raises:
         LaunchError: if this process is in no Slurm allocation, and the host is ``slurm``. On entry: if a host cannot be
-            reached, or has no such Python, or this machine has no ssh; all other hosts are stopped then.
+            reached, or has no such Python, or this machine has no ssh; the nodes on all other hosts are then stopped.
         ValueError: if there are other hosts beside ``slurm``.
     """
 

@@ -38,7 +38,7 @@ class Parts:
 
     Attributes:
         args: its ``args``.
-        new_args: the arguments of ``__new__``: an exception group needs its message and members there.
+        new_args: the arguments of ``__new__``; for an exception group, its message and members.
         fields: the values stored outside ``__dict__``, by name.
         state: its ``__dict__`` without the notes.
     """
@@ -394,7 +394,7 @@ class _Reduction:
                 sizes.append((len(data), place))
             else:
                 refused[place] = data
-        # The smallest first, so that one large value does not displace many small ones.
+        # Take the smallest values first, so that one large value does not displace many small ones.
         for size, place in sorted(sizes):
             if size <= self._room:
                 self._room -= size

@@ -91,7 +91,7 @@ class ClientDebugger(pdb.Pdb):
         if delimiters is not None:  # pdb has changed them for its own prompt, which this process does not have
             readline.set_completer_delims(delimiters)
         self.prompt = ""
-        self.breaks = {}  # without those of other debuggers: Python keeps one list for the process
+        self.breaks = {}  # forget the breakpoints of other debuggers: Python keeps one list for the process
         self._own_breaks: set[tuple[str, int]] = set()
         self.conversation = conversation
         self._title = title
@@ -558,7 +558,7 @@ def _compiles(text: str) -> bool:
 def _run_in_scope(text: str, mode: str, global_names: dict[str, Any], names: MutableMapping[str, Any]) -> Any:
     """Run code as the body of a function inside another function, whose variables are ``names``.
 
-    Comprehensions, lambdas and functions in the code find local and global names there, and refer to the global
+    Comprehensions, lambdas and functions in the code find local and global names this way, and refer to the global
     variables of the program themselves; a joined dictionary would have copies.
     """
     body = f"return {text}" if mode == "eval" else text

@@ -164,7 +164,7 @@ Callers = dict[ProfiledFunction, dict[ProfiledFunction, Figures]]
 
 
 def figures_of(profiles: Iterable[EngineProfile]) -> tuple[dict[ProfiledFunction, Figures], Callers]:
-    """Return the figures of each function, and those of its calls by each caller."""
+    """Return the figures of each function, and the figures of the calls to it by each caller."""
     figures: dict[ProfiledFunction, Figures] = {}
     callers: Callers = {}
     for profile in profiles:

@@ -91,7 +91,7 @@ class Sampler:
 
 
 def add_sample(stacks: dict[tuple[Hashable, ...], list[float]], places: list[Place] | None, seconds: float) -> None:
-    """Add a sample to those of equal stacks.
+    """Add a sample to the samples with an equal stack.
 
     Args:
         stacks: for each stack, the outermost function first, the seconds and the number of samples.

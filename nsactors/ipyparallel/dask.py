@@ -21,7 +21,7 @@ def become_dask(client: Client, targets: Any, port: int, scheduler_args: Mapping
 
     Raises:
         PackageMissing: if Dask's scheduler is not installed.
-        RemoteError: if a worker cannot start; the new scheduler has ended then.
+        RemoteError: if a worker cannot start; in this case the new scheduler has ended.
     """
     try:
         import distributed  # type: ignore[import-not-found]

@@ -59,7 +59,7 @@ class _ClientQueue(EventQueue[Event]):
         attached: whether the client knows the state of the cluster before the first of these events.
         last_seen: the time of its last poll.
         nbytes: the approximate size of the items.
-        is_prompt: whether the client has polled since the controller last waited in vain for a poll.
+        is_prompt: False if the controller has waited in vain for a poll of the client, and it has not polled since.
         watches_work: whether it gets events about the requests of other clients.
     """
 

@@ -29,7 +29,7 @@ class TupleSpace:
     tuple that does not reach its caller, because the caller was interrupted, ran out of time or has died, stays in the
     space.
 
-    Push a space to engines, or pass it to functions that are called there: it is the same space everywhere. Arrays that
+    Push a space to engines, or pass it to functions that run on engines: it is the same space everywhere. Arrays that
     come out of a space are read-only.
 
     Args:

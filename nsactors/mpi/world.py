@@ -59,7 +59,7 @@ GRACE_S = 1.0  # an engine that does not answer within this time after an interr
 
 
 def call(session: Session, engine_ids: Sequence[int], function: Callable[..., Any], *args: Any) -> AsyncResult:
-    """Call a function of :mod:`nsactors.mpi.engine_side` on engines; it is not repeated if they die."""
+    """Call a function of :mod:`nsactors.mpi.engine_side` on engines; the call is not repeated if engines die."""
     label = f"mpi: {function.__name__}"
     payload = pack_call(function, args, {}, name=function.__name__, ref_types=session.ref_types)
     calls = session.submit(engine_ids, Apply(label), payload, RequestOptions(journalled=False))
@@ -391,7 +391,7 @@ class World:
             timeout: seconds until all engines have restarted and joined.
 
         Raises:
-            NoSuchEngine: if a member has left the cluster; nothing has changed then.
+            NoSuchEngine: if a member has left the cluster; in this case nothing has changed.
             WorldNotFormed: or another error of forming a world; the world is then broken.
         """
         arg.check("reform", timeout=arg.seconds(timeout, or_none=False))

@@ -167,7 +167,7 @@ class ServiceFuture:
 class Service:
     """A state machine that the cluster hosts: see :class:`nsactors.services.state_machine.StateMachine`.
 
-    It can be pushed to engines, and passed to calls there, also inside other arguments: its calls mean the same
+    It can be pushed to engines, and passed to calls on engines, also inside other arguments: its calls mean the same
     everywhere. It can be used from any thread; the calls of one process are handled in the order in which they were
     made.
 

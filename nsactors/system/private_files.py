@@ -70,7 +70,7 @@ def read_private(path: str | os.PathLike[str]) -> str:
 
 
 def make_private(path: Path) -> None:
-    """Make a folder of mode 0700, and missing ones above it; existing folders stay as they are."""
+    """Make a folder of mode 0700, and missing folders above it; existing folders stay as they are."""
     # parents=True is not used: it gives the folders above the mode that the umask leaves.
     if not path.is_dir():
         if path.parent != path:

@@ -96,7 +96,7 @@ class View:
         """Change flags by keyword, and return the view.
 
         Raises:
-            KeyError: if there is no such flag; no flag is changed then.
+            KeyError: if there is no such flag; in this case no flag is changed.
             TypeError: if a flag has a wrong kind of value.
         """
         check_flags("set_flags", **{name: kwargs[name] for name in ("block", "track") if name in kwargs})
