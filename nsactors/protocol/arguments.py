@@ -31,7 +31,7 @@ from nsactors.protocol.partition import refusal
 from nsactors.protocol.serialize import RemoteValue
 
 LONGEST_S = float(2**63 // 10**9)
-"""The longest time for which a lock of Python can wait, some 292 years."""
+"""The longest time for which a lock of Python can wait: some 292 years."""
 
 # Tested first: they are the most common, and isinstance with an abstract class takes half a microsecond.
 _PLAIN_ITERABLES = frozenset({list, tuple, range, str, dict})
@@ -176,7 +176,7 @@ def seconds(value: object, *, or_none: bool = True, negative: bool = False) -> U
 
 
 def limit_s(timeout: float | None) -> float | None:
-    """Convert a checked time limit for code that waits: a negative number, for no limit, becomes None."""
+    """Convert a checked time limit for code that waits. A negative number means no limit and becomes None."""
     return None if timeout is None or timeout < 0 else float(timeout)
 
 
@@ -189,7 +189,7 @@ def moment(value: object, *, or_none: bool = False) -> Unfit | None:
         unfit = number(value)
         return None if unfit is None else Unfit(value, takes, unfit.error)
     try:
-        fits = math.isfinite(value.timestamp())  # NaN for the missing time of pandas
+        fits = math.isfinite(value.timestamp())  # the timestamp of a missing time in pandas is NaN
     except (ValueError, OverflowError, OSError):  # the first and last days of the calendar, as local time
         fits = False
     return None if fits else Unfit(value, takes, WrongValue)
@@ -222,7 +222,7 @@ def signal_of(call: str, value: object) -> signal.Signals:
 
 
 def plain(value: Any) -> Any:
-    """Convert a checked number or truth value of NumPy's to Python's, to be sent or compared."""
+    """Convert a checked number or truth value of NumPy to one of Python, to be sent or compared."""
     return value.item() if type(value).__module__ == "numpy" else value
 
 
@@ -275,7 +275,7 @@ def amounts(value: object, takes: str, *, or_none: bool = False) -> Unfit | None
 def iterable(value: object, takes: str = "a sequence or another iterable") -> Unfit | None:
     """Accept an iterable."""
     kind = type(value)
-    # NumPy's scalars have __getitem__, and arrays without dimensions __iter__, which only raise.
+    # NumPy's scalars have __getitem__, and arrays without dimensions have __iter__, but both only raise an error.
     is_numpy_number = kind.__module__ == "numpy" and getattr(value, "ndim", 1) == 0
     if (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")) and not is_numpy_number:
         return None
@@ -354,7 +354,7 @@ def _index(value: object) -> int | None:
 
 
 def _is_numpy_flag(value: object) -> bool:
-    # By name: NumPy need not be imported, and has no classes yet while its import runs.
+    # Compare the names of the class: NumPy need not be imported, and has no classes yet while its import runs.
     kind = type(value)
     return kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")
 

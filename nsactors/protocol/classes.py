@@ -37,7 +37,7 @@ from nsactors.protocol.definitions import definition_digest, note_digest, value_
 
 _TABLE = "__nsactors_classes__"  # the name of the class table in a namespace
 _MAIN = "__main__"
-MAX_COMPARED_BYTES = 10_000  # of one attribute of a class, each time the class arrives
+MAX_COMPARED_BYTES = 10_000  # the limit for comparing an attribute of a class, each time the class arrives
 _HOOK = "__init_subclass__"
 _LOCAL = "<locals>"  # part of the qualified name of a class made in a function
 _DATA = (int, float, complex, str, bytes, bool, type(None), tuple, frozenset, list, dict, set)
@@ -70,7 +70,7 @@ class _Known:
         is_home: whether a class statement of this namespace made it, rather than a pickle.
         complete: whether it has its attributes.
         origins: the origins of all tags that stand for it.
-        told: digests of its attributes when they last arrived from its origin.
+        told: the digests of its attributes, as they last arrived from its origin.
     """
 
     __slots__ = ("complete", "is_home", "origins", "tag", "told")
@@ -96,7 +96,7 @@ class ClassTable:
         scope: the namespace; None for the names of the module that is ``__main__`` at the time.
 
     Attributes:
-        origin: identifies the table; that of a forked child has another one than its parent's.
+        origin: identifies the table; the table of a forked child has another origin than the table of its parent.
         is_clients: whether unpickled functions keep globals of their own, instead of those of the namespace.
     """
 
@@ -155,7 +155,7 @@ class ClassTable:
         return vars(sys.modules[_MAIN]) if self._scope is None else self._scope
 
     def _named(self, tag: ClassTag) -> type | None:
-        """Return the class of a tag's name, if it has the same definition."""
+        """Return the class that is bound to the name in a tag, if its definition is that of the tag."""
         first, *rest = tag.name.split(".")
         found = self._names.get(first)
         for name in rest:
@@ -163,7 +163,7 @@ class ClassTable:
         return found if isinstance(found, type) and definition_digest(found) == tag.digest else None
 
     def _bound(self, tag: ClassTag) -> type | None:
-        """Return the class made by a function, if exactly one that is bound here has the tag's name and definition."""
+        """Return the class made by a function: the only class bound here that has the name and definition of a tag."""
         values = list(self._names.values())
         found = {value for value in values if isinstance(value, type) and value.__qualname__ == tag.name}
         alike = [cls for cls in found if definition_digest(cls) == tag.digest]
@@ -191,7 +191,7 @@ os.register_at_fork(after_in_child=_renew_origins)
 
 
 def table_of(scope: Scope | None) -> ClassTable:
-    """Return the class table of a namespace; None means that of the current thread."""
+    """Return the class table of a namespace; None means the namespace of the current thread."""
     scope = _thread_scope.get() if scope is None else scope
     if scope is None or scope is vars(sys.modules[_MAIN]):
         return _main_table
@@ -215,7 +215,7 @@ def enter_namespace(scope: Scope, *, is_programs: bool = False) -> None:
 
 
 def leave_namespace(scope: Scope) -> None:
-    """Remove what has been noted in a namespace about its classes."""
+    """Remove the class table from a namespace."""
     scope.pop(_TABLE, None)
 
 
@@ -225,7 +225,7 @@ def is_on_engine() -> bool:
 
 
 def reduce_class(cls: Any, reduced: Any) -> Any:
-    """Return the reduction of a class for pickle, made from that of cloudpickle."""
+    """Return the reduction of a class for pickle, made from the reduction that cloudpickle gives."""
     make, (*description, _, _), (attributes, slots), *_ = reduced
     known = table_of(None).known(cls)
     members: dict[str, dict[str, Any]] = {}
@@ -258,13 +258,13 @@ def make_class(
     *,
     again: bool = False,
 ) -> type:
-    """Return the class that a tag stands for in a namespace; a class that is made here gets its attributes later.
+    """Return the class that a tag stands for in a namespace. If the class is made here, it gets its attributes later.
 
     Args:
         make: makes a new class of ``description`` and cloudpickle's number for it.
         description: the arguments of ``make`` that describe the class.
         tag: the identity of the class.
-        scope: the namespace; None for that of the current thread.
+        scope: the namespace; None for the namespace of the current thread.
         again: whether the class was in this namespace before. The user's metaclass and ``__init_subclass__`` are then
             not called again, because their effects are among its attributes.
     """
@@ -286,8 +286,8 @@ def _made(make: Callable[..., type], description: list[Any]) -> type:
     except TypeError:
         if make is cloudpickle._make_skeleton_enum:
             raise
-    # A metaclass, or __init_subclass__ of a base, requires keywords of the class statement, which are lost. Their
-    # effects are among the attributes: so make the class without calling either of them.
+    # A metaclass, or __init_subclass__ of a base, requires keywords of the class statement, which are lost. The
+    # effects of both are among the attributes, so make the class without calling either of them.
     metaclass, name, bases, attributes = description
     bases = types.resolve_bases(bases)
     try:
@@ -347,7 +347,7 @@ def set_class_state(cls: type, state: Any, scope: Scope | None = None) -> type:
 
 
 def _has_news(known: _Known, name: str, value: object) -> bool:
-    """Return whether an attribute has changed at the origin of a class; if not, a local change of the value stays."""
+    """Return whether an attribute has changed at the origin of a class. If not, a local change of the value stays."""
     if type(value) not in _DATA or (name.startswith("__") and name.endswith("__")):
         return True
     digest = value_digest(value, MAX_COMPARED_BYTES)

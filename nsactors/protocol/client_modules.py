@@ -1,7 +1,7 @@
-"""The modules of a client's program, and the ones that an engine must load for it.
+"""The modules of a client's program, and the modules that an engine must load for it.
 
 A client sends engines its search path for modules, and the versions of its own modules that it has imported. An engine
-serves these versions to every import that runs for that client. This module decides which modules are a program's own,
+uses these versions for every import that runs for that client. This module decides which modules belong to a program,
 and which loaded modules an engine must load again.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-MAX_SENT_BYTES = 10_000_000  # of source, from one client
+MAX_SENT_BYTES = 10_000_000  # the source that one client sends
 _INSTALLED = tuple(
     os.path.join(path, "") for path in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")}
 )
@@ -49,7 +49,7 @@ class ClientModules(NamedTuple):
     """The modules of a client's program, as sent to engines.
 
     Attributes:
-        owner: the client whose modules they are; the scheduler of its tasks may send them for it.
+        owner: the client to which the modules belong; the scheduler of its tasks may send them in its place.
         paths: its search path without Python's own folders, in order.
         modules: its own modules, in the order in which it loaded them.
     """
@@ -60,7 +60,7 @@ class ClientModules(NamedTuple):
 
 
 class LoadedModule(NamedTuple):
-    """A version of a module that an engine has loaded, with the client for which it was loaded and its serial there."""
+    """A version of a module that an engine has loaded, the client for which it was loaded, and its serial there."""
 
     digest: str
     origin: str
@@ -69,7 +69,7 @@ class LoadedModule(NamedTuple):
 
 
 class FromImport(NamedTuple):
-    """A statement ``from module import name as bound``; ``name`` is ``*`` for all."""
+    """A statement ``from module import name as bound``; ``name`` may be ``*``."""
 
     module: str
     name: str
@@ -92,7 +92,7 @@ def is_installed(path: str) -> bool:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a module is Python's own or this package's: no module of a client's program may replace it."""
+    """Return whether a module belongs to Python or to this package: no module of a client's program may replace it."""
     return name.partition(".")[0] in _RESERVED
 
 
@@ -129,14 +129,15 @@ def reload_plan(
 ) -> list[str]:
     """Return the modules that an engine loads again to match a client's imports, in the client's order.
 
-    For the same client as before, the engine reloads the modules that the client has reloaded. For another client, the
-    engine must look like a process that has just imported the modules, so it also loads those modules again that had
-    imported an old version.
+    If the client also sent the previous request, the engine reloads the modules that the client has reloaded. For
+    another client, the engine must look like a process that has just imported the modules. So it also loads those
+    modules again that had imported an old version.
 
     Args:
         client: the client.
-        before: its modules at its last request; None if there was none, or if other clients had requests since.
-        wanted: the modules that it has imported.
+        before: its modules at its last request; None if it had no request yet, or other clients have had requests
+        since.
+        wanted: the modules that the client has imported.
         loaded: the modules that the engine has loaded.
         imports: returns the names that a loaded module imports.
         stale: loaded modules that the client has not imported, and would find in another version.

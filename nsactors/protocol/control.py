@@ -39,9 +39,9 @@ class Signal:
 
 @frozen
 class Abort:
-    """Cancel those of ``requests`` that have not begun: each gets the reply ``aborted`` in its turn, without running.
+    """Cancel those of ``requests`` that have not begun: each gets the reply ``aborted`` when its turn comes.
 
-    The query reply names the cancelled requests: once it has arrived, none of them will begin.
+    The query reply names the cancelled requests. When it has arrived, none of them will begin.
     """
 
     requests: frozenset[RequestId]
@@ -77,9 +77,9 @@ class Measure:
 class CollectReplies:
     """Collect the replies to requests. With each request comes the number of its output chunks that the client has.
 
-    The query reply is a dictionary by request: its ``StoredReply``, its output so far (an ``OutputBatch``), or the
-    reason that there is none (``Missing``); or a ``StoredObject`` that holds one of these, if it is large. Requests
-    missing from the dictionary did not fit: query again for them.
+    The query reply is a dictionary. Its value for a request is the ``StoredReply``, the output so far (an
+    ``OutputBatch``), or the reason why there is no reply (``Missing``); if one of these is large, it is a
+    ``StoredObject`` that holds it. If a request is missing, its value did not fit: query again for it.
     """
 
     requests: dict[int, tuple[tuple[RequestId, int], ...]]  # by engine
@@ -89,8 +89,8 @@ class CollectReplies:
 class StoreReplies:
     """Store the replies to a client's requests up to number ``upto``, even large ones: the client may disconnect.
 
-    The query reply is a new ``StoredObject``. Loading it makes the client's process call the engine's on the same
-    connection as its requests: once it is loaded, all of these requests have arrived.
+    The query reply is a new ``StoredObject``. To load it, the client's process calls the engine's process on the same
+    connection as for its requests. So when it is loaded, all of these requests have arrived.
     """
 
     client: str
@@ -136,12 +136,12 @@ class ExplainObstacle:
 
 @frozen
 class Obstacle:
-    """The reason that a request has not ended after an interrupt.
+    """The reason why a request has not ended after an interrupt.
 
     Attributes:
-        kind: ``native``: it runs C code, which no interrupt reaches before it returns. ``caught``: it caught the
-            interrupt and continued.
-        where: the code that it runs, as text for users.
+        kind: ``native``: the request runs C code, which no interrupt reaches before the code returns. ``caught``: the
+            request caught the interrupt and continued.
+        where: the code that the request runs, as text for users.
     """
 
     kind: Literal["native", "caught"]
@@ -152,7 +152,7 @@ class Obstacle:
 class DebugOpen:
     """Open a debugger on the frames of a failure that the engine keeps for a client.
 
-    ``failures`` names the failures, by engine (see ``Failure.kept``); an engine that is missing there opens the
+    ``failures`` names the failures, by engine (see ``Failure.kept``); an engine that is missing in it opens the
     client's last failure. The query reply is the first ``DebugState``; None if the engine does not keep the failure.
     """
 
@@ -166,7 +166,7 @@ class DebugLine(NamedTuple):
     Attributes:
         session: the session of the debugger.
         number: the number of the line, from 1 on. A repeated number asks only for the reply.
-        text: the line; None to ask for the reply to line ``number``, which has been sent before.
+        text: the line; None to ask for the reply to line ``number``, which was sent earlier.
     """
 
     session: str
@@ -183,7 +183,7 @@ class DebugSay:
 
 @frozen
 class DebugClaim:
-    """Keep these sessions if a user is at their prompt (``here``); otherwise let them end.
+    """Keep these sessions if a user is at their prompt (``here`` is true); otherwise let them end.
 
     The query reply is the set of the sessions that have not ended.
     """
@@ -208,7 +208,7 @@ class DebugSource:
 
 @frozen
 class DebugForget:
-    """Release the frames of the failure that the engine keeps for a client. The query reply says if there were any."""
+    """Release the frames of the failure that the engine keeps for a client. The query reply is whether it kept any."""
 
     client: str
 
@@ -220,11 +220,11 @@ class DebugState:
     Attributes:
         session: the session.
         number: the number of lines that it has carried out.
-        text: the text that the last of them has written.
+        text: the text that the last of these lines has written.
         ended: whether it has ended.
         where: the place of its current frame, as text for users.
         missing: the names of source files that the engine does not have; in the first state only.
-        at_breakpoint: whether the code has stopped at a breakpoint, and goes on afterwards.
+        at_breakpoint: whether the code has stopped at a breakpoint, and continues after the session.
     """
 
     session: str
@@ -243,7 +243,7 @@ class DebugStops:
 
 @frozen
 class DebugTake:
-    """Give the debugger of a stopped request to another client; the old client is told that the debugger has ended.
+    """Give the debugger of a stopped request to another client. For the old client, the debugger has then ended.
 
     The reply is a ``DebugState``, or None if no request is stopped.
     """
@@ -274,7 +274,7 @@ PlainQuery = (
     | CollectReplies | StoreReplies | Fence | PeekTasks | StealTasks
     | DebugQuery
 )  # fmt: skip
-"""A query that the control thread answers itself, at once."""
+"""A query that the control thread answers itself, without delay."""
 
 Query = PlainQuery | Inspection
 
@@ -337,7 +337,7 @@ class EngineResumed:
 class EngineReport:
     """A report of an engine to the controller: output, requests that began or finished, query replies.
 
-    ``unended`` describes the request that still runs in an engine that was told to end, shortly before it is killed.
+    ``unended`` describes the request that still runs in an engine that was asked to end, shortly before it is killed.
     """
 
     output: tuple[OutputBatch, ...] = ()
@@ -353,7 +353,7 @@ class Receipt:
 
     Attributes:
         controller: the controller's process; output that an earlier process had not delivered is lost.
-        delivered: whether this output and all before it has reached its clients, or has no client to reach.
+        delivered: whether this output and all earlier output has reached its clients, or has no client to reach.
     """
 
     controller: int
@@ -371,7 +371,7 @@ class EngineStarting:
 class EngineWaiting:
     """A requested engine has no machine yet, and starts later: ``reason`` compares its demands with the resources.
 
-    With ``nodes_may_come``, the cluster adds machines as engines ask for them.
+    With ``nodes_may_come``, the cluster adds machines when engines need them.
     """
 
     engine_id: int
@@ -445,7 +445,7 @@ class HistoryEntry(NamedTuple):
     """One request in the cluster's history: its client, engine, code, times and outcome.
 
     ``program`` is code that repeats the effects of the request on its namespace. Only the report that a request has
-    ended contains it; the store keeps it apart, as a :class:`Program`.
+    ended contains this code; the store keeps it separately, as a :class:`Program`.
     """
 
     request: RequestId
@@ -474,7 +474,7 @@ class WorkReported:
 
 @frozen
 class ClientJoined:
-    """Another client has connected: report waiting requests from now on, so that it can tell which engines are idle."""
+    """Another client has connected: report waiting requests from now on, so that it knows which engines are idle."""
 
 
 Event = (

@@ -27,7 +27,7 @@ from cloudpickle import cloudpickle
 
 from nsactors.protocol.reducers import is_dispatcher
 
-MAX_BYTES = 1_000_000  # a larger definition gets no digest: to compute it would take longer than to send the class
+MAX_BYTES = 1_000_000  # a larger definition gets no digest: computing it would take longer than sending the class
 
 # Attributes that the interpreter or a library derives from the others, or that depend on the place of the statement.
 _DERIVED = frozenset(
@@ -85,7 +85,7 @@ class _NoValue(Exception):
 
 
 class _Writer:
-    """Writes values so that equal ones are written alike in every process."""
+    """Writes values; equal values are written in the same way in every process."""
 
     def __init__(self, max_bytes: int) -> None:
         self.written = bytearray()
@@ -172,7 +172,7 @@ class _Writer:
     def _write_class(self, cls: Any) -> None:
         self._put("class", f"{cls.__module__}.{cls.__qualname__}")
         for base in (type(cls), *cls.__bases__):
-            # By the digest of the base: a base made from a pickle may differ in details from its original.
+            # Write the digest of the base: a base made from a pickle may differ in details from its original.
             if id(base) in self._open or _is_importable(base):
                 self.write(base)
             elif (digest := definition_digest(base)) is not None:
@@ -206,7 +206,7 @@ class _Writer:
         self._sequence("function", [function.__qualname__, function.__code__, *about, function.__dict__])
 
     def _write_code(self, code: types.CodeType) -> None:
-        # Without the place of the code: co_filename, co_firstlineno and the line tables.
+        # Leave out the place of the code: co_filename, co_firstlineno and the line tables.
         numbers = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
         names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
         self._sequence("code", [*numbers, *names, code.co_code, code.co_exceptiontable, code.co_consts])
@@ -267,7 +267,7 @@ def _receiver(steps: Sequence[dis.Instruction], at: int) -> int:
     """Return the index of the step that loads the object on which step ``at`` stores an attribute."""
     if steps[at - 1].opname != "SWAP":
         return at - 1
-    name = steps[at].argval  # of an augmented assignment: its object was copied, and the old value loaded from the copy
+    name = steps[at].argval  # an augmented assignment copied the object, and loaded the old value from the copy
     pairs = ((i, steps[i - 1].opname) for i in range(at - 1, 1, -1) if steps[i].opname == "LOAD_ATTR")
     return next((i - 2 for i, before in pairs if before == "COPY" and steps[i].argval == name), at - 1)
 

@@ -45,7 +45,7 @@ class Size(NamedTuple):
 
     Attributes:
         own: in memory of its process.
-        shared: in arrays that are views of memory shared by the processes of a node, or of a file.
+        shared: in arrays that are views of a file, or of memory that the processes of a node share.
     """
 
     own: int = 0
@@ -129,7 +129,7 @@ class EngineMemory:
         namespace: the memory of its names.
         process: the memory of its process; None if it shares a process with its client.
         store: the object store of its node; None if there is none.
-        processor: the processor time of its process; None as for ``process``.
+        processor: the processor time of its process; None if it shares a process with its client.
     """
 
     namespace: NamespaceMemory
@@ -153,8 +153,9 @@ class Comparison(NamedTuple):
 def compare(here: Mapping[str, str], there: Mapping[str, str]) -> Comparison:
     """Compare versions by name, ignoring names that only one of them has.
 
-    Functions travel as bytecode, which differs between minor versions of Python: such a difference is fatal. So is a
-    difference of protocol, since classes of nsactors travel by name. Other differences deserve only a warning.
+    Functions travel as bytecode, which differs between minor versions of Python: such a difference is fatal. A
+    difference of protocol is also fatal, since classes of nsactors travel by name. Other differences only cause a
+    warning.
     """
     if "protocol" in here:
         there = {"protocol": "1", **there}  # a cluster that reports no protocol has the first one
@@ -179,7 +180,7 @@ class NotReplayed(NamedTuple):
 
 
 class Divergence(NamedTuple):
-    """A request whose replay ended differently: the classes of the exceptions raised, empty for success."""
+    """A request whose replay ended differently: the classes of the exceptions that it raised; empty for success."""
 
     request: RequestId
     label: str
@@ -302,7 +303,7 @@ class EngineOptions:
     Attributes:
         recovery: the reaction to its death.
         ships_journal: whether each journal entry is replicated to another machine before its request is answered.
-        num_cpus: cores that it reserves; with 0 it reserves none, whatever it uses.
+        num_cpus: cores that it reserves; 0 reserves none, even if it uses some.
         num_gpus: GPUs that it reserves; it sees no others.
         memory: memory that it reserves, in bytes.
         resources: amounts that it reserves of resources that the cluster defines.
@@ -366,7 +367,7 @@ class EngineInfo:
         incarnation: its incarnation.
         pid: the id of its process.
         host: the name of its machine.
-        address: the transport's own handle.
+        address: the handle by which the transport reaches it.
         output_path: the path of the files with its output.
         recovery: the reaction to its death.
         recovered: the report on its namespace, if it replaces another incarnation.

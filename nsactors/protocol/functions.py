@@ -3,20 +3,20 @@
 cloudpickle sends such a function with the globals it uses. On an engine, global names are looked up in this order:
 
     names of the engine         ``function.__globals__`` is the namespace, so ``global x; x = 1`` binds there
-    names sent with it          laid over the builtins in a dictionary that is ``function.__builtins__``
+    names sent with it          a layer over the builtins, in a dictionary that is ``function.__builtins__``
     builtins
 
-Both are plain dictionaries, so that the look-up of global names is as fast as ever. The interpreter takes the builtins
-of a function from ``globals["__builtins__"]`` when it makes the function; the layer stands there for that moment. Only
-an engine's main thread unpickles into its namespace, so this needs no lock.
+Both are plain dictionaries, so the look-up of global names is as fast as usual. The interpreter takes the builtins of a
+function from ``globals["__builtins__"]`` when it makes the function; for that moment, this name is bound to the layer.
+Only an engine's main thread unpickles into its namespace, so this needs no lock.
 
-Inner functions (lambdas, generator expressions, before Python 3.12 all comprehensions) are made by the interpreter
-while the outer one runs, and miss a layer that has been removed by then. Hence two kinds of payload:
+The interpreter makes inner functions (lambdas, generator expressions, before Python 3.12 all comprehensions) while the
+outer function runs. They do not see a layer that has been removed by then. Hence there are two kinds of payload:
 
-* One that is used once (a call): its layer stays in place meanwhile, see :func:`keeping_builtins`.
-* One that stays (a push), or may leave functions behind (it assigns a global, or contains a class): the names that its
-  inner functions use are bound in the namespace. A name that the engine has bound is never replaced; a name bound here
-  gives way to later bindings.
+* A payload that is used once (a call): its layer stays in place during the call, see :func:`keeping_builtins`.
+* A payload that stays (a push), or may leave functions behind (it assigns a global, or contains a class): the names
+  that its inner functions use are bound in the namespace. A name that the engine has bound is never replaced; later
+  bindings replace a name that is bound here.
 
 The module ``classes`` decides which class of a namespace an arriving class becomes.
 
@@ -52,7 +52,7 @@ PRIVATE_NAMES = (
 """The names of cloudpickle that are needed here, besides ``_function_reduce``, ``_function_getnewargs`` and
 ``dispatch_table`` of its pickler."""
 
-_ARRIVED = "__arrived__"  # key in a layer: the names laid over the builtins
+_ARRIVED = "__arrived__"  # the key in a layer for the names that it adds to the builtins
 _RECORD = "__nsactors__"  # name in a namespace: its _Record
 _STORE_GLOBAL = opcode.opmap["STORE_GLOBAL"]
 _ABSENT = object()
@@ -63,8 +63,8 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None), None)
 class keeping_builtins:  # lower case, as it reads after "with"; a generator function takes three times as long
     """Restore ``scope["__builtins__"]`` at the end of the block.
 
-    A payload unpacked with ``stays=False`` leaves its layer there, for the inner functions of the function that is
-    called; so make the call in the same block.
+    A payload unpacked with ``stays=False`` leaves its layer in ``__builtins__``, for the inner functions of the
+    function that is called. So make the call in the same block.
     """
 
     __slots__ = ("_before", "_scope")
@@ -89,8 +89,8 @@ def _put_back(scope: dict[str, Any], before: Any) -> None:
 class _ArrivedGlobals:
     """The globals that arrived with the functions of one module in one payload.
 
-    Functions refer to the layer, and the layer does not refer to this object: without a cycle, the globals are freed
-    with the last function.
+    Functions refer to the layer, but the layer does not refer to this object. There is no cycle, so the globals are
+    freed with the last function.
     """
 
     __slots__ = ("assigns", "inner_names", "layer", "names", "origin")
@@ -143,7 +143,7 @@ class Rebuilder:
     """Makes the functions and classes of one payload.
 
     Args:
-        scope: the namespace of an engine, or None: functions then keep the globals they came with.
+        scope: the namespace of an engine; None lets functions keep the globals with which they arrived.
         stays: whether the value may be used later; if not, it is used only within :func:`keeping_builtins`.
         again: whether the value was in the namespace before, and is restored.
     """
@@ -156,7 +156,7 @@ class Rebuilder:
         self._has_classes = False
 
     def replacement(self, module: str, name: str) -> Callable[..., Any] | None:
-        """Return the replacement that an unpickler takes for ``module.name``; None if it takes ``module.name``."""
+        """Return the function that an unpickler must use in place of ``module.name``; None if there is none."""
         match module, name:
             case "cloudpickle.cloudpickle", _:
                 return self._replace_cloudpickle(name) if _has_private_names() else None
@@ -224,9 +224,9 @@ class Rebuilder:
 
 
 class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's pickler, extended to send a function on with the globals it arrived with.
+    """cloudpickle's pickler, extended: a function that has arrived with globals is sent on with the same globals.
 
-    Classes get tags that identify them where they arrive. Functions that share a variable of an outer function still
+    Classes get tags that identify them where they arrive. Functions that share a variable of an outer function also
     share it after unpickling.
     """
 
@@ -239,8 +239,8 @@ class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, obj: Any) -> Any:
         """Reduce functions and classes."""
-        # Every pickled function refers to cloudpickle's own helpers. Checking for each of them that it can be imported
-        # took half of the time of a small call.
+        # Every pickled function refers to cloudpickle's own helpers. To check for each helper whether it can be
+        # imported took half of the time of a small call.
         if type(obj) is FunctionType:
             if obj.__module__ == cloudpickle.__name__:
                 return NotImplemented
@@ -264,7 +264,7 @@ class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _function_getnewargs(self, function: FunctionType) -> Any:
         *rest, closure = super()._function_getnewargs(function)
-        # The unpickler makes a function first and sets its variables then: give functions that share a variable the
+        # The unpickler first makes a function and then sets its variables. So give functions that share a variable the
         # same empty cell.
         cells = (self._cells.setdefault(id(cell), (cell, CellType()))[1] for cell in function.__closure__ or ())
         return *rest, None if closure is None else tuple(cells)
@@ -272,8 +272,8 @@ class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _clone(self, function: FunctionType, arrived: dict[str, Any]) -> FunctionType:
         """Return a copy of ``function`` whose globals are all names that it sees.
 
-        All functions that arrived together get the same dictionary: cloudpickle keeps functions together that share
-        their globals. ``arrived`` is held so that no other object gets its id.
+        All functions that arrived together get the same dictionary, because functions that share globals still share
+        them after cloudpickle has sent them. ``arrived`` is held so that no other object gets its id.
         """
         scope = function.__globals__
         key = id(scope), id(arrived)
@@ -304,7 +304,7 @@ def stands_alone(function: FunctionType) -> bool:
         and not (function.__closure__ or function.__kwdefaults__ or function.__dict__)
         and (not function.__defaults__ or all(type(value) in _PLAIN for value in function.__defaults__))
         and all(type(hint) is str or hint in _PLAIN for hint in function.__annotations__.values())
-        # It uses no global: attributes in co_names may only make this test too strict.
+        # It uses no global. (co_names also contains attributes, which can only make this test too strict.)
         and names.keys().isdisjoint(code.co_names)
         and not any(isinstance(constant, CodeType) for constant in code.co_consts)
         and _ARRIVED not in _builtins_of(function)
@@ -321,7 +321,7 @@ def describe_function(function: FunctionType) -> tuple[bytes, str, _Extras]:
 
 
 def make_function(code: bytes, name: str, extras: _Extras, scope: dict[str, Any] | None = None) -> FunctionType:
-    """Make a function that stood alone, with the globals ``scope``, or those of an empty ``__main__``."""
+    """Make a function that stood alone. Its globals are ``scope``, or those of an empty ``__main__``."""
     names = {"__name__": "__main__", "__builtins__": builtins} if scope is None else scope
     function = FunctionType(_code_of(code), names, name)
     function.__qualname__, function.__doc__, function.__defaults__, function.__annotations__ = extras

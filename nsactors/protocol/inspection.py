@@ -14,14 +14,14 @@ from nsactors.protocol.serialize import Payload, StoredObject
 
 
 class StackFrame(NamedTuple):
-    """A function that a thread is in.
+    """A function that a thread is executing, or whose call it has not finished.
 
     Attributes:
         file: the path of its source, or the name of a cell, such as ``"<cell 3>"``.
         line: the number of the line that runs, from 1; 0 if it is not known.
         function: the qualified name of the function.
         source: the text of the line; empty if it is not known.
-        own: whether the code is the user's own, not that of a library.
+        own: whether the code belongs to the user, not to a library.
     """
 
     file: str
@@ -45,9 +45,9 @@ class EngineStack(NamedTuple):
         call: the label of the request, such as ``"apply(simulate)"``; empty if the engine is idle.
         client: the client that sent it.
         for_s: seconds that it has run; None if the engine is idle.
-        threads: the thread that runs requests, and those that user code has started, if they were asked for. No
-            threads if the stack could not be read.
-        notes: the reason that the stack could not be read, or how it was read if the engine did not answer.
+        threads: the thread that runs requests; if asked for, also the threads that user code has started. Empty if
+            the stack could not be read.
+        notes: the reason why the stack could not be read, or how it was read if the engine did not answer.
         waits: calls to services that its code waits for, such as ``"recv from 2 tag 5 for 12 s"``.
         program: for an embedded program, the thread that runs the program's own code; None if it runs a request, or
             waits in a library.
@@ -92,7 +92,7 @@ class ReadProcesses:
         pids: the processes.
         signals: for each process the path of the file that it writes its stacks into when it gets a signal; empty to
             send none.
-        native: also read the functions of C code; the process is stopped meanwhile.
+        native: also read the functions of C code; the process is stopped while they are read.
     """
 
     pids: tuple[int, ...]
@@ -105,7 +105,7 @@ class ProcessStacks(NamedTuple):
 
     Attributes:
         threads: its threads, the main thread first; empty if they could not be read.
-        note: the reason, or a remark on the threads, in words.
+        note: in words, the reason why they could not be read, or a remark on the threads.
     """
 
     threads: tuple[ThreadStack, ...] = ()
@@ -120,7 +120,7 @@ class Peek:
 
     Attributes:
         expression: the expression.
-        limit_s: the time in seconds after which it is given up.
+        limit_s: the time in seconds after which the evaluation is given up.
         as_text: reply with a text for people in place of the value.
     """
 
@@ -174,7 +174,7 @@ class StartProfile:
     Attributes:
         profile_id: a name, unique for ever.
         client: the client.
-        how: ``"sample"``: look at the stack now and then. ``"calls"``: count and time every call of a function.
+        how: ``"sample"``: read the stack at intervals. ``"calls"``: count and time every call to a function.
             ``"memory"``: record allocations.
         interval_s: the time between two samples in seconds.
     """
@@ -199,7 +199,7 @@ class ProfiledFunction(NamedTuple):
         file: the path of its source, or the name of a cell, such as ``"<cell 3>"``; empty for a built-in function.
         line: the number of its first line; 0 if it is not known.
         name: its qualified name.
-        is_user_code: whether its code is the user's, not that of a library.
+        is_user_code: whether its code belongs to the user, not to a library.
     """
 
     file: str
@@ -223,7 +223,7 @@ class StackSample(NamedTuple):
 
 
 class CallTimes(NamedTuple):
-    """The calls of one function.
+    """The calls to one function.
 
     Attributes:
         function: the number of the function in the profile.
@@ -231,7 +231,7 @@ class CallTimes(NamedTuple):
         primitive: the number of calls that were not recursive.
         own_s: seconds in the function itself.
         total_s: seconds in the function and in those that it called.
-        callers: for each caller its number, and the four figures of the calls from there.
+        callers: for each caller its number, and the four figures of the calls that it made.
     """
 
     function: int

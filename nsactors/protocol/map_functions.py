@@ -27,7 +27,7 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 class WithKeywords:
     """A function with some arguments by name; it arrives as a ``functools.partial``.
 
-    It is not a partial from the start, since a :class:`Reference` cannot be called before it has arrived.
+    It is no partial before that, because a :class:`Reference` cannot be called until it has arrived.
     """
 
     def __init__(self, function: Any, keywords: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ def keywords_for(
         function: the function to map.
         positions: the number of its positional arguments.
         kwargs: arguments to pass regardless of its signature.
-        keywords: further arguments, which are neither options nor in ``kwargs``.
+        keywords: further arguments by name; none of them is an option or in ``kwargs``.
 
     Raises:
         UnknownOption: for one of ``keywords`` that the function does not accept, or may not accept.
@@ -142,9 +142,9 @@ def seeds_of(call: str, seed: Seed | None) -> Seeds | None:
 
     Args:
         call: the public function that got ``seed``.
-        seed: an int or several ints, 0 or more. A ``SeedSequence``: the items get the seeds of its next ``spawn``, and
-            it is not changed. A ``Generator``: it spawns a seed, so that the next map gets another one. True: a new
-            seed.
+        seed: an int or several ints, 0 or more. With a ``SeedSequence``, the items get the seeds of its next ``spawn``,
+            and it is not changed. A ``Generator`` spawns a seed, so that the next map gets another one. True means a
+            new seed.
 
     Raises:
         WrongValue: if the seed is a generator that cannot spawn.

@@ -1,7 +1,7 @@
 """Requests, replies and output: the messages between clients and engines.
 
 A *request* names the operation of an engine; its large part, the *payload*, travels beside it so that a request to a
-hundred engines is serialised once. A *reply* carries the outcome and the output that was not delivered before. All
+hundred engines is serialised once. A *reply* carries the outcome and the output that has not been delivered yet. All
 classes are plain values: picklable, comparable, without side effects.
 """
 
@@ -49,13 +49,13 @@ class Apply(NamedTuple):
     """Call the payload's ``(function, args, kwargs)``; ``label`` is the text for users, e.g. ``map(simulate)``."""
 
     label: str
-    copy: bool = False  # pass arrays that can be written to
+    copy: bool = False  # pass writable arrays
 
 
 class Push(NamedTuple):
     """Bind the payload's ``{name: value}`` in the namespace."""
 
-    copy: bool = False  # bind arrays that can be written to
+    copy: bool = False  # bind writable arrays
 
 
 class Pull(NamedTuple):
@@ -102,7 +102,7 @@ class EngineRequest(NamedTuple):
         limit_s: the time limit in seconds, after which the operation is interrupted.
         stops_on_error: whether its failure aborts the requests that its client had queued behind it.
         journalled: whether to replay it if the engine dies and its namespace is recovered.
-        modules: the modules of the client's program, if the engine may not know them.
+        modules: the modules of the client's program, if the engine possibly does not know them.
         debugs: whether a user at the client can open a debugger, so that the frames of a failure are kept.
         breaks: whether it stops at breakpoints.
         stops_seen: the number of failures with ``stops_on_error`` on this engine that the client knew of when it sent
@@ -150,7 +150,7 @@ def check_name(name: object, where: str) -> None:
         where: the call and its parameter, for the error.
 
     Raises:
-        InvalidName: if it is not a name, or is a word of Python's own.
+        InvalidName: if it is not a name, or is a keyword of Python.
     """
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise InvalidName(name, where)
@@ -164,7 +164,7 @@ def check_expression(expression: object, where: str) -> None:
         where: the call and its parameter, for the error.
 
     Raises:
-        InvalidName: if it is neither.
+        InvalidName: if it is neither a name nor an expression.
     """
     if not isinstance(expression, str):
         raise InvalidName(expression, where)
@@ -291,7 +291,7 @@ class Expired(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The engine had this request before, and did not run it again."""
+    """The engine had already received this request, and did not run it again."""
 
 
 Outcome = Ok | Failed | Aborted | Expired | Refused

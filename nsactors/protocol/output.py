@@ -10,7 +10,7 @@ from collections import deque
 
 from nsactors.protocol.messages import Display, ExecuteResult, OutputBatch, OutputChunk, RequestId, StreamText
 
-LIMIT_BYTES = 2_000_000  # text of one request on one engine that is shown as it is written
+LIMIT_BYTES = 2_000_000  # the text of one request on one engine that is shown while the request writes it
 DISPLAY_LIMIT_BYTES = 64_000_000
 LINE_BYTES = 1_000  # lines up to this length are not cut
 END_BYTES = 64_000  # the end of the text past the limit, which is shown with the reply
@@ -18,7 +18,7 @@ _PIECE_BYTES = END_BYTES // 16
 
 
 class _Flood:
-    """The text that a request writes past its limit: counted, and dropped except for the end."""
+    """The text that a request writes past its limit. It is counted, and all but its end is dropped."""
 
     def __init__(self) -> None:
         self._end: deque[StreamText] = deque()
@@ -28,7 +28,8 @@ class _Flood:
     def append(self, text: StreamText) -> None:
         end = text.text[-END_BYTES:]
         self.left_out_bytes += len(text.text) - len(end)
-        # In pieces, since whole pieces are dropped: a line end that `print` writes by itself displaces one at most.
+        # In pieces, since whole pieces are dropped: a line end, which `print` writes separately, removes one piece at
+        # most.
         for at in range(0, len(end), _PIECE_BYTES):
             self._end.append(text._replace(text=end[at : at + _PIECE_BYTES]))
         self._end_bytes += len(end)
@@ -137,7 +138,7 @@ class OutputLog:
         return OutputBatch(self.request, self._engine_id, start, tuple(self._chunks[start - self._acknowledged :]))
 
     def acknowledge(self, batch: OutputBatch) -> None:
-        """Record that the client has this batch, and all before it."""
+        """Record that the client has this batch and all earlier batches."""
         upto = batch.start + len(batch.chunks)
         if upto > self._acknowledged:
             if not self._answered:
@@ -147,11 +148,11 @@ class OutputLog:
 
     @property
     def delivered(self) -> tuple[OutputChunk, ...]:
-        """The chunks that were acknowledged before the reply: with its tail, they are the whole output."""
+        """The chunks that were acknowledged before the reply: these and the reply's tail are the whole output."""
         return tuple(self._delivered)
 
     def since(self, position: int) -> OutputBatch:
-        """Return the output from ``position`` on, for another client; after the reply, without its tail."""
+        """Return the output from ``position`` on, for another client; after the reply, without the reply's tail."""
         there = self._delivered if self._answered else [*self._delivered, *self._chunks]
         self._shown = max(self._shown, len(there))
         return OutputBatch(self.request, self._engine_id, position, tuple(there[position:]))
@@ -167,7 +168,7 @@ class OutputLog:
         self._taken = self._acknowledged
 
     def tail(self) -> OutputBatch:
-        """Return all unacknowledged chunks, and the end of a flood, and count them as sent and acknowledged."""
+        """Return all unacknowledged chunks and the end of a flood; count them as sent and acknowledged."""
         if self._flood is not None:
             for chunk in self._flood.drain(self._whole):
                 self._append(chunk)

@@ -4,8 +4,8 @@ Parts differ in length by at most one, the first ``len % n`` having the extra el
 assigns the items. Parts have the type of the sequence: parts of ranges are ranges, parts of arrays are views, parts of
 data frames and tables consist of rows.
 
-There is one `Kind` for each kind of sequence, of Python's own and of libraries. The kinds of a library are tried only
-if the library has been imported, because otherwise no value can be of its classes.
+There is one `Kind` for each kind of sequence, both of Python and of libraries. The kinds of a library are tried only if
+the library has been imported, because otherwise no value can be an instance of its classes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Kind:
     """The way to cut and join sequences of one kind.
 
     Attributes:
-        join: joins parts along an axis; with an order, takes their items in that order, by their positions in the
-            joined parts.
+        join: joins parts along an axis. If an order is given, it has positions in the joined parts, and the items are
+            taken in that order.
         cut: returns the items in a slice of positions along an axis; for an array, a view.
         length: returns the number of items along an axis.
         dimensions: returns the number of axes.
@@ -89,7 +89,7 @@ def kind_of(value: Any) -> Kind | None:
 
 
 def refusal(value: Any) -> str | None:
-    """Return advice on a value that cannot be cut into parts of its type: how to convert it, and why; else None."""
+    """Return advice on how to convert a value that cannot be cut into parts of its type, and why; None for others."""
     kind: Any = type(value)
     if kind_of(value) is not None:
         return None
@@ -247,10 +247,10 @@ def _of_numpy(numpy: Any, value: Any) -> Kind | None:
 
 
 def own_items(part: Any, limit_bytes: int) -> Any:
-    """Return a part of a sequence whose items can be written to, even if they are small rows of a read-only array.
+    """Return a part of a sequence with writable items, even if the items are small rows of a read-only array.
 
     The size of a part depends on the number of engines and the batch, and must not decide whether a function can write
-    to its item. Rows are copied when they are taken, one by one: together they may be larger than memory.
+    to its item. Each row is copied when it is taken, because all rows together may be larger than memory.
     """
     numpy = imported("numpy")
     if numpy is None or not isinstance(part, numpy.ndarray) or part.flags.writeable:
@@ -294,7 +294,7 @@ def _join_indices(parts: Sequence[Any], axis: int, order: Order) -> Any:
 
 
 def _restored(index: Any, parts: Sequence[Any]) -> Any:
-    """Return an index as the range, or with the frequency, that its parts have; joining may have lost it."""
+    """Return an index as a range, or with a frequency, if its parts have one: joining may have lost it."""
     pandas = imported("pandas")
     parts = [part for part in parts if len(part)]
     if all(isinstance(part, pandas.RangeIndex) for part in parts) and not isinstance(index, pandas.RangeIndex):
@@ -340,7 +340,7 @@ def _of_pandas(pandas: Any, value: Any) -> Kind | None:
 
 
 def _compact(seq: Any) -> Any:
-    """Return a copy with memory of its own. Pickling a slice would pickle all the memory of which it is a view."""
+    """Return a copy with memory of its own, because pickling a slice would pickle the memory of the whole array."""
     pyarrow = imported("pyarrow")
     if isinstance(seq, pyarrow.Array):
         # Concatenation copies, as long as there is more than one array.
@@ -450,8 +450,8 @@ class Partitioner(Protocol):
 
     A partitioner is a function, or an object that can be called like one. It is called at the split, and again by
     ``gather`` with the total length of the parts, so it must return the same result for the same numbers. To split by
-    the values of items, make a partitioner that knows the values. A partitioner returns positions rather than parts, so
-    that it can cut and join sequences of every kind, and the items of a map keep their numbers.
+    the values of items, make a partitioner that knows the values. A partitioner returns positions rather than parts.
+    So it works for sequences of every kind, and the items of a map keep their numbers.
 
     Example:
         >>> def first_gets_half(length, parts):
@@ -508,7 +508,7 @@ class Block:
             n: the number of parts, at least 1.
 
         Raises:
-            TypeError: if parts of ``seq`` cannot have its type, as with dictionaries and sets.
+            TypeError: if parts of ``seq`` cannot have its type, for example if it is a dictionary or a set.
             ValueError: if ``n`` is less than 1, or ``seq`` has no such axis.
         """
         seq, kind, axis = _prepare(seq, self.axis, n)
@@ -542,7 +542,7 @@ class RoundRobin:
     axis: int = 0
 
     def split(self, seq: Any, n: int) -> list[Any]:
-        """Deal ``seq`` out to ``n`` parts; arguments and errors as for :meth:`Block.split`."""
+        """Deal ``seq`` out to ``n`` parts. Arguments and errors are those of :meth:`Block.split`."""
         seq, kind, axis = _prepare(seq, self.axis, n)
         return [kind.cut(seq, slice(i, None, n), axis) for i in range(n)]
 
@@ -605,7 +605,7 @@ class Custom:
         for part in positions:
             if type(part) is range and part.step > 0 and part and part[0] >= 0 and part[-1] < length:
                 where = slice(part[0], part[-1] + 1, part.step)
-                if not any(seen[where]):  # a hundred times faster than one by one
+                if not any(seen[where]):  # a hundred times faster than a check of each position
                     seen[where] = bytes([1]) * len(part)
                     continue
             for position in part:
@@ -629,7 +629,7 @@ class Positions:
 
     Args:
         positions: the positions of the items of each part.
-        axis: as for :class:`Block`.
+        axis: see :class:`Block`.
     """
 
     positions: tuple[Sequence[int], ...]

@@ -21,13 +21,14 @@ from nsactors.errors import ForkedClient
 class OwnProcess:
     """The process that made an object with threads and connections; a child forked from it has neither.
 
-    Counts forks: every call checks for them, and asking the system for the id of the process takes ten times as long.
+    Forks are counted, because every call checks for one, and to get the process id from the system takes ten times as
+    long.
     """
 
     __slots__ = ("_forks", "pid")
 
     forks: ClassVar[int | None] = None
-    """The number of forks since the first of these objects was made, in this process or an ancestor; None before."""
+    """The number of forks since this process or an ancestor made the first of these objects; None if none was made."""
 
     def __init__(self) -> None:
         if OwnProcess.forks is None:
@@ -75,7 +76,7 @@ def _count() -> None:
 
 
 def imported(name: str) -> Any:
-    """Return the module ``name`` if its import has finished; None if not: then no value is an instance of its classes.
+    """Return the module ``name`` if its import has finished. Otherwise return None: no value has one of its classes.
 
     Imports nothing, does not wait, and does not trigger the import of a lazy module.
     """
@@ -92,12 +93,12 @@ def imported(name: str) -> Any:
 
 
 def set_search_path(entries: Iterable[str]) -> None:
-    """Replace ``sys.path``; imports in other threads go on with the list that they have begun with."""
+    """Replace ``sys.path``; imports that already run in other threads continue with the old list."""
     sys.path = list(entries)
 
 
 def remove_finder(finder: object) -> None:
-    """Remove a finder from ``sys.meta_path``, if it is there."""
+    """Remove a finder from ``sys.meta_path``, if the list contains it."""
     sys.meta_path = [each for each in sys.meta_path if each is not finder]
 
 

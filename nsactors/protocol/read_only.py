@@ -1,7 +1,7 @@
 """Advice for code that writes to a read-only view of shared memory.
 
-NumPy, pandas and Cython only say that an array is read-only. The array is searched for in the variables of the frames
-of the error's traceback; an array that arrived in a message is recognised by the memory of which it is a view.
+The errors of NumPy, pandas and Cython only say that an array is read-only. This module searches for the array in the
+variables of the frames of the error's traceback. An array that arrived in a message is recognised by its memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OF_ARROW = (
 )
 
 _LOOKED_AT = 100  # parts of a container, or attributes
-_DEPTH = 2  # of containers and attributes
+_DEPTH = 2  # how deep to search in containers and attributes
 
 
 def note_on_read_only(error: BaseException, traceback: TracebackType | None, *, on_engine: bool) -> str | None:
@@ -43,13 +43,14 @@ def note_on_read_only(error: BaseException, traceback: TracebackType | None, *, 
     Args:
         error: any exception.
         traceback: its traceback.
-        on_engine: whether an engine raised it. Nearly all read-only arrays there arrived in a message, so general
+        on_engine: whether an engine raised it. Nearly all read-only arrays of an engine arrived in a message, so
+        general
             advice is given if the array is not found.
     """
     # By the type: isinstance would read __class__ of the user's exception, which may be a property.
     if not issubclass(type(error), _KINDS) or not _WORDS.search(text_of(error)):
         return None
-    while traceback is not None:  # outermost frame first: its variable has the name that the user knows best
+    while traceback is not None:  # outermost frame first: the user knows the names of its variables best
         if not _is_machinery(traceback.tb_frame):
             for path, value in _variables(traceback.tb_frame):
                 if (found := _find(path, value, _DEPTH)) is not None:

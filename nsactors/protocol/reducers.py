@@ -1,4 +1,4 @@
-"""Reducers for definitions of ``__main__`` that pickle would only name.
+"""Reducers for definitions of ``__main__`` that pickle would store by name only.
 
 A cached function, a new type, a parameter specification: pickle stores each as its name, which exists only in the
 process that defined it. These reducers store the definition instead. A definition of a module that can be imported is
@@ -49,7 +49,7 @@ def library_types() -> tuple[type, ...]:
 
 
 def refuse_library(library: Any) -> Any:
-    """Raise an error: the handle of an unused library is a number, which can be pickled, but crashes elsewhere."""
+    """Raise an error: the handle of an unused library is a number; it can be pickled, but crashes another process."""
     raise TypeError(
         f"{with_article(type(library).__name__)} is a library loaded into one process: load it where it is used"
     )

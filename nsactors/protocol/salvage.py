@@ -1,7 +1,7 @@
 """Values pickled together, unpickled one by one if some cannot be unpickled.
 
-Results of many tasks travel as one pickle, which is faster. If the class of one result raises an exception when it is
-rebuilt, the pickle is read again here, by Python's unpickler in Python, which can continue after an error: it leaves
+Results of many tasks travel as one pickle, which is faster. If one result raises an exception when it is rebuilt, the
+pickle is read again with the unpickler that is written in Python. This unpickler can continue after an error: it leaves
 out the objects that cannot be made, and all containers of them.
 """
 
@@ -21,7 +21,7 @@ class Broken:
 
     Args:
         error: the exception.
-        first: the first of the operands that the object was to be made of.
+        first: the first of the operands from which the object would have been made.
     """
 
     __slots__ = ("error", "first")
@@ -37,7 +37,7 @@ class Salvage:
     Args:
         payload: the payload.
         scope: the namespace of an engine, for functions and classes of ``__main__``.
-        copy: make arrays that can be written to.
+        copy: make writable arrays.
 
     Raises:
         Exception: if the payload is not a pickle of a list.
@@ -120,7 +120,7 @@ class _Salvager(_PythonUnpickler):  # type: ignore[misc]
     def _change(self, operands: Iterable[Any], change: Callable[[Any], Any]) -> None:
         """Change the object on top of the stack with operands."""
         target = self.stack[-1]
-        # A Broken stands for an object that does not exist. A spoilt object exists, and can still be changed.
+        # A Broken replaces an object that does not exist. A spoilt object exists, and can still be changed.
         if self.broken(target) is not None and type(target) is Broken:
             return
         broken = self._first_broken(operands)

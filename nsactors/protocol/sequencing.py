@@ -1,4 +1,4 @@
-"""Sequencing of requests: in order per client, each once.
+"""Sequencing of requests: each runs once, and those of one client run in order.
 
 The engine passes arriving requests through a `RequestStream`; a client holds back requests in a `SendWindow`.
 """
@@ -26,8 +26,9 @@ class Verdict(enum.Enum):
 class RequestStream:
     """The requests that an engine has received, and those that were cancelled.
 
-    A client numbers its requests upwards, and they reach the engine in that order. A request whose number is not above
-    the last one was delivered twice; a gap is a request that was lost on its way, and its sender knows of the loss.
+    A client numbers its requests upwards, and they reach the engine in that order. A request whose number is not
+    greater than the last number was delivered twice. A gap means that a request was lost on its way; its sender knows
+    of this.
 
     Args:
         taken: the number of the last request of each client, for a stream that continues another one.
@@ -47,12 +48,12 @@ class RequestStream:
         """
         if request.seq <= self._last_seq.get(request.client, -1):
             return Verdict.REPEATED
-        # Noted also for a request that is aborted below: its reply has to be final.
+        # Also keep the number of a request that is aborted below, because its reply must be final.
         self._last_seq[request.client] = request.seq
         if request in self._aborted:
             self._aborted.discard(request)
             return Verdict.ABORTED
-        # The client sent it before it knew of a failure after which nothing was to run.
+        # The client sent the request before it knew of a failure after which no request may run.
         if stops_seen < self._stops.get(request.client, 0):
             return Verdict.ABORTED
         return Verdict.RUN
@@ -73,13 +74,13 @@ class RequestStream:
 
 
 class SendWindow(Generic[T]):
-    """Lets at most ``size`` items be in flight; further ones wait, first in, first out.
+    """Lets at most ``size`` items be in flight; further items wait, first in, first out.
 
     Items may take different *lanes*: a lane is a connection, and preserves the order of its own items only. So all
-    items in flight are on one lane; an item for another lane waits until they have been answered.
+    items in flight are on one lane; an item for another lane waits until all of them have been answered.
 
     Attributes:
-        lane: the lane of the items in flight, or of the last one that was.
+        lane: the lane of the items in flight; if no item is in flight, the lane of the last one.
     """
 
     def __init__(self, size: int) -> None:

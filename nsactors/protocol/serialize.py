@@ -68,9 +68,10 @@ class RemoteValue:
     """A value stored by an engine: the result of ``view.pull("a", as_ref=True)`` in place of the value itself.
 
     Push it to other engines, or pass it anywhere inside the arguments of a call: it arrives as the value, which travels
-    from engine to engine and not through the client. It is the value at the time of the pull, whatever the name is
-    bound to later, and lives as long as its engine and the references to it. On arrival, arrays of more than 1 MiB are
-    read-only views of one copy per node, unless ``copy=True`` is given there; other values belong to the receiver.
+    from engine to engine and not through the client. It is the value at the time of the pull, even if the name is later
+    bound to another value. It lives as long as its engine and the references to it. Arrays of more than 1 MiB arrive as
+    read-only views of one copy per node, unless the push or call has ``copy=True``; other values belong to the
+    receiver.
 
     Attributes:
         stored: the object in the store.
@@ -111,7 +112,7 @@ class RemoteValue:
         return unpack(self.load(), copy=bool(copy))
 
     def load(self) -> Payload:
-        """Return the value as it was stored; errors as for :meth:`get`."""
+        """Return the value as it was stored. The errors are those of :meth:`get`."""
         try:
             return self.stored.load()
         except ObjectGone as gone:
@@ -143,7 +144,7 @@ class Kept:
 def keep(value: object, name: str = "result") -> Any:
     """Store a result on its engine: the caller gets a :class:`RemoteValue` in its place.
 
-    The call of ``keep`` may stand anywhere inside the returned value.
+    The result of ``keep`` may be anywhere inside the returned value.
 
     Args:
         value: any value that can be pickled.
@@ -176,7 +177,7 @@ _SIMPLE_ITEMS = 8
 _SCALARS = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _CALL_MARK = b"call:"  # no pickle starts with these bytes
 _SEARCHED_PARTS = 10_000
-_VARIABLE = "variable "  # prefix of a step from a function to a variable that it uses
+_VARIABLE = "variable "  # prefix of a step that leads from a function to a variable that it uses
 
 
 class Payload(NamedTuple):
@@ -184,8 +185,9 @@ class Payload(NamedTuple):
 
     Attributes:
         data: the pickle, without the parts beside it.
-        buffers: contiguous memory of arrays, in order; after :func:`pack`, that of the arrays themselves, not a copy.
-        refs: references to stored objects inside the value, in order; a transport must see them.
+        buffers: contiguous memory of arrays, in order; after :func:`pack`, the memory of the arrays themselves, not a
+        copy.
+        refs: references to stored objects inside the value, in order, because a transport must know them.
     """
 
     data: bytes
@@ -207,12 +209,12 @@ def pack(
 ) -> Payload:
     """Pickle ``value``; functions and classes of ``__main__`` by value.
 
-    Nothing large is copied: buffers are the memory of the arrays in ``value``, so send them before they change.
+    Nothing large is copied: buffers are the memory of the arrays in ``value``, so send them before the arrays change.
 
     Args:
         value: the value.
         what: the name of ``value`` for errors; or a function that gets the steps from ``value`` to the part that cannot
-            be pickled, and returns a name for a part on that way, and the steps from there.
+            be pickled. It returns a name for one of the parts on that way, and the remaining steps from that part on.
         ref_types: exact types of references that must not be pickled.
         keep: stores, by name, results that stay on this engine.
 
@@ -223,14 +225,14 @@ def pack(
         return Payload(pickle.dumps(value, protocol=5))
     try:
         return _pack_with(_Pickler, value, ref_types, keep)
-    except KeyboardInterrupt:  # most likely the user's own; the caller on an engine decides
+    except KeyboardInterrupt:  # most likely the user pressed Ctrl-C; the caller on an engine decides
         raise
     except BaseException:  # a class may raise SystemExit in its `__reduce__`
         return _pack_by_type(value, what, ref_types, keep)
 
 
 def _pack_by_type(value: object, what: str | Naming, ref_types: tuple[type, ...], keep: Keep | None) -> Payload:
-    """Pickle a value that the usual pickler refuses, or raise an error with the name of the part that both refuse."""
+    """Pickle a value that the usual pickler refuses; if this fails too, raise an error that names the part."""
     try:
         return _pack_with(_ByTypePickler, value, ref_types, keep)
     except KeyboardInterrupt:
@@ -252,13 +254,13 @@ def _pack_with(make_pickler: type[_Pickler], value: object, ref_types: tuple[typ
 def pack_call(
     function: object, args: tuple[Any, ...], kwargs: dict[str, Any], *, name: str, ref_types: tuple[type, ...] = ()
 ) -> Payload:
-    """Pickle ``(function, args, kwargs)``; as :func:`pack`, with a fast path for the most common calls.
+    """Pickle ``(function, args, kwargs)`` as :func:`pack` does, with a fast path for the most common calls.
 
     Args:
         function: the function.
         args: its arguments.
         kwargs: its keyword arguments.
-        name: the name of the function, for errors, which name the argument that cannot be pickled.
+        name: the name of the function, for errors; they name the argument that cannot be pickled.
         ref_types: exact types of references that must not be pickled.
     """
     # Simple arguments cannot be large, except for texts: hence the test of the size below.
@@ -277,7 +279,7 @@ def _part_of_call(name: str, steps: Steps) -> tuple[str, Steps]:
             return f"argument {int(place[1:-1]) + 1} of {name}", rest
         case ["[2]", key, *rest]:
             return f"argument {key[1:-1]} of {name}", rest
-    return f"the call of {name}", steps
+    return f"the call to {name}", steps
 
 
 def pack_whole(value: object, limit_bytes: int) -> bytes:
@@ -304,7 +306,7 @@ def pack_small(value: object, what: str, limit_bytes: int = 1_000_000) -> bytes:
     Raises:
         SerializationError: if it cannot be pickled, or takes more than ``limit_bytes``.
     """
-    pack(value, what=what)  # for its error, which names the part that cannot be pickled
+    pack(value, what=what)  # called for its error, which names the part that cannot be pickled
     try:
         return pack_whole(value, limit_bytes)
     except ValueError as error:
@@ -334,12 +336,13 @@ def unpack(payload: Payload, *, scope: dict[str, Any] | None = None, copy: bool 
 
     Args:
         payload: the payload.
-        scope: the namespace of an engine. Functions and classes of ``__main__`` then belong to it, each ``Reference``
-            becomes the value of its expression there, and each ``RemoteValue`` its value, fetched from its engine.
-        copy: make all arrays writable. Otherwise those of more than ``OWN_BYTES`` are read-only views of the payload's
+        scope: the namespace of an engine. Functions and classes of ``__main__`` then belong to it. Each ``Reference``
+            becomes the value of its expression in this namespace, and each ``RemoteValue`` becomes its value, which is
+            fetched from its engine.
+        copy: make all arrays writable. Otherwise arrays of more than ``OWN_BYTES`` are read-only views of the payload's
             buffers, except arrays of Python objects and subclasses such as masked arrays.
         stays: False for a value that is only used within ``keeping_builtins(scope)``, such as a function to call and
-            its arguments: no names are bound in ``scope`` for it then.
+            its arguments; no names are then bound in ``scope`` for it.
 
     Raises:
         ObjectLost: if the value of a ``RemoteValue`` is lost.
@@ -414,7 +417,7 @@ class _Pickler(FunctionPickler):
 
 
 class _ByTypePickler(_Pickler):
-    """Pickles objects whose ``__class__`` is not their type as well.
+    """Also pickles objects whose ``__class__`` is not their type.
 
     It examines every object in Python, which is slow, so it is used only where the usual pickler has failed.
     """
@@ -508,7 +511,7 @@ def _brought_here(*fields: Any, scope: dict[str, Any], copy: bool) -> Any:
 
 
 def _reduce_array(array: Any) -> Any:
-    """Reduce an array like NumPy, but out of band also where NumPy copies into the pickle: strided arrays, dates."""
+    """Reduce an array like NumPy, but put strided arrays and dates out of band, which NumPy copies into the pickle."""
     if array.dtype.kind in "mM":
         return _as_dtype, (array.view("i8"), array.dtype)
     if not array.dtype.hasobject and not (array.flags.c_contiguous or array.flags.f_contiguous):
@@ -518,7 +521,7 @@ def _reduce_array(array: Any) -> Any:
 
 def _make_array(make_array: Callable[..., Any], copy: bool, buffer: Any, *rest: Any) -> Any:
     # The pickle of a read-only array, such as a part of a large array that arrived, makes a read-only view of the copy.
-    # The copy belongs to the receiver all the same, so give the writable memory.
+    # But the copy belongs to the receiver, so return writable memory.
     if isinstance(buffer, memoryview) and (copy or buffer.nbytes <= OWN_BYTES):
         buffer = buffer.obj
     return make_array(buffer, *rest)
@@ -603,7 +606,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 
 
 def _why_unsendable(value: object) -> str:
-    """Return the reason that a class gives, in ``_why_unsendable``, if its objects are never sent; empty for others."""
+    """Return the reason in ``_why_unsendable`` of a class whose objects are never sent; empty for other classes."""
     return next((why for cls in type(value).__mro__ if type(why := vars(cls).get("_why_unsendable")) is str), "")
 
 

@@ -1,8 +1,8 @@
 """The replies that an engine stores, within limits; the oldest are dropped first.
 
 A reply is sent to the client that made the request, and is lost with that client. The engine stores it here so that
-other clients, or the same one after a reconnection, can collect it. Two things are stored: the encoded reply, which
-contains the value if that is small, and the output that was delivered before the reply.
+other clients can collect it, or the same client after a reconnection. Two things are stored: the encoded reply, which
+contains the value if the value is small, and the output that was delivered before the reply.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ LIMIT_REPLIES = 4_000
 LIMIT_BYTES = 16_000_000  # in the memory of the engine
 LIMIT_STORED_BYTES = 1_000_000_000  # in the object store, which can spill to disk
 LIMIT_CLIENTS = 10_000
-LARGE_BYTES = 2_000_000  # largest value copied (0.1 ms a MB) in case another client collects it
+LARGE_BYTES = 2_000_000  # the largest value that is copied (0.1 ms a MB) in case another client collects it
 
 
 class Missing(enum.Enum):
-    """The reason that there is no reply to a request."""
+    """The reason why there is no reply to a request."""
 
     DROPPED = "dropped"
     """The reply was dropped, to make room for newer ones."""
     UNKNOWN = "unknown"
-    """No reply to it was stored."""
+    """No reply to the request was stored."""
     AHEAD = "ahead"
     """The request has not begun, and the engine is running another request."""
     ABSENT = "absent"
@@ -40,7 +40,7 @@ class StoredReply(NamedTuple):
 
     Attributes:
         header: the encoded reply, with the value if that is small.
-        head: the output that was delivered before it; the reply's tail has the rest.
+        head: the output that was delivered before the reply; the reply's tail has the rest.
         value: a value that is not in the header; ``Missing.DROPPED`` if it was too large to store.
     """
 
@@ -118,7 +118,7 @@ class ReplyStore:
         return self._stored_bytes
 
     def add(self, request: RequestId, reply: StoredReply, nbytes: int, stored_bytes: int = 0) -> None:
-        """Store a reply, dropping older ones to make room. A reply larger than a limit is dropped at once.
+        """Store a reply, dropping older replies to make room. A reply larger than a limit is dropped immediately.
 
         Args:
             request: the request; if it has a reply already, that reply stays.
@@ -142,7 +142,7 @@ class ReplyStore:
             self._drop_oldest()
 
     def get(self, request: RequestId) -> Found:
-        """Return the reply to a request, or the reason that there is none."""
+        """Return the reply to a request, or the reason why there is no reply."""
         entry = self._entries.get(request)
         if entry is not None:
             return entry[0]
@@ -159,6 +159,5 @@ class ReplyStore:
     def _note_dropped(self, request: RequestId) -> None:
         self._dropped_upto[request.client] = max(request.seq, self._dropped_upto.get(request.client, -1))
         if len(self._dropped_upto) > LIMIT_CLIENTS:
-            # A client that has been forgotten gets UNKNOWN instead of DROPPED: a less precise reason, not a wrong
-            # result.
+            # For a forgotten client, the reason is UNKNOWN instead of DROPPED, which is less precise but not wrong.
             del self._dropped_upto[next(iter(self._dropped_upto))]

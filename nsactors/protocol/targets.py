@@ -1,6 +1,6 @@
 """Targets of a call, resolved to engine ids.
 
-Views keep targets as the user wrote them, and resolve them once per call: the engines of ``"all"`` change.
+Views keep targets as the user wrote them, and resolve them at each call, because the engines of ``"all"`` change.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Batches of tasks and results of map items, as they travel.
 
 A batch is packed as one value. Each call in it, each function of a map and each slice of a map's items is a payload
-that was packed by itself, so that a payload that cannot be read harms no other; payloads are nested here without
+that was packed by itself, so that a payload that cannot be read does not affect the others. Payloads are nested without
 copying large buffers. Results return as one payload, nested in a report that assigns them to tasks.
 
-A task range of a map is one call and one list. An item that fails, or whose result cannot be pickled, spoils only
-itself: its failure travels beside the values of the others.
+A task range of a map is one call and one list. An item that fails, or whose result cannot be pickled, does not affect
+the other items: its failure travels beside their values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class MapItems(NamedTuple):
     """The items of a map that one call carries.
 
     Attributes:
-        numbers: their numbers: a range, unless the user's partitioner has chosen them.
+        numbers: the numbers of the items; a range, unless the user's partitioner has chosen the items.
         spares: whether exceptions replace the results of items that fail.
         lazily: whether the results before a failed item are returned.
     """
@@ -34,7 +34,7 @@ class MapItems(NamedTuple):
     lazily: bool = False
 
     def as_value(self) -> tuple[Any, ...]:
-        """Return plain values to pickle: each class in a pickle, such as range, costs a lookup at the receiver."""
+        """Return plain values to pickle: each class in a pickle, such as range, costs the receiver a lookup."""
         numbers = self.numbers
         if type(numbers) is not range:
             return list(numbers), self.spares, self.lazily
@@ -48,7 +48,7 @@ class MapItems(NamedTuple):
 
 
 class SomeValues(NamedTuple):
-    """Comes first in a list of values that has gaps, or ends early.
+    """The first entry of a list of values that has gaps or ends early.
 
     Attributes:
         failures: the failures of items, by their index among the values.
@@ -96,7 +96,7 @@ class MapValues:
         self._describe = describe
 
     def pack(self, pack: PackValue) -> Payload:
-        """Pickle the values: as a plain list if no item failed.
+        """Pickle the values; if no item failed, as a plain list.
 
         Raises:
             SerializationError: if the result of an item cannot be pickled, and no exception may replace it.
@@ -104,7 +104,7 @@ class MapValues:
         try:
             return pack(self._content(), "the result")
         except (SerializationError, KeyboardInterrupt) as error:  # user code in `__reduce__` may raise either
-            # Pickle each value by itself only now: while all is well, one pickle is faster.
+            # Pickle each value by itself only after a failure, because one pickle is faster.
             if not self._set_aside(pack):
                 raise SerializationError(f"the result of {self._label}", _reason(error)) from error
         return pack(self._content(), "the result")
@@ -179,12 +179,12 @@ class BatchPart(NamedTuple):
         start: the first item.
         stop: the item after the last.
         label: the name of the task for users, e.g. ``apply(f)``.
-        job: of a map, the number under which the engine stores its function; None for a call.
-        call: a call's ``(function, args, kwargs)``, or a map's function; None for a function that the engine has
-            stored.
-        columns: a map's items, as a list with one sequence per argument of the function; None for a call.
+        job: for a map, the number under which the engine stores its function; None for a call.
+        call: for a call, its ``(function, args, kwargs)``; for a map, its function, or None if the engine has stored
+        it.
+        columns: for a map, its items, as a list with one sequence per argument of the function; None for a call.
         limit_s: the time limit of an item in seconds.
-        copy: whether arrays are copied, so that they can be written to.
+        copy: whether arrays are copied, so that they are writable.
     """
 
     task_id: TaskId
@@ -216,8 +216,8 @@ class RangeOutcome(NamedTuple):
             ``Expired`` or an exception of the client's process. If a condition is not met, its text. A report has the
             value in its ``values`` instead.
         started: the start of the first item, in seconds since the epoch on the engine's clock; None if no item began.
-        output: the chunks that they wrote; in a report, the number of the first of these in the output of the batch,
-            and the number of the chunk after the last.
+        output: the chunks that the items wrote. In a report, two numbers: that of the first of these chunks in the
+            output of the batch, and that of the chunk after the last.
     """
 
     task_id: TaskId
@@ -240,7 +240,7 @@ class RangeOutcome(NamedTuple):
         return None if self.started is None else self.started + self.elapsed_s
 
     def items(self) -> Iterator[RangeOutcome]:
-        """Yield an outcome for each item of a map, if all succeeded: with its value, and an equal share of the time."""
+        """Yield an outcome for each item of a map: its value, and an equal share of the time. None may have failed."""
         each_s = self.elapsed_s / len(self.value)
         for offset, value in enumerate(self.value):
             at, started = self.start + offset, None if self.started is None else self.started + offset * each_s

@@ -55,7 +55,7 @@ _NOTHING = Sealed()
 
 
 def copied_or_stored(payload: Payload, store: Callable[[Payload], StoredObject]) -> Payload | StoredObject:
-    """Return a copy of a small payload, to travel inside a message; ``store`` a large one, and return the reference."""
+    """Return a copy of a small payload, which travels inside a message; store a large one and return a reference."""
     if payload.refs or payload.nbytes > INLINE_LIMIT_BYTES:
         return store(payload)
     return payload.copied()
@@ -77,12 +77,12 @@ def seal(payload: Payload | None, limit_bytes: int | None = None) -> Sealed:
     return Sealed((payload.data, tuple(map(bytes, payload.buffers))))
 
 
-# Fields are plain tuples and numbers: the receiver looks up each class that a pickle names, which takes as long as all
-# the rest of the decoding.
+# Fields are plain tuples and numbers, because the receiver would look up each class that a pickle names. That would
+# take as long as all the rest of the decoding.
 
 
 def encode_body(request: EngineRequest, sealed: Sealed) -> bytes:
-    """Encode the part of a request that is the same for all engines: all but its number and ``stops_seen``."""
+    """Encode the part of a request that is the same for all engines: all except its number and ``stops_seen``."""
     (client, _), operation, *terms, _ = request
     fields = (client, _CODES[type(operation)], tuple(operation), terms, sealed.inline)
     return pickle.dumps(fields, protocol=5)

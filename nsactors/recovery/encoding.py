@@ -4,7 +4,7 @@ frame    crc of all that follows except the buffers | kind | state | bytes of th
              size of each buffer | the head, a pickle of plain tuples | the buffers
 
 A process that dies in the middle of a write leaves an incomplete frame, which is recognised by its sizes. The checksum
-does not cover the buffers: for 100 MB it would take 0.08 s, more than writing them.
+does not cover the buffers: for 100 MB it would take 0.08 s, which is longer than writing them takes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nsactors.recovery.journal import (
 _CRC = struct.Struct("<I")
 _FRAME = struct.Struct("<BBII")
 _BASE, _BEGUN, _ENDED, _ENTRY = range(4)
-_OPERATIONS: tuple[type[Operation], ...] = (Execute, Apply, Push, Pull, Reset)  # by number on disk: only add
+_OPERATIONS: tuple[type[Operation], ...] = (Execute, Apply, Push, Pull, Reset)  # by their numbers on disk: only append
 _SNAPSHOT_FIELDS = ("modules", "left_out", "inputs", "folder", "path", "taken", "process", "not_kept")
 _CODES = {operation: code for code, operation in enumerate(_OPERATIONS)}
 
@@ -50,8 +50,8 @@ def encode(record: Record) -> list[Buffer]:
             inline, buffers, _ = seal(payload)
             content = (*request, _CODES[type(operation)], tuple(operation), inline)
             return _framed(_ENTRY, state, (content, error, bound, took_s, process), buffers)
-        # All headers have one shape on disk: without a snapshot, None stands for its parts, and the last requests stand
-        # for its other fields.
+        # All headers have one shape on disk. If there is no snapshot, None takes the place of its parts, and the last
+        # requests take the place of its other fields.
         case SegmentHeader(None, kept, taken):
             return _framed(_BASE, 0, (kept, None, dict(taken)))
         case SegmentHeader(snapshot, kept):

@@ -2,8 +2,8 @@
 
 The state of an engine is the sum of its requests (event sourcing). Each request that may change it is written *before*
 it runs, and its outcome *before* it is answered: the journal contains every request that was acknowledged. A snapshot
-of the names replaces all entries before it, except those that created objects which cannot be pickled: these are kept,
-to be replayed.
+of the names replaces all entries before it, except those that created objects which cannot be pickled: these entries
+are kept, to be replayed.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ class State(enum.IntEnum):
     def is_replayed(self) -> bool:
         """True if a recovery replays the request.
 
-        A request that raised is replayed: it changed the namespace up to the line that raised, and will raise there
-        again. A request that was cut short from outside is not replayed: the place where it stopped is unknown. One
-        whose variables were changed in the debugger is replayed without these changes, and reported.
+        A request that raised is replayed: it changed the namespace up to the line that raised, and will raise at this
+        line again. A request that was cut short from outside is not replayed: the place where it stopped is unknown. If
+        the user changed variables of a request in the debugger, it is replayed without these changes, and reported.
         """
         return self in (State.COMPLETED, State.FAILED, State.EDITED)
 
     @property
     def reason(self) -> str:
-        """The reason that a recovery does not replay it; empty if it does."""
+        """The reason why a recovery does not replay the request; empty if it does."""
         return _REASONS.get(self, "")
 
 
@@ -91,9 +91,9 @@ The values are plain (numbers, texts, bytes, tuples and dictionaries of them), s
 class RequestStarted(NamedTuple):
     """A request is about to run.
 
-    ``state`` is BEGUN, or the reason that the request will not be replayed; then there is no payload, and only the
-    start of a cell. ``process`` contains the parts of the process's state that have changed since they were last
-    recorded.
+    ``state`` is BEGUN, or the reason why the request will not be replayed. In the second case, there is no payload, and
+    only the start of a cell. ``process`` contains the parts of the process's state that have changed since they were
+    last recorded.
     """
 
     request: RequestId
@@ -134,7 +134,7 @@ class JournalEntry:
 
     @property
     def records(self) -> tuple[RequestStarted, RequestFinished]:
-        """The two records of which the entry consists."""
+        """The two records that make up the entry."""
         begun = RequestStarted(self.request, self.operation, self.payload, process=self.process)
         return begun, RequestFinished(self.state, self.error, self.bound, self.took_s)
 
@@ -153,7 +153,7 @@ class SnapshotPart(NamedTuple):
     Attributes:
         names: the names; results are called ``Out[3]``.
         payload: a dictionary of their values.
-        needs: names in earlier parts that it refers to.
+        needs: names in earlier parts to which the values refer.
     """
 
     names: tuple[str, ...]
@@ -195,7 +195,7 @@ class Snapshot:
         )
 
     def without(self, refused: Mapping[str, str]) -> Snapshot:
-        """Return the snapshot without the parts of the given names; each comes with the reason."""
+        """Return the snapshot without the parts of the names in ``refused``, which gives the reason for each."""
         return replace(
             self,
             parts=tuple(part for part in self.parts if refused.keys().isdisjoint(part.names)),
@@ -204,7 +204,11 @@ class Snapshot:
         )
 
     def without_components(self, firsts: Mapping[str, str]) -> Snapshot:
-        """Return the snapshot without some components, by their first names, and modules; each has its reason."""
+        """Return the snapshot without some components and modules.
+
+        Args:
+            firsts: the first names of the components, and the names of the modules, with the reason for each.
+        """
         parts = {name: firsts[part.names[0]] for part in self.parts if part.names[0] in firsts for name in part.names}
         return self.without({**parts, **{name: firsts[name] for name in self.modules.keys() & firsts.keys()}})
 
@@ -234,7 +238,7 @@ class Journal:
 
     Attributes:
         snapshot: its first state; None for an empty namespace.
-        kept: entries whose effects the snapshot includes, except for names that they created and it cannot hold.
+        kept: entries that created names which the snapshot cannot hold; it includes their other effects.
         entries: the entries after the snapshot.
         taken_before: without a snapshot, the last request of each client, which must not run again.
     """
@@ -286,7 +290,7 @@ class Journal:
         return _merged([self.snapshot.process if self.snapshot else {}, *(entry.process for entry in self.entries)])
 
     def standing_alone(self) -> tuple[JournalEntry, ...]:
-        """Return all entries, each with the complete state of the process before it, as far as it was recorded."""
+        """Return all entries, each with all that was recorded of the state of the process before it."""
         process: ProcessState = self.snapshot.process if self.snapshot else {}
         alone = list(self.kept)  # kept entries have the complete state already
         for entry in self.entries:
@@ -327,8 +331,8 @@ def _entry(begun: RequestStarted, ended: RequestFinished) -> JournalEntry:
 def changes_state(operation: Operation) -> bool:
     """Return whether a request may change the namespace, and belongs in the journal.
 
-    Tasks do not: they may run on any engine, so they cannot rely on the effects of others, and run elsewhere if their
-    engine dies.
+    Tasks do not belong in the journal: they may run on any engine, so they cannot rely on the effects of others, and if
+    their engine dies, they run on another engine.
     """
     return not isinstance(operation, Pull | TakeSnapshot | RunTasks)
 
@@ -354,7 +358,7 @@ def begin(
 
 
 def unwritten(begun: RequestStarted) -> RequestStarted:
-    """Return a record of the same request that says only that it ran."""
+    """Return a record of the same request without its content; it shows only that the request ran."""
     state = State.UNWRITTEN if begun.state is State.BEGUN else begun.state
     return RequestStarted(begun.request, _preview(begun.operation), None, state, begun.process)
 
@@ -376,10 +380,11 @@ def end(
         took_s: its duration.
         used_mpi: whether it took part in communication that needs the other engines in the same state.
         used_service: whether it called services of the cluster, which remember the calls.
-        edited: whether its variables may have been changed in the debugger.
+        edited: whether the user may have changed its variables in the debugger.
     """
     error = outcome.failure.type_name if isinstance(outcome, Failed) else ""
-    # Whether or not the request succeeded: a replay would wait for the other engines, or send messages twice.
+    # It does not matter whether the request succeeded: a replay would wait for the other engines, or send messages
+    # twice.
     state = State.USED_MPI if used_mpi else State.USED_SERVICE if used_service else _end_state(outcome)
     if edited and state.is_replayed:
         state = State.EDITED
@@ -391,8 +396,8 @@ def _end_state(outcome: Outcome) -> State:
         case Ok():
             return State.COMPLETED
         case Failed(failure):
-            # KeyboardInterrupt comes from outside, BdbQuit from a user who has quit the debugger. Those that the user's
-            # code raises itself are taken for the same: at worst, the request is not replayed.
+            # KeyboardInterrupt comes from outside, and BdbQuit from a user who has quit the debugger. If the user's
+            # code raises one of them itself, it is treated in the same way: at worst, the request is not replayed.
             return State.INTERRUPTED if failure.type_name in ("KeyboardInterrupt", "BdbQuit") else State.FAILED
         case Expired():
             return State.EXPIRED
@@ -412,13 +417,13 @@ def _preview(operation: Operation) -> Operation:
 class SnapshotPolicy:
     """Decides when a snapshot is worth its cost.
 
-    A recovery costs the time of the entries that it replays. So this time counts, and not the time of day: an idle
-    engine needs no snapshots.
+    A recovery takes as long as the entries that it replays. So the time of the entries counts, not the time on the
+    clock: an idle engine needs no snapshots.
 
     Attributes:
         journal_bytes: the journal may grow by this much before it is cut.
         replay_s: a replay may take this long.
-        share: the largest share of the engine's time that snapshots for the sake of ``replay_s`` may take.
+        share: the largest share of the engine's time that snapshots may take if they are made because of ``replay_s``.
     """
 
     journal_bytes: int = 1_000_000_000

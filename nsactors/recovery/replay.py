@@ -1,10 +1,10 @@
 """Replay of a journal: the plan, the report, and slices that recreate a name.
 
-A slice is a program slice (Weiser 1981) over whole requests: an entry that bound a wanted name belongs to the slice,
-and the names that this entry used are then wanted in turn, unless the snapshot has them.
+A slice is a program slice (Weiser 1981) over whole requests. An entry that bound a wanted name belongs to the slice.
+The names that this entry used are then wanted as well, unless the snapshot has them.
 
-Changes that later entries made to an object without binding its name are not replayed: a generator starts anew, a
-connection is as it was when it was opened.
+Changes that later entries made to an object without binding its name are not replayed: a generator starts anew, and a
+connection is in the state in which it was opened.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from nsactors.protocol.messages import Execute
 from nsactors.recovery.journal import Journal, JournalEntry, ProcessState, Snapshot, State
 
 _TYPED = "lines typed in the debugger"
-_REMEMBERED = 2_500  # reports and the items that they list, of about 100 bytes each
+_REMEMBERED = 2_500  # the number of reports and of items that they list, each of about 100 bytes
 
 
 class RecoveryReports:
     """The last recovery report of each engine, and as many of the newest other reports as fit; oldest first.
 
     Args:
-        limit: the number of reports and items listed in them.
+        limit: the total number of reports and of items listed in them.
     """
 
     def __init__(self, limit: int = _REMEMBERED) -> None:
@@ -73,10 +73,11 @@ def recover(
     sources: Callable[[JournalEntry], tuple[str, ...]] = _no_sources,
     shipped_only: bool = False,
 ) -> RecoveryReport:
-    """Restore a namespace: its snapshot, then the entries kept for names it cannot hold, then all later entries.
+    """Restore a namespace: its snapshot, then the entries kept for names that it cannot hold, then all later entries.
 
     Kept entries may change other names when they run again, so the snapshot is restored a second time after them. An
-    entry that raises does not end the recovery, because the requests after it also ran the first time.
+    entry that raises an exception does not end the recovery: when it raised it the first time, later requests still
+    ran.
 
     Args:
         engine_id: the engine, for the report.
@@ -93,9 +94,9 @@ def recover(
     failed: dict[str, str] = {}
 
     def restore_all() -> dict[str, str]:
-        replay.set_process(snapshot.process)  # first: making the values may need the environment
+        replay.set_process(snapshot.process)  # set it before loading, because loading may need the environment
         failed = restore(snapshot)
-        replay.set_process(snapshot.process)  # again: making the values may have changed it
+        replay.set_process(snapshot.process)  # set it again, because loading may have changed it
         return failed
 
     if journal.snapshot is not None:
@@ -108,7 +109,7 @@ def recover(
     of_snapshot = replay.count
     missing = [name for name in snapshot.left_out if name not in names]
     replay.all_of(journal.entries)
-    # Names that a later request bound or removed are as that request left them.
+    # Names that a later request bound or removed are already as that request left them.
     settled = {name for entry in journal.entries if entry.state.is_replayed for name in entry.bound}
     lost = failed | {name: snapshot.left_out[name] for name in missing}
     return RecoveryReport(
@@ -151,7 +152,7 @@ class _Replay:
 
     def all_of(self, entries: Iterable[JournalEntry]) -> None:
         for entry in entries:
-            # Set also before entries that are skipped: this is the state that their predecessors left.
+            # Set the state even before entries that are skipped, because their predecessors left it.
             self.set_process(entry.process)
             if not entry.state.is_replayed:
                 self.left_out.append(NotReplayed(entry.request, entry.label, entry.state.reason))
@@ -198,14 +199,14 @@ def slice_for(
     open_names = set(wanted) - provided
     known = {name for entry in entries for name in entry.bound}
     kept: list[JournalEntry] = []
-    # Backwards: the last entry that bound a name determines its value, and tells which names are needed before it.
+    # Go backwards: the last entry that bound a name determines its value, and shows which names it needs.
     for entry in reversed(entries):
         if not open_names:
             break
         stored, used = _names(entry, known)
         bound = open_names.intersection(entry.bound)
-        # A new object may have the address of the old one, and the name then seems to be bound to the same object: an
-        # entry whose source binds the name may have created the object, and so may the entries before it.
+        # A new object may have the address of the old object. The name then seems to be bound to the same object. So
+        # any entry whose source binds the name may have created the object.
         if bound or open_names & stored:
             kept.append(entry)
             open_names -= bound
@@ -220,8 +221,8 @@ def _names(entry: JournalEntry, known: set[str]) -> tuple[set[str], set[str]]:
     if isinstance(entry.operation, Execute):
         return _names_of_cell(entry.operation.code, known)
     data = entry.payload.data if entry.payload else b""
-    # The code of a function contains the names that it uses as they are. Another text may be mistaken for a name: that
-    # name is then recreated without need, which costs time and does no harm.
+    # The code of a function contains the names that it uses as text. Other text may be mistaken for a name; this name
+    # is then recreated without need, which costs time and does no harm.
     return set(), {name for name in known if name.encode() in data}
 
 

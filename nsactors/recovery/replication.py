@@ -1,8 +1,8 @@
 """Replication of a journal: batches in order, acknowledged.
 
 A journal is a sequence of *segments*, each beginning with a snapshot that replaces all segments before it. The replica
-of a segment is always a prefix of it. Each reply of the replica says where the replica ends, and the next batch begins
-there: the sender need not keep track of batches.
+of a segment is always a prefix of the segment. Each reply of the replica contains the position where the replica ends,
+and the next batch begins there. So the sender need not keep track of batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOWHERE = Position(-1, 0)
 
 
 class Segment(NamedTuple):
-    """One segment. It begins with ``base_bytes`` of snapshot and kept entries, and is useless until it has them all."""
+    """One segment. It begins with ``base_bytes`` of snapshot and kept entries, without which it is useless."""
 
     number: int
     base_bytes: int
@@ -42,7 +42,7 @@ class Segment(NamedTuple):
 
 
 class SegmentRange(NamedTuple):
-    """The range to send next: ``nbytes`` from ``start`` on, of a segment whose snapshot takes ``base_bytes``."""
+    """The range to send next: ``nbytes`` from ``start`` on, in a segment whose snapshot takes ``base_bytes``."""
 
     start: Position
     nbytes: int
@@ -64,7 +64,7 @@ def next_span(kept: Position, segments: Sequence[Segment], limit_bytes: int) -> 
     a large snapshot is being sent.
 
     Args:
-        kept: the end of the replica, by its last reply.
+        kept: the end of the replica, according to its last reply.
         segments: the segments that can still be read, oldest first.
         limit_bytes: the largest size of a batch.
     """

@@ -1,9 +1,9 @@
 """A journal on disk: append, cut, read; and its replica on another machine.
 
 The segments of a journal are numbered files in one folder. A new segment begins with a snapshot. It is written as a
-draft while the old segment continues, and replaces the old one only after a check that the snapshot can be loaded: a
-process that dies meanwhile leaves the old segment, with all records since. Writes are not synchronised with the disk:
-they survive their process, which is the purpose of a journal; against the loss of the machine there is the replica.
+draft while the old segment continues, and replaces the old one only after a check that the snapshot can be loaded. A
+process that dies before that leaves the old segment, with all records up to its death. Writes are not synchronised with
+the disk. They survive their process, which is the purpose of a journal; if the machine is lost, the replica survives.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from nsactors.recovery.replay import slice_for
 from nsactors.recovery.replication import NOWHERE, JournalBatch, KeptSegments, Position, Segment, SegmentRange
 from nsactors.recovery.unjournaled import GapMark
 
-WAITING_BYTES = 100_000_000  # of payloads in memory that wait for room on the disk
+WAITING_BYTES = 100_000_000  # the limit for payloads in memory that wait for room on the disk
 _NAME = re.compile(r"(\d+)\.journal")
 _SAVED = "saved"
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-# Bounds the memory of a copy; the records since a draft are few as a rule.
+# Bounds the memory for copying the records since a draft, which are usually few.
 _COPIED_BYTES = 16_000_000
 _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
 
@@ -106,18 +106,18 @@ class Draft(NamedTuple):
 class JournalFile:
     """The journal that one incarnation of an engine writes.
 
-    One thread appends; another one may adopt a draft meanwhile, and others may read ranges.
+    One thread appends; at the same time, another thread may adopt a draft, and others may read ranges.
 
-    Records without room on the disk wait in memory, and are written as soon as there is room: before the next record,
-    or by :meth:`flush`. Large payloads do not wait for ever: past a limit they are dropped, and the journal says only
-    that their requests ran, until a snapshot includes the effects.
+    If the disk has no room for a record, the record waits in memory. It is written as soon as there is room: before the
+    next record, or by :meth:`flush`. Large payloads do not wait for ever: past a limit they are dropped, and the
+    journal only contains that their requests ran, until a snapshot includes their effects.
 
     Args:
         folder: the folder for its segments, which must not exist.
 
     Attributes:
         replay_s: the duration of the requests since the last snapshot.
-        failure: the error because of which records wait; None if no record waits.
+        failure: the error that keeps records waiting; None if no record waits.
 
     Raises:
         FileExistsError: if the folder exists: it contains the journal of another engine.
@@ -127,25 +127,25 @@ class JournalFile:
         self._folder = folder
         self._files: dict[int, int] = {}  # file descriptors by the number of the segment
         self._segments: dict[int, Segment] = {}
-        self._number = -1  # of the current segment
+        self._number = -1  # the number of the current segment
         self._drafts = itertools.count()
         # Reentrant, since append() calls flush().
         self._writing = threading.RLock()
         self._unwritten: deque[Record] = deque()
-        self._is_new = True  # the unwritten records are to begin a segment
-        self._count = 0  # of written records
+        self._is_new = True  # the unwritten records will begin a segment
+        self._count = 0  # the number of written records
         self._ends: dict[int, int] = {}  # where records that had to wait end in the segment, by their count
-        self._payload_bytes = 0  # of unwritten records
+        self._payload_bytes = 0  # the size of the payloads of unwritten records
         self._mark: GapMark | None = None
         self._mark_folder = folder
         self._incomplete_until = 0  # the count of the last record whose payload was dropped
         self.failure: OSError | None = None
         self.replay_s = 0.0
-        # An incarnation writes one journal: a second process with the same number must not mix its records into that
-        # of the first.
+        # An incarnation writes one journal: a second process with the same number must not add its records to the
+        # journal of the first process.
         if os.path.exists(folder):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
-        # Without room on the disk the engine starts all the same: the header waits like any record.
+        # The engine starts even if the disk is full: the header waits like any record.
         self._unwritten.append(SegmentHeader())
         self.flush()
 
@@ -156,7 +156,7 @@ class JournalFile:
 
     @property
     def is_incomplete(self) -> bool:
-        """True if payloads were dropped: a snapshot is due when there is room."""
+        """True if payloads were dropped, so that a snapshot is due as soon as there is room."""
         return self._incomplete_until > 0
 
     @property
@@ -210,8 +210,8 @@ class JournalFile:
             return True
 
     def note_missing(self, begun: RequestStarted) -> None:
-        """Note on disk that this request has run, and may be in no journal."""
-        with contextlib.suppress(OSError):  # then the notice in each reply must suffice
+        """Mark on disk that this request has run, and may be in no journal."""
+        with contextlib.suppress(OSError):  # if this fails, the user knows of it only from the notice in each reply
             self._mark = self._mark or GapMark(self._mark_folder)
             self._mark.add(unwritten(begun))
 
@@ -224,9 +224,10 @@ class JournalFile:
 
         Args:
             journal: the entries of that journal that were replayed.
-            stored: that journal as a whole, if no process writes to it any more. Its file is then shared: writing 50 MB
-                takes as long as restoring them. The entries that were not replayed are then reported again by the next
-                recovery.
+            stored: that journal as a whole, if no process writes to it any more. Its file is then shared, because
+            writing
+                50 MB takes as long as restoring them. The next recovery then reports the entries that were not replayed
+                again.
         """
         with self._writing:
             self.replay_s = sum(entry.took_s for entry in journal.entries)
@@ -240,7 +241,7 @@ class JournalFile:
                 self._remove_incomplete()
 
     def _share_file_of(self, stored: StoredJournal) -> bool:
-        """Share the file of another journal, which needs no room; return whether that is possible."""
+        """Share the file of another journal, which needs no room on the disk; return whether this is possible."""
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             if self._mark is None or self._mark.folder != self._folder:
@@ -251,14 +252,14 @@ class JournalFile:
             return False
         written = _Written(path, os.open(path, _FLAGS), stored.nbytes)
         try:
-            # The file may end with an incomplete record, behind which nothing could be read.
+            # The file may end with an incomplete record. Records after it could not be read.
             os.ftruncate(written.file, stored.nbytes)
             self._replace(written)
         except BaseException:
             written.discard()
             raise
         self._unwritten.clear()
-        self.failure = None  # not by flush, which would clear the mark of the other journal before it is reported
+        self.failure = None  # not by flush(), which would clear the other journal's mark before it is reported
         if any(entry.state is State.BEGUN for entry in stored.journal.entries[-1:]):
             self.append(RequestFinished(State.BEGUN))
         return True
@@ -277,7 +278,7 @@ class JournalFile:
         """
         journal = journal or self.read()
         with self._writing:
-            # Under the lock: adopt() assumes that records after these numbers were written since the draft.
+            # Read these numbers under the lock: adopt() assumes that later records are not in the draft.
             count, position, replay_s = self._count + len(self._unwritten), self.position, self.replay_s
         return Draft(self._written(_base(snapshot, journal)), journal, position, count, replay_s)
 
@@ -303,8 +304,8 @@ class JournalFile:
         with self._writing:
             try:
                 if self._files:
-                    # Records that waited when the draft was made may have been written since, and are in its snapshot:
-                    # begin after them.
+                    # Records that waited when the draft was made may have been written since. Its snapshot includes
+                    # them, so begin after them.
                     start = self._ends.get(draft.records, draft.position.offset)
                     end = self.position.offset if self._count > draft.records else start
                     written = written.extended(self._files[self._number], start, end)
@@ -317,7 +318,7 @@ class JournalFile:
             self._count = max(self._count, draft.records)
             if draft.records >= self._incomplete_until:
                 self._incomplete_until = 0
-            # Not zero: requests since the draft count towards the next snapshot.
+            # Do not set it to zero: requests since the draft count towards the next snapshot.
             self.replay_s -= draft.replay_s
             self.flush()
         return snapshot
@@ -339,8 +340,8 @@ class JournalFile:
         return JournalBatch(span.start, os.pread(self._files[segment], span.nbytes, offset), span.base_bytes)
 
     def release(self, kept: Position) -> None:
-        """Close old segments, except that in which the replica ends; all, if the replica ends at :attr:`position`."""
-        # Another thread may have made the newest segment, and not write to it yet.
+        """Close old segments, except the segment in which the replica ends, unless it ends at :attr:`position`."""
+        # Do not close the newest segment: another thread may have just made it, and not write to it yet.
         for number in self._files.keys() - {kept.segment, self._number, max(self._files, default=-1)}:
             self._close_segment(number)
 
@@ -372,7 +373,7 @@ class JournalFile:
             return
         self.note_missing(record)
         self._payload_bytes += record.payload.nbytes if record.payload else 0
-        # Better than to run out of memory, or to stop the engine; what is lost is reported by the next recovery.
+        # This is better than to run out of memory or to stop the engine. The next recovery reports the losses.
         if self._payload_bytes > WAITING_BYTES:
             self._unwritten = deque(
                 unwritten(each) if isinstance(each, RequestStarted) and each.payload else each
@@ -419,16 +420,17 @@ class JournalFile:
         return os.path.join(self._folder, f"draft-{next(self._drafts)}")
 
     def _remove_incomplete(self) -> None:
-        """Remove an incomplete journal: another incarnation that finds it would take it for a complete one."""
+        """Remove an incomplete journal, because another incarnation would treat it as complete."""
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-        if self._mark_folder == self._folder:  # an empty folder says that there was no room
+        if self._mark_folder == self._folder:  # an empty folder means that there was no room
             with contextlib.suppress(OSError):
                 os.makedirs(self._folder, mode=0o700)
 
     def _replace(self, written: _Written) -> None:
         old, number = self._number, self._number + 1
-        # Before the old segment is removed: a process that dies in between leaves two segments, and the newer is read.
+        # Rename before the old segment is removed: a process that dies in between leaves two segments, and the newer
+        # one is read.
         os.rename(written.path, _path(self._folder, number))
         self._files[number] = written.file
         self._segments[number] = Segment(number, written.nbytes, written.nbytes)
@@ -493,18 +495,18 @@ class JournalCopy:
         segments: list[Segment] = []
         for number in _numbers(self._folder):
             size = os.path.getsize(_path(self._folder, number))
-            # A newer segment beside an older one is incomplete: otherwise the older one would have been removed. The
-            # records written while its snapshot was being checked follow the snapshot, and belong to it.
+            # If an older segment exists, the newer one is incomplete: otherwise the older one would have been removed.
+            # The records written while its snapshot was being checked follow the snapshot, and belong to it.
             is_usable = not segments and _read_path(_path(self._folder, number)) is not None
             segments.append(Segment(number, 0 if is_usable else size + 1, size))
         return KeptSegments(segments)
 
 
 def note_saved(folder: str, at: float) -> None:
-    """Note in the folder of a journal's copy that it was saved for another cluster to continue from.
+    """Mark a copy of a journal as saved, so that another cluster can continue from it.
 
     Args:
-        folder: the folder.
+        folder: the folder of the copy.
         at: the time in seconds since the epoch.
     """
     with open(os.path.join(folder, _SAVED), "w") as file:
@@ -512,18 +514,18 @@ def note_saved(folder: str, at: float) -> None:
 
 
 def saved_at(folder: str) -> float | None:
-    """Return the time that :func:`note_saved` has noted; None if there is none."""
+    """Return the time that :func:`note_saved` has written; None if it has written none."""
     try:
         with open(os.path.join(folder, _SAVED)) as file:
             return float(file.read())
-    except (FileNotFoundError, ValueError):  # ValueError: the disk had no room for it
+    except (FileNotFoundError, ValueError):  # ValueError: the disk had no room for the time
         return None
 
 
 def read_journal(folder: str) -> Journal:
     """Return the content of the journal in a folder, up to the last complete record; empty if there is none.
 
-    Buffers of its payloads are parts of the mapped files, which may be removed meanwhile.
+    Buffers of its payloads are parts of the mapped files; the files may be removed while they are in use.
     """
     stored = find_journal(folder)
     return stored.journal if stored else Journal()
@@ -589,7 +591,7 @@ def _write(file: int, end: int, parts: list[Buffer]) -> int:
     """Append ``parts`` to a file that ends at ``end``; return the number of bytes."""
     if len(parts) == 1 and os.write(file, parts[0]) == len(parts[0]):
         return len(parts[0])
-    # Several buffers, more than the system writes at once, or no room.
+    # There are several buffers, or more bytes than the system writes in one call, or no room on the disk.
     os.ftruncate(file, end)
     left = deque(memoryview(part).cast("B") for part in parts if memoryview(part).nbytes)
     nbytes = sum(map(len, left))

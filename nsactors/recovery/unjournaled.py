@@ -1,8 +1,8 @@
-"""A mark on disk for requests that no journal holds, for lack of room.
+"""A mark on disk for requests that are in no journal, because the disk was full.
 
-The file has its full size from the start, and is written in place, which needs no room. When the journal can be written
-again, it contains those requests itself, and the mark is cleared. So the requests in a mark are missing in the journal
-of its folder.
+The file has its full size from the start, and is written in place, which needs no further room. When the journal can be
+written again, it contains those requests itself, and the mark is cleared. So the requests in a mark are missing in the
+journal of its folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nsactors.recovery.journal import JournalEntry, RequestStarted, State
 
 GAP_NAME = "unwritten"
 _SIZE_BYTES = 64 * 1024
-_LAST_BYTES = 4 * 1024  # reserved for the entry that counts the requests for whose own entries there is no room
+_LAST_BYTES = 4 * 1024  # reserved for the entry that counts the requests whose own entries find no room
 _NOTHING = bytes(16)  # no record starts like this
 
 
@@ -26,7 +26,7 @@ class GapMark:
         folder: the folder; the mark is made if it is missing.
 
     Raises:
-        OSError: if there is no room for it.
+        OSError: if there is no room for the mark.
     """
 
     def __init__(self, folder: str) -> None:
@@ -34,7 +34,7 @@ class GapMark:
         self._path = os.path.join(folder, GAP_NAME)
         self._count = 0
         self._end = 0
-        self._last = 0  # position of the entry that counts the requests for whose own entries there is no room
+        self._last = 0  # position of the entry that counts the requests whose own entries find no room
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             self._end = sum(len(_bytes(entry)) for entry in read_gap(folder))

@@ -54,8 +54,8 @@ class Completed(Generic[F]):
             notifier.tell()
 
         for result in self._results:
-            # The method of Future itself, as that of AsyncResult calls back on a thread that another callback may
-            # block.
+            # Use the method of Future itself, because the method of AsyncResult calls back on a thread that another
+            # callback may block.
             Future.add_done_callback(result, end)
         for _ in self._results:
             async with asyncio.timeout_at(deadline):
@@ -69,7 +69,7 @@ def as_completed(results: Iterable[F], timeout: float | None = None) -> Complete
     Args:
         results: any futures of ``concurrent.futures``, such as :class:`AsyncResult`; for the parts of a result of
             several engines, pass ``result.split()``.
-        timeout: seconds from the beginning of the iteration; ``TimeoutError`` when a result is late.
+        timeout: seconds from the beginning of the iteration; a result that is late raises ``TimeoutError``.
 
     Example:
         >>> async for result in nsactors.as_completed([lview.apply_async(pow, 2, n) for n in range(3)]):

@@ -49,14 +49,14 @@ class AsyncResult(Future[Any]):
     """The result of one request to each of several engines.
 
     It is a ``concurrent.futures.Future`` and can be awaited. It is done when every engine has replied and all
-    output has arrived. A call to one engine given by its id has a single value; any other has a list, in the order of
-    the targets.
+    output has arrived. A call to one engine given by its id has a single value; any other call has a list of values, in
+    the order of the targets.
 
     Args:
         owner: the part of the client that made the calls.
         calls: one per engine.
         label: the name of the call, e.g. ``apply(f)``.
-        single: whether the value is that of the only call rather than a list.
+        single: whether the value of the only call is returned, rather than a list.
         return_exceptions: put exceptions into the list of values instead of raising them.
     """
 
@@ -98,11 +98,12 @@ class AsyncResult(Future[Any]):
         with _COUNTING:
             self._open -= 1
             last = self._open == 0
-        # Waking a thread at each reply, though it waits for all, would be the greatest cost of a call to many engines.
+        # A thread that waits for all replies is not woken at each reply: this would be the greatest cost of a call to
+        # many engines.
         if self._parts_awaited or (call is not None and call.error is not None):
             self.notify()
         if last:
-            # A result that was cancelled meanwhile has no use for an outcome.
+            # A result that has been cancelled by now has no use for an outcome.
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 self._resolve()
 
@@ -147,21 +148,21 @@ class AsyncResult(Future[Any]):
         return made
 
     def done(self) -> bool:
-        """Return whether the result is there, or has been cancelled."""
+        """Return whether the result has arrived, or has been cancelled."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
     def cancelled(self) -> bool:
-        """Return whether :meth:`cancel` has been called before the result was there."""
+        """Return whether :meth:`cancel` was called before the result arrived."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the result and return it, as ``Future.result``; Ctrl-C ends the waiting and not the calls."""
+        """Wait for the result and return it, as ``Future.result`` does; Ctrl-C ends the waiting and not the calls."""
         arg.check("result", timeout=arg.seconds(timeout, negative=True))
         with self._asking():
             return self._value_or_raise(arg.plain(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the result and return its exception, as ``Future.exception``."""
+        """Wait for the result and return its exception, as ``Future.exception`` does."""
         arg.check("exception", timeout=arg.seconds(timeout, negative=True))
         with self._asking():
             self._wait_until_done(arg.plain(timeout))
@@ -181,19 +182,19 @@ class AsyncResult(Future[Any]):
             self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def _wait_until_done(self, timeout: float | None) -> None:
-        # The parent is not used: when it is woken before the end, even by notify(), it raises TimeoutError.
+        # Do not call the parent's method: if it is woken before the end, even by notify(), it raises TimeoutError.
         if not self.done():
             self._owner.check_process()
             with self._condition:
                 self._condition.wait_for(self.done, timeout)
 
     def set_result(self, result: Any) -> None:
-        """Give the future its value, as ``Future.set_result``."""
+        """Give the future its value, as ``Future.set_result`` does."""
         if not self._end_unnoticed(result, None):
             super().set_result(result)
 
     def set_exception(self, exception: BaseException | None) -> None:
-        """Give the future its exception, as ``Future.set_exception``."""
+        """Give the future its exception, as ``Future.set_exception`` does."""
         if not self._end_unnoticed(None, exception):
             super().set_exception(exception)
 
@@ -208,7 +209,7 @@ class AsyncResult(Future[Any]):
 
     def notify(self) -> None:
         """Wake the threads that wait, so that they check whether they have waited long enough."""
-        condition = self._made_condition  # a thread that makes a condition later checks after that
+        condition = self._made_condition  # a thread that makes a condition later checks after making it
         if condition is not None:
             with condition:
                 condition.notify_all()
@@ -250,15 +251,16 @@ class AsyncResult(Future[Any]):
 
         Args:
             timeout: seconds to wait; None or a negative number waits as long as it takes.
-            return_exceptions: return exceptions in place of the values they prevented; the default is the choice made
-                with the call.
+            return_exceptions: return exceptions in place of the values they prevented; the default is the option of the
+                call.
             return_when: ``concurrent.futures.FIRST_EXCEPTION`` raises as soon as one engine has failed.
 
         Raises:
-            TimeoutError: (the built-in one) if the result is not there in time.
+            TimeoutError: (the built-in class) if the result has not arrived in time.
             CancelledError: after :meth:`cancel`.
-            RemoteError: of the original class as well, if a call to one engine failed.
-            CompositeError: with all failures, if a call to several engines failed on some; each ``get`` raises it.
+            RemoteError: if a call to one engine failed; the error is also an instance of the original class.
+            CompositeError: if a call to several engines failed on some; it has all failures, and each ``get`` raises
+            it.
         """
         arg.check(
             "get",
@@ -301,15 +303,14 @@ class AsyncResult(Future[Any]):
         return self.get_dict()
 
     def wait(self, timeout: float | None = -1, return_when: str | None = None) -> Any:
-        """Wait until the result is there, or for ``timeout`` seconds (None and negative: as long as it takes).
+        """Wait until the result has arrived, or for ``timeout`` seconds (None and negative: as long as it takes).
 
         Returns:
-            Whether the result is there. With ``return_when`` (a constant of ``concurrent.futures``): the sets of done
-            and pending parts, one per engine.
+            Whether the result has arrived. With ``return_when`` (a constant of ``concurrent.futures``): the set of done
+            parts and the set of pending parts, where each engine has one part.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C, when the engines that were waited for have been interrupted, as by
-                :meth:`get`.
+            KeyboardInterrupt: after Ctrl-C, which interrupts the engines without a reply, as it does in :meth:`get`.
         """
         arg.check(
             "wait",
@@ -328,14 +329,14 @@ class AsyncResult(Future[Any]):
         def stop(presses: Presses) -> None:
             interrupt_and_wait(self._wait, self._calls, self._owner, presses=presses)
             self._owner.mark_retrieved(self._calls)
-            # The result's own errors, which get() raises, are not raised here. But wait() must not return either, or
-            # the next statement would run.
+            # get() raises the errors of the result; wait() does not. But wait() must not return either, because the
+            # next statement would run.
             raise keyboard_interrupt(f"{self._label} was interrupted: its get() says where")
 
         return debugging(lambda: interruptible(wait, stop), self._owner, self._output.settle)
 
     def wait_for_output(self, timeout: float | None = -1) -> bool:
-        """Wait until all output is there, which is when the result is there; see :meth:`wait`."""
+        """Wait until all output has arrived, which is when the result is complete; see :meth:`wait`."""
         arg.check("wait_for_output", timeout=arg.seconds(timeout, negative=True))
         return bool(self.wait(timeout))
 
@@ -346,12 +347,12 @@ class AsyncResult(Future[Any]):
         widget: object = None,
         return_when: str | None = None,
     ) -> None:
-        """Wait with a progress bar, and for many tasks a rate and an estimate. Ctrl-C ends the waiting, not the work.
+        """Wait with a progress bar; many tasks also have a rate and an estimate. Ctrl-C ends the waiting, not the work.
 
         Args:
-            interval: seconds between two looks.
+            interval: seconds between two updates.
             timeout: seconds to wait at most; None or negative: as long as it takes.
-            widget: not used; kept for scripts written for ipyparallel.
+            widget: has no effect; accepted for scripts written for ipyparallel.
             return_when: a constant of ``concurrent.futures``: wait only for the first reply or failure.
         """
         from nsactors.results.display.progress import show_progress
@@ -386,7 +387,7 @@ class AsyncResult(Future[Any]):
                 self._output.settle()
 
     def _wait(self, timeout: float | None, *, first_exception: bool = False) -> bool:
-        if self.done():  # the usual case if the caller has taken the replies; no condition is needed then
+        if self.done():  # the usual case if the caller has taken the replies: no condition is needed
             return True
         self._owner.check_process()
         limit = arg.limit_s(timeout)
@@ -418,9 +419,9 @@ class AsyncResult(Future[Any]):
 
     @classmethod
     def join(cls, *results: AsyncResult) -> AsyncResult:
-        """Return one result of several (at least one), with their values one after the other.
+        """Join several results (at least one) into one result, with their values one after the other.
 
-        It returns exceptions in place of values, as with ``return_exceptions``, if all of ``results`` do.
+        It returns exceptions in place of values, as with ``return_exceptions``, if all of ``results`` do so.
         """
         for result in results:
             arg.check("join", results=arg.instance(result, AsyncResult, "results of calls"))
@@ -444,7 +445,7 @@ class AsyncResult(Future[Any]):
         return len(self._calls)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the values, each as soon as it and all values before it are there; TypeError for a single value."""
+        """Yield the values in order, each when it and all earlier ones have arrived; TypeError for a single value."""
         if self._single:
             raise TypeError(f"{self._label} ran on one engine: its result is one value, in .get()")
         return self._iterate()
@@ -458,7 +459,7 @@ class AsyncResult(Future[Any]):
             return (yield from asyncio.wrap_future(self).__await__())
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        """Yield the values as ``for`` does, without holding up the event loop meanwhile."""
+        """Yield the values as ``for`` does, without blocking the event loop."""
         if self._single:
             raise TypeError(f"{self._label} ran on one engine: its result is one value, which `await` gives")
         return self._iterate_async()
@@ -472,7 +473,7 @@ class AsyncResult(Future[Any]):
             yield self._one(call)
 
     def __getitem__(self, key: int | slice | str) -> Any:
-        """Return values by position, once they are there, or an entry of the metadata by name, at any time."""
+        """Return values by position, if the result is done, or an entry of the metadata by name, at any time."""
         if isinstance(key, str):
             return self.known(key)
         if not isinstance(key, slice):
@@ -482,15 +483,15 @@ class AsyncResult(Future[Any]):
         return self.get()[key]
 
     def abort(self, *, interrupt: bool = False) -> None:
-        """Cancel the calls that have not begun, so that they never run, and their result is ``TaskAborted``.
+        """Cancel the calls that have not begun: they never run, and getting their result raises ``TaskAborted``.
 
         Args:
-            interrupt: also raise KeyboardInterrupt in those that run.
+            interrupt: also raise KeyboardInterrupt in the calls that run.
 
         Raises:
             RuntimeError: if the result is done.
             CapabilityError: with ``interrupt``, if calls run on engines that are threads or embedded programs; calls
-                that had not begun are cancelled.
+                that had not begun are cancelled anyway.
         """
         arg.check("abort", interrupt=arg.flag(interrupt))
         if self.done():
@@ -543,7 +544,7 @@ class AsyncResult(Future[Any]):
 
     @property
     def serial_time(self) -> float:
-        """Seconds that the engines computed, added up; so far, if the result is not done."""
+        """Seconds that the engines have computed so far, added up."""
         return sum(c.completed - c.started for c in self.calls if c.completed is not None and c.started is not None)
 
     @property
@@ -559,12 +560,12 @@ class AsyncResult(Future[Any]):
 
     @property
     def metadata(self) -> Any:
-        """The metadata of the call to each engine: a list, unless the result is that of a single call."""
+        """The metadata of the call to each engine, as a list; for a single call, its metadata alone."""
         known = [Metadata.of(call) for call in self.calls]
         return known[0] if self._single else known
 
     def known(self, key: str) -> Any:
-        """Return one entry of the metadata: of each call, or of the single call.
+        """Return one entry of the metadata: a list with the entry of each call, or the entry of the single call.
 
         Raises:
             UnknownKey: if there is no such entry.
@@ -584,7 +585,7 @@ class AsyncResult(Future[Any]):
         return sorted({*super().__dir__(), *METADATA_KEYS})
 
     def timeline(self, engines: Iterable[int] = ()) -> Timeline:
-        """Return a picture of the engines' work in time, with utilisation and speed-up, as far as calls have ended.
+        """Return a picture of the engines' work in time, with utilisation and speed-up, for the calls that have ended.
 
         Args:
             engines: ids of engines that get a line even if they did nothing, and then count as unused, e.g. ``rc.ids``.
@@ -646,7 +647,7 @@ class AsyncResult(Future[Any]):
         return result_table(repr(self), self.calls)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Show the values of a cell that has ended at IPython's prompt, and otherwise the ``repr``."""
+        """Show this result at IPython's prompt: the values if it is a cell that has ended, otherwise the ``repr``."""
         from nsactors.results.display.outputs import cell_values, values_as_text
 
         values = cell_values(self._calls)
@@ -679,12 +680,12 @@ def outcome_of(call: Call) -> Any:
 
 
 class CallTaker(CallController, Protocol):
-    """A maker of calls whose callers may take the replies themselves."""
+    """A maker of calls; the threads that make them may take the replies themselves."""
 
     def take(self, calls: Sequence[Call]) -> bool:
-        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all are here.
+        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all have arrived.
 
-        If they are not, other threads receive them from now on.
+        If not, other threads receive the missing replies from now on.
         """
         ...
 
@@ -692,14 +693,14 @@ class CallTaker(CallController, Protocol):
 def receive(owner: CallTaker, calls: Sequence[Call], *, label: str, single: bool, as_result: bool = False) -> Any:
     """Return the value of calls that were submitted as ``awaited``, as ``AsyncResult.get`` would.
 
-    Most calls are answered within milliseconds. The caller's own thread takes those replies, so no other thread has
-    to wake it, and no result is made for others to wait for.
+    Most calls are answered within milliseconds. The caller's own thread takes their replies, so no other thread must
+    wake it, and no result object is made on which other threads could wait.
 
     Args:
         owner: the maker of the calls.
         calls: the calls.
         label: the name of the result.
-        single: the value is that of the only call.
+        single: return the value of the only call, not a list.
         as_result: return an ``AsyncResult`` that is done, in place of its value.
     """
 

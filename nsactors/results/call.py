@@ -28,8 +28,8 @@ class EngineOutput(NamedTuple):
 
     Attributes:
         engine_id: the engine.
-        source: the request that it comes from. Output through the controller may arrive before the reply to an earlier
-            request, which contains the end of the earlier output. So lines are put together only within one request.
+        source: the request that wrote the output. Output through the controller may arrive before the reply to an
+            earlier request, which contains the end of the earlier output. So a line never has output of two requests.
         chunks: the output.
     """
 
@@ -47,7 +47,8 @@ NOWHERE = -1
 # Watchers are few and quick, so one lock is enough for all calls. A batch passes output on to its tasks, and so takes
 # the lock again.
 _WATCH_LOCK = threading.RLock()
-# This lock is held for an instant, so one is enough for all calls. A garbage collection meanwhile may take it again.
+# This lock is held for an instant, so one is enough for all calls. A garbage collection in that instant may take the
+# lock again.
 _SETTLING = threading.RLock()
 
 
@@ -82,7 +83,7 @@ class Call:
         engine_id: the engine; :data:`NOWHERE` for a task that has not been sent to an engine.
         label: the name of the operation, e.g. ``apply(f)``.
         executes: it runs a cell.
-        copies: arrays in its value are copies that can be written to.
+        copies: arrays in its value are writable copies.
         submitted: the time of the submission, in seconds since the epoch, by the client's clock.
         started: the time at which it began, by the engine's clock.
         completed: the time at which it ended, by the engine's clock.
@@ -134,8 +135,9 @@ class Call:
         Args:
             value: its value.
             error: its error.
-            failed: called with this call, if it has an error, before its end can be seen; must be quick, because other
-                calls wait meanwhile.
+            failed: called with this call, if it has an error, before its end can be seen. It must be quick, because
+            other
+                calls wait until it returns.
         """
         with _SETTLING:
             if self.done:
@@ -148,7 +150,7 @@ class Call:
             self._call_listener()
 
     def when_settled(self, listener: Callable[[Call], None]) -> None:
-        """Call ``listener`` once, when this call is settled, or now if it is settled already."""
+        """Call ``listener`` once: when this call is settled, or now if it is already settled."""
         self._listeners.append(listener)
         if self.done:  # it may have been settled a moment ago
             self._call_listener()
@@ -156,7 +158,7 @@ class Call:
     def _call_listener(self) -> None:
         try:
             listener = self._listeners.pop()
-        except IndexError:  # another thread has taken it off the list, and calls it
+        except IndexError:  # another thread has removed the listener from the list, and calls it
             return
         listener(self)
 
@@ -226,13 +228,13 @@ class RequestOptions:
 
     Attributes:
         limit_s: seconds after which a call is interrupted.
-        stops_on_error: its failure on an engine aborts the requests that its client has queued behind it there.
-        copies: arrays in its result are copies that can be written to.
-        journalled: a recovery of the namespace runs it again.
+        stops_on_error: its failure on an engine aborts the requests of its client that wait behind it on this engine.
+        copies: arrays in its result are writable copies.
+        journalled: a recovery of the namespace runs the request again.
         breaks: it stops at breakpoints.
         output_goes: the destination of its output.
         carries_tasks: it is a batch of tasks. It does not count as an open call of the user, and is never held for an
-            engine that restarts, because its tasks go elsewhere.
+            engine that restarts, because its tasks go to other engines.
         items: the items of a map that it carries.
     """
 
@@ -289,7 +291,7 @@ class Metadata(dict[str, Any]):
 class ExecuteReply:
     """The reply to a cell on one engine: its text, its displays, the value of its last expression.
 
-    It is shown as the cell would be: at a prompt the value's text, in a notebook its rich form.
+    It is shown as the cell itself would be: as text at a prompt, and in rich form in a notebook.
     """
 
     def __init__(self, call: Call) -> None:
@@ -346,11 +348,11 @@ class ExecuteReply:
 
 
 class CallController(Protocol):
-    """The maker of calls, as their results need it: a session or a task scheduler."""
+    """The methods that results need of the maker of their calls: a session or a task scheduler."""
 
     @property
     def detached(self) -> bool:
-        """True if Ctrl-C in a wait for these calls leaves them alone."""
+        """True if Ctrl-C in a wait for these calls does not interrupt them."""
         ...
 
     def abort(self, calls: Iterable[Call], *, interrupt: bool) -> None:
@@ -362,15 +364,15 @@ class CallController(Protocol):
         ...
 
     def check_process(self) -> None:
-        """Raise ForkedClient in a forked child of the process that made the calls, as no reply can reach the child."""
+        """Raise ForkedClient in a forked child of the process that made the calls: no reply can reach the child."""
         ...
 
     def obstacles(self, calls: Iterable[Call]) -> Mapping[int, str]:
-        """Return the reasons why interrupted calls have not ended, in words, by engine, as far as they are known."""
+        """Return in words the known reasons why interrupted calls have not ended, by engine."""
         ...
 
     def restart(self, engine_ids: Iterable[int]) -> None:
-        """Stop engines, whatever they are doing, and start new processes under their ids."""
+        """Stop engines, busy or not, and start new processes with their ids."""
         ...
 
     def run_callback(self, function: Callable[[], object]) -> None:
@@ -387,7 +389,11 @@ class CallController(Protocol):
         ...
 
     def debug_stops(self, settle: Callable[[], object]) -> None:
-        """Open the debuggers of the stopped engines, until they go on; ``settle`` is called before each prompt."""
+        """Open the debuggers of the stopped engines; return when the engines continue.
+
+        Args:
+            settle: called before each prompt.
+        """
         ...
 
     def debug(self, calls: Iterable[Call]) -> None:
@@ -407,14 +413,15 @@ class TaskCall(Call):
     """A task.
 
     Attributes:
-        dropped: takes the task's number when nothing refers to the task any more, so that none can depend on it.
+        dropped: called with the task's number when nothing refers to the task any more, so that no task can depend on
+        it.
     """
 
     dropped: deque[int] = field(default_factory=deque)
     _printed: list[tuple[int, RequestId | None, OutputChunk]] = field(default_factory=list)
 
     def add_output(self, engine_id: int, source: RequestId | None, chunks: Iterable[OutputChunk]) -> None:
-        """Add output of an engine for this task, which may have begun on another engine before.
+        """Add output of an engine for this task, which may have begun on another engine earlier.
 
         Args:
             engine_id: the engine.
@@ -461,7 +468,7 @@ class MapPiece(Call):
 
 @dataclass(slots=True, eq=False)
 class MapCall(TaskCall):
-    """A map: a task of ``size`` items, which ends when all items have. If it ``joins``, the values make a sequence."""
+    """A map: a task of ``size`` items that ends when all items have ended. If it ``joins``, its value is a sequence."""
 
     size: int = 0
     left: int = 0
@@ -478,12 +485,12 @@ class MapCall(TaskCall):
         """Keep nothing, because the pieces keep the output of their items."""
 
     def add(self, piece: MapPiece) -> None:
-        """Add a piece whose items have ended; if no item is left, the call still has to be settled."""
+        """Add a piece whose items have ended. This does not settle the call, even if no item is left."""
         self.left -= piece.stop - piece.start
         if piece.error is not None and self.error is None:
             self.error = piece.error
         self.pieces.append(piece)
-        for listener in tuple(self._piece_listeners):  # other threads add and remove listeners meanwhile
+        for listener in tuple(self._piece_listeners):  # other threads add and remove listeners at any time
             listener(piece)
 
     def when_piece_arrives(self, listener: Callable[[MapPiece], None]) -> None:
@@ -492,7 +499,7 @@ class MapCall(TaskCall):
             self._piece_listeners.append(listener)
 
     def remove_listener(self, listener: Callable[[Call], None]) -> None:
-        """From now on, call ``listener`` neither with pieces nor at the end; a call under way goes on."""
+        """From now on, call ``listener`` neither with pieces nor at the end; a call to it that runs goes on."""
         with contextlib.suppress(ValueError):
             self._piece_listeners.remove(listener)
         with contextlib.suppress(ValueError):
@@ -503,7 +510,7 @@ class MapCall(TaskCall):
         """The value of each item, or the error in its place, when the call has ended."""
         values: list[Any] = []
         for piece in sorted(self.pieces, key=attrgetter("start")):
-            values += [self.error] * (piece.start - len(values))  # the client was closed before these came
+            values += [self.error] * (piece.start - len(values))  # the client was closed before these items arrived
             values += piece.values
         values += [self.error] * (self.size - len(values))
         return values

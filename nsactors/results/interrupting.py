@@ -1,4 +1,4 @@
-"""Waits for engines: Ctrl-C interrupts the wait, and the engines with it."""
+"""Waits for engines: Ctrl-C interrupts both the wait and the engines."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GRACE_S = 5.0
 STEP_S = 0.05
 MOST_UNSEEN = 2
 
-# A Jupyter server that restarts or ends a kernel sends SIGINT first and the shutdown request right behind it. The
-# request was seen within 8 ms of the signal, and within 25 ms on a machine with five times the load that it can bear.
+# A Jupyter server that restarts or ends a kernel sends SIGINT, and immediately after it the shutdown request. The
+# request arrived within 8 ms of the signal, and within 25 ms on a machine that was loaded to five times its capacity.
 SHUTDOWN_FOLLOWS_S = 0.2
 
 Wait = Callable[[float | None], bool]
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def interruptible(wait: Callable[[], T], on_interrupt: Callable[[Presses], T]) -> T:
-    """Return ``wait()``; after Ctrl-C, return ``on_interrupt(presses)``, which has to count further presses.
+    """Return ``wait()``; after Ctrl-C, return ``on_interrupt(presses)``, which must count further presses.
 
     Every wait that interrupts engines goes through this loop.
     """
@@ -50,15 +50,15 @@ def interruptible(wait: Callable[[], T], on_interrupt: Callable[[Presses], T]) -
             return wait()
         except KeyboardInterrupt as error:
             # `on_interrupt` runs outside of this block, because an error raised here would have Ray's traceback as its
-            # context. Programs that run others often pass Ctrl-C on, so that it comes twice. The second one may raise
-            # before presses are counted, and then means the same as the first.
+            # context. Programs that run other programs often pass Ctrl-C on to them, so that it arrives twice. The
+            # second one may raise before presses are counted, and then it means the same as the first.
             if is_interrupted and (is_for_users(error) or (presses is not None and presses.have_begun)):
                 raise
             is_interrupted = True
 
 
 class _Stopped(Exception):
-    """Ends a wait because an engine has stopped at a breakpoint; blocks that it leaves remove their drawings."""
+    """Ends a wait because an engine has stopped at a breakpoint; the blocks that it leaves remove what they drew."""
 
 
 def stopping(wait: Wait, owner: CallController) -> Wait:
@@ -83,7 +83,7 @@ def debugging(run: Callable[[], T], owner: CallController, settle: Callable[[], 
     """Return ``run()``; while engines are stopped at breakpoints, the user is at the prompt of their debuggers.
 
     Args:
-        run: waits, by a wait that :func:`stopping` has returned.
+        run: waits with a function that :func:`stopping` has returned.
         owner: opens the debuggers.
         settle: shows the output so far; called before each prompt.
     """
@@ -110,28 +110,29 @@ def wait_or_interrupt(
 ) -> bool:
     """Wait; Ctrl-C interrupts those of ``calls`` that run, and cancels those that have not begun.
 
-    If engines do not stop, or Ctrl-C is pressed again, the user is asked: wait on, leave the engines running, or kill
-    and restart them.
+    If engines do not stop, or Ctrl-C is pressed again, the user is asked whether to wait, to leave the engines running,
+    or to kill and restart them.
 
     Args:
         wait: waits for at most the given seconds, and returns whether the calls have ended.
-        calls: the calls that are waited for.
+        calls: the calls for which to wait.
         owner: interrupts, aborts and restarts.
         timeout_s: seconds; None or negative: as long as it takes.
-        ask: puts a question to the user; the default is ``input`` where a user can answer.
-        may_succeed: Ctrl-C asks the code to end by itself, so a success after it is no reason to raise.
+        ask: asks the user a question; the default is ``input`` where a user can answer.
+        may_succeed: Ctrl-C asks the code to end by itself, so a success after Ctrl-C is no reason to raise.
         keeps_errors: the caller does not raise the errors of ``calls``, so KeyboardInterrupt is raised after Ctrl-C.
-        progress: show a line if it takes long; not for a wait that draws by itself.
-        output: shows the output of ``calls`` meanwhile.
-        settle: if ``wait`` itself shows their output: shows all output so far, and leaves the screen to a prompt.
+        progress: show a line of progress if the wait takes long; False for a wait that draws by itself.
+        output: shows the output of ``calls`` during the wait.
+        settle: if ``wait`` itself shows the output of ``calls``: shows all output so far, and leaves the screen to a
+            prompt.
 
     Returns:
-        Whether the calls have ended; after Ctrl-C they have, with errors that say where they were interrupted.
+        Whether the calls have ended. After Ctrl-C they have ended, with errors that name the place of the interrupt.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, if there are no such errors: if all calls have succeeded or were cancelled
-            before they began, or if engines cannot be interrupted or were left running, as with detached tasks. With
-            ``keeps_errors``, after every Ctrl-C.
+        KeyboardInterrupt: after Ctrl-C, if there are no such errors. This is so if all calls have succeeded or were
+            cancelled before they began, if engines cannot be interrupted, and if engines were left running, for example
+            with detached tasks. With ``keeps_errors``, after every Ctrl-C.
     """
     limit_s = None if timeout_s is None or timeout_s < 0 else timeout_s
     deadline = math.inf if limit_s is None else time.monotonic() + limit_s
@@ -176,15 +177,15 @@ def interrupt_and_wait(
     """Interrupt calls as Ctrl-C does, and wait for their end; see :func:`wait_or_interrupt`.
 
     Args:
-        wait: as there.
-        calls: as there.
-        owner: as there.
-        ask: as there.
-        may_succeed: as there.
-        keeps_errors: as there.
+        wait: see :func:`wait_or_interrupt`.
+        calls: see :func:`wait_or_interrupt`.
+        owner: see :func:`wait_or_interrupt`.
+        ask: see :func:`wait_or_interrupt`.
+        may_succeed: see :func:`wait_or_interrupt`.
+        keeps_errors: see :func:`wait_or_interrupt`.
         presses: counts further presses.
-        is_ending: returns whether this process has been asked to end; the engines are then left alone. The default asks
-            the notebook's kernel, if this is one.
+        is_ending: returns whether this process has been asked to end; the engines are then not interrupted. The default
+            asks the kernel, if this process is the kernel of a notebook.
         clock: returns the time in seconds.
     """
     if owner.detached:
@@ -200,11 +201,12 @@ def interrupt_and_wait(
 class Presses:
     """Counts presses of Ctrl-C while engines are interrupted, instead of raising KeyboardInterrupt.
 
-    An exception could come anywhere in the main thread: in a call of Ray's, in a drawing, or while a lock is held. A
-    press is noticed within a step of the wait; if :meth:`take` is not called before a third press, that one raises.
+    An exception could be raised anywhere in the main thread: inside Ray, while something is drawn, or while a lock is
+    held. A press is noticed within a step of the wait. If :meth:`take` is not called before a third press, the third
+    press raises.
 
     Attributes:
-        have_begun: presses are being counted, or have been.
+        have_begun: whether the counting of presses has begun.
     """
 
     def __init__(self) -> None:
@@ -215,7 +217,7 @@ class Presses:
     def __enter__(self) -> Self:
         assert signal.getsignal(signal.SIGINT) != self._on_sigint, "these presses are being counted already"
         on_main_thread = threading.current_thread() is threading.main_thread()
-        # Another handler has been set for a reason, as on engines.
+        # Keep another handler, which has been set for a reason, for example on engines.
         self._takes = on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if self._takes:
             signal.signal(signal.SIGINT, self._on_sigint)
@@ -236,7 +238,7 @@ class Presses:
         self._count += 1
 
     def take(self) -> bool:
-        """Return whether there was a press since the last call."""
+        """Return whether there was a press since the last call to this method."""
         fresh, self._seen = self._count > self._seen, self._count
         return fresh
 
@@ -255,7 +257,7 @@ def unless_interrupted(function: Callable[[], T]) -> T:
     """Return ``function()``, which runs to its end on a thread of its own, even if Ctrl-C ends the wait for it.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C; the function goes on.
+        KeyboardInterrupt: after Ctrl-C, while the function continues.
     """
 
     def interrupt() -> NoReturn:
@@ -270,13 +272,14 @@ def aside(function: Callable[[], T], on_press: Callable[[], object], presses: Pr
     Args:
         function: the function.
         on_press: called after each Ctrl-C while the function runs; an exception that it raises ends the wait.
-        presses: counts presses of Ctrl-C, as within its block; None for a block of this call.
+        presses: counts presses of Ctrl-C while the caller is within its block; None to count them during this call
+        only.
     """
     if presses is None:
         with Presses() as own:
             return aside(function, on_press, own)
-    # Return a future that is done already, because Ctrl-C could break the lock of one that is waited for. Thread.join
-    # would not do either, because Ctrl-C in it marks the thread as ended on Python 3.11.
+    # Return a future that is already done, because Ctrl-C could break the lock of a future for which a thread waits.
+    # Thread.join cannot be used either, because Ctrl-C in it marks the thread as ended on Python 3.11.
     ended: list[Future[T]] = []
     woken: SimpleQueue[None] = SimpleQueue()
 
@@ -322,7 +325,7 @@ class _Aside:
 
     @property
     def has_ended(self) -> bool:
-        """True if the function has returned, or raised."""
+        """True if the function has returned or raised."""
         return not self._thread.is_alive()
 
     def check(self) -> None:
@@ -371,9 +374,9 @@ class _Stop:
             self._over.set()
         errors = [call.error for call in waited_for if call.error is not None]
         if errors and all(isinstance(error, TaskAborted) for error in errors):
-            # An error of a request that never ran would say less.
+            # An error of a request that never ran would contain less.
             raise _stopped("cancelled before it ran", waited_for)
-        if errors and keeps_errors:  # without this, the program would go on with the errors as values
+        if errors and keeps_errors:  # without this, the program would continue with the errors as values
             for call in waited_for:
                 call.when_settled(lambda ended: self._owner.mark_retrieved([ended]))
             raise _stopped("interrupted", waited_for)
@@ -384,7 +387,7 @@ class _Stop:
         return there
 
     def _tell(self) -> None:
-        # Abort first: a call that is not cancelled when abort returns has begun, and so can be interrupted.
+        # Abort first: a call that is not cancelled when abort returns has begun, so it can be interrupted.
         self._owner.abort(_running(self._calls), interrupt=False)
         self._can_interrupt = self._owner.interrupt(_running(self._calls))
         self._told.set()
@@ -392,7 +395,7 @@ class _Stop:
             self._obstacles = self._owner.obstacles(_running(self._calls))
 
     def _let_tell(self, telling: _Aside) -> None:
-        """Leave the interpreter to the other thread as long as it may need, since drawing a flood would starve it."""
+        """Leave the interpreter to the other thread for as long as it may need; drawing a flood would starve it."""
         for _ in range(int(QUICK_STOP_S / STEP_S)):
             try:
                 if self._told.wait(STEP_S) or telling.has_ended:
@@ -401,7 +404,7 @@ class _Stop:
                 self._presses.add()
 
     def _wait_for_end(self, telling: _Aside) -> bool:
-        """Wait as long as an interrupt may take; return False if the user is to be asked."""
+        """Wait as long as an interrupt may take; return False if the user must be asked."""
         began, said, pressed = self._clock(), False, False
         while not self._step():
             telling.check()
@@ -410,7 +413,7 @@ class _Stop:
                 raise _not_interrupted(self._calls)
             passed_s = self._clock() - began
             if passed_s < QUICK_STOP_S:
-                continue  # a second Ctrl-C so soon means nothing more: most engines stop before a user can read
+                continue  # a second Ctrl-C so soon has no further meaning: most engines stop before a user can read
             if pressed or passed_s > QUICK_STOP_S + GRACE_S:
                 return False
             if not said:
@@ -504,9 +507,9 @@ def user_input() -> Ask | None:
 
 
 class UserPrompt:
-    """Tells, for every request, whether a user can be prompted; see :func:`user_input`.
+    """Finds out for every request whether a user can be prompted; see :func:`user_input`.
 
-    The terminal is checked only once, because that takes a system call.
+    The terminal is checked only once, because the check takes a system call.
     """
 
     def __init__(self) -> None:
@@ -519,7 +522,7 @@ class UserPrompt:
 
 
 def _kernel_is_ending() -> IsEnding | None:
-    """Return a function that tells whether the notebook's kernel has been asked to shut down; None without a kernel."""
+    """Return a function that returns whether the kernel has been asked to shut down; None if this is no kernel."""
     shell = current_shell()
     if not hasattr(shell, "kernel"):
         return None

@@ -27,21 +27,21 @@ _PART = re.compile(r"(?P<map>.+:\d+)/items:\d+", re.DOTALL)  # the message id of
 
 
 class AsyncMapResult(AsyncResult):
-    """Like :class:`AsyncResult`, with one value: the sequence that the engines' parts make up.
+    """Like :class:`AsyncResult`, with one value: the sequence that the parts of the engines make together.
 
     Args:
         owner: the part of the client that made the calls.
         calls: one per part, in the order of the parts.
         label: the name of the map, e.g. ``map(f)``.
         partitioner: joins the parts.
-        ordered: whether iterating yields the items in order, or part by part as they arrive.
+        ordered: whether iteration yields the items in order; otherwise, it yields each part when it arrives.
         return_exceptions: put exceptions into the sequence in place of the items they prevented.
-        lengths: the lengths of contiguous parts that are lists, if they are known: each part is put into its place as
-            it arrives, while engines still compute.
+        lengths: the lengths of contiguous parts that are lists, if they are known. Each part is then put into its place
+            when it arrives, while other engines still compute.
         seed: see :attr:`seed`.
 
     Attributes:
-        seed: the ``SeedSequence`` that gives the same random numbers again, as ``map(..., seed=)``; None without any.
+        seed: the ``SeedSequence`` that gives the same random numbers again in ``map(..., seed=)``; None without a seed.
     """
 
     def __init__(
@@ -69,21 +69,22 @@ class AsyncMapResult(AsyncResult):
         show_pretty(printer, self.__rich__())
 
     def split(self, size: int | None = None) -> tuple[AsyncResult, ...]:
-        """Return one result for each engine; of a load-balanced map, one for every ``size`` items.
+        """Return one result for each engine, or for a load-balanced map one result for every ``size`` items.
 
         The value of such a part is a list of its items. Its message id is that of the map with ``/items:START``. Its
         metadata describes its own items, but the output of short items that travelled together belongs to the part of
         the first of them. Output is shown by a wait for the map, and items can be cancelled only with the whole map.
 
         Args:
-            size: the number of items of each part of a load-balanced map, the last of which may be shorter.
+            size: the number of items of each part of a load-balanced map; the last part may be shorter.
 
         Example:
             >>> for part in as_completed(lview.map_async(simulate, range(1000)).split(100)):
             ...     save(part.get())
 
         Raises:
-            InvalidArgument: with a size, if the map is not load-balanced: its parts are then those of the engines.
+            InvalidArgument: if ``size`` is given for a map that is not load-balanced, which has one part for each
+            engine.
         """
         if size is not None:
             raise WrongValue("split", "size", size, "None, for this map was cut into one part for each engine")
@@ -114,7 +115,7 @@ class AsyncMapResult(AsyncResult):
 
     def _iterate(self) -> Iterator[Any]:
         if self._ordered and not isinstance(self._partitioner, Block):
-            return iter(self.get())  # only contiguous parts can be yielded before all are there
+            return iter(self.get())  # only contiguous parts can be yielded before all have arrived
         return self._items_of(self._calls if self._ordered else self._as_settled())
 
     def _items_of(self, calls: Iterable[Call]) -> Iterator[Any]:
@@ -190,7 +191,7 @@ def next_settled(
     *,
     keeps_errors: bool = False,
 ) -> Call:
-    """Return the next call from ``settled``; Ctrl-C meanwhile interrupts ``calls``; see :func:`wait_or_interrupt`."""
+    """Wait for the next call from ``settled`` and return it; Ctrl-C is handled as in :func:`wait_or_interrupt`."""
     arrived: list[Call] = []
 
     def wait(timeout_s: float | None) -> bool:
@@ -205,7 +206,7 @@ def next_settled(
 
 
 class BalancedMapResult(AsyncMapResult):
-    """An :class:`AsyncMapResult` whose parts are cut while engines take them.
+    """An :class:`AsyncMapResult` whose parts are cut when engines take them.
 
     Its length and progress count items. The metadata of its calls (``metadata``, ``engine_id``, ``stdout`` ...) are
     lists with one entry for each part that has arrived, in the order of the items.
@@ -214,10 +215,10 @@ class BalancedMapResult(AsyncMapResult):
         owner: the task scheduler of the map.
         call: the map.
         label: the name of the map, e.g. ``map(f)``.
-        ordered: whether iterating yields the items in order, or as they arrive.
+        ordered: whether iteration yields the items in order; otherwise, it yields them when they arrive.
         return_exceptions: put exceptions into the sequence in place of the items they prevented.
         partitioner: joins the values if they are parts of a sequence; None if they are its items.
-        seed: as for :class:`AsyncMapResult`.
+        seed: see :class:`AsyncMapResult`.
     """
 
     def __init__(
@@ -256,7 +257,7 @@ class BalancedMapResult(AsyncMapResult):
 
     @property
     def map_call(self) -> MapCall:
-        """The call of the whole map, of which ``calls`` are the parts."""
+        """The call for the whole map; ``calls`` are its parts."""
         return self._map
 
     @property
@@ -299,10 +300,10 @@ class PieceReader:
     Args:
         owner: the task scheduler of the map.
         call: the map.
-        output: shows the output of the map while its pieces are waited for.
-        ordered: whether pieces are read in the order of their items, or as they arrive.
+        output: shows the output of the map while this waits for its pieces.
+        ordered: whether pieces are read in the order of their items; otherwise, they are read when they arrive.
         return_exceptions: read exceptions in place of the values they prevented.
-        timeout_s: the time until the last piece has to be there; None: as long as it takes.
+        timeout_s: the time in which the last piece must arrive; None: as long as it takes.
     """
 
     def __init__(
@@ -352,7 +353,7 @@ class PieceReader:
             self._call.remove_listener(listener)
 
     def _steps(self) -> Iterator[MapPiece | int]:
-        """Yield the pieces in the order of reading; while the next is not there, yield the number of pieces so far."""
+        """Yield the pieces in the order of reading; until the next has arrived, yield the number of pieces so far."""
         there: dict[int, MapPiece] = {}
         seen = items = 0
         while items < self._call.size:
@@ -368,7 +369,7 @@ class PieceReader:
 
     def _values_of(self, piece: MapPiece) -> list[Any]:
         if piece.error is not None and not self._return_exceptions:
-            # Mark the errors when the call has ended, which may be later: only then do they count as unretrieved.
+            # Mark the errors when the call has ended, which may be later, because they count as unretrieved only then.
             self._call.when_settled(lambda call: self._owner.mark_retrieved([call]))
             raise piece.error
         return piece.values
@@ -385,7 +386,7 @@ class PieceReader:
         keeps_errors = self._return_exceptions
         if not wait_or_interrupt(wait, [call], self._owner, left_s, keeps_errors=keeps_errors, output=self._output):
             ended = call.size - call.left
-            raise TimeoutError(f"{call.label} is not done in time: {ended} of {call.size} items are there")
+            raise TimeoutError(f"{call.label} is not done in time: {ended} of {call.size} items have arrived")
         if len(call.pieces) <= seen and call.error is not None:
             raise call.error  # the client was closed, and the map ended without its pieces
 
@@ -407,23 +408,23 @@ class _MapPart(Call):
     missing: int = 0
 
     def add(self, piece: MapPiece) -> bool:
-        """Take the items of a piece that belong to this part; return whether all are there."""
+        """Take the items of a piece that belong to this part; return whether all items of the part have arrived."""
         self.pieces.append(piece)
         self.missing -= min(piece.stop, self.stop) - max(piece.start, self.start)
         return self.missing == 0
 
     def finish(self, *, keeps_errors: bool) -> None:
-        """End with the items that are there.
+        """End with the items that have arrived.
 
         Args:
-            keeps_errors: put errors into the value in place of items, instead of failing with the first.
+            keeps_errors: put errors into the value in place of items, instead of failing with the first error.
         """
         self.pieces.sort(key=operator.attrgetter("start"))
         self.engine_id = self.pieces[-1].engine_id
         self.started = min((some.started for some in self.pieces if some.started is not None), default=None)
         self.completed = max((some.completed for some in self.pieces if some.completed is not None), default=None)
         for some in self.pieces:
-            if some.start >= self.start:  # otherwise its output is with the part before
+            if some.start >= self.start:  # otherwise its output belongs to the previous part
                 self.output.chunks.extend(some.output.chunks)
         error = next((some.error for some in self.pieces if some.error is not None), None)
         values = [value for some in self.pieces for value in self._own(some)]
@@ -445,7 +446,7 @@ def _split(owner: CallController, call: MapCall, size: int, keeps_errors: bool) 
 
     def take(piece: MapPiece) -> None:
         with lock:
-            if piece.start in taken:  # it arrived while the earlier ones were taken
+            if piece.start in taken:  # it arrived while earlier pieces were taken
                 return
             taken.add(piece.start)
             ended = [part for part in parts[piece.start // size : (piece.stop - 1) // size + 1] if part.add(piece)]
@@ -454,7 +455,7 @@ def _split(owner: CallController, call: MapCall, size: int, keeps_errors: bool) 
 
     def end(ended: Call) -> None:
         with lock:
-            left = [part for part in parts if part.missing]  # another thread may be about to finish the others
+            left = [part for part in parts if part.missing]  # another thread may be about to finish the other parts
         for part in left:
             part.settle(None, ended.error)  # the client was closed, and the map ended without all pieces
 
@@ -496,7 +497,7 @@ class _MapPartResult(AsyncResult):
 
 
 class _PartController:
-    """The ``CallController`` of parts of a map, which passes everything on to that of the map.
+    """The ``CallController`` of parts of a map, which passes everything on to the controller of the map.
 
     Args:
         owner: the controller of the map.
@@ -522,7 +523,7 @@ class _PartController:
         self._owner.debug_stops(settle)
 
     def debug(self, calls: Iterable[Call]) -> None:
-        """See ``CallController``: an engine keeps only its last failure in the whole map."""
+        """See ``CallController``. An engine keeps only its last failure in the whole map."""
         self._owner.debug(calls)
 
     @property
@@ -534,7 +535,7 @@ class _PartController:
         """See ``CallController``.
 
         Raises:
-            ValueError: if unfinished items would remain, since items are cancelled only with the whole map.
+            ValueError: if unfinished items of the map would remain, since items are cancelled only with the whole map.
         """
         chosen = set(map(id, calls))
         if any(not part.done and id(part) not in chosen for part in self._parts):
@@ -542,7 +543,7 @@ class _PartController:
         self._owner.abort([self._map], interrupt=interrupt)
 
     def interrupt(self, calls: Iterable[Call]) -> bool:
-        """See ``CallController``: interrupt the whole map."""
+        """Interrupt the whole map; see ``CallController``."""
         return self._owner.interrupt([self._map])
 
     def obstacles(self, calls: Iterable[Call]) -> Mapping[int, str]:
@@ -550,6 +551,6 @@ class _PartController:
         return self._owner.obstacles([self._map])
 
     def mark_retrieved(self, calls: Iterable[Call]) -> None:
-        """See ``CallController``: the errors of the map count as retrieved with those of a part."""
+        """See ``CallController``. The errors of the whole map count as retrieved together with those of a part."""
         if any(call.error is not None for call in calls):
             self._map.when_settled(lambda ended: self._owner.mark_retrieved([ended]))

@@ -25,7 +25,7 @@ _NO_NAME = re.compile(r"name '(\w+)' is not defined")
 
 
 def with_hint(failure: Failure) -> Failure:
-    """Return a failure of a missing module or name with a note on it, if this process has that module or name."""
+    """Return a failure; add a note if a module or name is missing that this process has."""
     hint = ""
     if failure.builtin_type == "ModuleNotFoundError" and (found := _NO_MODULE.match(failure.message)):
         hint = _about_module(found[1])
@@ -61,7 +61,7 @@ def _origin_of(name: str) -> str:
     parts = name.split(".")
     for end in range(1, len(parts) + 1) if spec is None else ():
         try:
-            dotted = ".".join(parts[:end])  # importlib itself would import the part before the last dot
+            dotted = ".".join(parts[:end])  # importlib would import the part before the last dot
             spec = importlib.util.find_spec(dotted) if end == 1 else PathFinder.find_spec(dotted, search)
         except Exception:  # another library's finder
             return ""
@@ -116,7 +116,7 @@ def _raised(call: Call, failure: Failure) -> Exception:
 
 
 def _unpacked(call: Call, payload: Payload) -> tuple[Any, Exception | None]:
-    if payload.buffers:  # a value without buffers travels in no time
+    if payload.buffers:  # a value without buffers arrives without delay
         call.nbytes = payload.nbytes
     try:
         value = unpack(payload, copy=call.copies)
@@ -160,6 +160,6 @@ def error_here(error: BaseException, label: str, engine_id: int) -> Exception:
         reason = f"{type(error).__name__} is raised when it is unpickled here"
         return SerializationError(f"the result of {label} on engine {engine_id}", reason)
     assert isinstance(error, Exception), "its class is one"
-    with contextlib.suppress(TypeError):  # the user's class may have anything in __notes__
+    with contextlib.suppress(TypeError):  # __notes__ of the user's class may be any object
         BaseException.add_note(error, f"The result of {label} on engine {engine_id} cannot be unpickled here.")
     return error

@@ -12,8 +12,8 @@ from nsactors.errors.reporting import print_traceback
 class Callbacks:
     """Calls functions one after the other, on a thread of its own.
 
-    The threads that deliver replies and events must not run them, because a function that waited there for another
-    result would keep it from arriving. The errors of a function, ``SystemExit`` included, are printed.
+    The threads that deliver replies and events must not run these functions: if a function waited for another result,
+    that result could not arrive. The errors of a function, ``SystemExit`` included, are printed.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Callbacks:
         self._closed = False
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function()`` soon. After :meth:`close`, call it here at once, as there is nothing left to wait for."""
+        """Call ``function()`` soon. After :meth:`close`, call it immediately, on this thread."""
         with self._lock:
             if not self._closed:
                 if self._thread is None:
@@ -34,13 +34,13 @@ class Callbacks:
         _call_and_print_errors(function)
 
     def drain(self) -> None:
-        """Return when the functions given so far have been called. On the thread that calls them, return at once."""
+        """Return when the functions given so far have been called; return immediately on the thread that calls them."""
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return
         drained = threading.Event()
         self._waiting.put(drained.set)
-        while thread.is_alive() and not drained.wait(0.1):  # the thread may have ended meanwhile
+        while thread.is_alive() and not drained.wait(0.1):  # the thread may end during the wait
             continue
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ _WORDS = {
 
 
 class _Part(NamedTuple):
-    """A value that a call carries: the function that refers to it, the reference's kind and name, and the value."""
+    """A value that a call carries: the function that refers to it, kind and name of the reference, and the value."""
 
     function: object
     kind: str
@@ -59,7 +59,7 @@ class CarriedData:
             kwargs: its keyword arguments; none if they are expected to be large.
 
         Returns:
-            One warning for each of the largest parts, as many as bring the rest below the limit.
+            A warning for each of the largest parts; the other parts together are below the limit.
         """
         if (not payload.buffers and len(payload.data) <= LIMIT_BYTES) or payload.nbytes <= LIMIT_BYTES:
             return []
@@ -82,7 +82,7 @@ class CarriedData:
     def _carried(self, function: object, seen: set[int]) -> Iterator[_Part]:
         """Yield the variables that travel with ``function``, and with the functions that it calls."""
         seen.add(id(function))
-        # The function is small, or engines import it, so that the data of its module are not sent.
+        # The function is small, or engines import it, so that the data of its module is not sent.
         if self._nbytes(function) <= LIMIT_BYTES // 2:
             return
         for part in _variables(function):
@@ -94,7 +94,7 @@ class CarriedData:
     def _nbytes(self, value: object) -> int:
         try:
             return pack(value, ref_types=self._ref_types).nbytes
-        except SerializationError:  # the object that has this value leaves it out when it is pickled
+        except SerializationError:  # the object that has this value leaves the value out when it is pickled
             return 0
 
 
@@ -148,7 +148,7 @@ def _contents(cell: CellType) -> object:
 
 
 def _key(function: object, part: _Part) -> tuple[object, str, str]:
-    # The key has the code, which is equal if the cell that defines the function was run again.
+    # The key contains the code, which is equal if the cell that defines the function was run again.
     return getattr(function, "__code__", type(function)), part.kind, part.name
 
 

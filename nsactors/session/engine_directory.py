@@ -27,27 +27,27 @@ EngineCallback = Callable[[int], object]
 
 
 class EngineListener(Protocol):
-    """Learns of engines' changes at once, in order. Its methods are called under a lock, so they only take notes."""
+    """Learns of changes of engines immediately and in order. Its methods run under a lock, so they must be quick."""
 
     def engine_joined(self, engine: EngineInfo) -> None:
-        """Take note that an engine takes requests, perhaps in another process than before."""
+        """An engine takes requests, perhaps in a new process."""
         ...
 
     def engine_leaving(self, engine_id: int) -> None:
-        """Take note that an engine finishes its requests, and takes no more."""
+        """An engine finishes its requests, and takes no more."""
         ...
 
     def engine_left(self, left: EngineLeft) -> None:
-        """Take note that an engine takes no requests, or none yet; called again if more is known about its return."""
+        """An engine takes no requests, or none yet; called again when more is known about its return."""
         ...
 
     def cut_off(self, reason: ConnectionLost) -> None:
-        """Take note that no more news will come."""
+        """No more changes will be reported."""
         ...
 
 
 class EngineDirectory:
-    """The engines that are there, are starting, or could not start. It notifies listeners of changes.
+    """The engines that have joined, are starting, or could not start. It notifies listeners of changes.
 
     Args:
         call: calls the user's function soon, on a thread where it may wait.
@@ -125,7 +125,7 @@ class EngineDirectory:
         return self._waiters > 0
 
     def get(self, engine_id: int) -> EngineInfo | None:
-        """Return the description of an engine; None if it is not there."""
+        """Return the description of an engine; None if it takes no requests."""
         return self._engines.get(engine_id)
 
     def expect(self, engine_ids: Iterable[int]) -> None:
@@ -158,14 +158,14 @@ class EngineDirectory:
         return news
 
     def hold_up(self, obstacle: EngineStartError, nodes_may_come: bool = False) -> None:
-        """Note the reason why an engine that was asked for has no place."""
+        """Keep the reason why an engine that was asked for has no place."""
         with self._changed:
             self._waiting[obstacle.engine_id] = obstacle
             self._nodes_may_come = nodes_may_come
             self._changed.notify_all()
 
     def retire(self, engine_ids: Iterable[int]) -> None:
-        """Note that engines finish their requests and take no more."""
+        """Mark engines as leaving: they finish their requests and take no more."""
         with self._changed:
             news = self._engines.keys() & set(engine_ids) - self._leaving
             self._leaving |= news
@@ -175,7 +175,7 @@ class EngineDirectory:
                     watcher.engine_leaving(engine_id)
 
     def leave(self, left: EngineLeft) -> None:
-        """Note that an incarnation of an engine is gone, unless a later incarnation is known."""
+        """Remove an incarnation of an engine, unless a later incarnation is known."""
         engine_id = left.engine_id
         with self._changed:
             self._stop_expecting(left)
@@ -196,16 +196,16 @@ class EngineDirectory:
             self._tell(self._on_leave, engine_id)
 
     def failed_to_start(self, failure: EngineStartError) -> None:
-        """Note that an engine that was on the way will not come."""
+        """Remove an engine that could not start."""
         with self._changed:
             self.start_failures[failure.engine_id] = failure
             self._stop_expecting(EngineLeft(failure.engine_id, 0, str(failure), expected=False))
 
     def wait_for(self, count: int, timeout_s: float | None, *, patient: bool) -> bool:
-        """Wait until ``count`` engines are there; return whether they are.
+        """Wait until ``count`` engines take requests; return whether they do.
 
-        The wait ends early if some engines have failed and no others are on the way. With ``patient``, engines without
-        a place count as on the way.
+        The wait ends early if some engines have failed and no others are starting. With ``patient``, engines without a
+        place count as starting.
         """
 
         def enough() -> bool:
@@ -226,7 +226,7 @@ class EngineDirectory:
             return enough()
 
     def wait_until_gone(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
-        """Wait until none of these engines is there or on the way; return whether that is so."""
+        """Wait until none of these engines takes requests or is starting; return whether this is so."""
         ids = set(engine_ids)
         with self._changed:
             return self._changed.wait_for(
@@ -242,7 +242,7 @@ class EngineDirectory:
         self._on_leave.append(callback)
 
     def watch(self, watcher: EngineListener) -> None:
-        """Tell ``watcher`` of every engine that is there, and from now on of every change."""
+        """Notify ``watcher`` of every engine that takes requests, and from now on of every change."""
         with self._changed:
             self._told_at_once.append(watcher)
             for engine_id in self._starting:
@@ -255,12 +255,12 @@ class EngineDirectory:
                     watcher.engine_leaving(engine_id)
 
     def unwatch(self, watcher: EngineListener) -> None:
-        """Tell ``watcher`` nothing more."""
+        """Notify ``watcher`` no more."""
         with self._changed:
             self._told_at_once.remove(watcher)
 
     def close(self, reason: ConnectionLost) -> None:
-        """End every wait, because no more news will come."""
+        """End every wait, because no more changes will be reported."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -320,7 +320,7 @@ def missed_events(
 
 
 def leave_of(engine: EngineInfo, reason: str, *, returns: bool) -> EngineLeft:
-    """Return the event that an engine has gone, for a client that has found this out by itself."""
+    """Return the event that an engine has left, for a client that has found this out by itself."""
     replays = returns and engine.recovery is Recovery.REPLAY
     return EngineLeft(engine.engine_id, engine.incarnation, reason, expected=False, returns=returns, replays=replays)
 

@@ -1,4 +1,4 @@
-"""The start of engines, as its client waits for it."""
+"""The start of engines, for which a client waits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *
         session: the client's session.
         n: the number of engines; None for all that have been asked for.
         timeout_s: the limit; None for no limit.
-        patient: whether to go on waiting for engines that have no place in the cluster.
+        patient: whether to continue to wait for engines that have no place in the cluster.
     """
     session.check()
     directory = session.directory
@@ -63,7 +63,7 @@ def wait_for_engines(session: Session, n: int | None, timeout_s: float | None, *
         session.check()
         if {*directory.starting, *directory.away} - problems.keys() or not problems:
             raise TimeoutError(
-                f"{len(directory.ids)} of {wanted} engines are there after {timeout_s:g} s: "
+                f"{len(directory.ids)} of {wanted} engines have joined after {timeout_s:g} s: "
                 "`rc` shows which are starting"
             )
     if problems and (not directory.ids or not (enough or n is None)):
@@ -84,5 +84,5 @@ def tell_of_start(session: Session) -> None:
         screen.show(arrange(sorted(outputs.items()), "type"))
         screen.close()
     for problem in directory.take_problems():
-        session.unretrieved.heard([str(problem)])  # the same notice may have come before this wait
+        session.unretrieved.heard([str(problem)])  # the same notice may have arrived before this wait
         warn_caller(EngineStartWarning(problem))

@@ -25,7 +25,8 @@ class ClusterMemory:
 
     Attributes:
         engines: the memory of each engine, by id.
-        silent: ids of engines that did not reply, because C code holds their interpreter, or they have just gone.
+        silent: ids of engines that did not reply, because C code holds their interpreter, or because they have just
+        left.
         stores: the object store of each node that has one of these engines.
 
     Example:

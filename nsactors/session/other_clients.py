@@ -1,4 +1,4 @@
-"""Requests of several clients: the replies to other clients' are collected, and this client's queues are reported."""
+"""Requests of several clients: replies to requests of others are collected, and queues of this client are reported."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from nsactors.session.engine_directory import EngineDirectory
 from nsactors.session.requests import RequestSender
 from nsactors.transport.base import ControllerClient
 
-QUERY_S = 5.0  # an engine that does not reply for so long is held by C code, and is queried again
-COLLECTED_AT_A_TIME = 200  # replies that one query asks of one engine
-SHORTEST_S, LONGEST_S = 0.02, 0.25  # between two queries
+QUERY_S = 5.0  # an engine that does not reply for this time runs C code, and is queried again
+COLLECTED_AT_A_TIME = 200  # the number of replies that one query requests from one engine
+SHORTEST_S, LONGEST_S = 0.02, 0.25  # the pause between two queries
 PAUSE_PER_ENGINE_S = 0.005  # two hundred queries a second are a small load for the controller
 MISSING_S = 2.0  # a reply that is on its way, or between two states, is found within this time
 
@@ -42,8 +42,8 @@ class _WantedReply:
 
     Attributes:
         call: the call that ends with the reply.
-        missing_since: the time since which the reply has been missing without a reason to expect it; None if it is
-            expected, or has not been missed.
+        missing_since: the time since which queries have found neither the reply nor a reason why it should still come;
+            None if the reply is expected.
     """
 
     call: Call
@@ -51,7 +51,7 @@ class _WantedReply:
 
 
 class ReplyCollector:
-    """Makes calls for other clients' requests. Like the calls of this client, these end and have output.
+    """Makes calls for requests of other clients. Like the calls of this client, they end and have output.
 
     Args:
         controller: passes queries on to engines.
@@ -112,7 +112,7 @@ class ReplyCollector:
             self._closed.wait(max(pause_s, engines * PAUSE_PER_ENGINE_S))
 
     def _look(self) -> bool:
-        """Ask all engines once; return whether that brought anything new."""
+        """Query all engines once; return whether the replies contained anything new."""
         engines: dict[int, list[tuple[RequestId, int]]] = {}
         with self._lock:
             wanted = dict(self._wanted)
@@ -184,11 +184,11 @@ class ReplyCollector:
                 self._end(wanted, None, self._explain(call))
 
     def _explain(self, call: Call) -> Exception:
-        """Return the error that says why there will be no reply."""
+        """Return the error with the reason why there will be no reply."""
         entries = self._controller.history(call.request_id.client, call.engine_id, None)
         entry = next((e for e in reversed(entries) if e.request == call.request_id), None)
         if entry is not None and entry.outcome == ENGINE_LOST:
-            reason = "its client had gone, and this is what the history says"
+            reason = "the cluster's history reports this; its client had already left"
             return EngineLost(
                 call.engine_id, call.label, reason, after="rc.ids lists the engines there are", began=None
             )
@@ -207,16 +207,16 @@ class ReplyCollector:
         wanted.call.settle(value, error, self._failed)
 
 
-AFTER_S = 0.25  # a request is announced when it has waited for so long
-SILENT_S = 0.03  # or for only so long, if its engine has sent no reply meanwhile and there are other clients
-ANNOUNCED_AT_A_TIME = 250  # a thousand a second; more would cost the controller time for calls that are soon over
+AFTER_S = 0.25  # a request is announced when it has waited for this time
+SILENT_S = 0.03  # or for this time, if its engine has sent no reply during it and there are other clients
+ANNOUNCED_AT_A_TIME = 250  # a thousand a second; more would cost the controller time for calls that end soon
 ANNOUNCE_S = 30.0
 LOOK_S = 0.02
 LEAVING_S = 0.5
 
 
 class QueueReporter:
-    """Records in the cluster's history which requests wait at their engines, as engines do not know their queues.
+    """Records in the cluster's history which requests wait at their engines, because engines do not know their queues.
 
     Args:
         sender: sends the requests.
@@ -239,8 +239,8 @@ class QueueReporter:
         threading.Thread(target=self._run, name="nsactors-announcer", daemon=True).start()
 
     def stir(self) -> None:
-        """Look at the queues soon, because a request has been sent."""
-        if not self._stirred.is_set():  # the check is quicker than setting the event again
+        """Check the queues soon, because a request has been sent."""
+        if not self._stirred.is_set():  # this check is quicker than setting the event again
             self._stirred.set()
 
     def flush(self, timeout_s: float) -> None:
@@ -274,10 +274,10 @@ class QueueReporter:
         accepted = set()
         for engine_id, reply in replies.items():
             if reply.error is None:
-                with contextlib.suppress(ObjectGone):  # the engine has died since
+                with contextlib.suppress(ObjectGone):  # the engine has died after its reply
                     reply.value.load()
                     accepted.add(engine_id)
-        # The fence makes sure that requests which other clients send from now on do not run before these.
+        # Because of the fence, requests that other clients send from now on do not run before these requests.
         fenced = self._controller.query(accepted, Fence(), max(0.0, give_up - time.monotonic()))
         return {engine_id for engine_id in accepted if engine_id in fenced}
 
@@ -304,7 +304,7 @@ class QueueReporter:
             self._look()
 
     def _look(self) -> None:
-        """Announce the requests that have waited. When this has returned, no variable here keeps their values alive."""
+        """Announce the requests that have waited. When this returns, none of its variables keeps their values alive."""
         self._sender.listen_to_strays(time.time() - AFTER_S)
         calls = self._sent_calls()
         with contextlib.suppress(ConnectionLost):  # these requests are announced with the next ones
@@ -313,7 +313,7 @@ class QueueReporter:
             self._stirred.set()
 
     def _wait(self) -> bool:
-        """Wait for ``AFTER_S``, and announce requests at silent engines meanwhile; return whether to end."""
+        """Wait for ``AFTER_S``, and announce requests at silent engines during the wait; return whether to end."""
         until = time.monotonic() + AFTER_S
         while (left_s := until - time.monotonic()) > 0:
             if self._closed.wait(min(left_s, SILENT_S) if self._company.is_set() else left_s):

@@ -1,7 +1,7 @@
 """The modules that this program has imported from its own files, and their description for engines.
 
-A call reads only the files of modules that have been imported or reloaded since the last call. Their names are noted by
-a finder that never finds anything. Edits that have not been loaded are looked for between the cells of a prompt.
+A call reads only the files of modules that have been imported or reloaded since the last call. A finder that never
+finds anything collects their names. Edits that have not been loaded are looked for between the cells of a prompt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nsactors.protocol.client_modules import (
 )
 from nsactors.protocol.process import current_shell, remove_finder
 
-LOOKS = 4  # tries to find a module that is missing, because another thread has just begun its import, or it has failed
+LOOKS = 4  # tries to find a missing module: another thread may have just begun its import, or the import has failed
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "pytest.ini", "tox.ini", ".git")
 _PYC_HEADER = struct.Struct("<4sIII")  # magic, flags, the source's time of change and size
 
@@ -42,8 +42,8 @@ class _Version(NamedTuple):
 
     Attributes:
         source: the source.
-        stat: the time of the file's last change, in ns, and its size, both as they were when the file was read.
-        is_exact: whether this source was loaded. Otherwise the file was edited between its import and this reading.
+        stat: the time of the file's last change, in ns, and its size; both from the moment when the file was read.
+        is_exact: whether this source was loaded. If not, the file was edited after its import and before it was read.
     """
 
     source: bytes
@@ -52,7 +52,7 @@ class _Version(NamedTuple):
 
 
 class _ImportNotes:
-    """A finder in front of all others, which notes the names of imported modules and leaves finding to the others."""
+    """The first of all finders: it collects the names of imported modules and leaves finding to the other finders."""
 
     def __init__(self) -> None:
         self.names: deque[str] = deque()
@@ -83,7 +83,7 @@ class OwnModules:
         self._roots = _roots()
         self._editable: tuple[list[str], list[str]] = [], []  # the search path, and the roots that were found on it
         self._sent_bytes = 0
-        self._too_large: dict[str, bool] = {}  # whether the user has been told, by the module's name
+        self._too_large: dict[str, bool] = {}  # by the module's name: whether the user has been warned
         self._path: list[str] = []
         self._folder = ""
         self._is_relative = False
@@ -109,7 +109,7 @@ class OwnModules:
             return self._current
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return those sources with these digests that may be sent, by digest."""
+        """Return by digest those sources that may be sent."""
         wanted = set(digests)
         with self._lock:
             return {
@@ -119,7 +119,7 @@ class OwnModules:
             }
 
     def tell_too_large(self) -> str:
-        """Return a message about modules that are too large to be sent; empty if it has named all of them before."""
+        """Return a message about modules that are too large to be sent; empty if earlier messages named all of them."""
         with self._lock:
             names = [name for name, told in self._too_large.items() if not told]
             self._too_large.update(dict.fromkeys(names, True))
@@ -132,7 +132,7 @@ class OwnModules:
         )
 
     def look_for_edits(self) -> None:
-        """Compare the files with the sources that were loaded; to be called between the cells of a prompt."""
+        """Compare the files with the sources that were loaded; call this between the cells of a prompt."""
         reloader = _autoreloader()
         with self._lock:
             self._moves_in_calls = False  # from now on, only this method looks at the working folder, which takes 1 us
@@ -148,7 +148,7 @@ class OwnModules:
                     self._note_edit(name, version, found)
 
     def tell_edits(self) -> str:
-        """Return a line about edits that have not been loaded here; empty if it has named all of them before."""
+        """Return a line about edits that have not been loaded here; empty if earlier lines have named all of them."""
         with self._lock:
             news = [name for name, found in self._edited.items() if self._told_edits.get(name) != found]
             self._told_edits.update({name: self._edited[name] for name in news})
@@ -176,7 +176,7 @@ class OwnModules:
 
     def _look(self) -> None:
         names = dict.fromkeys(self._unfound)
-        while self._imports.names:  # one by one, because another thread may import something meanwhile
+        while self._imports.names:  # one by one, because another thread may import a module at the same time
             names[self._imports.names.popleft()] = None
         changed = False
         for name in names:
@@ -215,7 +215,7 @@ class OwnModules:
         if version is None:
             return False
         if name in self._own and not _compiles(version.source, origin):
-            # The file has a syntax error, so a reload has failed and the module has not changed.
+            # The file has a syntax error, so a reload has failed and has not changed the module.
             self._edited[name] = version.stat
             return False
         self._take_in_parents(name)
@@ -229,7 +229,7 @@ class OwnModules:
         return True
 
     def _take_in_parents(self, name: str) -> None:
-        """Note the packages without a file that contain a module, because engines need them to find the module."""
+        """Take in the packages without a file that contain a module, because engines need them to find the module."""
         parent = name.rpartition(".")[0]
         if not parent or parent in self._own:
             return
@@ -283,7 +283,7 @@ def _roots() -> tuple[str, ...]:
 
 
 def _is_program(path: str) -> bool:
-    """Return whether a script is a command such as ``pytest`` or ``ipython``, and not the user's own script."""
+    """Return whether a script is a command such as ``pytest`` or ``ipython``, and not a script of the user."""
     return os.path.dirname(os.path.abspath(path)) == os.path.dirname(sys.executable)
 
 
@@ -326,7 +326,7 @@ def _version_of(module: ModuleType, origin: str) -> _Version | None:
 
 
 def _is_what_was_compiled(module: ModuleType, stat: tuple[int, int] | None) -> bool:
-    """Return whether a file has not changed since Python compiled it last; True if that cannot be known."""
+    """Return whether a file is unchanged since Python last compiled it; True if this cannot be known."""
     spec: Any = vars(module).get("__spec__")
     cached = getattr(spec, "cached", None)
     if stat is None or type(getattr(spec, "loader", None)) is not SourceFileLoader or not cached:
@@ -351,10 +351,10 @@ def _compiles(source: bytes, origin: str) -> bool:
 
 
 def _read(module: ModuleType | None, origin: str) -> bytes | None:
-    try:  # first by the loader, as the module may be in an archive, or the path may name another file on this host
+    try:  # first with the loader: the module may be in an archive, or the path may name another file on this host
         spec = vars(module)["__spec__"]
         data: Any = spec.loader.get_data(spec.origin)
-    except Exception:  # the loader may be another library's, which may raise anything
+    except Exception:  # the loader may belong to another library, and may raise anything
         data = None
     if isinstance(data, bytes):
         return data

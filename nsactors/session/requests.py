@@ -1,7 +1,7 @@
 """Requests on their way out and replies on their way back.
 
-Callers send requests. The transport's own thread, or a caller that waits, settles calls as their replies arrive. So a
-waiting caller gets its reply without a change of threads. Steps that would delay other replies are left to the
+Callers send requests. The transport's own thread, or a caller that waits, settles calls when their replies arrive. So a
+waiting caller gets its reply without a switch of threads. Steps that would delay other replies are left to the
 session's dispatcher.
 """
 
@@ -43,23 +43,23 @@ from nsactors.transport.base import EngineGone, Envelope, Lane, Transport
 
 @dataclass(slots=True, eq=False)
 class EngineConnection:
-    """The way to one engine, through all its incarnations.
+    """The requests of a client to one engine, through all its incarnations.
 
     Attributes:
-        engine: the incarnation that takes requests, or was the last to do so.
+        engine: the incarnation that takes requests, or was the last one that took them.
         window: the requests that are in flight to that incarnation.
-        stops_seen: the number of stops on that incarnation that are known here. A stop is a failure that aborts the
+        stops_seen: the number of stops on that incarnation that this client knows. A stop is a failure that aborts the
             requests after it.
         away: the engine has died, and its next incarnation has not joined yet.
         replays: the next incarnation restores the namespace, so requests without a reply are sent again.
         unanswered: the requests that have been submitted and have no reply, in order.
         direct: the number of requests in ``unanswered`` that do not carry tasks.
-        direct_so_far: the number of requests without tasks ever submitted.
+        direct_so_far: the number of all requests without tasks that have been submitted so far.
         heard_at: the time of the last reply, on the clock of ``Call.received``.
         turns: functions to call when every request without tasks up to a number has a reply.
         first_lost: the incarnation that was lost last, and the first of the requests that it left without a reply.
-        modules: the last description of this client's modules that the engine is known to have, since it has replied
-            to a request with that description.
+        modules: the last description of this client's modules that the engine certainly has, because it has replied to
+            a request with that description.
     """
 
     engine: EngineInfo
@@ -76,7 +76,7 @@ class EngineConnection:
     modules: ClientModules | None = None
 
     def take_turns(self) -> list[Callable[[], object]]:
-        """Remove and return the functions whose turn has come."""
+        """Remove and return the functions of ``turns`` whose requests all have replies."""
         first = self.first_direct()
         passed = [turn for turn in self.turns if first is None or turn[0] < first.call.request_id.seq]
         self.turns = [turn for turn in self.turns if turn not in passed]
@@ -106,9 +106,9 @@ class PendingRequest:
         handle: the transport's handle on the reply, once it has been sent.
         is_claimed: a caller waits for the reply and will take it.
         has_listener: the transport will deliver the reply.
-        loss: why its incarnation is gone, as long as the request waits for the next incarnation.
-        repeated: it was sent before, to an incarnation that is gone.
-        losses: the number of incarnations that died when this request was their first without a reply.
+        loss: the reason why its incarnation is gone, as long as the request waits for the next incarnation.
+        repeated: it was already sent to an incarnation that is gone.
+        losses: the number of incarnations that died while this was their first request without a reply.
     """
 
     call: Call
@@ -149,19 +149,19 @@ def loss_of(call: Call, gone: EngineGone, prospect: str, *, began: bool | None, 
 
 
 def prospect_of(*, returns: bool, replays: bool, wanted: bool = False) -> str:
-    """Say in words whether an engine that is gone restarts.
+    """Return in words whether an engine that is gone restarts.
 
     Args:
-        returns: another process takes its place, as far as its client knows.
+        returns: another process takes its place, as far as the client knows.
         replays: that process restores the namespace.
-        wanted: the engine's end was asked for, and the cluster has yet to say whether the engine restarts.
+        wanted: the end of the engine was requested, and the cluster has not reported yet whether the engine restarts.
     """
     if not returns:
         return "It does not restart, and its namespace is lost; the other engines continue"
     if replays:
         return "It restarts and recovers its namespace"
     if wanted:
-        return "If it was told to restart, it does so with an empty namespace: rc.ids lists the engines"
+        return "If it was asked to restart, it does so with an empty namespace: rc.ids lists the engines"
     return "It restarts with an empty namespace (Cluster(recovery='replay') would restore it)"
 
 
@@ -180,7 +180,7 @@ RECENT = 1_000
 
 
 class AwaitingOutput:
-    """Calls whose replies have overtaken their routed output. They wait for the output, but not for ever."""
+    """Calls whose replies arrived before their routed output. They wait for the output, but not for ever."""
 
     def __init__(self) -> None:
         self._calls: dict[RequestId, tuple[Call, float]] = {}
@@ -198,7 +198,7 @@ class AwaitingOutput:
         """The time until the next call has waited long enough; None if no call waits."""
         if not self._calls:
             return None
-        calls = list(self._calls.values())  # in one step, since replies may add to them meanwhile
+        calls = list(self._calls.values())  # in one step, since replies may add calls at any time
         return max(0.0, min(deadline for _, deadline in calls) - time.monotonic())
 
     def take_overdue(self) -> list[Call]:
@@ -211,7 +211,7 @@ class AwaitingOutput:
 
 
 class RecentlyCompleted:
-    """The calls that ended last, as long as a result refers to them, because late output still belongs to them."""
+    """The calls that ended recently, as long as a result refers to them, because late output still belongs to them."""
 
     def __init__(self) -> None:
         self._calls: dict[RequestId, weakref.ref[Call]] = {}
@@ -228,11 +228,11 @@ class RecentlyCompleted:
         return None if known is None else known()
 
 
-WINDOW = 1_000  # requests in flight to one engine; the reference to each costs 15 to 18 kB, which Ray never gives back
+WINDOW = 1_000  # requests in flight to one engine; the reference to each costs 15 to 18 kB, which Ray never frees
 LOSSES = 2  # after this many deaths of an engine with the same request in front, the request is sent one last time
 LARGE_BYTES = 250_000  # a pickle that takes half a millisecond to unpickle, or more
 FEW = 4  # requests that may take a lane with their data, since they keep the data in the memory of client and engine
-TAKE_S = 0.05  # a caller takes replies that come within this time itself, and is woken for others
+TAKE_S = 0.05  # a caller itself takes replies that arrive within this time, and is woken for later ones
 
 
 class OtherWork(NamedTuple):
@@ -251,12 +251,12 @@ class RequestSender:
     """Numbers requests, keeps a window of them in flight to each engine, and settles each exactly once.
 
     Args:
-        transport: the way to the engines.
-        client: the name that the requests bear.
+        transport: sends requests to the engines.
+        client: the name of the client in the requests.
         failed: called with each call that fails.
         later: runs a function soon, on another thread.
-        lost: called when the transport says that an engine is gone.
-        abandoned: called soon, on the same other thread, with calls that their caller does not get because Ctrl-C has
+        lost: called when the transport reports that an engine is gone.
+        abandoned: called soon, on the thread of ``later``, with calls that their caller does not get because Ctrl-C has
             interrupted the sending.
         modules: returns the description of this client's modules for engines; None if there is none.
         debugs: returns whether a user of this client can open a debugger.
@@ -300,13 +300,13 @@ class RequestSender:
         awaited: bool,
         relayed: bool,
     ) -> list[Call]:
-        """Send one operation to several engines; it is encoded and stored once.
+        """Send one operation to several engines; the operation is encoded and stored once.
 
         The arguments are those of ``Session.submit``. If the transport has no relays, ``relayed`` has no effect.
         """
         modules = self._modules()
         told = modules if modules is not None and self._is_news(modules, engine_ids) else None
-        # The request is encoded without its number, which each engine's copy gets when it is sent.
+        # Encode the request without a number; the copy for each engine gets its number when it is sent.
         unnumbered = RequestId(self._client, 0)
         request_of_all = EngineRequest(
             unnumbered,
@@ -327,8 +327,8 @@ class RequestSender:
         unsendable: list[Call] = []
         to_send: list[PendingRequest] = []
         try:
-            # Requests are numbered and sent under one lock. Otherwise a newer request might go first, and the engine
-            # would take this one for a repeated request and refuse it.
+            # Requests are numbered and sent under one lock. Otherwise a newer request might arrive first, and the
+            # engine would treat this one as a repeated request and refuse it.
             with self._lock:
                 if told is None and modules is not None and self._is_news(modules, engine_ids):
                     told = modules  # an engine has been replaced in the meantime
@@ -358,7 +358,7 @@ class RequestSender:
                 self._send(to_send)
                 if not awaited or relayed:
                     self._listen(to_send)
-        except BaseException:  # for example Ctrl-C in the midst of a call to Ray
+        except BaseException:  # for example Ctrl-C in the middle of a call to Ray
             self._later(partial(self._abandoned, calls))
             raise
         for call in unsendable:  # their engines left between the look-up of targets and now
@@ -366,7 +366,7 @@ class RequestSender:
         return calls
 
     def take(self, calls: Sequence[Call]) -> bool:
-        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all have come.
+        """Wait a moment for the replies to calls that were submitted as ``awaited``; return whether all have arrived.
 
         The transport delivers the missing replies from now on, even if the wait was interrupted.
         """
@@ -374,7 +374,7 @@ class RequestSender:
         handles: list[Any] = []
         replies = None
         try:
-            with self._lock:  # so that no other thread listens for these replies meanwhile
+            with self._lock:  # so that no other thread begins to listen for these replies
                 for call in calls:
                     request = self._open.get(call.request_id)
                     if request is None or request.handle is None or request.is_claimed or request.has_listener:
@@ -386,12 +386,12 @@ class RequestSender:
                 replies = self._transport.take(handles, TAKE_S)
             for request, reply in zip(taken, replies or (), strict=False):
                 self._deliver(request, request.connection.window, reply)
-        except BaseException:  # after Ctrl-C between a reply and its call's end, another thread ends the call
+        except BaseException:  # if Ctrl-C came after a reply and before its call's end, another thread ends the call
             for request, reply in zip(taken, replies or (), strict=False):
                 if request.handle is None and not request.call.done:
                     self._later(partial(self._deliver, request, request.connection.window, reply))
             raise
-        finally:  # a reply whose unpickling Ctrl-C has interrupted is delivered again
+        finally:  # if Ctrl-C has interrupted the unpickling of a reply, the reply is delivered again
             missing = [request for request in taken if replies is None or not request.call.done] if taken else []
             if missing:
                 for request in missing:
@@ -406,15 +406,15 @@ class RequestSender:
     def listen_to_strays(self, sent_before: float) -> None:
         """Listen for the replies that no caller takes, because the caller that claimed them was interrupted.
 
-        Claims do not count here, because Ctrl-C may have kept a caller from giving its claim up. A reply that is taken
-        twice ends its call only once.
+        Claims do not count here, because Ctrl-C may have prevented a caller from giving up its claim. A reply that is
+        taken twice ends its call only once.
         """
         self._listen([request for request in self.open_requests() if request.call.submitted < sent_before])
 
     def give_up(self, calls: Iterable[Call]) -> None:
-        """End calls that have no handle, because their sending was interrupted; listen for the replies to the others.
+        """End calls that have no handle, because their sending was interrupted; listen for the replies to other calls.
 
-        A request without a handle may still have been sent, so tell the engines to abort ``calls`` before this.
+        A request without a handle may still have been sent, so first make the engines abort ``calls``.
         """
         requests = [request for call in calls if (request := self._open.get(call.request_id)) and not call.done]
         self._listen(requests)
@@ -438,7 +438,7 @@ class RequestSender:
             return withdrawn + [request.call for request in held]
 
     def open_calls(self, *, carriers: bool = False) -> list[Call]:
-        """Return the calls without a reply, in order of submission; those that carry tasks only with ``carriers``."""
+        """Return the calls without a reply, in order of submission; calls that carry tasks only with ``carriers``."""
         with self._lock:
             return [
                 i.call for i in self._open.values() if not i.call.done and (carriers or not i.options.carries_tasks)
@@ -469,12 +469,12 @@ class RequestSender:
         self._later(call)
 
     def other_requests(self, engine_id: int) -> int:
-        """Return the number of requests without tasks that an engine has ever been sent."""
+        """Return the number of all requests without tasks that have been sent to an engine so far."""
         connection = self._connections.get(engine_id)
         return 0 if connection is None else connection.direct_so_far
 
     def silent(self, since: float) -> list[Call]:
-        """Return the first open call of each engine that has not replied since this time, if the call is older."""
+        """Return the first open call of each engine that has not replied since a time, if the call is older."""
         with self._lock:
             firsts = [
                 next(iter(connection.unanswered.values()))
@@ -484,7 +484,7 @@ class RequestSender:
             return [i.call for i in firsts if i.handle is not None and i.call.submitted < since]
 
     def add_engine(self, engine: EngineInfo) -> None:
-        """Send requests to an engine from now on, beginning with those that were held for it."""
+        """Send requests to an engine from now on, beginning with the requests that were held for it."""
         with self._lock:
             connection = self._connections.setdefault(engine.engine_id, EngineConnection(engine, SendWindow(WINDOW)))
             if connection.engine == engine:
@@ -519,7 +519,7 @@ class RequestSender:
             ended = [request for request in requests if request.options.carries_tasks]
             if not (left.returns and left.replays):
                 ended += connection.window.drain()
-                for request in requests:  # those with a loss have been waiting for an incarnation that replays
+                for request in requests:  # requests with a loss have been waiting for an incarnation that replays
                     if request.loss is not None and request.engine is not None:
                         self._later(partial(self._take_loss, request, request.engine, request.loss))
             if not left.returns:
@@ -528,7 +528,7 @@ class RequestSender:
             return [request.call for request in dict.fromkeys(ended)]
 
     def take_output(self, batch: OutputBatch) -> None:
-        """Take output that the controller has routed, which may arrive before its call's reply or after it."""
+        """Take output that the controller has routed; it may arrive before or after the reply to its call."""
         call = self.find(batch.request)
         if call is None:
             return
@@ -545,7 +545,7 @@ class RequestSender:
         return self._overtaken.seconds_left
 
     def settle_overdue(self) -> None:
-        """End the calls whose output has not followed their reply in time."""
+        """End the calls whose output has not arrived in time after their reply."""
         with self._lock:
             overdue = self._overtaken.take_overdue()
         for call in overdue:
@@ -566,8 +566,8 @@ class RequestSender:
     def _is_news(self, modules: ClientModules, engine_ids: Sequence[int]) -> bool:
         """Return whether one of these engines may not know this description of the client's modules.
 
-        Requests carry the description until the engine has replied to one of them, because a request that takes a relay
-        may be overtaken.
+        Requests carry the description until the engine has replied to one of them, because other requests may overtake
+        one that takes a relay.
         """
         for engine_id in engine_ids:
             connection = self._connections.get(engine_id)
@@ -595,9 +595,9 @@ class RequestSender:
         return [i for i in self._open.values() if i.connection is connection and not i.call.done]
 
     def _send(self, requests: Sequence[PendingRequest]) -> None:
-        """Send requests with one body; requests that have been sent have a handle.
+        """Send requests that have the same body; requests that have been sent have a handle.
 
-        After an error, the calls fail. Nothing is raised here, because the callers may have gone on long ago.
+        After an error, the calls fail. This raises nothing, because the callers may have continued long ago.
         """
         transport = self._transport
         try:
@@ -626,7 +626,7 @@ class RequestSender:
                 if handle is not None:
                     deliver = partial(self._deliver, request, request.connection.window, lingers=False)
                     self._transport.when_answered(handle, deliver)
-            except BaseException:  # after Ctrl-C, another thread listens; a second delivery does no harm
+            except BaseException:  # after Ctrl-C, another thread listens; a second delivery has no effect
                 request.has_listener = False
                 raise
 
@@ -639,13 +639,13 @@ class RequestSender:
     def _deliver(
         self, request: PendingRequest, window: SendWindow[PendingRequest], content: Any, *, lingers: bool = True
     ) -> None:
-        """Take the reply to a request sent through ``window``; with ``lingers``, this may take long."""
+        """Take the reply to a request that was sent through ``window``; if ``lingers`` is true, this may take long."""
         engine = request.engine
         assert engine is not None, "a request with a reply has been sent"
         try:
             reply, payload = self._transport.open(engine, content)
         except EngineGone as gone:
-            # Otherwise the request has been sent again, to the next incarnation.
+            # If neither holds, the request has been sent again, to the next incarnation.
             if window is request.connection.window or engine is not request.connection.engine:
                 self._later(partial(self._take_loss, request, engine, gone))
         except Exception as error:  # if a reply cannot be read, its call must fail, and this thread must go on
@@ -661,7 +661,7 @@ class RequestSender:
                 self._later(partial(self._take_reply, request, engine, window, reply, payload))
 
     def _make_room(self, window: SendWindow[PendingRequest]) -> None:
-        # This is the window that the request was sent through. If the engine has restarted, it has another one by now.
+        # Use the window through which the request was sent. If the engine has restarted, it has another window by now.
         with self._lock:
             if window.settle():
                 self._later(partial(self._send_waiting, window))
@@ -701,7 +701,7 @@ class RequestSender:
 
     def _take_loss(self, request: PendingRequest, engine: EngineInfo, gone: EngineGone) -> None:
         connection, call = request.connection, request.call
-        if not connection.away:  # otherwise the loss is known here, and perhaps that the namespace is not restored
+        if not connection.away:  # otherwise the loss is already known, and perhaps whether the namespace is restored
             self._lost(engine, gone)
         with self._lock:
             if connection.replays and (connection.away or connection.engine != engine):
@@ -727,17 +727,17 @@ class RequestSender:
             return True, ""
         client, _, number = gone.last_begun.rpartition(":")
         if client != self._client:
-            return False, f"a call of {client}" if client else ""
+            return False, f"a call by {client}" if client else ""
         running = self.find(RequestId(client, int(number)))
         if running is None or (running.done and not isinstance(running.error, EngineLost)):
-            return False, ""  # the engine was idle, and this request was on its way
+            return False, ""  # the engine was idle, and this request had not arrived
         return False, running.label
 
     def end(self, call: Call, value: Any, error: Exception | None) -> None:
         """End a call, with its reply or because no reply will arrive or be waited for."""
         call.settle(value, error, self._failed)
-        # The call is remembered only now, when the waiting callers have been told, because late output still belongs to
-        # the call as long as a result refers to it.
+        # Late output still belongs to the call as long as a result refers to it, so keep a reference. Do this only now,
+        # after the waiting callers have been woken.
         with self._lock:
             if self._close(call.request_id):
                 self._recent.add(call)

@@ -1,7 +1,8 @@
 """A session: the connection of one process to a cluster.
 
-Several threads meet here. Callers submit requests, and calls are settled as :mod:`nsactors.session.requests` says. A
-reader waits for the controller's events; a dispatcher acts on them, and runs all steps that would delay other replies.
+Several threads use a session. Callers submit requests, and calls are settled as :mod:`nsactors.session.requests`
+describes. A reader waits for the controller's events; a dispatcher acts on them, and runs all steps that would delay
+other replies.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def wait_for_calls(calls: Sequence[Call], timeout_s: float) -> bool:
 
 
 EXPLAIN_WAIT_S = 0.4
-ABORT_WAIT_S = 0.5  # an engine that does not reply for so long is held by C code, and so is its queue
+ABORT_WAIT_S = 0.5  # an engine that does not reply for this time runs C code, and its queue does not move
 PUSH_GRACE_S = 1.0
 RETRY_S = 0.5
 _USUAL_OPTIONS = RequestOptions()
@@ -103,11 +104,11 @@ class Modules(Protocol):
         ...
 
     def sources(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Return those sources with these digests that may be sent, by digest."""
+        """Return by digest those sources that may be sent."""
         ...
 
     def tell_too_large(self) -> str:
-        """Return a message about modules that are too large to be sent; empty if it has named all of them before."""
+        """Return a message about modules that are too large to be sent; empty if earlier messages named all of them."""
         ...
 
     def close(self) -> None:
@@ -130,10 +131,10 @@ class Schedulers:
         """Cancel those of ``calls`` that are tasks and have not begun; with ``interrupt``, interrupt those that run."""
 
     def interrupt(self, calls: Iterable[Call]) -> None:
-        """Interrupt those of ``calls`` that are the client's own tasks."""
+        """Interrupt those of ``calls`` that are tasks of this client."""
 
     def has_submitted(self, request: RequestId) -> bool:
-        """Return whether this is the id of one of the client's own tasks."""
+        """Return whether this is the id of a task of this client."""
         return False
 
     def open_calls(self) -> list[TaskCall]:
@@ -152,12 +153,12 @@ class Session:
     """The engines of a cluster as one client knows them, and its requests to them.
 
     Args:
-        transport: the way to the cluster.
-        name: the unique name of this client, which people see in the history.
+        transport: the connection to the cluster.
+        name: the unique name of this client, which the history shows to users.
         modules: describes the modules of the client's program to engines; None if engines need not know them.
 
     Attributes:
-        controller: the way to the controller.
+        controller: the client of the controller.
         services: the services that the cluster hosts.
         ref_types: the types of references that requests may carry beside their pickled payload.
         directory: the engines that are known.
@@ -233,7 +234,7 @@ class Session:
             operation: the operation that each of them runs.
             payload: the data of the operation.
             options: the time limit of the requests, and the like.
-            awaited: the caller is about to call ``take``, which is the quickest way to a reply.
+            awaited: the caller is about to call ``take``, which gets a reply with the least delay.
             relayed: send by way of relays, which saves work in this process if there are many engines.
 
         Raises:
@@ -251,7 +252,7 @@ class Session:
         return calls
 
     def output_goes(self, output: str | None) -> OutputGoes:
-        """Return where the output of a call goes if its view has this ``output``."""
+        """Return the destination of the output of a call whose view has this setting ``output``."""
         return OutputGoes.NOWHERE if (output or self.output) == "keep" else OutputGoes.TO_WAITER
 
     def check(self) -> None:
@@ -303,7 +304,7 @@ class Session:
         return self._sender.other_work(engine_id)
 
     def other_requests(self, engine_id: int) -> int:
-        """Return how many requests without tasks this client has ever sent to an engine."""
+        """Return how many requests without tasks this client has sent to an engine so far."""
         return self._sender.other_requests(engine_id)
 
     def when_passed(self, engine_id: int, call: Callable[[], object]) -> None:
@@ -311,7 +312,7 @@ class Session:
         self._sender.when_passed(engine_id, call)
 
     def watch_work(self, listener: WorkListener) -> list[HistoryEntry]:
-        """Return other clients' requests that take long, and tell the listener of changes from now on."""
+        """Return the requests of other clients that take long, and notify the listener of changes from now on."""
         self._work_told = listener
         return self.controller.watch_work(self.name)
 
@@ -333,7 +334,7 @@ class Session:
         """Cancel calls that have not begun; with ``interrupt``, interrupt those that run.
 
         Raises:
-            CapabilityError: if calls that are to be interrupted are running, and this transport cannot do that.
+            CapabilityError: if ``interrupt`` is true, calls are running, and this transport cannot interrupt them.
         """
         self._process.check()
         calls = [call for call in calls if not call.done]
@@ -345,7 +346,7 @@ class Session:
         if sent:
             requests = frozenset(call.request_id for call in sent)
             replies = self.controller.query({call.engine_id for call in sent}, Abort(requests), ABORT_WAIT_S)
-            for call in sent:  # the engine itself replies to an aborted request only when its turn comes, behind others
+            for call in sent:  # the engine itself replies to an aborted request only when its turn comes
                 if (reply := replies.get(call.engine_id)) and call.request_id in (reply.value or ()):
                     self._sender.end(call, None, TaskAborted(call.engine_id, call.label))
             if interrupt:
@@ -359,14 +360,14 @@ class Session:
             self.require(Capability.SIGNALS, "interrupt a call that runs")
 
     def _cancel_interrupted(self, calls: Sequence[Call]) -> None:
-        """Cancel or interrupt the calls of an interrupted submission, as its caller has no result to do that by."""
+        """Cancel or interrupt the calls of an interrupted submission, because its caller has no result object."""
         for call in calls:
             call.when_settled(lambda call: self.mark_retrieved([call]))
         self.abort(calls, interrupt=Capability.SIGNALS in self.transport.capabilities)
         self._sender.give_up(calls)
 
     def fail(self, calls: Iterable[Call], error_of: Callable[[Call], Exception]) -> None:
-        """End calls with errors at once. Those that have not begun never run; those that run are interrupted."""
+        """End calls with errors immediately. Calls that have not begun never run; calls that run are interrupted."""
         calls = [call for call in calls if not call.done]
         sent = {call.request_id: call.engine_id for call in calls}
         for call in self._sender.withdraw(calls):
@@ -390,7 +391,7 @@ class Session:
         return True
 
     def obstacles(self, calls: Iterable[Call]) -> dict[int, str]:
-        """Return the reasons why interrupted calls have not ended, in words, by engine."""
+        """Return in words the reasons why interrupted calls have not ended, by engine."""
         calls = [call for call in calls if not isinstance(call, TaskCall)]
         ids = {call.engine_id for call in calls}
         query = ExplainObstacle(frozenset(call.request_id for call in calls))
@@ -429,7 +430,7 @@ class Session:
     def debug_error(self, error: BaseException) -> bool:
         """Open the debugger on the frames of an error of this session's calls; return False if no frames are kept.
 
-        If the error says that engines keep them, but the debugger cannot be opened, the reason is printed.
+        If the error states that engines keep frames, but the debugger cannot be opened, the reason is printed.
         """
         failures = {} if self.closed else kept_failures([error], self.name)
         if not failures:
@@ -452,7 +453,7 @@ class Session:
 
         Args:
             engine_ids: the engines.
-            failures: the failure to open on each engine (``Failure.kept``), by engine id; by default the last one.
+            failures: the failure to open on each engine (``Failure.kept``), by engine id; by default the last failure.
             takes: take over the debuggers of engines that are stopped for other clients.
 
         Raises:
@@ -480,9 +481,9 @@ class Session:
             console.run()
 
     def restart(self, engine_ids: Iterable[int], *, recovers: bool = True) -> None:
-        """Stop engines, whatever they are doing, and start new processes under their ids.
+        """Stop engines, busy or not, and start new processes with their ids.
 
-        With ``recovers``, the namespaces are recovered as if the engines had died; otherwise the new ones are empty.
+        With ``recovers``, the namespaces are recovered as if the engines had died; otherwise they are empty.
         """
         ids = list(engine_ids)
         engines = [engine for engine_id in ids if (engine := self.directory.get(engine_id))]
@@ -492,9 +493,9 @@ class Session:
             self._take_leave(replace(left, expected=True, replays=left.replays and recovers))
 
     def retire(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:
-        """Stop engines when they have finished their requests; return whether they have gone in time.
+        """Stop engines when they have finished their requests; return whether they have left in time.
 
-        This client sends these engines nothing more, unless it has looked up their ids before.
+        This client sends no more requests to these engines, unless another thread has already looked up their ids.
         """
         ids = list(engine_ids)
         self.controller.retire_engines(ids)
@@ -515,7 +516,7 @@ class Session:
         self.unretrieved.seen(calls)
 
     def calls_for(self, entries: Sequence[HistoryEntry]) -> list[Call]:
-        """Return the calls of these requests: this client's own calls, or calls that end as those of other clients."""
+        """Return the calls for these requests: calls of this client, or calls that end with those of other clients."""
         own = {entry.request: self._sender.find(entry.request) for entry in entries}
         others = self._reply_collector.add(entry for entry in entries if own[entry.request] is None)
         found = {call.request_id: call for call in (*own.values(), *others) if call is not None}
@@ -576,7 +577,7 @@ class Session:
         state = self.controller.attach(self.name)
         if state.has_others:
             self._company.set()
-        if self._work_told is not None:  # this session was away and has missed entries
+        if self._work_told is not None:  # this session was disconnected and has missed entries
             entries = self.controller.watch_work(self.name)
             self._inbox.put(partial(self._work_told, entries, afresh=True))
         self.transport.stand_by(self.name)
@@ -621,7 +622,7 @@ class Session:
                     if self.directory.get(engine.engine_id) is not None and engine.recovered is not None:
                         self._recoveries.add(engine.recovered)
                         self.unretrieved.tell(str(engine.recovered))
-                    self._add_engine(engine)  # comes last, so that the report is here before the engine's first reply
+                    self._add_engine(engine)  # last, so that the report arrives before the engine's first reply
                 case EngineLeft():
                     self._take_leave(event)
                     if event.returns and not (event.expected or event.replays):
@@ -673,7 +674,7 @@ class Session:
         self.directory.add(engine)
 
     def _lose_engine(self, engine: EngineInfo, gone: EngineGone) -> None:
-        # Act at once: the controller will tell more, but may be down.
+        # Act immediately: the controller will report more, but may be down.
         self._take_leave(leave_of(engine, gone.reason, returns=engine.recovery is not Recovery.NONE))
 
     def _take_leave(self, left: EngineLeft) -> None:
@@ -699,20 +700,20 @@ class Session:
         """End the session: engines go on, and open calls fail with ``ClientClosed``.
 
         A push that has just been sent gets a moment to arrive, because ``view["a"] = 1`` may be a script's last line.
-        Ctrl-C only ends the wait. The session is closed all the same, and a second call waits until it is.
+        Ctrl-C only ends this wait. The session is then still closed, and a second call waits until it is closed.
         """
         if not self._process.is_here:  # a forked child has no session of its own to end
             return
         if threading.current_thread() is threading.main_thread():
             unless_interrupted(self._close)
-        elif not self.closed:  # a thread of this session that another close() waits for must not wait for that one
+        elif not self.closed:  # if another close() waits for this thread, this call must not wait for that close()
             self._close()
 
     def _close(self) -> None:
         with self._closing, contextlib.ExitStack() as steps:
             if self.closed:
                 return
-            # The last step is run first, and all steps are run, even if one raises an error.
+            # The steps run in reverse order, and all of them run, even if one raises an error.
             steps.callback(self._callbacks.close)
             steps.callback(self._end_open_calls)
             if self.modules is not None:

@@ -31,13 +31,13 @@ class UnretrievedErrors:
         self._joined: dict[int, float] = {}
 
     def engine_died(self, engine_id: int, notice: str) -> None:
-        """Add the notice that an engine has died, unless the user knows it already from the error of a call."""
+        """Add the notice that an engine has died, unless the user already knows this from the error of a call."""
         with self._lock:
             if engine_id not in self._deaths_seen:
                 self._deaths[engine_id] = notice
 
     def engine_joined(self, engine_id: int) -> None:
-        """Note that an engine has joined or restarted, so that its next death is reported."""
+        """Keep the time at which an engine has joined or restarted, so that its next death is reported."""
         with self._lock:
             self._deaths_seen.discard(engine_id)
             self._joined[engine_id] = time.time()
@@ -65,7 +65,7 @@ class UnretrievedErrors:
                 self._left_out.add(call.request_id)
 
     def leave_to_display(self, calls: Iterable[Call]) -> None:
-        """Hold back the errors of these calls until they are ``seen``, as a display shows them when the calls end."""
+        """Hold back the errors of these calls until :meth:`seen`, because a display shows them when the calls end."""
         with self._lock:
             self._displayed.update(call.request_id for call in calls)
 
@@ -83,7 +83,7 @@ class UnretrievedErrors:
                 self._left_out.discard(call.request_id)
                 if isinstance(call.error, EngineLost):
                     self._deaths.pop(call.engine_id, None)
-                    # If the engine has joined again since, its next death is another one.
+                    # If the engine has joined again since then, its next death is another death.
                     if (call.received or 0.0) >= self._joined.get(call.engine_id, 0.0):
                         self._deaths_seen.add(call.engine_id)
 

@@ -3,9 +3,9 @@
 ::
 
     messages            the scheduler's values: tasks, engines, events and effects
-    scheduler_state     the decisions which engine runs which task when: takes events, and returns effects
+    scheduler_state     the decisions about which engine runs which task when: takes events, and returns effects
     records             records of the scheduler: tasks, dependencies and engines
-    task_table          the table of tasks and the queues of those that are ready
+    task_table          the table of tasks, and the queues of the tasks that are ready
     batching            the size of batches
     policies            users' policies: the order of tasks, and the choice among free engines
     driver              the driver of a scheduler: carries out its decisions on engines

@@ -1,8 +1,9 @@
 """The size of batches.
 
-A batch of tasks whose time has been measured takes ``Policy.batch_s``. As the queue runs out, batches shrink, so that
-engines end together (guided self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). Tasks that
-have not been measured go out one by one. Where messages are slow, batches are larger, so that engines need not wait.
+A batch of tasks whose time has been measured takes ``Policy.batch_s``. When the queue gets short, batches shrink, so
+that engines end together (guided self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). Tasks
+that have not been measured are sent one by one. If messages are slow, batches are larger, so that engines need not
+wait.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from nsactors.tasks.messages import Policy
 from nsactors.tasks.records import EngineTable, QueuedRange
 from nsactors.tasks.task_table import ReadyQueue, ReadyQueues
 
-_WEIGHT = 0.3  # of the newest measurement in a mean
+_WEIGHT = 0.3  # the weight of the newest measurement in a mean
 _SHORTEST_S = 1e-7  # a clock may measure 0 s
 _MAX_KINDS = 1000
 _LONGEST_MESSAGE_S = 0.05  # a message that takes longer carries much data, or has waited for another client's work
-_LEAST_PART = 0.25  # a batch of a long queue takes at least this part of the time of a message
-_FEW = 4  # items of a batch that waits behind another; enough to outlast a message, even if most of them end at once
+_LEAST_PART = 0.25  # a batch of a long queue takes at least this fraction of the time of a message
+_FEW = 4  # items of a batch that waits behind another; they outlast a message, even if most of them take no time
 _LONG_QUEUE = 4  # a queue with more items than this for each engine is long
 
 
@@ -42,7 +43,7 @@ class DurationEstimates:
 
 
 class BatchSizing:
-    """The times of a policy, which are longer where messages take longer than the policy assumes.
+    """The times of a policy. They are longer than in the policy if messages take longer than the policy assumes.
 
     On a loaded machine, or with more engines than a client can keep up with, a message may take as long as a batch.
     """
@@ -53,7 +54,7 @@ class BatchSizing:
 
     @property
     def batch_s(self) -> float:
-        """The seconds that a batch should run, while the next one is on its way."""
+        """The seconds that a batch should run, so that the next one can arrive during this time."""
         return max(self._policy.batch_s, self._message_s)
 
     @property
@@ -86,7 +87,8 @@ class Batcher:
     def may_prefetch(self, queue: ReadyQueue) -> bool:
         """Return whether the head of a queue may go to a busy engine, so that the engine need not wait for a message.
 
-        Short tasks may. Long tasks may while the queue is long; near its end, they would have to be stolen.
+        Short tasks may go there. Long tasks may go there while the queue is long; near its end, they would have to be
+        stolen.
         """
         seconds = self._durations[queue.heap[0].record.task.kind]
         if seconds is None or queue.heap[0].is_suspect or queue.heap[0].record.task.policy is not None:
@@ -100,19 +102,20 @@ class Batcher:
 
         Args:
             engine_id: an engine.
-            ahead: whether the batch is to wait behind another one. Only heads that :meth:`may_prefetch` accepts are
-                taken then.
+            ahead: whether the batch will wait behind another one. In that case, only heads that :meth:`may_prefetch`
+                accepts are taken.
         """
         pieces: list[QueuedRange] = []
         left_s = self._sizing.batch_s
         share = -(-self._ready_queues.items // (2 * len(self._engine_table.slots)))
-        # While several engines are idle, each gets its share, however little that is.
+        # While several engines are idle, each gets its share, even if the share is small.
         least_s = self._sizing.least_s if len(self._engine_table.idle) < 2 else 0.0
-        # A mean says little about one item. If a batch of one item ended at once, the engine would wait for the next.
+        # A mean says little about one item. If a batch of one item took no time, the engine would wait for the next
+        # batch.
         few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
         slot, queues = self._engine_table.slots[engine_id], self._ready_queues
         while (queue := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
-            if not slot.is_proven:  # take one item, even of a chunk, because all would fail if the engine lacks a name
+            if not slot.is_proven:  # take one item, even of a chunk: all would fail if the engine lacks a name
                 return [queues.take(queue, 1)]
             head = queue.heap[0]
             task = head.record.task
@@ -123,7 +126,7 @@ class Batcher:
                 break  # the task's policy may choose another engine
             if ahead and not self.may_prefetch(queue):
                 break
-            if head.is_suspect:  # it goes alone, so that it is known to be the cause if this engine is lost as well
+            if head.is_suspect:  # it is sent alone, so that it is known to be the cause if this engine is lost as well
                 return [queues.take(queue, head.stop - head.start)]
             if seconds is None:
                 return [queues.take(queue, task.chunksize or 1)]

@@ -33,7 +33,7 @@ AGAIN_S = 0.5
 CLOSE_S = 2.0
 
 Collect = Callable[[dict[int, int], float], dict[int, TaskProgress]]
-"""Polls for pieces of tasks: a function of the number of pieces that each task has here, and of seconds to wait."""
+"""Polls for pieces of tasks. The arguments are the number of pieces that each task already has, and seconds to wait."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _WantedTask:
 
 
 class ResultPoller:
-    """Polls for results on a thread that exists as long as results are awaited.
+    """Polls for results, on a thread that exists only while results are awaited.
 
     Args:
         session: the connection to the cluster.
@@ -69,7 +69,7 @@ class ResultPoller:
             return [wanted.call for wanted in self._wanted.values()]
 
     def find(self, number: int) -> TaskCall | None:
-        """Return the call of a task that has not ended; None if it is not awaited."""
+        """Return the call for a task that has not ended; None if it is not awaited."""
         wanted = self._wanted.get(number)
         return None if wanted is None else wanted.call
 
@@ -102,18 +102,18 @@ class ResultPoller:
             try:
                 self._take(self._collect(wanted, COLLECT_S))
             except ClusterUnreachable:
-                self._session.leaving.wait(AGAIN_S)  # the scheduler's machine is busy, or was asleep
-            except BaseException as raised:  # whatever it is, no result will come, so the waiting calls must fail
+                self._session.leaving.wait(AGAIN_S)  # the scheduler's machine is busy, or was suspended
+            except BaseException as raised:  # after any error, no result will arrive, so the waiting calls must fail
                 for call in self.calls:
                     error = raised if isinstance(raised, Exception) else error_here(raised, call.label, call.engine_id)
                     self._end(call, error)
 
     def _take(self, news: dict[int, TaskProgress]) -> None:
-        opened: dict[bool, dict[int, Any]] = {False: {}, True: {}}  # unpickled lists, by whether arrays are copies
+        opened: dict[bool, dict[int, Any]] = {False: {}, True: {}}  # unpickled lists, by whether arrays are copied
         for number, progress in news.items():
             wanted = self._wanted.get(number)
             if wanted is None:
-                continue  # the call has been given up meanwhile
+                continue  # the call has been given up by now
             call = wanted.call
             if progress.lost is not None:
                 self._end(call, ResultUnavailable(str(call.request_id), progress.lost))
@@ -229,8 +229,8 @@ class DetachedSchedulerClient(SchedulerClient):
     def submit(self, plan: TaskPlan) -> None:
         """Submit a task. Once this has returned, the task will be run, even if this process ends.
 
-        No task on which this one depends is forgotten meanwhile, because the scheduler holds the tasks whose results it
-        keeps.
+        The tasks on which this one depends are not forgotten during the submission, because the scheduler holds the
+        tasks whose results it keeps.
 
         Raises:
             SerializationError: if the items of a map cannot be pickled, or cannot be unpickled by the scheduler.
@@ -305,7 +305,7 @@ class DetachedSchedulerClient(SchedulerClient):
     def _abort(self, numbers: frozenset[int], *, interrupt: bool) -> None:
         self._ask("abort", numbers, interrupt, what="abort()")
 
-    # The way to the scheduler.
+    # The connection to the scheduler.
 
     def _reserve(self) -> None:
         name, numbers = self._ask("reserve", NUMBERS, what="a task")
@@ -337,7 +337,7 @@ class DetachedSchedulerClient(SchedulerClient):
         return news
 
     def _ask(self, method: str, *args: Any, what: str, wait_s: float = 0.0) -> Any:
-        from nsactors.tasks.detached_scheduler import DetachedTasks  # imported here, as it has a session itself
+        from nsactors.tasks.detached_scheduler import DetachedTasks  # imported here: that module imports sessions
 
         with self._lock:
             if self._line is None:
@@ -404,7 +404,7 @@ class TaskSchedulers(Schedulers):
             return self._detached
 
     def has_submitted(self, request: RequestId) -> bool:
-        """Return whether this is the id of one of the client's own tasks."""
+        """Return whether this is the id of a task of this client that is not detached."""
         task_scheduler = self._own
         return (
             task_scheduler is not None
@@ -420,16 +420,16 @@ class TaskSchedulers(Schedulers):
                 task_scheduler.abort(tasks, interrupt=interrupt)
 
     def interrupt(self, calls: Iterable[Call]) -> None:
-        """Interrupt those of ``calls`` that are the client's own tasks; detached tasks go on."""
+        """Interrupt those of ``calls`` that are tasks of this client and not detached; detached tasks go on."""
         if self._own is not None and (tasks := [call for call in calls if self._own.owns(call)]):
             self._own.abort(tasks, interrupt=True)
 
     def open_calls(self) -> list[TaskCall]:
-        """Return the tasks whose end the client awaits, in the order of submission, its own before detached ones."""
+        """Return the tasks whose end the client awaits, in the order of submission; detached tasks come last."""
         return [call for task_scheduler in self._made() for call in task_scheduler.open_calls()]
 
     def assigned(self) -> tuple[int, dict[int, int]]:
-        """Count the items that wait, and those that each engine has, of the client's own and all detached tasks."""
+        """Count the items that wait, and the items that each engine has: of this client, and of all detached tasks."""
         waiting, own = (0, {}) if self._own is None else self._own.assigned()
         more, detached = self.detached.assigned()
         return waiting + more, {i: own.get(i, 0) + detached.get(i, 0) for i in own.keys() | detached.keys()}

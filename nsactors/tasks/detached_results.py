@@ -23,9 +23,9 @@ from nsactors.tasks.results import TaskOf, TaskSpec, failed, outputs_of
 from nsactors.transport.base import Transport
 
 LIMIT_TASKS = 20_000
-LIMIT_BYTES = 200_000_000  # of small results and output, in the memory of the scheduler's process
-LIMIT_STORED_BYTES = 4_000_000_000  # of large results, in the object store, which can move them to disk
-LIMIT_INPUT_BYTES = 2_000_000_000  # of arguments of tasks that have not ended, in the memory of the scheduler's process
+LIMIT_BYTES = 200_000_000  # for small results and output, in the memory of the scheduler's process
+LIMIT_STORED_BYTES = 4_000_000_000  # for large results, in the object store, which can move them to disk
+LIMIT_INPUT_BYTES = 2_000_000_000  # for arguments of tasks that have not ended, in the scheduler's memory
 REMEMBERED = 10_000  # dropped tasks whose labels are still known
 
 Piece = tuple[RangeOutcome, int] | Fail
@@ -44,7 +44,7 @@ class StoredTask:
         joins: whether its results are parts of one sequence.
         submitted: the time of its submission, in seconds since the epoch.
         input_bytes: the size of its arguments, which are stored until the task has ended.
-        call: the scheduler's own call of the task. As long as it is stored here, other tasks can depend on this task.
+        call: the call for the task in the scheduler. As long as it is stored here, other tasks can depend on the task.
         pieces: the results, in the order in which they arrived.
         ended: the time when the last result arrived; None if the task has not ended.
         failed: whether some of its items failed.
@@ -80,7 +80,7 @@ class StoredTask:
 class StoredTasks:
     """Detached tasks by number, within limits. Beyond these, the tasks that ended first are dropped with their results.
 
-    The task that ended last is never dropped, whatever its size, nor are tasks that have not ended.
+    Tasks that have not ended are never dropped. The task that ended last is not dropped either, even if it is large.
 
     Args:
         limit_tasks: the greatest number of ended tasks.
@@ -121,7 +121,7 @@ class StoredTasks:
         """Add a task that has been submitted.
 
         Raises:
-            SchedulerOverloaded: if the arguments of tasks that have not ended leave no room; a single task always fits.
+            SchedulerOverloaded: if the arguments of tasks that have not ended leave no room; a task alone always fits.
         """
         if self._input_bytes and self._input_bytes + task.input_bytes > self._limit_input_bytes:
             raise SchedulerOverloaded(task.label, self._input_bytes)
@@ -133,7 +133,7 @@ class StoredTasks:
         return self._tasks.get(number)
 
     def dropped_label(self, number: int) -> str | None:
-        """Return the label of a task that was dropped; None if it was not, or that was long ago."""
+        """Return the label of a task that was dropped; None if it was not dropped, or was dropped long ago."""
         return self._dropped.get(number)
 
     def add(self, number: int, piece: Piece, nbytes: int = 0, stored_bytes: int = 0, *, failed: bool = False) -> None:
@@ -156,7 +156,7 @@ class StoredTasks:
         self._make_room()
 
     def end(self, number: int, at: float) -> None:
-        """Note that a task has ended."""
+        """Mark a task as ended."""
         self._tasks[number].ended = at
         self._input_bytes -= self._tasks[number].input_bytes
         self._ended.append(number)
@@ -289,11 +289,11 @@ class StoredValue(NamedTuple):
 
         Args:
             opened: the lists that have been unpickled, by the identity of their pickles; this value's list is added.
-            copy: make arrays that can be written to.
+            copy: make writable arrays.
 
         Raises:
             ObjectGone: if the process that stores the list has ended.
-            BaseException: any error of unpickling that is not the fault of single values.
+            BaseException: any error of unpickling that single values do not cause.
         """
         values = opened.get(id(self.values))
         if values is None:
@@ -309,12 +309,12 @@ class StoredValue(NamedTuple):
 class ResultStore:
     """Stores the results of detached tasks, as the ``Delivery`` of their scheduler.
 
-    The methods that ``Delivery`` does not have may be called on any thread.
+    Methods that are not part of ``Delivery`` may be called on any thread.
 
     Args:
         transport: has an object store for large results.
         changed: called when there are new results to poll for.
-        tasks: where the store keeps its tasks; by default, with the limits of this module.
+        tasks: keeps the tasks of the store; by default, with the limits of this module.
     """
 
     def __init__(self, transport: Transport, changed: Callable[[], object], tasks: StoredTasks | None = None) -> None:
@@ -327,7 +327,7 @@ class ResultStore:
         """Add a task that is about to be submitted, with arguments of this size.
 
         Raises:
-            SchedulerOverloaded: if the arguments of tasks that have not ended leave no room for it.
+            SchedulerOverloaded: if the arguments of tasks that have not ended leave no room for the new task.
         """
         size = call.size if isinstance(call, MapCall) else None
         number = call.request_id.seq
@@ -351,7 +351,7 @@ class ResultStore:
             return self._tasks.get(number)
 
     def progress(self, wanted: dict[int, int]) -> dict[int, TaskProgress]:
-        """Return the new results of tasks that have any, by task, up to a limit. The next poll gets the rest.
+        """Return new results by task, for the tasks that have some, up to a limit. The next poll gets the rest.
 
         Args:
             wanted: how many pieces of each task the client has.
@@ -397,7 +397,7 @@ class ResultStore:
         ], report.missing
 
     def take_output(self, call: TaskCall, batch: Call, chunks: Sequence[OutputChunk]) -> None:
-        """See ``Delivery``: output is stored with the results of the task."""
+        """See ``Delivery``. Output is stored with the results of the task."""
 
     def deliver(self, call: TaskCall, outcome: RangeOutcome, engine_id: int) -> bool:
         """See ``Delivery``."""

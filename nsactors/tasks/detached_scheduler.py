@@ -39,15 +39,15 @@ from nsactors.transport.base import Transport
 
 T = TypeVar("T")
 
-REMEMBERED = 1_000  # so many clients that have left, and so many whose modules are known
+REMEMBERED = 1_000  # the limit for clients that have left, and for clients whose modules are known
 GATHER_S = 0.005  # results that arrive within this time are sent together
 
 
 class DetachedTasks:
-    """Takes and runs tasks, and hands out their results; a named actor of the cluster.
+    """Takes and runs tasks, and returns their results to clients; a named actor of the cluster.
 
     Args:
-        transport: the way to the engines.
+        transport: the connection to the engines.
         end: called when the cluster is gone.
     """
 
@@ -62,11 +62,11 @@ class DetachedTasks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._announcing = False
-        self._called_back: set[str] = set()  # clients that are to poll again
+        self._called_back: set[str] = set()  # clients that must poll again
         self._released: deque[str] = deque(maxlen=REMEMBERED)
 
     async def reserve(self, count: int) -> tuple[str, range]:
-        """Return the name with which the ids of a client's tasks are to begin, and numbers for these tasks."""
+        """Return the name with which the ids of a client's tasks must begin, and numbers for these tasks."""
         task_scheduler = await asyncio.to_thread(self._open)
         numbers = [task_scheduler.next_number() for _ in range(count)]
         return task_scheduler.name, range(numbers[0], numbers[-1] + 1)
@@ -75,9 +75,9 @@ class DetachedTasks:
         """Take a task. Once this has returned, the task will be run, even if the client ends.
 
         Raises:
-            SerializationError: if the items of a map cannot be read here.
+            SerializationError: if this process cannot unpickle the items of a map.
             SchedulerOverloaded: if the arguments of tasks that have not ended leave no room for more.
-            ConnectionLost: if the cluster is going.
+            ConnectionLost: if the cluster is ending.
         """
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._submit, client, order)
@@ -87,8 +87,9 @@ class DetachedTasks:
         """Return new results of tasks, by number.
 
         Args:
-            client: the client that polls. If it submits a task meanwhile, this returns, so that it can poll for that
-                task as well.
+            client: the client that polls. If it submits a task during the poll, this returns, so that the client can
+            poll
+                for that task as well.
             wanted: how many pieces of each task the client has.
             wait_s: seconds to wait for a new result.
         """
@@ -104,7 +105,7 @@ class DetachedTasks:
         return {}
 
     async def release(self, client: str) -> None:
-        """Note that a client has ended. Its polls return at once, even those that arrive later."""
+        """Forget a client that has ended. Its polls return immediately, even polls that arrive later."""
         self._called_back.discard(client)
         self._released.append(client)
         self._announce()
@@ -127,12 +128,12 @@ class DetachedTasks:
         return listed
 
     async def assigned(self) -> tuple[int, dict[int, int]]:
-        """Count the items that wait for an engine, and those that each engine has."""
+        """Count the items that wait for an engine, and the items that each engine has."""
         task_scheduler = await asyncio.to_thread(self._open)
         return await asyncio.to_thread(task_scheduler.assigned)
 
     async def abort(self, numbers: frozenset[int], interrupt: bool) -> None:
-        """Cancel tasks that have not begun; with ``interrupt``, interrupt those that run."""
+        """Cancel tasks that have not begun; with ``interrupt``, interrupt tasks that run."""
         calls = [task.call for number in numbers if (task := self._keeping.get(number)) is not None]
         task_scheduler = await asyncio.to_thread(self._open)
 
@@ -183,7 +184,7 @@ class DetachedTasks:
         session.close()
         self._end()
 
-    # How polls learn of news.
+    # How polls learn of new results.
 
     def _call_back(self, client: str) -> None:
         self._called_back.add(client)
@@ -233,7 +234,7 @@ class _ModulesOfClients:
             self._versions.close()
 
     def take(self, client: str, told: ClientModules | None) -> None:
-        """Take the modules of a client that submits a task; ``told`` is None if they are known here."""
+        """Take the modules of a client that submits a task; ``told`` is None if they are already known."""
         with self._lock:
             if told is not None:
                 self._told[client] = told
@@ -270,7 +271,7 @@ class _EndListener:
         """See ``EngineListener``."""
 
     def cut_off(self, reason: ConnectionLost) -> None:
-        """See ``EngineListener``: there is no cluster any more."""
+        """The cluster has ended; see ``EngineListener``."""
         threading.Thread(target=self._cut_off, name="nsactors-end", daemon=True).start()
 
 

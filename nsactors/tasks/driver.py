@@ -1,8 +1,8 @@
 """The driver of a scheduler: carries out its decisions on engines.
 
 A client knows its own requests, because it has sent them. The controller reports those requests of other clients that
-take long. It learns of them from engines, and from the clients that wait for the replies, because an engine cannot
-report a request whose code holds the interpreter. Short requests cost no such messages.
+take long. It learns of them from engines. It also learns of them from the clients that wait for the replies, because an
+engine cannot report a request whose code holds the interpreter. Short requests cost no such messages.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ from nsactors.transport.base import Transport
 if TYPE_CHECKING:
     from nsactors.session.session import Session
 
-REPLY_S = 0.5  # an engine that does not reply for so long is held by C code, and begins nothing meanwhile
-UNHURRIED_S = 10.0  # the limit where no caller waits for the reply
+REPLY_S = 0.5  # an engine that does not reply for this time runs C code, and until that ends it begins nothing
+UNHURRIED_S = 10.0  # the limit if no caller waits for the reply
 
 
 class EngineQueries:
     """Queries to engines, each on a thread of its own, since an engine may be slow to reply.
 
     Args:
-        transport: the way to the controller.
+        transport: the connection to the controller.
         client: the name of the client that has sent the batches.
     """
 
@@ -75,8 +75,8 @@ class EngineQueries:
     def steal(self, effect: Steal, then: Callable[[tuple[TaskRange, ...]], None], *, hurry: bool = False) -> None:
         """Steal the items that have not begun; call ``then`` with the stolen ranges, or none if there is no reply.
 
-        If the reply comes too late, only the reply to the batch shows which items were stolen, which may be hours later
-        if an item takes hours. So this waits longer than a loaded machine needs, except in a ``hurry``.
+        If this reply is too late, only the reply to the batch shows which items were stolen. That may be hours later if
+        an item takes hours. So this waits longer than a loaded machine needs, except in a ``hurry``.
         """
         key = (self._client, effect.batch_id)
         timeout_s = REPLY_S if hurry else UNHURRIED_S
@@ -89,7 +89,7 @@ class EngineQueries:
                 reply = replies.get(effect.engine_id)
                 if reply is not None and reply.error is None:
                     given = reply.value[key]
-            except NsactorsError:  # the controller is away; the reply to the batch will show what was stolen
+            except NsactorsError:  # the controller cannot be reached; the reply to the batch will show what was stolen
                 given = ()
             finally:
                 then(given)
@@ -113,7 +113,7 @@ class EngineQueries:
         self._start(send)
 
     def find_idle(self, engine_ids: list[int], then: Callable[[list[int]], None]) -> None:
-        """Query which of these engines are idle; call ``then`` with these, if there are any."""
+        """Query which of these engines are idle; call ``then`` with the idle ones, if there are any."""
 
         def send() -> None:
             with contextlib.suppress(NsactorsError):  # the query will be repeated
@@ -133,7 +133,7 @@ class EngineQueries:
         def tell() -> None:
             try:
                 self._transport.controller.command([effect.engine_id], command)
-            except NsactorsError:  # the controller is away
+            except NsactorsError:  # the controller cannot be reached
                 return
 
         self._start(tell)
@@ -144,7 +144,7 @@ class EngineQueries:
 
 
 class _OtherTask(NamedTuple):
-    """Work that an engine does for others than the scheduler, and whether the engine's batches wait for it."""
+    """Work of an engine that does not come from this scheduler, and whether the engine's batches wait for it."""
 
     text: str
     before: bool
@@ -173,15 +173,15 @@ class EngineWork:
         self._awaited: set[int] = set()
         self._lacking: dict[
             int, int
-        ] = {}  # engines that lack names, with the number of requests sent to each when that became known
+        ] = {}  # engines that lack names, with the number of requests sent to each when the lack became known
 
     @property
     def suspects(self) -> list[int]:
-        """The engines that were reported as busy with work of other clients only; the reports may be out of date."""
+        """The engines that were reported as busy only with work of other clients; the reports may be out of date."""
         return [engine_id for engine_id in self._others.engine_ids if engine_id not in self._session.busy_engines]
 
     def changes(self, at: float, lacking: Iterable[int] = ()) -> Iterator[Event]:
-        """Yield the events that the scheduler has not been told of.
+        """Yield the events that the scheduler has not handled yet.
 
         Args:
             at: the time.
@@ -215,7 +215,7 @@ class EngineWork:
                 yield EngineFree(engine_id, at)
 
     def learn(self, entries: Sequence[HistoryEntry], *, afresh: bool = False) -> None:
-        """Take the controller's entries on other clients' requests; with ``afresh``, they replace all earlier ones."""
+        """Take the controller's entries for requests of other clients; with ``afresh``, they replace earlier ones."""
         if afresh:
             self._others = Occupancy()
         changed = [entry for entry in entries if self._others.record(entry)]
@@ -224,12 +224,12 @@ class EngineWork:
                 self._dispatch(partial(EngineProgressed, engine_id))
 
     def forget(self, engine_ids: Iterable[int]) -> None:
-        """Forget other clients' work on engines that have new processes, or that turn out to have no such work."""
+        """Forget work of other clients on engines that have new processes, or that are found to have no such work."""
         for engine_id in engine_ids:
             self._others.engine_gone(engine_id)
 
     def _passed(self, engine_id: int) -> None:
-        """Note that an engine has replied to the requests which this client had sent it."""
+        """Update an engine that has replied to all requests of this client without tasks."""
         self._awaited.discard(engine_id)
         self._dispatch(Tick if self._work_of(engine_id) is None else partial(EngineProgressed, engine_id))
 
@@ -243,8 +243,8 @@ class EngineWork:
 
 
 FUNCTIONS = 32  # functions of maps that are remembered for each engine
-VERIFY_S = 1.0  # the time before the first query to engines that are said to be busy while tasks wait for them
-VERIFY_MOST_S = 30.0  # the time is doubled before each further query, up to this, as the engines are really busy
+VERIFY_S = 1.0  # the time before the first query to engines that are reported as busy while tasks wait for them
+VERIFY_MOST_S = 30.0  # if the engines are really busy, the time is doubled before each further query, up to this
 CARRIER = RequestOptions(journalled=False, carries_tasks=True)
 
 
@@ -254,7 +254,7 @@ class _Batch:
 
     Attributes:
         sent: the effect that has sent it.
-        copy: whether arrays in its results are copies that can be written to.
+        copy: whether arrays in its results are writable copies.
         failures: the outcomes of those of its items that could not be sent.
     """
 
@@ -270,7 +270,7 @@ class Driver:
         session: the connection to the cluster.
         delivery: takes outcomes.
         put: puts a command into the queue of that thread; may itself be called on any thread.
-        last_batch: the number of the last batch that engines have had from this client.
+        last_batch: the number of the last batch that this client has sent to engines.
     """
 
     def __init__(
@@ -284,7 +284,7 @@ class Driver:
         self._queries = EngineQueries(session.transport, session.name)
         self._specs: dict[TaskId, TaskSpec] = {}
         self._batches: dict[int, _Batch] = {}
-        # The functions that each engine is thought to have. If an engine lacks some of them, its replies name these.
+        # The functions that each engine probably has. If an engine lacks some of them, its replies name these.
         self._functions: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=FUNCTIONS))
         self._interrupting: set[TaskId] = set()
         self._alarm: float | None = None
@@ -294,7 +294,7 @@ class Driver:
 
     @property
     def alarm(self) -> float | None:
-        """The time at which :meth:`tick` is to be called; None if there is no such time."""
+        """The time at which to call :meth:`tick`; None if there is no such time."""
         if self._alarm is None or self._verify_at is None:
             return self._verify_at if self._alarm is None else self._alarm
         return min(self._alarm, self._verify_at)
@@ -363,7 +363,8 @@ class Driver:
         latch = itertools.count(1)
 
         def answered(batch_id: int, spans: tuple[TaskRange, ...]) -> None:
-            # Interrupt only after the query, because items that began between an interrupt and a query would go on.
+            # Interrupt only after the query: otherwise items that begin after the interrupt and before the query would
+            # go on.
             if batch_id in interrupts:
                 self._later(self._carry_out, [interrupts[batch_id]])
             self._later(self._take_stolen, batch_id, spans)
@@ -490,7 +491,7 @@ class Driver:
             case EngineLost():
                 del self._batches[batch_id]  # the engine directory reports the engine's end
             case TaskAborted():
-                self._end_batch(batch_id, [])  # a request before the batch has failed, and has stopped those behind it
+                self._end_batch(batch_id, [])  # an earlier request has failed, and has stopped the requests behind it
             case error:
                 self._end_batch(batch_id, [failed(span, error) for span in batch.sent.spans])
 
@@ -503,7 +504,7 @@ class Driver:
         """Take the outcomes so far of a batch that an engine is still running."""
         batch = self._batches.get(batch_id)
         if batch is None:
-            return  # the reply to the batch has come before this report
+            return  # the reply to the batch has arrived before this report
         so_far = Call(RequestId(self._session.name, 0), batch.sent.engine_id, "tasks", False, value=unpack(report))
         outcomes, _ = self._delivery.read(so_far, self._task_of, copy=batch.copy)
         outcomes.sort(key=_BY_ITEM)
@@ -513,7 +514,7 @@ class Driver:
         self.dispatch(Stolen(batch_id, spans, time.monotonic()))
 
     def _take_idle(self, engine_ids: list[int]) -> None:
-        """Note that engines are idle, although they were reported as busy."""
+        """Mark engines as idle that were reported as busy."""
         self.engine_work.forget(engine_ids)
         self.dispatch(Tick(time.monotonic()))
 
@@ -531,7 +532,7 @@ _BY_ITEM = itemgetter(0, 1)  # the task and the first item of an outcome
 
 
 class _OutputOfTasks:
-    """Hands the output of a batch on to its tasks as the output arrives.
+    """Passes the output of a batch on to its tasks when the output arrives.
 
     Args:
         delivery: takes the output.

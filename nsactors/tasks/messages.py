@@ -1,8 +1,8 @@
 """The scheduler's values: tasks, engines, events and effects.
 
-A *task* is a call, or a map of ``size`` items. A map has one record, however long it is. A *task range* (``span``) is a
-run of a task's items; batches are made of task ranges, so a chunk of a map and a single call travel alike. Times are
-seconds on any clock that does not go backwards; the scheduler has no clock of its own.
+A *task* is a call, or a map of ``size`` items. A map has one record, even if it is long. A *task range* (``span``) is a
+run of a task's items. Batches are made of task ranges, so a chunk of a map and a single call travel in the same way.
+Times are seconds on any clock that does not go backwards; the scheduler has no clock of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Engine:
         engine_id: its id.
         resources: the amount of each resource.
         labels: its labels.
-        is_new: whether it has restarted with an empty namespace. It then gets one task, and no other before that ends.
+        is_new: whether it has restarted with an empty namespace. It then gets one task, and no other until this task
+        ends.
     """
 
     engine_id: int
@@ -93,7 +94,8 @@ ANYWHERE = Needs()
 class TaskDependency:
     """Other tasks, and the outcomes that count, as in ipyparallel's class ``Dependency``.
 
-    A map counts as one task. It has succeeded if all its items have, and has run on each engine that ran any of them.
+    A map counts as one task. It has succeeded if all its items have succeeded. It has run on each engine that ran any
+    of its items.
 
     Args:
         task_ids: the tasks on which a task depends.
@@ -119,7 +121,7 @@ class Task(NamedTuple):
     """A call, or a map, and the conditions under which it runs.
 
     Attributes:
-        task_id: its id, which no other task ever has.
+        task_id: its id, which is unique for ever.
         size: the number of items: 1 for a call, any for a map.
         kind: its kind. Tasks of one kind are expected to take about the same time per item, which decides the size of
             batches.
@@ -128,8 +130,8 @@ class Task(NamedTuple):
         follow: tasks that must have ended before it begins, and on whose engines it must run.
         retries: how often an item that failed is tried again.
         timeout_s: seconds from its submission within which it must go to an engine; None for no limit.
-        priority: tasks of higher priority go first, and those of equal priority in the order of submission.
-        chunksize: batches hold multiples of so many items; None if measured times are to decide the number.
+        priority: tasks of higher priority go first, and tasks of equal priority go in the order of submission.
+        chunksize: a batch holds a multiple of this number of items; None if measured times decide the number.
         policy: the pickle of the user's policy; see ``SchedulingPolicy``.
         label: its name, for people and policies.
         max_losses: how many engines may be lost while they have an item; None for the limit of ``Policy``.
@@ -169,14 +171,14 @@ class TaskStatus(NamedTuple):
         label: its name for people.
         state: waiting for other tasks, ready, stranded (no engine of the cluster may run it), assigned to engines,
             succeeded or failed.
-        engines: the ids of the engines that have some of its items; after its end, of those that ran it.
+        engines: the ids of the engines that have some of its items; after its end, of the engines that ran it.
         items_left: how many of its items have not ended.
         submitted: the time of its submission, in seconds since the epoch.
-        started: the earliest start of its items that have ended, on the clock of their engine; None if that is not
+        started: the earliest start of its items that have ended, on the clock of their engine; None if it is not
             known.
         ended: the time of its end; None if it has not ended.
         detached: whether it outlives its client.
-        waits: a text that names the other work of the engines for which it waits; empty if there is none.
+        waits: in words, the other work of the engines for which the task waits; empty if there is none.
     """
 
     msg_id: str
@@ -195,15 +197,15 @@ class TaskStatus(NamedTuple):
 class Policy:
     """The times that decide how work is cut and moved. The defaults suit messages that take a few milliseconds.
 
-    Where messages turn out to take longer, ``batch_s`` and ``least_s`` grow with them.
+    If messages are found to take longer, ``batch_s`` and ``least_s`` grow with them.
 
     Attributes:
         batch_s: seconds that a batch should run.
         least_s: seconds that a batch of a long queue should run at least, so that messages do not outweigh the work.
-        prefetch_below_s: an engine is sent a second batch in advance if its tasks take less than this each; the batch
-            then has a few tasks, as many as begin within this time.
+        prefetch_below_s: if each task takes less than this, a second batch is sent to an engine in advance. This batch
+            has only a few tasks: as many as begin within this time.
         patience_s: the age from which items of a batch are stolen if another engine has nothing to do.
-        late_s: an engine that runs a batch for so long is asked for the results that it has so far.
+        late_s: an engine that runs a batch for this time is asked for the results that it has so far.
         max_losses: how many engines may be lost while they have an item, unless its task has a limit of its own. At a
             further loss, the item fails if the engine ran nothing else, so that no other item can be the cause.
     """
@@ -221,7 +223,7 @@ class Policy:
 
 @frozen
 class Submitted:
-    """Tasks have been submitted. A task whose id is known already is ignored."""
+    """Tasks have been submitted. A task whose id is already known is ignored."""
 
     tasks: tuple[Task, ...]
     at: float
@@ -231,9 +233,9 @@ class Submitted:
 class Replied:
     """An engine has replied to a batch. Items without an outcome have not begun and never will.
 
-    The outcomes of one span come in the order of its items, beginning with the first and without gaps.
+    The outcomes of one span are in the order of its items, beginning with the first and without gaps.
 
-    If there are ``more`` to come, the batch still runs, and its reply will repeat these outcomes.
+    If ``more`` is true, the batch still runs, and its reply will repeat these outcomes.
     """
 
     batch_id: int
@@ -246,7 +248,7 @@ class Replied:
 class Stolen:
     """These task ranges of a batch have been stolen from an engine: they have not begun and never will.
 
-    Each of them ends where a range of the batch ends. The reply to the batch is still to come.
+    Each of them ends where a range of the batch ends. The reply to the batch arrives later.
     """
 
     batch_id: int
@@ -256,7 +258,7 @@ class Stolen:
 
 @frozen
 class AbortRequested:
-    """Tasks are to be aborted. One event for many tasks is much cheaper than one event for each."""
+    """A caller has asked to abort tasks. One event for many tasks is much cheaper than one event for each."""
 
     task_ids: frozenset[TaskId]
     at: float
@@ -264,7 +266,7 @@ class AbortRequested:
 
 @frozen
 class EngineAdded:
-    """An engine takes tasks. If there was a process with its id before, that process and its namespace are gone."""
+    """An engine takes tasks. If an earlier process had its id, that process and its namespace are gone."""
 
     engine: Engine
     at: float
@@ -280,7 +282,7 @@ class EngineClosing:
 
 @frozen
 class EngineRemoved:
-    """An engine's process is gone, or has not started yet; ``returns`` if a process is being started under its id."""
+    """An engine's process is gone, or has not started yet; ``returns`` if a process with its id is being started."""
 
     engine_id: int
     at: float
@@ -289,7 +291,7 @@ class EngineRemoved:
 
 @frozen
 class EngineBusy:
-    """An engine has work that is not this scheduler's, and gets no batches until it is free.
+    """An engine has work that does not come from this scheduler, and gets no batches until it is free.
 
     Attributes:
         engine_id: the engine.
@@ -308,8 +310,8 @@ class EngineBusy:
 class EngineProgressed:
     """Some of an engine's other work has ended, and more of it follows.
 
-    As the engine is alive at this moment, a task for which no engine is free may join the queue there. Otherwise other
-    clients that keep all engines busy for hours would leave no place for tasks.
+    As the engine is alive at this moment, a task for which no engine is free may join its queue. Otherwise, if other
+    clients kept all engines busy for hours, tasks would never run.
     """
 
     engine_id: int
@@ -318,7 +320,7 @@ class EngineProgressed:
 
 @frozen
 class EngineFree:
-    """An engine has only this scheduler's work again. Its namespace may have changed."""
+    """An engine has only work of this scheduler again. Its namespace may have changed."""
 
     engine_id: int
     at: float
@@ -326,7 +328,7 @@ class EngineFree:
 
 @frozen
 class Release:
-    """No task will depend on these tasks any more. Those of them that have not ended go on."""
+    """No task will depend on these tasks any more. Tasks among them that have not ended go on."""
 
     task_ids: frozenset[TaskId]
     at: float
@@ -425,7 +427,7 @@ class Fail:
 
 @frozen
 class Retry:
-    """Note that items go to another engine, because they failed on this one (``outcome``) or it was lost (None)."""
+    """Record that items go to another engine, because they failed on this one (``outcome``) or it was lost (None)."""
 
     span: TaskRange
     engine_id: int

@@ -31,11 +31,11 @@ class QueuedTask(NamedTuple):
 
 
 class SchedulingPolicy:
-    """A policy that changes nothing, to inherit from; any object with one of these methods will do.
+    """A policy that changes nothing, from which to inherit. Any object with one of these methods is a policy too.
 
-    Views take a policy as their flag ``policy``. The policy is pickled and sent to the scheduler, which is in the
-    client's process for the client's own tasks, and on the head node for detached tasks. The scheduler calls the
-    methods often, so they must be quick, and their values must depend on their arguments alone. A policy that raises an
+    Views take a policy as their flag ``policy``. The policy is pickled and sent to the scheduler. For a client's own
+    tasks, the scheduler is in the client's process; for detached tasks, it is on the head node. The scheduler calls the
+    methods often, so they must be quick, and their values must depend only on their arguments. A policy that raises an
     error or returns a wrong value is reported once and no longer asked; its tasks go on in the usual order.
 
     Example:
@@ -55,14 +55,14 @@ class SchedulingPolicy:
     def choose_engine(self, task: QueuedTask, engines: Sequence[Engine]) -> int:
         """Return the id of the engine that takes a task.
 
-        ``engines`` are those that are free and suit the task, the one that has been idle for longest first. A map's
-        items go out several at a time, and this method is called for each such part.
+        ``engines`` are the engines that are free and suit the task; the one that has been idle for longest comes first.
+        The items of a map are sent in parts, and this method is called for each part.
         """
         return engines[0].engine_id
 
 
 class Policies:
-    """Asks policies, and survives their errors.
+    """Calls policies, and handles their errors.
 
     Args:
         emit: takes the effect for a policy that has failed.

@@ -13,7 +13,7 @@ from nsactors.tasks.messages import ANYWHERE, Engine, Needs, Task, TaskDependenc
 
 
 class TaskEnd(NamedTuple):
-    """The end of a task: whether it succeeded, and the serial numbers of the engines that its results came from."""
+    """The end of a task: whether it succeeded, and the serial numbers of the engines that gave its results."""
 
     ok: bool
     places: frozenset[int]
@@ -43,7 +43,7 @@ class Tally:
         return self._met and not self.impossible
 
     def note(self, task_id: TaskId, end: TaskEnd) -> None:
-        """Note the end of one of the tasks."""
+        """Take the end of one of the tasks into account."""
         self.pending.discard(task_id)
         needs_all = self._dependency.all
         if self._dependency.success if end.ok else self._dependency.failure:
@@ -55,11 +55,11 @@ class Tally:
             if needs_all and self._relation == "follow" and not self.homes:
                 self.impossible = "follow: no engine has run all of the tasks that it follows"
         elif needs_all or not (self.pending or self._met):
-            # If one of several tasks is enough, the last one to end decides, and the text names it.
+            # If one of several tasks is enough, the task that ends last decides, and the text names it.
             self.impossible = f"{self._relation}: it depends on the {self._wanted} of {self._which(task_id)}"
 
     def note_unknown(self, task_id: TaskId) -> None:
-        """Note that one of the tasks is not known, or has been forgotten."""
+        """Mark the dependency as impossible, because one of the tasks is not known, or has been forgotten."""
         self.impossible = f"{self._relation}: there is no task {task_id}, or nobody holds its result any more"
 
     @property
@@ -76,11 +76,12 @@ _NONE: frozenset[int] = frozenset()
 
 
 class Placement(NamedTuple):
-    """The engines that may run a piece, by serial numbers. A restarted engine gets a new one.
+    """The engines that may run a piece, by serial numbers. A restarted engine gets a new serial number.
 
     Attributes:
         needs: the task's conditions on engines.
-        homes: the engines on which the tasks that it follows ran; no others are allowed. None if it follows no task.
+        homes: the engines that ran the tasks which it follows; no other engines are allowed. None if it follows no
+        task.
         refused: engines that do not meet a condition of the task.
         tried: engines on which the piece failed, which are used only if there are no others.
     """
@@ -92,7 +93,7 @@ class Placement(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """The failures of a piece so far: its engines by serial number, but lost engines by id."""
+    """The failures of a piece so far. Engines are given by serial number, but lost engines by id."""
 
     refused: frozenset[int] = _NONE
     tried: frozenset[int] = _NONE
@@ -111,11 +112,11 @@ class TaskRecord:
         left: how many of its items have not ended.
         place: the engines that may run it.
         ok: whether all items that have ended succeeded.
-        aborted: whether it is to run no more.
+        aborted: whether it must not run any more.
         forgotten: whether it is certain that no other task will depend on it.
         unmet: the last condition that an engine did not meet; empty if it is not known.
         places: the serial numbers of the engines that gave its results.
-        after: the state of the tasks that must have ended before.
+        after: the state of the tasks that must have ended before it begins.
         follow: the state of the tasks on whose engines it must run.
         held: its items that wait for other tasks.
     """
@@ -172,7 +173,7 @@ class EngineSlot:
         engine_id: its id.
         serial: its number among all slots that there have been.
         closing: whether it takes no more work.
-        busy_with: its work for others, in words; empty if it has no such work.
+        busy_with: in words, its work that does not come from this scheduler; empty if it has no such work.
         is_stuck: whether its batches wait for that work.
         is_proven: whether a task has ended on it since it was new.
         lacking: kinds of tasks that failed on it because it lacks a name.
@@ -203,7 +204,7 @@ class SentBatch:
 
     @property
     def is_suspect(self) -> bool:
-        """True if an engine was lost under one of its pieces. A batch behind this one might be lost with it."""
+        """True if an engine was lost while it had one of these pieces. A batch behind them might be lost as well."""
         return any(piece.is_suspect for piece in self.pieces.values())
 
     @property
@@ -248,7 +249,7 @@ class SentBatch:
 
 
 class EngineTable:
-    """Engines by id, and which of them are idle, or have no next batch."""
+    """Engines by id, and which of them are idle or have no next batch."""
 
     def __init__(self, last_batch: int = 0) -> None:
         self.slots: dict[int, EngineSlot] = {}
@@ -259,7 +260,7 @@ class EngineTable:
         self._turn = 0
         self.batches: dict[int, SentBatch] = {}
         self.lacking: set[int] = set()  # engines that lack names that tasks needed
-        self.busy: dict[int, tuple[str, bool]] = {}  # engines' work for others, in words, and whether it comes first
+        self.busy: dict[int, tuple[str, bool]] = {}  # engines' other work, in words, and whether batches wait for it
         self._serial = 0
         self.last_batch = last_batch
 
@@ -282,7 +283,7 @@ class EngineTable:
             self._sort_in(slot)
 
     def occupy(self, engine_id: int, work: str, *, before: bool) -> list[SentBatch]:
-        """Note that an engine has work for others; return its batches if they wait for that work."""
+        """Mark an engine as busy with other work; return its batches if they wait for that work."""
         self.busy[engine_id] = work, before
         slot = self.slots.get(engine_id)
         if slot is None:
@@ -292,7 +293,7 @@ class EngineTable:
         return list(slot.batches.values()) if before else []
 
     def release(self, engine_id: int) -> SentBatch | None:
-        """Note that an engine has no work for others any more; return the batch that it begins now, if it has one."""
+        """Mark an engine as free of other work; return the batch that it begins now, if it has one."""
         self.busy.pop(engine_id, None)
         slot = self.slots.get(engine_id)
         if slot is None:
@@ -302,19 +303,19 @@ class EngineTable:
         return next(iter(slot.batches.values()), None)
 
     def first_idle(self, engine_ids: AbstractSet[int]) -> int | None:
-        """Return that one of these engines that has been idle for longest; None if none of them is idle."""
+        """Return the engine among these that has been idle for longest; None if none of them is idle."""
         idle = self.idle
         if len(engine_ids) < len(idle):
             return min((i for i in engine_ids if i in idle), key=idle.__getitem__, default=None)
         return next((i for i in idle if i in engine_ids), None)
 
     def takes_one(self, engine_id: int) -> bool:
-        """Return whether an engine with work for others may be sent a batch that waits there for its turn."""
+        """Return whether a batch may be sent to an engine with other work, to wait there for its turn."""
         slot = self.slots.get(engine_id)
         return slot is not None and not slot.closing and not slot.batches
 
     def forget_lacks(self, engine_id: int) -> None:
-        """Note that names may have been bound on an engine, so that tasks that lacked them may be tried there again."""
+        """Forget which names an engine lacks, because they may have been bound by now; tasks are tried there again."""
         slot = self.slots.get(engine_id)
         if slot is not None and slot.lacking:
             slot.lacking.clear()
@@ -340,7 +341,7 @@ class EngineTable:
         return batch
 
     def prove(self, slot: EngineSlot, kind: Hashable, *, has_names: bool) -> None:
-        """Note that a task of a kind has ended on an engine. Without ``has_names``, it failed as a name was missing."""
+        """Count an engine as proven: a task of a kind has ended on it. Without ``has_names``, it lacks a name."""
         slot.is_proven = has_names
         if has_names:
             slot.lacking.discard(kind)

@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from nsactors.session.unretrieved import UnretrievedErrors
 
 TaskOf = Callable[[TaskId], TaskCall | None]
-"""Finds the call of a task by its number; None if the task has ended."""
+"""Finds the call for a task by its number; returns None if the task has ended."""
 
 
 class MapFunction(NamedTuple):
-    """The function of a map. Engines keep it under its number, so that it is sent to each of them once."""
+    """The function of a map. Engines keep it under its number, so that it is sent to each of them only once."""
 
     number: int
     payload: Payload
 
     def stored_if_large(self, transport: Transport, label: str, type_name: str) -> MapFunction:
-        """Return the function; if it is large, a reference to it, so that it is stored once and not for each engine."""
+        """Return the function, or for a large one a reference, so that it is stored once and not for each engine."""
         payload = self.payload
         if payload.nbytes <= INLINE_LIMIT_BYTES:
             return self
@@ -93,11 +93,11 @@ class TaskSpec:
             task_id, start, stop = part = left.pop()
             what = f"items {start} to {stop - 1}" if stop - start > 1 else f"item {start}"
             try:
-                items = [column[start:stop] for column in self.columns]  # a list, so that Salvage can take it apart
+                items = [column[start:stop] for column in self.columns]  # a list, so that Salvage can read parts of it
                 if set(map(len, items)) != {stop - start}:
-                    raise SerializationError(what, "the sequence has fewer than it said")
+                    raise SerializationError(what, "the sequence has fewer items than its length")
                 columns = pack(items, what=what, ref_types=ref_types)
-            except BaseException as error:  # a sequence or the user's class may raise anything, and then the item fails
+            except BaseException as error:  # a sequence or the user's class may raise anything; then the item fails
                 if stop - start == 1:
                     failures.append(failed(part, _of_item(error, what)))
                 else:  # try both halves, the first half first
@@ -121,7 +121,7 @@ def failed(span: TaskRange, error: Exception) -> RangeOutcome:
 
 
 class Delivery(Protocol):
-    """The receiver of outcomes. Methods are called on the scheduler's thread, unless they say otherwise."""
+    """The receiver of outcomes. Methods are called on the scheduler's thread, unless their docstrings say otherwise."""
 
     def read(self, call: Call, task_of: TaskOf, *, copy: bool) -> tuple[list[RangeOutcome], tuple[int, ...]]:
         """Read an engine's report of a batch: return the outcomes, and the functions that the engine lacks.
@@ -129,7 +129,7 @@ class Delivery(Protocol):
         Args:
             call: the batch.
             task_of: finds its tasks.
-            copy: make arrays that can be written to.
+            copy: make writable arrays.
         """
         ...
 
@@ -247,7 +247,7 @@ def _add_piece(
 
 
 def _is_news(error: Exception) -> bool:
-    """Return whether to report an error that is not retrieved: no if it was intended, or if the cluster is gone."""
+    """Return whether to report an error that is not retrieved: not if it was intended, or if the cluster is gone."""
     if isinstance(error, CompositeError):
         return any(map(_is_news, error.exceptions))
     return not isinstance(error, TaskAborted | ConnectionLost)
@@ -284,7 +284,8 @@ def outputs_of(report: BatchReport, chunks: Sequence[OutputChunk]) -> list[Seque
         return [()] * len(report.outcomes)
     ranges = [outcome.output for outcome in report.outcomes]
     if ranges:
-        # Output after the last item, such as the end of a flood and a notice of the cut, counts as that item's.
+        # Output after the last item, such as the end of a flood and the notice of the cut, counts as output of that
+        # item.
         ranges[-1] = ranges[-1][0], len(chunks)
     return [[chunk for chunk in chunks[start:stop] if type(chunk) is not TaskMark] for start, stop in ranges]
 
@@ -292,7 +293,7 @@ def outputs_of(report: BatchReport, chunks: Sequence[OutputChunk]) -> list[Seque
 def _read_apart(
     call: Call, report: BatchReport, outputs: list[Sequence[OutputChunk]], task_of: TaskOf, *, copy: bool
 ) -> list[RangeOutcome]:
-    """Read a batch with values that cannot be unpickled. Each of these becomes a failure; the others are delivered."""
+    """Read a batch with values that cannot be unpickled. Each of these becomes a failure; the rest is delivered."""
     try:
         salvage = Salvage(report.values, copy=copy)
     except BaseException as error:

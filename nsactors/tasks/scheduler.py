@@ -1,7 +1,7 @@
 """The interface by which views submit tasks, and a client's own scheduler on a thread of its process.
 
-Other threads put commands into a queue and go on. The commands submit tasks, take an engine's reply, or note that
-engines come and go. The scheduler's thread takes the commands in order, passes events to the scheduler state, and
+Other threads put commands into a queue and go on. The commands submit tasks, take an engine's reply, or report that
+engines join or leave. The scheduler's thread takes the commands in order, passes events to the scheduler state, and
 carries out the effects. It never waits for an engine.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 STATUS_S = 5.0
 FORGOTTEN_AT_ONCE = 100
-FAILURES, FAILURES_S = 5, 10.0  # after so many failures of drivers within this time, no other driver is started
+FAILURES, FAILURES_S = 5, 10.0  # after this number of failures of drivers in this time, no other driver is started
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class SchedulerClient(ABC):
 
     Args:
         session: the connection to the cluster.
-        dropped: takes the numbers of tasks whose calls have been collected as garbage.
+        dropped: collects the numbers of tasks whose calls have been collected as garbage.
     """
 
     detached: ClassVar[bool]
@@ -111,7 +111,7 @@ class SchedulerClient(ABC):
         """Cancel tasks; with ``interrupt``, interrupt those that run."""
 
     def new_call(self, label: str, *, copies: bool, request: RequestId | None = None) -> TaskCall:
-        """Make a call for a task that is about to be submitted; ``request`` is the task's id if it has one already."""
+        """Make a call for a task that is about to be submitted; ``request`` is the task's id if it already has one."""
         request = request or RequestId(self.name, self.next_number())
         return TaskCall(request, NOWHERE, label, False, copies, dropped=self._dropped)
 
@@ -126,7 +126,7 @@ class SchedulerClient(ABC):
         """See ``CallController``.
 
         Raises:
-            CapabilityError: if tasks that are to be interrupted are running, and this transport cannot do that.
+            CapabilityError: if ``interrupt`` is true, tasks are running, and this transport cannot interrupt them.
         """
         self.check_process()
         calls = list(calls)
@@ -138,7 +138,7 @@ class SchedulerClient(ABC):
             self.session.require_interrupts(calls)
 
     def obstacles(self, calls: Iterable[Call]) -> dict[int, str]:
-        """See ``CallController``. None is known, as engines know only batches, and may run another task by now."""
+        """See ``CallController``. No reason is known: engines know only batches, and may run another task by now."""
         return {}
 
     @property
@@ -165,7 +165,8 @@ class TaskPlan(NamedTuple):
     Attributes:
         scheduler: takes the task.
         spec: the task.
-        holds: keeps the tasks on which this one depends from being forgotten before the scheduler knows this one.
+        holds: references to the tasks on which this one depends, so that they are not forgotten before the scheduler
+            knows this one.
     """
 
     scheduler: SchedulerClient
@@ -174,23 +175,23 @@ class TaskPlan(NamedTuple):
 
     @property
     def map_call(self) -> MapCall:
-        """The call of a map."""
+        """The call for a map."""
         assert isinstance(self.spec.call, MapCall), "it is a map"
         return self.spec.call
 
     def submit(self) -> None:
-        """Submit the task; see :meth:`SchedulerClient.submit` for the errors. A map without items ends at once."""
+        """Submit the task; see :meth:`SchedulerClient.submit` for the errors. A map without items ends immediately."""
         self.scheduler.submit(self)  # submit even a map without items, because other tasks may depend on it
         if not self.spec.task.size:
             self.spec.call.settle([], None)
 
 
 class TaskScheduler(SchedulerClient):
-    """Finds engines for the tasks of one client, whichever view they come from.
+    """Finds engines for the tasks of all views of one client.
 
     Args:
         session: the connection to the cluster.
-        delivery: takes outcomes; the default gives them to the calls that wait for them here.
+        delivery: takes outcomes; the default gives them to the calls that wait for them in this process.
     """
 
     detached = False
@@ -204,7 +205,7 @@ class TaskScheduler(SchedulerClient):
         self._taken: deque[list[TaskPlan] | _Command] = deque()
         self._delivery = delivery or ToCaller(session.unretrieved)
         self._driver = Driver(session, self._delivery, self._commands.put)
-        self._incarnations: dict[int, int] = {}  # of present and former engines
+        self._incarnations: dict[int, int] = {}  # the incarnations of present and former engines
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._over: Exception | None = None
         self._has_ended = False
@@ -269,7 +270,7 @@ class TaskScheduler(SchedulerClient):
         return True
 
     def restart(self, engine_ids: Iterable[int]) -> None:
-        """See ``CallController``. As a map has no engine of its own, ``NOWHERE`` stands for all that have tasks."""
+        """See ``CallController``. A map has no engine of its own, so ``NOWHERE`` means all engines that have tasks."""
         ids = set(engine_ids)
         if NOWHERE in ids:
             ids.update(engine_id for status in self.statuses() for engine_id in status.engines)
@@ -300,7 +301,7 @@ class TaskScheduler(SchedulerClient):
         self._commands.put(partial(self._learn, entries, afresh=afresh))
 
     def cut_off(self, reason: ConnectionLost) -> None:
-        """EngineListener: there is no cluster any more."""
+        """EngineListener: the cluster has ended."""
         self._commands.put(partial(self._end, reason))
 
     # Methods that run on the scheduler's thread.
@@ -310,7 +311,8 @@ class TaskScheduler(SchedulerClient):
             try:
                 self._work()
             except BaseException as error:
-                # No error of user code gets here. This is a fault of nsactors, which must not make other tasks hang.
+                # No error of user code arrives here. The error is a fault of nsactors, and must not make other tasks
+                # hang.
                 print_traceback()
                 self._start_again(error)
         self._has_ended = True
@@ -322,7 +324,7 @@ class TaskScheduler(SchedulerClient):
         while self._over is None:
             self._taken.extend(self._take_commands())
             while self._taken:
-                taken = self._taken.popleft()  # removed before it is carried out, so that it is not repeated on error
+                taken = self._taken.popleft()  # removed before it is carried out, so that no error repeats it
                 if isinstance(taken, list):
                     self._driver.submit([plan.spec for plan in taken])
                 else:
@@ -334,8 +336,8 @@ class TaskScheduler(SchedulerClient):
     def _start_again(self, error: BaseException) -> None:
         """Replace a driver that has failed, because its records cannot be trusted any more.
 
-        The tasks of the failed driver end with ``SchedulerLost``, and those of their items that have not begun are
-        stolen. Submissions that wait go to the new driver, which is told of all engines again.
+        The tasks of the failed driver end with ``SchedulerLost``, and items that have not begun are stolen. Submissions
+        that wait go to the new driver, and all engines are reported to it again.
         """
         reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else type(error).__name__
         failed = self._driver
@@ -369,7 +371,7 @@ class TaskScheduler(SchedulerClient):
     def _add_engine(self, engine: EngineInfo) -> None:
         known = self._incarnations.get(engine.engine_id, engine.incarnation)
         self._incarnations[engine.engine_id] = engine.incarnation
-        if engine.incarnation != known:  # for an engine's first process, the controller's entries hold
+        if engine.incarnation != known:  # for an engine's first process, the controller's entries stay valid
             self._driver.forget_functions(engine.engine_id)
             self._driver.engine_work.forget([engine.engine_id])
         is_new = engine.incarnation > 0 and engine.recovered is None

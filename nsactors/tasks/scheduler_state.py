@@ -40,14 +40,14 @@ from nsactors.tasks.policies import Policies, QueuedTask
 from nsactors.tasks.records import EngineTable, QueuedRange, SentBatch, TaskRecord, Trial
 from nsactors.tasks.task_table import ReadyQueues, TaskTable, have_common
 
-_BUDGET = 2.0  # a batch is cut off when it has run this many times as long as a batch should
+_BUDGET = 2.0  # a batch ends when it has run this many times as long as a batch should
 _SUSPECT_PARTS = 16  # a piece is cut into this many parts when its engine is lost, to find the cause
 
 
 class SchedulerState:
-    """Hands tasks to engines in batches, and makes sure that each of their items ends exactly once.
+    """Assigns tasks to engines in batches, and makes sure that each of their items ends exactly once.
 
-    ``handle`` takes one event and returns effects. The driver carries these out in order, and sends events one at a
+    ``handle`` takes one event and returns effects. The driver carries these out in order, and passes events one at a
     time, in the order in which they happened.
 
     Attributes:
@@ -76,7 +76,7 @@ class SchedulerState:
         self._sizing = BatchSizing(self._policy)
         self._batcher = Batcher(self._policy, self._sizing, self._ready_queues, self._engine_table, self._durations)
         # First the batches with items that may not have begun, the oldest first; then the starts of batches of several
-        # items, the earliest first. An OrderedDict finds its first entry at once, however many were removed before.
+        # items, the earliest first. An OrderedDict finds its first entry quickly, even after many entries were removed.
         self._recallable: OrderedDict[int, SentBatch] = OrderedDict()
         self._running: OrderedDict[int, float] = OrderedDict()
         self._alarm: float | None = None
@@ -178,7 +178,7 @@ class SchedulerState:
             self._engine_table.batches.get(event.batch_id) if event.more else self._engine_table.unload(event.batch_id)
         )
         if batch is None:
-            return  # the engine was lost, and the batch's items have gone elsewhere
+            return  # the engine was lost, and the batch's items have gone to other engines
         if not event.more:
             self._forget(event.batch_id)
             self._watch(next(iter(batch.slot.batches.values()), None), event.at)
@@ -219,7 +219,7 @@ class SchedulerState:
             return False
         if outcome.status is RangeStatus.UNMET:
             trial = trial._replace(refused=trial.refused | {serial})
-            record.unmet = outcome.value if isinstance(outcome.value, str) else ""  # detached tasks store values unread
+            record.unmet = outcome.value if isinstance(outcome.value, str) else ""  # detached tasks keep values pickled
         else:
             if trial.failures >= record.task.retries or (record.deadline is not None and at >= record.deadline):
                 return False
@@ -251,7 +251,7 @@ class SchedulerState:
                 self._emit(InterruptRanges(batch.slot.engine_id, batch.batch_id, spans))
 
     def _engines_changed(self, engine_id: int, lost: list[SentBatch], at: float) -> None:
-        """Note that an engine has joined or left; ``lost`` are the batches of its former process."""
+        """Handle an engine that has joined or left; ``lost`` are the batches of its former process."""
         self._task_table.engine_changed(engine_id)
         for batch in lost:
             self._forget(batch.batch_id)
@@ -260,7 +260,7 @@ class SchedulerState:
                 self._lost(piece, engine_id, at, ran_alone=ran_alone)
 
     def _lost(self, piece: QueuedRange, engine_id: int, at: float, *, ran_alone: bool) -> None:
-        """Note that an engine was lost while it had a piece. Any of its pieces may be the cause, not only the first."""
+        """Handle a piece whose engine was lost. Any piece that the engine had may be the cause, not only the first."""
         trial = piece.trial or Trial()
         trial = trial._replace(lost_on=(*trial.lost_on, engine_id))
         if piece.record.aborted:
@@ -289,7 +289,8 @@ class SchedulerState:
         for queue in list(self._ready_queues.by_place.values()) if self._engine_table.busy else ():
             engine_id = queue.place.needs.only_target
             if engine_id in queue.eligible and self._engine_table.takes_one(engine_id):
-                # No other engine ever takes this task. It is sent now, to keep its place among its client's requests.
+                # Only this engine may ever run the task. It is sent now, to keep its place among the requests of its
+                # client.
                 chunksize = queue.heap[0].record.task.chunksize if self._engine_table.slots[engine_id].is_proven else 1
                 self._send(engine_id, [self._ready_queues.take(queue, chunksize or 1)], at)
         for queue in list(self._ready_queues.by_place.values()) if hungry else ():
@@ -336,23 +337,23 @@ class SchedulerState:
         self._emit(SendBatch(engine_id, batch.batch_id, spans, budget_s))
 
     def _watch(self, batch: SentBatch | None, at: float) -> None:
-        """Note that an engine begins a batch."""
+        """Begin to watch the time of a batch, because its engine begins it."""
         if batch is not None and batch.items > 1 and not batch.slot.is_stuck:
             self._running[batch.batch_id] = at
 
     def _occupied(self, waiting: Iterable[SentBatch]) -> None:
-        """Note that batches have not begun, because other work of their engine comes first."""
+        """Mark batches as not begun, because other work of their engine comes first."""
         for batch in waiting:
             self._recallable.setdefault(batch.batch_id, batch)
             self._running.pop(batch.batch_id, None)
 
     def _forget(self, batch_id: int) -> None:
-        """Note that a batch has left its engine."""
+        """Stop watching a batch that has left its engine."""
         self._recallable.pop(batch_id, None)
         self._running.pop(batch_id, None)
 
     def _peek(self, at: float) -> float | None:
-        """Ask once for the outcomes that each batch that takes long has so far; return when to look again.
+        """Ask each batch that takes long once for its outcomes so far; return when to call this again.
 
         Without this, a task that depends on a quick task would wait for a slow task in the same batch.
         """
@@ -365,7 +366,7 @@ class SchedulerState:
         return None
 
     def _recall(self, at: float) -> float | None:
-        """Steal items that other engines could begin now; return when to look again."""
+        """Steal items that other engines could begin now; return when to call this again."""
         idle = self._engine_table.idle
         wanted = len(idle)
         look_again = None
@@ -409,7 +410,7 @@ class SchedulerState:
 
 
 def _waits(state: TaskState, engines: Iterable[tuple[int, str]]) -> str:
-    """Say in words which engines a task waits for, and which work keeps them busy."""
+    """Return in words for which engines a task waits, and which work keeps them busy."""
     reasons = [f"engine {engine_id}, which is busy with {work}" for engine_id, work in engines]
     preposition = "at" if state is TaskState.ASSIGNED else "for"
     return f"waits {preposition} {'; or '.join(reasons)}" if reasons else ""

@@ -74,7 +74,7 @@ class ReadyQueues:
         return best
 
     def best_for(self, engine_id: int) -> ReadyQueue | None:
-        """Return the queue with the most urgent head that an engine may take and that :meth:`suits` it, if any."""
+        """Return the queue with the most urgent head that an engine may take and that :meth:`suits` it, or None."""
         suitable = [
             queue
             for queue in self.by_place.values()
@@ -87,7 +87,7 @@ class ReadyQueues:
 
         If a task of the piece's kind has failed on a restarted engine because a name was missing there, further tasks
         go to engines that have the name, and wait if these are busy. If all engines lack the name, the restart is not
-        the reason, and any of them will do.
+        the reason, and the tasks go to any engine.
         """
         kind = piece.record.task.kind
         slot = self._members[engine_id]
@@ -111,9 +111,9 @@ class ReadyQueues:
         return removed
 
     def engine_changed(self, engine_id: int) -> list[tuple[QueuedRange, str]]:
-        """Note that an engine has joined, has left or has a new process.
+        """Handle an engine that has joined, has left or has a new process.
 
-        Remove the pieces that no engine can ever run now, and return them with the reasons.
+        Remove the pieces that no engine can ever run any more, and return them with the reasons.
         """
         self._eligible.clear()
         hopeless: dict[Placement, str] = {}
@@ -122,8 +122,8 @@ class ReadyQueues:
             if place.tried:  # whether an engine may run these pieces depends on the other engines
                 queue.eligible = self.eligible(place)
             else:
-                # The other engines have not changed. Looking at all of them whenever one joins would take quadratic
-                # time in a large cluster.
+                # The other engines have not changed. To check all of them whenever one joins would take quadratic time
+                # in a large cluster.
                 if slot is not None and self._fits(place, slot) and slot.serial not in place.refused:
                     queue.eligible.add(engine_id)
                 else:
@@ -135,7 +135,7 @@ class ReadyQueues:
         return [(piece, hopeless[piece.place]) for piece in gone]
 
     def eligible(self, place: Placement) -> set[int]:
-        """Return the engines that may run pieces of a placement; those where they failed only if no other is left."""
+        """Return the engines that may run pieces of a placement; engines where they failed only if no other is left."""
         known = self._eligible.get(place)
         if known is None:
             fit = [m for m in self._members.values() if self._fits(place, m) and m.serial not in place.refused]
@@ -147,7 +147,7 @@ class ReadyQueues:
         return known
 
     def hopeless(self, place: Placement) -> str:
-        """Return why pieces of a placement can never run; empty if an engine that suits is there or may come."""
+        """Return why pieces of a placement can never run; empty if a suitable engine has joined or may join."""
         if self.eligible(place):
             return ""
         needs, targets = place.needs, place.needs.targets
@@ -167,7 +167,7 @@ class ReadyQueues:
 
 
 def have_common(eligible: set[int], engine_ids: Collection[int]) -> bool:
-    """Return whether an engine is in both collections. For the second one, ``in`` must be quick, as for a set."""
+    """Return whether an engine is in both collections. For the second one, ``in`` must be quick, as it is for a set."""
     if len(eligible) < len(engine_ids):
         return any(i in engine_ids for i in eligible)
     return not eligible.isdisjoint(engine_ids)
@@ -185,16 +185,16 @@ class TaskTable:
     def __init__(
         self, ready_queues: ReadyQueues, emit: Callable[[Fail], None], rank: Callable[[QueuedRange], float]
     ) -> None:
-        self.records: dict[TaskId, TaskRecord] = {}  # of tasks that have not ended
+        self.records: dict[TaskId, TaskRecord] = {}  # the tasks that have not ended
         self._ready_queues = ready_queues
         self._emit = emit
         self._rank = rank
         self._order = 0
         self._ends: dict[TaskId, TaskEnd] = {}
-        self._equal_ends: dict[TaskEnd, TaskEnd] = {}  # so that tasks that ended alike share one object
+        self._equal_ends: dict[TaskEnd, TaskEnd] = {}  # so that tasks with equal ends share one object
         self._dependents: dict[TaskId, list[TaskRecord]] = {}
         self._deadlines: list[tuple[float, int, TaskRecord]] = []
-        self._ended: deque[tuple[TaskId, TaskEnd]] = deque()  # ends that other tasks wait for
+        self._ended: deque[tuple[TaskId, TaskEnd]] = deque()  # ends for which other tasks wait
 
     def enter(self, task: Task, at: float) -> None:
         """Add a task, unless it is known already."""
@@ -219,7 +219,7 @@ class TaskTable:
             self._release(record)
 
     def settle(self, record: TaskRecord, items: int, ok: bool, serial: int) -> None:
-        """Note that ``items`` of a task's items have final outcomes."""
+        """Count ``items`` of a task's items as ended: they have final outcomes."""
         if serial not in record.places:
             record.places |= {serial}
         record.ok &= ok
@@ -242,7 +242,7 @@ class TaskTable:
                     self._widen(record, record.follow)
 
     def requeue(self, piece: QueuedRange, at: float) -> bool:
-        """Queue a piece that comes back from an engine, unless it has to end; return whether it may still run."""
+        """Queue a piece that comes back from an engine, unless it must end; return whether it may still run."""
         record = piece.record
         if record.aborted:
             self.give_up(piece, Why.ABORTED, "it was aborted before it ran")
@@ -279,13 +279,13 @@ class TaskTable:
             self._time_out(piece)
 
     def next_deadline(self) -> float | None:
-        """Return the time at which :meth:`expire` is to be called next; None if there is no deadline."""
+        """Return the time at which to call :meth:`expire` next; None if there is no deadline."""
         while self._deadlines and not self._deadlines[0][2].left:
             heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
     def engine_changed(self, engine_id: int) -> None:
-        """End the items that no engine can ever run now that this one has joined or left."""
+        """Handle an engine that has joined or left: end the items that no engine can ever run any more."""
         for piece, reason in self._ready_queues.engine_changed(engine_id):
             self._strand(piece, reason)
 
@@ -315,7 +315,7 @@ class TaskTable:
                 record.follow = tally
 
     def _release(self, record: TaskRecord) -> None:
-        """Queue or end a task that waits for others, if its dependencies are decided by now."""
+        """Queue or end a task that waits for other tasks, if its dependencies are decided by now."""
         after, follow = record.after, record.follow
         impossible = (after and after.impossible) or (follow and follow.impossible)
         if impossible:
@@ -330,7 +330,7 @@ class TaskTable:
                 self._push(piece)
 
     def _widen(self, record: TaskRecord, follow: Tally) -> None:
-        """Let a ready task also go to the engines of a further task that it may follow, because this one has ended."""
+        """Let a ready task also go to the engines of a further task that it may follow, because that task has ended."""
         if follow.homes != record.place.homes:
             pieces = self._withdraw({record})
             record.place = record.place._replace(homes=follow.homes)
@@ -348,7 +348,7 @@ class TaskTable:
     def _strand(self, piece: QueuedRange, reason: str) -> bool:
         follow = piece.record.follow
         if follow is not None and follow.pending:
-            piece.record.held.append(piece)  # a further task that it may follow may still end on an engine that suits
+            piece.record.held.append(piece)  # another task that it may follow may still end on a suitable engine
             return True
         if reason == _UNMET and piece.record.unmet:
             reason = f"{reason}: {piece.record.unmet}"

@@ -758,7 +758,7 @@ class DirectView(EngineView[Flags]):
     def _stored_if_large(self, what: MappedFunction, label: str) -> Any:
         """Return the function of a map; if it is large, a reference to it, because every part carries the function."""
         function = what.travelling
-        payload = self._pack(function, f"the call of {label}")
+        payload = self._pack(function, f"the call to {label}")
         if payload.nbytes <= INLINE_LIMIT_BYTES:
             return function
         self._warn_of_data(payload, what.given, (), what.keywords)

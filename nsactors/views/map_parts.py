@@ -350,7 +350,7 @@ def _name_part(label: str, items: MapItems | None, first: int, steps: Steps) -> 
             return f"item {number} of sequence {int(sequence[1:-1]) + first} of {label}", rest
         case ["[1]", sequence, *rest]:
             return f"a part of sequence {int(sequence[1:-1]) + first} of {label}", rest
-    return f"the call of {label}", steps
+    return f"the call to {label}", steps
 
 
 @frozen

@@ -36,7 +36,7 @@ class ProgressLine(Protocol):
 
 class _OpenLine(ProgressLine, Protocol):
     def conclude(self, progress: Progress) -> None:
-        """Show how the work ended in the place of the removed line, if that place is still there."""
+        """Show how the work ended in the place of the removed line, if this place still exists."""
         ...
 
 
@@ -49,7 +49,7 @@ def open_line() -> _OpenLine | None:
 
 
 class LentLine:
-    """A line that one thread draws and another may take over, to draw it together with output.
+    """A line that one thread draws; another thread may take it over, to draw it together with output.
 
     Args:
         line: the line.
@@ -91,8 +91,8 @@ class LentLine:
 def showing(read: Callable[[], Progress], *, after_s: float, concludes: bool = False) -> Iterator[LentLine | None]:
     """Show a line once the block has taken ``after_s`` seconds, until it ends.
 
-    Nothing is shown where output goes to a file or a pipe, nor by threads other than the main one, which work
-    in the background while the user types or reads.
+    Nothing is shown where output goes to a file or a pipe. Threads other than the main thread show nothing either,
+    because they work in the background while the user types or reads.
 
     Args:
         read: returns the progress; called on another thread.
@@ -108,7 +108,7 @@ def showing(read: Callable[[], Progress], *, after_s: float, concludes: bool = F
         return
     line = LentLine(opened, read)
     over = threading.Event()
-    # A thread of its own draws the line: while an object is stored, or Ray starts, the caller's thread is busy.
+    # A separate thread draws the line: while an object is stored, or Ray starts, the caller's thread is busy.
     thread = threading.Thread(target=draw_until, args=(over, line, read, after_s), name="nsactors-progress")
     thread.start()
     try:
@@ -121,7 +121,7 @@ def showing(read: Callable[[], Progress], *, after_s: float, concludes: bool = F
 
 
 def draw_until(over: threading.Event, line: ProgressLine, read: Callable[[], Progress], after_s: float) -> None:
-    """Draw the progress from ``after_s`` seconds on until ``over`` is set, and remove the line then."""
+    """Draw the progress from ``after_s`` seconds on until ``over`` is set, and then remove the line."""
     if over.wait(after_s):
         return
     try:
@@ -183,7 +183,7 @@ class _TerminalLine:
             self._live.stop()
 
     def conclude(self, progress: Progress) -> None:
-        pass  # no place of it is left
+        pass  # the line has left no place
 
 
 HELD_CHARS = 20_000
@@ -191,9 +191,9 @@ HELD_CHARS = 20_000
 
 
 class PlainOutput:
-    """Writes output of engines to the same stream here, without prefixes, as ``multiprocessing`` does.
+    """Writes output of engines to the same stream of this program, without prefixes, as ``multiprocessing`` does.
 
-    A line stays whole; if several engines print, its beginning waits for its end.
+    Lines stay whole: if several engines print, the beginning of a line waits for its end.
     """
 
     def __init__(self) -> None:
@@ -254,7 +254,7 @@ def _flush() -> None:
 
 def _write(name: str, text: str) -> None:
     stream = sys.stderr if name == "stderr" else sys.stdout
-    if not text or stream is None or stream.closed:  # the text is in the result all the same
+    if not text or stream is None or stream.closed:  # the result contains the text anyway
         return
     try:
         stream.write(text)

@@ -8,7 +8,7 @@ LINE_LIMIT = 20_000
 """Characters of one line that are kept."""
 
 ROWS = 40
-"""Lines of a drawing that can be changed; those above them are finished."""
+"""Lines of a drawing that can be changed; the lines above them are finished."""
 
 _TOKENS = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[^\[\]\x1b\n\r\b]|[\n\r\b]|[^\x1b\n\r\b]+"
@@ -33,16 +33,16 @@ class _Row:
 class LineEditor:
     """One stream of one engine: finished lines are returned, unfinished ones can be read.
 
-    A carriage return goes back to the start of the line, a backspace one place; text written then replaces the text
-    there. Colours stay with their characters.
+    A carriage return goes back to the start of the line, a backspace by one place. Text that is then written replaces
+    the old text. Colours stay with their characters.
 
     A line is finished by its line end, unless it is part of a drawing of several lines, such as the bars of ``tqdm`` or
-    ``rich``: these move the cursor up again. From then on, as many lines stay unfinished as the cursor has moved up.
-    While the cursor is hidden, which libraries do as they draw, the last :data:`ROWS` lines stay unfinished.
+    ``rich``, which move the cursor up again. From then on, as many lines stay unfinished as the cursor has moved up.
+    Libraries hide the cursor while they draw; while it is hidden, the last :data:`ROWS` lines stay unfinished.
 
     Attributes:
-        redraws: whether text has been, or is about to be, written over. The line is then a bar, and not the
-            beginning of a text.
+        redraws: whether text has been, or is about to be, overwritten. The line is then a bar, and not the beginning of
+            a text.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class LineEditor:
 
     @property
     def is_idle(self) -> bool:
-        """True if no line is unfinished, or being drawn, as before the first text."""
+        """True if no line is unfinished or being drawn. This is the state before the first text."""
         first = self._rows[0]
         busy = len(self._rows) > 1 or first.cells or first.style or self._incomplete or self._height or self._hidden
         return not busy
@@ -141,7 +141,7 @@ class LineEditor:
         elif sequence in ("\x1b[K", "\x1b[0K"):
             del row.cells[self._cursor :]
         elif sequence == "\x1b[2K":
-            # Erasing leaves the cursor where it was, so blanks stand for the erased text before it.
+            # Erasing does not move the cursor, so blanks replace the erased text before it.
             row.cells = [" "] * self._cursor
         elif sequence in ("\x1b[J", "\x1b[0J"):
             del row.cells[self._cursor :]

@@ -23,7 +23,7 @@ from nsactors.results.display.terminal import TerminalScreen
 
 STEP_S = 0.05
 BATCH = 200  # pieces that are drawn in one step: Ctrl-C waits for the end of a step
-AFTER_INTERRUPT = 200  # lines that are drawn after Ctrl-C, of all that have arrived by then
+AFTER_INTERRUPT = 200  # how many of the lines that have arrived by then are drawn after Ctrl-C
 
 _TO_WAITER = OutputGoes.TO_WAITER
 
@@ -33,8 +33,8 @@ Wait = Callable[[float | None], bool]
 
 def has_unshown(calls: Iterable[Call]) -> bool:
     """Return whether calls have output to be shown to the thread that waits for them."""
-    # A loop is faster than a generator, and a global name than a member of an enumeration: every call that is waited
-    # for passes here, and nearly all have printed nothing.
+    # A loop is faster than a generator, and a global name is faster than a member of an enumeration. The speed matters,
+    # because this runs for every call that is waited for, and nearly all calls have printed nothing.
     for call in calls:  # noqa: SIM110
         if call.has_unshown and call.output_goes is _TO_WAITER:
             return True
@@ -42,16 +42,16 @@ def has_unshown(calls: Iterable[Call]) -> bool:
 
 
 def is_watched() -> bool:
-    """Return whether output is read as it arrives, at a terminal or in a notebook, rather than written to a file."""
+    """Return whether a user reads output when it arrives, at a terminal or in a notebook; it may also go to a file."""
     return hasattr(current_shell(), "kernel") or (sys.stdout is not None and sys.stdout.isatty())
 
 
 class AwaitedOutput:
     """Shows the output of calls, once, while their results are waited for.
 
-    At a terminal and in a notebook, lines have their engines in front, and equal lines are shown once; elsewhere output
-    is shown as it was printed. No screen is made before there is output. No thread is made at all, because the waiting
-    thread looks every ``STEP_S`` seconds.
+    At a terminal and in a notebook, lines begin with their engines, and equal lines are shown once; elsewhere output is
+    shown as it was printed. No screen is made before there is output. No thread is made at all, because the waiting
+    thread looks for output every ``STEP_S`` seconds.
 
     Args:
         calls: the calls; there may be more later.
@@ -71,7 +71,7 @@ class AwaitedOutput:
         self.line: LentLine | None = None
 
     def around(self, wait: Wait) -> Wait:
-        """Return a wait that shows the output meanwhile."""
+        """Return a function that waits as ``wait`` does, and shows the output during the wait."""
 
         def wait_and_show(timeout_s: float | None) -> bool:
             deadline = None if timeout_s is None else self._clock() + timeout_s
@@ -91,12 +91,12 @@ class AwaitedOutput:
         return wait_and_show
 
     def settle(self) -> None:
-        """Show all output so far, because the wait is over, and the next one may come much later."""
+        """Show all output so far, because the wait is over, and the next wait may begin much later."""
         self._progress = self.line = None
         if self._output is None and not has_unshown(self._calls):
             return
         with HeldInterrupts() as interrupts:
-            over = all(call.done for call in self._calls)  # before the rest is taken
+            over = all(call.done for call in self._calls)  # ask this before the rest is taken
             self._take().settle(interrupts, over=over)
             if over:
                 self._output = None
@@ -131,7 +131,7 @@ class MergedOutput:
     def __init__(self, screen: Screen, calls: Sequence[Call]) -> None:
         self.screen = screen
         self._submitted = min((call.submitted for call in calls), default=math.inf)
-        tasks = any(isinstance(call, TaskCall) for call in calls)  # which have no engine until they are sent to one
+        tasks = any(isinstance(call, TaskCall) for call in calls)  # tasks have no engine until they are sent to one
         self.merger = Merger([] if tasks else [call.engine_id for call in calls], open_ended=tasks)
 
     def add(self, output: EngineOutput, now: float) -> None:
@@ -155,7 +155,7 @@ class MergedOutput:
         self.screen.close()
 
     def cut(self) -> None:
-        """Leave out most of a flood after Ctrl-C, and say so at the end; a question to the user may follow now."""
+        """Leave out most of a flood after Ctrl-C, and report this at the end. A question to the user may follow."""
         self.merger.cut(AFTER_INTERRUPT)
         self.screen.close()
 
@@ -191,23 +191,23 @@ REDRAW_S = 0.1
 SETTLE_S = 0.01
 
 _Arrival = tuple[Call, bool]
-"""A call, and whether it has ended; if it has not, there is more output of it."""
+"""A call, and whether it has ended; if it has not ended, it has new output."""
 
 
 class LiveOutput:
     """Shows the output of calls as it arrives, in place of the threads that wait for these calls.
 
-    Calls hand over their output on a thread that serves all calls, so it is only queued there; :meth:`wait` shows it.
+    Calls pass on their output on a thread that serves all calls, so that thread only queues it; :meth:`wait` shows it.
 
     Args:
         calls: one per engine.
         screen: the screen.
         label: the name of these calls in the progress bar.
         progress_after_s: seconds until a progress bar is shown; negative for never.
-        groupby: show nothing before all have ended, and then all in this order; see ``arrange``.
-        again: whether output that has been shown already is shown again.
-        failures_told: called with the calls at the end, when their errors have been printed, for calls whose results
-            may not be asked for; None: print no errors.
+        groupby: show nothing before all calls have ended, and then all output in this order; see ``arrange``.
+        again: whether output that has already been shown is shown again.
+        failures_told: for calls whose results are perhaps never asked for: print their errors at the end, and then call
+            this with the calls. None: print no errors.
         clock: seconds.
     """
 
@@ -246,10 +246,10 @@ class LiveOutput:
             call.when_settled(lambda call: self._arrivals.put((call, True)))
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Show output until all calls have ended, or time is up; return whether they have.
+        """Show output until all calls have ended or the time is over; return whether all calls have ended.
 
         Raises:
-            KeyboardInterrupt: on Ctrl-C; the screen is quiet then, and waiting can go on.
+            KeyboardInterrupt: on Ctrl-C. Nothing is then being drawn, and this method can be called again.
         """
         deadline = None if timeout_s is None else self._clock() + timeout_s
         try:
@@ -272,7 +272,7 @@ class LiveOutput:
         self.screen.close()
 
     def follow(self) -> threading.Thread:
-        """Show output from a thread of its own."""
+        """Show output from a separate thread."""
         thread = threading.Thread(target=self.wait, name="nsactors-live-output", daemon=True)
         thread.start()
         return thread
@@ -292,7 +292,7 @@ class LiveOutput:
             timeout_s = min(timeout_s, max(0.0, due - self._clock()))
         try:
             self._take(self._arrivals.get(timeout=timeout_s))
-            # Take as many as there are now, because in a flood there would always be one more.
+            # Take only as many as there are now, because in a flood there would always be one more.
             for _ in range(self._arrivals.qsize()):
                 self._take(self._arrivals.get_nowait())
         except Empty:

@@ -1,7 +1,8 @@
 """Merging of output: equal lines, figures and values of several engines are shown once.
 
-Each engine's own order is kept. Lines wait for a moment, so that the same line of a slower engine can join them.
-Figures wait longer, so that they come in the order of the engines. Values of cells wait until no other can join them.
+The order of the output of one engine is kept. Lines wait for a moment, so that the same line of a slower engine can
+join them. Figures wait longer, so that they appear in the order of the engines. Values of cells wait until no other
+value can join them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from nsactors.results.display.line_editor import LineEditor
 
 HOLD_S = 0.2
 # Multiples of HOLD_S, because figures that engines draw at the same time arrive seconds apart if the engines first
-# import a library.
-# A figure that took longer to arrive waits as long again, up to a limit.
+# import a library. A figure that took longer than this to arrive waits for the same time again, up to a limit.
 FIGURE_HOLDS, MOST_FIGURE_HOLDS = 10, 50
 LINES_SHOWN = 10_000
 LAST_LINES = 20
@@ -124,13 +124,13 @@ class Merger:
     Args:
         engine_ids: the engines that print; others are added when they do.
         hold_s: the time that a line waits for other engines to print it too.
-        limit: the number of lines shown, each counted once for every engine that printed it; of later lines, only the
+        limit: the number of lines shown, each counted once for every engine that printed it. Of later lines, only the
             last few are shown (see ``ending``). Displays and results are always shown.
-        open_ended: it is not known which engines print, and how often, so a line waits even if all engines that are
-            known have printed it.
+        open_ended: it is not known which engines print, and how often; so a line waits even if all known engines have
+            printed it.
 
     Attributes:
-        began: the time at which the engines were asked to do what they print; None if unknown.
+        began: the time at which the engines were asked to run the code that prints; None if unknown.
 
     Example:
         >>> merger = Merger([0, 1])
@@ -175,7 +175,7 @@ class Merger:
         engine.ended = True
 
     def due(self, now: float, at_most: int = sys.maxsize) -> list[Shown]:
-        """Return the pieces to show now: those that all engines have in common, or that have waited long enough."""
+        """Return the pieces to show now: those that all engines have printed or that have waited long enough."""
         return self._collect(now, at_most)
 
     def rest(self, at_most: int = sys.maxsize) -> list[Shown]:
@@ -189,11 +189,11 @@ class Merger:
         return self._collect(None, at_most)
 
     def ending(self) -> tuple[int, list[Shown]]:
-        """Return how many lines past the limit were left out, and the last lines, which are to be shown."""
+        """Return how many lines past the limit were left out, and the last of these lines, which must be shown."""
         return self._past_limit - len(self._last), list(self._last)
 
     def cut(self, lines: int) -> None:
-        """Show at most this many more lines, as after Ctrl-C."""
+        """Show at most this many more lines, for example after Ctrl-C."""
         self._limit = min(self._limit, self._lines_shown + lines)
 
     def next_due(self) -> float | None:
@@ -203,7 +203,8 @@ class Merger:
     def statuses(self, now: float) -> dict[int, str]:
         """Return the line that each engine is writing: a bar, or a line that has not ended for a while.
 
-        It has to be a while, because the text of a ``print("text")`` and its end arrive separately.
+        A line that has just begun is left out, because the text of a ``print("text")`` and its line end arrive
+        separately.
         """
         found = {}
         for engine_id, engine in self._engines.items():
@@ -221,7 +222,7 @@ class Merger:
         return engine
 
     def _clear(self, engine: _EngineOutput, now: float) -> None:
-        """Drop an engine's output as far as it has not been shown, and tell the screen to remove the rest."""
+        """Drop the output of an engine that has not been shown, and make the screen remove the rest."""
         engine.forget()
         cleared = ClearOutput(wait=False)
         self._put(engine, cleared, now)
@@ -238,7 +239,7 @@ class Merger:
         in_order = _comes_in_order(piece)
         hold_s = self._hold_s
         if in_order:
-            # A value waits as long as there is an engine that may join it.
+            # A value waits as long as another engine may still have the same value.
             hold_s = math.inf if isinstance(piece, ExecuteResult) else self._figure_hold_s(now)
         engine.put(_WaitingPiece(piece, _key(engine.id, piece), now, now + hold_s, in_order))
 
@@ -295,21 +296,21 @@ class Merger:
             if quiet or lines:
                 late = any(now >= head.ripe_at for head in ordered)
                 ordered = [head for head in ordered if late and isinstance(head.piece, Display)]
-            # All are shown together, even before their own time, or the next piece of an earlier engine would come
-            # between them.
+            # All of them are shown together, even before their own time. Otherwise the next piece of an earlier engine
+            # would appear between them.
             for engine in self._engines.values():
                 if engine.waiting and engine.waiting[0] in ordered:
                     engine.waiting[0] = engine.waiting[0]._replace(ripe_at=-math.inf, in_order=False)
         return self._best(ordered, ordered[0]) if ordered else None
 
     def _best(self, heads: Sequence[_WaitingPiece], otherwise: _WaitingPiece) -> Hashable:
-        """Return the key of a head that no engine has behind its own head, since such an engine could still join."""
+        """Return the key of a head that no engine has behind its own head: such an engine could still join it."""
         first = Counter(engine.waiting[0].key for engine in self._engines.values() if engine.waiting)
         return next((head.key for head in heads if self._having[head.key] == first[head.key]), otherwise.key)
 
 
 def arrange(outputs: Sequence[tuple[int, Sequence[OutputChunk]]], groupby: str) -> list[Shown]:
-    """Return all output of calls that have ended, in another order than that of its arrival.
+    """Return all output of calls that have ended, in another order than the order of its arrival.
 
     Args:
         outputs: engine ids and their output.
@@ -339,7 +340,7 @@ def engine_label(engines: Iterable[int]) -> str:
 
 
 def _kept(chunks: Sequence[OutputChunk]) -> Sequence[OutputChunk]:
-    """Return the output that is left at the end: all that came after it was last cleared."""
+    """Return the output that is left at the end: all that was written after the last clearing."""
     for position in range(len(chunks) - 1, -1, -1):
         match chunks[position]:
             case ClearOutput(wait) if not wait or position + 1 < len(chunks):
@@ -355,7 +356,7 @@ def _merged(outputs: Sequence[tuple[int, Sequence[OutputChunk]]]) -> list[Shown]
 
 
 def _comes_in_order(piece: Piece) -> bool:
-    """Return whether a piece is shown in the order of the engines: a value, or a figure that is not changed later."""
+    """Return whether a piece, such as a value or a figure that never changes, is shown in the order of the engines."""
     return isinstance(piece, ExecuteResult) or (isinstance(piece, Display) and not (piece.transient or piece.update))
 
 
@@ -378,7 +379,7 @@ def _content(data: Mapping[str, Any]) -> str:
     """Return the content of a MIME bundle, apart from the random ids that libraries give the elements of their HTML."""
     content = repr(data)
     if "text/html" in data:
-        # Replace a text only if it is an id somewhere, because a digest in a cell of a table is a value.
+        # Replace a text only if it is used as an id, because a digest in a cell of a table is a value.
         for number, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(content))):
             content = content.replace(found, f"id-{number}")
     return content

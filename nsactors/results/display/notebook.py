@@ -60,7 +60,7 @@ class CellScreen:
         print(text)
 
     def flush(self, lines: Mapping[int, str], progress: Progress | None) -> None:
-        """Do the same as :meth:`status`, at once."""
+        """Do the same as :meth:`status`, but immediately."""
         if (text := _status_text(lines, progress)) != self._status_shown:
             self._set_status(text)
 
@@ -72,7 +72,7 @@ class CellScreen:
             self._area.close()
 
     def conclude(self, progress: Progress) -> None:
-        """Put a line into the place of the status, which would otherwise stay in the notebook, empty."""
+        """Replace the status with a line; otherwise an empty status would stay in the notebook."""
         self._set_status(f"{progress.label}: {progress.amount}, {progress.times}")
 
     def _set_status(self, text: str) -> None:
@@ -211,7 +211,7 @@ def _as_html(data: Mapping[str, Any]) -> str:
 def _labelled(
     label: str, data: Mapping[str, Any], metadata: Mapping[str, Any], *, announced: bool = False
 ) -> tuple[dict[str, Any], Any]:
-    """Return a MIME bundle whose text and HTML begin with ``label``; before images and the like, print the label."""
+    """Return a MIME bundle whose text and HTML begin with ``label``; print the label before images and the like."""
     data = dict(data)
     # Images, and types that a part of the front end draws, have no place for a label.
     if any(mime.startswith(("image/", "application/vnd.")) for mime in data):

@@ -92,7 +92,7 @@ def _show_rich(data: dict[str, Any], metadata: dict[str, Any], ids: Sequence[int
         imported("IPython").display.display(data, metadata=metadata, raw=True)
     elif (shell is not None or sys.stdout.isatty()) and (line := save_figure(FIGURES, ids, data)):
         print(line)
-    else:  # an image cannot be shown, so its text form stands for it
+    else:  # an image cannot be shown, so print its text form
         print(data.get("text/plain", ""))
 
 
@@ -100,9 +100,9 @@ Values = Sequence[tuple[Sequence[int], dict[str, Any]]]
 
 
 def cell_values(calls: Sequence[Call]) -> Values | None:
-    """Return the values of a cell that has succeeded, as MIME bundles, each different one with its engines.
+    """Return the different values of a cell that has succeeded: each as a MIME bundle, with its engines.
 
-    None if the calls are not cells, or have not ended, or have failed.
+    Return None if the calls are not cells, or have not ended, or have failed.
     """
     if not calls or not all(call.executes and call.done and call.error is None for call in calls):
         return None
@@ -119,7 +119,7 @@ def cell_values(calls: Sequence[Call]) -> Values | None:
 
 
 def values_as_text(values: Values, *, single: bool) -> str:
-    """Return values as a prompt would show them, with the engines in front unless there is a ``single`` one."""
+    """Return values as a prompt would show them, with the engines in front of each value unless ``single`` is true."""
     lines = []
     for engines, data in values:
         text = printable(str(data.get("text/plain", "")))
@@ -179,7 +179,7 @@ def result_table(title: str, calls: Sequence[Call]) -> Any:
 
 
 def _items_of(call: Call) -> str:
-    """Name the items of a map that a call carries: ``0-9``, or ``1, 5, ...`` if dealt in turn; empty if not a map."""
+    """Name the items of a map in a call: ``0-9``, or ``1, 5, ...`` if dealt in turn; empty if it is no map."""
     if isinstance(call, MapPiece):
         numbers: Sequence[int] = range(call.start, call.stop)
     elif call.items is not None:

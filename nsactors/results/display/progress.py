@@ -47,7 +47,7 @@ class ProgressMeter:
     Args:
         label: the name of the calls together.
         calls: any number.
-        began: the time of their submission, in seconds since the epoch; by default that of the first of them.
+        began: the time of their submission, in seconds since the epoch; by default the time of the first submission.
     """
 
     def __init__(self, label: str, calls: Sequence[Call], began: float | None = None) -> None:
@@ -61,10 +61,10 @@ class ProgressMeter:
         """Return the progress now."""
         done, total, unit = amount_of(self._calls)
         now = time.time()
-        if done == total:  # the last may have ended a while ago
+        if done == total:  # the last call may have ended a while ago
             now = max((call.received for call in self._calls if call.received is not None), default=now)
         elapsed_s = now - self._began
-        if unit not in ("items", "tasks"):  # engines reply more or less together, so there is no rate
+        if unit not in ("items", "tasks"):  # engines reply at about the same time, so there is no rate
             return Progress(self._label, done, total, elapsed_s, unit)
         self._speed.note(done, now)
         return Progress(self._label, done, total, elapsed_s, unit, self._speed.rate, self._speed.left_s)
@@ -119,11 +119,11 @@ LARGE_BYTES = 20_000_000  # smaller data is stored at once
 
 
 class _Wait:
-    """The progress of a wait under way.
+    """The progress of a wait that is under way.
 
     Args:
         label: the name of the calls.
-        nbytes: the size of the data stored for them first; 0 for none.
+        nbytes: the size of the data that is first stored for them; 0 for none.
         calls: the calls, if they have been made.
     """
 
@@ -192,8 +192,8 @@ def wait_showing(
 ) -> bool:
     """Return ``wait(timeout_s)``; show a line of progress if it takes long.
 
-    Only the main thread shows one; others wait in the background while the user types or reads. ``output`` is the
-    output that ``wait`` shows meanwhile.
+    Only the main thread shows a line; other threads wait in the background while the user types or reads. ``output`` is
+    the output that ``wait`` shows.
     """
     if not calls or threading.current_thread() is not threading.main_thread():
         return wait(timeout_s)
@@ -217,8 +217,8 @@ def wait_showing(
 def _shared_bytes() -> int:
     """Return the bytes of shared memory that this process has touched; 0 if they are not known.
 
-    They show how much of an object Ray has stored, which Ray does not report. A copy that takes long goes to new pages.
-    A push of 480 MB took 1.8 and 1.2 s into new pages, and 0.2 s into those of a deleted object.
+    This number shows how much of an object Ray has stored, which Ray does not report. Only a copy to new pages takes
+    long: a push of 480 MB took 1.8 and 1.2 s into new pages, and 0.2 s into the pages of a deleted object.
     """
     try:
         with open("/proc/self/status", "rb") as file:

@@ -66,7 +66,7 @@ class Schedule:
     def of(
         cls, stretches: Iterable[Stretch], begin: float, end: float, engine_ids: Iterable[int] = (), left: int = 0
     ) -> Schedule:
-        """Return a schedule of these stretches, at least from ``begin`` to ``end``, on at least these engines."""
+        """Return a schedule of these stretches, which covers at least this period and at least these engines."""
         known = tuple(stretches)
         return cls(
             known,
@@ -145,7 +145,7 @@ class Bar(NamedTuple):
 
 
 def rows(engine_ids: Sequence[int], at_most: int) -> list[tuple[int, ...]]:
-    """Return the engines of each row of a picture: one if there is room, otherwise as many as needed.
+    """Return the engines of each row of a picture: one for each row if there is room, otherwise as many as needed.
 
     Example:
         >>> rows([0, 1, 2, 3, 4], 3)
@@ -180,7 +180,7 @@ def _line(engines: Sequence[Sequence[Stretch]], begin: float, step: float, colum
 
 
 def bars(schedule: Schedule, shortest_s: float) -> list[Bar]:
-    """Return the bars of a drawing, by engine and time; neighbours shorter than ``shortest_s`` seconds become one."""
+    """Return the bars of a drawing, by engine and time; neighbours shorter than ``shortest_s`` become one bar."""
     found: list[Bar] = []
     for stretches in _by_engine(schedule.stretches).values():
         mine: list[Bar] = []
@@ -222,7 +222,7 @@ def _by_engine(stretches: Iterable[Stretch]) -> defaultdict[int, list[Stretch]]:
 
 
 def ticks(span_s: float, at_most: int) -> list[float]:
-    """Return round times from 0 to ``span_s``, evenly apart; at least two of them, unless ``span_s`` is 0.
+    """Return round times from 0 to ``span_s`` at equal distances; at least two of them, unless ``span_s`` is 0.
 
     Args:
         span_s: seconds.

@@ -23,9 +23,9 @@ class Progress(NamedTuple):
         total: the number of its parts.
         elapsed_s: seconds since its submission.
         unit: the name of the parts.
-        rate: parts that ended per second lately; None if the rate is not known, or has no meaning.
+        rate: parts that ended per second recently; None if the rate is not known, or has no meaning.
         left_s: seconds that the rest takes at that rate.
-        doing: the step under way, in place of an amount, while there is nothing to count; ``total`` is 0 then.
+        doing: the step under way, in place of an amount, while there is nothing to count; ``total`` is then 0.
         bytes_rate: bytes that are moved per second; None if the rate is not known.
     """
 
@@ -115,7 +115,7 @@ class HeldInterrupts:
 
     def __enter__(self) -> Self:
         on_main_thread = threading.current_thread() is threading.main_thread()
-        # Another handler has been set for a reason.
+        # Keep another handler, which has been set for a reason.
         self._holds = on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if self._holds:
             self._pressed = False
@@ -135,7 +135,7 @@ class HeldInterrupts:
             raise KeyboardInterrupt
 
     def _on_sigint(self, *_: object) -> None:
-        if self._pressed:  # a step hangs, as when the terminal takes no more text
+        if self._pressed:  # a step hangs, for example because the terminal takes no more text
             raise KeyboardInterrupt
         self._pressed = True
         if self._wake is not None:
@@ -143,7 +143,7 @@ class HeldInterrupts:
 
 
 class VisibleOutput:
-    """Pieces of output in order, as far as they have been neither cleared away nor replaced."""
+    """Pieces of output in order, without those that have been cleared or replaced."""
 
     def __init__(self) -> None:
         self._pieces: list[Shown] = []
@@ -155,7 +155,7 @@ class VisibleOutput:
         return len(self._pieces)
 
     def add(self, shown: Iterable[Shown]) -> None:
-        """Add pieces; remove output that engines clear, and put a display into the place of its former state."""
+        """Add pieces; remove output that engines clear, and replace a display with its new state."""
         for one in shown:
             match one.piece:
                 case ClearOutput():
@@ -172,7 +172,7 @@ class VisibleOutput:
 
 
 class ChangingOutput:
-    """Finds output that may still change: all output of an engine that has cleared once, and so may clear again.
+    """Finds output that may still change: all output of an engine that has cleared output once and may clear it again.
 
     Args:
         named: also count displays that have a name, since no front end updates them in place.
@@ -183,7 +183,7 @@ class ChangingOutput:
         self._clears: set[int] = set()
 
     def part(self, shown: Iterable[Shown]) -> tuple[list[Shown], list[Shown]]:
-        """Part pieces into those that stay as they are and those that may change."""
+        """Divide pieces into those that stay as they are and those that may change."""
         fixed: list[Shown] = []
         changing: list[Shown] = []
         for one in shown:
@@ -195,7 +195,7 @@ class ChangingOutput:
 
 
 def _without(shown: Shown, engines: Sequence[int]) -> Shown:
-    """Return the piece as output of the other engines alone, because ``engines`` have cleared it."""
+    """Return the piece as output of the other engines only, because ``engines`` have cleared it."""
     return shown._replace(engines=tuple(engine_id for engine_id in shown.engines if engine_id not in engines))
 
 

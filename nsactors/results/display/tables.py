@@ -1,7 +1,7 @@
 """Tables of results and engines, at a prompt, in a notebook and as text.
 
-A table of a thousand rows shows the first and the last ones. At a terminal it is drawn by rich, in a notebook it is
-HTML, and `to_pandas` makes a frame of all rows. Times are given as the local time and how long ago that was.
+A table of a thousand rows shows the first and the last rows. At a terminal it is drawn by rich, in a notebook it is
+HTML, and `to_pandas` makes a frame of all rows. A time is shown as the local time and the time that has passed since.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Column(Generic[R]):
         text: returns the text of a cell, from its row and the time at which the table was made.
         style: rich's style for a cell, by its row.
         right: whether cells are aligned on the right, as numbers.
-        cut: whether text is cut where there is too little room.
+        cut: whether text is cut if there is too little room.
     """
 
     heading: str
@@ -66,9 +66,9 @@ class Layout(Generic[R]):
 
 
 class Table(list[R]):
-    """Rows in a list that shows itself as a table.
+    """A list of rows that is shown as a table.
 
-    Slices are tables too, with the rows' own numbers.
+    Slices are tables too, and keep the numbers of the rows.
 
     Args:
         rows: the rows.
@@ -123,7 +123,7 @@ class Table(list[R]):
         return table_as_html(self.__rich__()) if self else f"<div>no {self._layout.noun[1]}</div>"
 
     def __rich__(self) -> Any:
-        """Return the table: all rows, or the first and the last ones of many."""
+        """Return the table: all rows, or if there are many, the first and the last rows."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -157,19 +157,19 @@ class Table(list[R]):
         return table
 
     def _all_numbers(self) -> range:
-        # A list may have grown since.
+        # The list may have grown since the numbers were given.
         return range(len(self)) if self._numbers is None or len(self._numbers) != len(self) else self._numbers
 
 
 def heading(text: str) -> Any:
-    """Return a title of a table in one line, however narrow the table is."""
+    """Return a title of a table in one line, even if the table is narrow."""
     line = as_text(text, "italic")
     line.no_wrap, line.overflow = True, "ignore"
     return line
 
 
 def shown_rows(count: int) -> list[int]:
-    """Return the numbers of the rows that are shown: all if they are few, otherwise the first and the last ones."""
+    """Return the numbers of the rows that are shown: all if there are few, otherwise the first and the last rows."""
     if count <= 2 * _END_ROWS + 1:
         return list(range(count))
     return [*range(_END_ROWS), *range(count - _END_ROWS, count)]
@@ -248,7 +248,7 @@ def time_in_words(at: float | None, now: float) -> str:
 
 
 def _ago(seconds: float) -> str:
-    if seconds < 1:  # or negative, from a clock that is ahead of this one
+    if seconds < 1:  # also if negative, because the other clock is ahead of this clock
         return "just now"
     unit_s, unit = next(each for each in _UNITS if seconds >= each[0])
     return f"{int(seconds // unit_s)} {unit} ago"

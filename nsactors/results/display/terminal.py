@@ -63,7 +63,7 @@ class TerminalScreen:
         self._console().print(Text("\n").join(lines), soft_wrap=True)
 
     def _as_plain_text(self, shown: Sequence[Shown]) -> str | None:
-        """Return lines as ``_print`` would write them, in a hundredth of its time; None if labels are not enough."""
+        """Return lines as ``_print`` writes them, in a hundredth of the time; None if they need more than labels."""
         colours = self._console().color_system is not None
         lines = []
         for engines, piece in shown:
@@ -97,7 +97,7 @@ class TerminalScreen:
             self._live.start()
         drawn: list[Any] = [line for one in self._visible for line in self._lines(one)]
         drawn += [_labelled(label, line, "", one_row=True) for label, line in grouped_statuses(lines)]
-        # The rest of a screen belongs to output, which a hundred bars would push away.
+        # Leave the rest of the screen to output, which a hundred bars would push off the screen.
         room = max(3, self._live.console.size.height // 2)
         if len(drawn) > room:
             drawn[room:] = [f"... and {len(drawn) - room} more"]
@@ -124,7 +124,7 @@ class TerminalScreen:
 
         if self._live is not None:
             return self._live.console
-        # Look the stream up each time, because at a prompt, IPython stands in for standard output.
+        # Look up the stream each time, because IPython replaces standard output while a prompt is shown.
         return Console(file=sys.stdout, highlight=False, force_jupyter=False, markup=False, emoji=False)
 
     def _lines(self, shown: Shown) -> list[Text]:
@@ -172,7 +172,7 @@ def _saved(save: Callable[[], Path]) -> str:
     """Save a figure; return a line that says where it is, or why it is not saved."""
     try:
         return f"figure saved as {save()}"
-    except (OSError, TypeError, ValueError) as error:  # the folder cannot be written to, or the content is no image
+    except (OSError, TypeError, ValueError) as error:  # the folder is not writable, or the content is no image
         return f"figure not saved: {error}"
 
 
@@ -224,13 +224,13 @@ def progress_bar(progress: Progress) -> Any:
     from rich.table import Table
 
     row = Table.grid(padding=(0, 1))
-    row.add_column()  # the column that gives way in a narrow terminal
+    row.add_column()  # the column that is narrowed in a narrow terminal
     row.add_column(width=20)
     row.add_column(no_wrap=True)
     row.add_column(no_wrap=True)
     label = as_text(progress.label)
     label.no_wrap, label.overflow = True, "ellipsis"
-    # Without anything to count, the bar pulses, since a line that stands still looks like a program that hangs.
+    # If there is nothing to count, the bar pulses, since a line that does not change looks like a program that hangs.
     bar = ProgressBar(total=progress.total or None, completed=progress.done)
     row.add_row(label, bar, progress.amount, progress.times)
     return row

@@ -27,7 +27,7 @@ MAX_ROWS = 32
 _LEAST_COLUMNS = 10
 _TICK_COLUMNS = 12
 _HEIGHTS = " ▁▂▃▄▅▆▇"  # never a full block: rows would run into each other
-# The shades of one colour tell one piece of work from the next, the colours one kind of work from another.
+# The shades of one colour separate one piece of work from the next; the colours separate kinds of work.
 _SHADES = (
     ("dodger_blue2", "deep_sky_blue1"),
     ("dark_orange3", "orange1"),
@@ -39,7 +39,7 @@ _FAILED_STYLE = ("red3", "red1")
 
 
 class TerminalPicture:
-    """A line for each engine, in blocks that are the higher the busier the engine was.
+    """A line for each engine, in blocks. The busier the engine was, the higher is the block.
 
     Args:
         schedule: the schedule to draw.
@@ -135,7 +135,7 @@ def drawing(schedule: Schedule, title: str, numbers: str, *, inline: bool) -> st
         schedule: the schedule to draw.
         title: the text above it.
         numbers: the text below it.
-        inline: it stands in a page and takes the page's colours; otherwise it is black on white.
+        inline: the document is part of a page and takes the page's colours; otherwise it is black on white.
     """
     row = max(_LEAST_ROW, min(_ROW, _HEIGHT_OF_ROWS // max(1, len(schedule.engine_ids))))
     legend = list(_legend(schedule))
@@ -192,7 +192,7 @@ def _bars(schedule: Schedule, top: int, row: int) -> Iterator[str]:
     lines = {engine_id: number for number, engine_id in enumerate(schedule.engine_ids)}
     colours = {label: _COLOURS[number % len(_COLOURS)] for number, label in enumerate(schedule.labels)}
     gap = 4 if row > 2 * _LEAST_ROW else 1
-    # A gap between neighbours tells them apart, if they are wide enough to lose a pixel.
+    # Neighbours are separated by a gap, if they are wide enough to lose a pixel.
     for bar in bars(schedule, _SHORTEST / scale):
         first = bar.first
         x, width = _LEFT + (first.start - schedule.begin) * scale, (bar.stop - first.start) * scale
@@ -229,11 +229,11 @@ def _legend(schedule: Schedule) -> Iterator[str]:
         x += width
 
 
-_LABELS = 3  # at most so many in a title
+_LABELS = 3  # the largest number of labels in a title
 
 
 class Timeline:
-    """The work of engines in time: drawn in terminals, notebooks and SVG files, and in numbers.
+    """The work of engines in time, as a picture for terminals, notebooks and SVG files, and as numbers.
 
     It shows the calls that have ended when it is made. Times of work are read from the engines' clocks.
 
@@ -256,7 +256,7 @@ class Timeline:
         """Return the work of several results together.
 
         Args:
-            results: of calls, tasks and maps, whichever views they come from; or lists of these.
+            results: results of calls, tasks and maps, of any views; or lists of results.
             engines: ids of engines that get a line even if they did nothing, and then count as unused.
         """
         check_engines("of", engines)
@@ -288,7 +288,7 @@ class Timeline:
 
     @property
     def makespan(self) -> float:
-        """Seconds from the first submission until the last result was there."""
+        """Seconds from the first submission until the last result had arrived."""
         return self._schedule.makespan
 
     @property
@@ -323,7 +323,7 @@ class Timeline:
         return f"<Timeline of {self._title()}: {self._numbers()}>"
 
     def __rich__(self) -> Any:
-        """Return the picture for a terminal, as wide as that is."""
+        """Return the picture for a terminal, as wide as the terminal."""
         return TerminalPicture(self._schedule, self._title(), self._numbers())
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:

@@ -313,7 +313,7 @@ def test_the_call_that_ran_is_blamed_with_what_it_wrote_and_those_behind_it_are_
 
 def test_a_call_that_waited_for_that_of_another_client_is_not_blamed(desk: Desk) -> None:
     (waited,) = lost_with(desk, desk.submit(0), EngineGone("it crashed", "last words", "bob-1f2e:7"))
-    assert str(waited).startswith("engine 0 died while running a call of bob-1f2e: it crashed\napply(f) had not begun")
+    assert str(waited).startswith("engine 0 died while running a call by bob-1f2e: it crashed\napply(f) had not begun")
 
 
 def test_a_call_on_its_way_to_an_engine_that_dies_idle_is_not_blamed(desk: Desk) -> None:
@@ -334,7 +334,7 @@ def test_where_it_is_not_known_what_ran_only_those_behind_the_first_have_surely_
     [
         (left(), False, "It does not restart"),
         (left(returns=True), False, "It restarts with an empty namespace"),
-        (left(returns=True), True, "If it was told to restart, it does so with an empty namespace"),
+        (left(returns=True), True, "If it was asked to restart, it does so with an empty namespace"),
     ],
 )
 def test_a_call_says_what_becomes_of_its_engine(desk: Desk, event: EngineLeft, wanted: bool, told: str) -> None:
