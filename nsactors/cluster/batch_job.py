@@ -229,17 +229,28 @@ def run_job(folder: Path) -> int:
     write_private(token_path, token)
     os.environ[MARK] = record.mark
     node = NodePlan(token, plan.engines or None, store_bytes=plan.store_bytes)
+
+    def withdraw() -> None:
+        """Remove the files by which clients and nodes find the cluster."""
+        shutil.rmtree(copies, ignore_errors=True)
+        for path in (join_path, token_path):
+            path.unlink(missing_ok=True)
+        registry.remove(record)
+
     try:
-        with RayNode(node.with_cores(available_cores()), ended=lambda: happened.put(_RAY_ENDED)) as head:
+        with (
+            RayNode(node.with_cores(available_cores()), ended=lambda: happened.put(_RAY_ENDED)) as head,
+            # Before Ray ends: its end takes seconds on a busy machine, in which the batch system may kill this process,
+            # and a process whose Ray has ended may be ended by Ray.
+            contextlib.ExitStack() as at_end,
+        ):
+            at_end.callback(withdraw)
             replace(node, address=head.address).save(join_path)
             job = _Job(plan, folder, head, happened)
             return job.run(lambda info: _publish(replace(record, connection=info), registry, copies))
     finally:
-        shutil.rmtree(copies, ignore_errors=True)
-        for path in (join_path, token_path):
-            path.unlink(missing_ok=True)
+        withdraw()  # also if Ray has not started
         end_leftovers(record.mark)
-        registry.remove(record)
 
 
 def _publish(record: ClusterRecord, registry: Registry, copies: Path) -> None:

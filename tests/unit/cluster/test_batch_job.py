@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import tempfile
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +15,25 @@ from typing import Any
 import pytest
 
 from nsactors.cluster import batch_job
-from nsactors.cluster.batch_job import END_EARLY_S, _Saving, orderly_end, restore_state, save_state, seconds_left
+from nsactors.cluster.batch_job import (
+    END_EARLY_S,
+    JobPlan,
+    _Saving,
+    orderly_end,
+    restore_state,
+    run_job,
+    save_state,
+    seconds_left,
+)
 from nsactors.errors import NoEngines
 from nsactors.membership.members import EnginesWanted, Membership
 from nsactors.membership.store import SqliteStore
 from nsactors.protocol.engine_info import EngineOptions
 from nsactors.recovery.journal import SegmentHeader
 from nsactors.recovery.storage import JournalFile, read_journal, saved_at
+from nsactors.system.processes import MARK
+from nsactors.transport.base import ConnectionInfo
+from nsactors.transport.registry import Registry
 
 
 class Engines:
@@ -296,3 +310,47 @@ def test_a_disk_that_is_full_leaves_the_copy_before_and_nothing_else(
         with pytest.raises(OSError, match="No space"):
             save_state(logs, tmp_path / "state")
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "state"}
+
+
+def test_nothing_of_a_job_leads_to_its_cluster_when_ray_is_ended_which_may_end_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "job"
+    JobPlan("lab", 1, 1).save(folder)
+    seen: list[set[str]] = []
+
+    def files() -> set[str]:
+        return {path.name for path in (*folder.iterdir(), *Registry().folder.glob("*.json"))}
+
+    class Node:
+        """Stands in for Ray's processes of this machine."""
+
+        address = "10.0.0.1:6379"
+
+        def __enter__(self) -> Node:
+            return self
+
+        def __exit__(self, *failure: object) -> None:
+            seen.append(files())
+
+    class Job:
+        """Stands in for the engines."""
+
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def run(self, publish: Callable[[ConnectionInfo], object]) -> int:
+            publish(ConnectionInfo(Node.address, "nsactors-x"))
+            seen.append(files())
+            return 0
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv(MARK, "")
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
+    monkeypatch.setattr(batch_job, "_listen", lambda happened: None)
+    monkeypatch.setattr(batch_job, "RayNode", lambda plan, ended: Node())
+    monkeypatch.setattr(batch_job, "_Job", Job)
+    assert run_job(folder) == 0
+    while_it_ran, when_ray_ended = seen
+    assert while_it_ran == {"job.json", "lab.json", "token", "node.json", "cluster"}
+    assert when_ray_ended == {"job.json"}
