@@ -17,7 +17,7 @@ LOCAL_PAGES = ["docs/reference/index.md", "docs/how-to/testing.md"]
 """Those whose examples need no Ray."""
 
 _FENCE = re.compile(r"^(`{3,})(\w*)(?: title=\"([^\"]+)\")?$")
-_SYNTAX_ONLY = re.compile(r"\*.*[Ss]yntax only.*\*")
+_SYNTAX_ONLY = re.compile(r"<!-- .*[Ss]yntax only.* -->")
 _OF_PAGE = "this page"
 
 
@@ -30,7 +30,7 @@ class Block(NamedTuple):
         language: the word behind its fence.
         title: the name of the file that it shows, if it has one.
         text: its lines.
-        syntax_only: the page says that only its syntax is checked.
+        syntax_only: a comment above it, or a comment for the whole page, says that only its syntax is checked.
     """
 
     page: str

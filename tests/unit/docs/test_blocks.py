@@ -132,7 +132,7 @@ $ nsactors start \\
 The cluster runs
 ```
 
-*Syntax only: needs a library.*
+<!-- Checked for syntax only, as it needs a library. -->
 
 ```python
 import library
@@ -156,5 +156,5 @@ def test_commands_are_read_over_several_lines_without_remarks() -> None:
 
 def test_a_block_is_checked_for_syntax_only_where_the_page_says_so() -> None:
     assert [block.syntax_only for block in blocks_of("page.md", PAGE)] == [False] * 4 + [True]
-    everywhere = "*The tests check the examples of this page for syntax only.*\n\nText.\n\n```python\na\n```\n"
+    everywhere = "<!-- The tests check the examples of this page for syntax only. -->\n\nText.\n\n```python\na\n```\n"
     assert [block.syntax_only for block in blocks_of("page.md", everywhere)] == [True]
