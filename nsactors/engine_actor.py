@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from nsactors.errors import CapabilityError, ClusterUnreachable, ConnectionLost, Failure
 from nsactors.errors.formatting import qualified_name
 from nsactors.errors.reporting import print_traceback, report_errors
-from nsactors.inside.debug_session import DebugSessions
+from nsactors.inside.breakpoint_stops import RequestControl
+from nsactors.inside.engine_debugger import EngineDebugger
 from nsactors.inside.inspector import Inspector
 from nsactors.namespace import Namespace
 from nsactors.namespace.control import ControlRequests
@@ -257,16 +258,16 @@ class EngineActor:
         self._new = restart_note(spec.engine_id, time.strftime("%H:%M:%S")) if is_restart else ""
         self._on_error = ErrorHandler(spec.options.on_error, space.names)
         self._reports = ReportQueue()
-        self._debugger = DebugSessions(
+        self._debugger = EngineDebugger(
             spec.engine_id,
             spec.incarnation,
             self._reports.add,
+            RequestControl(self._running_request, self._hold_limits, self._interrupt_running),
             shares_process=not host.is_process,
             breaks=spec.options.breakpoints and spec.options.environment.get("PYTHONBREAKPOINT") != "0",
         )
-        self._debugger.take_breakpoints(self._running_request, self._hold_limits, self._interrupt_running)
-        self._interrupts.instead = self._debugger.quit_prompt
-        self._interrupts.is_at_prompt = self._debugger.is_at_prompt
+        self._interrupts.instead = self._debugger.stops.quit_prompt
+        self._interrupts.is_at_prompt = self._debugger.stops.is_at_prompt
         self._tasks = TaskRunner(
             spec.engine_id,
             space.names,
@@ -445,8 +446,8 @@ class EngineActor:
             if calls is not None:
                 calls.end()
             self._interrupts.leave()
-            if self._debugger.stopped is not None:
-                edited = self._debugger.end_request()
+            if self._debugger.stops.debugger is not None:
+                edited = self._debugger.stops.end_request()
             self._idle_since = time.monotonic()
             self._running = None
         if self._modules is not None:
@@ -491,7 +492,7 @@ class EngineActor:
         running = self._running
         if running is None or not running[0].debugs:
             return failure
-        return self._debugger.keep(failure, error, running[0].id.client)
+        return self._debugger.failures.keep(failure, error, running[0].id.client)
 
     def _note_replayed(self, entry: JournalEntry, value: Any, error: BaseException | None) -> None:
         """Store the reply to a replayed request, because its client may not have received the first reply."""
@@ -676,7 +677,7 @@ class EngineActor:
                 self._limit.look,
                 self._tasks.end_overdue,
                 self._interrupts.remind,
-                self._debugger.look,
+                self._debugger.expire,
                 self._report_once,
             ):
                 with report_errors():

@@ -15,6 +15,8 @@ replies::
     stacks      the client's half of stacks: reads and shows the stacks of engines
     debug_conversation  lines of a client for a debugger on an engine, and the text that it writes
     debug_commands      Python's debugger, with a client in place of a keyboard
-    debug_session       kept failures, requests that stop at breakpoints, and the sessions of clients
+    kept_failures       the frames of the last failure of each client
+    breakpoint_stops    stops of requests at breakpoints: the part on the thread of requests
+    engine_debugger     replies to the queries of clients: the part on the control thread
     debug_console       the client's half: one prompt for the debuggers of several engines
 """

@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from nsactors.errors import Failure
+from nsactors.inside.breakpoint_stops import RequestControl
 from nsactors.inside.debug_commands import FrameViewer, StopDebugger
 from nsactors.inside.debug_conversation import LEASE_S, TEXT_CHARS, Conversation
-from nsactors.inside.debug_session import (
+from nsactors.inside.engine_debugger import MAX_SESSIONS, EngineDebugger
+from nsactors.inside.kept_failures import (
     ABSENT_CLIENTS,
     KEPT_CLIENTS,
     KEPT_S,
-    MAX_SESSIONS,
-    DebugSessions,
+    AbsentClients,
     KeptFailure,
     KeptFailures,
 )
@@ -91,19 +92,29 @@ def kept(client: str, name: str = "", at: float = 0.0) -> KeptFailure:
 
 
 class Engine:
-    """The debugger sessions of an engine, asked as its control thread asks them."""
+    """The debugger of an engine, which runs a request of ann's.
 
-    def __init__(self) -> None:
+    Args:
+        send: takes the replies and other messages, in place of the queue from which this object reads them.
+        clock: returns seconds; by default, the time stands still.
+    """
+
+    def __init__(self, send: Callable[[Any], object] | None = None, clock: Callable[[], float] | None = None) -> None:
         self.now = 0.0
         self.replies: SimpleQueue[QueryReply] = SimpleQueue()
-        self.sessions = DebugSessions(3, 0, self.replies.put, shares_process=True, clock=lambda: self.now)
+        self.interrupts: list[str] = []
         self.state = DebugState("", 0, "")
+        request = EngineRequest(RequestId("ann", 1), Execute("stop()"), debugs=True)
+        control = RequestControl(lambda: request, lambda *, held: None, lambda: self.interrupts.append("struck"))
+        self.debugger = EngineDebugger(
+            3, 0, send or self.replies.put, control, shares_process=True, clock=clock or (lambda: self.now)
+        )
 
     def fail(self, function: Callable[..., Any], *args: Any) -> Failure:
-        return self.sessions.keep(*failure_of(function, *args), "ann")
+        return self.debugger.failures.keep(*failure_of(function, *args), "ann")
 
     def ask(self, query: Any) -> Any:
-        self.sessions.answer(1, query)
+        self.debugger.answer(1, query)
         return self.reply()
 
     def reply(self) -> Any:
@@ -128,28 +139,28 @@ class Engine:
 def engine() -> Iterator[Engine]:
     engine = Engine()
     yield engine
-    engine.sessions.close()
+    engine.debugger.close()
 
 
 # What is kept.
 
 
 def test_an_engine_keeps_the_last_failure_of_a_few_clients() -> None:
-    failures = KeptFailures()
-    failures.keep(kept("ann", "ann#0.1"))
-    failures.keep(kept("ann", "ann#0.2"))
+    failures = KeptFailures(0, AbsentClients())
+    failures.add(kept("ann", "ann#0.1"))
+    failures.add(kept("ann", "ann#0.2"))
     assert failures.find("ann", ["ann#0.1"]) is None
     assert failures.find("ann", ["ann#0.1", "ann#0.2"]) is failures.find("ann") is not None
     for number in range(KEPT_CLIENTS):
-        failures.keep(kept(f"bob-{number}"))
+        failures.add(kept(f"bob-{number}"))
     assert failures.find("ann") is None
     assert len(failures) == KEPT_CLIENTS
 
 
 def test_a_failure_is_released_after_a_while_or_when_its_client_says_so() -> None:
-    failures = KeptFailures()
-    failures.keep(kept("ann", at=0.0))
-    failures.keep(kept("bob", at=10.0))
+    failures = KeptFailures(0, AbsentClients())
+    failures.add(kept("ann", at=0.0))
+    failures.add(kept("bob", at=10.0))
     failures.expire(KEPT_S + 5.0)
     assert (failures.find("ann"), len(failures)) == (None, 1)
     assert failures.forget("bob")
@@ -177,21 +188,21 @@ def test_a_released_failure_holds_no_object_of_its_frames(engine: Engine) -> Non
     try:
         shell()
     except ValueError as error:
-        engine.sessions.keep(capture_failure(error, 3, "execute"), error, "ann")
+        engine.debugger.failures.keep(capture_failure(error, 3, "execute"), error, "ann")
     assert things[0]() is not None
-    engine.sessions.failures.forget()
+    engine.debugger.failures.forget()
     assert things[0]() is None
 
 
 def test_a_failure_of_a_client_that_has_left_is_not_kept_until_it_comes_back(
     engine: Engine, outer: Callable[[Any], Any]
 ) -> None:
-    engine.sessions.client_left("ann")
+    engine.debugger.client_left("ann")
     assert not engine.fail(outer, 3).kept
-    assert len(engine.sessions.failures) == 0
-    engine.sessions.client_came("ann")
+    assert len(engine.debugger.failures) == 0
+    engine.debugger.client_came("ann")
     assert engine.fail(outer, 3).kept
-    assert len(engine.sessions.failures) == 1
+    assert len(engine.debugger.failures) == 1
 
 
 def test_what_filled_the_memory_is_not_kept(engine: Engine) -> None:
@@ -502,9 +513,9 @@ def test_a_command_that_goes_on_for_ever_is_interrupted(engine: Engine) -> None:
     engine.open()
     session = engine.state.session
     line = "exec('begun.set()\\nwhile True: pass')"
-    engine.sessions.answer(1, DebugSay({3: DebugLine(session, 1, line)}))
+    engine.debugger.answer(1, DebugSay({3: DebugLine(session, 1, line)}))
     assert begun.wait(TIMEOUT_S)
-    engine.sessions.answer(2, DebugInterrupt(frozenset({session})))
+    engine.debugger.answer(2, DebugInterrupt(frozenset({session})))
     replies = {reply.query_id: reply.value for reply in (engine.replies.get(timeout=TIMEOUT_S) for _ in range(2))}
     assert "KeyboardInterrupt" in replies[1].text
     engine.state = replies[1]
@@ -522,16 +533,16 @@ def test_a_session_ends_without_its_client_also_in_a_command(engine: Engine, how
     engine.open()
     session = engine.state.session
     line = "exec('begun.set()\\nwhile True: pass')"
-    engine.sessions.answer(1, DebugSay({3: DebugLine(session, 1, line)}))
+    engine.debugger.answer(1, DebugSay({3: DebugLine(session, 1, line)}))
     assert begun.wait(TIMEOUT_S)
     match how:
         case "left":
-            engine.sessions.client_left("ann")
+            engine.debugger.client_left("ann")
         case "claim":
-            engine.sessions.answer(2, DebugClaim(frozenset({session}), here=False))
+            engine.debugger.answer(2, DebugClaim(frozenset({session}), here=False))
         case _:
             engine.now += LEASE_S
-            engine.sessions.look()
+            engine.debugger.expire()
     engine.state = engine.reply()
     assert engine.state.text.startswith("*** KeyboardInterrupt")
     assert engine.say("p 1").startswith("*** this debugger has ended: its client ")
@@ -544,7 +555,7 @@ def test_there_are_not_too_many_sessions_and_one_that_ends_makes_room(
     engine.fail(outer, 5)
     for _ in range(MAX_SESSIONS):
         assert engine.open() is not None
-    engine.sessions.answer(1, DebugOpen("ann", {}))
+    engine.debugger.answer(1, DebugOpen("ann", {}))
     assert f"{MAX_SESSIONS} debuggers are open" in (engine.replies.get(timeout=TIMEOUT_S).error or "")
     engine.say("q")
     assert engine.open() is not None
@@ -570,17 +581,18 @@ def test_a_session_that_has_ended_is_forgotten_after_a_while(engine: Engine, out
     engine.fail(outer, 5)
     engine.open()
     engine.say("q")
-    engine.sessions.look()
+    engine.debugger.expire()
     assert engine.say("x") == ""  # for a client that has missed the reply
     engine.now += LEASE_S + 1
-    engine.sessions.look()
+    engine.debugger.expire()
     assert engine.say("x") == "*** this debugger has ended\n"
 
 
-def test_clients_that_have_left_are_not_remembered_for_ever(engine: Engine) -> None:
-    for number in range(ABSENT_CLIENTS + 1):
-        engine.sessions.client_left(f"ann-{number}")
-    assert list(engine.sessions._absent) == [f"ann-{number}" for number in range(1, ABSENT_CLIENTS + 1)]
+def test_clients_that_have_left_are_not_remembered_for_ever() -> None:
+    absent, clients = AbsentClients(), [f"ann-{number}" for number in range(ABSENT_CLIENTS + 1)]
+    for client in clients:
+        absent.add(client)
+    assert [client for client in clients if client in absent] == clients[1:]
 
 
 def test_the_terminal_of_a_shared_process_completes_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,19 +619,17 @@ class Stopping:
     """A request of ann's that stops at a breakpoint on this thread, while another thread is her client."""
 
     def __init__(self, engine: Engine) -> None:
-        self.interrupts: list[str] = []
         self.edited = False
-        self.sessions = engine.sessions
-        request = EngineRequest(RequestId("ann", 1), Execute("stop()"), debugs=True)
-        self.sessions.take_breakpoints(lambda: request, lambda *, held: None, lambda: self.interrupts.append("struck"))
+        self.debugger = engine.debugger
+        self.stops = engine.debugger.stops
 
     def run(self, code: str, client: Callable[[Conversation], object], **others: object) -> object:
         """Run code; return the tracer afterwards."""
 
         def talk() -> None:
-            wait_until(lambda: (stopped := self.sessions.stopped) is not None and stopped.conversation.at_prompt)
-            assert self.sessions.stopped is not None
-            client(self.sessions.stopped.conversation)
+            wait_until(self.stops.is_at_prompt)
+            assert self.stops.conversation is not None
+            client(self.stops.conversation)
 
         thread = threading.Thread(target=talk)
         thread.start()
@@ -627,7 +637,7 @@ class Stopping:
         try:
             self.run_here(code, **others)
         finally:
-            self.edited = self.sessions.end_request()
+            self.edited = self.stops.end_request()
             after = sys.gettrace()
             sys.settrace(trace)
             thread.join()
@@ -635,7 +645,7 @@ class Stopping:
 
     def run_here(self, code: str, **others: object) -> None:
         """Run code, which ends without the client."""
-        names = {"stop": lambda: self.sessions.stop(sys._getframe(1)), "sessions": self.sessions, **others}
+        names = {"stop": lambda: self.stops.stop(sys._getframe(1)), "debugger": self.debugger, **others}
         with contextlib.suppress(bdb.BdbQuit):
             run_user_code(exec, code, names)
 
@@ -653,14 +663,14 @@ def test_a_tracer_of_the_users_program_goes_on_after_the_debugger(engine: Engine
 def test_an_interrupt_at_the_prompt_ends_the_request(engine: Engine) -> None:
     stopping, ended = Stopping(engine), []
     with pytest.raises(KeyboardInterrupt):
-        stopping.run("stop()", lambda conversation: ended.append(engine.sessions.quit_prompt()))
+        stopping.run("stop()", lambda conversation: ended.append(engine.debugger.stops.quit_prompt()))
     assert ended == [True]
-    assert not engine.sessions.quit_prompt()
+    assert not engine.debugger.stops.quit_prompt()
 
 
 def test_a_line_that_comes_too_late_for_its_request_says_that_it_was_interrupted(engine: Engine) -> None:
     def client(conversation: Conversation) -> None:
-        engine.sessions.quit_prompt()
+        engine.debugger.stops.quit_prompt()
         wait_until(lambda: conversation.ended)
         texts.append(engine.ask(DebugSay({3: DebugLine(conversation.session, 1, "p 1")})).text)
 
@@ -670,14 +680,14 @@ def test_a_line_that_comes_too_late_for_its_request_says_that_it_was_interrupted
     assert texts == ["*** the request has been interrupted\n"]
 
 
-def test_only_commands_at_the_prompt_can_be_interrupted(engine: Engine) -> None:
+def test_only_commands_at_the_prompt_can_be_interrupted() -> None:
     """Anywhere else between a stop and the prompt, the client would be left without a reply."""
     seen: dict[str, bool] = {}
 
     def note(where: str) -> None:
         seen[where] = in_user_code(sys._getframe())
 
-    engine.sessions = DebugSessions(3, 0, lambda message: note(type(message).__name__), shares_process=True)
+    engine = Engine(lambda message: note(type(message).__name__))
     Stopping(engine).run("stop()", lambda conversation: feed(conversation, "note('command')", "continue"), note=note)
     assert seen == {"EngineStopped": False, "QueryReply": False, "command": True, "EngineResumed": False}
 
@@ -717,10 +727,10 @@ def test_a_debugger_that_has_ended_waits_for_no_line() -> None:
 
 
 def test_a_stop_that_fails_before_its_prompt_ends_for_the_client_too(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     messages: list[Any] = []
-    engine.sessions = sessions = DebugSessions(3, 0, messages.append, shares_process=True)
+    engine = Engine(messages.append)
 
     def fail(*args: object) -> None:
         raise RecursionError
@@ -732,7 +742,7 @@ def test_a_stop_that_fails_before_its_prompt_ends_for_the_client_too(
     stopped, resumed, went_on = messages
     assert (type(stopped), type(resumed)) == (EngineStopped, EngineResumed)
     assert went_on == "the code goes on"
-    sessions.answer(1, DebugSay({3: DebugLine(stopped.session, 0, None)}))
+    engine.debugger.answer(1, DebugSay({3: DebugLine(stopped.session, 0, None)}))
     assert messages[-1].value.ended
 
 
@@ -774,14 +784,12 @@ def test_breakpoints_of_a_client_that_has_left_stop_nobody(outer: Callable[[Any]
 
     # At another stop, the client would be silent for too long at once.
     clock = lambda: LEASE_S * max(0, len(stops) - 1)  # noqa: E731
-    sessions = DebugSessions(3, 0, note, shares_process=True, clock=clock)
-    engine = Engine()
-    engine.sessions = sessions
+    engine = Engine(note, clock)
 
     def client(conversation: Conversation) -> None:
         feed(conversation, "b inner")
         is_set.wait(TIMEOUT_S)
-        sessions.client_left("ann")
+        engine.debugger.client_left("ann")
 
     with pytest.raises(ZeroDivisionError):
         Stopping(engine).run("stop()\nouter(5)", client, outer=outer, inner=outer.__globals__["inner"])
@@ -791,33 +799,33 @@ def test_breakpoints_of_a_client_that_has_left_stop_nobody(outer: Callable[[Any]
 def test_a_client_that_leaves_after_its_request_interrupts_no_request_of_another_client(engine: Engine) -> None:
     stopping = Stopping(engine)
     stopping.run("stop()", lambda conversation: feed(conversation, "continue"))
-    engine.sessions.client_left("ann")
-    assert not stopping.interrupts
+    engine.debugger.client_left("ann")
+    assert not engine.interrupts
 
 
 def test_a_client_that_leaves_during_a_step_lets_the_code_go_on(engine: Engine) -> None:
     stopping = Stopping(engine)
     # The line that is stepped over is the moment at which the client leaves.
-    stopping.run("stop()\nsessions.client_left('ann')\nx = 1", lambda conversation: feed(conversation, "next", "next"))
-    assert not stopping.interrupts
+    stopping.run("stop()\ndebugger.client_left('ann')\nx = 1", lambda conversation: feed(conversation, "next", "next"))
+    assert not engine.interrupts
 
 
-def test_a_stop_is_known_to_queries_when_its_client_is_told(engine: Engine) -> None:
+def test_a_stop_is_known_to_queries_when_its_client_is_told() -> None:
     alive: list[frozenset[str]] = []
 
     def client(message: Any) -> None:
         if isinstance(message, EngineStopped):
-            sessions.answer(1, DebugClaim(frozenset({message.session}), here=True))
+            engine.debugger.answer(1, DebugClaim(frozenset({message.session}), here=True))
         elif isinstance(message, QueryReply) and message.query_id == 1:
             alive.append(message.value)
 
-    engine.sessions = sessions = DebugSessions(3, 0, client, shares_process=True, clock=lambda: engine.now)
+    engine = Engine(client)
     Stopping(engine).run("stop()", lambda conversation: feed(conversation, "continue"))
     assert [len(one) for one in alive] == [1]
 
 
 def test_failures_are_released_without_the_lock() -> None:
-    failures = KeptFailures()
+    failures = KeptFailures(0, AbsentClients())
 
     class Looks:
         def __del__(self) -> None:
@@ -828,13 +836,13 @@ def test_failures_are_released_without_the_lock() -> None:
 
     ended: list[bool] = []
     for release in (
-        lambda: failures.keep(kept("ann")),
+        lambda: failures.add(kept("ann")),
         lambda: failures.forget("ann"),
         failures.forget,
         lambda: failures.expire(KEPT_S + 1),
     ):
         sources: Any = {"cell": Looks()}
-        failures.keep(replace(kept("ann"), sources=sources))
+        failures.add(replace(kept("ann"), sources=sources))
         del sources
         release()
     assert ended == [True] * 4
