@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, cast
 
 from nsactors.errors.exception_state import cause_of, name_of, text_of
 from nsactors.errors.exceptions import ObjectLost, SerializationError
@@ -175,6 +175,7 @@ Copying this much takes 24 us, and sending it 3 ms. Larger copies cost more per 
 _SMALL_BYTES = 4096
 _SIMPLE_ITEMS = 8
 _SCALARS = frozenset({int, float, complex, str, bytes, bool, type(None)})
+_SIMPLE_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 _CALL_MARK = b"call:"  # no pickle starts with these bytes
 _SEARCHED_PARTS = 10_000
 _VARIABLE = "variable "  # prefix of a step that leads from a function to a variable that it uses
@@ -264,9 +265,15 @@ def pack_call(
         ref_types: exact types of references that must not be pickled.
     """
     # Simple arguments cannot be large, except for texts: hence the test of the size below.
-    if type(function) is types.FunctionType and _is_simple(args) and _is_simple(kwargs) and stands_alone(function):
-        data = _CALL_MARK + pickle.dumps((*describe_function(function), args, kwargs), protocol=5)
-        if len(data) < _SMALL_BYTES:
+    if type(function) in _SIMPLE_FUNCTIONS and _is_simple(args) and _is_simple(kwargs):
+        data = b""
+        if type(function) is types.FunctionType:
+            if stands_alone(function):
+                data = _CALL_MARK + pickle.dumps((*describe_function(function), args, kwargs), protocol=5)
+        elif type(cast(Any, function).__self__) is types.ModuleType:  # such as `abs`, which is pickled by its name
+            with contextlib.suppress(Exception):  # another pickler names the reason
+                data = pickle.dumps((function, args, kwargs), protocol=5)
+        if 0 < len(data) < _SMALL_BYTES:
             return Payload(data)
     return pack((function, args, kwargs), what=functools.partial(_part_of_call, name), ref_types=ref_types)
 

@@ -150,7 +150,7 @@ class DirectLine:
         """Read what has arrived, and deliver replies. Several threads may do so."""
         try:
             for _ in range(AT_ONCE):
-                if not self._receive_one():
+                if not self._receive_one() or not self._unanswered:
                     break
         except BaseException:  # Ctrl-C: a message that has been read may be lost
             self.break_off()
@@ -347,9 +347,9 @@ class _LineReader:
             if self._lines.get(descriptor) == (line, events):
                 return  # the usual case; a system call would also let another thread have the interpreter
             try:
-                self._poll.modify(descriptor, events)  # works even if Ctrl-C struck just after the registration
-            except FileNotFoundError:
                 self._poll.register(descriptor, events)
+            except FileExistsError:  # it is watched for other events, or Ctrl-C struck just after the registration
+                self._poll.modify(descriptor, events)
             self._lines[descriptor] = line, events
 
     def forget(self, line: DirectLine) -> None:

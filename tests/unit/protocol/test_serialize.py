@@ -3,8 +3,11 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
+import math
+import os
 import pickle
 import re
+import statistics
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -342,6 +345,19 @@ def test_of_a_call_it_is_the_argument_that_is_named(args: tuple[Any, ...], kwarg
     with pytest.raises(SerializationError) as caught:
         pack_call(take, args, kwargs, name="take")
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("function", [abs, math.hypot, os.getpid, np.zeros, statistics.mean, [].append, "a".join])
+def test_a_call_of_an_imported_function_is_pickled_as_any_other_value(function: Callable[..., Any]) -> None:
+    assert pack_call(function, (1, "a"), {"k": 2.0}, name="f") == pack((function, (1, "a"), {"k": 2.0}))
+    assert pack_call(function, ("x" * 10_000,), {}, name="f") == pack((function, ("x" * 10_000,), {}))
+
+
+def test_a_builtin_function_whose_name_leads_elsewhere_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = math.hypot
+    monkeypatch.delattr(math, "hypot")
+    with pytest.raises(SerializationError, match=r"^the function hypot cannot"):
+        pack_call(function, (1,), {}, name="hypot")
 
 
 def test_of_a_call_it_may_be_the_function() -> None:
