@@ -465,6 +465,7 @@ def stacks_of(session: Session, targets: Targets, *, threads: bool, native: bool
         session.controller,
         engines,
         lambda: waits_by_engine(session.services.waiting()),
+        session.has_ended,
         threads=bool(threads),
         native=bool(native),
         disturb=bool(disturb),

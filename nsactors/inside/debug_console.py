@@ -6,6 +6,7 @@ import contextlib
 import re
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -36,6 +37,7 @@ OPEN_S = 5.0
 POLL_S = 2.0  # the query is repeated if the reply takes longer
 RETRY_S = 0.5
 GATHER_S = 0.15
+GATHER_STEP_S = 0.01
 TELL_AFTER_S = 1.0
 LOOK_S = 0.1  # Ctrl-C is noticed within this time
 CLAIM_EVERY_S = 4.0
@@ -85,6 +87,7 @@ class DebugConsole:
         read_line: prompts the user for a line.
         arrivals: returns the engines that have stopped at a breakpoint since the last call, with their sessions.
         settle: called before each prompt.
+        awaits_others: returns whether other engines run the same calls, and may stop as well.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class DebugConsole:
         read_line: Callable[[str], str],
         arrivals: Callable[[], Mapping[int, str]] = dict,
         settle: Callable[[], object] = lambda: None,
+        awaits_others: Callable[[], bool] = lambda: True,
     ) -> None:
         self._channel = channel
         self._states = dict(states)
@@ -103,6 +107,7 @@ class DebugConsole:
         self._read_line = read_line
         self._arrivals = arrivals
         self._settle = settle
+        self._awaits_others = awaits_others
         self._current = min(states, default=0)
         self._over = threading.Event()
         # KeyboardInterrupt after a reply, before it is noted, would put this prompt and the engines out of step.
@@ -157,12 +162,18 @@ class DebugConsole:
                 end_completing()
             self._leave()
 
+    def _wait_for_others(self) -> None:
+        """Wait a moment, since engines that run the same code stop at nearly the same time."""
+        deadline = time.monotonic() + GATHER_S
+        while self._awaits_others() and time.monotonic() < deadline:
+            self._over.wait(GATHER_STEP_S)
+
     def _go_on(self) -> bool:
         """Take over the engines that have stopped since the last call; return whether any debugger is left."""
         with self._presses:
             self._drop_those_left()
             if stopped := self._arrivals():
-                self._over.wait(GATHER_S)  # engines that run the same code stop at nearly the same time
+                self._wait_for_others()
                 stopped = {**stopped, **self._arrivals()}
                 found = _query_aside(
                     lambda: self._ask({i: DebugLine(session, 0, None) for i, session in stopped.items()}),

@@ -20,6 +20,7 @@ from nsactors.inside.processes import NATIVE_S, READ_S, WRITTEN_S, read_processe
 from nsactors.protocol.control import HistoryEntry
 from nsactors.protocol.engine_info import EngineInfo
 from nsactors.protocol.inspection import EngineStack, ProcessStacks, ReadProcesses, ReadStack, StackFrame
+from nsactors.protocol.messages import RequestId
 from nsactors.results.display.tables import duration_in_words, show_pretty, table_as_text
 
 REPLY_S = 0.3  # an engine whose Python runs replies within milliseconds
@@ -120,6 +121,7 @@ def read_stacks(
     controller: ControllerQueries,
     engines: Sequence[EngineInfo],
     waits: Callable[[], Mapping[int, Sequence[str]]],
+    has_ended: Callable[[RequestId], bool] = lambda request: False,
     *,
     threads: bool = False,
     native: bool = False,
@@ -131,6 +133,7 @@ def read_stacks(
         controller: the controller of the cluster.
         engines: the engines.
         waits: returns the calls to services that code of engines waits for, in words, by engine.
+        has_ended: returns whether a request is known to have ended. A silent engine may not have reported that yet.
         threads: also read the threads that user code has started.
         native: also read the functions of C code, if the engine has a process of its own; this stops the engine for a
             moment.
@@ -146,7 +149,8 @@ def read_stacks(
     for engine in wanted:
         i = engine.engine_id
         stacks = read.get(i, ProcessStacks(note=_no_neighbour(engine)))
-        found[i] = _joined(found.get(i), stacks, running.get(i, (0, []))[1], threads=threads)
+        entries = [entry for entry in running.get(i, (0, []))[1] if not has_ended(entry.request)]
+        found[i] = _joined(found.get(i), stacks, entries, threads=threads)
     late = [engine for engine in silent if not found.get(engine.engine_id, EngineStack()).threads]
     if late:  # perhaps these engines were only slow, and their stacks could not be read from outside
         replies = controller.query([engine.engine_id for engine in late], ReadStack(threads), LATE_S)

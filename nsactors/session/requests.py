@@ -558,6 +558,10 @@ class RequestSender:
         """The number of requests that have been sent so far."""
         return self._requests_sent
 
+    def is_open(self, request_id: RequestId) -> bool:
+        """Return whether a request has been sent, or waits to be sent, and has no reply yet."""
+        return request_id in self._open
+
     def find(self, request_id: RequestId) -> Call | None:
         """Return the call with this id, if it is open or ended not long ago and a result still refers to it."""
         request = self._open.get(request_id)

@@ -409,9 +409,16 @@ class Session:
         read_line = user_input()
         if read_line is None:
             return self.stops.let_go()
-        console = DebugConsole(self.controller, {}, self._is_there, read_line, self.stops.take, settle)
+        console = DebugConsole(
+            self.controller, {}, self._is_there, read_line, self.stops.take, settle, self._others_may_stop
+        )
         with self.stops.shown(console):
             console.run()
+
+    def _others_may_stop(self) -> bool:
+        """Return whether an engine that is not stopped has a request of this client."""
+        busy = {call.engine_id for call in self._sender.open_calls(carriers=True)}
+        return not busy.issubset(self.stops.engine_ids)
 
     def _is_there(self, engine_id: int) -> bool:
         return self.directory.get(engine_id) is not None
@@ -528,6 +535,10 @@ class Session:
         request = RequestId(client, int(number))
         own = client == self.name and request.seq < self._sender.requests_sent
         return own or self.schedulers.has_submitted(request)
+
+    def has_ended(self, request: RequestId) -> bool:
+        """Return whether this is a request of this client that has ended; False for requests of other clients."""
+        return request.client == self.name and not self._sender.is_open(request)
 
     def open_calls(self, engine_ids: Iterable[int] | None = None) -> list[Call]:
         """Return the calls without a reply, in order of submission."""

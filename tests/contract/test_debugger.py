@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import linecache
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -262,6 +263,17 @@ def test_a_cell_stops_at_a_breakpoint_and_steps_from_statement_to_statement(
     assert [line for line in lines if line.startswith("[engines 0-3] ")] == ["[engines 0-3] 1", "[engines 0-3] 11"]
     assert rc["total"] == [1100] * 4
     assert untraced(rc)
+
+
+def test_the_prompt_opens_when_all_engines_of_the_call_have_stopped(
+    rc: Client, prompt: Prompt, shown: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.inside.debug_console.GATHER_S", TIMEOUT_S)
+    began = time.monotonic()
+    prompt.lines = ["all c"]
+    rc[:3].execute("breakpoint()\nx = 2").get(TIMEOUT_S)
+    assert time.monotonic() - began < TIMEOUT_S / 2
+    assert shown()[0].startswith("[engines 0-2]")
 
 
 AWAITS = """\

@@ -20,7 +20,7 @@ from nsactors.errors import (
 )
 from nsactors.inside import processes
 from nsactors.inside.stacks import SILENT
-from nsactors.protocol.messages import Capability
+from nsactors.protocol.messages import Capability, RequestId
 from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
 
@@ -108,6 +108,37 @@ def test_a_silent_engine_is_read_from_outside(rc: Client, gate: Gate) -> None:
         pytest.skip(found[1].notes[-1])
     assert found[1].notes == (SILENT,)
     assert "pass_through" in found[1].frames[0].function
+
+
+def sleep_in_c(entered: Callable[[], object], holds_gil: bool) -> int:
+    """Sleep in C, and return 0, or -1 if a signal has cut the sleep short."""
+    import ctypes
+
+    library = (ctypes.PyDLL if holds_gil else ctypes.CDLL)(None)
+    entered()
+    return int(library.usleep(900_000))
+
+
+@pytest.mark.needs(Capability.PROCESS)
+@pytest.mark.skipif(processes.py_spy() is None, reason="py-spy is not installed")
+def test_a_silent_engine_that_sleeps_in_c_is_not_woken_up(rc: Client, gate: Gate) -> None:
+    gate.open()
+    sleeping = [rc[i].apply_async(sleep_in_c, gate.pass_through, bool(i)) for i in (0, 1)]
+    gate.wait_arrived(2)
+    found = rc.stack([0, 1])
+    assert [ar.get(TIMEOUT_S) for ar in sleeping] == [0, 0]
+    assert list(found) == [0, 1]
+
+
+def test_a_client_knows_which_of_its_requests_have_ended(rc: Client, gate: Gate) -> None:
+    running = rc[0].apply_async(gate.pass_through)
+    gate.wait_arrived()
+    ended = rc[1].apply_async(abs, -1)
+    ended.get(TIMEOUT_S)
+    assert [rc.session.has_ended(ar.calls[0].request_id) for ar in (running, ended)] == [False, True]
+    gate.open()
+    other = RequestId("another-1", 0)
+    assert not rc.session.has_ended(other)
 
 
 @pytest.mark.needs(Capability.PROCESS)

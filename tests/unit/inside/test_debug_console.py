@@ -334,6 +334,23 @@ def test_engines_that_stop_meanwhile_join_the_console_and_go_on(shown: Shown) ->
     assert len(settled) == 4
 
 
+def test_the_first_prompt_waits_for_engines_that_may_stop_as_well(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.inside.debug_console.GATHER_S", TIMEOUT_S)
+    engines = Engines(0, lambda i, line: {"": f"f() <engine {i}, cell 1>:2\n", "c": None}.get(line, "5\n"))
+    engines.at_breakpoint = True
+    arrivals: list[dict[int, str]] = [{0: "s0"}, {1: "s1"}]
+    awaits_others = [True, True, False]
+    arrive = lambda: arrivals.pop(0) if arrivals else {}  # noqa: E731
+    console = DebugConsole(
+        engines, {}, lambda i: True, User("all c"), arrive, awaits_others=lambda: awaits_others.pop(0)
+    )
+    console.run()
+    assert awaits_others == []
+    assert shown() == ["[engines 0-1] f() <cell 1>:2"]
+
+
 def test_a_prompt_ends_when_its_engine_has_gone_on_by_itself(shown: Shown, leaving: threading.Event) -> None:
     engines = Engines(0, lambda i, line: "5\n")
     engines.at_breakpoint = True

@@ -68,6 +68,12 @@ def test_a_silent_engine_is_read_by_an_engine_of_its_machine() -> None:
     assert (found[1].call, found[1].frames, found[1].notes) == ("apply(hold)", (STEP,), (SILENT,))
 
 
+def test_a_request_that_has_ended_is_not_that_of_a_silent_engine() -> None:
+    controller = FakeController({0: BUSY, 2: IDLE}, [ProcessStacks((ThreadStack("requests", (STEP,)),))])
+    found = read_stacks(controller, ENGINES, dict, lambda request: request == RequestId("anna-1", 7))
+    assert (found[1].call, found[1].for_s, found[1].frames) == ("", None, (STEP,))
+
+
 def test_an_engine_that_was_read_from_outside_may_be_idle() -> None:
     assert EngineStack(threads=(ThreadStack("requests", ()),), notes=(SILENT,)).is_idle
     assert not EngineStack(notes=(SILENT,)).is_idle
