@@ -3,9 +3,9 @@
 ::
 
     base           the base of views: client, targets and flags
-    direct         direct views, which name their engines, and the broadcast view of many
-    load_balanced  the load-balanced view: calls run on whichever engine is free
-    map_parts      maps: their functions and columns, the parts that engines get, and the calls that carry these
+    direct         direct views, which name their engines, and the broadcast view of many engines
+    load_balanced  the load-balanced view: calls run on engines that are free
+    map_parts      maps: their functions and columns, the parts that engines get, and the calls that carry these parts
     lazy_map       maps over input that may never end, in chunks whose size is set by measured times
     dependencies   dependencies of tasks, and functions that run where a condition holds
     executor       a view as an executor of the standard library: for code that is written for

@@ -33,7 +33,7 @@ class _Decorated:
 
     @property
     def block(self) -> Any:
-        """Whether calls wait for their result; None, the default, means that they do as the view does."""
+        """Whether calls wait for their result; None, the default, means the view's setting ``block``."""
         return self._flags.get("block")
 
     @block.setter
@@ -56,7 +56,7 @@ class RemoteFunction(_Decorated):
 
 
 class ParallelFunction(_Decorated):
-    """A function of sequences, which each engine calls with its parts of them; the results are joined."""
+    """A function whose arguments are sequences: each engine calls it with its parts of them. The results are joined."""
 
     def __init__(
         self, view: _View, function: Callable[..., Any], dist: str, block: bool | None, flags: Mapping[str, Any]
@@ -74,7 +74,7 @@ class ParallelFunction(_Decorated):
 
 
 class BalancedFunction(_Decorated):
-    """A function of sequences, called with parts of them on whichever engines are free; the results are joined."""
+    """A function whose arguments are sequences: free engines call it with parts of them. The results are joined."""
 
     def __init__(
         self,
@@ -129,9 +129,10 @@ def recorded_imports(frame: FrameType, *, local: bool) -> Iterator[list[str]]:
 
 
 def _bindings(code: CodeType, offset: int) -> list[tuple[str, str]]:
-    """Return the names that the import at ``offset`` binds, each after the part of the module that it is bound to.
+    """Return the names that the import at ``offset`` binds, each with the part of the module to which it is bound.
 
-    It is not enough to compare the names before and after the import, because a name may have held the module before.
+    A comparison of the names before and after the import is not enough: a name may have been bound to the module
+    already.
     """
     found: list[tuple[str, str]] = []
     part = ""
@@ -141,7 +142,7 @@ def _bindings(code: CodeType, offset: int) -> list[tuple[str, str]]:
         if step.opname == "IMPORT_FROM":
             part = step.argval
         elif step.opname.startswith("STORE_"):
-            # It may be joined with the next instruction; there are two names then, and the first is stored.
+            # The instruction may be joined with the next one; it then has two names, and the first is stored.
             found.append((part, step.argval if isinstance(step.argval, str) else step.argval[0]))
         elif step.opname not in ("SWAP", "POP_TOP", "NOP", "EXTENDED_ARG"):
             break

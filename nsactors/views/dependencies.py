@@ -17,17 +17,17 @@ from nsactors.tasks.messages import TaskDependency
 
 
 class Dependency(set[str]):
-    """Tasks that another task depends on, and the outcomes that count.
+    """Tasks on which another task depends, and the outcomes that count.
 
     Args:
-        dependencies: results and message ids, or a single one. A part of a map, made by ``split(size)``, stands for the
+        dependencies: results and message ids, or one of these. A part of a map, made with ``split(size)``, means the
             whole map.
         all: whether all tasks must end with an outcome that counts; otherwise one task is enough.
         success: whether a success counts.
         failure: whether a failure counts; an abort is a failure.
 
     Raises:
-        InvalidDependency: if ``dependencies`` has anything else.
+        InvalidDependency: if ``dependencies`` contains anything else.
         ValueError: if neither success nor failure counts.
 
     Example:
@@ -52,14 +52,14 @@ class Dependency(set[str]):
         self.all = all
         self.success = success
         self.failure = failure
-        self.results = [part for part in parts if isinstance(part, AsyncResult)]  # so that their tasks are kept
+        self.results = [part for part in parts if isinstance(part, AsyncResult)]  # these references keep the tasks
 
     def for_scheduler(self, client: str, flag: str) -> TaskDependency | None:
         """Return this dependency with the numbers of its tasks in a client's scheduler; None if it is empty.
 
         Args:
-            client: the owner that the tasks must have.
-            flag: the flag of a view that the dependency was given as.
+            client: the client to which the tasks must belong.
+            flag: the flag of the view whose value is this dependency.
 
         Raises:
             InvalidDependency: if one of its tasks is not a task of that client.
@@ -111,7 +111,7 @@ def _number(msg_id: str, client: str, flag: str) -> int:
 
 
 class Dependent:
-    """A function that runs only on an engine that meets a condition; if one does not, another engine is tried.
+    """A function that runs only on an engine that meets a condition; if an engine does not, another one is tried.
 
     Args:
         function: the function.
@@ -149,7 +149,7 @@ class Dependent:
 
 
 class _Requirement:
-    """Modules and values that a function is to find among its globals."""
+    """Modules and values that a function must find among its globals."""
 
     def __init__(self, modules: tuple[str, ...], values: dict[str, Any]) -> None:
         self._modules = modules

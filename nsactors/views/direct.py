@@ -1,4 +1,4 @@
-"""Direct views, which name their engines, and the broadcast view of many."""
+"""Direct views, which name their engines, and the broadcast view of many engines."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 
 class DirectView(EngineView[Flags]):
-    """Some engines of a cluster, each of which carries out every call of the view.
+    """Some engines of a cluster. Each of them carries out every call of the view.
 
     A view of one engine, named by its id, gives values; any other view gives lists, in the order of its targets. Calls
     return an :class:`AsyncResult`, or wait for the value if ``block`` is set.
@@ -97,16 +97,16 @@ class DirectView(EngineView[Flags]):
         """Run a cell.
 
         Args:
-            code: Python; where engines are processes, also what IPython adds: magics, ``!shell``, ``await``.
+            code: Python; if engines are processes, also what IPython adds: magics, ``!shell``, ``await``.
             silent: do not number the cell, do not keep it in the histories, and do not show its last value. The
-                cell's output is captured nevertheless.
-            targets: in place of the view's own.
+                cell's output is still captured.
+            targets: engines to use in place of the view's targets.
             block: wait until the cell has run, and raise its errors.
             label: the name of the result, in place of ``execute``.
             timeout: seconds after which the cell is interrupted and fails with ``TimeLimitExceeded``.
 
         Returns:
-            A result of :class:`ExecuteReply` values, whatever ``block`` is.
+            A result whose values are :class:`ExecuteReply`, also if ``block`` is set.
         """
         arg.check(
             "execute",
@@ -131,7 +131,7 @@ class DirectView(EngineView[Flags]):
             block=arg.flag(block, or_none=True),
             label=arg.text(label, or_none=True),
         )
-        self._resolve(targets)  # before the file is read
+        self._resolve(targets)  # first, so that wrong targets raise before the file is read
         code = decode_source(Path(filename).read_bytes()) + "\n"
         return self.execute(code, targets=targets, block=block, label=label)
 
@@ -141,7 +141,7 @@ class DirectView(EngineView[Flags]):
         Functions and classes of ``__main__`` travel by value and see the engine's names first. A :class:`Reference`
         anywhere in the arguments is replaced by the engine's object of that name, a :class:`RemoteValue` by its value.
         Arrays of more than 1 MiB are read-only, in the arguments that the function gets and in the value that the
-        caller gets: ``view.with_flags(copy=True).apply(...)`` gives both of them copies that can be written to.
+        caller gets. With ``view.with_flags(copy=True).apply(...)``, both of them get writable copies.
 
         Returns:
             An :class:`AsyncResult`, or the value if the view blocks.
@@ -152,7 +152,7 @@ class DirectView(EngineView[Flags]):
         return self._call(function, args, kwargs, self.block)
 
     def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """Like :meth:`apply`, but return the result at once."""
+        """Like :meth:`apply`, but return the result without waiting."""
         result: AsyncResult = self._call(function, args, kwargs, block=False)
         return result
 
@@ -172,11 +172,11 @@ class DirectView(EngineView[Flags]):
 
         Args:
             ns: values by name.
-            targets: in place of the view's own.
+            targets: engines to use in place of the view's targets.
             block: wait until they are bound.
-            track: not used; kept for scripts written for ipyparallel.
-            copy: bind arrays that can be written to; otherwise, arrays of more than 1 MiB are read-only views of one
-                copy per machine.
+            track: has no effect; accepted for scripts written for ipyparallel.
+            copy: bind writable arrays; otherwise, arrays of more than 1 MiB are read-only views of one copy per
+                machine.
 
         Raises:
             InvalidName: if a key is not a name; nothing has been sent then.
@@ -212,11 +212,11 @@ class DirectView(EngineView[Flags]):
 
         Args:
             names: one name, or several names, which give a list for each engine.
-            targets: in place of the view's own.
+            targets: engines to use in place of the view's targets.
             block: wait for the values.
             as_ref: leave each value on its engine, and give a :class:`RemoteValue` in its place, which can be pushed to
-                other engines or passed to calls there.
-            copy: give arrays that can be written to; otherwise, arrays of more than 1 MiB are read-only views.
+                other engines or passed to calls to them.
+            copy: give writable arrays; otherwise, arrays of more than 1 MiB are read-only views.
 
         Raises:
             InvalidName: if a name is not an expression; nothing has been sent then.
@@ -267,15 +267,15 @@ class DirectView(EngineView[Flags]):
 
         Args:
             key: the name to bind.
-            seq: a sequence, an array of any shape, a table, or another iterable, of which a list is made.
-            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn, or a partitioner, which says which
+            seq: a sequence, an array of any shape, a table, or another iterable, which is converted to a list.
+            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn, or a partitioner, which decides which
                 items each engine gets; see :class:`nsactors.Partitioner`.
-            flatten: bind the item itself where a part has just one.
-            targets: in place of the view's own.
+            flatten: if a part has only one item, bind the item itself.
+            targets: engines to use in place of the view's targets.
             block: wait until the parts are bound.
-            track: not used; kept for scripts written for ipyparallel.
+            track: has no effect; accepted for scripts written for ipyparallel.
             axis: the axis of an array, data frame or sparse matrix to split along.
-            copy: as for :meth:`push`.
+            copy: see :meth:`push`.
 
         Raises:
             InvalidName: if ``key`` is not a name.
@@ -302,7 +302,7 @@ class DirectView(EngineView[Flags]):
         payloads = [self._pack({key: value}, f"{key!r}") for value in values]
         with showing_transfer("scatter", sum(payload.nbytes for payload in payloads)):
             session, blocks = self._session, self._blocks(block)
-            # Each part is on its way while the next one is copied.
+            # Send each part before the next one is copied, so that it travels during the copying.
             calls = [self._send([i], push, p, awaited=blocks)[0] for i, p in zip(ids, payloads, strict=True)]
             return (receive if blocks else AsyncResult)(session, calls, label="scatter", single=False)
 
@@ -318,9 +318,9 @@ class DirectView(EngineView[Flags]):
     ) -> Any:
         """Join the parts that engines hold under a name: the inverse of :meth:`scatter`, with the same options.
 
-        With the partitioner of the scatter as ``dist``, items come back to their places; the parts must have the
-        lengths that the partitioner gives them. Joined arrays of NumPy can be written to; ``copy`` makes sure of this
-        for parts of other types.
+        If ``dist`` is the partitioner of the scatter, items come back to their places; the parts must have the lengths
+        that the partitioner gives them. Joined arrays of NumPy are writable; with ``copy``, parts of other types are
+        writable too.
         """
         arg.check(
             "gather",
@@ -339,19 +339,19 @@ class DirectView(EngineView[Flags]):
         return AsyncMapResult(session, calls, label=label, partitioner=partitioner)
 
     def snapshot(self, targets: Targets = None, block: bool | None = None) -> Any:
-        """Save each namespace in its engine's journal, in place of earlier requests, for a recovery to begin with.
+        """Save each namespace in its engine's journal, in place of earlier requests; a recovery then begins with it.
 
         Engines take snapshots by themselves when a replay would take long. A snapshot counts only after another process
         has loaded it.
 
         Returns:
             For each engine, the names that cannot be pickled or loaded, with the reason. The requests that made them
-            are kept, to be run again.
+            are kept, and run again in a recovery.
 
         Raises:
             CapabilityError: (through the result) on an engine that keeps no journal.
-            SnapshotUnproved: (through the result) if no process could be started to load the snapshot; the journal goes
-                on then.
+            SnapshotUnproved: (through the result) if no process could be started to load the snapshot; the journal then
+                continues without it.
         """
         arg.check("snapshot", block=arg.flag(block, or_none=True))
         return self._ask(targets, TakeSnapshot(), "snapshot", block)
@@ -379,22 +379,24 @@ class DirectView(EngineView[Flags]):
 
         Args:
             function: called with one item of each sequence.
-            sequences: at least one; the map ends with the shortest. Ranges and arrays are split without being unrolled.
+            sequences: at least one; the map ends with the shortest. Ranges and arrays are split without making lists.
             block: wait for the list.
-            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn, or a partitioner, which says which
+            dist: ``"b"`` for contiguous parts, ``"r"`` to deal items out in turn, or a partitioner, which decides which
                 items each engine gets; see :class:`nsactors.Partitioner`.
-            ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
+            ordered: whether iteration over the result gives values in the order of the items; otherwise, it gives each
+                value when it arrives.
             return_exceptions: put exceptions into the list in place of the values that they prevented.
             label: the name of the map in the history, in place of ``map(function)``.
-            copy: let the function and the caller write to the arrays that they get, also to those of more than 1 MiB.
-                If the items are parts of an array, the size of a single item counts, however many are sent together.
+            copy: let the function and the caller write to the arrays that they get, also to arrays of more than 1 MiB.
+                If the items are parts of an array, the size of a single item counts, even if many are sent together.
             kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
-            seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
+            seed: give each item random numbers of its own, the same on any number of engines: the numbers of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
-                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. The seed is a whole number
-                or several, a ``SeedSequence``, a ``Generator`` (whose next map has another seed), or True for a new
-                seed, which the result has as ``seed``.
-            keywords: as ``kwargs``, for names that are not options and that the function's signature takes.
+                for another function, ``random``, ``numpy.random`` and torch are seeded during its calls. The seed is a
+                whole number or several, a ``SeedSequence``, a ``Generator`` (whose next map has another seed), or True
+                for a new seed, which is the result's attribute ``seed``.
+            keywords: further arguments like ``kwargs``: names that are no options, and that the function's signature
+                accepts.
 
         Raises:
             TypeError: without sequences.
@@ -450,21 +452,21 @@ class DirectView(EngineView[Flags]):
     ) -> LazyMapResult:
         """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over the results.
 
-        The map begins at once. The input may be endless; the caller's thread pulls it only as results are taken.
-        If the view's targets are ``"all"``, engines that join meanwhile get their share. Closing the iterator, or
-        leaving the loop over it, cancels the chunks that have not begun.
+        The map begins immediately. The input may be endless; the caller's thread reads more of it only when results are
+        taken. If the view's targets are ``"all"``, engines that join during the map get their share. Closing the
+        iterator, or leaving the loop over it, cancels the chunks that have not begun.
 
         Args:
             function: called with one item of each iterable.
             iterables: at least one; the map ends with the shortest.
-            ordered: give results in the order of the items; otherwise as they arrive.
-            chunksize: the size of a chunk; the default is as many items as can be pulled and computed in about 20 ms.
-            max_outstanding: the largest number of chunks that are pulled and not yet given out; the default, also
-                written ``"auto"``, is four per engine.
+            ordered: give results in the order of the items; otherwise, give each result when it arrives.
+            chunksize: the size of a chunk; the default is as many items as can be read and computed in about 20 ms.
+            max_outstanding: the largest number of chunks that have been read and whose results have not been taken; the
+                default, also written ``"auto"``, is four per engine.
             return_exceptions: give exceptions in place of the results that they prevented. Otherwise, the first
                 exception is raised after the results of the items before it, and ends the iterator.
             label: the name of the map in the history, in place of ``map(function)``.
-            copy: as for :meth:`map`, and likewise ``kwargs``, ``seed`` and other ``keywords``.
+            copy: see :meth:`map`, as for ``kwargs``, ``seed`` and other ``keywords``.
             kwargs: arguments of ``function`` by name.
             seed: the seed of the items' random numbers; the iterator's ``seed`` gives the same numbers again.
             keywords: arguments of ``function`` by name.
@@ -475,7 +477,7 @@ class DirectView(EngineView[Flags]):
             CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
                 and ``UnknownOption`` are raised before anything is sent.
             ValueError: if a number is less than 1.
-            SerializationError: if function or items cannot be pickled; raised at the call if nothing has been sent.
+            SerializationError: if function or items cannot be pickled; this method raises it if nothing has been sent.
         """
         arg.check(
             "imap",
@@ -495,7 +497,7 @@ class DirectView(EngineView[Flags]):
         def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> CallChunk:
             nonlocal sent
             busy = Counter(call.engine_id for call in on_their_way)
-            # Of equally busy engines (all may have replied by now), take the one whose last chunk is the oldest.
+            # Among equally busy engines (all may have replied by now), take the one whose last chunk is the oldest.
             engine_id = min(engine_ids(), key=lambda i: (busy[i], turns.get(i, -1)))
             turns[engine_id] = sent
             items = MapItems(range(sent, sent + len(columns[0])), return_exceptions, lazily=True)
@@ -556,7 +558,7 @@ class DirectView(EngineView[Flags]):
 
     @property
     def executor(self) -> ViewExecutor:
-        """A ``concurrent.futures.Executor`` that runs each call on one of these engines that is free."""
+        """A ``concurrent.futures.Executor`` that runs each call on a free engine of this view."""
         return self._client.executor(self.targets)
 
     def register_joblib_backend(self, name: str = "nsactors", make_default: bool = False) -> None:
@@ -568,7 +570,7 @@ class DirectView(EngineView[Flags]):
         """Repeat the imports of the ``with`` block on the engines, including those with ``as``.
 
         Args:
-            local: import here as well.
+            local: also import in this process.
             quiet: print nothing.
         """
         arg.check("sync_imports", local=arg.flag(local), quiet=arg.flag(quiet))
@@ -581,7 +583,7 @@ class DirectView(EngineView[Flags]):
             self.execute(statement, block=True)
 
     def mpi(self, timeout: float = 60.0, *, launcher: str | None = None) -> World:
-        """Make the engines one MPI world: ``from mpi4py import MPI`` gives each its rank, in the order of the view.
+        """Make the engines one MPI world: ``from mpi4py import MPI`` then gives each its rank, in the view's order.
 
         Args:
             timeout: the time limit in seconds.
@@ -650,7 +652,7 @@ class DirectView(EngineView[Flags]):
         return self._client.interrupt(self._resolve(targets))
 
     def peek(self, expression: str, *, timeout: float = 2.0) -> Any:
-        """Return the value of a name or an expression at once, while the engines run code.
+        """Return the value of a name or an expression immediately, while the engines run code.
 
         Another thread of the engine evaluates the expression, while values may change. A large array may be half
         written, and a loop over a dictionary fails if the dictionary grows. The expression should change nothing,
@@ -706,7 +708,7 @@ class DirectView(EngineView[Flags]):
         *,
         as_result: bool = False,
     ) -> Any:
-        """Submit an operation; return its result, or its value if the view blocks and the caller wants no result."""
+        """Submit an operation; return its value if the view blocks and not ``as_result``, otherwise its result."""
         session, flags = self._session, self._flags
         chosen = flags.targets if targets is None else targets
         blocks = flags.block if block is None else block
@@ -726,16 +728,16 @@ class DirectView(EngineView[Flags]):
         items: MapItems | None = None,
         copies: bool | None = None,
     ) -> list[Call]:
-        """Submit an operation as this view's flags say.
+        """Submit an operation with this view's flags.
 
         Args:
             ids: the engines.
             operation: the operation.
             payload: its data.
-            timeout: in place of the view's own.
+            timeout: the time limit in place of the view's ``timeout``.
             awaited: whether the caller waits for it.
             items: the items of a map that the operation carries.
-            copies: in place of the view's ``copy``, for arrays in its results.
+            copies: for arrays in its results, in place of the view's ``copy``.
         """
         flags, session = self._flags, self._session
         options = RequestOptions(
@@ -756,7 +758,7 @@ class DirectView(EngineView[Flags]):
         return session.submit(ids, operation, payload, options, awaited=awaited, relayed=relayed)
 
     def _stored_if_large(self, what: MappedFunction, label: str) -> Any:
-        """Return the function of a map; if it is large, a reference to it, because every part carries the function."""
+        """Return the function of a map; for a large function a reference, because every part carries the function."""
         function = what.travelling
         payload = self._pack(function, f"the call to {label}")
         if payload.nbytes <= INLINE_LIMIT_BYTES:
@@ -766,14 +768,14 @@ class DirectView(EngineView[Flags]):
         return RemoteValue(stored, what.name, None, label, type(what.given).__name__, payload.nbytes)
 
     def _engines_for_chunks(self) -> Callable[[], list[int]]:
-        """Return a function that returns the engines for the next chunk; for ``"all"``, also those that have joined."""
+        """Return a function that returns the engines for the next chunk; for ``"all"``, new engines are included."""
         first = self._resolve(None)
         if self.targets == "all":
             return lambda: self._resolve(None)
 
         def those_left() -> list[int]:
             ids = set(self.client.ids)
-            return [engine_id for engine_id in first if engine_id in ids] or first  # if none is left, the call fails
+            return [engine_id for engine_id in first if engine_id in ids] or first  # without any engine, the call fails
 
         return those_left
 
@@ -781,7 +783,7 @@ class DirectView(EngineView[Flags]):
 class BroadcastView(DirectView):
     """A :class:`DirectView` for many engines: relays pass its calls on, and bring the answers back in batches.
 
-    Calls of many engines cost this process less than those of a direct view; calls of few engines take a little longer.
+    Calls to many engines cost this process less than with a direct view; calls to few engines take a little longer.
     Calls of both kinds of view reach an engine in the order in which they were made. Data that differs between engines,
     or that returns in large replies (scatter, pull, gather), is not relayed.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class TaskView(Protocol):
-    """A load-balanced view, as executors use it."""
+    """The methods of a load-balanced view that executors use."""
 
     client: Any
 
@@ -72,7 +72,7 @@ class ExecutorFuture(AsyncResult):
     """An :class:`AsyncResult` whose ``running`` and ``cancel`` mean the same as in the standard library.
 
     Args:
-        owner: the scheduler that the call has been submitted to.
+        owner: the scheduler to which the call has been submitted.
         call: the call.
         executor: the executor that made this future.
     """
@@ -82,7 +82,7 @@ class ExecutorFuture(AsyncResult):
         super().__init__(owner, [call], label=call.label, single=True)
 
     def running(self) -> bool:
-        """Return whether an engine has the call. As in ``ProcessPoolExecutor``, it may still be next in a queue."""
+        """Return whether an engine has the call, which may still be next in a queue, as in ``ProcessPoolExecutor``."""
         return not self.done() and self._calls[0].engine_id != NOWHERE
 
     def cancel(self) -> bool:
@@ -115,9 +115,10 @@ class ExecutorFuture(AsyncResult):
 class ViewExecutor(Executor):
     """Runs calls on free engines of a view, as a ``concurrent.futures.Executor``.
 
-    Unlike a pool of processes, it takes functions and classes of ``__main__``, lambdas and closures, and does not break
-    when an engine dies, because its tasks run on another engine. The executor is broken when all engines have gone and
-    none is starting; a view then makes a new executor. Shutting an executor down does not affect the engines.
+    Unlike a pool of processes, it takes functions and classes of ``__main__``, lambdas and closures. It does not break
+    when an engine dies, because the tasks of that engine run on another one. The executor is broken when all engines
+    have left and none is starting; a view then makes a new executor. Shutting down an executor does not affect the
+    engines.
 
     Args:
         view: the engines, with flags (``retries``, ``priority`` ...) for each call.
@@ -141,12 +142,12 @@ class ViewExecutor(Executor):
 
     @property
     def usable(self) -> bool:
-        """True as long as it takes calls, until it is shut down or broken."""
+        """True as long as it takes calls: until it is shut down or broken."""
         return not (self._shut_down or self._broken)
 
     @property
     def _max_workers(self) -> int:
-        """The number of engines, under the name by which Dask and others read it."""
+        """The number of engines, with the name that Dask and other libraries read."""
         return len(self.view)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ExecutorFuture:
@@ -171,9 +172,9 @@ class ViewExecutor(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
     ) -> Iterator[Any]:
-        """Compute ``map(fn, *iterables)``; submit all items at once, give results in order, and then release them.
+        """Compute ``map(fn, *iterables)``: submit all items immediately, give results in order, and then release them.
 
-        When an item fails, or its time is up, items that have not begun never run.
+        When an item fails, or its time is over, items that have not begun never run.
 
         Args:
             fn: called with one item of each iterable.
@@ -182,7 +183,7 @@ class ViewExecutor(Executor):
             chunksize: send items in multiples of this number; by default, the number depends on measured times.
 
         Raises:
-            RuntimeError: as for :meth:`submit`, and likewise other errors.
+            RuntimeError: see :meth:`submit`, as for other errors.
         """
         arg.check(
             "map",
@@ -204,8 +205,9 @@ class ViewExecutor(Executor):
         """Take no more calls; the engines stay.
 
         Args:
-            wait: return when all calls have ended and their callbacks have been called. Ctrl-C meanwhile interrupts the
-                engines.
+            wait: return when all calls have ended and their callbacks have been called. Ctrl-C during this wait
+            interrupts
+                the engines.
             cancel_futures: cancel calls that have not begun.
         """
         arg.check("shutdown", wait=arg.flag(wait), cancel_futures=arg.flag(cancel_futures))
@@ -229,7 +231,7 @@ class ViewExecutor(Executor):
         """Cancel calls and items of maps that have not begun; the executor goes on taking calls.
 
         Args:
-            interrupt: also raise KeyboardInterrupt in those that run, if engines can be interrupted.
+            interrupt: also raise KeyboardInterrupt in the calls that run, if engines can be interrupted.
         """
         arg.check("abort", interrupt=arg.flag(interrupt))
         with self._changed:
@@ -239,7 +241,7 @@ class ViewExecutor(Executor):
             self._task_scheduler.abort(calls, interrupt=interrupt and can_interrupt)
 
     def _ended(self, call: Call) -> None:
-        """Note that a call has ended."""
+        """Remove a call that has ended."""
         with self._changed:
             self._open.discard(call)
             if not self._open:
@@ -287,7 +289,7 @@ class ViewExecutor(Executor):
         with self._changed:
             self._check()
             self._open.add(call)
-        # The lock is not held here, nor by the planning, because iterating over a map's input may wait for other
+        # Do not hold the lock here, nor while the task is planned: the iteration over a map's input may wait for other
         # results. Calls take the lock when they end, and so does a call that a scheduler refuses.
         try:
             plan.submit()
@@ -327,7 +329,7 @@ class ViewExecutor(Executor):
 
 
 class _Watch:
-    """Tells an executor that engines leave, without keeping the executor alive."""
+    """Notifies an executor that engines leave, without keeping the executor alive."""
 
     def __init__(self, executor: ViewExecutor) -> None:
         self._executor = weakref.ref(executor)

@@ -32,7 +32,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
 
     Args:
         view: the engines.
-        nesting_level: the number of parallel loops around this one; joblib sets it.
+        nesting_level: the number of parallel loops around this loop; joblib sets it.
         flags: flags of the view, such as ``retries`` in ``parallel_config(backend="nsactors", retries=2)``.
     """
 
@@ -46,12 +46,12 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         self._size = ChunkSize()
         self._shared_from_bytes: float = float("inf")
         self._shared: dict[int, tuple[Any, RemoteValue]] = {}
-        # Callbacks get their own thread, because joblib takes the user's input in them, and may wait for another loop.
+        # Callbacks have their own thread, because joblib reads the user's input in them, and may wait for another loop.
         self._callbacks = Callbacks()
         weakref.finalize(self, self._callbacks.close).atexit = False
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return the largest number of engines to use: -1 stands for all of them, -2 for all but one.
+        """Return the largest number of engines to use: -1 means all of them, -2 means all but one.
 
         Raises:
             ValueError: for 0.
@@ -74,7 +74,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
             n_jobs: see :meth:`effective_n_jobs`.
             parallel: the ``joblib.Parallel`` that runs the loops.
             max_nbytes: arguments from this size on are stored once for all tasks; None to store no arguments.
-            not_used: options of joblib's own backends.
+            not_used: options of joblib's other backends.
         """
         self.parallel = parallel
         self._shared_from_bytes = float("inf") if max_nbytes is None else max_nbytes
@@ -101,10 +101,10 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
                 for function, args, kwargs in func.items
             ]
             future = self._executor.submit(func)
-        except Exception as error:  # raised in a callback of joblib's, it would make joblib wait for ever
+        except Exception as error:  # if joblib's callback raised the error, joblib would wait for ever
             future = Future()
             future.set_exception(error)
-        # The method of AsyncResult would call back on a thread that all results of a client share.
+        # Not the method of AsyncResult, which would call back on a thread that all results of a client share.
         Future.add_done_callback(future, partial(self._ended, callback))
         return future
 
@@ -117,7 +117,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
         return self._size.items
 
     def batch_completed(self, batch_size: int, duration: float) -> None:
-        """Note that a batch of so many items took so many seconds."""
+        """Take into account that a batch of ``batch_size`` items took ``duration`` seconds."""
         self._size.observe(batch_size, duration)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
@@ -137,7 +137,7 @@ class NsactorsBackend(ParallelBackendBase):  # type: ignore[misc]  # joblib has 
             client, kind = self._view.client, type(value).__name__
             payload = pack(value, what=f"a {kind}", ref_types=client.session.ref_types)
             stored = client.session.store(payload)
-            # The value is kept here too, so that no other object can have its id meanwhile.
+            # The value is kept here too, so that no other object can get its id.
             self._shared[id(value)] = value, RemoteValue(stored, kind, None, "joblib", kind, payload.nbytes)
         return self._shared[id(value)][1]
 

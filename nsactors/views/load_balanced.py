@@ -68,12 +68,13 @@ class MapCallChunk:
 class LoadBalancedView(EngineView[TaskFlags]):
     """Engines that share the work; each call of the view runs on one of them.
 
-    Calls are *tasks*. They go to engines that are free, many small tasks in one message. If an engine dies, its tasks
-    go to another. Tasks see the names on their engine, but cannot rely on names that other tasks have bound there.
+    Calls are *tasks*. They are sent to engines that are free, many small tasks in one message. If an engine dies, its
+    tasks are sent to another engine. Tasks see the names on their engine, but cannot rely on names that other tasks
+    have bound there.
 
     Args:
         client: the client of the cluster.
-        targets: a list of ids, or ``"all"`` for all engines at any time.
+        targets: a list of ids, or ``"all"`` for all engines, including those that join later.
         flags: see :class:`nsactors.views.base.TaskFlags`.
 
     Example:
@@ -95,8 +96,8 @@ class LoadBalancedView(EngineView[TaskFlags]):
         Raises:
             UnknownFlag: if a flag does not exist; nothing is changed then.
             TargetError: if ``targets`` names no engines of this cluster.
-            InvalidDependency: if ``after`` or ``follow`` names anything but tasks of this client, or, for detached
-                tasks, anything but detached tasks.
+            InvalidDependency: if ``after`` or ``follow`` names anything else than tasks of this client; for detached
+                tasks, anything else than detached tasks.
             CapabilityError: if there is a time limit and engines cannot be interrupted.
             InvalidArgument: if another flag cannot have the given value.
         """
@@ -106,7 +107,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
     def apply(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function(*args, **kwargs)`` on an engine; every keyword goes to the function.
 
-        Functions, references and remote values are treated as by ``DirectView.apply``.
+        Functions, references and remote values are treated as ``DirectView.apply`` treats them.
 
         Returns:
             An :class:`AsyncResult` of one value, or the value if the view blocks.
@@ -119,7 +120,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         return result.get() if self._flags.block else result
 
     def apply_async(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """Like :meth:`apply`, but return the result at once."""
+        """Like :meth:`apply`, but return the result without waiting."""
         plan = self.task_of(function, args, kwargs)
         result = AsyncResult(plan.scheduler, [plan.spec.call], label=plan.spec.call.label, single=True)
         plan.submit()
@@ -157,21 +158,23 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
         Args:
             function: called with one item of each sequence.
-            sequences: at least one; the map ends with the shortest. Ranges and arrays are cut without being unrolled.
+            sequences: at least one; the map ends with the shortest. Ranges and arrays are cut without making lists.
             block: wait for the list.
             chunksize: send items in multiples of this number; by default, the number depends on measured times.
-            ordered: whether iterating over the result gives values in the order of the items; otherwise as they arrive.
+            ordered: whether iteration over the result gives values in the order of the items; otherwise, it gives each
+                value when it arrives.
             return_exceptions: put exceptions into the list in place of the values that they prevented.
             label: the name of the map, in place of ``map(function)``.
-            copy: let the function and the caller write to the arrays that they get, also to those of more than 1 MiB.
-                If the items are parts of an array, the size of a single item counts, however many are sent together.
+            copy: let the function and the caller write to the arrays that they get, also to arrays of more than 1 MiB.
+                If the items are parts of an array, the size of a single item counts, even if many are sent together.
             kwargs: arguments of ``function`` by name, the same for all items; names of options are allowed.
-            seed: give each item random numbers of its own, the same on any number of engines: those of NumPy's
+            seed: give each item random numbers of its own, the same on any number of engines: the numbers of NumPy's
                 ``SeedSequence(seed).spawn(n)[i]`` for item i. A function with a parameter ``rng`` gets a generator;
-                otherwise ``random``, ``numpy.random`` and torch are seeded around its calls. The seed is a whole number
-                or several, a ``SeedSequence``, a ``Generator`` (whose next map has another seed), or True for a new
-                seed, which the result has as ``seed``.
-            keywords: as ``kwargs``, for names that are not options and that the function's signature takes.
+                for another function, ``random``, ``numpy.random`` and torch are seeded during its calls. The seed is a
+                whole number or several, a ``SeedSequence``, a ``Generator`` (whose next map has another seed), or True
+                for a new seed, which is the result's attribute ``seed``.
+            keywords: further arguments like ``kwargs``: names that are no options, and that the function's signature
+                accepts.
 
         Raises:
             TypeError: without sequences.
@@ -217,7 +220,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         Args:
             function: called with one item of each sequence.
             sequences: at least one.
-            chunksize: as for :meth:`map`.
+            chunksize: see :meth:`map`.
             label: the name of the map, in place of ``map(function)``.
             copies: copy sequences, because they may change before their items have been sent.
         """
@@ -241,20 +244,20 @@ class LoadBalancedView(EngineView[TaskFlags]):
     ) -> LazyMapResult:
         """Compute ``map(function, *iterables)``, a few chunks ahead of the loop over the results.
 
-        The map begins at once. The input may be endless; the caller's thread pulls it only as results are taken.
-        Closing the iterator, or leaving the loop over it, cancels the chunks that have not begun.
+        The map begins immediately. The input may be endless; the caller's thread reads more of it only when results are
+        taken. Closing the iterator, or leaving the loop over it, cancels the chunks that have not begun.
 
         Args:
             function: called with one item of each iterable.
             iterables: at least one; the map ends with the shortest.
-            ordered: give results in the order of the items; otherwise as they arrive.
-            chunksize: the size of a chunk; the default is as many items as can be pulled and computed in about 20 ms.
-            max_outstanding: the largest number of chunks that are pulled and not yet given out; the default, also
-                written ``"auto"``, is four per engine.
+            ordered: give results in the order of the items; otherwise, give each result when it arrives.
+            chunksize: the size of a chunk; the default is as many items as can be read and computed in about 20 ms.
+            max_outstanding: the largest number of chunks that have been read and whose results have not been taken; the
+                default, also written ``"auto"``, is four per engine.
             return_exceptions: give exceptions in place of the results that they prevented. Otherwise, the first
                 exception is raised after the results of the items before it, and ends the iterator.
             label: the name of the map, in place of ``map(function)``.
-            copy: as for :meth:`map`, and likewise ``kwargs``, ``seed`` and other ``keywords``.
+            copy: see :meth:`map`, as for ``kwargs``, ``seed`` and other ``keywords``.
             kwargs: arguments of ``function`` by name.
             seed: the seed of the items' random numbers; the iterator's ``seed`` gives the same numbers again.
             keywords: arguments of ``function`` by name.
@@ -264,7 +267,9 @@ class LoadBalancedView(EngineView[TaskFlags]):
             UnknownOption: if a keyword is neither an option nor an argument of the function.
             CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
                 and ``UnknownOption`` are raised before anything is sent.
-            ValueError: if a number is less than 1, or this view's tasks are detached, and cannot take input from here.
+            ValueError: if a number is less than 1, or if this view's tasks are detached: these cannot take input from
+            this
+                process.
             SerializationError: if the function cannot be pickled; nothing has been sent then.
         """
         arg.check(
@@ -309,7 +314,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         Args:
             chunksize: the number of items in a part; by default, there is one part per engine.
             block: wait for the joined result.
-            ordered: as for :meth:`map`, for the ``map`` of the decorated function.
+            ordered: see :meth:`map`; this is for the ``map`` of the decorated function.
             flags: flags of the view, for these calls.
         """
         arg.check(
@@ -348,7 +353,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
 
     @property
     def executor(self) -> ViewExecutor:
-        """This view as a ``concurrent.futures.Executor``; a new one if the last was shut down or has broken."""
+        """This view as a ``concurrent.futures.Executor``: a new one if the last one was shut down or is broken."""
         executor = self._executor
         if executor is None or executor.view is not self or not executor.usable:  # this view may be a copy
             executor = self._executor = ViewExecutor(self)
@@ -473,7 +478,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             flags: the flags of the view.
             label: the name of the task for people.
             kind: see ``Task``.
-            copies: give function and caller arrays that they can write to.
+            copies: give function and caller writable arrays.
             payload: the function and arguments of a call.
             function: the function of a map.
             columns: the columns of a map, all of one length, one for each argument of the function.
@@ -506,7 +511,7 @@ def kind_of(function: Callable[..., Any] | Reference) -> tuple[Any, ...]:
     code = getattr(function, "__code__", None)
     line = code.co_firstlineno if isinstance(code, CodeType) else None
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", name_of(function))
-    # Schedulers use these as keys of dictionaries, so only plain strings will do.
+    # Schedulers use these as keys of dictionaries, so they must be plain strings.
     return module if type(module) is str else None, name if type(name) is str else None, line
 
 
@@ -527,7 +532,7 @@ def needs_of(flags: TaskFlags) -> Needs:
 
 
 def kind_in_tasks(sequence: Any) -> Kind | None:
-    """Return the kind of a sequence that is cut as engines take its items; None if it must become a list first.
+    """Return the kind of a sequence that is cut when engines take its items; None if it must first become a list.
 
     A scheduler cuts sequences later, on another thread, so a sequence of a user's class is iterated over at the call.
     """
@@ -547,7 +552,7 @@ def kept_copy(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _can_change(holder: Any) -> bool:
-    """Return whether the memory of an array can be written to, through it or an object of which it is a view."""
+    """Return whether the memory of an array is writable, either through the array or through an object behind it."""
     while holder is not None:
         if _is_array(holder):
             if holder.flags.writeable:
@@ -574,7 +579,7 @@ def _array_copy(array: Any) -> Any:
     copied = None
     if type(array) is np.ndarray and array.size and not array.dtype.hasobject:
         upward = tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)
-        lowest, step = array[upward], array.itemsize  # begins with the item that is first in memory
+        lowest, step = array[upward], array.itemsize  # the view begins with the item that is first in memory
         last = sum((length - 1) * stride for length, stride in zip(lowest.shape, lowest.strides, strict=True))
         if step and last // step + 1 < array.size and not any(stride % step for stride in lowest.strides):
             as_strided = np.lib.stride_tricks.as_strided

@@ -1,4 +1,4 @@
-"""Maps: their functions and columns, the parts that engines get, and the calls that carry these."""
+"""Maps: their functions and columns, the parts that engines get, and the calls that carry these parts."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from nsactors.session.session import Session
 if TYPE_CHECKING:
     from nsactors.protocol.map_functions import Seed
 
-# An engine's share of a map is cut in these proportions, so that the results of one piece travel while the next is
-# computed. The last piece is smaller, because no engine computes any more while its results are unpacked. Each piece
-# costs 2 ms.
+# An engine's share of a map is cut in these proportions, so that the results of one piece travel while the next piece
+# is computed. The last piece is smaller, because the engines are idle while its results are unpacked. Each piece costs
+# 2 ms.
 PIECES = (2, 1)
 RULES: Mapping[str, Callable[[int], Distribution]] = {"b": Block, "r": RoundRobin}
 """The rule for each word of ``dist=``, called with an axis: contiguous parts, or items dealt out in turn."""
 
 DISTS = tuple(RULES)
 
-PIECE_ITEMS = 256  # fewer are not worth a message of their own
+PIECE_ITEMS = 256  # fewer items are not worth a message of their own
 
 
 class MapPart:
@@ -109,7 +109,7 @@ class MapPart:
         return MapValues(which, self._label, values, failures, ended, describe)
 
     def _results(self, parts: tuple[Iterable[Any], ...]) -> list[Any]:
-        # This does without map(), which takes a StopIteration of the function for the end of the items.
+        # Do not use map(), which treats a StopIteration of the function as the end of the items.
         function = self.function
         if len(parts) > 1:
             return [function(*row) for row in zip(*parts, strict=False)]
@@ -118,7 +118,7 @@ class MapPart:
 
 @frozen
 class _Failed:
-    """Stands in place of the result of an item that failed."""
+    """Replaces the result of an item that failed."""
 
     failure: Failure
 
@@ -141,7 +141,7 @@ def work_for(
         engine_ids: the engines.
         sequences: at least one.
         partitioner: cuts each of the sequences into one part per engine.
-        in_pieces: cut long parts again, so that results are on their way back while engines still compute.
+        in_pieces: cut long parts again, so that results already return while engines still compute.
     """
     shares = zip(*(partitioner.split(seq, len(engine_ids)) for seq in sequences), strict=True)
     work = []
@@ -179,13 +179,13 @@ def _cuts(length: int) -> list[slice]:
 def columns_of(sequences: Sequence[Iterable[Any]], kept: Callable[[Any], Kind | None] | None = None) -> list[Any]:
     """Return columns of one length, with the rows of ``zip(*sequences)``.
 
-    Sequences that can be cut by position stay as they are. The others become lists of as many items as are needed; no
-    more are taken from an iterator.
+    Sequences that can be cut by position stay as they are. Other sequences become lists of as many items as are needed;
+    no more are taken from an iterator.
 
     Args:
         sequences: at least one; the shortest decides.
         kept: returns the kind of a sequence that may stay as it is, and None for any other. By default, a sequence may
-            stay if iterating over it gives its items, unlike a data frame.
+            stay if iteration over it gives its items. (A data frame does not give its items.)
 
     Raises:
         WrongValue: if none of the sequences ends.
@@ -247,7 +247,7 @@ def name_of(function: Any) -> str:
 
 
 class SendPart(Protocol):
-    """Submits one part of a map, as a view's flags say."""
+    """Submits one part of a map, with the flags of a view."""
 
     def __call__(
         self, ids: list[int], operation: Operation, payload: Payload, *, items: MapItems | None, copies: bool
@@ -280,13 +280,13 @@ def map_in_parts(
         function: called with one part of each column; a :class:`MapPart` also gets the items' numbers and the engine.
         columns: at least one.
         label: the name of the map for people.
-        dist: says which items each engine gets.
-        in_pieces: cut long parts again, so that results are on their way back while engines still compute.
-        ordered: whether iterating over the result gives the items in order.
+        dist: decides which items each engine gets.
+        in_pieces: cut long parts again, so that results already return while engines still compute.
+        ordered: whether iteration over the result gives the items in order.
         return_exceptions: put exceptions in place of the results that they prevented.
-        copies: give function and caller arrays that they can write to.
-        seed: the seed of the map's random numbers; None without any. With a seed, the first column has the numbers of
-            the items.
+        copies: give function and caller writable arrays.
+        seed: the seed of the map's random numbers; None without a seed. With a seed, the first column has the numbers
+            of the items.
     """
     partitioner = distribution_for("map", dist)
     if isinstance(partitioner, Custom):
@@ -302,7 +302,7 @@ def map_in_parts(
     ]
     operation = Apply(label, copies)
     calls: dict[int, Call] = {}
-    # Every engine gets its first piece before any gets its second.
+    # Every engine gets its first piece before any engine gets its second.
     for index in sorted(range(len(work)), key=lambda index: work[index].turn):
         (calls[index],) = send([work[index].engine_id], operation, payloads[index], items=items[index], copies=copies)
     lengths = [length_of(piece.parts[0]) for piece in work] if isinstance(partitioner, Block) else None
@@ -330,7 +330,7 @@ def pack_part(
     *,
     seeded: bool,
 ) -> Payload:
-    """Pack a call of a map's function with an engine's parts; if ``seeded``, the first part has the numbers of items.
+    """Pack a call to a map's function with an engine's parts; if ``seeded``, the first part has the numbers of items.
 
     Raises:
         SerializationError: naming the function or the item that cannot be pickled.
