@@ -40,7 +40,7 @@ from nsactors.services.service import Services
 from nsactors.system.private_files import from_fields, read_private, write_private
 
 MakeNamedActor = Callable[["Transport", Callable[[], None]], Any]
-"""A class or function that makes a named actor, in the process where the actor is to live; importable there.
+"""A class or function that makes a named actor, in the process in which the actor lives; it is importable there.
 
 Its arguments are a transport for the actor, and a function to call when the cluster is gone. The methods of the actor
 are coroutines on an event loop that other coroutines share: no method may block.
@@ -48,7 +48,7 @@ are coroutines on an event loop that other coroutines share: no method may block
 
 
 class NamedActorGone(Exception):
-    """The process of a named actor has ended, and its data with it."""
+    """The process of a named actor has ended, and its data is lost."""
 
 
 class NamedActorClient(Protocol):
@@ -58,8 +58,8 @@ class NamedActorClient(Protocol):
         """Call a method. Arguments and result are pickled, even within one process.
 
         Raises:
-            NsactorsError: that the method raises.
-            NamedActorGone: if its process has ended.
+            NsactorsError: an error that the method raises.
+            NamedActorGone: if the actor's process has ended.
             ConnectionLost: if the cluster is gone, or there is no reply in time.
         """
         ...
@@ -77,7 +77,7 @@ async def answer(target: Any, method: str, arguments: Payload, ref_types: tuple[
     except NsactorsError as error:  # raised again at the caller
         outcome = False, error
     except (SystemExit, KeyboardInterrupt) as error:
-        # Unpickling an argument has raised one of these. It must not end the event loop, which all callers share.
+        # Unpickling an argument has raised this error. It must not end the event loop, which all callers share.
         reason = f"reading it raises {type(error).__name__}"
         outcome = False, SerializationError(f"what {method}() takes", reason)
     return pack(outcome, what=f"what {method}() gives", ref_types=ref_types)
@@ -96,9 +96,10 @@ _LAST_PORT = 65_535
 
 @frozen
 class ConnectionInfo:
-    """The way to a cluster: for ``Client.connect(info)``, in any process of the same user.
+    """The connection info of a cluster, for ``Client.connect(info)`` in any process of the same user.
 
-    The info holds no secret, only the path of one. Use :meth:`save` and :meth:`load` to pass it to another process.
+    The info holds no secret, only the path of a secret. Use :meth:`save` and :meth:`load` to pass it to another
+    process.
 
     Attributes:
         address: the address of the Ray cluster, ``host:port``.
@@ -119,7 +120,7 @@ class ConnectionInfo:
             raise ValueError("its settings are not environment variables")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the connection info to a file that only this user can read; missing folders are made likewise."""
+        """Write the connection info to a file that only this user can read; make missing folders in the same way."""
         arg.check("save", path=arg.path(path))
         write_private(path, json.dumps(asdict(self), indent=2))
 
@@ -128,7 +129,7 @@ class ConnectionInfo:
         """Read a file that :meth:`save` has written.
 
         Raises:
-            ClusterUnreachable: if there is no such file, or it is not a connection file.
+            ClusterUnreachable: if there is no such file, or the file is not a connection file.
             AccessRefused: if the file belongs to another user.
         """
         arg.check("load", path=arg.path(path))  # a number would be an open file of this process
@@ -208,7 +209,7 @@ class ClusterEnd(threading.Event):
         self._listeners.add(listener)
 
     def lose(self, lost: ClusterLost) -> bool:
-        """Let calls from now on fail because the cluster is lost; return whether that matters to a listener.
+        """Let calls from now on fail because the cluster is lost; return whether the loss matters to a listener.
 
         Calls that are open end when :meth:`tell_listeners` is called.
         """
@@ -228,7 +229,7 @@ class ClusterEnd(threading.Event):
 
 CALL_TIMEOUT_S = 30.0
 WATCH_TIMEOUT_S = 2.0  # tasks wait for the reply, but can do without it
-POLL_TIMEOUT_S = 60.0  # above the controller's own limit of a long poll
+POLL_TIMEOUT_S = 60.0  # more than the controller's own limit for a long poll
 TAIL_BYTES = 16_000
 
 
@@ -236,10 +237,10 @@ class EngineGone(Exception):
     """An engine's process has ended and cannot reply.
 
     Args:
-        reason: the reason of its end, in words.
+        reason: the reason for its end, in words.
         stderr_tail: the last lines that it wrote to stderr since it began its last request, as far as they are known.
         last_begun: that request; None if it is not known.
-        wanted: whether the end was asked for.
+        wanted: whether somebody asked for the end.
     """
 
     def __init__(self, reason: str, stderr_tail: str = "", last_begun: str | None = None, wanted: bool = False) -> None:
@@ -254,7 +255,7 @@ class ControllerChannel(Protocol):
     """Calls a method of the controller and waits for its result."""
 
     def call(self, method: str, *args: Any, timeout_s: float) -> Any:
-        """Call a method; repeat the call if the controller dies and restarts meanwhile.
+        """Call a method; repeat the call if the controller dies and restarts during the call.
 
         Raises:
             ConnectionLost: if the controller is gone or does not reply in time.
@@ -273,7 +274,7 @@ class ControllerClient:
         return bool(self.line.call("register", engine, timeout_s=CALL_TIMEOUT_S))
 
     def poll(self, engine_id: int, incarnation: int) -> list[Command] | None:
-        """Wait for commands to an engine; return them, or None if it is to end."""
+        """Wait for commands to an engine; return them, or None if the engine must end."""
         commands: list[Command] | None = self.line.call("poll", engine_id, incarnation, timeout_s=POLL_TIMEOUT_S)
         return commands
 
@@ -295,11 +296,11 @@ class ControllerClient:
             pass  # the call returns False from time to time, as a long poll does
 
     def retire_engines(self, engine_ids: Iterable[int]) -> None:
-        """Stop engines when they have finished their requests; return at once."""
+        """Stop engines when they have finished their requests; return immediately."""
         self.line.call("retire_engines", list(engine_ids), timeout_s=CALL_TIMEOUT_S)
 
     def restart_engines(self, engine_ids: Iterable[int], *, recovers: bool) -> None:
-        """Stop engines and start new processes under their ids; with ``recovers``, recover their namespaces."""
+        """Stop engines and start new processes with their ids; with ``recovers``, recover their namespaces."""
         self.line.call("restart_engines", list(engine_ids), recovers, uuid.uuid4().hex, timeout_s=CALL_TIMEOUT_S)
 
     def attach(self, client: str) -> ClusterState:
@@ -322,7 +323,7 @@ class ControllerClient:
         self.line.call("announce", list(entries), timeout_s=timeout_s)
 
     def watch_work(self, client: str) -> list[HistoryEntry]:
-        """Return other clients' requests that take long, and send the client events of changes from now on."""
+        """Return the requests of other clients that take long, and send the client events of changes from now on."""
         entries: list[HistoryEntry] = self.line.call("watch_work", client, timeout_s=WATCH_TIMEOUT_S)
         return entries
 
@@ -336,12 +337,12 @@ class ControllerClient:
         return events
 
     def command(self, engine_ids: Iterable[int], command: Command) -> list[int]:
-        """Pass a command to engines; return the ids of those reached."""
+        """Pass a command to engines; return the ids of the engines that it has reached."""
         reached: list[int] = self.line.call("command", list(engine_ids), command, timeout_s=CALL_TIMEOUT_S)
         return reached
 
     def query(self, engine_ids: Iterable[int], query: Query, timeout_s: float) -> dict[int, QueryReply]:
-        """Send a query to engines, busy or not; return the replies that come in time, by engine."""
+        """Send a query to engines, busy or not; return the replies that arrive in time, by engine."""
         replies: dict[int, QueryReply] = self.line.call(
             "query", list(engine_ids), query, timeout_s, timeout_s=timeout_s + CALL_TIMEOUT_S
         )
@@ -357,7 +358,7 @@ class ControllerClient:
         self.line.call("keep_sources", list(sources), timeout_s=CALL_TIMEOUT_S)
 
     def sources(self, digests: Sequence[str]) -> dict[str, bytes]:
-        """Return sources of modules by digest, as far as there are any; wait for those that are on their way."""
+        """Return by digest those sources of modules that exist; wait for sources that a client is still sending."""
         sources: dict[str, bytes] = self.line.call("sources", list(digests), timeout_s=CALL_TIMEOUT_S)
         return sources
 
@@ -383,7 +384,7 @@ class ControllerClient:
 
 
 class Envelope(NamedTuple):
-    """The address of a request: the engine, the request's number, and the number of stops that its client knew of."""
+    """The address of a request: the engine, the request's number, and the number of stops that its client knew."""
 
     engine: EngineInfo
     seq: int
@@ -391,7 +392,7 @@ class Envelope(NamedTuple):
 
 
 class Lane(Protocol):
-    """A way to engines, on which one client's requests reach each of them in order.
+    """A connection to engines, on which the requests of one client reach each of them in order.
 
     Requests on different lanes may overtake each other.
     """
@@ -402,9 +403,9 @@ class Lane(Protocol):
 
 
 class Transport(Protocol):
-    """One client's way to the engines and the controller of a cluster.
+    """One client's connection to the engines and the controller of a cluster.
 
-    ``namespace`` is the one in the cluster's :class:`ConnectionInfo`; empty for a cluster of this process alone.
+    ``namespace`` is that of the cluster's :class:`ConnectionInfo`; it is empty for a cluster inside this process.
     """
 
     name: str
@@ -422,19 +423,19 @@ class Transport(Protocol):
 
     @property
     def relays(self) -> Lane | None:
-        """A tree to many engines; None where each request is best sent by itself."""
+        """A tree of relays to many engines; None if each request should be sent by itself."""
         ...
 
     def stand_by(self, client: str) -> None:
-        """Let the controller notice the death of this client's process at once rather than when its lease ends."""
+        """Let the controller notice the death of this client's process."""
         ...
 
     def connection_info(self) -> ConnectionInfo:
-        """Return the way to this cluster from other processes; CapabilityError if there is none."""
+        """Return the connection info for other processes; CapabilityError if they cannot connect."""
         ...
 
     def named_actor(self, name: str, make: MakeNamedActor | None = None) -> NamedActorClient | None:
-        """Return the way to a named actor, an object that lives in the cluster.
+        """Return a client of a named actor, which is an object that lives in the cluster.
 
         Args:
             name: its name, which is unique in the cluster.
@@ -451,7 +452,7 @@ class Transport(Protocol):
         Args:
             request: the request.
             payload: its payload.
-            quick: its engines, if the request can take a lane to each of them without waiting; otherwise none. A lane
+            quick: its engines, if the request can take a lane to each of them without waiting; otherwise empty. A lane
                 may then take larger payloads.
         """
         ...
@@ -461,7 +462,7 @@ class Transport(Protocol):
         ...
 
     def lane(self, engine: EngineInfo, prepared: Any) -> Lane | None:
-        """Return a faster lane for this request than :meth:`send`, which is a lane itself; None if there is none."""
+        """Return a lane that is faster for this request than :meth:`send` (also a lane); None if there is none."""
         ...
 
     def send(self, request: Envelope, prepared: Any) -> Any:
@@ -497,7 +498,7 @@ class Transport(Protocol):
 
 
 class Backend(Protocol):
-    """The place of a cluster: starts and stops its controller."""
+    """Starts and stops the controller of a cluster."""
 
     def start(self) -> None:
         """Start the controller."""
@@ -508,16 +509,17 @@ class Backend(Protocol):
         ...
 
     def connection_info(self) -> ConnectionInfo:
-        """Return the way to this cluster from other processes; CapabilityError if there is none."""
+        """Return the connection info for other processes; CapabilityError if they cannot connect."""
         ...
 
     def stop(self, stop_grace_s: float | None = None) -> list[str]:
         """Stop the controller and all that was started with it.
 
-        An exception during the wait for engines, as by Ctrl-C, ends the wait, and the engines are then killed.
+        An exception during the wait for engines, for example after Ctrl-C, ends the wait; the engines are then killed.
 
         Args:
-            stop_grace_s: the time that engines may take to end gracefully; None for the time they were started with.
+            stop_grace_s: the time that engines may take to end gracefully; None for the time that was set at their
+            start.
 
         Returns:
             A notice for each engine that had to be killed.
@@ -532,7 +534,7 @@ def require(transport: Transport, capability: Capability, what: str) -> None:
 
 
 def tail_of(path: str, since: int = 0) -> str:
-    """Return the end of a file after the position ``since``, ``TAIL_BYTES`` at most; empty without a file."""
+    """Return the end of a file after position ``since``, at most ``TAIL_BYTES``; empty if there is no file."""
     try:
         with open(path, "rb") as file:
             file.seek(0, 2)

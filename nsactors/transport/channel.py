@@ -26,9 +26,9 @@ from nsactors.errors import AccessRefused, ClusterUnreachable
 Part = bytes | bytearray | memoryview | pickle.PickleBuffer
 
 SOCKETS = "NSACTORS_SOCKETS"
-"""The environment variable that, if it is 0, makes a process send its calls through Ray and not by sockets."""
+"""The environment variable that makes a process send its calls through Ray, and not by sockets, if it is 0."""
 
-MARK = b"nsa1"  # in front of each message; a later form of messages gets another number
+MARK = b"nsa1"  # in front of each message; a new form of messages would get another number
 MOST_PARTS = 1_000_000
 AT_ONCE = 512  # parts in one system call; the limit is 1,024
 CLOSE_S = 1.0
@@ -63,7 +63,7 @@ class Channel:
     def send(self, parts: Sequence[Part], *, waits: bool = False) -> None:
         """Send a message; do nothing if the channel is closed, which :meth:`receive` reports.
 
-        A thread writes the message, because an exception of Ctrl-C here could leave half of it in the socket.
+        A separate thread writes the message, because Ctrl-C in this thread could leave half of it in the socket.
 
         Args:
             parts: the message; its memory must not change until it has been written.
@@ -71,7 +71,7 @@ class Channel:
         """
         written = threading.Event() if waits else None
         self._outgoing.put((parts, written))
-        if self._written.is_set():  # checked after the put, since the writer has dropped only what it found
+        if self._written.is_set():  # checked after the put: the writer drops only messages that are already queued
             self._drop_queued()
         elif written is not None:
             written.wait()
@@ -131,7 +131,7 @@ class Channel:
                     self._write_message(parts)
                 except Exception:  # the other end has gone, or there is no memory
                     is_open = False
-                    self._shut_down()  # tells the readers of both ends: half a message may be written
+                    self._shut_down()  # ends the readers of both ends: half a message may have been written
             del parts, message
             if written is not None:
                 written.set()
@@ -141,7 +141,7 @@ class Channel:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _drop_queued(self) -> None:
-        """Let the senders of messages that nobody will write go on."""
+        """Let the senders of queued messages continue, because nobody will write the messages."""
         with contextlib.suppress(Empty):
             while True:
                 message = self._outgoing.get_nowait()
@@ -195,7 +195,7 @@ def _bound(path: str, kind: int) -> socket.socket:
 
 
 def accept(listener: socket.socket) -> Channel | None:
-    """Wait for a connection; return None if it was another user's, which has been closed.
+    """Wait for a connection; close a connection of another user, and return None.
 
     Raises:
         OSError: if the listener has been closed.
@@ -214,7 +214,7 @@ def accepted(listener: socket.socket) -> socket.socket | None:
 
 
 def connect(path: str, name: str) -> Channel:
-    """Connect to a socket that another process of this user listens at.
+    """Connect to a socket at which another process of this user listens.
 
     Args:
         path: the path of the socket.
@@ -222,13 +222,13 @@ def connect(path: str, name: str) -> Channel:
 
     Raises:
         ClusterUnreachable: if no process listens there.
-        AccessRefused: if it belongs to another user.
+        AccessRefused: if the process belongs to another user.
     """
     return Channel(connected(path, name))
 
 
 def connected(path: str, name: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """Return a connection as :func:`connect` does, without a channel; ``kind`` is that of the listener."""
+    """Return a connection as :func:`connect` does, without a channel; ``kind`` is the kind of the listener."""
     connection = socket.socket(socket.AF_UNIX, kind)
     try:
         with within_limit(path) as short:
@@ -247,7 +247,7 @@ def connected(path: str, name: str, kind: int = socket.SOCK_STREAM) -> socket.so
 
 
 def _beyond_streams(connection: socket.socket) -> socket.socket:
-    """Move a socket off the descriptors of standard streams: output to a stream that was closed would go there."""
+    """Move a socket off the descriptors of standard streams: output to a closed stream would go into the socket."""
     if connection.fileno() > STANDARD_ERROR:
         return connection
     with connection:
@@ -256,7 +256,7 @@ def _beyond_streams(connection: socket.socket) -> socket.socket:
 
 @contextlib.contextmanager
 def within_limit(path: str) -> Iterator[str]:
-    """Give a path, short enough for the system, by which this process reaches the socket at ``path``."""
+    """Give a path to the socket at ``path`` that is short enough for the system."""
     if len(os.fsencode(path)) <= PATH_BYTES:
         yield path
         return
@@ -326,7 +326,7 @@ def decode(parts: Sequence[memoryview], arrive: Callable[..., Any]) -> Any:
 
 
 def arrived(*_: object) -> None:
-    """Stand, in a pickle, for the function of the receiver that makes an object."""
+    """Represent, in a pickle, the function of the receiver that makes an object."""
     raise AssertionError("messages are read by decode()")
 
 

@@ -1,8 +1,8 @@
 """A user's program whose namespace is an engine: ``nsactors.embed()``.
 
 The parts are those of the local transport: a controller on an event loop, and one engine. Clients are in other
-processes of the same user, and reach them by a UNIX socket in a private folder. In place of the engine's thread, the
-program itself may run requests, between two steps of its own.
+processes of the same user, and reach these parts by a UNIX socket in a private folder. In place of the engine's thread,
+the program itself may run requests, between two steps of its own.
 """
 
 from __future__ import annotations
@@ -122,15 +122,16 @@ class Embedded:
     def serve(self, timeout: float = 0) -> int:
         """Run the requests that wait, and return their number; call it between two steps of the program.
 
-        Without a request, this takes less than a microsecond. Requests that arrive meanwhile wait for the next call of
-        ``serve``. After Ctrl-C in a request, that request fails with KeyboardInterrupt, and so does this call.
+        If no request waits, this takes less than a microsecond. Requests that arrive later wait for the next call to
+        ``serve``. After Ctrl-C in a request, that request fails with KeyboardInterrupt, and this call raises it too.
 
         Args:
             timeout: seconds to wait for a request if there is none.
 
         Raises:
-            CapabilityError: for ``embed(serve="thread")``, where a thread runs requests, and on any thread but the one
-                that has called :func:`embed`.
+            CapabilityError: for ``embed(serve="thread")``, with which a thread runs requests; and on any other thread
+            than
+                the one that called :func:`embed`.
         """
         requests = self._engine.requests
         count = requests.qsize()
@@ -157,7 +158,7 @@ class Embedded:
             timeout: the limit in seconds; None for no limit.
 
         Raises:
-            TimeoutError: if the limit passes while a client is there, or before one has come.
+            TimeoutError: if the limit passes while a client is attached, or before one has attached.
         """
         arg.check("wait", timeout=arg.seconds(timeout))
         if not self._process.is_here:
@@ -176,7 +177,7 @@ class Embedded:
         while not is_over():
             left_s = give_up - time.monotonic()
             if left_s < 0:
-                state = "a client is there" if visits.present else "no client has come"
+                state = "a client is attached" if visits.present else "no client has come"
                 raise TimeoutError(f"{self.name}: {state} after {timeout:g} s")
             with visits.changed:
                 visits.changed.wait_for(lambda: is_over() or has_requests(), min(left_s, threading.TIMEOUT_MAX))
@@ -186,7 +187,7 @@ class Embedded:
     def close(self) -> None:
         """End the engine: clients are notified, and the program goes on without it. A second call does nothing.
 
-        A request that runs, even one that calls this, goes on until its code ends; its client is told at once.
+        A request that runs, even one that calls this, goes on until its code ends; its client is notified immediately.
         """
         if not self._process.is_here:
             return
@@ -201,7 +202,7 @@ class Embedded:
 
     def _end_engine(self) -> None:
         self._launcher.finish()
-        if not self._has_to_wait:  # otherwise the thread of the running request does this at its end
+        if not self._has_to_wait:  # otherwise the thread of the running request does this when the request ends
             self._leave_names()
 
     def _leave_names(self) -> None:
@@ -242,7 +243,7 @@ class Embedded:
             return False
         try:
             with self._lock:
-                if self._is_closed:  # its client has been told
+                if self._is_closed:  # the client has been notified
                     return False
                 self._runs_request = True
             with _SparedInterrupt() as interrupt:
@@ -264,7 +265,7 @@ class Embedded:
 
 
 class _ParentsProgram(Embedded):
-    """The parent's program, as a child sees it when it imports a module that calls ``embed()``; runs no requests."""
+    """The parent's program in a child that imports a module which calls ``embed()``; it runs no requests."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -275,7 +276,7 @@ class _ParentsProgram(Embedded):
         return 0
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return at once."""
+        """Return immediately."""
         arg.check("wait", timeout=arg.seconds(timeout))
 
     def close(self) -> None:
@@ -288,7 +289,7 @@ class _ParentsProgram(Embedded):
 def _name_in_parent(frame: FrameType | None, name: str | None) -> str | None:
     """Return the name of the parent's program if a module runs again in a child of multiprocessing; None otherwise.
 
-    A spawned child imports the main module, as ``__mp_main__``, and the modules of its functions. A call of ``embed()``
+    A spawned child imports the main module, as ``__mp_main__``, and the modules of its functions. A call to ``embed()``
     at the top of one of them is meant for the parent, not for the child.
 
     Args:
@@ -329,15 +330,15 @@ def embed(
 ) -> Embedded:
     """Make this program's namespace an engine, to which other programs of the same user attach by its name.
 
-    ``Client("sim-4711")`` in another process gives views of it: they execute code, push and pull, peek, and open the
-    debugger. Neither Ray nor a port is needed. The program goes on meanwhile, and clients come and go.
+    ``Client("sim-4711")`` in another process gives views of the program: they execute code, push and pull, peek, and
+    open the debugger. Neither Ray nor a port is needed. The program continues while clients attach and leave.
 
     Args:
         names: the namespace, a dictionary; by default the global names of the caller.
-        name: the name; by default that of the script with the id of its process, such as ``sim-4711``.
-        serve: with ``"thread"``, a thread runs requests beside the program, so an array that the program is writing may
-            be pulled half old and half new. With ``"between"``, requests run only within ``serve()`` and ``wait()`` of
-            the result, on the thread that calls this function.
+        name: the name; by default the name of the script with the id of its process, such as ``sim-4711``.
+        serve: with ``"thread"``, a thread runs requests while the program runs, so a client may pull an array half old
+            and half new if the program is writing it. With ``"between"``, requests run only within ``serve()`` and
+            ``wait()`` of the result, on the thread that calls this function.
         cluster: not available: a program cannot be a member of a cluster.
         recovery: not available: nsactors cannot start the program again.
 
@@ -372,7 +373,7 @@ def embed(
 
 
 class _ProgramHost(ThreadHost):
-    """The host of a program's engine: both have the same names, and the program goes on beside the engine."""
+    """The host of a program's engine: both have the same names, and the program outlives the engine."""
 
     def __init__(self, names: dict[str, Any], *, owns_thread: bool) -> None:
         self.owns_thread = owns_thread
@@ -382,7 +383,7 @@ class _ProgramHost(ThreadHost):
         self.ready = threading.Event()
 
     def fresh_names(self) -> dict[str, Any]:
-        """Return the names of the program; names that Python needs are added, until the engine ends."""
+        """Return the names of the program; until the engine ends, names that Python needs are added."""
         import builtins
 
         for added, value in zip(_ADDED, ("__main__", builtins), strict=True):
@@ -391,7 +392,7 @@ class _ProgramHost(ThreadHost):
         return self._names
 
     def open_capture(self) -> ThreadCapture:
-        """Capture the output of requests; between them, the program prints as before."""
+        """Capture the output of requests; between requests, the program prints as usual."""
         self._capture = _RequestCapture()
         return self._capture
 
@@ -402,13 +403,13 @@ class _ProgramHost(ThreadHost):
         return _ProgramShell(engine_id, names, output, cell_loop, history={})
 
     def release(self) -> None:
-        """Let the program print, and stop at its breakpoints, as without an engine."""
+        """Let the program print and stop at its breakpoints as it does without an engine."""
         if self._capture is not None:
             self._capture.release()
         self.ready.set()
 
     def end(self, names: dict[str, Any], close_shell: Any) -> None:
-        """Do nothing, because the names are the program's."""
+        """Do nothing, because the names belong to the program."""
 
 
 class _RequestCapture(ThreadCapture):
@@ -436,7 +437,7 @@ class _ProgramShell(PlainShell):
 class _Launcher:
     """Starts the only engine, once."""
 
-    after_grace = "goes on until its code ends, as it is the program's"
+    after_grace = "goes on until its code ends, because it belongs to the program"
     adds_nodes = False
 
     def __init__(self, cluster: LocalCluster, host: _ProgramHost, *, has_thread: bool) -> None:
@@ -458,7 +459,7 @@ class _Launcher:
             return self.engine
 
     def finish(self) -> None:
-        """End the engine, even if it is launched only later, as after Ctrl-C during its start."""
+        """End the engine, even if it is launched only later, for example after Ctrl-C during its start."""
         with self._lock:
             self._is_over = True
             if self.engine is not None:
@@ -499,7 +500,7 @@ class _ProgramThread(EngineThread):
 class _SparedInterrupt:
     """Lets Ctrl-C raise KeyboardInterrupt in user code of a request, and afterwards in the program.
 
-    Anywhere else in a request, the exception would break the engine. A handler of the program's own stays.
+    Anywhere else in a request, the exception would break the engine. A handler that the program has set stays.
     """
 
     def __init__(self) -> None:

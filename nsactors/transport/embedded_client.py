@@ -1,4 +1,4 @@
-"""A client's way to an embedded program: messages over a UNIX socket; see ``embedded_server``."""
+"""A client's connection to an embedded program: messages over a UNIX socket; see ``embedded_server``."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class ProgramConnection:
             self._channel.close()
 
     def abandon(self) -> None:
-        """Close the descriptor in a process that has been forked: the client lasts as long as the parent."""
+        """Close the descriptor in a forked process; the client continues in the parent."""
         self._channel.abandon()
 
     def _await(self, reply: Future[Any], what: str, timeout_s: float) -> Any:
@@ -166,7 +166,7 @@ class ProgramConnection:
             self.stopped.lose(ended)
             left = list(self._open.values())
             self._open.clear()
-        # Tell the listeners first: their error for open calls says more than that the engine has gone.
+        # Notify the listeners first: their error for open calls says more than that the engine has left.
         self.stopped.tell_listeners()
         for reply in left:
             reply.set_exception(self.stopped.error())
@@ -216,7 +216,7 @@ class _NoServices:
 
 
 class ProgramTransport(FutureReplies):
-    """A client's way to the engine of an embedded program."""
+    """A client's connection to the engine of an embedded program."""
 
     name = "embedded"
     capabilities: frozenset[Capability] = frozenset()
@@ -248,7 +248,7 @@ class ProgramTransport(FutureReplies):
         """Return None, because there are no processes for objects that outlive their clients.
 
         Raises:
-            CapabilityError: if one is to be made.
+            CapabilityError: if ``make`` is given.
         """
         if make is not None:
             raise CapabilityError("keep detached tasks", "an embedded program", _ONE_ENGINE)
@@ -284,12 +284,12 @@ def connect_to_program(name: str, path: str, versions: Mapping[str, str], host: 
         name: the program's name.
         path: the path of its socket.
         versions: the program's versions of Python and packages.
-        host: the name of its machine, if that is another one.
+        host: the name of its machine, if that is another machine.
 
     Raises:
         VersionMismatch: if the versions of this process and the program are incompatible.
-        AccessRefused: if it is another user's.
-        ClusterUnreachable: if it does not run any more, or is on another machine.
+        AccessRefused: if the program belongs to another user.
+        ClusterUnreachable: if the program does not run any more, or is on another machine.
     """
     if host and not os.path.exists(path):
         here = socket.gethostname()

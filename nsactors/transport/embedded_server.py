@@ -1,4 +1,4 @@
-"""The half of an embedded program's connections that is in the program; it passes messages on to engine and controller.
+"""The part of a client's connection that is in the embedded program; it passes messages on to engine and controller.
 
 The messages of a client are tuples. A reply has the ``number`` of its message, and need not be in order::
 
@@ -36,7 +36,7 @@ from nsactors.transport.local_services import LocalServices
 PAUSE_S = 0.1  # the time until the next try to accept a client
 HELD, GIVEN = "held", "given"  # objects stored here, and payloads that a client has stored
 no_fork = threading.Lock()
-"""Held while a connection is accepted and noted: a child forked in between would keep the connection open."""
+"""Held while a connection is accepted and stored: a child forked in between would keep the connection open."""
 
 _CALLS = frozenset(
     {
@@ -55,11 +55,11 @@ _ITS_OWN = "it is a program of its own; Cluster(n=4) and `nsactors start` make e
 
 
 class Visits:
-    """Clients of a program that come and leave.
+    """The clients that attach to a program and leave.
 
     Attributes:
-        present: the names of those that are attached.
-        left: the number of those that have left.
+        present: the names of the clients that are attached.
+        left: the number of clients that have left.
         changed: held while these change; notified of each change, of each request, and of the end.
     """
 
@@ -69,20 +69,20 @@ class Visits:
         self.changed = threading.Condition()
 
     def come(self, client: str) -> None:
-        """Note that a client attaches."""
+        """Add a client that attaches."""
         with self.changed:
             self.present.add(client)
             self.changed.notify_all()
 
     def leave(self, client: str) -> None:
-        """Note that a client has left."""
+        """Remove a client that has left."""
         with self.changed:
             self.present.discard(client)
             self.left += 1
             self.changed.notify_all()
 
     def tell(self) -> None:
-        """Wake those that wait for a change."""
+        """Wake the threads that wait for a change."""
         with self.changed:
             self.changed.notify_all()
 
@@ -96,7 +96,7 @@ class Server:
         engine: the engine.
 
     Attributes:
-        visits: the clients that come and leave.
+        visits: the clients that attach and leave.
     """
 
     def __init__(self, listener: socket.socket, cluster: LocalCluster, engine: LocalEngine) -> None:
@@ -135,7 +135,7 @@ class Server:
             clients.poll()
             try:
                 self._admit()
-            except BlockingIOError:  # the client has gone again
+            except BlockingIOError:  # the client has left again
                 continue
             except Exception:  # there are too many open files or threads now, or the listener has been closed
                 self._is_closed.wait(PAUSE_S)
@@ -200,7 +200,7 @@ class _Connection:
         }
 
     def serve(self) -> None:
-        """Handle messages until the client closes its end, dies, or sends what cannot be read."""
+        """Handle messages until the client closes its end, dies, or sends a message that cannot be read."""
         try:
             while (message := self._receive()) is not None:
                 self._handle(message)

@@ -48,7 +48,7 @@ _cluster_numbers = itertools.count(1)
 
 @dataclass(slots=True)
 class SentRequest:
-    """A request on its way; the engine or its end sets the reply, once."""
+    """A request on its way; the engine, or the end of the engine, sets the reply once."""
 
     header: bytes
     sealed: Sealed
@@ -62,7 +62,7 @@ class LocalEngine:
 
     Attributes:
         requests: the queue of waiting requests, in order of arrival; None in the queue is the end.
-        death: how the engine has ended; None as long as it takes requests.
+        death: the end of the engine; None as long as it takes requests.
         died: a future of ``death``, for the controller; set when the engine has run its last request.
     """
 
@@ -80,7 +80,7 @@ class LocalEngine:
         self._thread = 0
 
     def open(self, host: EngineHost) -> bool:
-        """Start the engine, on the thread that is to run its requests; return False if that fails."""
+        """Start the engine, on the thread that will run its requests; return False if this fails."""
         with self._lock:
             self._thread = threading.get_ident()
         try:
@@ -92,7 +92,7 @@ class LocalEngine:
         return self._engine is not None
 
     def send(self, request: SentRequest) -> None:
-        """Put a request into the queue; if the engine has ended, reply at once."""
+        """Put a request into the queue; if the engine has ended, reply immediately."""
         with self._lock:
             if self.death is None:
                 self._open[id(request)] = request
@@ -101,7 +101,7 @@ class LocalEngine:
         request.reply.set_result(self._gone(self.death))
 
     def end(self, death: Death) -> None:
-        """Take no more requests, fail the open ones, and report the death at once.
+        """Take no more requests, fail the open ones, and report the death immediately.
 
         Code that runs cannot be stopped; its result is dropped.
         """
@@ -111,7 +111,8 @@ class LocalEngine:
     def finish(self, death: Death) -> None:
         """Take no more requests, fail the open ones, and report the death when the thread has ended.
 
-        A busy thread cannot be interrupted, so the death is reported at once, and the thread runs until its code ends.
+        If the thread is busy, it cannot be interrupted. The death is then reported immediately, and the thread runs
+        until its code ends.
         """
         with self._lock:
             if self.death is not None:
@@ -133,7 +134,7 @@ class LocalEngine:
         return EngineGone(death.reason, death.stderr_tail, begun, wanted=death is DISMISSED)
 
     def _announce_soon(self, death: Death) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: the cluster has gone before this thread
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: the cluster has ended before this thread
             self._cluster.loop.call_soon_threadsafe(self._announce, death)
 
     def _announce(self, death: Death) -> None:
@@ -141,7 +142,7 @@ class LocalEngine:
             self.died.set_result(death)
 
     def run(self, sent: SentRequest) -> bool:
-        """Run a request and send its reply; return False if the engine has ended, and runs no further one."""
+        """Run a request and send its reply; return False if the engine has ended and runs no further request."""
         engine = self._engine
         assert engine is not None, "it has been opened"
         self._is_busy = True
@@ -171,7 +172,7 @@ class LocalEngine:
             self._announce_soon(self.death or DISMISSED)
 
     def leave_thread(self) -> None:
-        """Note that the thread of the engine is about to end."""
+        """Let the services forget this thread of the engine, because it is about to end."""
         with self._lock:
             self._is_over = True
             self._cluster.services.end_thread(threading.get_ident())
@@ -298,7 +299,7 @@ class _ThreadLauncher:
         return EngineThread(spec, self.cluster)
 
     async def obstacles(self, spec: EngineSpec, address: EngineThread) -> AsyncIterator[str]:
-        none: tuple[str, ...] = ()  # there are none, as a thread can always be started
+        none: tuple[str, ...] = ()  # there are none, because a thread can always be started
         for obstacle in none:
             yield obstacle
 
@@ -312,7 +313,7 @@ class _ThreadLauncher:
         address.end(DISMISSED)
 
     def take_over(self, hosts: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], EngineThread]:
-        """Return no engines, as the engines of an earlier controller have ended with it, in the same process."""
+        """Return no engines, because the engines of an earlier controller were in its process and ended with it."""
         return {}
 
 
@@ -383,7 +384,7 @@ class FutureReplies:
 
 
 class LocalTransport(FutureReplies):
-    """A client's way to engines in its own process."""
+    """A client's connection to engines in its own process."""
 
     name = "local"
     namespace = ""
@@ -411,7 +412,7 @@ class LocalTransport(FutureReplies):
         raise _not_from_elsewhere()
 
     def named_actor(self, name: str, make: MakeNamedActor | None = None) -> _LocalNamedActorClient | None:
-        """Return the way to an object that lives in this process as long as the cluster does."""
+        """Return a client of an object that lives in this process as long as the cluster."""
         cluster = self._cluster
         with cluster.opening:
             if name not in cluster.named_actors and make is not None:
@@ -441,7 +442,7 @@ class LocalBackend:
     """A cluster in this process.
 
     Args:
-        environment: not used: engines share this process's environment, and its threads for linear algebra.
+        environment: has no effect: engines share this process's environment, and its threads for linear algebra.
         startup: a cell that every engine runs first.
         stop_grace_s: the time that engines may take to end when they are asked to.
     """
@@ -472,7 +473,7 @@ class LocalBackend:
         raise _not_from_elsewhere()
 
     def stop(self, stop_grace_s: float | None = None) -> list[str]:
-        """End engines and controller; see ``Backend``. An engine that is busy ends when its code does."""
+        """End engines and controller; see ``Backend``. An engine that is busy ends when its code ends."""
         cluster, self._cluster = self._cluster, None
         if cluster is None:
             return []

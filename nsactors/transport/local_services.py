@@ -47,7 +47,7 @@ class LocalServices:
         self._inboxes = ServiceInboxes()
         self._answers: dict[tuple[str, CallId], Future[Answer]] = {}
         self._deferred: deque[Callable[[], None]] = deque()
-        self._ended: set[int] = set()  # threads that go on after their engines have ended
+        self._ended: set[int] = set()  # threads that continue after their engines have ended
 
     def host(self, machine: StateMachine, name: str | None) -> Service:
         """Return the service of this name, made from ``machine`` if there is none; see ``Services``."""
@@ -88,8 +88,8 @@ class LocalServices:
     def soon(self, key: str, act: Callable[[ServiceInbox], list[Answer] | None]) -> None:
         """Act on an inbox before its next call; callable from anywhere.
 
-        A garbage collection that drops an answer calls this, perhaps on a thread that holds the lock. So ``act`` is
-        deferred if the lock is taken.
+        A garbage collection that drops an answer calls this method, perhaps on a thread that holds the lock. So ``act``
+        is deferred if the lock is taken.
         """
 
         def at_inbox() -> None:
@@ -119,7 +119,7 @@ class LocalServices:
                     self._deliver(key, inbox.leave(caller, died=True))
 
     def end_thread(self, thread: int) -> None:
-        """Note that a thread is about to end, and that another one may get its number."""
+        """Forget a thread that is about to end, because another thread may get its number."""
         with self._lock:
             self._ended.discard(thread)
 
@@ -180,7 +180,7 @@ class _LocalChannel:
 
     def tell(self, ticket: CallId, after: int, request: Any) -> None:
         answer = self.services.call(self.key, ticket, request)
-        # The request is handled at once. An answer that comes later is not read.
+        # The request is handled immediately. An answer that comes later is not read.
         if answer.done() and (error := answer.result().error) is not None:
             raise error
 

@@ -13,9 +13,9 @@ from collections import deque
 from nsactors.transport.channel import ChannelClosed
 
 PACKET_BYTES = 128 * 1024
-ROOM_BYTES = 4 * PACKET_BYTES  # most systems give a connection room for so much, and no more
+ROOM_BYTES = 4 * PACKET_BYTES  # most systems give a connection no more room than this
 SEQPACKET = getattr(socket, "SOCK_SEQPACKET", None)
-"""The kind of such sockets; None where the system has none."""
+"""The kind of sockets for packets; None if the system has none."""
 
 MORE, LAST = b"+", b"."
 _PART_BYTES = PACKET_BYTES - 1
@@ -53,10 +53,10 @@ class PacketSocket:
         return bool(self._unsent)
 
     def send(self, packet: bytes) -> None:
-        """Send a packet; if the system does not take it now, it is left for :meth:`flush`.
+        """Send a packet; if the system does not take it now, :meth:`flush` sends it later.
 
         Raises:
-            ChannelClosed: if the other end has gone; packets are dropped.
+            ChannelClosed: if the other end has closed the connection; packets are dropped.
         """
         assert len(packet) <= PACKET_BYTES, "the receiver would get a part of it"
         self._unsent.append(packet)
@@ -68,7 +68,7 @@ class PacketSocket:
         """Send the packets that are left, as far as the system takes them.
 
         Raises:
-            ChannelClosed: as :meth:`send`.
+            ChannelClosed: see :meth:`send`.
         """
         try:
             while self._unsent:
@@ -96,7 +96,7 @@ class PacketSocket:
             except BlockingIOError:
                 return None
             except ConnectionResetError:
-                continue  # raised once, before the packets still here, if the other end closed before it had read ours
+                continue  # raised once, before the packets that are left, if the other end closed without reading ours
             except OSError as error:
                 raise ChannelClosed(error.strerror or "it was closed") from None
             if not size:
@@ -114,7 +114,7 @@ class PacketSocket:
 
 
 class MessageSocket(PacketSocket):
-    """Messages of any length: a long message takes several packets, of which each says whether it is the last.
+    """Messages of any length: a long message takes several packets, each with a mark whether it is the last one.
 
     A message may not begin with ``MORE`` or ``LAST``.
     """

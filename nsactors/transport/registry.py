@@ -1,7 +1,7 @@
 """Clusters in the background, by name.
 
 Each cluster has a file, in a folder that only the cluster's user can read. The file names the process that owns the
-cluster. Any process that finds the owner dead removes the file, and all that the cluster has left behind.
+cluster. A process that finds the owner dead removes the file, and everything that the cluster has left behind.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ CLUSTER_VARIABLE = "NSACTORS_CLUSTER"
 """The environment variable that names the cluster for commands and programs that do not name one."""
 
 LOOK_S = 0.2
-"""The time between two looks for a cluster that is awaited."""
+"""The time between two searches for a cluster that is awaited."""
 
 TELL_AFTER_S = 1.0
-"""The time after which a waiting client says that it waits, and for which cluster."""
+"""The time after which a waiting client prints for which cluster it waits."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -75,18 +75,18 @@ class ClusterRecord:
     Attributes:
         name: its name.
         owner: the process with which the cluster ends.
-        connection: how to connect; None while it starts.
+        connection: the connection info; None while it starts.
         origin: how it was started, in words.
         started: seconds since the epoch.
         log: the path of its owner's log; empty if its owner writes to a terminal.
         options: the default options of its engines; see ``EngineKeywords``.
         stop_with: the command that stops it if its owner is on another machine.
-        enter_with: the command to put before another command, to run that on a machine of the cluster; empty if there
-            is none.
-        stop_grace_s: the time that its engines have to end gracefully, if the user who stops it has set one.
+        enter_with: a command to put before another command, so that the other command runs on a machine of the cluster;
+            empty if there is none.
+        stop_grace_s: the time that its engines have to end gracefully, if the user who stops it has set a time.
         mark: a text in the environment of each of its processes; see ``end_leftovers``.
         copied_from: the path of the file from which this record was copied; empty for the cluster's own record.
-        program: the address of a program that has made itself an engine by ``nsactors.embed()``; None for a cluster.
+        program: the address of a program that has made itself an engine with ``nsactors.embed()``; None for a cluster.
     """
 
     name: str
@@ -105,7 +105,7 @@ class ClusterRecord:
 
     @property
     def has_ended(self) -> bool:
-        """True if the cluster has certainly ended; False if it has not, or if that cannot be seen from here."""
+        """True if the cluster has certainly ended; False if it has not, or if this machine cannot know."""
         return self.owner.is_gone or bool(self.copied_from and not Path(self.copied_from).exists())
 
     @property
@@ -119,28 +119,28 @@ class Registry:
     """The clusters of one user.
 
     Args:
-        folder: the folder of their files, made with the first cluster. The default is in the user's state folder, which
-            the machines of a cluster may share.
+        folder: the folder of their files, which is made for the first cluster. The default is in the user's state
+            folder, which the machines of a cluster may share.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = state_folder(os.environ) / "clusters" if folder is None else Path(folder)
 
     def records(self) -> list[ClusterRecord]:
-        """Return the living clusters by name, as far as this machine can tell; clean up after dead ones."""
+        """Return the clusters that live, as far as this machine knows, by name; clean up after dead clusters."""
         living, dead = self._look()
         for record in dead:
             end_leftovers(record.mark)
             sweep_folders()
-            self.remove(record, keeps_log=True)  # the log may say why it died
+            self.remove(record, keeps_log=True)  # the log may contain the reason for its death
         return living
 
     def find(self, name: str | None = None, *, named_by: str = "") -> ClusterRecord:
         """Return the cluster or program of this name, or the only cluster.
 
         Args:
-            name: None for the only one.
-            named_by: the source of the name, for the error; empty for the caller.
+            name: the name; None for the only cluster.
+            named_by: the source of the name, for the error; empty if the caller gave it.
 
         Raises:
             ClusterNotFound: if there is no such cluster, or no name and several clusters.
@@ -156,7 +156,7 @@ class Registry:
         """Reserve a name for a cluster that this process is about to start.
 
         Args:
-            name: None for a free one: ``cluster-1``, ``cluster-2`` and so on.
+            name: the name; None for a free name: ``cluster-1``, ``cluster-2`` and so on.
             stem: if ``name`` is None, the first free name of ``stem``, ``stem-2``, ``stem-3`` and so on is taken.
             fields: fields of the record.
 
@@ -181,7 +181,7 @@ class Registry:
         return record
 
     def adopt(self, copy: Path) -> ClusterRecord | None:
-        """List a cluster whose own record is in a home folder that this machine does not see.
+        """Add a cluster whose own record is in a home folder that this machine does not see.
 
         Args:
             copy: the file with a copy of its record, named after the cluster. The cluster is listed as long as this
@@ -199,7 +199,7 @@ class Registry:
         return record
 
     def again(self, record: ClusterRecord) -> ClusterRecord:
-        """Return the current record of a cluster, or the given one if it has been removed."""
+        """Return the current record of a cluster, or the given record if it has been removed."""
         found = _read(self._path(record.name))
         return found if found is not None and found.mark == record.mark else record
 
@@ -209,7 +209,7 @@ class Registry:
             self._write(record)
 
     def remove(self, record: ClusterRecord, *, keeps_log: bool = False) -> None:
-        """Remove a cluster, unless a later one has its name by now."""
+        """Remove a cluster, unless a later cluster has its name by now."""
         if not self.folder.is_dir():
             return
         with self._alone():
@@ -252,7 +252,7 @@ class Registry:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError unless ``name`` can be a cluster's name."""
+    """Raise ValueError unless ``name`` can be the name of a cluster."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"a cluster's name is made of letters, digits, '.', '_' and '-'; {name!r} is not")
 
@@ -306,7 +306,7 @@ def transport_to(
 def with_way_in(
     error: ClusterUnreachable | OutsideCluster, info: ConnectionInfo, records: Iterable[ClusterRecord]
 ) -> ClusterUnreachable | OutsideCluster:
-    """Return the error of a connection, with advice if the cluster's owner is on another machine than this one.
+    """Return the error of a connection, with advice if the cluster's owner is on another machine.
 
     Args:
         error: the error.
@@ -341,10 +341,12 @@ def await_connection(
     tell: Callable[[str], object] | None = None,
     tell_after_s: float = TELL_AFTER_S,
 ) -> ConnectionInfo | ClusterRecord:
-    """Return the connection info of a cluster, or the record of a program; wait for one that does not exist yet.
+    """Return the connection info of a cluster, or the record of a program; wait for a cluster that does not exist yet.
+
+    The errors are those of :func:`connection_of`.
 
     Args:
-        cluster: as for :func:`connection_of`, which also says what errors this raises.
+        cluster: see :func:`connection_of`.
         usual: the name or path in the user's environment.
         timeout_s: the time to wait for a cluster or a file that does not exist, or for a cluster that still starts.
         tell: prints a sentence about the wait; the default writes to stderr.
@@ -357,8 +359,8 @@ def await_connection(
             return connection_of(cluster, usual)
         except (ClusterNotFound, ClusterNotReady, ClusterUnreachable) as error:
             is_ambiguous = isinstance(error, ClusterNotFound) and error.name is None and error.known
-            # A file that is no connection file will not become one. os.path.exists() would not tell: a file that was
-            # missing may exist by now.
+            # A file that is no connection file will not become one. os.path.exists() is no test for this: a file that
+            # was missing may exist by now.
             is_other_file = isinstance(error, ClusterUnreachable) and not isinstance(
                 error.__context__, FileNotFoundError
             )

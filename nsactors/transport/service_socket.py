@@ -1,16 +1,16 @@
-"""Calls of services over a UNIX socket, between their host and callers on its machine.
+"""Calls to services over a UNIX socket, between their host and callers on its machine.
 
-A call that passes through Ray takes about a millisecond of processor time, and one through a socket a twentieth of
-that. So a caller on the host's machine also has a socket to the host, for messages of plain values and of this
-package's own classes. Other messages go by Ray: long ones, those with references to the object store, which Ray must
-see, and those with functions or classes of users. The inbox of a service restores the order of a caller's calls,
-whichever way they have taken.
+A call through Ray takes about a millisecond of processor time; a call through a socket takes a twentieth of that. So a
+caller on the host's machine also has a socket to the host, for messages of plain values and of this package's own
+classes. Other messages go through Ray: long messages, messages with references to the object store, which Ray must see,
+and messages with functions or classes of users. The inbox of a service restores the order of a caller's calls, even if
+some of them went through Ray and others through the socket.
 
 A message is one packet. The kernel takes a packet whole or not at all, so a KeyboardInterrupt cannot leave half of a
 message in the socket. A caller sends ``(reply, method, *terms)``, where ``reply`` is the number of the reply for which
-it waits, 0 for none; see :class:`CallsOfCaller`. The host sends ``(reply, outcome, value)``.
+it waits, or 0 if it waits for none; see :class:`CallsOfCaller`. The host sends ``(reply, outcome, value)``.
 
-A connection that ends without a farewell tells the host at once that the caller's process has died.
+If a connection ends without a message ``leave``, the caller's process has died; the host learns this immediately.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ from nsactors.transport.channel import ChannelClosed, accepted, connected, liste
 from nsactors.transport.packets import PACKET_BYTES, SEQPACKET, PacketSocket, make_room
 
 HELLO_S = 5.0
-AT_ONCE = 16  # packets to read from one caller before the others have their turn
+AT_ONCE = 16  # packets to read from one caller before it is the turn of the others
 _PREFIX, _SOCKET = "s-", "s"
 _OWN = "nsactors."
 _NAMED = (type, FunctionType, BuiltinFunctionType)
 
 DONE, FAILED, BY_RAY = "done", "failed", "by Ray"
-"""Outcomes: a value; an error; and a value that the caller has to ask for by Ray, since it cannot go by the socket."""
+"""Outcomes: a value; an error; and a value that the caller must ask for through Ray, as it cannot take the socket."""
 
 
 class NotPlain(Exception):
-    """A message has to go by Ray, because it is long, or has parts that only Ray can send."""
+    """A message must go through Ray, because it is long, or has parts that only Ray can send."""
 
 
 def encode(message: object) -> bytes:
     """Return a message as a packet.
 
     Raises:
-        NotPlain: if it has to go by Ray.
+        NotPlain: if it must go through Ray.
     """
     file = BoundedFile(PACKET_BYTES)
     try:
@@ -78,14 +78,14 @@ class _PlainPickler(pickle.Pickler):
 
 
 class CallsOfCaller(Protocol):
-    """Carries out the messages of one caller, for the host. A reply is given now or later; see :meth:`Caller.reply`."""
+    """Carries out the messages of one caller, for the host. Replies are sent now or later; see :meth:`Caller.reply`."""
 
     def receive(self, reply: int, method: str, terms: tuple[Any, ...]) -> None:
         """Carry out a message; an exception becomes its reply."""
         ...
 
     def end(self) -> None:
-        """Note that the connection has ended: the caller has left or died."""
+        """Handle the end of the connection: the caller has left or died."""
         ...
 
 
@@ -93,7 +93,7 @@ class Caller:
     """The host's end of a connection, on the event loop of the host.
 
     Args:
-        connection: to the caller.
+        connection: the connection to the caller.
         open_calls: returns the receiver of the caller's messages; it takes the terms of the caller's first message.
         packet: memory for a packet, which all callers may share.
     """
@@ -109,10 +109,10 @@ class Caller:
         self._loop.add_reader(self._socket, self._read)
 
     def reply(self, number: int, outcome: str, value: Any) -> None:
-        """Send a reply; nothing happens if the caller has gone.
+        """Send a reply; nothing happens if the caller has left.
 
         Raises:
-            NotPlain: if the value has to go by Ray; nothing has been sent then.
+            NotPlain: if the value must go through Ray; nothing has been sent then.
         """
         if not number or self._socket.is_closed:
             return
@@ -179,7 +179,7 @@ class CallerListener:
         open_calls: see :class:`Caller`.
 
     Raises:
-        OSError: if there can be no such socket.
+        OSError: if the socket cannot be made.
     """
 
     def __init__(self, path: str, open_calls: Callable[[Caller, Any], CallsOfCaller]) -> None:
@@ -201,9 +201,9 @@ class CallerListener:
     def _accept(self) -> None:
         try:
             connection = accepted(self._listener)
-        except (BlockingIOError, ConnectionError):  # the caller has gone again
+        except (BlockingIOError, ConnectionError):  # the caller has left again
             return
-        except OSError:  # there are too many open files; further callers call by Ray
+        except OSError:  # there are too many open files; further callers call through Ray
             self.close()
             return
         if connection is None:
@@ -223,7 +223,7 @@ def new_socket_path(parent: str) -> str:
         parent: a folder with a short path. The part added to it is no longer than the name of Ray's own socket there.
 
     Raises:
-        OSError: if there can be no such folder.
+        OSError: if the folder cannot be made.
     """
     for folder in glob.glob(os.path.join(glob.escape(parent), f"{_PREFIX}*")):
         if _is_deserted(folder):
@@ -238,7 +238,7 @@ def _is_deserted(folder: str) -> bool:
             probe.connect(os.path.join(folder, _SOCKET))
         except ConnectionRefusedError:
             return True
-        except OSError:  # another user's, or just being made
+        except OSError:  # the folder belongs to another user, or is just being made
             return False
     return False
 
@@ -246,10 +246,10 @@ def _is_deserted(folder: str) -> bool:
 class HostConnection:
     """A caller's end of a connection, for any number of threads.
 
-    A thread of its own reads, because in a user's thread a KeyboardInterrupt could lose a packet that was just read.
+    A separate thread reads, because in a user's thread a KeyboardInterrupt could lose a packet that was just read.
 
     Args:
-        connection: to the host, which has accepted the caller.
+        connection: the connection to the host, which has accepted the caller.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -264,10 +264,10 @@ class HostConnection:
     def ask(self, method: str, *terms: Any) -> Future[tuple[str, Any]]:
         """Send a message; return a future of its reply, which is an outcome and a value.
 
-        The future raises ChannelClosed if the host has gone.
+        The future raises ChannelClosed if the host has ended.
 
         Raises:
-            NotPlain: if the message has to go by Ray; nothing has been sent then.
+            NotPlain: if the message must go through Ray; nothing has been sent then.
         """
         number = next(self._numbers)
         packet = encode((number, method, *terms))
@@ -277,16 +277,16 @@ class HostConnection:
             self._socket.send(packet)
         except OSError:
             self._has_ended = True
-        # The reading thread fails the replies noted before it set this flag; this thread fails a reply noted later.
+        # The reading thread fails the replies registered before it set this flag; this thread fails a later one.
         if self._has_ended:
             self._fail(number)
         return reply
 
     def tell(self, method: str, *terms: Any) -> None:
-        """Send a message without a reply, if the host is still there; callable from anywhere.
+        """Send a message without a reply, if the host still runs; callable from anywhere.
 
         Raises:
-            NotPlain: as :meth:`ask`.
+            NotPlain: see :meth:`ask`.
         """
         packet = encode((0, method, *terms))
         with contextlib.suppress(OSError):
@@ -299,7 +299,7 @@ class HostConnection:
                 self._socket.shutdown(socket.SHUT_RDWR)  # the reading thread then closes it
 
     def abandon(self) -> None:
-        """Close the descriptor, in a forked process; the connection stays open in the parent."""
+        """Close the descriptor in a forked process; the connection stays open in the parent."""
         self._socket.close()
 
     def _read(self) -> None:
@@ -307,7 +307,7 @@ class HostConnection:
         while size := self._next(packet):
             try:
                 number, outcome, value = pickle.loads(packet[:size])
-            except Exception:  # such as a lack of memory; waiting calls fail as if the host were gone
+            except Exception:  # such as a lack of memory; waiting calls fail as if the host had ended
                 print_traceback()
                 break
             reply = self._replies.pop(number, None)
@@ -315,7 +315,7 @@ class HostConnection:
                 with contextlib.suppress(InvalidStateError):
                     reply.set_result((outcome, value))
             del reply, value
-        # Set before the noted calls fail: a call that is noted later sees the flag.
+        # Set before the registered calls fail: a call that is registered later sees the flag.
         self._has_ended = True
         for number in list(self._replies):
             self._fail(number)
@@ -326,7 +326,7 @@ class HostConnection:
         while True:
             try:
                 return self._socket.recv_into(packet)
-            except ConnectionResetError:  # the host has ended; what it has sent before is still here
+            except ConnectionResetError:  # the host has ended; the packets that it sent before can still be read
                 continue
             except OSError:
                 return 0
@@ -351,11 +351,11 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def connect(path: str, *hello: Any) -> HostConnection | None:
-    """Return a connection to the host; None if it cannot be reached by a socket from here, or is another user's.
+    """Return a connection to the host; None if this process cannot reach its socket, or it belongs to another user.
 
     Args:
         path: the path of the host's socket, on the host's machine.
-        hello: tells the host who calls.
+        hello: the first message, by which the host learns who calls.
     """
     if SEQPACKET is None or not path or sys.is_finalizing():
         return None

@@ -1,11 +1,12 @@
 """Checks of a Ray cluster that another process started, by its address.
 
-Ray itself takes 20 s to give up on a wrong token, and prints many lines meanwhile. So this module makes one request by
-hand: the server's reply says whether the token is right. It is the smallest request that gRPC allows (HTTP/2 frames,
-RFC 9113; headers without compression, RFC 7541), and asks for nothing.
+Ray itself takes 20 s to give up on a wrong token, and prints many lines during this time. So this module itself makes
+one request: the server's reply shows whether the token is right. It is the smallest request that gRPC allows (HTTP/2
+frames, RFC 9113; headers without compression, RFC 7541), and requests nothing.
 
-If a cluster requires a token, Ray must be set up for that *before* it is imported here: otherwise ``ray.init`` tries
-for 20 s and does not mention tokens, even if there is a token where it looks. So this module asks the cluster first.
+If a cluster requires a token, Ray must be set up for that *before* this process imports it. Otherwise ``ray.init``
+tries for 20 s and does not mention tokens, even if a token is in the place where it looks. So this module first asks
+the cluster.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from nsactors.system.processes import command_lines
 from nsactors.transport.base import check_address
 
 CONNECT_S = 1.5
-ANSWER_S = 10.0  # a machine under load is slow to answer; a refusal comes at once
+ANSWER_S = 10.0  # a machine under load is slow to answer; a refusal comes immediately
 
 UNAUTHENTICATED = 16  # a status of gRPC
 
@@ -43,7 +44,7 @@ def check_access(address: str, settings: Mapping[str, str]) -> None:
         settings: Ray's settings in the environment of the process that connects.
 
     Raises:
-        AccessRefused: if the token is missing, another user's, or wrong.
+        AccessRefused: if the token is missing or wrong, or belongs to another user.
         ClusterUnreachable: if no server answers.
     """
     token = token_for(address, settings)
@@ -62,13 +63,13 @@ def check_access(address: str, settings: Mapping[str, str]) -> None:
 
 
 def check_machine(address: str) -> None:
-    """Check that a node of a cluster runs on this machine: without one, Ray tries for a minute, and gives no reason.
+    """Check that a node of a cluster runs on this machine: without a node, Ray tries for a minute and gives no reason.
 
     Args:
         address: the Ray cluster, ``host:port``; another address is not checked.
 
     Raises:
-        OutsideCluster: if there is none.
+        OutsideCluster: if there is no such node.
     """
     port = address.rpartition(":")[2]
     if port.isdigit() and os.path.exists("/proc/self/cmdline") and not has_node(port, command_lines()):
@@ -76,9 +77,9 @@ def check_machine(address: str) -> None:
 
 
 def has_node(port: str, commands: Iterable[Sequence[str]]) -> bool:
-    """Return whether a node of the cluster whose head listens at a port is among processes.
+    """Return whether some processes include a node of the cluster whose head listens at a port.
 
-    Ray looks for them in the same way. The head may have another name here than in the command line of the node.
+    Ray looks for nodes in the same way. The head may have another name here than in the command line of the node.
 
     Args:
         port: the port.
@@ -210,11 +211,11 @@ def entry_settings(address: str, environment: Mapping[str, str]) -> dict[str, st
 
     Args:
         address: the cluster's address, as ``ray.init`` takes it; only ``host:port`` and ``auto`` can be checked.
-        environment: this process's environment. The token is where Ray looks for it: ``RAY_AUTH_TOKEN``,
-            ``RAY_AUTH_TOKEN_PATH``, or ``~/.ray/auth_token``.
+        environment: this process's environment. The token is in one of the places where Ray looks for it:
+            ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH``, or ``~/.ray/auth_token``.
 
     Raises:
-        AccessRefused: if the cluster requires a token, and there is none or a wrong one.
+        AccessRefused: if the cluster requires a token, and the token is missing or wrong.
         ClusterUnreachable: if no server answers.
     """
     try:
@@ -242,9 +243,9 @@ def entry_settings(address: str, environment: Mapping[str, str]) -> dict[str, st
 
 
 def _address_here(environment: Mapping[str, str], processes: Path = Path("/proc")) -> str:
-    """Return Ray's "auto" address: of a Ray that runs on this machine, or was started here last.
+    """Return Ray's "auto" address: the address of a Ray that runs on this machine, or was last started here.
 
-    Ray itself searches for most of a minute before it reports that there is none.
+    Ray itself searches for most of a minute before it reports that no Ray runs.
     """
     folder = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
     running = {

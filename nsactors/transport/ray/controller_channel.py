@@ -13,7 +13,7 @@ from nsactors.transport.base import ClusterEnd, ConnectionInfo
 from nsactors.transport.ray.failures import result_of
 from nsactors.transport.ray.runtime import ray_runtime
 
-PAUSES_S = (0.02, 0.1, 0.2, 0.4)  # between calls to a controller that restarts
+PAUSES_S = (0.02, 0.1, 0.2, 0.4)  # the pauses between calls to a controller that restarts
 
 
 def namespace_of(cluster: str) -> str:
@@ -69,7 +69,7 @@ class RayControllerChannel:
             return result_of(getattr(self._controller, method).remote(*args), timeout_s)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError, ConnectionLost):
             raise
-        except ray.exceptions.ActorHandleNotFoundError:  # of an earlier connection to Ray
+        except ray.exceptions.ActorHandleNotFoundError:  # the handle is from an earlier connection to Ray
             raise self._shut_down() from None
         except ray.exceptions.RayActorError:
             raise ClusterStopped from None
@@ -81,7 +81,7 @@ class RayControllerChannel:
             raise
 
     def _shut_down(self) -> ClusterStopped:
-        """Let all calls of this client fail, as the user's code has shut Ray down; return the error for this one."""
+        """Let all calls of this client fail, because the user's code has shut down Ray; return the error."""
         self._stopped.lose(RayShutDown())
         self._stopped.tell_listeners()
         return self._stopped.error()

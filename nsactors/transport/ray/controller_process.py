@@ -44,7 +44,7 @@ class RayController(Controller):
         self._over = asyncio.Event()
 
     async def shut_down(self, stop_grace_s: float | None = None) -> list[str]:
-        """Stop the cluster; then let parked calls return, which Ray would otherwise report on the terminal."""
+        """Stop the cluster; then let parked calls return, because Ray would report them on the terminal."""
         notices = await super().shut_down(stop_grace_s)
         self._over.set()
         await self._ray_launcher.unpark()
@@ -56,7 +56,7 @@ class RayController(Controller):
             await self._presences.until_gone(client)
 
     async def stand_by(self, client: str, presence: Sequence[Any]) -> None:
-        """Watch the process of a client through a reference to its call of :meth:`presence`."""
+        """Watch the process of a client through a reference to its call to :meth:`presence`."""
         if await self._presences.died(presence):
             await self.detach(client)
 
@@ -70,7 +70,7 @@ class RayController(Controller):
         await self._over.wait()
 
     async def end_requested(self, engine_id: int, incarnation: int) -> None:
-        """Return when an engine is to end; the call parked at the engine waits for this."""
+        """Return when an engine must end; the call that is parked at the engine waits for this."""
         await self._ray_launcher.end_requested((engine_id, incarnation))
 
 
@@ -122,7 +122,7 @@ class _RayLauncher:
         self._output_paths[process] = path
         try:
             await self._park(process, address)
-            while True:  # the interpreter has ended; kill again if a call has returned because it overtook the kill
+            while True:  # the interpreter has ended; kill again if a call has overtaken the kill and returned
                 self.kill(address)
                 await address.end.remote(None)
                 await asyncio.sleep(KILL_AGAIN_S)
@@ -140,10 +140,11 @@ class _RayLauncher:
 
         while True:
             # Ray has reported an actor as alive although its worker had met a full disk before it made the engine. The
-            # failure shows only when the actor is called. The call is repeated with the parked one, since both can be
-            # lost with the connection. It comes first, since no call is sent after one whose argument is pending.
+            # failure shows only when the actor is called. This call is repeated together with the parked call, since
+            # both can be lost with the connection. It comes first, since Ray sends no call after one whose argument is
+            # pending.
             address.is_here.remote()
-            # Let Ray repeat the call, as Ray does not know at once that a restarted controller can be called.
+            # Let Ray repeat the call, because Ray does not know immediately that a restarted controller can be called.
             controller = ray.get_runtime_context().current_actor
             end_requested = controller.end_requested.options(max_task_retries=-1).remote(*process)
             waiting = asyncio.wrap_future(end_requested.future())
@@ -153,8 +154,8 @@ class _RayLauncher:
                 await address.end.remote(end_requested)
                 return
             except (ray.exceptions.RayTaskError, ray.exceptions.ActorUnavailableError):
-                # The argument has failed, or the connection to the engine. If this counted as a death, a second process
-                # would start beside the living one.
+                # The argument or the connection to the engine has failed. If this counted as a death, a second process
+                # would start although the first is alive.
                 await asyncio.sleep(PARK_AGAIN_S)
 
     async def end_requested(self, process: Process) -> None:
@@ -165,7 +166,7 @@ class _RayLauncher:
     async def unpark(self) -> None:
         """Return when Ray knows that no call is parked any more."""
         if self._waiting:
-            await asyncio.wait(self._waiting, timeout=UNPARK_S)  # at most for this time, and whatever their outcome
+            await asyncio.wait(self._waiting, timeout=UNPARK_S)  # at most for this time, and with any outcome
 
     def end(self, process: Process, address: Any) -> None:
         self._end_requests[process].set()
@@ -187,7 +188,7 @@ class _RayLauncher:
                 with contextlib.suppress(ValueError):  # it has ended since
                     found[int(named[1]), int(named[2])] = ray.get_actor(actor["name"], self._namespace)
         # If a batch job continues an earlier one, no engine has been an actor of this Ray. The journals have been
-        # copied, so engines may start anywhere. They should, because they may all have been on one
+        # copied, so engines may start anywhere. They should be spread again, because they may all have been on one
         # machine after the loss of another.
         if found or has_had_actors({f"engine-{engine_id}.{incarnation}" for engine_id, incarnation in hosts}):
             self._places.restore(hosts, found)

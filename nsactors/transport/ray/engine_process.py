@@ -37,7 +37,7 @@ class RayEngine:
 
     def __init__(self, spec: EngineSpec, controller: Any, replica: tuple[str, Any] | None) -> None:
         os.environ.update(spec.environment)
-        keep_sockets_from_children()  # before any user code runs, so these sockets are Ray's alone
+        keep_sockets_from_children()  # before any user code runs, so all of these sockets belong to Ray
         spec = with_labels(spec, labels_here())
         host = ProcessHost(output_folder(spec.cluster), f"engine-{spec.engine_id}", spec.incarnation)
         line = ControllerClient(RayControllerChannel(controller))
@@ -90,12 +90,12 @@ class RayEngine:
         return self._direct is not None and self._direct.serve(epoch, line)
 
     def _handle_direct(self, header: bytes) -> bytes | None:
-        """Run a request that has come past Ray; return its reply, or None if that is too large for the socket."""
+        """Run a request that has come past Ray; return its reply, or None if the reply is too large for the socket."""
         try:
             reply = self._handle(header, (), (), past_ray=True)
         except EngineGone:
             raise
-        except Exception as error:  # no room for the result; the client is to get this error through Ray
+        except Exception as error:  # no room for the result; the client must get this error through Ray
             reply = error
         if isinstance(reply, bytes) and len(reply) <= MESSAGE_BYTES:
             return reply
@@ -103,7 +103,7 @@ class RayEngine:
         return None
 
     def _keep_large(self) -> None:
-        """Copy the large replies that have not been asked for yet, as the next request may change their arrays."""
+        """Copy the large replies that nobody has asked for yet, because the next request may change their arrays."""
         for header, reply in self._large.items():
             if isinstance(reply, tuple) and reply[1][0].base is not None:
                 head, arrays, refs = reply
@@ -118,9 +118,10 @@ class RayEngine:
     def end(self, end_requested: Any) -> None:
         """End the interpreter gracefully.
 
-        The controller calls this early, with an argument that resolves when the engine is to end; so the call fails the
-        moment this process dies. When the call has returned, the controller kills the process: Ray would treat an exit
-        of the process as a failure, and after ``exit_actor`` report it as dead 0.4 s before its files are closed.
+        The controller calls this early, with an argument that resolves when the engine must end; so the call fails at
+        the moment when this process dies. When the call has returned, the controller kills the process. Rejected: an
+        exit of the process, which Ray would treat as a failure; and ``exit_actor``, after which Ray would report the
+        process as dead 0.4 s before its files are closed.
         """
         _spare_ray_at_exit()
         self._engine.end()
@@ -149,7 +150,7 @@ def _spare_ray_at_exit() -> None:
 
 
 def _skip_debugger() -> None:
-    """Let calls of Ray's debugger by name act as ``breakpoint()``, because Ray would wait at a port."""
+    """Let direct calls to Ray's debugger act as ``breakpoint()``, because Ray's debugger would wait at a port."""
     with contextlib.suppress(ImportError):
         from ray.util import rpdb
 

@@ -1,12 +1,12 @@
 """Failures of Ray's actors and servers as errors of this package, and waits that end with them.
 
-A thread inside ``ray.get`` keeps Ray's code in use: disconnecting from a Ray whose GCS had died crashed the process in
-4 of 8 runs while other threads waited there, and in none without. So a wait that may be long is on a future of this
-package, which :func:`end_waits` can end.
+A thread inside ``ray.get`` keeps Ray's code in use. A disconnection from a Ray whose GCS had died crashed the process
+in 4 of 8 runs while other threads waited inside it, and in no run without such threads. So a wait that may be
+long is on a future of this package, which :func:`end_waits` can end.
 
-To let its death be noticed, a client calls a method of the controller that does not return, and passes the reference to
-the result to the controller. The client's process owns the reference: when the process has ended, waiting for the
-reference fails, 2.0 s later.
+So that the controller notices its death, a client calls a method of the controller that does not return, and passes the
+reference to the result to the controller. The client's process owns the reference: 2.0 s after the process has ended,
+waiting for the reference fails.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NODE_DIED = "its node died"
 
 
 def failure_of(error: BaseException, engine_id: int, output_path: str | None, host: str) -> BaseException:
-    """Return the error for a client whose call of an engine has failed; errors that are not Ray's are unchanged.
+    """Return the error for a client whose call to an engine has failed; errors that are not Ray's are unchanged.
 
     Args:
         error: the error of the call.
@@ -97,7 +97,7 @@ def _user_part(crash: str) -> str:
 
 
 def output_folder(cluster: str) -> str:
-    """Return the folder of a cluster's files on this machine: in Ray's session folder, which goes with Ray.
+    """Return the folder of a cluster's files on this machine: in Ray's session folder, which is removed with Ray.
 
     An actor must call this before it redirects its output.
     """
@@ -106,10 +106,10 @@ def output_folder(cluster: str) -> str:
     return os.path.join(folder, f"nsactors-{cluster}")
 
 
-QUICK_S = 0.05  # a shorter wait is faster in ray.get itself; a future costs a thread switch
+QUICK_S = 0.05  # a shorter wait is faster in ray.get itself, because a future costs a switch of threads
 
 _lock = threading.Lock()
-_driver = threading.Event()  # set where Ray's servers are watched
+_driver = threading.Event()  # set in a process that watches Ray's servers
 _waits: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 _lost: list[ClusterLost] = []  # the reason for ending waits, for waits that begin later
 
@@ -118,18 +118,18 @@ def result_of(reference: Any, timeout_s: float | None) -> Any:
     """Return the result of a call as ``ray.get`` does, or raise its error.
 
     Args:
-        reference: to the result.
+        reference: the reference to the result.
         timeout_s: seconds; None waits forever.
 
     Raises:
-        GetTimeoutError: (Ray's) if the result is not there in time.
-        ClusterLost: if Ray's servers die meanwhile.
+        GetTimeoutError: (Ray's) if the result has not arrived in time.
+        ClusterLost: if Ray's servers die during the wait.
     """
     import ray
 
     if not _driver.is_set() and threading.current_thread() is threading.main_thread():
-        # A worker ends with its raylet. While its main thread waits in ray.get, others may use its CPUs; in other
-        # threads, ray.get would only wake up twenty times a second.
+        # A worker ends with its raylet. While its main thread waits in ray.get, other workers may use its CPUs; in
+        # other threads, ray.get would only wake up twenty times a second.
         return ray.get(reference, timeout=timeout_s)
     quick_s = QUICK_S if timeout_s is None else min(QUICK_S, timeout_s)
     try:
@@ -152,7 +152,7 @@ def result_of(reference: Any, timeout_s: float | None) -> Any:
 
 
 def can_be_ended() -> None:
-    """Make waits of this process such that :func:`end_waits` can end them; call this after connecting to Ray."""
+    """Let :func:`end_waits` end the waits of this process from now on; call this after connecting to Ray."""
     with _lock:
         _lost.clear()
     _driver.set()
@@ -172,7 +172,7 @@ def _pass_on(answered: Future[Any], result: Future[Any]) -> None:
     error = answered.exception()
     if error is not None and not isinstance(error, Exception):
         return  # Ray raises SystemExit as it disconnects, and the wait is about to be ended
-    with suppress(InvalidStateError):  # the wait has been ended meanwhile
+    with suppress(InvalidStateError):  # the wait has already been ended
         if error is not None:
             result.set_exception(error)
         else:
@@ -190,13 +190,13 @@ class LivenessMonitor:
         await self._left.setdefault(client, asyncio.Event()).wait()
 
     def end(self, client: str) -> None:
-        """Note that the client has left."""
+        """Let the call to :meth:`until_gone` of a client return, because the client has left."""
         left = self._left.pop(client, None)
         if left is not None:
             left.set()
 
     async def died(self, presence: Sequence[Any]) -> bool:
-        """Wait until the owner of the one reference in this list has died or the client has left.
+        """Wait until the owner of the only reference in this list has died, or the client has left.
 
         Returns:
             Whether the owner has died.

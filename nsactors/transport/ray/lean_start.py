@@ -1,24 +1,25 @@
 """A start of Ray without the parts that an embedded cluster does not need.
 
-``ray.init(include_dashboard=False)`` starts processes one after the other and waits for most of them. Here
+``ray.init(include_dashboard=False)`` starts processes one after the other and waits for most of them. This module
+changes the start:
 
 * the API server is not started: without a dashboard it only reports usage, which is off;
-* nor is the autoscaler's monitor: this cluster is one node for good;
-* nor the log monitor: it forwards the output of workers to drivers, and this driver does not want it;
-* nor the server of Ray Client, which ``ray start`` runs where gRPC is installed, on the same port for all users;
-* a stub replaces the dashboard's agent, and reports as a Ray without ``[default]`` that it serves nothing;
-* the agent for runtime environments gets its port beforehand, so that the raylet need not wait for it, and starts when
-  the raylet first connects: until then a stub listens;
-* the raylet's registration is noticed at once; Ray looks once a second;
+* the autoscaler's monitor is not started: this cluster will never have more than one node;
+* the log monitor is not started: it forwards the output of workers to drivers, and this driver does not want it;
+* the server of Ray Client is not started; ``ray start`` runs it if gRPC is installed, on the same port for all users;
+* a stub replaces the dashboard's agent, and reports, as in a Ray without ``[default]``, that it serves nothing;
+* the agent for runtime environments gets its port in advance, so that the raylet need not wait for it. It starts when
+  the raylet first connects; until then a stub listens;
+* the raylet's registration is noticed immediately; Ray looks once a second;
 * as many workers as there will be actors start with the raylet, not with the registration of the driver. Ray answers
-  that registration when they are there, and the driver waits for the answer with the GIL held, so that no thread can
-  draw a line of progress for a second or two. Here the driver registers after the workers have started;
+  that registration when the workers have started, and the driver waits for the answer with the GIL held, so that no
+  thread can draw a line of progress for a second or two. Here the driver registers after the workers have started;
 * workers and the agent import seldom-used libraries late (``run_script``);
 * workers are forked from a process that has imported what they need, if there is one (``zygote_process``).
 
-Tasks, actors, objects, placement groups and runtime environments work without these parts. All this rests on private
-names of Ray (``private_names``). If one of them is gone, or this version of Ray was never tried, Ray starts in its
-usual way.
+Tasks, actors, objects, placement groups and runtime environments work without these parts. The changes depend on
+private names of Ray (``private_names``). If one of these names is gone, or this version of Ray was never tried, Ray
+starts in its usual way.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from typing import Any
 from nsactors.system.resources import ray_was_tried
 from nsactors.transport.ray.private_names import missing_names
 
-REGISTRATION_S = 10.0  # after that Ray looks by itself, and reports the reason
-WORKERS_S = 100.0  # after that the start has failed
+REGISTRATION_S = 10.0  # after this time Ray looks for the registration itself, and reports the reason
+WORKERS_S = 100.0  # after this time the start has failed
 LOOK_EVERY_S = 0.01
 SERVES_NOTHING = -1
 
@@ -53,7 +54,7 @@ _RAYLET_OPTIONS = {
     "runtime_env_agent_command",
     "dashboard_agent_command",
 }
-_STARTS_WORKERS = {"RAY_enable_worker_prestart": "1"}  # with the raylet, in place of the first driver's registration
+_STARTS_WORKERS = {"RAY_enable_worker_prestart": "1"}  # workers start with the raylet, not with the first driver
 _SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scripts")
 _AGENT_STUB = os.path.join(_SCRIPTS, "agent_stub.py")
 _LEAN_PYTHON = "-I", "-S"
@@ -75,8 +76,9 @@ def lean_start(
 
     Args:
         ray: the module.
-        started: called with Ray's name of each server and its process, as soon as it runs.
-        workers: the number of workers that start with the raylet; None for Ray's own number, when a driver registers.
+        started: called with Ray's name for each server and its process, as soon as the server runs.
+        workers: the number of workers that start with the raylet; None lets Ray start its own number of workers when a
+            driver registers.
         zygote: the socket of the process that forks workers; None if workers are not forked.
     """
     if not starts_lean(ray):
@@ -86,7 +88,7 @@ def lean_start(
     with contextlib.ExitStack() as undo:
         for owner, name, stand_in in (
             *((node, name, _start_nothing) for name in _NOT_STARTED),
-            # Rejected: sitecustomize on PYTHONPATH, which would reach the user's own child processes; and no agent at
+            # Rejected: sitecustomize on PYTHONPATH, which the user's child processes would also run; and no agent at
             # all, which a raylet refuses.
             (
                 services,
@@ -125,7 +127,7 @@ def lean_raylet(
         elif workers is not None and option == "--num_prestart_python_workers":
             value = str(workers)
         elif workers is not None and option == "--maximum_startup_concurrency" and value.isdecimal():
-            value = str(max(workers, int(value)))  # not fewer: there may be more engines later
+            value = str(max(workers, int(value)))  # not fewer: the cluster may get more engines later
         elif option.endswith("_command"):
             stub = [] if zygote is None else [*_LEAN_PYTHON, os.path.join(_SCRIPTS, "worker_stub.py"), zygote]
             late = [*_LEAN_PYTHON, _AGENT_STUB] if agent_port else []
@@ -142,14 +144,14 @@ def lean_raylet(
 
 
 def reserve_port(address: str) -> socket.socket:
-    """Reserve a free port: until the socket is closed, the system gives it only to processes that ask for it by number.
+    """Reserve a free port: until the socket is closed, the system gives the port only to processes that name it.
 
     Linux lets several sockets with ``SO_REUSEADDR`` have a port as long as none of them listens, and never gives such a
     port to a process that asks for any free port.
     """
     family, kind, protocol, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
-    # Rejected: a port found by opening and closing a socket. Another process may take it meanwhile, and the cluster
-    # dies.
+    # Rejected: a port found by opening and closing a socket. Another process may take it in between, and the cluster
+    # would die.
     reserved = socket.socket(family, kind, protocol)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(place)

@@ -40,7 +40,7 @@ class RayNamedActor:
     """The actor class of named actors."""
 
     def __init__(self, namespace: str, open_transport: OpenTransport, make: MakeNamedActor) -> None:
-        # Ray warns that a wait blocks the event loop. But here, threads of the named actor wait, and the loop goes on.
+        # Ray warns that a wait blocks the event loop. But threads of the named actor wait here, and the loop continues.
         ray_log = logging.getLogger("ray._private.worker")
         ray_log.addFilter(lambda record: "blocking ray.get" not in record.getMessage())
         transport = open_transport(namespace)
@@ -83,7 +83,7 @@ class RayNamedActorClient:
             raise NamedActorGone(death_of(error, None).reason) from None
         except Exception as error:
             if self.stopped.is_set():
-                raise self.stopped.error() from error  # Ray ended during the call, which raises many kinds of errors
+                raise self.stopped.error() from error  # the end of Ray during the call raises errors of many kinds
             if is_full(error):
                 raise StoreFull(f"the arguments of {method}()") from None
             raise
@@ -99,7 +99,7 @@ def find_named_actor(ray: Any, namespace: str, name: str) -> Any:
 
 def start_named_actor(ray: Any, namespace: str, name: str, open_transport: OpenTransport, make: MakeNamedActor) -> Any:
     """Return Ray's actor for a named actor; start it if there is none."""
-    # The actor never restarts, because its state would be lost all the same.
+    # The actor never restarts, because its state would be lost anyway.
     options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": MAX_CONCURRENCY}
     actor_class = on_head_node(ray.remote(RayNamedActor), _PREFIX + name, namespace, **options)
     return once_name_is_free(lambda: actor_class.remote(namespace, open_transport, make))
@@ -109,7 +109,7 @@ def stop_actors(ray: Any, namespace: str) -> None:
     """Stop all actors in the namespace of a cluster that has stopped: named actors, services, the journal replica."""
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["namespace"] == namespace:
-            with contextlib.suppress(ValueError):  # it has ended since
+            with contextlib.suppress(ValueError):  # it has ended by now
                 ray.kill(ray.get_actor(actor["name"], namespace))
 
 

@@ -1,8 +1,8 @@
 """A node of a Ray cluster of several machines, as a child of this process that ends with it.
 
-This user or others may have nodes on the same machine. So ports are free ones that the system chooses, files are in a
-folder of the node's own, and only processes that the node has started are ended: never ``ray stop``, which ends every
-Ray that it sees. (See ``cluster.node`` for nodes on other machines.)
+This user or other users may have nodes on the same machine. So the system chooses free ports, files are in a folder of
+this node, and only processes that this node has started are ended. ``ray stop`` is never used, because it ends every
+Ray that it finds. (See ``cluster.node`` for nodes on other machines.)
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class NodePlan:
 
     Attributes:
         token: the token of the cluster. It is passed on in files that only the user can read, never on a command line.
-        engines: the number of engines for the node; None for one per core.
-        address: the cluster that it joins; None makes it the head of a new one.
-        num_cpus: its number of cores; None for those that its process may use.
+        engines: the number of engines for the node; by default, None, as many as it has cores.
+        address: the cluster that it joins; None makes it the head of a new cluster.
+        num_cpus: its number of cores; None for the cores that its process may use.
         store_bytes: the size of its object store; None for Ray's default.
-        labels: its labels, beside the one with the number of engines.
-        authority: signs the certificates of the cluster's machines (see ``system.tls``), and is passed on as the token
-            is; empty for a cluster without encryption.
+        labels: its labels, besides the label with the number of engines.
+        authority: signs the certificates of the cluster's machines (see ``system.tls``), and is passed on in the same
+            way as the token; empty for a cluster without encryption.
     """
 
     token: str = field(repr=False)
@@ -84,7 +84,7 @@ class NodePlan:
 
     @classmethod
     def from_json(cls, text: str) -> NodePlan:
-        """Return the plan in a text of :meth:`to_json`; ValueError if it is another text."""
+        """Return the plan in a text of :meth:`to_json`; ValueError for any other text."""
         return from_fields(cls, json.loads(text))
 
 
@@ -125,7 +125,7 @@ class RayNode:
         """Start the node; return when it belongs to the cluster.
 
         Raises:
-            ClusterUnreachable: if it cannot be started; the message has Ray's last lines.
+            ClusterUnreachable: if the node cannot be started; the message has Ray's last lines.
             AccessRefused: if the cluster has another token.
             ProcessLimit: if this user may not start as many processes and threads as Ray needs.
         """
@@ -136,7 +136,7 @@ class RayNode:
         if self._plan.authority:
             self.settings |= certify(self._plan.authority, Path(self._folder.path, "tls"), [own])
         if self._plan.address is not None:
-            with contextlib.suppress(ClusterUnreachable):  # the head may be busy: Ray waits longer
+            with contextlib.suppress(ClusterUnreachable):  # the head may be busy; Ray waits longer
                 check_access(self._plan.address, self.settings)  # Ray would try a wrong token for a long time
         with contextlib.closing(reserve_port(own)) as reserved:
             port = reserved.getsockname()[1]
@@ -274,11 +274,12 @@ def node_options(plan: NodePlan, own: str, port: int, folder: str) -> list[str]:
 
 
 def own_address(towards: str | None) -> str:
-    """Return the address by which other machines reach this one.
+    """Return the address by which other machines reach this machine.
 
     Args:
-        towards: one of the other machines, ``host:port``, which selects the network interface. By default, the address
-            is that of this machine's name, unless that is a loopback address.
+        towards: one of the other machines, ``host:port``, which selects the network interface. By default, the result
+        is
+            the address of this machine's name, unless it is a loopback address.
     """
     if towards is not None:
         host, _, port = towards.rpartition(":")
@@ -300,8 +301,8 @@ def _address_towards(host: str, port: int) -> str | None:
 
 
 def _kill_session(session: int) -> None:
-    """Kill the processes of a session, also those whose parents have gone."""
-    # Not by psutil, whose scan of all processes takes 61 ms instead of 5.
+    """Kill the processes of a session, including processes whose parents have ended."""
+    # Do not use psutil, whose scan of all processes takes 61 ms instead of 5.
     while found := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == session]:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

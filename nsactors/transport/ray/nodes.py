@@ -1,6 +1,6 @@
 """Nodes of a Ray cluster, and placement of engines on them.
 
-The functions at the top decide, by value; :class:`EnginePlaces` asks Ray and applies them.
+The functions at the top decide, and get all facts as arguments; :class:`EnginePlaces` asks Ray and applies them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 NAME_S, NAME_AGAIN_S = 5.0, 0.02
 _NODES_SHOWN = 8
-_LEAST_WEIGHT = 1e-6  # a node of weight 0 gets engines if there is no other
+_LEAST_WEIGHT = 1e-6  # a node of weight 0 gets engines if there is no other node
 
 
 @frozen
@@ -33,7 +33,7 @@ class Node:
     """A machine of the cluster.
 
     Attributes:
-        node_id: its id, which is another one after a restart of the machine.
+        node_id: its id, which changes with a restart of the machine.
         names: its names for people: host, address and id.
         resources: all its resources, used or not; ``CPU``, ``GPU``, ``memory`` in bytes, and the cluster's own.
         labels: its labels.
@@ -49,7 +49,7 @@ class Node:
 
 
 def least_loaded(nodes: Sequence[str], engines: Iterable[str], weights: Mapping[str, float] | None = None) -> str:
-    """Return the node with the fewest engines in proportion to its weight; the first of equals.
+    """Return the node with the fewest engines in proportion to its weight; among equal nodes, the first.
 
     Args:
         nodes: the candidates in order of preference; at least one.
@@ -67,15 +67,15 @@ def least_loaded(nodes: Sequence[str], engines: Iterable[str], weights: Mapping[
 
 
 def fits(options: EngineOptions, offer: Mapping[str, float]) -> bool:
-    """Return whether an offer covers all that an engine asks for."""
+    """Return whether an offer covers everything for which an engine asks."""
     return all(offer.get(name, 0) >= amount for name, amount in options.demands.items())
 
 
 def suitable(nodes: Iterable[Node], options: EngineOptions) -> list[Node]:
     """Return the nodes that can have an engine once its resources are free.
 
-    If the options do not name a node, these are the nodes with CPUs, if there are any: a cluster keeps a node free of
-    work by giving it no CPUs.
+    If the options do not name a node, these are the nodes with CPUs, if there are any, because a cluster keeps a node
+    free of work by giving it no CPUs.
     """
     able = [
         node
@@ -88,9 +88,9 @@ def suitable(nodes: Iterable[Node], options: EngineOptions) -> list[Node]:
 
 
 def is_crowded_out(options: EngineOptions, nodes: Iterable[Node], others: Iterable[EngineOptions]) -> bool:
-    """Return whether there is certainly no room for an engine beside others on the same nodes.
+    """Return whether there is certainly no room for an engine beside other engines on the same nodes.
 
-    All nodes count as one: the resources left on them together may still be too little on each.
+    All nodes count as one node. So if this returns False, each single node may still have too little room.
     """
     able, taken = list(nodes), [other.demands for other in others]
     return any(
@@ -146,19 +146,19 @@ def _listed(things: Sequence[str]) -> str:
 
 
 LOOK_S = 0.5
-CROWDED_S = 2.0  # patience while the cluster's own engines have the resources: one of them may be ending
-TAKEN_S = 15.0  # patience while others seem to have them: it may be this engine itself, whose process starts slowly
-NODE_COMES_S = 300.0  # for a machine of a cloud, from its order to its place in the cluster
+CROWDED_S = 2.0  # the wait while the cluster's own engines have the resources: one of them may be ending
+TAKEN_S = 15.0  # the wait while others seem to have them: it may be this engine itself, whose process starts slowly
+NODE_COMES_S = 300.0  # the wait for a machine of a cloud, from its order to its place in the cluster
 
-ENGINES = "nsactors-engines"  # a label with the number of engines a node was started for; 1 by default
-_HEAD = "node:__internal_head__"  # a resource of the head node alone
+ENGINES = "nsactors-engines"  # a label with the number of engines for which a node was started; 1 by default
+_HEAD = "node:__internal_head__"  # a resource that only the head node has
 
 
 class EnginePlaces:
-    """Spread the engines of a cluster evenly over living nodes with the resources that they ask for.
+    """Spread the engines of a cluster evenly over living nodes that have the resources for which the engines ask.
 
     Ray places engines that ask for countable resources, since Ray knows who else uses these. Its ``"SPREAD"`` is even
-    for such engines, but not for actors that ask for nothing, which this class places.
+    for such engines. It is not even for actors that ask for nothing, so this class places them.
     """
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class EnginePlaces:
 
     @functools.cached_property
     def adds_nodes(self) -> bool:
-        """Return whether Ray adds nodes to this cluster as engines ask for them. This process is on the head node."""
+        """Return whether Ray adds nodes to this cluster when engines need them. This process is on the head node."""
         import ray
 
         return is_autoscaled(ray.get_runtime_context().gcs_address, command_lines(), os.environ)
@@ -181,7 +181,7 @@ class EnginePlaces:
         An engine that recovers its namespace goes to its former node, which has its journal.
 
         Raises:
-            CannotStart: if the node that it must be on does not exist, or lacks the resources.
+            CannotStart: if the node on which it must be does not exist, or lacks the resources.
         """
         options = spec.options
         nodes = _nodes_now()
@@ -226,7 +226,7 @@ class EnginePlaces:
             self._note(spec, state["Address"]["NodeID"])
 
     def _obstacle(self, spec: EngineSpec, waited_s: float) -> str:
-        """Return the reason why an engine has no process; empty while it may just take time."""
+        """Return the reason why an engine has no process; empty while the start may just take time."""
         nodes, free = _nodes_now(), _free_resources()
         able = suitable(nodes, spec.options)
         if not able:
@@ -247,7 +247,7 @@ class EnginePlaces:
         return next((str(node["NodeManagerHostname"]) for node in ray.nodes() if node["NodeID"] == node_id), "")
 
     def restore(self, hosts: Mapping[tuple[int, int], str], alive: Container[tuple[int, int]]) -> None:
-        """Go on with engines on these hosts, dead ones included.
+        """Continue with engines on these hosts, including dead engines.
 
         Args:
             hosts: machine names by engine id and incarnation.
@@ -256,7 +256,7 @@ class EnginePlaces:
         import ray
 
         named = [(node["NodeManagerHostname"], node["NodeID"]) for node in ray.nodes() if node["Alive"]]
-        count = Counter(name for name, _ in named)  # of several nodes on one machine, the right one is unknown
+        count = Counter(name for name, _ in named)  # if a machine has several nodes, the right node is unknown
         nodes = {name: node_id for name, node_id in named if count[name] == 1}
         for (engine_id, incarnation), host in sorted(hosts.items()):
             if host in nodes:
@@ -265,7 +265,7 @@ class EnginePlaces:
                     self._nodes[engine_id, incarnation] = nodes[host]
 
     def leave(self, spec: EngineSpec) -> None:
-        """Forget an engine that has gone."""
+        """Forget an engine that has left."""
         process = spec.engine_id, spec.incarnation
         self._nodes.pop(process, None)
         self._counted.pop(process, None)
@@ -289,12 +289,12 @@ class EnginePlaces:
 def is_autoscaled(address: str, commands: Iterable[Sequence[str]], environment: Mapping[str, str]) -> bool:
     """Return whether Ray adds nodes to a cluster.
 
-    Ray does not report this: its monitor gives the same answers if it has no configuration for it.
+    Ray does not report this: its monitor gives the same answers if it has no configuration for adding nodes.
 
     Args:
         address: the address of the cluster.
         commands: the command lines of processes on the head node, as words; Ray's monitor is one of them.
-        environment: the environment of a process on the head node; KubeRay notes there how it has started Ray.
+        environment: the environment of a process on the head node; KubeRay writes into it how it has started Ray.
 
     Example:
         >>> monitor = ["python", "/lib/ray/autoscaler/v2/monitor.py", "--gcs-address=10.0.0.1:6379"]
@@ -333,7 +333,7 @@ def living_nodes(nodes: Iterable[Mapping[str, Any]], *, first: str) -> list[Node
 
 
 def engines_wanted(nodes: Iterable[Mapping[str, Any]]) -> int:
-    """Return the number of engines that the living nodes have been started for.
+    """Return the number of engines for which the living nodes have been started.
 
     Args:
         nodes: the nodes, in the form of ``ray.nodes()``.
@@ -370,7 +370,7 @@ def place_on(node_id: str) -> Any:
 
 
 def on_head_node(actor_class: Any, name: str, namespace: str, **options: Any) -> Any:
-    """Return an actor class whose one actor of this name is on the head node, and lives as long as the cluster."""
+    """Return an actor class whose only actor of this name is on the head node, and lives as long as the cluster."""
     return actor_class.options(
         name=name,
         namespace=namespace,
@@ -388,7 +388,7 @@ def once_name_is_free(start: Callable[[], T], dead: type[Exception] = ValueError
 
     Args:
         start: starts the actor.
-        dead: the error, beside ValueError, that is raised for an actor that has just died.
+        dead: the error, besides ValueError, that is raised for an actor that has just died.
     """
     give_up, pause = time.monotonic() + NAME_S, threading.Event()
     while True:
@@ -417,13 +417,13 @@ def _actor_state(actor: Any) -> dict[str, Any]:
 
 
 def has_had_actors(names: Container[str]) -> bool:
-    """Return whether this Ray has or had an actor with one of these names; True also if Ray does not tell."""
+    """Return whether this Ray has or had an actor with one of these names; True also if Ray does not report it."""
     actors = getattr(_state(), "actors", None)
     return actors is None or any(actor.get("Name") in names for actor in actors().values())
 
 
 def _free_resources() -> dict[str, dict[str, float]]:
-    """Return the free resources by node id; by a private function as :func:`_actor_state`."""
+    """Return the free resources by node id. This uses a private function of Ray, as :func:`_actor_state` does."""
     return dict(getattr(_state(), "available_resources_per_node", dict)())
 
 

@@ -24,7 +24,7 @@ from nsactors.transport.ray.servers import raylet_process
 
 ASK_EVERY_S = 1.0
 SPARE_BYTES = 1_000_000  # the store's own data beside objects
-CHECKED_BYTES = 4_000_000  # storing a smaller object takes hardly longer than the check
+CHECKED_BYTES = 4_000_000  # the check takes about as long as storing a smaller object
 
 
 def store_memory() -> StoreMemory | None:
@@ -44,8 +44,8 @@ def store_memory() -> StoreMemory | None:
 class StoreFile:
     """The file of an object store, on a file system in memory that other programs also fill.
 
-    Its pages are allocated as they are written. If the file system is full, the writer gets SIGBUS, which ends a
-    client, an engine or the raylet.
+    Its pages are allocated when they are first written. If the file system is full, the writer gets SIGBUS, which ends
+    a client, an engine or the raylet.
 
     Args:
         path: the path of the file, or of a link to it.
@@ -58,14 +58,14 @@ class StoreFile:
 
     @classmethod
     def of_raylet(cls, pid: int) -> StoreFile | None:
-        """Return the file of a raylet, which holds it open under a removed name; None if it cannot be seen."""
+        """Return the file of a raylet, which holds it open without a name; None if the file cannot be seen."""
         try:
             with os.scandir(f"/proc/{pid}/fd") as links:
                 for link in links:
                     folder, _, name = os.readlink(link.path).rpartition("/")
                     if name.startswith("plasma"):
                         return cls(link.path, folder)
-        except OSError:  # another system, or another user's raylet
+        except OSError:  # another system, or a raylet of another user
             pass
         return None
 
@@ -78,7 +78,7 @@ class StoreFile:
             used: returns the bytes of the store in use; its other pages can be written again.
         """
         try:
-            # One statvfs for each value; more is read only when there is little room.
+            # Call statvfs once for each value; read more only when there is little room.
             volume = os.statvfs(self._path)
             free = volume.f_bavail * volume.f_frsize
             if free >= nbytes + SPARE_BYTES:
@@ -116,10 +116,10 @@ def _store_file() -> StoreFile | None:
 
 
 class SpillCheck:
-    """Warn when an object is too large for the free room of this node's store: once each time that it fills up.
+    """Warn when an object is too large for the free room of this node's store: once each time that the store fills up.
 
-    The store is asked again when much of the free room may have been used, or after a while: the question takes as long
-    as storing a megabyte.
+    The store is queried again when much of the free room may have been used, or after a while, because the query takes
+    as long as storing a megabyte.
 
     Args:
         clock: returns seconds.
@@ -147,7 +147,7 @@ class SpillCheck:
 
 
 class _Listener(logging.Filter):
-    """Catch the message of one call from Ray's logger; other messages are logged as before."""
+    """Catch the message of one call from Ray's logger; other messages are logged as usual."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class _Listener(logging.Filter):
             return self._answer
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a record is to be logged."""
+        """Return whether to log a record."""
         if record.thread == self._asker:
             self._answer = record.getMessage()
             return False
@@ -203,7 +203,7 @@ def _bytes_in(folder: str) -> int:
     try:
         with os.scandir(folder) as files:
             return sum(file.stat().st_size for file in files)
-    except FileNotFoundError:  # nothing was ever spilled, or a file has just been removed
+    except FileNotFoundError:  # no object was ever spilled, or a file has just been removed
         return 0
 
 
@@ -274,7 +274,7 @@ def put(value: Any, what: str, nbytes: int) -> Any:
 
 
 def is_full(error: object) -> bool:
-    """Return whether an error of Ray, or of :func:`require_room`, says that there is no room."""
+    """Return whether an error of Ray, or of :func:`require_room`, means that there is no room."""
     import ray
 
     return isinstance(error, StoreFull | ray.exceptions.ObjectStoreFullError | ray.exceptions.OutOfDiskError)

@@ -1,8 +1,9 @@
 """All that this package uses of Ray beyond its documented interface.
 
-It was tried with the versions of Ray in ``nsactors.system.resources.TRIED_RAY``. With any other version, Ray starts in
-its usual way, no worker is forked, and no undocumented setting of the raylet is made; ``nsactors doctor`` says so. What
-is used with all versions has a plain substitute, which each entry of :data:`NAMES` and :data:`SETTINGS` tells.
+The names were tried with the versions of Ray in ``nsactors.system.resources.TRIED_RAY``. With any other version, Ray
+starts in its usual way, no worker is forked, and no undocumented setting of the raylet is made; ``nsactors doctor``
+reports this. A name or setting that is used with all versions has a plain substitute. Each entry of :data:`NAMES` and
+:data:`SETTINGS` describes it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from nsactors._frozen import frozen
 
 @frozen
 class PrivateName:
-    """A name of Ray's that is not documented.
+    """A name of Ray that is not documented.
 
     Attributes:
         name: the name below ``ray``.
         used_in: the module below ``nsactors.transport.ray`` that uses it.
         without: what happens if Ray lacks it.
-        is_static: whether it is there before Ray is connected.
+        is_static: whether it exists before Ray is connected.
     """
 
     name: str
@@ -92,7 +93,7 @@ SETTINGS = {
     "RAY_CLIENT_MODE": "set by Ray for each worker; need not be the same in a worker that is forked",
     "RAY_LD_PRELOAD_ON_WORKERS": "the same",
 }
-"""Environment variables that Ray reads, or sets, without documenting them: what they are for."""
+"""Environment variables that Ray reads or sets without documenting them, and their purpose."""
 
 BEHAVIOUR = (
     "the raylet's command line, with those of workers and agents, the scripts `default_worker.py` and"
@@ -104,7 +105,7 @@ BEHAVIOUR = (
     "the modules that workers import: `scripts.zygote` imports them before it forks",
     "a process of Ray's writes its title over its command line",
 )
-"""What else is relied on, with tried versions only. If it changes, a test fails, and workers are executed."""
+"""Further facts on which tried versions rely. If one of them changes, a test fails, and workers are executed."""
 
 
 def missing_names(ray: Any, used_in: str | None = None) -> list[str]:

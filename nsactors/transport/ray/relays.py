@@ -1,7 +1,7 @@
 """Relays: a tree of actors that forwards a client's requests to many engines, and returns replies in batches.
 
-A client that calls n engines itself makes n calls through Ray and receives n replies. With relays it makes about the
-square root of n of each, and so does every relay.
+A client that calls n engines itself makes n calls through Ray and receives n replies. With relays, it makes and
+receives only about the square root of n, and so does every relay.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RayRelay:
         return await self.more(turn)
 
     async def more(self, turn: int) -> tuple[list[tuple[int, Any]], bool]:
-        """Return further replies as soon as there is one; see :meth:`carry`."""
+        """Return further replies as soon as one has arrived; see :meth:`carry`."""
         still_open = self._open[turn]
         done, _ = await asyncio.wait(still_open, timeout=BATCH_S)
         if not done:
@@ -96,7 +96,7 @@ async def _answer(reply: Any, engine: _RelayedEngine) -> Any:
         return await reply
     except Exception as error:  # the client raises it
         failure = failure_of(error, engine.engine_id, engine.output_path, engine.host)
-        if isinstance(failure, EngineGone | NsactorsError):  # which can be pickled
+        if isinstance(failure, EngineGone | NsactorsError):  # these errors can be pickled
             return failure
         return ClusterUnreachable("the engine", f"{type(error).__name__}: {error}")
 
@@ -113,7 +113,7 @@ class Promise:
 
     @property
     def answer(self) -> Any:
-        """The reply; None if there is none yet."""
+        """The reply; None if it has not arrived yet."""
         return self._answer
 
     def when_kept(self, listener: Callable[[Any], None]) -> None:
@@ -125,7 +125,7 @@ class Promise:
         listener(self._answer)
 
     def keep(self, answer: Any) -> None:
-        """Set the reply; a second one is dropped."""
+        """Set the reply; a second reply is dropped."""
         listener = None
         try:
             with self._lock:
@@ -151,7 +151,7 @@ class _RelayConnection:
         self._stopped = stopped
         self._turn = 0
         self._lock = threading.Lock()
-        self.engines: dict[int, int] = {}  # their incarnations, by id
+        self.engines: dict[int, int] = {}  # the incarnations of the relay's engines, by id
         self.broken = False
 
     def carry(self, requests: Sequence[Envelope], body: bytes, large: tuple[Any, ...] | None) -> list[Promise]:
@@ -188,7 +188,7 @@ class _RelayConnection:
 
 
 class RayRelays:
-    """A client's relays: as many as make the tree even, each with engines of its own.
+    """A client's relays: as many as balance the tree, each with its own engines.
 
     An engine stays with its relay, so that one client's requests reach it in order.
 

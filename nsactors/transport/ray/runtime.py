@@ -1,15 +1,15 @@
 """Import Ray first, start it, and stop what this process started; the only module that does.
 
 Ray reads much of its configuration from the environment, once, when it is imported. So this module sets the environment
-before it imports Ray. If the user has imported Ray before with other settings, that cannot be mended, and is reported
-at once.
+before it imports Ray. If the user has already imported Ray with other settings, this cannot be changed any more, and is
+reported immediately.
 
 The settings, and their reasons:
 
 * all servers listen on the loopback interface only (Ray's default is all interfaces, for 13 of 14 listeners);
-* token authentication is on, with a token of its own in a private folder (Ray writes one that every user may read);
+* token authentication is on, with a separate token in a private folder (Ray writes a token that every user may read);
 * workers run at normal priority (Ray's default is nice 15);
-* a blocked ``ray.get`` looks for signals every 50 ms (Ray's default is 1 s), so that Ctrl-C works at once;
+* a blocked ``ray.get`` looks for signals every 50 ms (Ray's default is 1 s), so that Ctrl-C works immediately;
 * no usage is reported.
 """
 
@@ -57,7 +57,7 @@ from nsactors.transport.ray.zygote_process import ZygoteProcess, obstacle_to_for
 JOIN_S = 20.0
 CLIENTS_LEAVE_S = 4.0  # clients need a third of a second on a quiet machine
 LOOK_S = 0.5
-# Processes and threads, as fewer than that have not been seen on any machine.
+# Numbers of processes and threads: no machine has been seen to use fewer.
 NODE_PROCESSES, DRIVER_PROCESSES = 50, 25
 START_S = 120.0  # a start takes two seconds, and 20 times as long on a busy, slow machine
 
@@ -73,8 +73,8 @@ PRESETS = {
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",  # nsactors itself warns of other differences
 }
 # In half of all starts, the raylet first connects to its own object store a moment too early. By default it would try
-# again after a second. The product of both is Ray's own limit of 10 s; a version of Ray that was never tried may know
-# only the shorter time, and give up early.
+# again after a second. The product of both settings is Ray's own limit of 10 s. A version of Ray that was never tried
+# may have only the setting for the shorter time, and give up early.
 PRESETS_OF_TRIED_RAY = {
     "RAY_raylet_client_connect_timeout_milliseconds": "20",
     "RAY_raylet_client_num_connect_attempts": "500",
@@ -95,9 +95,9 @@ class RayRuntime:
     """This process's Ray, and the count of clusters that use it.
 
     Attributes:
-        serves_others: True in the owner of a cluster in the background. Such a process has no watchdog, which would
-            hold the terminal where it was started. If its raylet dies, its clients get time to disconnect before the
-            GCS ends: otherwise disconnecting would hang until Ray ends their processes.
+        serves_others: True in the owner of a cluster in the background. Such a process has no watchdog, because a
+            watchdog would hold the terminal where it was started. If its raylet dies, its clients get time to
+            disconnect before the GCS ends: otherwise their disconnection would hang until Ray ends their processes.
     """
 
     def __init__(self) -> None:
@@ -132,14 +132,14 @@ class RayRuntime:
             environment: variables for the workers of an embedded Ray.
             show_logs: show Ray's own log lines.
             store_bytes: the size of an embedded Ray's object store; None for Ray's default.
-            workers: the number of workers that an embedded Ray starts at once; None for Ray's default.
+            workers: the number of workers that an embedded Ray starts at the same time; None for Ray's default.
 
         Raises:
             ClusterUnreachable: if the cluster at ``address`` cannot be joined.
-            OutsideCluster: if it has no node on this machine.
+            OutsideCluster: if this cluster has no node on this machine.
             ProcessLimit: if this user may not start as many processes and threads as Ray needs.
-            AccessRefused: if it requires a token that this process does not have.
-            RayImportedFirst: if it requires a token, and Ray was imported without one.
+            AccessRefused: if this cluster requires a token that this process does not have.
+            RayImportedFirst: if this cluster requires a token, and Ray was imported without one.
             ForkedClient: in a forked child of a connected process.
         """
         if self._ray is not None and self._ray.is_initialized():
@@ -163,7 +163,7 @@ class RayRuntime:
             return ray
 
     def belong_here(self) -> None:
-        """Accept this process as the owner: it was forked after the import of this module, before any connection."""
+        """Accept this process as the owner: it was forked after the import of this module and before any connection."""
         self._process = OwnProcess()
 
     def new_end(self) -> ClusterEnd:
@@ -180,7 +180,7 @@ class RayRuntime:
             settings: the result of :meth:`settings_for_others` in that process.
 
         Raises:
-            ClusterUnreachable: if it cannot be joined, or this process is connected to another cluster.
+            ClusterUnreachable: if the cluster cannot be joined, or this process is connected to another cluster.
             RayImportedFirst: if Ray has been imported with other settings.
         """
         self.check_joining(address, settings)
@@ -222,15 +222,15 @@ class RayRuntime:
                     self._folder.empty()
 
     def leave_servers_unwatched(self) -> None:
-        """Count the ends of servers as intended from now on: for a process that watches them itself.
+        """Count the ends of servers as intended from now on, in a process that watches them itself.
 
-        When both servers end at once, as with a batch job, disconnecting would end this process before it has cleaned
-        up.
+        When both servers end at the same time, as at the end of a batch job, a disconnection would end this process
+        before it has cleaned up.
         """
         self._stop_watching()
 
     def remove_folder(self) -> None:
-        """Remove the files of an embedded Ray whose processes have been killed, since this process is about to end."""
+        """Remove the files of an embedded Ray whose processes have been killed; call this before this process ends."""
         if self._folder is not None:
             self._folder.remove()
 
@@ -243,9 +243,7 @@ class RayRuntime:
             try:
                 check_machine(address)
             except OutsideCluster:
-                entry_settings(
-                    address, os.environ
-                )  # raises an error if no cluster answers there, or none of the user's
+                entry_settings(address, os.environ)  # raises an error if no cluster of this user answers at the address
                 raise
         # Before Ray is imported: the import alone starts threads.
         check_processes(DRIVER_PROCESSES if address is not None else NODE_PROCESSES + DRIVER_PROCESSES)
@@ -285,10 +283,10 @@ class RayRuntime:
             environment: the workers' variables besides those of this process.
         """
         complete = {**os.environ, **environment}
-        if self._zygote is not None and self._zygote.has_raylet:  # that of a start that was interrupted, and has failed
+        if self._zygote is not None and self._zygote.has_raylet:  # from a start that was interrupted and has failed
             self._end_zygote()
         if self._zygote is None and self._folder is not None and obstacle_to_forking(complete) is None:
-            with contextlib.suppress(OSError):  # workers are executed then
+            with contextlib.suppress(OSError):  # workers are then executed
                 self._zygote = ZygoteProcess(self._folder.path, complete)
 
     def _end_zygote(self) -> None:
@@ -326,7 +324,7 @@ class RayRuntime:
             return _start_failure(servers, waited_s, logs)
 
         def start() -> None:
-            # With show_logs, all processes that write and forward Ray's own lines are started.
+            # With show_logs, all processes that write and forward Ray's own log lines are started.
             with (
                 _died_first(obstacle, logs),
                 _environment(environment),
@@ -344,7 +342,7 @@ class RayRuntime:
                     _temp_dir=folder,
                 )
 
-        # Set before the wait: if Ctrl-C ends the wait, the start must be undone all the same.
+        # Set before the wait: if Ctrl-C ends the wait, the start must still be undone.
         self._embedded = True
         self._starter = _StarterThread(start)
         try:
@@ -356,7 +354,7 @@ class RayRuntime:
                 self._starter.end()
                 end_rest(folder)
             raise
-        _exit_on_sigterm()  # after Ray, whose handler prints a C++ stack and leaves its processes behind
+        _exit_on_sigterm()  # set after Ray's handler, which prints a C++ stack and leaves Ray's processes behind
         if not show_logs:
             _silence_raylet(ray)
 
@@ -393,7 +391,7 @@ class RayRuntime:
 
     def _server_died(self, death: ServerDeath) -> None:
         """Report that a server has died, and disconnect before Ray ends this process."""
-        if not self._ray.is_initialized():  # the user's code has shut Ray down
+        if not self._ray.is_initialized():  # the user's code has shut down Ray
             return
         lost = ClusterLost(death.server, death.reason)
         ends = list(self._ends)
@@ -406,9 +404,9 @@ class RayRuntime:
             for end in ends:
                 end.tell_listeners()
 
-        # Without the object store, Ray may end this process at the user's next step; so threads that wait go on only
-        # after the disconnection, a third of a second later. Without the GCS, disconnecting takes six seconds, and is
-        # safe meanwhile.
+        # Without the object store, Ray may end this process at the user's next step. So threads that wait continue only
+        # after the disconnection, a third of a second later. Without the GCS, the disconnection takes six seconds, and
+        # they can safely continue during this time.
         if death.holds_store:
             self._disconnect()
             notify()
@@ -447,7 +445,7 @@ def _is_driver(ray: Any) -> bool:
 def _exit_on_sigterm() -> None:
     """Let SIGTERM end this process as ``sys.exit`` does, so that Ray is stopped and its files are removed.
 
-    A handler of the user's stays. It is set again, since Ray has replaced it without Python's knowledge.
+    A handler that the user has set stays. It is set again, since Ray has replaced it without Python's knowledge.
     """
     if threading.current_thread() is threading.main_thread():
         known = signal.getsignal(signal.SIGTERM)
@@ -479,8 +477,8 @@ def _start_failure(servers: Mapping[str, Any], waited_s: float, logs: str) -> Ra
 def _died_first(obstacle: Callable[[float], RayStartError | None], logs: str) -> Iterator[None]:
     """Raise the death of a server in place of Ray's own error, which never mentions it.
 
-    Where a server is not ready in time, Ray raises a bare ``Exception``; a lean start whose workers are not there in
-    time raises a ``TimeoutError``.
+    If a server is not ready in time, Ray raises a bare ``Exception``. If workers have not started in time, a lean start
+    raises a ``TimeoutError``.
 
     The thread that starts the servers must use this, since servers end with their thread.
     """
@@ -542,7 +540,7 @@ _HOOK = "PYTHONBREAKPOINT"
 
 @contextlib.contextmanager
 def _own_breakpoints() -> Iterator[None]:
-    """Keep ``breakpoint()`` in this process as it is: ``ray.init`` would let it call Ray's debugger."""
+    """Keep ``breakpoint()`` in this process unchanged: ``ray.init`` would make it call Ray's debugger."""
     before = os.environ.get(_HOOK)
     try:
         yield
@@ -583,10 +581,10 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 def _leave_ray_to_parent(ray: Any, stop_watching: Callable[[], None]) -> None:
     """Let a forked child end: it has none of Ray's threads, and Ray would wait for them forever.
 
-    Ray's C++ objects wait, or crash, when their last reference goes, so one reference to each is kept for good; the
-    names of these objects are private. Ray's static objects crash when they are destroyed, after Python has ended; so
-    the process ends just before that, with its exit status. If Ray has no such names any more, or the C library no
-    ``on_exit``, a child that ends other than by ``os._exit`` may crash.
+    Ray's C++ objects wait or crash when their last reference is dropped, so one reference to each is kept for good; the
+    names of these objects are private. Ray's static objects crash when they are destroyed, after Python has ended. So
+    the process ends just before that, with its exit status. If Ray has no such names any more, or the C library has no
+    ``on_exit``, a child that ends in another way than with ``os._exit`` may crash.
     """
     atexit.unregister(stop_watching)
     atexit.unregister(ray.shutdown)
@@ -602,9 +600,9 @@ def _leave_ray_to_parent(ray: Any, stop_watching: Callable[[], None]) -> None:
 
 
 def _silence_raylet(ray: Any) -> None:
-    """Keep Ray's "A worker died" lines off the terminal: they come even with ``log_to_driver=False``.
+    """Keep Ray's "A worker died" lines off the terminal; Ray prints them even with ``log_to_driver=False``.
 
-    The function that prints them is private. If it is gone, the lines are back and nothing else is lost.
+    The function that prints them is private. If it is gone, the lines appear again, and nothing else is lost.
     """
     worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
     if hasattr(worker, "print_to_stdstream"):

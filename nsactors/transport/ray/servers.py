@@ -1,15 +1,16 @@
 """Ray's servers under this process, and a watchdog of their death.
 
 A driver depends on the raylet of its machine and on the GCS of the cluster. Ray does not report their deaths in time:
-it ends the process (``_exit(1)``, no traceback) at the first contact with the object store after the raylet's death,
-even if an array of the store is only freed, and 60 s after the GCS's. A process that has *disconnected* before that
-lives on. So this module watches the servers: on this machine the process itself, elsewhere a connection, which breaks.
+it ends the process (``_exit(1)``, no traceback). After the raylet's death, it does so at the first contact with the
+object store, even if an array of the store is only freed; after the GCS's death, 60 s later. A process that has
+*disconnected* before that lives on. So this module watches the servers: on this machine the process itself, on another
+machine a connection, which breaks.
 
 The servers are found by private names of Ray. If such a name is gone, that server is not watched.
 
 If a thread is inside Ray's object store when the raylet dies, the process ends before Python runs again, and nothing in
-the process can report that. So a shell, which needs one megabyte, waits for the end of the process. The shell writes
-its report to the terminal; without one, as in a notebook, to a file that the next client shows.
+the process can report this. So a shell, which needs one megabyte, waits for the end of the process. The shell writes
+its report to the terminal. Without a terminal, as in a notebook, it writes to a file that the next client shows.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class ServerProcess:
     Args:
         name: its name, for people.
         pid: its process id.
-        child: the process, if this one started it: its exit status is known then.
+        child: the process, if this process started it; its exit status is then known.
         logs: the folder of Ray's logs.
 
     Raises:
@@ -131,7 +132,7 @@ class ServerSocket:
         self._connection.close()
         pause = threading.Event()
         if time.monotonic() - self._connected_at < PAUSE_S:
-            pause.wait(PAUSE_S)  # a proxy in front of a dead server accepts every connection, and closes it at once
+            pause.wait(PAUSE_S)  # a proxy in front of a dead server accepts every connection, and closes it immediately
         for _ in range(TRIES):
             try:
                 self._connection = self._connect()
@@ -164,7 +165,7 @@ Server = ServerProcess | ServerSocket
 
 
 def servers_of(ray: Any) -> Iterator[Server]:
-    """Yield the servers that this driver depends on, as far as they can be found."""
+    """Yield the servers on which this driver depends, as far as they can be found."""
     node, logs = _node(ray), logs_folder(ray)
     children = _children(node)
     if hasattr(os, "pidfd_open"):
@@ -207,15 +208,15 @@ _raylets: dict[str | None, int | None] = {}  # by the path of its socket
 
 
 def end_rest(folder: str) -> None:
-    """Kill the rest of an embedded Ray whose server has died: engines and agents would stay for half a minute.
+    """Kill the other processes of an embedded Ray whose server has died: they would stay for half a minute.
 
-    These processes are recognised by their open logs, since Ray writes their titles over their environment.
+    The processes are recognised by their open logs, since Ray writes their titles over their environment.
 
     Args:
         folder: the folder of that Ray.
     """
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # the process has ended, or is another user's
+        with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
             command = (process / "cmdline").read_bytes().split(b"\0")
             of_ray = command[0].startswith(b"ray::") or any(part.endswith(_RAYS_PROGRAMS) for part in command[:4])
             if of_ray and any(os.readlink(file).startswith(folder) for file in (process / "fd").iterdir()):
@@ -252,7 +253,7 @@ def _failed_agent(logs: str) -> str:
 
 
 class ServerMonitor:
-    """Wait for the first death of a server, on a thread that costs nothing meanwhile.
+    """Wait for the first death of a server, on a thread that takes no processor time while it waits.
 
     Args:
         servers: the servers, which are closed at the end.
@@ -343,7 +344,7 @@ class Watchdog:
 
 
 def take_death_reports(folder: Path) -> list[str]:
-    """Return the reports of watchdogs about processes of this user, each once; old ones are dropped."""
+    """Return the reports of watchdogs about processes of this user, each once; old reports are dropped."""
     if not folder.is_dir():
         return []
     private_folder_at(folder)

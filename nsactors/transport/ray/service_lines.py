@@ -1,6 +1,7 @@
-"""A caller's ways to the host of services on Ray: calls of its actor, and messages by its socket.
+"""A caller's connections to the host of services on Ray: calls to its actor, and messages by its socket.
 
-A caller has one of the two. A line by the socket has a line by Ray of its own, for what cannot go by the socket.
+A caller has one of the two. A line by the socket has its own line through Ray, for messages that cannot take the
+socket.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ Item = int | tuple[int, int, Any]
 
 
 class Line(Protocol):
-    """A caller's way to the host. Each of its calls returns a handle, or returns at once if no answer is needed."""
+    """A caller's connection to the host. Each method that sends returns a handle, or None if no answer is needed."""
 
     def call(self, number: int, after: int, request: Any, items: list[Item]) -> Any:
-        """Send a call, and one-way items before it; return a handle on its answer."""
+        """Send a call, and before it one-way items; return a handle on its answer."""
         ...
 
     def post(self, items: list[Item]) -> Any:
@@ -47,11 +48,11 @@ class Line(Protocol):
         ...
 
     def leave(self, sent: int) -> None:
-        """Report that the caller leaves, after having sent this number of calls and items."""
+        """Report that the caller leaves, and that it has sent this number of calls and items."""
         ...
 
     def close(self) -> None:
-        """Close the line, when all has been sent."""
+        """Close the line when everything has been sent."""
         ...
 
     def is_answered(self, handle: Any) -> bool:
@@ -59,29 +60,29 @@ class Line(Protocol):
         ...
 
     def receive(self, handle: Any, timeout_s: float | None) -> Answer:
-        """Wait for the answer to a call; errors are Ray's, or as for ``ServiceChannel.receive``."""
+        """Wait for the answer to a call. Errors are those of Ray, or those of ``ServiceChannel.receive``."""
         ...
 
     def settle(self, handle: Any) -> Any:
         """Wait for a reply and return it.
 
         Raises:
-            ServiceClosed: if the host has gone.
-            TimeoutError: if no reply comes in time.
+            ServiceClosed: if the host has ended.
+            TimeoutError: if no reply arrives in time.
         """
         ...
 
 
 class RayLine:
-    """Calls of the host's actor; handles are Ray's references.
+    """Calls to the host's actor; handles are Ray's references.
 
     Args:
         host: the actor.
         name: the name of the service.
         key: its key.
         caller: the name of the caller.
-        packed: packs a request that the host may be unable to read: Ray would fail its call, and the host would never
-            know of it, although the caller's later calls come after it.
+        packed: packs a request that the host may be unable to read. Without this, Ray would fail the call, and the host
+            would never know of it, although it must run the caller's later calls after it.
     """
 
     def __init__(self, host: Any, name: str, key: str, caller: str, packed: Callable[[Any], Any]) -> None:
@@ -150,7 +151,7 @@ class RayLine:
             result_of(self._host.waiting.remote(), SETTLE_S)
         except ClusterLost as lost:  # Ray's servers have died, and the host with them
             return lost
-        except Exception:  # of many kinds, if Ray is ending
+        except Exception:  # errors of many kinds, if Ray is ending
             return ServiceClosed(self.name)
         return ServiceClosed(self.name)
 
@@ -173,7 +174,7 @@ class _SocketCall:
 
 
 class SocketLine:
-    """Messages by a socket, and calls of the host's actor for what cannot go by it; handles are of either kind."""
+    """Messages by a socket, and calls to the host's actor for what cannot take the socket; both kinds have handles."""
 
     def __init__(self, connection: HostConnection, ray: RayLine) -> None:
         self._connection = connection

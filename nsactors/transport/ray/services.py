@@ -41,20 +41,20 @@ from nsactors.transport.service_socket import BY_RAY, DONE, Caller, CallerListen
 
 T = TypeVar("T")
 
-FULL = 64  # items of a message
-MOST_POSTED = 8  # messages in flight
+FULL = 64  # the largest number of items in a message
+MOST_POSTED = 8  # the largest number of messages in flight
 MOMENT_S = 0.0005  # see OneWayBatcher
 
 
 class OneWayBatcher:
     """Send one-way items with the next call of the same caller, or by themselves.
 
-    A message costs a third of a call. So a thread sends added items a moment later: mostly the caller has made its next
-    call by then, which takes the items along. (Without that moment the thread competes with the caller: a call with a
-    one-way item and an acknowledgement takes 1.9 ms instead of 1.3.)
+    A message costs a third of a call. So a thread sends added items a moment later: by then, the caller has usually
+    made its next call, which carries the items. (Without this moment, the thread competes with the caller: a call with
+    a one-way item and an acknowledgement takes 1.9 ms instead of 1.3.)
 
     Items sent before a request to an engine, or before an engine's reply, have been handled when the request or reply
-    is sent (see :func:`flush_all`). Items that went along with a call have been handled when the call is answered.
+    is sent (see :func:`flush_all`). Items that a call has carried have been handled when the call is answered.
 
     Args:
         post: sends items; returns a reference that resolves when they have been handled.
@@ -95,7 +95,7 @@ class OneWayBatcher:
         self.settle(MOST_POSTED)
 
     def along(self, send: Callable[[list[Item]], T]) -> T:
-        """Send all items with a call; raise errors as :meth:`add`."""
+        """Send all items with a call; the errors are those of :meth:`add`."""
         self._raise_failure()
         with self._lock:
             sent = self._send(send)
@@ -115,7 +115,7 @@ class OneWayBatcher:
         if not self._process.is_here:
             return
         self.post()
-        with self._flushing:  # a second caller waits for the first one's messages
+        with self._flushing:  # a second caller waits for the messages of the first
             while len(self._posted) > most_left:
                 try:
                     self._settle(self._posted[0])
@@ -150,7 +150,7 @@ class OneWayBatcher:
         return sent
 
     def close(self, *, wait: bool = False) -> None:
-        """Send the rest and end the thread; ``wait`` until it is handled, if the process is about to end."""
+        """Send the remaining items and end the thread; ``wait`` for their handling if the process is about to end."""
         self.process_ends = wait
         self.post()
         self._closed.set()
@@ -169,7 +169,7 @@ class OneWayBatcher:
             self.try_to_flush(MOST_POSTED)
 
 
-_unflushed: set[OneWayBatcher] = set()  # of this process
+_unflushed: set[OneWayBatcher] = set()  # the batchers of this process that may have unhandled items
 
 
 def flush_all() -> None:
@@ -179,7 +179,7 @@ def flush_all() -> None:
 
 
 def uses_sockets() -> bool:
-    """Return whether callers on the host's machine call services by its socket."""
+    """Return whether callers on the host's machine call services by the host's socket."""
     return os.environ.get(SOCKETS, "1") != "0"
 
 
@@ -195,8 +195,8 @@ MAX_CONCURRENCY = 20_000  # calls at the same time, including those that wait
 class ServiceHost:
     """The actor class of the host. Its methods are coroutines; no code in them blocks.
 
-    A call that waits costs nothing. It ends with its answer, when it is withdrawn, or with its caller's process: Ray
-    does not end a call whose caller is dead.
+    A call that waits costs nothing. It ends with its answer, when it is withdrawn, or when its caller's process ends.
+    The host itself ends it in the last case, because Ray does not end a call whose caller is dead.
 
     Args:
         namespace: the cluster's namespace in Ray; the host ends with the cluster.
@@ -214,10 +214,10 @@ class ServiceHost:
         self._left: deque[str] = deque(maxlen=REMEMBERED)
         self._listener: CallerListener | None = None
         self._socket_path = ""
-        self._by_ray: dict[tuple[str, CallId], Answer] = {}  # answers that cannot go by the socket
+        self._by_ray: dict[tuple[str, CallId], Answer] = {}  # answers that cannot take the socket
 
     async def host(self, name: str, machine: Payload) -> str:
-        """Host a state machine, unless there is one of this name; return a key that no later service gets."""
+        """Host a state machine, unless a service has this name already; return a key that no later service gets."""
         self._following = self._following or asyncio.get_running_loop().create_task(self._follow_controller())
         try:
             return self._inboxes.open(name, lambda: unpack(machine))
@@ -227,7 +227,7 @@ class ServiceHost:
     async def call(
         self, key: str, caller: str, number: int, after: int, request: Any, items: Sequence[Item] = ()
     ) -> Answer:
-        """Answer a call, after the items that its caller has sent before; see ``ServiceInbox``."""
+        """Answer a call, after the items that its caller has sent before it; see ``ServiceInbox``."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._submit(key, CallId(caller, number), after, request, items, answer)
         return self._sendable(key, await answer)
@@ -250,7 +250,7 @@ class ServiceHost:
         self._receive_items(key, caller, items)
 
     async def flush(self, key: str, caller: str, items: Sequence[Item], sent: int) -> Exception | None:
-        """Return when all items and calls of a caller have been handled; the value is the error of an item, if any."""
+        """Return when all items and calls of a caller have been handled; the value is an item's error, or None."""
         if key not in self._inboxes:
             return ServiceClosed(name_of(key))
         received = self._receive_items(key, caller, items)
@@ -273,7 +273,7 @@ class ServiceHost:
             await self._presences.until_gone(caller)
 
     async def stand_by(self, key: str, caller: str, presence: Sequence[Any]) -> None:
-        """Watch the process of a caller through a reference to its call of :meth:`presence`."""
+        """Watch the process of a caller through a reference to its call to :meth:`presence`."""
         if await self._presences.died(presence):
             self._leave(key, caller, died=True)
 
@@ -300,11 +300,11 @@ class ServiceHost:
     async def _follow_controller(self) -> None:
         import ray
 
-        # The controller may have gone already, or die with the process that owns the cluster.
+        # The controller may have ended already, or may die with the process that owns the cluster.
         with contextlib.suppress(ValueError, ray.exceptions.RayError):
             controller = ray.get_actor("controller", self._namespace)
             await controller.never.options(max_task_retries=-1).remote()
-        # The process that stops a cluster also kills this one; if this one exited first, Ray would report that.
+        # The process that stops a cluster also kills this process; if this process exited first, Ray would report it.
         await asyncio.sleep(END_S)
         if self._socket_path:
             shutil.rmtree(os.path.dirname(self._socket_path), ignore_errors=True)
@@ -322,11 +322,11 @@ class ServiceHost:
             return
         self._answers[key, ticket] = waiter
         self._receive_items(key, ticket.caller, items).count += 1
-        # ``after`` orders the calls of a caller: Ray's asynchronous actors let calls overtake each other.
+        # ``after`` orders the calls of a caller, because Ray's asynchronous actors let calls overtake each other.
         self._deliver(key, inbox.call(ticket, after, _read(request), time.monotonic()))
 
     def _has_died(self, key: str, caller: str) -> bool:
-        """Return whether a message through Ray is from a caller whose death its socket has already reported."""
+        """Return whether a message through Ray comes from a caller whose socket has already reported its death."""
         return (key, caller) not in self._received and caller in self._left
 
     def _withdraw(self, key: str, ticket: CallId) -> None:
@@ -342,7 +342,7 @@ class ServiceHost:
             try:
                 pack(answer.value, what=f"the answer of the service {name_of(key)!r}", ref_types=self._ref_types)
             except SerializationError as error:
-                self._withdraw(key, answer.ticket)  # gives a value that was taken back
+                self._withdraw(key, answer.ticket)  # gives back a value that was taken
                 return Answer(answer.ticket, error=error)
         return answer
 
@@ -402,7 +402,7 @@ class _SocketAnswer(NamedTuple):
 
 
 class _SocketCaller:
-    """The messages of a caller by its socket; their methods are those of :class:`SocketLine`.
+    """Handles the messages of a caller by its socket. Their methods are those of :class:`SocketLine`.
 
     Args:
         host: the host.
@@ -443,7 +443,7 @@ class _SocketCaller:
             self._caller.reply(reply, BY_RAY, None)
 
     def end(self) -> None:
-        """Note that the connection has ended."""
+        """Handle the end of the connection."""
         if not self._has_left:
             self._host._leave(self._key, self._name, died=True)
 
@@ -490,7 +490,7 @@ def _is_plain(request: Any, ref_types: tuple[type, ...]) -> bool:
 
 
 def _sendable_error(error: Exception) -> Exception:
-    """Return the error, or one with its text if callers could not read it from a pickle."""
+    """Return the error; if callers could not unpickle it, return an error with the same text."""
     try:
         unpack(pack(error))
     except Exception:
@@ -499,11 +499,11 @@ def _sendable_error(error: Exception) -> Exception:
 
 
 class _ReceivedFrom:
-    """A count of the messages received from one caller, so that ``flush`` can tell whether any are still in flight.
+    """A count of the messages received from one caller, by which ``flush`` knows whether some are still in flight.
 
     Attributes:
         count: the number of calls and items.
-        recent: numbers of recent one-way items, since some may come twice.
+        recent: numbers of recent one-way items, since some may arrive twice.
         failure: the error of the last one-way item that failed.
     """
 
@@ -553,7 +553,7 @@ class RayServices:
             host: Any = ray.get_actor(_NAME, self._namespace)
             calls: list[Waiting] = result_of(host.waiting.remote(), ANSWER_S)
         except (ValueError, ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            # There is no host yet, it has died, or it is starting.
+            # The host does not exist yet, has died, or is starting.
             return []
         return calls
 
@@ -585,7 +585,8 @@ class _RayChannel:
         if not self._party:
             self._check()
             caller, line = self._connected()
-            # Also for a caller with a socket: a child that C code has forked would keep its copy of the socket open.
+            # Do this also for a caller with a socket, because a child that C code has forked would keep the socket
+            # open.
             self._host.stand_by.remote(self._key, caller, [self._host.presence.remote(caller)])
             self._line = line
             self._batcher = OneWayBatcher(line.post, line.settle)
@@ -598,12 +599,12 @@ class _RayChannel:
         connection = connect(self._path, self._key, caller)
         if connection is not None:
             return caller, SocketLine(connection, self._ray_line(caller))
-        # Another name: the host may have accepted the connection, and taken its end for the end of the caller.
+        # Use another name: the host may have accepted the connection, and treat its end as the end of the caller.
         caller = _new_name()
         return caller, self._ray_line(caller)
 
     def _ray_line(self, caller: str) -> RayLine:
-        # No bound method: the line must not keep this channel, which ends when it is dropped.
+        # Pass no bound method: the line must not refer to this channel, which ends when it is dropped.
         return RayLine(self._host, self.name, self._key, caller, partial(_packed, self.ref_types))
 
     def submit(self, ticket: CallId, after: int, request: Any) -> Any:
@@ -613,7 +614,7 @@ class _RayChannel:
 
     def tell(self, ticket: CallId, after: int, request: Any) -> None:
         self._check()
-        # A request that cannot be pickled must fail here, and alone.
+        # A request that cannot be pickled must fail here, without an effect on other requests.
         self._opened()[1].add((ticket.number, after, _packed(self.ref_types, request)))
 
     def flush(self) -> None:
@@ -645,7 +646,7 @@ class _RayChannel:
         except Exception as error:
             if ray.is_initialized():
                 raise
-            raise ServiceClosed(self.name) from error  # Ray ended meanwhile, which raises many kinds of errors
+            raise ServiceClosed(self.name) from error  # the end of Ray raises errors of many kinds
 
     def acknowledge(self, ticket: CallId) -> None:
         self._opened()[1].add(ticket.number)
@@ -661,7 +662,7 @@ class _RayChannel:
         import ray
 
         if ray.is_initialized():
-            with contextlib.suppress(ray.exceptions.RayActorError):  # the host has gone
+            with contextlib.suppress(ray.exceptions.RayActorError):  # the host has ended
                 ray.get(self._host.close.remote(self._key))
 
     def _opened(self) -> tuple[Line, OneWayBatcher]:

@@ -69,7 +69,7 @@ class RayTransport:
 
     def stand_by(self, client: str) -> None:
         """Pass the controller a reference that fails when this process dies."""
-        # Ray has no other sign of a client's death. This one comes after 2.0 s (2.02 to 2.17 in 42 trials).
+        # Ray has no other sign of a client's death. This sign comes after 2.0 s (2.02 to 2.17 s in 42 trials).
         self._direct.client = client
         self._controller.stand_by.remote(client, [self._controller.presence.remote(client)])
 
@@ -98,7 +98,7 @@ class RayTransport:
             return body, None
         if warning := self._spills.before_put(sealed.buffers):
             warn_caller(warning)
-        # References stay nested in a list, because a pending one as an argument would block the engine's queue.
+        # References stay nested in a list, because a pending reference as an argument would block the engine's queue.
         arrays = [as_array(b) for b in sealed.buffers]
         stored = put(arrays, "the request's payload", sum(array.nbytes for array in arrays))
         return body, (stored, list(sealed.refs)) if sealed.refs else (stored,)
@@ -125,7 +125,7 @@ class RayTransport:
         return engine.address.handle_large.remote(header, *large)
 
     def when_answered(self, pending: Any, listener: Callable[[Any], None]) -> None:
-        """Wait on a thread of Ray's."""
+        """Wait on a thread of Ray."""
         if isinstance(pending, Promise):
             pending.when_kept(listener)
             return pending.line.listen() if isinstance(pending, DirectReply) else None
@@ -138,7 +138,7 @@ class RayTransport:
             return self._direct.take(direct, timeout_s) if len(direct) == len(pending) else None
         try:
             answers: list[Any] = self._ray.get(pending, timeout=timeout_s)
-        except Exception:  # some are late, or one has failed; each reply is then delivered by itself
+        except Exception:  # some replies are late, or one has failed; each reply is then delivered by itself
             return None
         return answers
 
@@ -158,14 +158,14 @@ class RayTransport:
         self._direct.make_safe()
 
     def close(self) -> None:
-        """End the relays and close the sockets; replies to calls of Ray still come."""
+        """End the relays and close the sockets; replies to calls through Ray still arrive."""
         self._direct.close()
         if not self.stopped.is_set():
             self.relays.close()
 
 
 def _open_in_actor(namespace: str) -> RayTransport:
-    """Return a transport for a process of Ray's."""
+    """Return a transport for a process of Ray."""
     import ray
 
     return RayTransport(ray, ray.get_actor("controller", namespace), ClusterEnd(), namespace)
@@ -183,7 +183,7 @@ class RayBackend:
         show_logs: show Ray's own log lines.
         store_bytes: the size of an embedded Ray's object store; None for Ray's default.
         engines: the number of engines that will be started first.
-        cluster: the id of an earlier cluster, to go on from its files on the head node.
+        cluster: the id of an earlier cluster, to continue from its files on the head node.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class RayBackend:
         self._stopped = ray_runtime.new_end()
 
     def start(self) -> None:
-        """Start Ray if need be, and the controller."""
+        """Start Ray if necessary, and the controller."""
         self._ray = ray_runtime.acquire(
             num_cpus=self._num_cpus,
             address=self._address,
@@ -235,9 +235,9 @@ class RayBackend:
             # Ray restarts the controller within 1.8 s. Its memory is lost, but its state is in SQLite on the head node.
             max_restarts=-1,
             max_concurrency=MAX_CONCURRENCY,
-            enable_task_events=False,  # as for engines
+            enable_task_events=False,  # for the same reason as for engines
         )
-        # Make the class once: each call of `remote` would leave one more in every client and the GCS.
+        # Make the class once: each call to `remote` would leave one more class in every client and the GCS.
         engine_class = self._ray.remote(RayEngine)
         self._controller = actor_class.remote(
             cluster, namespace, self._environment, self._startup, engine_class, self._stop_grace_s
@@ -256,7 +256,7 @@ class RayBackend:
         return connection_info(self._ray, self._namespace)
 
     def stop(self, stop_grace_s: float | None = None) -> list[str]:
-        """Stop the engines and the controller, and Ray if this started it; see ``Backend``."""
+        """Stop the engines and the controller, and also Ray if this object started it; see ``Backend``."""
         controller, self._controller = self._controller, None
         if controller is None:
             return []
@@ -267,7 +267,7 @@ class RayBackend:
         self._stopped.set()
         grace_s = self._stop_grace_s if stop_grace_s is None else stop_grace_s
         try:
-            with contextlib.suppress(ConnectionLost):  # the controller has gone, or is too busy; it is killed below
+            with contextlib.suppress(ConnectionLost):  # the controller has ended or is too busy; it is killed below
                 return ControllerClient(RayControllerChannel(controller)).shut_down(grace_s)
             return []
         finally:
@@ -285,7 +285,7 @@ def connect(info: ConnectionInfo) -> RayTransport:
 
     Raises:
         VersionMismatch: if the versions of this process and the cluster are incompatible.
-        AccessRefused: if the token is missing, another user's, or wrong.
+        AccessRefused: if the token is missing or wrong, or belongs to another user.
         ClusterUnreachable: if there is no such cluster, or this process is connected to another Ray cluster.
         RayImportedFirst: if Ray has been imported with other settings.
     """

@@ -1,9 +1,9 @@
-"""A stub for an agent of Ray's: ``python -I -S agent_stub.py [SCRIPT ARGUMENT...]``.
+"""A stub for an agent of Ray: ``python -I -S agent_stub.py [SCRIPT ARGUMENT...]``.
 
-A raylet requires its agents, and ends with any of them. In place of the dashboard's agent, where there is no dashboard,
-the stub lives as long as the raylet, and does nothing. In place of the agent for runtime environments, it listens at
-the agent's port, and becomes the agent, ``python SCRIPT ARGUMENT...``, when the raylet first connects. The connection
-waits at the socket, which the agent takes over (``run_script``).
+A raylet requires its agents, and ends with any of them. If the stub replaces the dashboard's agent, because there is no
+dashboard, it lives as long as the raylet and does nothing. If it replaces the agent for runtime environments, it
+listens at the agent's port, and becomes the agent, ``python SCRIPT ARGUMENT...``, when the raylet first connects. The
+connection waits at the socket, which the agent takes over (``run_script``).
 
 This file is run by path, without ``site``: it imports nothing of the package, and little else.
 """
@@ -35,7 +35,7 @@ def _listener(arguments: list[str]) -> socket:
 
 
 def _wait(raylet: int, listener: socket | None) -> bool:
-    """Return True when there is a connection, and False when the raylet has ended."""
+    """Wait for the first of two events; return True for a connection, and False for the end of the raylet."""
     poll = select.poll()
     if listener is not None:
         poll.register(listener, select.POLLIN)
@@ -44,7 +44,7 @@ def _wait(raylet: int, listener: socket | None) -> bool:
     if hasattr(os, "pidfd_open"):
         try:
             ended = os.pidfd_open(raylet)
-        except OSError:  # it has ended, or the system is too old
+        except OSError:  # the raylet has ended, or the system is too old
             pass
         else:
             poll.register(ended, select.POLLIN)

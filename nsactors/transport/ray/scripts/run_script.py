@@ -1,8 +1,8 @@
 """Run one of Ray's own scripts, ``python run_script.py SCRIPT ARGUMENT...``, and import seldom-used libraries late.
 
 ``import ray`` imports ``jsonschema`` and ``requests``, for runtime environments and TPUs. Each driver and worker also
-imports ``requests`` when it connects, to report usage, even if nothing is reported. Where JupyterLab is
-installed, ``jsonschema`` compiles a grammar for internationalised URLs at its import. That takes 0.85 of the 1.15 s of
+imports ``requests`` when it connects, to report usage, even if reports are off. If JupyterLab is installed,
+``jsonschema`` compiles a grammar for internationalised URLs at its import. This takes 0.85 s of the 1.15 s of
 ``import ray``, in the driver and again in each worker.
 
 This file is run by path: it imports nothing of the package.
@@ -30,7 +30,7 @@ LISTENER = "NSACTORS_LISTENER"  # set by agent_stub
 def imported_on_use(*names: str) -> Iterator[None]:
     """Put off imports of these modules within the block until an attribute of theirs is first used.
 
-    Modules that have been imported before stay as they are, and later imports are not affected.
+    Modules that have already been imported stay as they are, and later imports are not affected.
     """
     late = {name: _late_module(name) for name in names if name not in sys.modules}
     sys.modules.update(late)
@@ -64,7 +64,7 @@ def _late_module(name: str) -> ModuleType:
 
 
 class _Log:
-    """A stream that drops text it cannot write, as on a full disk.
+    """A stream that drops text that it cannot write, for example on a full disk.
 
     Args:
         stream: a text stream.
@@ -96,20 +96,20 @@ class _Log:
 def spare_workers_a_full_disk() -> None:
     """Keep a full disk from raising errors where a worker of Ray writes to its stdout and stderr.
 
-    Ray writes an actor's name there just before it calls the constructor, and does not treat an error of that write as
-    one of the constructor. On a full disk the actor would be alive without an instance, and no call to it would end. An
-    engine that had died would not restart, even after the disk has room again.
+    Ray writes an actor's name to these streams just before it calls the constructor, and does not treat an error of
+    this write as an error of the constructor. On a full disk the actor would be alive without an instance, and no call
+    to it would end. An engine that had died would not restart, even after the disk has room again.
     """
     try:
         utils: Any = importlib.import_module("ray._private.utils")
         open_log = utils.open_log
-    except (ImportError, AttributeError):  # a private name of Ray: without it workers write in Ray's way
+    except (ImportError, AttributeError):  # a private name of Ray: without it, workers write in Ray's own way
         return
     utils.open_log = lambda *args, **options: _Log(open_log(*args, **options))
 
 
 def take_over(descriptor: int) -> None:
-    """Give a socket that already listens to the one that is bound to its address next.
+    """Give a socket that already listens to the socket that is next bound to the same address.
 
     Two sockets cannot listen at one address, and closing the first would break connections that wait at it.
     """

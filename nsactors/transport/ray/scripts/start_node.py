@@ -1,4 +1,4 @@
-"""Run a lean ``ray start --block`` for :mod:`node_process`, which ends with the process that started it.
+"""Run a lean ``ray start --block`` for :mod:`node_process`; it ends with the process that started it.
 
 ``python -m nsactors.transport.ray.scripts.start_node FOLDER PARENT OPTION...`` removes the folder when Ray has ended.
 The kernel reports the end of the parent, since a parent that is killed cannot.
@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(folder: str, options: list[str], parent: int) -> None:
-    """Run a node of Ray until it is told to end, or ``parent`` has ended.
+    """Run a node of Ray until it is asked to end, or ``parent`` has ended.
 
     Args:
         folder: removed at the end.

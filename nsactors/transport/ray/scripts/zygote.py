@@ -1,17 +1,18 @@
 """Fork workers of Ray from a process that has imported Ray, nsactors and IPython: ``python zygote.py OWNER LISTENER``.
 
 The process listens at a UNIX socket in a private folder. Its owner, the process OWNER, has made the socket, and passes
-it as the file descriptor LISTENER. The zygote ends with its owner, and with the raylet. It has one thread: only such a
-process can be forked safely. :mod:`worker_stub` asks it for workers.
+it as the file descriptor LISTENER. The zygote ends with its owner, and with the raylet. It has one thread, because only
+such a process can be forked safely. :mod:`worker_stub` asks it for workers.
 
 Ray reads the process id of the raylet once, when its library is loaded, and a worker ends when that process has ended.
-So the zygote imports Ray only after its owner has written this id to stdin, and the other modules before that.
+So the zygote imports Ray only after its owner has written this id to stdin; it imports the other modules before that.
 
-A forked worker must be like one that was started by ``exec``. So it takes over what a process keeps through ``exec``:
-environment, file descriptors, working folder, signals, process group, priority, limits. Where that would not be enough,
-because modules read the environment when they are imported, the zygote refuses, and the stub becomes the worker.
+A forked worker must be like a worker that was started by ``exec``. So it takes over what a process keeps through
+``exec``: environment, file descriptors, working folder, signals, process group, priority, limits. If that is not
+enough, because modules read the environment when they are imported, the zygote refuses, and the stub becomes the
+worker.
 
-NumPy is not imported here: an engine must set NumPy's environment variables first.
+The zygote does not import NumPy, because an engine must set NumPy's environment variables first.
 
 This file is run by path.
 """
@@ -53,8 +54,8 @@ OF_RAY = (
     "ray._private.runtime_env.setup_hook",
     "ray.util.scheduling_strategies",
 )
-# Ray reads these when it is loaded. A worker that starts without a job is given one later by the raylet, as are the
-# workers that the raylet starts in advance.
+# Ray reads these when it is loaded. If a worker starts without a job, the raylet gives it a job later, as it does for
+# the workers that it starts in advance.
 JOB, NO_JOB, RAYLET = "RAY_JOB_ID", "ffffffff", "RAY_RAYLET_PID"
 # Set by Ray since the start of this process; workers do not read them before the fork.
 SET_BY_RAY = {
@@ -69,14 +70,14 @@ _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith(
 
 
 class ForkRefused(Exception):
-    """A worker cannot be forked, for the reason given."""
+    """A worker cannot be forked; the message is the reason."""
 
 
 class Stub:
     """The process that a worker replaces, and the attributes that the worker inherits from it.
 
     Args:
-        pid: its process id. The process waits meanwhile.
+        pid: its process id. The process waits until the worker has replaced it.
 
     Raises:
         ForkRefused: if its command line is not that of a stub.
@@ -142,7 +143,7 @@ class Zygote:
 
     Args:
         listener: the socket to which they connect.
-        ends: descriptors, of which one is readable when the owner or the raylet has ended.
+        ends: descriptors; one of them is readable when the owner or the raylet has ended.
         raylet: the process id of the raylet that starts the stubs.
         packages: the result of :func:`installed_packages` when this process started.
     """
@@ -157,7 +158,7 @@ class Zygote:
         self._set_since = {name: value for name, value in os.environb.items() if started_with.get(name) != value}
 
     def serve(self) -> Stub | None:
-        """Fork workers until owner or raylet end; return None then, and in each worker the stub that it replaces."""
+        """Fork workers until the owner or the raylet ends, and return None; in each worker, return its stub."""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps workers that have ended
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
@@ -167,13 +168,13 @@ class Zygote:
             if any(ready in self._ends for ready, _ in poll.poll()):
                 return None
             connection, _ = self._listener.accept()
-            # The stub has ended, or takes too long, or the system has no room for another process.
+            # Errors: the stub has ended or takes too long, or the system has no room for another process.
             with connection, contextlib.suppress(OSError):
                 if (stub := self._answer(connection)) is not None:
                     return stub
 
     def _answer(self, connection: socket.socket) -> Stub | None:
-        """Fork a worker for a stub; return the stub in the worker, and None here."""
+        """Fork a worker for a stub; return the stub in the worker, and None in the zygote."""
         from nsactors.transport.ray.scripts.worker_stub import OFFER, TAKEN
 
         connection.settimeout(REQUEST_S)
@@ -185,7 +186,7 @@ class Zygote:
         connection.sendall(OFFER)
         _, descriptors, flags, _ = socket.recv_fds(connection, 1, 3)
         try:
-            # Without room for three descriptors here, the system leaves some out.
+            # If this process cannot have three more descriptors, the system leaves some out.
             complete = len(descriptors) == 3 and not flags & socket.MSG_CTRUNC
             if complete and os.fork() == 0:
                 try:
@@ -237,7 +238,7 @@ def environment_of(process: int | str) -> dict[bytes, bytes]:
 
 
 def installed_packages() -> dict[str, int]:
-    """Return the files and folders that tell an interpreter of installed packages, with the times of their changes."""
+    """Return the files and folders by which an interpreter finds installed packages, with their times of change."""
     folders = site.getsitepackages()
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
@@ -282,10 +283,10 @@ def main(owner: int, listener: int) -> Stub | None:
     """
     packages = installed_packages()
     ended = os.pidfd_open(owner)
-    if os.getppid() != owner:  # it ended before it could be watched
+    if os.getppid() != owner:  # the owner ended before it could be watched
         return None
     sys.path.insert(0, _PACKAGES)
-    importlib.import_module("nsactors")  # this copy, whichever one a worker would find
+    importlib.import_module("nsactors")  # this copy of the package, even if a worker would find another one
     sys.path.remove(_PACKAGES)
     from nsactors.transport.ray.scripts.run_script import import_ray, spare_workers_a_full_disk
     from nsactors.transport.ray.zygote_process import start_code
@@ -299,7 +300,7 @@ def main(owner: int, listener: int) -> Stub | None:
         poll.register(descriptor, select.POLLIN)
     if any(descriptor == ended for descriptor, _ in poll.poll()) or not (raylet := os.read(0, 64).decode().strip()):
         return None
-    # An owner may live on as another program (`os.execv`). Its raylet ends then, with the thread that has started it.
+    # An owner may continue as another program (`os.execv`). Its raylet then ends with the thread that has started it.
     try:
         raylet_ended = os.pidfd_open(int(raylet))
     except ProcessLookupError:
@@ -313,21 +314,21 @@ def main(owner: int, listener: int) -> Stub | None:
     if "numpy" in sys.modules or _descriptors() != {0, 1, 2, listener, ended, raylet_ended}:
         return None
     gc.collect()
-    gc.freeze()  # garbage collection in workers would write to pages that all of them share
+    gc.freeze()  # garbage collection in workers would write to pages that all workers share
     return Zygote(socket.socket(fileno=listener), (ended, raylet_ended), raylet, packages).serve()
 
 
 def _descriptors() -> set[int]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one by which the folder was read is closed
+        with contextlib.suppress(OSError):  # the descriptor by which the folder was read is closed
             os.fstat(int(name))
             found.add(int(name))
     return found
 
 
 def _begin() -> None:
-    """Let nsactors take this process for one that has just imported it."""
+    """Make the state of nsactors in this process that of a process that has just imported it."""
     from nsactors.transport.ray.runtime import ray_runtime
 
     ray_runtime.belong_here()
