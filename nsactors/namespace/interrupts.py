@@ -153,8 +153,7 @@ class CellEventLoop:
 
         Raises:
             KeyboardInterrupt: if the coroutine was interrupted. Every task of the loop has then been cancelled, so that
-            no
-                task of an earlier cell is resumed inside the next cell that awaits.
+                no task of an earlier cell is resumed inside the next cell that awaits.
         """
         loop = self._loop = self._loop or asyncio.new_event_loop()
         if self._is_current:

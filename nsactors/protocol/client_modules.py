@@ -136,7 +136,7 @@ def reload_plan(
     Args:
         client: the client.
         before: its modules at its last request; None if it had no request yet, or other clients have had requests
-        since.
+            since.
         wanted: the modules that the client has imported.
         loaded: the modules that the engine has loaded.
         imports: returns the names that a loaded module imports.

@@ -44,8 +44,7 @@ def note_on_read_only(error: BaseException, traceback: TracebackType | None, *, 
         error: any exception.
         traceback: its traceback.
         on_engine: whether an engine raised it. Nearly all read-only arrays of an engine arrived in a message, so
-        general
-            advice is given if the array is not found.
+            general advice is given if the array is not found.
     """
     # By the type: isinstance would read __class__ of the user's exception, which may be a property.
     if not issubclass(type(error), _KINDS) or not _WORDS.search(text_of(error)):

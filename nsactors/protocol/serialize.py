@@ -187,7 +187,7 @@ class Payload(NamedTuple):
     Attributes:
         data: the pickle, without the parts beside it.
         buffers: contiguous memory of arrays, in order; after :func:`pack`, the memory of the arrays themselves, not a
-        copy.
+            copy.
         refs: references to stored objects inside the value, in order, because a transport must know them.
     """
 

@@ -181,7 +181,7 @@ class BatchPart(NamedTuple):
         label: the name of the task for users, e.g. ``apply(f)``.
         job: for a map, the number under which the engine stores its function; None for a call.
         call: for a call, its ``(function, args, kwargs)``; for a map, its function, or None if the engine has stored
-        it.
+            it.
         columns: for a map, its items, as a list with one sequence per argument of the function; None for a call.
         limit_s: the time limit of an item in seconds.
         copy: whether arrays are copied, so that they are writable.

@@ -225,9 +225,8 @@ class JournalFile:
         Args:
             journal: the entries of that journal that were replayed.
             stored: that journal as a whole, if no process writes to it any more. Its file is then shared, because
-            writing
-                50 MB takes as long as restoring them. The next recovery then reports the entries that were not replayed
-                again.
+                writing 50 MB takes as long as restoring them. The next recovery then reports the entries that were not
+                replayed again.
         """
         with self._writing:
             self.replay_s = sum(entry.took_s for entry in journal.entries)

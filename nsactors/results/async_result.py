@@ -260,7 +260,7 @@ class AsyncResult(Future[Any]):
             CancelledError: after :meth:`cancel`.
             RemoteError: if a call to one engine failed; the error is also an instance of the original class.
             CompositeError: if a call to several engines failed on some; it has all failures, and each ``get`` raises
-            it.
+                it.
         """
         arg.check(
             "get",

@@ -136,8 +136,7 @@ class Call:
             value: its value.
             error: its error.
             failed: called with this call, if it has an error, before its end can be seen. It must be quick, because
-            other
-                calls wait until it returns.
+                other calls wait until it returns.
         """
         with _SETTLING:
             if self.done:
@@ -414,7 +413,7 @@ class TaskCall(Call):
 
     Attributes:
         dropped: called with the task's number when nothing refers to the task any more, so that no task can depend on
-        it.
+            it.
     """
 
     dropped: deque[int] = field(default_factory=deque)

@@ -273,7 +273,7 @@ def aside(function: Callable[[], T], on_press: Callable[[], object], presses: Pr
         function: the function.
         on_press: called after each Ctrl-C while the function runs; an exception that it raises ends the wait.
         presses: counts presses of Ctrl-C while the caller is within its block; None to count them during this call
-        only.
+            only.
     """
     if presses is None:
         with Presses() as own:

@@ -84,7 +84,7 @@ class AsyncMapResult(AsyncResult):
 
         Raises:
             InvalidArgument: if ``size`` is given for a map that is not load-balanced, which has one part for each
-            engine.
+                engine.
         """
         if size is not None:
             raise WrongValue("split", "size", size, "None, for this map was cut into one part for each engine")

@@ -26,7 +26,7 @@ class ClusterMemory:
     Attributes:
         engines: the memory of each engine, by id.
         silent: ids of engines that did not reply, because C code holds their interpreter, or because they have just
-        left.
+            left.
         stores: the object store of each node that has one of these engines.
 
     Example:

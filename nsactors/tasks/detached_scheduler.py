@@ -88,8 +88,7 @@ class DetachedTasks:
 
         Args:
             client: the client that polls. If it submits a task during the poll, this returns, so that the client can
-            poll
-                for that task as well.
+                poll for that task as well.
             wanted: how many pieces of each task the client has.
             wait_s: seconds to wait for a new result.
         """

@@ -27,7 +27,7 @@ class Engine:
         resources: the amount of each resource.
         labels: its labels.
         is_new: whether it has restarted with an empty namespace. It then gets one task, and no other until this task
-        ends.
+            ends.
     """
 
     engine_id: int

@@ -81,7 +81,7 @@ class Placement(NamedTuple):
     Attributes:
         needs: the task's conditions on engines.
         homes: the engines that ran the tasks which it follows; no other engines are allowed. None if it follows no
-        task.
+            task.
         refused: engines that do not meet a condition of the task.
         tried: engines on which the piece failed, which are used only if there are no others.
     """

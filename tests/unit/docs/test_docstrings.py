@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 pytest.importorskip("griffe")
@@ -39,3 +41,17 @@ def test_a_frozen_class_is_shown_with_its_parameters_as_a_data_class() -> None:
     step = griffe.load("nsactors.models.map_reduce", search_paths=[ROOT], extensions=extensions)["Step"]
     assert "dataclass" in step.labels
     assert [parameter.name for parameter in step.parameters][:3] == ["self", "mapper", "reducer"]
+
+
+def test_further_lines_of_an_argument_are_indented(caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise ``make docs`` fails for public names, and readers of the others take the line for an argument."""
+    wrong = []
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for path in sorted((ROOT / "nsactors").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kinds):
+                caplog.clear()
+                docstring = griffe.Docstring(ast.get_docstring(node) or "")
+                docstring.parse("google", warn_missing_types=False, warn_unknown_params=False)
+                wrong += [f"{path}: {text}" for text in caplog.messages if "Failed to get" in text]
+    assert wrong == []
