@@ -16,13 +16,14 @@ from rich.console import Console
 
 from benchmarks.operations.catalogue import GROUPS, OPERATIONS, SCALE, Operation, find
 from benchmarks.operations.process import Beside, SystemFailed, SystemProcess, import_turn
-from benchmarks.operations.report import as_json, draw, draw_cpu, draw_growth
+from benchmarks.operations.report import as_json, draw, draw_cpu, draw_growth, fitted
 from benchmarks.operations.rounds import Cell, Driver, Results, measure_in_rounds
 from benchmarks.operations.stats import turn_order
 from benchmarks.systems import SYSTEMS, is_installed
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, QUICK_ROUNDS = 20, 4
+WIDE = 400  # columns of a file, where each operation has one line
 STARTED_REPEATEDLY = 8  # engines
 _IMPORTED_BY = ("nsactors", "ray", "ipyparallel", "dask")
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(failure), markup=False)
         status = 1
     if results.turns:
-        _show(results, Console(width=None if sys.stdout.isatty() else 280))
+        _show(results, Console(width=None if sys.stdout.isatty() else WIDE))
         path = _save(results, options, load_average)
         console.print(f"Every timing is in {path}.")
         _plot(results, path, console)
@@ -169,7 +170,7 @@ def _measure_warm(
 def _show(results: Results, console: Console) -> None:
     for table in (draw(results), draw_cpu(results), draw_growth(results)):
         if table.row_count:
-            console.print(table)
+            console.print(fitted(table, console))
 
 
 def _plot(results: Results, path: Path, console: Console) -> None:

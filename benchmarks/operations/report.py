@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.operations.catalogue import OPERATIONS
@@ -26,6 +27,7 @@ __all__ = [
     "draw",
     "draw_cpu",
     "draw_growth",
+    "fitted",
     "format_ratio",
     "format_seconds",
     "from_json",
@@ -45,6 +47,7 @@ RATIOS = (
 )
 RIVALS = ("pool", "ipyparallel", "dask", "processes", "multiprocessing", "loky", "mpi")
 GROWTH_FROM = 4  # engines
+WIDEST = 10_000  # columns
 _DISTRIBUTIONS = ("nsactors", "ray", "ipyparallel", "distributed", "ipython", "numpy")
 _TITLES = {operation.name: operation.title for operation in OPERATIONS}
 
@@ -163,6 +166,24 @@ def draw_growth(results: Results) -> Table:
             _TITLES[operation], str(engines), *(_format_ratios(summaries.get(name)) for name in present), what
         )
     return table
+
+
+def fitted(table: Table, console: Console) -> Table:
+    """Return one of these tables; if the console is too narrow for it, a table with a line for each of its cells."""
+    if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
+        return table
+    tall = Table(title=table.title, title_justify="left")
+    for header in ("operation", "engines", "system"):
+        tall.add_column(header, justify="right" if header == "engines" else "left")
+    tall.add_column("median (quartiles)", no_wrap=True)
+    headers = [str(column.header).replace("\n", " ") for column in table.columns]
+    for operation, engines, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        lines = [(header, str(cell)) for header, cell in zip(headers[2:], cells, strict=True) if cell]
+        for number, (header, cell) in enumerate(lines):
+            first = (operation, engines) if number == 0 else ("", "")
+            tall.add_row(*first, header, cell.replace("\n", "  "))
+        tall.add_section()
+    return tall
 
 
 def _table(title: str, systems: Iterable[str]) -> Table:

@@ -12,6 +12,7 @@ from benchmarks.operations.report import (
     draw,
     draw_cpu,
     draw_growth,
+    fitted,
     format_ratio,
     format_seconds,
     from_json,
@@ -36,10 +37,10 @@ def results() -> Results:
     )
 
 
-def printed(table: Table) -> str:
-    console = Console(width=200)
+def printed(table: Table, width: int = 200) -> str:
+    console = Console(width=width)
     with console.capture() as captured:
-        console.print(table)
+        console.print(fitted(table, console))
     return captured.get()
 
 
@@ -86,6 +87,15 @@ def test_growth_is_drawn_for_time_and_for_cpu(results: Results) -> None:
 def test_the_table_shows_medians_quartiles_and_ratios(results: Results) -> None:
     text = printed(draw(results))
     assert all(part in text for part in ("nsactors", "bare Ray", "Dask", "4.50 ms", "1.50", "3.00\N{NO-BREAK SPACE}ms"))
+
+
+def test_at_a_narrow_terminal_each_cell_has_a_line(results: Results) -> None:
+    for table in draw(results), draw_cpu(results), draw_growth(results):
+        lines = printed(table, 80).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert not any("…" in line for line in lines)
+    text = printed(draw(results), 80)
+    assert all(part in text for part in ("nsactors", "bare Ray", "Dask", "4.50 ms", "1.50"))
 
 
 def test_systems_that_were_not_measured_have_no_column(results: Results) -> None:
