@@ -519,7 +519,7 @@ class Backend(Protocol):
 
         Args:
             stop_grace_s: the time that engines may take to end gracefully; None for the time that was set at their
-            start.
+                start.
 
         Returns:
             A notice for each engine that had to be killed.

@@ -130,8 +130,7 @@ class Embedded:
 
         Raises:
             CapabilityError: for ``embed(serve="thread")``, with which a thread runs requests; and on any other thread
-            than
-                the one that called :func:`embed`.
+                than the one that called :func:`embed`.
         """
         requests = self._engine.requests
         count = requests.qsize()

@@ -206,8 +206,7 @@ class ViewExecutor(Executor):
 
         Args:
             wait: return when all calls have ended and their callbacks have been called. Ctrl-C during this wait
-            interrupts
-                the engines.
+                interrupts the engines.
             cancel_futures: cancel calls that have not begun.
         """
         arg.check("shutdown", wait=arg.flag(wait), cancel_futures=arg.flag(cancel_futures))

@@ -268,8 +268,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             CapabilityError: if there is a seed, engines are threads, and the function has no parameter ``rng``. This
                 and ``UnknownOption`` are raised before anything is sent.
             ValueError: if a number is less than 1, or if this view's tasks are detached: these cannot take input from
-            this
-                process.
+                this process.
             SerializationError: if the function cannot be pickled; nothing has been sent then.
         """
         arg.check(

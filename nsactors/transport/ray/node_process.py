@@ -278,8 +278,7 @@ def own_address(towards: str | None) -> str:
 
     Args:
         towards: one of the other machines, ``host:port``, which selects the network interface. By default, the result
-        is
-            the address of this machine's name, unless it is a loopback address.
+            is the address of this machine's name, unless it is a loopback address.
     """
     if towards is not None:
         host, _, port = towards.rpartition(":")
