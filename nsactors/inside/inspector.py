@@ -32,8 +32,8 @@ from nsactors.protocol.wire import copied_or_stored
 class Inspector:
     """Replies to queries about the code that an engine runs.
 
-    The control thread calls :meth:`reply`, which never waits: work that may take long runs on a thread of its own,
-    which sends the reply. Create an inspector on the thread that runs requests.
+    The control thread calls :meth:`reply`, which never waits. If work may take a long time, a thread of its own does
+    the work and sends the reply. Create an inspector on the thread that runs requests.
 
     Args:
         engine_id: the engine.
@@ -118,7 +118,7 @@ class Inspector:
         stack = request_stack(self._thread, self._cell_loop, is_running=running is not None)
         own = program_stack(self._program) if self._program is not None else None
         if running is not None and self._program == self._thread:
-            own = None  # the program waits for the request
+            own = None  # the request runs on the program's thread, and the program waits for the end of the request
         has_others = threads and (self._is_process or self._program is not None)
         others = other_stacks(self._thread, self._program) if has_others else ()
         if running is None:

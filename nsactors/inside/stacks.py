@@ -23,7 +23,7 @@ from nsactors.protocol.inspection import EngineStack, ProcessStacks, ReadProcess
 from nsactors.protocol.messages import RequestId
 from nsactors.results.display.tables import duration_in_words, show_pretty, table_as_text
 
-REPLY_S = 0.3  # an engine whose Python runs replies within milliseconds
+REPLY_S = 0.3  # an engine that can run Python code replies within milliseconds
 LATE_S = 1.7  # more time, for an engine whose stack cannot be read from outside
 SHOWN_FRAMES = 30  # the most functions that are shown of a stack, the innermost ones
 _CSS = {"dim": "color:grey", "bold": "font-weight:bold", "yellow": "color:#a60"}
@@ -132,7 +132,7 @@ def read_stacks(
     Args:
         controller: the controller of the cluster.
         engines: the engines.
-        waits: returns the calls to services that code of engines waits for, in words, by engine.
+        waits: returns, for each engine, descriptions of the calls to services that its code waits for.
         has_ended: returns whether a request is known to have ended. A silent engine may not have reported that yet.
         threads: also read the threads that user code has started.
         native: also read the functions of C code, if the engine has a process of its own; this stops the engine for a
@@ -179,7 +179,7 @@ def _joined(
 
 def _no_neighbour(engine: EngineInfo) -> str:
     return (
-        f"no other engine on {engine.host} replies that could read it: start one more there, as in "
+        f"no other engine on {engine.host} that could read it replies: start one more there, as in "
         "`nsactors engines add 1`"
     )
 

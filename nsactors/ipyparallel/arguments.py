@@ -1,7 +1,7 @@
 """Checks of arguments, before anything is sent, and arguments of ipyparallel that have no effect here.
 
-ipyparallel accepts more than nsactors does: a number as a flag, a negative time limit. Other values are refused with an
-error that names the argument.
+This package accepts what ipyparallel accepts, which is more than nsactors accepts: a number as a flag, a negative time
+limit. Other values are refused with an error that names the argument.
 """
 
 from __future__ import annotations

@@ -64,14 +64,15 @@ class Process:
         self._names, self._service = names, service
         self._superstep = _Superstep()
         self._round = 0
-        self._told: ServiceFuture | None = None
+        self._told: ServiceFuture | None = None  # kept, because a future that nobody holds withdraws its request
 
     def __getitem__(self, name: str) -> Any:
-        """Return a variable of this process; for programs that are functions, whose names are not the engine's."""
+        """Return a variable of the engine's namespace, which a program that is a function cannot name directly."""
         arg.check("process[name]", name=arg.text(name))
         return self._names[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
+        """Set a variable of the engine's namespace."""
         arg.check("process[name] = value", name=arg.text(name))
         self._names[name] = value
 

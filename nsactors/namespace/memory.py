@@ -21,7 +21,7 @@ SAMPLE = 1_000  # parts of a large container that are measured; the others are a
 FEW = 10  # parts that are measured in any case
 BUDGET = 10_000  # values measured in total, roughly: about 30 ms
 
-# Objects that lead from a value to half of the process.
+# Objects that are not followed, because they refer, directly or not, to half of the process.
 _ELSEWHERE = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, FrameType)
 _PROMPT_NAMES = frozenset({"In", "exit", "quit", "get_ipython", "open"})  # every IPython has these
 _SHARED = frozenset({"ray", "mmap"})  # packages whose buffers are shared memory

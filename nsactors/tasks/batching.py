@@ -19,7 +19,9 @@ _SHORTEST_S = 1e-7  # a clock may measure 0 s
 _MAX_KINDS = 1000
 _LONGEST_MESSAGE_S = 0.05  # a message that takes longer carries much data, or has waited for another client's work
 _LEAST_PART = 0.25  # a batch of a long queue takes at least this fraction of the time of a message
-_FEW = 4  # items of a batch that waits behind another; they outlast a message, even if most of them take no time
+# A batch that waits behind another one may have this many items, even if they take longer than the time of a batch.
+# Then it outlasts a message, even if most of its items take no time.
+_FEW = 4
 _LONG_QUEUE = 4  # a queue with more items than this for each engine is long
 
 
@@ -43,9 +45,10 @@ class DurationEstimates:
 
 
 class BatchSizing:
-    """The times of a policy. They are longer than in the policy if messages take longer than the policy assumes.
+    """The times that decide the size of batches: those of a policy, or longer ones.
 
-    On a loaded machine, or with more engines than a client can keep up with, a message may take as long as a batch.
+    They are longer if messages take longer than the policy assumes. On a loaded machine, or with more engines than a
+    client can keep up with, a message may take as long as a batch.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -110,12 +113,14 @@ class Batcher:
         share = -(-self._ready_queues.items // (2 * len(self._engine_table.slots)))
         # While several engines are idle, each gets its share, even if the share is small.
         least_s = self._sizing.least_s if len(self._engine_table.idle) < 2 else 0.0
-        # A mean says little about one item. If a batch of one item took no time, the engine would wait for the next
-        # batch.
+        # A mean says little about one item: a batch of one item may take no time, and then the engine would wait for
+        # the next batch. So a batch that waits behind another one may have a few items.
         few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
         slot, queues = self._engine_table.slots[engine_id], self._ready_queues
         while (queue := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
-            if not slot.is_proven:  # take one item, even of a chunk: all would fail if the engine lacks a name
+            # A new engine may lack a name that the tasks need, and all items would fail. So it gets one item, even of a
+            # chunk.
+            if not slot.is_proven:
                 return [queues.take(queue, 1)]
             head = queue.heap[0]
             task = head.record.task

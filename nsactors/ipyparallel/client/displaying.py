@@ -50,7 +50,13 @@ def display_outputs(
 
 
 def _rounds(metadata: Sequence[Metadata], groupby: str) -> Iterator[tuple[Metadata, list[Any]]]:
-    """Yield displays in the order in which to show them: engine by engine, or first the first of each engine."""
+    """Yield displays in the order in which to show them.
+
+    Args:
+        metadata: of the requests.
+        groupby: ``"type"`` shows the displays engine by engine. Any other value shows the first display of each engine,
+            then the second of each, and so on.
+    """
     if groupby == "type":
         yield from ((known, known["outputs"]) for known in metadata)
         return

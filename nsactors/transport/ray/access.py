@@ -5,8 +5,8 @@ one request: the server's reply shows whether the token is right. It is the smal
 frames, RFC 9113; headers without compression, RFC 7541), and requests nothing.
 
 If a cluster requires a token, Ray must be set up for that *before* this process imports it. Otherwise ``ray.init``
-tries for 20 s and does not mention tokens, even if a token is in the place where it looks. So this module first asks
-the cluster.
+fails after 20 s and does not mention tokens, even if there is a token where Ray looks for one. So this module first
+asks the cluster.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DATA, _HEADERS, _SETTINGS = 0, 1, 4
 _END_STREAM, _END_HEADERS = 1, 4
 _EMPTY_MESSAGE = b"\0" * 5
 _REQUEST = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-_STATUS = b"\x0bgrpc-status"  # as the server writes it: a length, and no compression
+_STATUS = b"\x0bgrpc-status"  # the name of a header: its length, then the name without compression
 _LONGEST_ANSWER = 65_536
 
 
@@ -66,7 +66,7 @@ def check_machine(address: str) -> None:
     """Check that a node of a cluster runs on this machine: without a node, Ray tries for a minute and gives no reason.
 
     Args:
-        address: the Ray cluster, ``host:port``; another address is not checked.
+        address: the Ray cluster, ``host:port``; an address of any other form is not checked.
 
     Raises:
         OutsideCluster: if there is no such node.
@@ -77,9 +77,10 @@ def check_machine(address: str) -> None:
 
 
 def has_node(port: str, commands: Iterable[Sequence[str]]) -> bool:
-    """Return whether some processes include a node of the cluster whose head listens at a port.
+    """Return whether one of these processes is a node of the cluster whose head listens at this port.
 
-    Ray looks for nodes in the same way. The head may have another name here than in the command line of the node.
+    Ray looks for nodes in the same way. Only the port is compared, because the head may have another name here than in
+    the command line of the node.
 
     Args:
         port: the port.
@@ -191,7 +192,7 @@ def _text(text: str) -> bytes:
 
 
 def _length(count: int) -> bytes:
-    """Encode a number in seven bits, and the rest in further bytes of seven bits each (RFC 7541, 5.1)."""
+    """Encode a number: up to 126 in one byte, else its excess over 127 in further bytes (RFC 7541, 5.1)."""
     if count < 127:
         return bytes([count])
     rest, tail = count - 127, b"\x7f"

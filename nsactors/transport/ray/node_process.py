@@ -1,4 +1,4 @@
-"""A node of a Ray cluster of several machines, as a child of this process that ends with it.
+"""A node of a Ray cluster of several machines: a child of this process, which ends when this process ends.
 
 This user or other users may have nodes on the same machine. So the system chooses free ports, files are in a folder of
 this node, and only processes that this node has started are ended. ``ray stop`` is never used, because it ends every
@@ -36,8 +36,9 @@ END_S = 10.0
 CONNECT_S, PAUSE_S, WAY_BACK_S = 3.0, 0.5, 8.0
 _STARTED = "Ray runtime started"
 
-# A node that was killed, hangs or is cut off counts as dead after some two seconds; Ray's defaults need 15 s and over a
-# minute. One or two checks in a row may fail because a machine is merely slow.
+# A node that was killed, hangs or is cut off counts as dead after some two seconds. With Ray's defaults, this takes
+# 15 s, and more than a minute for a node that hangs. One or two checks in a row may fail because a machine is merely
+# slow.
 _HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 250,
@@ -92,13 +93,13 @@ class RayNode:
     """A node that runs until :meth:`stop`, or until the process that started it ends.
 
     Args:
-        plan: the plan, complete for this machine.
+        plan: the plan, with the numbers of cores and engines of this machine; see :meth:`NodePlan.with_cores`.
         ended: called on a thread when Ray has ended in any way.
 
     Attributes:
         address: the address of the cluster, ``host:port``.
         token_path: the token's file for processes of this machine.
-        settings: Ray's settings for their environment.
+        settings: Ray's settings for the environment of these processes.
     """
 
     def __init__(self, plan: NodePlan, ended: Callable[[], object] = lambda: None) -> None:
@@ -157,7 +158,7 @@ class RayNode:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                start_new_session=True,  # keeps Ctrl-C away, and marks all its processes
+                start_new_session=True,  # Ctrl-C does not reach its processes, and _kill_session() finds them
             )
             self._wait_for_start(self._process)
         self._reader = threading.Thread(target=self._read_to_end, args=(self._process,), daemon=True)
@@ -214,7 +215,8 @@ def _check_way_back(address: str) -> None:
                 raise ClusterUnreachable(
                     address,
                     f"{socket.gethostname()} has no way to the cluster's head ({error}). The machines of a cluster "
-                    "must reach each other, on all ports: look for a firewall, or for a name that is another address",
+                    "must reach each other, on all ports: look for a firewall, or for a host name that stands for "
+                    "another address",
                 ) from None
             pause.wait(PAUSE_S)
         else:
@@ -277,8 +279,9 @@ def own_address(towards: str | None) -> str:
     """Return the address by which other machines reach this machine.
 
     Args:
-        towards: one of the other machines, ``host:port``, which selects the network interface. By default, the result
-            is the address of this machine's name, unless it is a loopback address.
+        towards: one of the other machines, ``host:port``, which selects the network interface. By default, the
+            result is the address of this machine's name. If that is a loopback address, the result is the address of
+            the interface that leads to other networks.
     """
     if towards is not None:
         host, _, port = towards.rpartition(":")

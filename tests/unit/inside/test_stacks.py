@@ -95,7 +95,7 @@ def test_the_reason_is_told_if_a_silent_engine_cannot_be_read() -> None:
 def test_an_engine_without_a_neighbour_is_told_so() -> None:
     controller = FakeController({0: BUSY, 2: IDLE})
     found = read_stacks(controller, [engine(0), engine(1, "alone"), engine(2)], dict)
-    assert "no other engine on alone replies" in found[1].notes[1]
+    assert "no other engine on alone that could read it replies" in found[1].notes[1]
 
 
 def test_an_engine_that_is_a_thread_is_only_asked_again() -> None:
