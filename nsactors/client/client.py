@@ -690,7 +690,7 @@ class Client:
         Args:
             targets: the engines; None and ``"all"`` stand for all engines, including those that join later. Other
                 targets are resolved now.
-            flags: flags of the view; see :class:`nsactors.views.base.TaskFlags`.
+            flags: flags of the view; see :class:`nsactors.views.flags.TaskFlags`.
 
         Raises:
             TargetError: if ``targets`` names no engines of this cluster.

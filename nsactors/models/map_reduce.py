@@ -21,8 +21,8 @@ from nsactors.models.inputs import Source, Split, items
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.serialize import RemoteValue, keep
 from nsactors.services.keys import canonical, order_of, stable_hash
-from nsactors.views.base import ViewClient, check_client
 from nsactors.views.load_balanced import LoadBalancedView
+from nsactors.views.view_client import ViewClient, check_client
 
 __all__ = [
     "MapReduce",

@@ -13,7 +13,7 @@ from nsactors.services.tuple_space import Ask, Begin, Collect, Count, Finish, Fo
 if TYPE_CHECKING:
     from nsactors.results import AsyncResult
     from nsactors.services.service import Service
-    from nsactors.views.base import ViewClient
+    from nsactors.views.view_client import ViewClient
 
 __all__ = [
     "TupleSpace",
@@ -47,7 +47,8 @@ class TupleSpace:
     """
 
     def __init__(self, client: ViewClient, name: str = "main") -> None:
-        from nsactors.views.base import check_client  # deferred: engines import this module too, and have no views
+        # Deferred, because engines import this module too, and have no views.
+        from nsactors.views.view_client import check_client
 
         arg.check("TupleSpace", client=check_client(client), name=arg.text(name))
         self._client: ViewClient | None = client

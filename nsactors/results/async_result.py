@@ -60,7 +60,7 @@ class AsyncResult(Future[Any]):
         return_exceptions: put exceptions into the list of values instead of raising them.
     """
 
-    _why_unsendable = "a result stays with its client: pass its value, result.get()"
+    _why_unsendable = "a result cannot leave its client's process: pass its value, result.get()"
 
     def __init__(
         self,

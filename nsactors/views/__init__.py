@@ -2,7 +2,9 @@
 
 ::
 
-    base           the base of views: client, targets and flags
+    base           the base of views: the methods that all views have
+    flags          the flags of views, and the checks of their values
+    view_client    the part of a client that its views use
     direct         direct views, which name their engines, and the broadcast view of many engines
     load_balanced  the load-balanced view: calls run on engines that are free
     map_parts      maps: their functions and columns, the parts that engines get, and the calls that carry these parts

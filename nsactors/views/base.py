@@ -1,232 +1,20 @@
-"""The base of views: client, targets and flags."""
+"""The base of views: the methods that all views have."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from nsactors._frozen import frozen
-from nsactors.errors import NsactorsError, UnknownFlag, WrongType, suggest_name, warn_caller
+from nsactors.errors import NsactorsError, suggest_name, warn_caller
 from nsactors.inside.profiles import HOWS, Profile, Profiled
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.serialize import Naming, Payload, pack
 from nsactors.protocol.targets import Targets
-from nsactors.results import OUTPUTS, AsyncMapResult
-from nsactors.services.service import Service
-from nsactors.services.state_machine import StateMachine
-from nsactors.session.carried_data import CarriedData
-from nsactors.session.memory import ClusterMemory
-from nsactors.session.session import Session
-from nsactors.tasks.detached_client import TaskSchedulers
-
-if TYPE_CHECKING:
-    from nsactors.views.executor import ViewExecutor
-
-
-def _check_policy(value: object) -> arg.Unfit | None:
-    decides = any(callable(getattr(type(value), method, None)) for method in ("priority", "choose_engine"))
-    return (
-        None
-        if value is None or decides
-        else arg.Unfit(value, "an object with a method priority() or choose_engine(), or None", WrongType)
-    )
-
-
-# The check of each flag's value; targets, labels, resources and dependencies need more, and are checked by the view.
-_TAKES: dict[str, Callable[[Any], arg.Unfit | None]] = {
-    "block": arg.flag,
-    "label": partial(arg.text, or_none=True),
-    "copy": arg.flag,
-    "timeout": arg.seconds,
-    "stop_on_error": arg.flag,
-    "journal": arg.flag,
-    "breakpoints": arg.flag,
-    "track": arg.flag,
-    "retries": partial(arg.whole, at_least=0),
-    "max_losses": partial(arg.whole, at_least=0, or_none=True),
-    "time_limit": arg.seconds,
-    "priority": arg.number,
-    "policy": _check_policy,
-    "detached": arg.flag,
-    "output": partial(arg.choice, choices=OUTPUTS, or_none=True),
-}
-
-
-class _Changeable:
-    """The base of dataclasses of flags."""
-
-    __slots__ = ()
-
-    def changed(self, call: str = "set_flags", /, **changes: Any) -> Self:
-        """Return these flags with some changed.
-
-        Args:
-            call: the name of the function that the flags are given to.
-            changes: the flags.
-
-        Raises:
-            UnknownFlag: if a flag does not exist; nothing is changed then.
-            InvalidArgument: if a flag cannot have the given value.
-        """
-        known = [field.name for field in fields(self)]  # type: ignore[arg-type]
-        for name in changes:
-            if name not in known:
-                raise UnknownFlag(name, known)
-        checked = changes.keys() & _TAKES.keys()
-        arg.check(call, **{name: _TAKES[name](changes[name]) for name in changes if name in checked})
-        changes |= {name: arg.plain(changes[name]) for name in checked}
-        return replace(self, **changes)  # type: ignore[type-var]
-
-
-@frozen
-class Flags(_Changeable):
-    """The flags of a view.
-
-    Attributes:
-        targets: the engines: an id, a list of ids, or ``"all"``.
-        block: whether calls wait for their result and return it.
-        label: the name of this view's calls in the history, in place of the name of their function.
-        copy: whether arrays of any size arrive, on engines and at the client, as copies that can be written to;
-            otherwise, arrays of more than 1 MiB are read-only views of shared memory, one copy for all engines of a
-            machine.
-        timeout: seconds after which a call is interrupted and fails with ``TimeLimitExceeded``; None: never.
-        stop_on_error: whether a call that fails on an engine stops the calls of this client that are queued behind it
-            there; they do not run, and their results are ``TaskAborted``.
-        journal: whether a recovery of an engine's namespace runs these calls again; False for calls that have effects
-            elsewhere.
-        breakpoints: whether the engines stop at breakpoints in these calls, for the debugger; False to ignore them.
-        output: ``"show"``: the output of calls appears while they are waited for; ``"keep"``: it is only in their
-            results; None: the choice of ``Client.output`` applies, which is ``"show"`` at first.
-        track: has no effect; kept for scripts written for ipyparallel. Arguments are copied before a call returns.
-    """
-
-    targets: Targets = "all"
-    block: bool = False
-    label: str | None = None
-    copy: bool = False
-    timeout: float | None = None
-    stop_on_error: bool = False
-    journal: bool = True
-    breakpoints: bool = True
-    output: str | None = None
-    track: bool = False
-
-
-@frozen
-class TaskFlags(_Changeable):
-    """The flags of a load-balanced view.
-
-    A task fails with ``ImpossibleDependency`` at once if no engine suits it, not even one that is being started.
-
-    Attributes:
-        targets: the engines that its tasks may run on: a list of ids, or ``"all"`` for all engines at any time.
-        labels: the labels that an engine must have for its tasks, such as ``{"zone": "b"}``, ``{"zone": "!b"}`` or
-            ``{"zone": "in(b, c)"}``; an engine has the labels that it was started with, and those of its machine.
-        resources: the resources that an engine must have been started with, at least, for its tasks, such as
-            ``{"GPU": 1}``. A task has its engine to itself, so nothing is counted down.
-        block: whether calls wait for their result and return it.
-        label: the name of its tasks, in place of the name of their function.
-        copy: as for other views.
-        after: tasks that must have ended before: a result, a ``msg_id``, a list of these, or a ``Dependency``.
-        follow: tasks that must have ended before, given as for ``after``; only engines that ran them are used then.
-        retries: the number of times that a failed task is tried again, on other engines as long as there are any.
-        max_losses: the number of engines that may die while they have the task; the default, None, means five. When the
-            next one dies, the task fails with ``TaskLost``. If an engine dies while it has several short tasks, the
-            death counts for each of them, but none fails: each runs alone next, so that the cause can be found.
-        timeout: seconds within which an engine must take a task after its submission; otherwise, the task fails with
-            ``TaskTimeout``.
-        time_limit: seconds after which a running task is interrupted, and fails with ``TimeLimitExceeded``; in a map,
-            the limit is for each item.
-        priority: tasks of higher priority go first; those of equal priority go in the order of submission.
-        policy: an object that decides, in place of ``priority``, which task goes first and which engine takes it; it is
-            pickled. See :class:`nsactors.SchedulingPolicy`.
-        detached: whether tasks outlive the client: a process of the cluster schedules them and stores their results,
-            which any client gets by ``rc.get_result(msg_id)``. A call returns when that process has stored its tasks.
-        output: as for other views; but executors and joblib show output only if this is ``"show"``.
-        track: has no effect; kept for scripts written for ipyparallel.
-    """
-
-    targets: Targets = "all"
-    labels: Mapping[str, str] | None = None
-    resources: Mapping[str, float] | None = None
-    block: bool = False
-    label: str | None = None
-    copy: bool = False
-    after: Any = None
-    follow: Any = None
-    retries: int = 0
-    max_losses: int | None = None
-    timeout: float | None = None
-    time_limit: float | None = None
-    priority: float = 0
-    policy: Any = None
-    detached: bool = False
-    output: str | None = None
-    track: bool = False
-
-
-class ViewClient(Protocol):
-    """The part of a client that its views use: its session, its schedulers, and the methods that views have too."""
-
-    block: bool
-    carried_data: CarriedData
-
-    @property
-    def session(self) -> Session:
-        """The connection to the cluster."""
-        ...
-
-    @property
-    def schedulers(self) -> TaskSchedulers:
-        """The schedulers of its tasks."""
-        ...
-
-    def wait(self, jobs: Any, timeout: float | None) -> bool:
-        """See ``Client.wait``."""
-        ...
-
-    def queue_status(self, targets: Targets, verbose: bool) -> dict[Any, Any]:
-        """See ``Client.queue_status``."""
-        ...
-
-    def shutdown(self, targets: Targets) -> None:
-        """See ``Client.shutdown``."""
-        ...
-
-    def abort(self, jobs: Any, targets: Targets, block: bool | None) -> None:
-        """See ``Client.abort``."""
-        ...
-
-    def interrupt(self, targets: Targets) -> list[int]:
-        """See ``Client.interrupt``."""
-        ...
-
-    def memory(self, targets: Targets, *, top: int) -> ClusterMemory:
-        """See ``Client.memory``."""
-        ...
-
-    def executor(self, targets: Targets) -> ViewExecutor:
-        """See ``Client.executor``."""
-        ...
-
-    def load_balanced_view(self, targets: Targets = None) -> Any:
-        """See ``Client.load_balanced_view``."""
-        ...
-
-    def host(self, machine: StateMachine, name: str | None = None) -> Service:
-        """See ``Client.host``."""
-        ...
-
-
-def check_client(value: object) -> arg.Unfit | None:
-    """Return why a value cannot be a view's client, for ``arg.check``; None if it can."""
-    # A client is recognised by its session. This module cannot import the class Client, whose module imports views.
-    return None if isinstance(getattr(value, "session", None), Session) else arg.Unfit(value, "a Client", WrongType)
-
+from nsactors.results import AsyncMapResult
+from nsactors.views.flags import Flags, TaskFlags
+from nsactors.views.view_client import ViewClient
 
 F = TypeVar("F", Flags, TaskFlags)
 
@@ -239,16 +27,23 @@ class EngineView(Generic[F]):
         flags: the flags of its calls.
     """
 
-    _why_unsendable = "a view stays with its client: make a client on the engine, by Client(cluster.connection_info())"
+    _why_unsendable = (
+        "a view cannot leave its client's process: make a client on the engine, with Client(cluster.connection_info())"
+    )
 
     def __init__(self, client: ViewClient, flags: F) -> None:
-        self.client: Any = client  # for users, whose clients have more than the protocol says
         self._client = client
         self._session = client.session
         self._flags: F = flags
 
     if not TYPE_CHECKING:
         __getattr__ = suggest_name
+
+    @property
+    def client(self) -> Any:
+        """The client of the cluster."""
+        # Typed Any, because users call methods of Client that the protocol ViewClient does not list.
+        return self._client
 
     @property
     def targets(self) -> Targets:
@@ -285,9 +80,10 @@ class EngineView(Generic[F]):
             UnknownFlag: if a flag does not exist; nothing is changed then.
             TargetError: if ``targets`` names no engines of this cluster.
         """
-        changed = self._changed("set_flags", flags)
-        self._session.resolve(changed.targets)
-        self._flags = changed
+        new = self._flags_with("set_flags", flags)
+        if "targets" not in flags:
+            self._session.resolve(new.targets)  # they may have left the cluster
+        self._flags = new
         return self
 
     def with_flags(self, **flags: Any) -> Self:
@@ -318,7 +114,7 @@ class EngineView(Generic[F]):
         return values
 
     def profiled(self, *, how: str = "sample", interval: float = 0.01) -> Profiled:
-        """Measure where the engines spend their time within a ``with`` block, whose value is a ``Profile``.
+        """Measure where the engines spend their time during a ``with`` block; ``as`` gives the ``Profile``.
 
         The profile includes all requests of this client on the engines: cells, calls, maps, and tasks that are not
         detached.
@@ -392,12 +188,12 @@ class EngineView(Generic[F]):
 
         return table_as_html(self.__rich__())
 
-    def _changed(self, call: str, flags: dict[str, Any]) -> F:
-        """Return this view's flags, changed by the flags given to a call; errors as for :meth:`set_flags`."""
-        changed = self._flags.changed(call, **flags)
+    def _flags_with(self, call: str, flags: dict[str, Any]) -> F:
+        """Return this view's flags, with those given to a call in their place; errors as for :meth:`set_flags`."""
+        new = self._flags.replaced(call, **flags)
         if "targets" in flags:
-            self._session.resolve(changed.targets)
-        return changed
+            self._session.resolve(new.targets)
+        return new
 
     def _engines_now(self) -> list[int]:
         """Return the engines to show: none if there is no cluster any more, or the targets have left it."""

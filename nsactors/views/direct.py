@@ -34,9 +34,10 @@ from nsactors.protocol.wire import INLINE_LIMIT_BYTES
 from nsactors.results import AsyncMapResult, AsyncResult, Call, RequestOptions, receive
 from nsactors.results.display.progress import showing_transfer
 from nsactors.session.memory import ClusterMemory
-from nsactors.views.base import EngineView, Flags, ViewClient, check_client
+from nsactors.views.base import EngineView
 from nsactors.views.decorators import ParallelFunction, RemoteFunction, recorded_imports
 from nsactors.views.executor import ViewExecutor
+from nsactors.views.flags import Flags
 from nsactors.views.lazy_map import LazyMapOptions, LazyMapResult, check_lazy_map, lazy_map
 from nsactors.views.map_parts import (
     DISTS,
@@ -51,6 +52,7 @@ from nsactors.views.map_parts import (
     pack_part,
     rows_of,
 )
+from nsactors.views.view_client import ViewClient, check_client
 
 if TYPE_CHECKING:
     from nsactors.models.bsp import BSP
@@ -74,7 +76,7 @@ class DirectView(EngineView[Flags]):
     Args:
         client: the client of the cluster.
         targets: an id, a list of ids, or ``"all"``, which is looked up at each call.
-        flags: see :class:`nsactors.views.base.Flags`.
+        flags: see :class:`nsactors.views.flags.Flags`.
     """
 
     _is_relayed = False
@@ -83,7 +85,7 @@ class DirectView(EngineView[Flags]):
         arg.check(type(self).__name__, client=check_client(client))
         if not (isinstance(targets, str) and targets == "all"):
             client.session.resolve(targets)
-        super().__init__(client, Flags(targets=targets, block=client.block).changed(type(self).__name__, **flags))
+        super().__init__(client, Flags(targets=targets, block=client.block).replaced(type(self).__name__, **flags))
 
     def execute(
         self,
@@ -539,7 +541,7 @@ class DirectView(EngineView[Flags]):
     def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
         """Return a decorator: the function runs on this view's engines whenever it is called."""
         arg.check("remote", block=arg.flag(block, or_none=True))
-        self._changed("remote", flags)
+        self._flags_with("remote", flags)
         return lambda function: RemoteFunction(self, function, block, flags)
 
     def parallel(
@@ -553,7 +555,7 @@ class DirectView(EngineView[Flags]):
             flags: flags of the view, for these calls.
         """
         arg.check("parallel", dist=arg.choice(dist, DISTS), block=arg.flag(block, or_none=True))
-        self._changed("parallel", flags)
+        self._flags_with("parallel", flags)
         return lambda function: ParallelFunction(self, function, dist, block, flags)
 
     @property

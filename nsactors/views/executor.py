@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 class TaskView(Protocol):
     """The methods of a load-balanced view that executors use."""
 
-    client: Any
+    @property
+    def client(self) -> Any:
+        """See ``LoadBalancedView``."""
+        ...
 
     @property
     def targets(self) -> Targets:

@@ -20,12 +20,14 @@ from nsactors.results import AsyncResult, BalancedMapResult, Call, MapCall, Task
 from nsactors.tasks.messages import ANYWHERE, Needs, Task, TaskDependency
 from nsactors.tasks.results import MapFunction, TaskSpec
 from nsactors.tasks.scheduler import SchedulerClient, TaskPlan
-from nsactors.views.base import EngineView, TaskFlags, ViewClient, check_client
+from nsactors.views.base import EngineView
 from nsactors.views.decorators import BalancedFunction, RemoteFunction
 from nsactors.views.dependencies import Dependency, dependency_of
 from nsactors.views.executor import ViewExecutor
+from nsactors.views.flags import TaskFlags
 from nsactors.views.lazy_map import LazyMapOptions, LazyMapResult, check_lazy_map, lazy_map
 from nsactors.views.map_parts import MappedFunction, columns_of, mapped, name_of, rows_of
+from nsactors.views.view_client import ViewClient, check_client
 
 if TYPE_CHECKING:
     from nsactors.protocol.map_functions import Seed
@@ -75,7 +77,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
     Args:
         client: the client of the cluster.
         targets: a list of ids, or ``"all"`` for all engines, including those that join later.
-        flags: see :class:`nsactors.views.base.TaskFlags`.
+        flags: see :class:`nsactors.views.flags.TaskFlags`.
 
     Example:
         >>> lview = rc.load_balanced_view()
@@ -101,7 +103,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             CapabilityError: if there is a time limit and engines cannot be interrupted.
             InvalidArgument: if another flag cannot have the given value.
         """
-        self._flags = self._changed("set_flags", flags)
+        self._flags = self._flags_with("set_flags", flags)
         return self
 
     def apply(self, function: Callable[..., Any] | Reference, /, *args: Any, **kwargs: Any) -> Any:
@@ -278,7 +280,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
         )
         options = LazyMapOptions(ordered, chunksize, max_outstanding, return_exceptions)
         check_lazy_map(iterables, options)
-        flags = self._flags if copy is None else self._changed("imap", {"copy": copy})
+        flags = self._flags if copy is None else self._flags_with("imap", {"copy": copy})
         if flags.detached:
             raise ValueError("imap() takes its input from this process, so it cannot be detached: use map()")
         what = mapped(self.imap, function, iterables, kwargs, keywords, seed, self._session)
@@ -302,7 +304,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
     def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
         """Return a decorator: the function runs on one of this view's engines whenever it is called."""
         arg.check("remote", block=arg.flag(block, or_none=True))
-        self._changed("remote", flags)
+        self._flags_with("remote", flags)
         return lambda function: RemoteFunction(self, function, block, flags)
 
     def parallel(
@@ -322,7 +324,7 @@ class LoadBalancedView(EngineView[TaskFlags]):
             block=arg.flag(block, or_none=True),
             ordered=arg.flag(ordered),
         )
-        self._changed("parallel", flags)
+        self._flags_with("parallel", flags)
         return lambda function: BalancedFunction(self, function, chunksize, block, ordered, flags)
 
     def call_on_parts(
@@ -385,17 +387,17 @@ class LoadBalancedView(EngineView[TaskFlags]):
         schedulers = self._client.schedulers
         return schedulers.detached if flags.detached else schedulers.own
 
-    def _changed(self, call: str, flags: dict[str, Any]) -> TaskFlags:
+    def _flags_with(self, call: str, flags: dict[str, Any]) -> TaskFlags:
         for name in ("after", "follow"):
             if name in flags:
                 flags = {**flags, name: dependency_of(flags[name], name)}
         if "targets" in flags:
             flags = {**flags, "targets": self._resolved(flags["targets"])}
-        changed = self._flags.changed(call, **flags)
-        if changed.time_limit is not None:
+        new = self._flags.replaced(call, **flags)
+        if new.time_limit is not None:
             self._session.require(Capability.SIGNALS, "interrupt a task at its time limit")
-        self._template(changed)
-        return changed
+        self._template(new)
+        return new
 
     def _resolved(self, targets: Targets) -> Targets:
         if targets is None or (isinstance(targets, str) and targets == "all"):

@@ -219,8 +219,8 @@ def test_an_error_says_what_to_send_in_place_of_a_result_a_view_or_a_client(
     view = view_of(rc)
     result = view.map_async(abs, [-1])
     for thing, place, text in [
-        (result, "", "a result stays with its client: pass its value, result.get()"),
-        ([view], "at [0]: ", "a view stays with its client: make a client on the engine"),
+        (result, "", "a result cannot leave its client's process: pass its value, result.get()"),
+        ([view], "at [0]: ", "a view cannot leave its client's process: make a client on the engine"),
         ({"rc": rc}, "at ['rc']: ", "a client stays in its process: make one on the engine"),
     ]:
         with pytest.raises(SerializationError) as caught:

@@ -13,8 +13,8 @@ import pytest
 
 import nsactors
 from nsactors import AsyncResult, Client, Cluster, DirectView, LoadBalancedView
-from nsactors.views.base import TaskFlags
 from nsactors.views.executor import ViewExecutor
+from nsactors.views.flags import TaskFlags
 
 PAGE = pathlib.Path(nsactors.__file__).parents[1] / "docs" / "how-to" / "migrate.md"
 RECEIVERS: dict[str, Any] = {

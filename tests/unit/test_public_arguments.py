@@ -32,8 +32,8 @@ from nsactors.services.service import Service, ServiceFuture
 from nsactors.session.memory import ClusterMemory
 from nsactors.testing import TIMEOUT_S
 from nsactors.transport.base import ConnectionInfo
-from nsactors.views.base import Flags, TaskFlags
 from nsactors.views.executor import ExecutorFuture, ViewExecutor
+from nsactors.views.flags import Flags, TaskFlags
 
 AT_ONCE_S = 0.5
 
