@@ -24,7 +24,7 @@ from benchmarks.systems import SYSTEMS, is_installed
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, QUICK_ROUNDS = 20, 4
 WIDE = 400  # columns of a file, where each operation has one line
-STARTED_REPEATEDLY = 8  # engines
+STARTED_REPEATEDLY = 8  # the largest number of engines that are started repeatedly
 _IMPORTED_BY = ("nsactors", "ray", "ipyparallel", "dask")
 
 
@@ -124,7 +124,7 @@ def _measure_starts(systems: list[str], engines: int, rounds: int, results: Resu
 
 
 def _start(name: str, engines: int, console: Console) -> SystemProcess:
-    """Start a system that stays; if it does not start, as on a busy machine, try once more."""
+    """Start a system that stays; if it does not start, for example on a busy machine, try once more."""
     try:
         return SystemProcess(name, engines)
     except SystemFailed as failure:

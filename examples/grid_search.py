@@ -1,4 +1,4 @@
-"""A grid search of scikit-learn, each choice of parameters tried on an engine.
+"""A grid search of scikit-learn, in which each choice of parameters is tried on an engine.
 
 ``python examples/grid_search.py --engines 4``. Only three lines concern engines. The answer is compared with the answer
 of a plain loop.

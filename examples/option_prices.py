@@ -1,7 +1,7 @@
 """European and Asian options by simulation: ``python examples/option_prices.py --engines 4``.
 
-Every task has a seed of its own, so the prices are the same to the last bit on any number of engines. The option on
-the geometric average, which has a price in closed form, is a control variate for the one on the arithmetic average.
+Every task has a seed of its own, so the prices are the same to the last bit on any number of engines. The option on the
+geometric average, which has a price in closed form, is a control variate for the option on the arithmetic average.
 
 A. Kemna and A. Vorst, A pricing method for options based on average asset values, Journal of Banking and Finance 14,
 1990.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SPOT = STRIKE = 100.0
-VOLATILITY, RATE, DAYS = 0.25, 0.05, 260  # for a year
+VOLATILITY, RATE, DAYS = 0.25, 0.05, 260  # volatility and rate per year, and trading days of a year
 TASKS = 32
 
 

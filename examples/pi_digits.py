@@ -1,4 +1,4 @@
-"""Hexadecimal digits of pi at any position, without the digits before: ``python examples/pi_digits.py 10000``.
+"""Hexadecimal digits of pi at any position, without the preceding digits: ``python examples/pi_digits.py 10000``.
 
 D. Bailey, P. Borwein and S. Plouffe, On the rapid computation of various polylogarithmic constants, Mathematics of
 Computation 66, 1997.
@@ -37,7 +37,7 @@ def digits(view: Any, position: int, tasks: int = 64) -> str:
     Args:
         view: a load-balanced view.
         position: the number of digits to skip.
-        tasks: the number of tasks. The first ones take longest, because their powers of 16 are higher.
+        tasks: the number of tasks. The first tasks take longest, because their powers of 16 are higher.
     """
     terms = position + BITS // 4 + 1
     bounds = [terms * number // tasks for number in range(tasks + 1)]

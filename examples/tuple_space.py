@@ -52,7 +52,7 @@ def find_primes(rc: Any, space: TupleSpace, limit: int, grain: int = 100) -> lis
 
 
 def count_up(space: TupleSpace, times: int) -> None:
-    """Add to a counter; no other worker can while the counter is out of the space."""
+    """Add to a counter; no other worker can add to it while the counter is out of the space."""
     for _ in range(times):
         _, value = space.in_("counter", int)
         space.out("counter", value + 1)

@@ -1,7 +1,7 @@
 """The wave equation on a square, each rank computing a block and exchanging its edges with its neighbours.
 
-The solver takes any communicator with the lower-case methods of mpi4py. For any division of the square, every number is
-the same to the last bit as without division::
+The solver takes any communicator with the lower-case methods of mpi4py. With any division of the square, every number
+is the same to the last bit as without a division::
 
     python examples/wave.py --px 2 --py 2
 """

@@ -16,11 +16,11 @@ from tests.repeats import Repeats
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
-EXAMPLES = 40  # of a property, in place of Hypothesis' hundred, which --full-size tries
+EXAMPLES = 40  # examples of a property, in place of Hypothesis' hundred, which --full-size tries
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--without-ray", action="store_true", help="make Ray impossible to import, as where it is missing")
+    parser.addoption("--without-ray", action="store_true", help="make Ray impossible to import, as if it were missing")
     parser.addoption("--full-size", action="store_true", help="also run what takes long")
     parser.addoption(
         "--repeat-failed",
@@ -32,9 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of what a script starts in the background
+    # A script lets the processes that it starts in the background ignore SIGINT.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if hasattr(config, "workerinput"):  # readline, in the process that has started this one, says 80 by 24 here
+    if hasattr(config, "workerinput"):  # readline in the parent process has set these to 80 by 24
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
     if not config.getoption("--full-size"):

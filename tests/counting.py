@@ -12,11 +12,11 @@ from typing import Any
 
 __all__ = ["Steps", "counted_steps"]
 
-_TOOL = 4  # of those that `sys.monitoring` leaves to others than debuggers, coverage, profilers and optimisers
+_TOOL = 4  # a number that `sys.monitoring` reserves for no debugger, coverage tool, profiler or optimiser
 
 
 class Steps:
-    """The number of bytecode instructions of Python code; a call of C code, such as sorting a list, counts as one."""
+    """The number of bytecode instructions of Python code; a call to C code, such as sorting a list, counts as one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -37,7 +37,7 @@ class Steps:
 def counted_steps() -> Iterator[Steps]:
     """Count the steps of all functions that this thread calls in the block.
 
-    The garbage collector waits meanwhile: it may call functions too.
+    Garbage collection is disabled in the block, because it may call functions too.
     """
     steps, collects = Steps(), gc.isenabled()
     gc.disable()

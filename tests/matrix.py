@@ -86,7 +86,11 @@ def environment(python: str, version: str, ray: str, extra: str) -> Path:
     if not folder.exists():
         subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True, text=True)
     which = f"ray=={oldest_ray(PROJECT['dependencies'])}" if ray == "oldest" else "ray"
-    options = ["--quiet", "--upgrade", "--upgrade-strategy=only-if-needed"]  # of the others, what is there may stay
+    options = [
+        "--quiet",
+        "--upgrade",
+        "--upgrade-strategy=only-if-needed",
+    ]  # other packages may keep their versions
     install = [folder / "bin" / "pip", "install", *options, which, "--editable", f"{ROOT}[{extra}]"]
     subprocess.run(install, check=True, capture_output=True, text=True)
     return folder

@@ -1,8 +1,9 @@
 """Tests on Ray that fail once and pass when repeated are reported as unsteady, not as failures.
 
-A thousand tests start, kill and interrupt the processes of a cluster. One that fails when the machine is busy stops a
-change that has nothing to do with it; repeated at once, it shows whether it fails by itself. Its first failure is
-printed in either case: an unsteady test is a fault, of the test or of the package, that is to be mended.
+A thousand tests start, kill and interrupt the processes of a cluster. A test that fails because the machine is busy
+would stop a change that has nothing to do with it. Such a test is repeated immediately, which shows whether it fails
+without other load too. Its first failure is printed in either case: an unsteady test is a fault, of the test or of the
+package, that must be mended.
 """
 
 import subprocess

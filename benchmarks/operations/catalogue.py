@@ -26,7 +26,7 @@ PIPELINED_CALLS = 2_000
 TASKS = 4_000
 FEW_ITEMS = 1_000  # with one message per item, this takes seconds
 HALO_STEPS = 50
-SCALE = (8, 64, 256)  # engines
+SCALE = (8, 64, 256)  # numbers of engines
 MANY_ITEMS = 100_000  # with one message per item, this takes minutes: only for systems that send many items in one
 
 
@@ -39,8 +39,8 @@ class Operation:
         title: its name in tables.
         burst: the number of runs in one turn; each run is timed on its own.
         share: the part of the rounds in which it runs; long operations need fewer rounds.
-        most_engines: the largest number of engines on which it runs, None for any number; 100 MB for each of 64 engines
-            is more than a machine holds.
+        most_engines: the largest number of engines on which it runs, or None for any number; a machine cannot hold 100
+            MB for each of 64 engines.
         cold: whether each sample needs a new process.
     """
 
@@ -52,11 +52,11 @@ class Operation:
     cold: bool = False
 
     def rounds(self, rounds: int) -> int:
-        """Return the number of rounds, of so many, in which it runs; at least one."""
+        """Return the number of rounds in which it runs, out of ``rounds``; at least one."""
         return max(1, round(rounds * self.share))
 
     def engine_counts(self, counts: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the numbers of engines on which it runs, of the given numbers; at least the smallest of them."""
+        """Return those of ``counts`` on which it runs; at least the smallest of them."""
         if self.most_engines is None:
             return counts
         return tuple(n for n in counts if n <= self.most_engines) or (min(counts),)
@@ -66,7 +66,7 @@ def _small(name: str, title: str) -> Operation:
     return Operation(name, title, burst=20, share=1.0, most_engines=None)
 
 
-# Balanced maps, over parts of work as they come in practice. The functions are in ``workload``.
+# Balanced maps over parts of work that are typical in practice. The functions are in ``workload``.
 WORKLOADS = {
     "map-power": "balanced map of x**10 over a million numbers",
     "sleeps": "64 sleeps of 5 ms",
@@ -104,11 +104,11 @@ GROUPS = {
     "balance": ("tasks", "map-few", "map-many", *WORKLOADS),
     "scale": ("apply", "execute", "start"),
 }
-"""Names for several operations; ``scale`` also stands for the numbers of engines in ``SCALE``."""
+"""Names for several operations; ``scale`` also means the numbers of engines in ``SCALE``."""
 
 
 def find(names: tuple[str, ...]) -> tuple[Operation, ...]:
-    """Return operations by name, or by that of a group, in the order of the table; all operations without names.
+    """Return operations by their names or names of groups, in the order of the table; without names, all operations.
 
     Raises:
         ValueError: if there is no operation or group of one of these names.

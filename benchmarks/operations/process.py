@@ -70,7 +70,7 @@ class SystemProcess:
             raise
 
     def measure(self, operation: str, engines: int, runs: int, system: str | None = None) -> Turn | None:
-        """Run an operation of this system, or of one that uses its engines; return None if there is no such operation.
+        """Run an operation of this system, or of a system that uses its engines; return None if it does not exist.
 
         Raises:
             SystemFailed: if the operation fails.
@@ -115,7 +115,7 @@ class Beside:
         self._process = process
 
     def measure(self, operation: str, engines: int, runs: int) -> Turn | None:
-        """As :meth:`SystemProcess.measure`."""
+        """See :meth:`SystemProcess.measure`."""
         return self._process.measure(operation, engines, runs, self._name)
 
 

@@ -69,8 +69,8 @@ class Row:
     """One line of the table: summaries by system, and ratios.
 
     Attributes:
-        ratios: those of ``RATIOS`` where both sides were measured.
-        to_best: nsactors to the quickest of ``RIVALS``, if any was measured.
+        ratios: the entries of ``RATIOS`` whose both sides were measured.
+        to_best: the ratio of nsactors to the quickest of ``RIVALS``, if any was measured.
     """
 
     operation: str
@@ -107,7 +107,7 @@ def _row(results: Results, measure: Measure, operation: str, engines: int) -> Ro
 
 
 def growth(results: Results, measure: Measure = wall) -> list[tuple[str, int, dict[str, Summary]]]:
-    """Return operation, engines, and for each system the cost per engine relative to that with four engines."""
+    """Return operation, engines, and for each system the cost per engine relative to the cost with four engines."""
     found = []
     for row in rows(results, measure):
         if row.engines <= GROWTH_FROM:

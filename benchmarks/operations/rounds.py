@@ -23,7 +23,7 @@ class Driver(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """The operation, engines and system of a list of turns; ``engines`` is 0 where their number does not matter."""
+    """The operation, engines and system of a list of turns; ``engines`` is 0 if their number does not matter."""
 
     operation: str
     engines: int
@@ -49,7 +49,7 @@ def measure_in_rounds(
     results: Results,
     tell: Callable[[int], object] = lambda round_number: None,
 ) -> None:
-    """Let every driver run every operation, round by round, in rotating order; ``results`` grows meanwhile."""
+    """Let every driver run every operation, round by round, in rotating order; add each turn to ``results``."""
     for number in range(rounds):
         tell(number)
         for operation in (o for o in operations if number < o.rounds(rounds)):

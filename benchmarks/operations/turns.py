@@ -29,7 +29,7 @@ def take_turn(run: Callable[[], object], runs: int) -> Turn:
         run()
     began = time.process_time()
     seconds = [_timed(run) for _ in range(runs)]
-    # Around all runs: the work that a library does after its answer falls into the next run.
+    # CPU time is measured around all runs: the work that a library does after its answer falls into the next run.
     return Turn(seconds, (time.process_time() - began) / runs)
 
 

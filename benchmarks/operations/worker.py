@@ -1,4 +1,4 @@
-"""Drive one system by the orders of a pipe: ``python -m benchmarks.operations.worker FD SYSTEM N``."""
+"""Drive one system by orders from a pipe: ``python -m benchmarks.operations.worker FD SYSTEM N``."""
 
 import time
 
@@ -14,8 +14,8 @@ from benchmarks.systems import make  # noqa: E402
 def main(pipe: Connection, name: str, engines: int) -> None:
     """Start the system, and send the time as a turn; then serve orders until None arrives, or the parent has ended.
 
-    An order is ``(system, operation, engines, runs)``; the system is this one, or one that uses its engines. The answer
-    is a turn, or None if the system has no such operation.
+    An order is ``(system, operation, engines, runs)``; the system is this system, or a system that uses its engines.
+    The answer is a turn, or None if the system has no such operation.
     """
     systems = {name: make(name)}
     systems[name].start(engines)

@@ -1,8 +1,8 @@
 """Measure whether memory grows with use: ``python -m benchmarks.studies.growth``.
 
 After a warm-up, a cluster gets many calls, a map of many items, and many pushes of a megabyte, as in a long session.
-Nothing is purged meanwhile. The anonymous memory of the processes, without the object store and files, is read after
-each step. At the end, it must be near its size after the warm-up.
+Nothing is purged during these steps. The anonymous memory of the processes, without the object store and files, is read
+after each step. At the end, it must be near its size after the warm-up.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Reading:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do the work, draw a table by process; return 1 if a process of nsactors has grown too much."""
+    """Do the work and draw a table by process; return 1 if a process of nsactors has grown too much."""
     options = _parse(arguments)
     from nsactors import Cluster
 

@@ -1,6 +1,6 @@
-"""Measures of the package as a reader meets it: ``make house``.
+"""Measures of the source code that matter to its readers: ``make house``.
 
-Figures inform and readers decide: no test depends on any of them. The static figures are taken from the sources of a
+No test depends on these figures: they inform, and readers decide. The static figures are taken from the sources of a
 checkout (``--tree``, this one by default), the traced figures from calls on the local transport, in another process.
 """
 
@@ -77,7 +77,7 @@ class Module:
 
     @property
     def unit(self) -> str:
-        """The package it belongs to: the second part of its name."""
+        """The package to which the module belongs: the second part of its name."""
         return [*self.name.split("."), ""][1]
 
 

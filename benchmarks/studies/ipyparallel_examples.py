@@ -1,7 +1,7 @@
 """Run ipyparallel's own examples by alias: ``python -m benchmarks.studies.ipyparallel_examples CHECKOUT``.
 
 Each example runs in a copy of its folder, with a cluster of four engines in the background. Scripts run as they are;
-notebooks get a new first cell, which installs the alias. A table says which examples ran, and how the others ended.
+notebooks get a new first cell, which installs the alias. A table shows which examples ran, and how the others ended.
 """
 
 from __future__ import annotations

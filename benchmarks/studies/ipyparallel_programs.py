@@ -1,7 +1,7 @@
 """Run programs that take an executor, a view or a client of ipyparallel.
 
 ``python -m benchmarks.studies.ipyparallel_programs`` runs all programs, or those whose names follow. Each is used as
-its own documentation says, with ``import ipyparallel`` meaning ``nsactors.ipyparallel``, on two engines. A table says
+its own documentation says, with ``import ipyparallel`` meaning ``nsactors.ipyparallel``, on two engines. A table shows
 which are right, which failed, and which are not installed. ``pip install nevergrad emcee adaptive hyperopt pyabc
 bluepyopt pymor qutip scikit-learn``, in a new environment, installs most of them.
 """

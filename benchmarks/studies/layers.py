@@ -1,8 +1,8 @@
 """The time of a small call, layer by layer: ``python -m benchmarks.studies.layers``.
 
 Timers wrap functions of client and engine, by name, and calls to one engine are made one after the other. Each call is
-divided into five parts: the client before it hands the request over to Ray, Ray on the way to the engine, the engine,
-Ray on the way back, the client after the reply. The parts add up to the whole. Within client and engine, the time of a
+divided into five parts: the client before it passes the request to Ray, Ray on the way to the engine, the engine, Ray
+on the way back, the client after the reply. The sum of the parts is the whole. Within client and engine, the time of a
 layer excludes the layers that it calls; time outside all layers is book-keeping.
 """
 
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
     Attributes:
         title: the work that they do.
         names: ``module:function`` or ``module:Class.method``.
-        repeatable: whether they may be called again with the same arguments, and change nothing.
+        repeatable: whether calling them again with the same arguments changes nothing.
     """
 
     title: str
@@ -87,8 +87,8 @@ ENGINE = (
 class Profile:
     """The seconds of each call by part and layer; ``hot`` has the layers that were repeated alone.
 
-    ``unclocked`` has whole calls without timers, ``bare_ray`` calls of bare Ray, and ``bare_hand_over`` the time in
-    which these are handed over to Ray.
+    ``unclocked`` has whole calls without timers, ``bare_ray`` has calls through bare Ray, and ``bare_hand_over`` has
+    the time in which the latter are passed to Ray.
     """
 
     calls: list[dict[tuple[str, str], float]] = field(default_factory=list)

@@ -42,7 +42,7 @@ def ping_pong(nbytes: int, trips: int) -> float:
 
 
 def under_mpiexec(nbytes: int, trips: int) -> float:
-    """Return the same for two processes that ``mpiexec`` starts."""
+    """Return the seconds of a message between two processes that ``mpiexec`` starts."""
     mpiexec = Path(sys.executable).with_name("mpiexec")
     command = [mpiexec, "-n", "2", sys.executable, __file__, "--rank", str(nbytes), str(trips)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

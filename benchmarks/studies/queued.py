@@ -1,8 +1,8 @@
 """Measure the memory of a client for tasks that wait: ``python -m benchmarks.studies.queued``.
 
 Engines are blocked while a map of many items, and then many single tasks, are submitted and wait. The client's own
-memory is read before, while the tasks wait, and at its highest until all results have arrived. Results are None, which
-takes no memory of its own: the rest is book-keeping.
+memory is read before that, while the tasks wait, and at its peak until all results have arrived. Results are None,
+which takes no additional memory: the rest is book-keeping.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOK_S = 0.005
 
 
 class Footprint(NamedTuple):
-    """The additional bytes of a client for ``count`` tasks or items: while they waited, and at the highest."""
+    """The additional bytes of a client for ``count`` tasks or items: while they waited, and at the peak."""
 
     what: str
     count: int
@@ -80,7 +80,7 @@ def _measure(rc: Any, what: str, count: int, submit: Callable[[], list[Any]]) ->
     with _highest(pid) as highest:
         with _held_up(rc):
             results = submit()
-            rc.tasks()  # answered when the scheduler knows of them all
+            rc.tasks()  # returns when the scheduler knows all of them
             waiting = anonymous_bytes(pid)
         for result in results:
             result.get()

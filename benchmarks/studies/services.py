@@ -1,6 +1,6 @@
-"""Compare calls of services through a socket with calls through Ray alone: ``python -m benchmarks.studies.services``.
+"""Compare calls to services through a socket with calls through Ray alone: ``python -m benchmarks.studies.services``.
 
-Four engines exchange messages, meet and take tuples by both ways, in turns, on one cluster.
+Four engines exchange messages, wait for each other and take tuples in both ways, in turns, on one cluster.
 """
 
 from __future__ import annotations

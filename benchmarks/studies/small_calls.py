@@ -1,6 +1,6 @@
 """Compare small calls through sockets with calls through Ray alone: ``python -m benchmarks.studies.small_calls``.
 
-Two clients of one cluster make the same calls, one by each way, in turns.
+Two clients of one cluster make the same calls in turns: one client through sockets, the other through Ray.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Draw the way of a traced call through the modules: ``python -m benchmarks.studies.traced_call PICTURE.svg``.
+"""Draw the path of a traced call through the modules: ``python -m benchmarks.studies.traced_call PICTURE.svg``.
 
 The call is ``view.execute("a = 1", block=True)`` to one engine on the local transport, where client and engine are
-threads of one process. A row of the picture is a visit: functions of one file, with none of another between them.
-Files that call no others are named below their caller's row.
+threads of one process. A row of the picture is a visit: calls to functions of one file, with no function of another
+file between them. Files that call no other files are named below the row of their caller.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOURCE = "a = 1"
 
 ROW_PX, SMALL_PX, INDENT_PX, LEFT_PX, WIDTH_PX = 21, 15, 11, 92, 800
 SMALL_CHARACTERS = 104
-EARLIER_S = 1e-9  # a caller that goes on is drawn above the visit with which it goes on
+EARLIER_S = 1e-9  # a caller that continues is drawn above the visit with which it continues
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Tracer:
     """Records the visits of threads, as a function for ``sys.setprofile``.
 
     Args:
-        package: the folder of the package; other files' functions are passed over.
+        package: the folder of the package; functions of other files are ignored.
     """
 
     def __init__(self, package: Path) -> None:
@@ -72,7 +72,7 @@ class Tracer:
         self._threads = threading.local()
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        """Note a call or a return."""
+        """Record a call or a return."""
         path = frame.f_code.co_filename
         if not self.is_on or event not in ("call", "return") or not path.startswith(self._prefix):
             return
@@ -102,7 +102,7 @@ def trace() -> list[Visit]:
     threading.setprofile(tracer)  # before engines have their threads
     with nsactors.Cluster(n=1, backend="local") as rc:
         view = rc[:]
-        view.execute(SOURCE, block=True)  # imports and makes what only the first call needs
+        view.execute(SOURCE, block=True)  # does the imports and preparations that only the first call needs
         sys.setprofile(tracer)
         tracer.is_on = True
         view.execute(SOURCE, block=True)
@@ -113,7 +113,7 @@ def trace() -> list[Visit]:
 
 
 def rows(visits: Iterable[Visit]) -> list[Row]:
-    """Return the rows of a picture in the order of time; a visit that goes on after the engine's has a second row."""
+    """Return the rows of a picture in the order of time; a visit that continues after the engine's has a second row."""
     visits = list(visits)
     replied = max((visit.begun for one in visits if one.side == ENGINE for visit in _all(one)), default=math.inf)
     found = [timed for visit in visits for timed in _rows(visit, 0, replied)]

@@ -1,4 +1,4 @@
-"""Timers around functions of a running program, which are given by name, and the timeline that they record.
+"""Timers around named functions of a running program, and the timeline that the timers record.
 
 ``time.perf_counter`` reads one clock for all processes of a machine, so timelines of several processes can be compared.
 """
@@ -23,7 +23,7 @@ HOT_RUNS, HOT_REPEATS = 500, 7
 
 
 class Span(NamedTuple):
-    """One call of a timed function."""
+    """One call to a timed function."""
 
     name: str
     thread: int

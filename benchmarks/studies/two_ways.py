@@ -1,4 +1,4 @@
-"""The same operations by Ray and by a socket, in turns on one cluster: a table."""
+"""A table of the same operations through Ray and through a socket, in turns on one cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The systems that are compared. Each is driven in a process of its own."""
+"""The systems that are compared. Each is driven in a separate process."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def find_program(name: str) -> str | None:
 
 
 def make(name: str, beside: System | None = None) -> System:
-    """Return a system that has not been started, or one that uses the engines of another."""
+    """Return a system that has not been started, or a system that uses the engines of another one."""
     module, _, class_name = SYSTEMS[name].location.partition(":")
     system_class = getattr(importlib.import_module(module), class_name)
     return cast(System, system_class() if beside is None else system_class(beside))

@@ -17,8 +17,8 @@ __all__ = ["Dask"]
 class Dask:
     """``dask.distributed``, one thread per worker, without its dashboard, listening on this machine alone.
 
-    A call on every worker is ``client.run``, which bypasses the scheduler's queue and is Dask's fastest way. Data are
-    pushed by ``client.scatter``, pulled by ``client.gather``.
+    A call on every worker is ``client.run``, which bypasses the scheduler's queue and is Dask's fastest way. Data is
+    pushed with ``client.scatter`` and pulled with ``client.gather``.
     """
 
     def start(self, engines: int) -> None:
@@ -46,7 +46,8 @@ class Dask:
             case "execute":
                 return lambda: client.run(_execute, CODE, workers=workers)
             case "push":
-                # In a list: Dask names a dictionary's values by its keys, and hangs when a key is scattered again.
+                # The number is in a list: Dask names a dictionary's values by its keys, and hangs when a key is
+                # scattered again.
                 return lambda: client.scatter([NUMBER], workers=workers, broadcast=True, hash=False)
             case "pull":
                 futures = [client.scatter(12_345, workers=[worker], hash=False) for worker in workers]

@@ -18,7 +18,7 @@ class Ipyparallel:
 
     def start(self, engines: int) -> None:
         ipyparallel: Any = importlib.import_module("ipyparallel")
-        # 127.0.0.1 is its default address too, and is given because the comparison depends on it.
+        # 127.0.0.1 is also the default address; it is set here because the comparison depends on it.
         self._cluster = ipyparallel.Cluster(
             n=engines, controller_ip="127.0.0.1", profile_dir=os.path.abspath("profile"), log_level=40
         )

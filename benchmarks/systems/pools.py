@@ -1,4 +1,4 @@
-"""Pools of workers with balanced maps: those of the standard library, loky, mpi4py's, and Ray's."""
+"""Pools of workers with balanced maps: pools of the standard library, loky, mpi4py and Ray."""
 
 from __future__ import annotations
 

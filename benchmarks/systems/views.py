@@ -42,7 +42,7 @@ def prepare_on_view(view: Any, operation: str, engines: int) -> Callable[[], obj
 
 
 def prepare_balanced(view: Any, operation: str) -> Callable[[], object] | None:
-    """Return the same for a load-balanced view."""
+    """Return a function that runs ``operation`` once on a load-balanced view; see :func:`prepare_on_view`."""
     match operation:
         case "tasks":
             return lambda: [r.get() for r in [view.apply_async(noop, *ARGUMENTS) for _ in range(TASKS)]]

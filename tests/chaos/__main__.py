@@ -1,7 +1,7 @@
 """Whether anything is lost when engines die under load: ``python -m tests.chaos``.
 
-Clients execute, push, call, map and pull, and keep books of it; faults strike the cluster meanwhile. Now and then, and
-in the end, what the engines hold is compared with the books.
+Clients execute, push, call, map and pull, and keep books of their requests, while faults strike the cluster. Now and
+then, and at the end, the contents of the engines are compared with the books.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _can_mount() -> bool:
-    """Whether this process may have disks of its own."""
+    """Return whether this process may mount its own disks."""
     return shutil.which("unshare") is not None and not subprocess.run(["unshare", "-m", "true"], check=False).returncode
 
 

@@ -19,7 +19,7 @@ from tests.chaos.tally import Tally
 
 __all__ = ["PREPARATION", "Author", "RunFailed"]
 
-ANSWER_LIMIT_S = 90.0  # an engine may be brought back several times meanwhile
+ANSWER_LIMIT_S = 90.0  # an engine may be restarted several times before it answers
 ATTEMPTS = 20
 WINDOW = 30  # results that are awaited at a time
 SAFE_AGAIN_S = 0.5  # a disk is full for some seconds
@@ -153,7 +153,7 @@ class Author:
         return _Asked(kind, self.rc[engine_id].push(values, block=False), [[effect]])
 
     def _read(self, engine_id: int) -> _Asked:
-        """What was pushed last, perhaps a moment ago."""
+        """Return the value that was pushed last, perhaps a moment ago."""
         pushed = self._last_push.get(engine_id)
         if pushed is None:
             return _Asked("pull", self.rc[engine_id].pull("note.__name__", block=False), values=["note"])

@@ -12,7 +12,7 @@ __all__ = ["Book", "Effect", "Fate", "Holding"]
 
 
 class Fate(enum.Enum):
-    """What a client knows of something that it asked for."""
+    """The knowledge of a client about an effect that it asked for."""
 
     ASKED = "nobody has said what became of it"
     KEPT = "it was acknowledged"
@@ -21,7 +21,7 @@ class Fate(enum.Enum):
 
 
 class Effect(NamedTuple):
-    """What a request does: it adds a number to an engine's ledger, or binds a name to it there."""
+    """The effect of a request: it adds a number to an engine's ledger, or binds a name to the number there."""
 
     engine_id: int
     number: int
@@ -32,7 +32,7 @@ class Effect(NamedTuple):
 
 
 class Holding(NamedTuple):
-    """What an engine holds of a client: the notes in its ledger, in order, and the numbers that names are bound to."""
+    """An engine's contents from one client: the notes in its ledger, in order, and the numbers of its names."""
 
     notes: Sequence[int]
     names: Sequence[int]
@@ -52,11 +52,11 @@ class Book:
         self._fates[effect] = Fate.ASKED
 
     def end(self, effect: Effect, fate: Fate) -> None:
-        """What became of it."""
+        """Set the outcome of an effect."""
         self._fates[effect] = fate
 
     def fate(self, effect: Effect) -> Fate:
-        """What is known of it."""
+        """Return the knowledge about an effect."""
         return self._fates[effect]
 
     def close(self) -> None:
@@ -64,10 +64,10 @@ class Book:
         self._fates.clear()
 
     def errors(self, holdings: Mapping[int, Holding]) -> Iterator[str]:
-        """Where what engines hold is not what it must be; nothing if the books balance.
+        """Yield the differences between the contents of engines and the books; none if the books balance.
 
-        What was acknowledged is there once; what was said to be lost, or not to be safe, at most once; nothing else is
-        there; and each engine has run things in the order in which they were asked for.
+        An effect that was acknowledged exists once. An effect that was reported as lost or as not safe exists at most
+        once. No other effects exist, and each engine has run requests in the order in which they were made.
         """
         found = Counter(_effects(holdings))
         yield from (f"{effect}: was not asked for, and is there" for effect in found.keys() - self._fates.keys())

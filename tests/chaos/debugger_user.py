@@ -28,11 +28,11 @@ __all__ = ["HANG_S", "NO_SHARE", "Ended", "main", "share_of_core"]
 
 HANG_S = 5.0
 LOOK_S = 0.1
-NO_SHARE = 0.05  # of a core: with less, even the controller does not reply in half a minute
+NO_SHARE = 0.05  # with a smaller share of a core, even the controller does not reply in half a minute
 PAUSE_S = 0.5  # a longer time between two looks: the process was stopped, or had no processor
 LINES = 8
 LIMIT_S, LIMIT_PROMPT_S = 4.0, 5.0
-LATE_S = 0.3  # of a line that sleeps, and is interrupted or not
+LATE_S = 0.3  # the duration of a line that sleeps, which may be interrupted
 TAIL_CHARS = 3000
 
 # Functions of the name of the user, for engines have one namespace.
@@ -267,7 +267,8 @@ class Prompt:
             return line
         self._left -= 1
         x, edit = self._x, self._chance.randrange(1000, 2000)
-        # At another place than expected there is no x, and an engine that has gone on or away says so after ***.
+        # If the debugger is at another place than expected, x does not exist. A line that begins with *** reports that
+        # an engine continues or has left.
         looks = {"p x": x, "all p x": x, "x * 3": 3 * x, "all p [x] * 2": [x, x], "p x if x else 0": x}
         lines = [*looks, "w", "all w", "l", "ll", "u", "d", "locals", "all locals", "engines", "here", "all here"]
         lines += [f"engine {self._chance.choice(self.engine_ids)}", "p 1 / 0", "no_such_name", "b no_such_function"]

@@ -1,9 +1,9 @@
 """Whether debuggers hold anything up: ``python -m tests.chaos.debuggers``.
 
 Users of the debugger, each a process of its own, ask engines for calls that stop at breakpoints or fail, and type
-lines at random. Meanwhile users are killed and stopped, engines are killed, and calls are interrupted. No wait may last
-longer than a few seconds without a reason, no engine may be held for a user who is gone, and every call must end with
-its right value or with an error that somebody has caused.
+lines at random. At the same time, users are killed and stopped, engines are killed, and calls are interrupted. No wait
+may last longer than a few seconds without a reason, no engine may be held for a user who is gone, and every call must
+end with its right value or with an error that a fault has caused.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from tests.chaos.tally import Tally
 __all__ = ["DebuggerFigures", "DebuggerPlan", "carry_out", "main"]
 
 ROOT = Path(__file__).parents[2]
-STOPPED_HANG_S = 20.0  # of a user that is stopped: its lease is 15 s
-STAY_S = 40.0  # of a user that works: their lines take less
+STOPPED_HANG_S = 20.0  # the longest hang because of a stopped user, whose lease is 15 s
+STAY_S = 40.0  # the longest hang because of a user that works; the lines of users take less
 STOPPED_S = (0.5, 25.0)
-FORGIVEN_S = 60.0  # an engine was killed, and users hear of it
+FORGIVEN_S = 60.0  # the time in which users learn that an engine was killed
 JUST_BEFORE_S = 3.0
 JUDGED_S = 30.0
 LOOK_S = 0.5
@@ -49,15 +49,15 @@ PATIENCE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class DebuggerPlan:
-    """What is to happen.
+    """The plan of a run.
 
     Attributes:
-        seed: of all that is chosen.
-        engines: how many.
-        users: how many at a time.
-        seconds: how long, at most.
-        rounds: the run ends when so many calls and debuggers have ended, and a tenth as many faults have happened;
-            None: when the time is over.
+        seed: the seed of all random choices.
+        engines: the number of engines.
+        users: the number of users at a time.
+        seconds: the longest duration.
+        rounds: the run ends when this number of calls and debuggers have ended, and a tenth as many faults have
+            happened; None: when the time is over.
         pause_s: between two faults, on average.
     """
 
@@ -458,7 +458,7 @@ del gc
 
 
 def _look_back(plan: DebuggerPlan, scene: Scene) -> Iterator[str]:
-    """What there is to complain of when all users have left."""
+    """Yield the complaints when all users have left."""
     rc = scene.rc
     if not scene.recoveries.wait(PATIENCE_S):
         yield f"engines {sorted(scene.recoveries.awaited)} are not back after {PATIENCE_S:g} s"

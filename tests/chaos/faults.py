@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where faults happen.
+    """The cluster on which faults happen, and its surroundings.
 
     Attributes:
         rc: a client of their own.
@@ -77,10 +77,10 @@ class Fault(ABC):
 
     @abstractmethod
     def strike(self, scene: Scene) -> bool:
-        """Let it happen; False if there was nobody to whom it could."""
+        """Let the fault happen; return False if there was nothing that it could strike."""
 
     def look_back(self, scene: Scene) -> Iterable[str]:
-        """What there is to complain of in the end."""
+        """Yield the complaints at the end."""
         return ()
 
 

@@ -1,7 +1,8 @@
-"""Odd contents of a namespace, which change as requests run, and what must hold of them at any time.
+"""Odd contents of a namespace, which change when requests run, and the conditions that they must always meet.
 
-A step changes all of them at once. So each engine can be asked whether its contents fit together, whoever has made the
-steps, and whatever was killed meanwhile: values are those of as many steps, identities are as they were made.
+A step changes all contents together. So each engine can be asked whether its contents fit together, no matter who has
+made the steps, and which processes were killed during them: all values are those after the same number of steps, and
+identities do not change.
 """
 
 __all__ = ["EXPENDABLE", "GALLERY", "STEP"]

@@ -27,7 +27,7 @@ _NAMES = {"raylet": "Ray's raylet", "gcs_server": "Ray's gcs_server"}
 
 
 class Size(NamedTuple):
-    """How many processes of a kind there are; file descriptors and memory of their own in bytes, of one on average."""
+    """The number of processes of a kind, and the mean of their file descriptors and bytes of private memory."""
 
     processes: int
     files: float
@@ -63,7 +63,7 @@ class Growth(NamedTuple):
 
     @property
     def is_too_much(self) -> bool:
-        """Whether it has grown by more than it may."""
+        """True if the quantity has grown by more than is allowed."""
         return self.kind in JUDGED and self.after > self.before * (1 + GROWTH_LIMIT) + CHANCE[self.what]
 
 
@@ -85,9 +85,9 @@ def read(at_s: float, spared: Container[int] = ()) -> Reading:
 
 
 def growth(readings: Sequence[Reading], warm_up_s: float) -> list[Growth]:
-    """How each quantity has grown from the first third of the time after the warm-up to the last one.
+    """Return the growth of each quantity from the first to the last third of the time after the warm-up.
 
-    Each is a median over its third: engines come and go meanwhile, and memory goes up and down.
+    Each value is a median over its third, because engines come and go during the run, and memory goes up and down.
     """
     warm = [reading for reading in readings if reading.at_s >= warm_up_s]
     third = len(warm) // 3

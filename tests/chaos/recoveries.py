@@ -22,7 +22,7 @@ class Recovery(NamedTuple):
 
     @property
     def beyond_s(self) -> float:
-        """What it took apart from the namespace."""
+        """The time of the recovery without that of the namespace."""
         return self.total_s - self.replay_s
 
 

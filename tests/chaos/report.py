@@ -31,7 +31,7 @@ def draw(figures: Figures, warm_up_s: float) -> RenderableType:
 
 
 def overgrown(figures: Figures, warm_up_s: float) -> list[Growth]:
-    """What of ours has grown by more than it may."""
+    """The quantities of nsactors that have grown by more than is allowed."""
     return [one for one in growth(figures.readings, warm_up_s) if one.is_too_much]
 
 
@@ -54,7 +54,7 @@ def _times(figures: Figures) -> Table:
         "recovery, from the blow to a client that knows of it": [r.total_s for r in recoveries],
         "of that making the namespace again": [r.replay_s for r in recoveries],
         "and beyond that": [r.beyond_s for r in recoveries],
-        "start of a bare Ray actor meanwhile": figures.bare_starts,
+        "start of a bare Ray actor at the same time": figures.bare_starts,
     }
     for title, values in rows.items():
         if values:

@@ -1,4 +1,4 @@
-"""A run: authors at work on a cluster, faults that strike it, and what is to be said of it in the end."""
+"""A run: authors at work on a cluster, faults that strike it, and the complaints at the end."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ FILL_LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to happen. The run ends after so many seconds or faults, whichever comes first.
+    """The plan of a run. The run ends after ``seconds`` or after ``kills`` faults, whichever comes first.
 
     Attributes:
-        seed: of all that is chosen. When it meets what, is left to chance.
-        engines: how many.
-        authors: how many clients.
-        seconds: how long; None: as long as it takes.
-        kills: how many faults; None: as many as there is time for.
-        pause_s: between two faults, on average.
-        soaks: the sizes of processes are read meanwhile, and engine 0 is spared: most others live for seconds only.
-        faults: what happens, and how often in comparison.
-        disk: a small one that holds all that the cluster writes, and may be filled.
+        seed: the seed of all random choices. The moments at which faults strike are not chosen.
+        engines: the number of engines.
+        authors: the number of clients.
+        seconds: the duration; None: as long as it takes.
+        kills: the number of faults; None: as many as there is time for.
+        pause_s: the mean time between two faults.
+        soaks: the sizes of processes are read during the run, and engine 0 is never killed: most other engines live
+            only for seconds.
+        faults: the kinds of faults, and their relative frequencies.
+        disk: a small disk that holds everything that the cluster writes, and may be filled.
     """
 
     seed: int = 0
@@ -183,11 +184,11 @@ class _Bare:
     """An actor that does nothing."""
 
     def answer(self) -> None:
-        """Say that it is there."""
+        """Return as soon as the actor runs."""
 
 
 def _bare_start(actor_class: Any) -> float:
-    """How long Ray takes to start an actor that does nothing, until it has answered."""
+    """Return the time that Ray takes to start an actor that does nothing, until its first answer."""
     import ray
 
     began = time.monotonic()

@@ -40,17 +40,17 @@ class CommandLine:
         self.registry = Registry(state / "nsactors" / "clusters")
         self.environment = {**os.environ, "XDG_STATE_HOME": str(state), "COLUMNS": "100"}
         for name in [name for name in self.environment if name.startswith("RAY_")]:
-            del self.environment[name]  # of a cluster that this process has had
+            del self.environment[name]  # the variables belong to an earlier cluster of this process
         self._prefix = prefix
 
     def __call__(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run the command, which is to end with this status."""
+        """Run the command, which must end with this status."""
         done = self._run([*self._prefix, sys.executable, "-c", _PROGRAM, *arguments], **options)
         assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
     def json(self, *arguments: str) -> Any:
-        """What the command tells scripts."""
+        """Return the JSON output of the command."""
         return json.loads(self(*arguments, "--json").stdout)
 
     def python(self, program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -76,7 +76,7 @@ class CommandLine:
         return self._run(["bash", "-c", lines], **options).stdout
 
     def record(self, name: str) -> ClusterRecord:
-        """What is written down of a cluster that runs."""
+        """Return the record of a cluster that runs."""
         record = self.registry.find(name)
         assert record.connection is not None
         return record

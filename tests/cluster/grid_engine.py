@@ -142,7 +142,7 @@ class GridEngine:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "sge"
-        self.private = folder / "o"  # of each machine
+        self.private = folder / "o"  # each machine has its own
         self.home = folder / "home"
         for made in (self.private, self.home, self.root / "default" / "common", self.root / "spool"):
             made.mkdir(parents=True)
@@ -203,7 +203,7 @@ class GridEngine:
         for pid in self._machines[name].processes():
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:  # it has ended meanwhile
+            except OSError:  # it has ended by now
                 continue
             title = b" ".join(words).decode().strip()
             if title and "sge_" not in title:

@@ -114,7 +114,7 @@ class Host:
         return self._running().popen([sys.executable, *program, *arguments], {**self._environment, **environment})
 
     def kill(self) -> None:
-        """The power fails: nobody is told, and every process ends at once."""
+        """Let the power fail: every process ends immediately, and nobody is notified."""
         machine, self._machine = self._machine, None
         ray, self._ray = self._ray, None
         self._untouched = False
@@ -143,11 +143,11 @@ class Host:
         self._switch.set_link(self._port, "up")
 
     def bytes_received(self) -> int:
-        """What has come in by the cable since the host was started, frames and headers included."""
+        """The bytes that the host has received since its start, frames and headers included."""
         return self._running().traffic()[0]
 
     def bytes_sent(self) -> int:
-        """What has gone out by the cable since the host was started, frames and headers included."""
+        """The bytes that the host has sent since its start, frames and headers included."""
         return self._running().traffic()[1]
 
     def processes(self) -> list[int]:
@@ -158,13 +158,13 @@ class Host:
         """The command lines of what runs on the host."""
         found = []
         for pid in self.processes():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # it has ended by now
                 found.append(Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0"))
         return found
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing has been done to it, and its Ray node runs."""
+        """True if no test has damaged the host, and its Ray node runs."""
         return self._untouched and self._ray is not None and self._ray.poll() is None
 
     def plug_in(self) -> None:

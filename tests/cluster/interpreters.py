@@ -41,7 +41,7 @@ def command_to_open(stage: Path) -> list[str]:
 
 
 def closed_to_others(stage: Path) -> dict[str, object]:
-    """Return what ``OPEN`` is to do, as its argument."""
+    """Return the argument of ``OPEN``, which determines its actions."""
     needed = {os.path.realpath(path) for path in (sys.base_prefix, sys.prefix, ROOT)}
     closed = {path: folder for path in needed if (folder := _closed_folder_above(Path(path))) is not None}
     return {

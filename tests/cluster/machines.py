@@ -132,19 +132,19 @@ class Machine:
         return self._init
 
     def processes(self) -> list[int]:
-        """What runs on the machine beside its first process; ids as the real machine counts them."""
+        """Return the process ids, as on the real machine, of all processes but the first one."""
         mine = os.stat(f"/proc/{self._init}/ns/pid")
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # it has ended by now
                 if os.path.samestat(os.stat(entry / "ns" / "pid"), mine) and entry.name != str(self._init):
                     found.append(int(entry.name))
         return found
 
     def freeze(self) -> None:
-        """Stop every process, and those that they start meanwhile.
+        """Stop every process, and the processes that these start until they are stopped.
 
-        The first one goes on: it does nothing, and ends them if we end.
+        The first process goes on: it does nothing, and ends the others if this process ends.
         """
         stopped: set[int] = set()
         while running := set(self.processes()) - stopped:
@@ -171,7 +171,7 @@ class Machine:
 
 
 class Switch(Machine):
-    """What machines are plugged into: a machine whose network is a bridge."""
+    """A switch to which machines are connected: a machine whose network is a bridge."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("switch", folder, "127.0.1.1")

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 300.0
 GRACE_S = 15.0  # for the process to end itself, with the stacks of its threads on stderr
 
-# People would not wait for long for what is slow to answer; but machines have pauses. Each page has an empty __main__,
-# as at a new prompt; the working folder is the one in which Ray was started, and with it the engines.
+# A user would not wait for long for a slow answer, but machines have pauses. Each page has an empty __main__, as a new
+# prompt does; the working folder is the one in which Ray and the engines were started.
 _PROGRAM = """
 import contextlib, doctest, faulthandler, functools, io, json, os, sys, warnings
 from nsactors import Cluster
@@ -42,12 +42,12 @@ with Cluster(n=0) if shares_ray else contextlib.nullcontext():
 
 
 class Typed(NamedTuple):
-    """What came of a page.
+    """The outcome of the examples of a page.
 
     Attributes:
-        failed: how many of its examples did not print what the page says.
-        differences: those examples, and what they printed.
-        errors: what was written to stderr meanwhile.
+        failed: the number of examples that did not print the text on the page.
+        differences: these examples, and the text that they printed.
+        errors: the text that was written to stderr while they ran.
     """
 
     failed: int
@@ -98,7 +98,7 @@ class Typist:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process has, by a fault or its limit."""
+        """True if the process has ended, because of a fault or its time limit."""
         return self._process.poll() is not None
 
     def __enter__(self) -> Self:

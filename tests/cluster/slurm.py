@@ -135,7 +135,7 @@ class Slurm:
         return [self._machine]
 
     def read(self, path: str) -> str:
-        """What a file of nsactors' says, such as ``jobs/lab/job.log``; nothing if it is not there."""
+        """Return the content of a file of nsactors, such as ``jobs/lab/job.log``; empty if it does not exist."""
         with self.popen("cat", f"state-home/nsactors/{path}") as process:
             return process.communicate()[0]
 
@@ -149,7 +149,7 @@ class Slurm:
         for pid in (pid for machine in self.machines() for pid in machine.processes()):
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:  # it has ended meanwhile
+            except OSError:  # it has ended by now
                 continue
             title = b" ".join(words).decode().strip()
             if title and not os.path.basename(title.removeprefix(": ").split()[0]).startswith(DAEMONS):

@@ -84,7 +84,7 @@ class SshMachines:
 
     @property
     def key(self) -> Path:
-        """What opens the hosts to who has it."""
+        """The key for all hosts."""
         return self._keys / "client"
 
     def lose(self, number: int) -> None:
@@ -98,14 +98,14 @@ class SshMachines:
         for pid in machine.processes():
             try:
                 title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            except OSError:  # it has ended meanwhile
+            except OSError:  # it has ended by now
                 continue
             if title and "sshd" not in title.split()[0]:
                 found.append(title)
         return found
 
     def files(self, machine: Machine) -> list[str]:
-        """What is in a machine's own folder."""
+        """Return the files in a machine's own folder."""
         with machine.popen(["ls", "-A"]) as listing:
             return listing.communicate()[0].split()
 

@@ -28,18 +28,18 @@ class Terminal:
         self._socket = socket
 
     def tmux(self, *arguments: str) -> str:
-        """What tmux says to this."""
+        """Run a command of tmux; return its output."""
         command = ["tmux", "-S", str(self._socket), "-f", "/dev/null", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
 
     @property
     def screen(self) -> str:
-        """What it shows now."""
+        """Return the text that the terminal shows now."""
         return self.tmux("capture-pane", "-p", "-t", "0")
 
     @property
     def ended(self) -> bool:
-        """Whether the command has."""
+        """Return whether the command has ended."""
         return self.tmux("display-message", "-p", "-t", "0", "#{pane_dead}").strip() == "1"
 
     def wait_until_ended(self) -> None:

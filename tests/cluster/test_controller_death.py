@@ -29,7 +29,7 @@ GHOSTS = 1_000
 
 @pytest.fixture
 def rc(rc: Client) -> Client:
-    """A client to whom both engines are there."""
+    """A client whose two engines run."""
     rc.wait_for_engines(ENGINES, timeout=TIMEOUT_S)
     return rc
 
@@ -52,13 +52,13 @@ def line_of(rc: Client) -> ControllerChannel:
 
 
 def state_of(rc: Client) -> ClusterState:
-    """What the controller says; waits until it is there."""
+    """Return the state that the controller reports; wait until the controller answers."""
     state: ClusterState = line_of(rc).call("state", timeout_s=TIMEOUT_S)
     return state
 
 
 def is_right(rc: Client, ids: list[int]) -> bool:
-    """Whether the controller and the client know the same engines, and they are these."""
+    """Return whether the controller and the client know the same engines, and no others than these."""
     state = state_of(rc)
     return rc.ids == ids == [e.engine_id for e in state.engines] and not (state.recovering or rc.session.directory.away)
 
@@ -78,7 +78,7 @@ def test_calls_in_flight_do_not_notice(rc: Client, gate: Gate) -> None:
 def test_the_controller_comes_back_with_members_and_history(rc: Client) -> None:
     rc[:].execute("a = 1", block=True)
     wait_until(lambda: [entry.outcome for entry in rc.history(client=rc.name)] == ["ok", "ok"])
-    wait_until(lambda: all(entry.completed for entry in rc.history()))  # of clients before this one, too
+    wait_until(lambda: all(entry.completed for entry in rc.history()))  # also those of earlier clients
     before, known = state_of(rc), rc.history()
     kill_controller()
     wait_until(lambda: state_of(rc) == before)

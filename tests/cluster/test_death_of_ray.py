@@ -151,7 +151,7 @@ except RayStartError as error:
 
 
 def can_mount() -> bool:
-    """Whether processes of ours may have a /dev/shm of their own."""
+    """Return whether this user's processes may have their own /dev/shm."""
     mount = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
     try:
         return subprocess.run(mount, capture_output=True, check=False).returncode == 0

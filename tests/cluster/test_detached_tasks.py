@@ -50,7 +50,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def rc(rc: Client) -> Client:
-    """A client to whom all engines are there: tests before may have killed some."""
+    """A client whose engines all run: earlier tests may have killed some of them."""
     wait_until(lambda: len(pids_of(rc)) == ENGINES)
     return rc
 

@@ -189,7 +189,7 @@ workers = "^ray::(RayEngine|RayController|IDLE)|^[^ ]*python[^ /]* .*(default_wo
 def running():
     lines = []
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+        with contextlib.suppress(psutil.Error):  # it has ended by now
             lines.append(" ".join(process.cmdline()))
     return sorted(found[0] if (found := re.search(servers, line)) else line
                   for line in lines if line and not re.search(workers, line))
@@ -210,7 +210,7 @@ from nsactors import Cluster
 from nsactors.transport.ray.runtime import PRESETS, PRESETS_OF_TRIED_RAY, ray_runtime
 
 for name in PRESETS_OF_TRIED_RAY:
-    os.environ.pop(name, None)  # of a cluster of this program's parent
+    os.environ.pop(name, None)  # these variables belong to a cluster of this program's parent
 resources.TRIED_RAY = ()
 ray = ray_runtime._import_ray(embeds=True, zygote_environment={})
 node, services = ray._private.node.Node, ray._private.services

@@ -108,7 +108,7 @@ def client(engine: GridEngine, code: str) -> list[str]:
 
 
 def wait_gone(engine: GridEngine, *hosts: str) -> None:
-    """Wait for the end of a job, and see that nothing is left of it but what is to be read or gone on from."""
+    """Wait for the end of a job, and check that only the files are left that users read or continue from."""
     for host in hosts:
         engine.wait_for(lambda host=host: not engine.titles(host))
         assert engine.temporary_files(host) == set()

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(1200)]
 LOST_WITHIN_S = 6.0  # two to three on a quiet machine, and a quarter of a minute with Ray's own settings
 ATTEMPTS = 3  # a machine that is busy with other things needs longer, now and then
 
-# Keeps the engine of the last host busy until it is told to stop, and then says what has become of all that it asked.
+# Keeps the engine of the last host busy until it is asked to stop, and then prints the outcomes of its requests.
 WORK = """
 import json, socket, sys, threading
 from nsactors import Cluster
@@ -115,7 +115,7 @@ def lose_a_host_at_work(hosts: Hosts, happens: Callable[[Host], None], journal: 
     assert ledger == sorted(set(ledger))
     assert len(told["lost"]) <= 1
     assert set(ledger) <= {*answered, *told["lost"]}
-    # What was not shipped is the last that was answered before the host was gone, and people are told.
+    # The requests that were not shipped are the last that were answered before the host failed, and they are reported.
     assert not (missing and journal == "sync")
     assert not missing or (missing[0] > 0 and answered[answered.index(missing[0]) :][: len(missing)] == missing)
     assert told["shipped_only"] == (journal == "local")

@@ -43,7 +43,7 @@ def engine(rc: Client) -> DirectView:
 
 
 def is_running(rc: Client, result: AsyncResult) -> bool:
-    """Whether this is what runs, and nothing before it."""
+    """Return whether this request runs, and no earlier one."""
     running = [entry for entry in rc.history(client=rc.name, last=1) if entry.outcome == "running"]
     return [str(entry.request) for entry in running] == result.msg_ids
 
@@ -121,7 +121,7 @@ def test_a_call_past_its_time_limit_is_interrupted_and_says_so(engine: DirectVie
 
 def test_a_view_can_limit_the_time_of_its_calls(engine: DirectView) -> None:
     with engine.temp_flags(timeout=0.3), pytest.raises(TimeoutError):
-        engine.apply_sync(time.sleep, 600)  # noqa: TID251 (what is to be interrupted)
+        engine.apply_sync(time.sleep, 600)  # noqa: TID251 (this call will be interrupted)
     assert engine.apply_sync(abs, -2) == 2
 
 

@@ -26,7 +26,7 @@ def rc() -> Iterator[Client]:
 
 
 class Console:
-    """What a console of Jupyter does."""
+    """A client of a kernel, with the steps of a console of Jupyter."""
 
     def __init__(self, connection_file: str) -> None:
         self.client = jupyter_client.BlockingKernelClient()

@@ -97,7 +97,7 @@ def config(machines: SshMachines) -> str:
 
 
 def monitor_log(machines: SshMachines) -> str:
-    """What the launcher's process on the head says of the other machines."""
+    """Return the log of the launcher's process on the head about the other machines."""
     return run(machines, machines.hosts[0], "sh", "-c", "tail -n 40 ray/session_latest/logs/monitor.*")
 
 

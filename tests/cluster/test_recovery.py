@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def told() -> list[str]:
-    """What clients say when they are closed."""
+    """The reports that clients print when they are closed."""
     return []
 
 
@@ -441,7 +441,7 @@ def output_folder() -> str:
 
 @pytest.fixture
 def disk(start: Callable[[str], DirectView]) -> Iterator[SmallDisk]:
-    """That of the engines that are started from now on."""
+    """The disk of the engines that are started from now on."""
     if reason := why_not():
         pytest.skip(reason)
     disk = SmallDisk(Path(start("none").apply_sync(output_folder)))

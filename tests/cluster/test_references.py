@@ -73,7 +73,7 @@ def is_lost(value: RemoteValue) -> bool:
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory."""
+    """Return the bytes that this process holds in memory."""
     status = Path("/proc/self/status").read_text()
     return 1000 * int(status.partition("VmRSS:")[2].split()[0])
 

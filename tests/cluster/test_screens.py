@@ -52,7 +52,7 @@ def _run(variables: Mapping[str, str], *arguments: str) -> str:
 
 
 def _running(variables: Mapping[str, str]) -> list[str]:
-    """What engines run."""
+    """Return the requests that engines run."""
     return [engine["runs"] for engine in json.loads(_run(variables, "status", "--json"))["engines"]]
 
 

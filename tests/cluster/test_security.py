@@ -48,7 +48,7 @@ else:
 
 @pytest.fixture(scope="module")
 def info(lab: CommandLine) -> ConnectionInfo:
-    """How the cluster is reached."""
+    """The connection info of the cluster."""
     info = lab.record("lab").connection
     assert info is not None
     return info
@@ -72,7 +72,7 @@ def processes(lab: CommandLine) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def endpoints(processes: list[psutil.Process]) -> list[tuple[str, int]]:
-    """Where they listen."""
+    """Return the addresses at which the processes listen."""
     listening = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

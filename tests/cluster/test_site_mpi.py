@@ -103,7 +103,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def start(cluster: Cluster, rc: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DirectView]]:
     """Starts engines; they, and what has started their ranks, are gone after the test."""
-    # Open MPI runs for root only if it is told twice.
+    # Open MPI runs for root only if two variables allow it.
     for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
         monkeypatch.setenv(name, "1")
     started: list[int] = []

@@ -127,7 +127,7 @@ def cancel(slurm: Slurm, job: str) -> None:
 
 
 def wait_gone(slurm: Slurm) -> None:
-    """Wait for the end of a job, and see that nothing is left of it but what is to be read or gone on from."""
+    """Wait for the end of a job, and check that only the files are left that users read or continue from."""
     slurm.wait_for(lambda: not slurm.titles())
     assert "No cluster of yours runs" in slurm.run(sys.executable, "-c", COMMAND, "list")
     assert {name for name in slurm.listing() if name.startswith("nsa-")} == set()

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 
-USER = "games"  # of every Debian, and never logged in
+USER = "games"  # a user that every Debian has, and that never logs in
 FEW = 10  # processes and threads: a shell, Python, and a command of Slurm
 PATH = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
 # Not by PYTHONPATH, which jobs would inherit.

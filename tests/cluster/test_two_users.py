@@ -65,7 +65,7 @@ def why_not() -> str:
 
 @pytest.fixture(scope="module")
 def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CommandLine]]:
-    """The command, for two users who are there only now."""
+    """The command, for two users that exist only during these tests."""
     if reason := why_not():
         pytest.skip(reason)
     stage = tmp_path_factory.mktemp("stage")

@@ -22,9 +22,9 @@ from nsactors.testing import TIMEOUT_S, Gate, open_gate
 ENGINES = 4
 PATIENCE_S = 10.0
 FORKS_HERE = "NSACTORS_TESTS_FORK_HERE"
-"""The variable that says that this process is there for tests that fork."""
+"""The variable that marks a process for tests that fork."""
 
-# What tasks cannot be asked for with.
+# Values that the flags of tasks do not accept.
 WRONG_SIZES: list[Any] = [0, -1, "2", 1.5]
 WRONG_FLAGS: list[dict[str, Any]] = [
     {"priority": "x"},
@@ -199,7 +199,7 @@ def cleaner(cluster: Cluster) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def transport(cleaner: Client) -> Any:
-    """What tests may ask of the transport: its name and its capabilities."""
+    """The facts of the transport that tests may ask for: its name and its capabilities."""
     return cleaner.session.transport
 
 
@@ -338,19 +338,19 @@ def no_news(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nothing_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that is to go need not wait for requests of clients that have not heard of it: the test sends none.
+    """Let an engine that leaves not wait for requests of clients that do not know of it yet: the test sends none.
 
-    The controller of a cluster on Ray, in a process of its own, waits as always.
+    The controller of a cluster on Ray is in a process of its own, and waits as usual.
     """
     monkeypatch.setattr("nsactors.controller.IDLE_S", 0.02)
 
 
 @pytest.fixture
 def told(rc: Client) -> Callable[[], None]:
-    """Returns when engines have obeyed all that they were told before, such as to interrupt what they run."""
+    """A function that returns when engines have carried out all earlier commands, such as interrupts."""
 
     def told() -> None:
-        assert rc.memory().silent == ()  # a question is answered in its turn
+        assert rc.memory().silent == ()  # a query is answered after earlier commands
 
     return told
 
@@ -370,5 +370,5 @@ def _from_main(source: str) -> SimpleNamespace:
 
 @pytest.fixture
 def from_main() -> Callable[[str], SimpleNamespace]:
-    """What source defines when it is typed at a prompt."""
+    """Return the objects that source code defines when it is typed at a prompt."""
     return _from_main

@@ -25,7 +25,7 @@ async def collect(values: AsyncIterator[Any]) -> list[Any]:
 
 
 async def other_work(gate: Gate) -> str:
-    """What the event loop does beside waiting: only then do engines go on."""
+    """Open the gate for which the engines wait; this runs only if the event loop is not blocked."""
     await asyncio.sleep(0)
     gate.open()
     return "done"

@@ -36,7 +36,7 @@ def machines(backend: str, rc: Client, own_cluster: Callable[..., Cluster]) -> I
 
 
 def failures(machine: BSP, program: Callable[..., Any]) -> list[type[BaseException]]:
-    """How a program ends in each process, when it fails in all of them."""
+    """Return the kinds of the errors of a program that fails in all processes."""
     with pytest.raises(CompositeError) as caught:
         machine.run(program)
     kinds = (MeetingFailed, MemberLost, ZeroDivisionError, LookupError)

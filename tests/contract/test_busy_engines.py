@@ -21,9 +21,9 @@ Connect = Callable[..., Client]
 
 @pytest.fixture(autouse=True)
 def _told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What engines say is said when it happens: here nothing is asked for again, or told in rounds."""
+    """Let engines report each event when it happens: no query is repeated, and no report waits for a round."""
     monkeypatch.setattr(driver, "VERIFY_S", 1e6)
-    monkeypatch.setattr(engine_actor, "ENDINGS_EVERY", 10**9)  # of engines that are threads
+    monkeypatch.setattr(engine_actor, "ENDINGS_EVERY", 10**9)  # for engines that are threads
 
 
 HOLDERS = [
@@ -41,7 +41,7 @@ def held(request: pytest.FixtureRequest, rc: Client, connect: Connect, gate: Gat
     client = rc if who.startswith("this") else connect("holder")
     result = client[0].apply_async(gate.pass_holding_gil if who.endswith("C code") else gate.pass_through)
     gate.wait_arrived()
-    if client is not rc:  # who asks for tasks now is told in time, or takes them back; but not from C code
+    if client is not rc:  # `rc` learns of the other client's work in time, or takes its tasks back; but not from C code
         there = rc.load_balanced_view([0]).apply_async(int)
         wait_until(lambda: status_of(rc, there.msg_ids[0]).waits.endswith(client.session.name))
     yield client.session.name
@@ -124,7 +124,7 @@ def test_an_engine_takes_tasks_again_when_it_is_free(rc: Client, connect: Connec
         first, second = gates(), gates()
         held = client[0].apply_async(first.pass_through)
         first.wait_arrived()
-        wait_until(lambda: rc.queue_status()[0]["running"])  # it takes long: short requests are told of in rounds
+        wait_until(lambda: rc.queue_status()[0]["running"])  # it takes long: short requests are reported in rounds
         lview = rc.load_balanced_view([0, 1])
         long = lview.apply_async(second.pass_through)
         second.wait_arrived()

@@ -23,7 +23,7 @@ def other(connect: Callable[..., Client]) -> Client:
 
 
 def known(rc: Client, other: Client, outcome: str | None = None) -> list[HistoryEntry]:
-    """What the history has of the other client, or of that with one outcome."""
+    """Return the entries of the other client in the history; with an outcome, only those that ended so."""
     return [entry for entry in rc.history(client=other.name) if outcome in (None, entry.outcome)]
 
 

@@ -248,7 +248,7 @@ BUSY = {
 
 @pytest.fixture
 def announce(rc: Client, gate: Gate) -> None:
-    """``ready()`` tells the test that the engine is there and goes on."""
+    """Let ``ready()`` on the engine notify the test, and return without waiting."""
     gate.open()
     rc[0].push({"ready": gate.pass_through, "x": 5}, block=True)
 

@@ -1,4 +1,4 @@
-"""Debuggers that code asks for on engines, where nobody could answer them: they are passed, and a line says so."""
+"""Debuggers that code opens on engines, where nobody could answer them: they are skipped, and a line reports this."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from nsactors.testing import TIMEOUT_S, Gate
 
 
 def in_forked_child(function: Callable[[], Any]) -> Any:
-    """What ``function`` returns or raises in a forked child of this process."""
+    """Return the result or the error of ``function`` in a forked child of this process."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:  # nothing of pytest's may run here

@@ -27,7 +27,7 @@ NAME = "nsactors"
 SLOWER = 10
 
 pytestmark = [
-    # joblib says so when a generator of results is dropped.
+    # joblib warns when a generator of results is dropped.
     pytest.mark.filterwarnings("ignore:.* tasks (which|have):UserWarning"),
 ]
 

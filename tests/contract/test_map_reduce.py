@@ -87,7 +87,7 @@ def test_the_output_does_not_depend_on_the_number_of_engines(n: int, text: list[
 
 
 def expected_partitions(text: list[str]) -> list[list[Any]]:
-    """What one process makes of the words, in five partitions."""
+    """Return the counts of the words in five partitions, as one process computes them."""
     counts = Counter(word for line in text for word in line.split())
     parts: list[list[Any]] = [[] for _ in range(5)]
     for word in sorted(counts):

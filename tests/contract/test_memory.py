@@ -1,4 +1,4 @@
-"""What memory holds can be seen, and large data that a call carries by accident is told (D10, P8)."""
+"""The contents of memory can be seen, and large data that a call carries by accident is reported (D10, P8)."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_an_engine_with_a_process_tells_what_it_takes(rc: Client) -> None:
 @pytest.mark.needs(Capability.OBJECT_STORE)
 def test_a_pushed_array_lies_once_in_the_store_and_belongs_to_no_engine(rc: Client) -> None:
     def push_one_more(number: int) -> bool:
-        """Whether the store holds one array more; what others have dropped may go from it at the same time."""
+        """Return whether the store holds one array more after a push; dropped objects may leave it at the same time."""
         before = rc.memory().stores[0].used
         rc[:].push({f"table_{number}": np.ones(ITEMS)}, block=True)
         memory = rc.memory()

@@ -24,7 +24,7 @@ values = st.recursive(
 
 
 def reference(view: DirectView, expression: str) -> RemoteValue:
-    """What a view of one engine keeps for us."""
+    """A remote value on the engine of a view."""
     value: RemoteValue = view.pull(expression, as_ref=True, block=True)
     return value
 

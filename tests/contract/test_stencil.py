@@ -82,7 +82,7 @@ def add_neighbours(rows: Array) -> Array:
 
 def test_an_update_that_fails_in_one_band_fails_in_all_and_replaces_no_rows(dv: DirectView) -> None:
     def fails_in_the_second_step(rows: Array) -> Array:
-        if rows[1] == 102:  # of the second band, after one step
+        if rows[1] == 102:  # the second band, after one step
             raise ZeroDivisionError
         return rows[1:-1] + 100
 

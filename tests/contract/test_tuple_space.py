@@ -93,7 +93,7 @@ def test_patience_ends_and_leaves_what_comes_later_to_others(space: TupleSpace) 
     with pytest.raises(TimeoutError, match=r"matched in 0\.05 s"):
         space.in_("job", int, timeout=0.05)
     space.out("job", 1)
-    # What is told may overtake that nobody waits any more: it goes back then.
+    # The new tuple may arrive before the withdrawal of the call: it then goes back into the space.
     wait_until(lambda: (space.waiting, len(space)) == (0, 1))
 
 

@@ -44,7 +44,7 @@ def test_answers_are_right_and_the_same_on_any_number_of_engines(
 def test_answers_are_right_on_ray(
     run: Run, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[object], expected: str
 ) -> None:
-    # A client of engines that are there already: to start some takes longer than all of the examples.
+    # A client of engines that already run: starting engines takes longer than all of the examples.
     monkeypatch.setattr(nsactors, "Cluster", lambda n, backend: cluster.connect_client_sync())
     status, text = run(EXAMPLES / f"{name}.py", *arguments, "--engines", 2)
     assert (status, expected in text) == (0, True), text

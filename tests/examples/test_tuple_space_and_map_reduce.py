@@ -41,7 +41,7 @@ def test_map_reduce_is_right_on_any_number_of_engines(run: Run, engines: int) ->
 def test_both_are_right_on_ray(
     run: Run, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[object]
 ) -> None:
-    # A client of engines that are there already: to start some takes longer than the example.
+    # A client of engines that already run: starting engines takes longer than the example.
     monkeypatch.setattr(nsactors, "Cluster", lambda n, backend: cluster.connect_client_sync())
     status, text = run(EXAMPLES / f"{name}.py", *arguments, "--engines", 2)
     assert (status, "WRONG" in text) == (0, False), text

@@ -46,7 +46,7 @@ return output ? [output.innerText, output.querySelectorAll('img').length] : ['',
 
 
 class Seen(NamedTuple):
-    """What stands under a cell in the browser."""
+    """The output under a cell in the browser."""
 
     text: str
     images: int
@@ -75,7 +75,7 @@ class Lab:
         self.browser.find_element("css selector", ".jp-CodeCell .jp-InputPrompt").click()
 
     def seen(self, cell: int) -> Seen:
-        """What stands under a cell now."""
+        """Return the output that is under a cell now."""
         return Seen(*self.browser.execute_script(_SEEN, cell))
 
 

@@ -96,7 +96,7 @@ class Session:
         return at
 
     def check_all_is_well(self, kept: int) -> None:
-        """The names are there, the next cell runs and the next traceback is its own."""
+        """Check that the names exist, that the next cell runs, and that the next traceback is that of its cell."""
         assert self.prompt.run("%px print('kept', kept)") == f"[0-1] kept {kept}"
         said = self.prompt.run("%px {}['missing']")
         assert "KeyError" in said
@@ -119,7 +119,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def seconds() -> list[float]:
-    """How long each press has taken."""
+    """The time in seconds that each press has taken."""
     return []
 
 

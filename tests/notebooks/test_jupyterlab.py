@@ -44,7 +44,7 @@ PICTURES = "NSACTORS_TEST_PICTURES"
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Seen]]:
-    """What stood under each cell while the asynchronous ones ran, and after."""
+    """The output under each cell, while asynchronous cells ran and after their end."""
     import nbformat  # it takes seconds to import, for which every process that collects tests would wait
 
     folder = tmp_path_factory.mktemp("lab")

@@ -265,7 +265,7 @@ def test_results_are_awaited_at_the_prompt(prompt: Prompt) -> None:
 
 
 def test_a_view_shows_its_engines_and_what_they_do(prompt: Prompt) -> None:
-    wait_until(lambda: "<DirectView: engine 0 idle>" in prompt.run("rc[:1]"))  # it says so in its next report
+    wait_until(lambda: "<DirectView: engine 0 idle>" in prompt.run("rc[:1]"))  # the engine reports this a moment later
 
 
 def test_a_cell_runs_here_too_if_asked(prompt: Prompt) -> None:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 INFINITE_S = 3.0
 READING_S = 1.0
-LAST_LINE = "step 2"  # of the cell that nobody waits for
+LAST_LINE = "step 2"  # the last line of the cell for which nobody waits
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "interactive.md"
 _BLOCK = re.compile(r"^```ipython\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _FIRST, _MORE = re.compile(r"In \[\d+\]: (.*)"), re.compile(r" {3,}\.\.\.: ?(.*)")

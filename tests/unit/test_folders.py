@@ -1,4 +1,4 @@
-"""``make test`` looks for tests that need Ray in some folders alone: all of them are there."""
+"""``make test`` looks for tests that need Ray only in some folders: all such tests are in these folders."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ def layer_violations(module: Module) -> list[str]:
 
 
 def is_public(target: str) -> bool:
-    """Whether a name is one that the package, or its module of errors, exports."""
+    """Return whether the package, or its module of errors, exports a name."""
     name = target.removeprefix("nsactors.errors.").removeprefix("nsactors.")
     exported = nsactors.errors.__all__ if target.startswith("nsactors.errors.") else nsactors.__all__
     return target == "nsactors" or name in exported

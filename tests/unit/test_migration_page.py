@@ -1,4 +1,4 @@
-"""What the page for people of other libraries says is there, is there."""
+"""All names on the page for users of other libraries exist."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def names_of_ours() -> list[str]:
 
 
 def meaning(node: ast.expr) -> Any:
-    """What an expression of the page names; AttributeError if there is no such thing."""
+    """Return the object that an expression of the page names; AttributeError if there is none."""
     match node:
         case ast.Name(name):
             return RECEIVERS[name] if name in RECEIVERS else getattr(builtins, name, None) or public(name)

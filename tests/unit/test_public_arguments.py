@@ -49,7 +49,7 @@ class Hostile:
 
 
 def function(*args: Any) -> None:
-    """A function that nothing is to call."""
+    """A function that nothing must call."""
 
 
 VALUES: dict[str, Any] = {
@@ -185,7 +185,7 @@ RANGES: dict[str, Accepts] = {
     "return_when": never,
     "backend": never,
     "recovery": never,
-    "journal": is_flag,  # of a view; that of an engine is one of two words
+    "journal": is_flag,  # the flag of a view; the option of an engine is one of two words
     "pid": lambda value: value == 0,
     "rank": lambda value: value == 0,
     "root": lambda value: value == 0,
@@ -374,7 +374,7 @@ class Given:
 
 
 class Stage:
-    """What calls are made on: a cluster of two engines in this process, and what its calls have given."""
+    """The objects whose methods are called: a cluster of two engines in this process, and the results of calls."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.cluster = Cluster(n=2, backend="local")
@@ -611,7 +611,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def remark(stage: Stage, given: Given, value: Any) -> str | None:
-    """What is wrong with how a call refuses a value; None if nothing is."""
+    """Return the fault in the error with which a call refuses a value; None if there is no fault."""
     begun = time.monotonic()
     try:
         given.give(stage, value)

@@ -1,4 +1,4 @@
-"""Growth is told from the ups and downs of processes that come and go."""
+"""Growth is distinguished from the ups and downs of processes that come and go."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from nsactors.errors import (
 
 
 def typed(function: Callable[[], object]) -> Result:
-    """What becomes of a command that does this."""
+    """Return the outcome of a command that calls this function."""
     group = PlainErrors()
     group.command("do")(function)
     return CliRunner().invoke(group, ["do"])

@@ -98,7 +98,7 @@ BROKEN = DemoStep("Divide", "1 / 0")
 
 
 def show(*steps: DemoStep, terminal: bool = False) -> tuple[bool, str]:
-    """Whether all was right, and what was drawn."""
+    """Run the demo; return whether all answers were right, and the drawn text."""
     console = Console(file=io.StringIO(), width=COLUMNS, force_terminal=terminal, highlight=False, legacy_windows=False)
     right = run_demo(steps, console)
     assert isinstance(console.file, io.StringIO)

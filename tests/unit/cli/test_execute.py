@@ -9,7 +9,7 @@ from nsactors.errors import EngineLost, Failure
 
 
 def raised(error: BaseException) -> BaseException:
-    """What a client gets when an engine raises this."""
+    """Return the error that a client gets when an engine raises this error."""
     from nsactors.protocol.serialize import pack_whole
 
     try:

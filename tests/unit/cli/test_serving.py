@@ -67,7 +67,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 @pytest.fixture
 def reports() -> list[str]:
-    """The names of the clusters that were told to run."""
+    """The names of the clusters that were reported as running."""
     return []
 
 

@@ -53,7 +53,7 @@ def test_other_errors_are_shown_as_ever(shell: Any, capsys: pytest.CaptureFixtur
 
 
 class BareShell:
-    """A shell that keeps what it is told."""
+    """A shell that keeps the values that are set in it."""
 
     custom_exceptions: tuple[type[BaseException], ...] = ()
 

@@ -194,7 +194,7 @@ def _command(name: str, folder: Path, answer: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """Where a cluster ``ab12`` has two engines: one on the head node, one whose journal the keeper has."""
+    """The folder of a cluster ``ab12`` with two engines: one on the head node, and one whose journal has a replica."""
     folder = tmp_path / "logs" / "nsactors-ab12"
     store = SqliteStore(os.fspath(folder / "controller"))
     members = Membership()

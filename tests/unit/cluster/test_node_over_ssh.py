@@ -13,7 +13,7 @@ from nsactors.cluster.own_wheel import own_wheel
 
 PROGRAM = Path(node_over_ssh.__file__).read_text()
 
-# In place of the node's module: prints where it is, the folder that it is to remove, and what it reads.
+# Replaces the node's module: prints its own path, the folder that it must remove, and the text that it reads.
 NODE = """
 import os, sys
 print(__file__, os.environ.get("NSACTORS_PACKAGE_FOLDER"), sys.argv[1:], repr(sys.stdin.read()))

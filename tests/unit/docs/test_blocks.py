@@ -1,4 +1,4 @@
-"""Every block of code on every page is run by a test, or its syntax is checked and the page says so."""
+"""Every block of code on every page is run by a test, or its syntax is checked and the page states this."""
 
 from __future__ import annotations
 

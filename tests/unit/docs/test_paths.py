@@ -1,4 +1,4 @@
-"""The files that pages for contributors name are there."""
+"""The files that pages for contributors name exist."""
 
 from __future__ import annotations
 

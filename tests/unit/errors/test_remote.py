@@ -339,7 +339,7 @@ def test_print_traceback_prints_without_colours_into_a_pipe(
     assert "\x1b" not in printed
 
 
-# Equal failures of many engines are told once.
+# Equal failures of many engines are reported once.
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,13 @@ def all_names() -> list[tuple[str, str, str, Any]]:
 
 
 def missing_parameters(theirs: list[list[Any]], ours: inspect.Signature, *, bound: bool) -> list[str]:
-    """What calls of the one signature could not be made with the other."""
+    """Return the parameters with which calls that fit one signature would not fit the other."""
     kinds = {p.kind for p in ours.parameters.values()}
     takes_any, takes_keywords = inspect.Parameter.VAR_POSITIONAL in kinds, inspect.Parameter.VAR_KEYWORD in kinds
     places = [name for name, p in ours.parameters.items() if p.kind.name.startswith("POSITIONAL")]
     wrong = []
     for place, (name, kind, optional) in enumerate(theirs):
-        if (place == 0 and bound) or name.startswith("_"):  # its name is nobody's business
+        if (place == 0 and bound) or name.startswith("_"):  # calls do not use this name
             continue
         own = ours.parameters.get(name)
         if kind == "VAR_POSITIONAL":
@@ -106,7 +106,7 @@ def test_no_name_is_missing_without_being_listed(module: str) -> None:
 
 
 def attributes_of(kind: Any) -> set[str]:
-    """What instances of a class are given when they are made."""
+    """Return the attributes that instances of a class get when they are made."""
     source = "".join(
         inspect.getsource(base) for base in kind.__mro__ if base.__module__.startswith("nsactors.ipyparallel")
     )

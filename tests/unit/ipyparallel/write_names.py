@@ -91,7 +91,7 @@ def _rows(found: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     names = {module: names_of(importlib.import_module(module)) for module in MODULES}
-    # Of other modules it is enough that they are there.
+    # It is enough if other modules exist.
     package = importlib.import_module("ipyparallel")
     found = {each.name for each in pkgutil.walk_packages(package.__path__, "ipyparallel.")}
     names |= {module: {} for module in sorted(found) if module not in names and ".tests" not in module}

@@ -1,4 +1,4 @@
-"""What is typed, as engines or IPython are to see it."""
+"""Typed text, in the form in which engines or IPython must get it."""
 
 from typing import NoReturn
 

@@ -33,7 +33,7 @@ class HeldUp(Cluster):
 
 
 class PromptSession:
-    """As that of prompt_toolkit."""
+    """A session like that of prompt_toolkit."""
 
     def __init__(self) -> None:
         self.shown: list[Any] = []

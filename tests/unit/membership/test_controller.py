@@ -78,7 +78,7 @@ class World:
         return Controller("c", self.processes, {}, store=self._store)
 
     def kill_controller(self) -> None:
-        """Whatever it holds in memory is gone; another one takes over."""
+        """Replace the controller by a new one; the memory of the old one is lost."""
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         self._store.close()

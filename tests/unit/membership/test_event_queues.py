@@ -112,7 +112,7 @@ def test_output_for_a_client_that_will_come_back_is_kept_until_it_does() -> None
     async def scenario() -> None:
         queues = ClientEventQueues(returning=["ann"])
         queues.post("ann", output())
-        queues.announce(EngineStarting(0))  # of which it learns when it attaches
+        queues.announce(EngineStarting(0))  # the client learns of this when it attaches
         assert await queues.take("ann", LONG_S) is None
         queues.attach("ann")
         assert await queues.take("ann", LONG_S) == [output()]

@@ -14,7 +14,7 @@ def entry(seq: int, *, client: str = "ann", engine_id: int = 0, completed: float
 
 @pytest.fixture
 def history() -> History:
-    """What ann and ben ran on engines 0 and 1; ben's last request still runs."""
+    """A history of requests of ann and ben on engines 0 and 1; ben's last request still runs."""
     history = History()
     for ended in (entry(0, completed=1), entry(1, engine_id=1, completed=2), entry(0, client="ben", completed=3)):
         history.record(ended)
@@ -134,7 +134,7 @@ def test_of_too_many_requests_that_wait_the_newest_are_remembered() -> None:
     assert [e.request.seq for e in history.entries()] == [2, 3]
 
 
-# Which engines have work of which client, from what is told of requests in any order.
+# Which engines have work of which client, from reports of requests in any order.
 
 
 def waiting(seq: int, client: str = "ann", engine_id: int = 0) -> HistoryEntry:

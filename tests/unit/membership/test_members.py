@@ -199,7 +199,7 @@ def test_clients_are_told_if_an_engine_that_recovers_is_to_come_back_empty_inste
 def test_a_stuck_engine_is_taken_down_and_recovered() -> None:
     members = registered(1, Recovery.REPLAY)
     effects = members.handle(EnginesRestarted((0,), recovers=True))
-    dismissed = Dismiss(0, 0, at_once=True)  # it may hang; what it is to hold comes from its journal
+    dismissed = Dismiss(0, 0, at_once=True)  # it may hang; its contents come from its journal
     assert (effects[0], effects[-1]) == (dismissed, Launch(0, 1, EngineOptions(Recovery.REPLAY), recovers=0))
 
 
@@ -214,12 +214,12 @@ def test_an_engine_that_recovers_can_be_dismissed() -> None:
 
 
 class World:
-    """Processes that do as they are told, some of which die; and what a client makes of what it is told."""
+    """Processes that carry out effects, some of which die; and the view that a client has from its events."""
 
     def __init__(self) -> None:
         self.members = Membership()
         self.alive: set[tuple[int, int]] = set()
-        self.known: dict[int, int] = {}  # to the client: the incarnation that takes requests
+        self.known: dict[int, int] = {}  # the incarnation that takes requests, as the client knows it
         self.ids: set[int] = set()
         self.gone: set[int] = set()
 

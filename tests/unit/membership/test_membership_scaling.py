@@ -1,4 +1,4 @@
-"""Engines that have no place, lose it, or are to finish what they do and go."""
+"""Engines that have no place, lose their place, or finish their requests and leave."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def store(folder: str) -> Iterator[SqliteStore]:
 
 
 def stored_in(folder: str) -> StoredCluster:
-    """What another process finds there."""
+    """Return the state that another process finds in the store."""
     with closing(SqliteStore(folder)) as store:
         return store.load()
 

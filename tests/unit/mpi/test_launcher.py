@@ -39,7 +39,7 @@ def script(tmp_path: Path) -> Script:
 
 
 def answer(command: Sequence[str], nodes: Sequence[str]) -> str:
-    """What a launcher says that ends early."""
+    """Return the error of a launcher that ends early."""
     failed: SimpleQueue[str] = SimpleQueue()
     MpiLauncher(command, ["placeholder"], nodes, together=False, failed=failed.put)
     return failed.get(timeout=TIMEOUT_S)

@@ -28,7 +28,7 @@ def connect(server: PmiServer) -> socket.socket:
 
 
 def ask(peer: socket.socket, line: bytes) -> bytes:
-    """What is answered to a line; nothing if the connection ends."""
+    """Send a line; return the answer, which is empty if the connection ends."""
     with contextlib.suppress(ConnectionError):
         peer.sendall(line + b"\n")
         return peer.recv(4096)

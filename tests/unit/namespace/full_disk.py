@@ -12,11 +12,12 @@ import pytest
 
 
 class Disk:
-    """What is below a folder; the files that are there already keep the room that they have.
+    """The disk below a folder; files that already exist keep the room that they have.
 
     Attributes:
-        error: what writing that needs room fails with, and making files and folders if ``refuses_new``; 0 for none.
-        refuses_new: as a disk that can only be read does.
+        error: the error number of writes that need room, and with ``refuses_new`` also of new files and folders; 0 for
+            none.
+        refuses_new: whether the disk refuses new files, as a read-only disk does.
     """
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def names_after(*cells: str) -> dict[str, Any]:
 
 
 def found(cell: str, setup: str = "") -> tuple[str, ...]:
-    """What a cell uses. It is not run: only its imports, and those before it, are."""
+    """Return the sources that a cell uses. The cell is not run, except its imports and earlier ones."""
     imports = "\n".join(line for line in cell.splitlines() if line.startswith(("import ", "from ")))
     return sources_of_cell(cell, names_after(setup, imports))
 

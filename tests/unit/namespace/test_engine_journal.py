@@ -99,7 +99,7 @@ class Engine:
         return {name: value for name, value in self.namespace.names.items() if is_users(name, value)}
 
     def push(self, **names: Any) -> str:
-        """What its sender is told."""
+        """Push names; return the text for the sender."""
         self._seq += 1
         request, payload = EngineRequest(RequestId("ann", self._seq), Push()), pack(names)
         told = self.journal.begin(request, payload)
@@ -107,7 +107,7 @@ class Engine:
         return told + self.journal.end(Ok())
 
     def pull(self) -> str:
-        """What the sender of a request is told that changes nothing."""
+        """Run a request that changes nothing; return the text for its sender."""
         self._seq += 1
         request = EngineRequest(RequestId("ann", self._seq), Pull(("a",), single=True))
         return self.journal.begin(request, None) + self.journal.end(Ok())
@@ -118,7 +118,7 @@ class Engine:
 
 @pytest.fixture
 def disk(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """That of ``machine``."""
+    """The disk of ``machine``."""
     return Disk(machine, monkeypatch)
 
 

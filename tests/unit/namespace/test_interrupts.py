@@ -27,7 +27,7 @@ def struck(*args: Any) -> None:
 
 
 def targeted_gate() -> InterruptHandler:
-    """A gate that is to interrupt what runs."""
+    """A handler that has been asked to interrupt the running request."""
     loop: Any = SimpleNamespace(awaiting=True)
     gate = InterruptHandler(loop)
     gate.enter("request")

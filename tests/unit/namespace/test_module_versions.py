@@ -51,7 +51,7 @@ class Engine:
         return OwnModule(name or dotted, str(path), digest_of(source.encode()), search, self._serial, sent)
 
     def run(self, client: str, code: str, *modules: OwnModule, paths: Sequence[Path | str] = ()) -> str:
-        """Run a cell of a client that has just told of these modules, if any; what it is told."""
+        """Run a cell of a client that has just sent these modules, if any; return the text for the client."""
         told = ClientModules(client, tuple(map(str, paths)), modules) if modules or paths else None
         self.versions.select(client, told)
         self.versions.apply()

@@ -31,7 +31,7 @@ Comm.__module__ = "mpi4py.MPI"
 
 
 class Binding(ModuleType):
-    """What ``mpi4py.MPI`` is: importing it initialises MPI."""
+    """A module like ``mpi4py.MPI``, whose import initialises MPI."""
 
     def __init__(self) -> None:
         super().__init__("mpi4py.MPI")

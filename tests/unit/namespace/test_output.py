@@ -63,7 +63,7 @@ def test_what_is_printed_on_a_full_disk_is_shown_all_the_same(tmp_path: Path, ro
 
 
 class KernelStream(io.StringIO):
-    """As that of a kernel, which is told the cell that prints."""
+    """A stream like that of a kernel, whose ``set_parent`` is called for each cell."""
 
     parent = ""
 

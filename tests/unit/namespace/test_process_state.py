@@ -43,7 +43,7 @@ def process() -> Iterator[EngineProcess]:
 
 
 def written(state: ProcessState) -> ProcessState:
-    """As it comes out of a journal."""
+    """Return a value in the form in which it is read from a journal."""
     copy: ProcessState = pickle.loads(pickle.dumps(state))
     return copy
 

@@ -1,4 +1,4 @@
-"""How start-up code that fails is told of."""
+"""Reports of start-up code that fails."""
 
 from __future__ import annotations
 

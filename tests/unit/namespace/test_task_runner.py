@@ -68,7 +68,7 @@ def items(task_id: int, function: Callable[..., Any] | None, *column: Any, start
 
 
 def ends(report: BatchReport) -> list[tuple[Any, int, int, RangeStatus, Any]]:
-    """What became of items; of those that failed the name of the class that they raised."""
+    """Return the outcomes of items; for an item that failed, the name of the class of its error."""
     values = [value.type_name if isinstance(value, Failure) else value for value in unpack(report.values)]
     return [(r.task_id, r.start, r.stop, r.status, v) for r, v in zip(report.outcomes, values, strict=True)]
 
@@ -226,7 +226,7 @@ def pause_at_none(x: Any) -> Any:
 
 @pytest.fixture
 def seen(engine: Engine) -> Iterator[list[BatchReport | None]]:
-    """What another thread is told of batch 1 whenever the item None runs."""
+    """The results of batch 1 that another thread gets whenever the item None runs."""
     seen: list[BatchReport | None] = []
 
     def look() -> None:

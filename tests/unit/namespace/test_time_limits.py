@@ -122,7 +122,7 @@ def test_a_loop_that_catches_everything_ends(gate: InterruptHandler, monkeypatch
             try:
                 while True:
                     pass
-            except BaseException:  # noqa: S110 (that is what is to end)
+            except BaseException:  # noqa: S110 (the limit must end this loop)
                 pass
 
     def look_now_and_then() -> None:

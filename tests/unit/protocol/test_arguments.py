@@ -218,7 +218,7 @@ def test_a_reference_to_what_cannot_be_read_is_refused_where_it_is_made(name: st
 
 
 class MissingTime(datetime):
-    """As pandas has it: a ``datetime`` whose number of seconds is NaN."""
+    """A missing time as in pandas: a ``datetime`` whose number of seconds is NaN."""
 
     def timestamp(self) -> float:
         return math.nan

@@ -37,7 +37,7 @@ class Side:
         return eval(expression, self.names)
 
     def send(self, value: Any, other: Side) -> Any:
-        """What ``value``, which is of this side, is on the other."""
+        """Return the object that ``value`` of this side becomes on the other side."""
         return other.receive(self.packed(value))
 
     def packed(self, value: Any) -> Payload:

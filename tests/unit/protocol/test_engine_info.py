@@ -30,7 +30,7 @@ def test_without_conditions_everything_will_do() -> None:
     assert all(has_labels(labels, {}) for labels in LABELS)
 
 
-# Which differences of versions are told, and which prevent a client from joining.
+# Which differences of versions are reported, and which prevent a client from joining.
 
 
 THERE = {"python": "3.11.7", "numpy": "2.1.0", "ray": "2.60.0"}

@@ -23,7 +23,7 @@ def large() -> Any:
 
 
 def note_of(write: Callable[[Any], object], table: Any, *, on_engine: bool = False) -> str | None:
-    """What is said of the error that ``write(table)`` raises."""
+    """Return the note on the error that ``write(table)`` raises."""
 
     def code(table: Any) -> object:
         return write(table)

@@ -14,7 +14,7 @@ from nsactors.protocol.serialize import OWN_BYTES, Payload, pack, unpack
 
 
 class Mine:
-    """Raises what it is told to when it is loaded."""
+    """Raises the given error when it is loaded."""
 
     def __init__(self, x: Any = 1) -> None:
         self.x = x

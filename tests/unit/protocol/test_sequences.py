@@ -249,7 +249,7 @@ def test_frames_and_tables_of_any_length_join_to_what_they_were(
 
 
 class Tensor:
-    """What a library that is not known here might have."""
+    """A tensor of a library that nsactors does not know."""
 
     shape = (3,)
     ndim = 1

@@ -34,7 +34,7 @@ values = st.recursive(
 
 
 class Stored:
-    """A reference to an object in a store; it says so loudly when it is pickled."""
+    """A reference to an object in a store; it raises an error when it is pickled."""
 
     def __init__(self, key: str) -> None:
         self.key = key

@@ -73,14 +73,14 @@ class Owner:
 
 
 class Engines:
-    """What is waited for: at given times somebody presses Ctrl-C, and at last it is there.
+    """A wait for engines: at given times somebody presses Ctrl-C, and at last the engines have ended.
 
     Args:
-        presses: when.
-        done: when.
-        paused: when, and for what, time stands still: for what another thread does in real time.
-        press: what a press does.
-        calls: they fail by the interrupt when all is done.
+        presses: the times of the presses.
+        done: the time at which the engines have ended.
+        paused: the time at which the clock stops, and the event for which it waits, which another thread sets.
+        press: presses Ctrl-C.
+        calls: calls that fail with the interrupt when the engines have ended.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class FakeScreen:
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> FakeScreen:
-    """Where output is shown, as at a terminal."""
+    """A screen that shows output as a terminal does."""
     screen = FakeScreen()
     monkeypatch.setattr(live, "is_watched", lambda: True)
     monkeypatch.setattr(live, "_screen", lambda: screen)

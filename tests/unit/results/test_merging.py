@@ -450,7 +450,7 @@ def test_plain_text_comes_out_as_it_is(text: str) -> None:
 
 
 def frames(editor: LineEditor, *texts: str) -> list[str]:
-    """What is unfinished after each of the texts, none of which finishes a line."""
+    """Return the unfinished text after each of the texts, none of which finishes a line."""
     seen = []
     for text in texts:
         assert editor.feed(text) == []

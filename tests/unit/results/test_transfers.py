@@ -132,7 +132,7 @@ def test_nothing_is_shown_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Waits:
-    """A wait that ends the second time, when something is to be seen."""
+    """A wait that ends at its second call, when a line must be visible."""
 
     def __init__(self, until: Callable[[], object]) -> None:
         self.limits: list[float | None] = []

@@ -43,7 +43,7 @@ class Callers:
         return self.call(caller, Ask(space, template_of(fields), takes, waits))
 
     def got(self, ticket: CallId) -> Any:
-        """What a call was answered: a tuple, None, or ``"nothing yet"``."""
+        """Return the answer to a call: a tuple, None, or ``"nothing yet"``."""
         if ticket not in self.answers:
             return "nothing yet"
         value = self.answers[ticket].value
@@ -190,7 +190,7 @@ def test_it_is_told_in_words_what_somebody_waits_for(callers: Callers) -> None:
     ]
 
 
-# Few kinds of tuples and many templates that match them: what is to be found here is who gets what.
+# Few kinds of tuples and many templates that match them, so that the tests find out who gets which tuple.
 tuples = st.tuples(st.just("job"), st.sampled_from([0, 1, "a"]))
 templates = st.tuples(st.sampled_from(["job", str]), st.sampled_from([0, 1, int, str, object]))
 names = st.sampled_from(["s", "s", "s", "t"])

@@ -26,13 +26,13 @@ def data() -> CarriedData:
 
 
 def told(data: CarriedData, function: Any, *args: Any, **kwargs: Any) -> list[str]:
-    """What is carried too much, as ``function: part``."""
+    """Return the parts that are too large to be carried, as ``function: part``."""
     payload = pack((function, args, kwargs))
     return [f"{one.function}: {one.part}" for one in data.notice(payload, function, args, kwargs)]
 
 
 def typed(source: str, name: str, **names: Any) -> Any:
-    """What source defines under a name when it is typed at a prompt."""
+    """Return the object that source code binds to a name when it is typed at a prompt."""
     scope: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins, **names}
     exec(source, scope)
     return scope[name]

@@ -1,4 +1,4 @@
-"""The engines that a client knows of, as those are told who watch."""
+"""The engines that a client knows, and the notifications to listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How requests are numbered, sent, answered and settled, over a transport that does as it is told."""
+"""How requests are numbered, sent, answered and settled, over a transport that the test controls."""
 
 from __future__ import annotations
 
@@ -752,7 +752,7 @@ def test_an_engine_is_silent_that_has_answered_nothing_since_its_first_open_requ
 
 
 def told(desk: Desk) -> list[ClientModules | None]:
-    """What each request has told of modules."""
+    """Return the description of modules in each request."""
     return [instruction.modules for instruction in desk.transport.prepared]
 
 

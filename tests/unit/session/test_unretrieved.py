@@ -159,7 +159,7 @@ def test_of_a_flood_of_failures_it_is_told_that_there_are_more(
 
 
 class Events:
-    """What IPython calls after each cell."""
+    """The callbacks that IPython calls after each cell."""
 
     def __init__(self) -> None:
         self.callbacks: list[Callable[..., object]] = []

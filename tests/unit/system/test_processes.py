@@ -1,4 +1,4 @@
-"""A process is told apart from every other one that has had its id."""
+"""A process is distinguished from every other process that has had its id."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_processes_of_one_cluster_understand_each_other(tmp_path: Path) -> None:
 
 
 def test_certificates_pass_the_strict_verification_of_rfc_5280(tmp_path: Path) -> None:
-    # What Python 3.13 asks for by default, and 3.11 if it is told to.
+    # Python 3.13 verifies in this way by default, and 3.11 if it is set.
     settings = certify(new_authority(), tmp_path, [])
     server = Server(settings)
     strict = ssl.create_default_context(cafile=settings["RAY_TLS_CA_CERT"])

@@ -35,7 +35,7 @@ def collector(*answers: dict[int, TaskProgress] | Exception) -> ResultPoller:
 
 
 def end_of(collector: ResultPoller) -> Exception | None:
-    """How task 1 ends."""
+    """Wait for the end of task 1; return its error."""
     call = TaskCall(RequestId("detached", 1), NOWHERE, "apply(f)", False)
     ended = threading.Event()
     call.when_settled(lambda call: ended.set())

@@ -342,7 +342,7 @@ class World(RuleBasedStateMachine):
                 assert item in self.ended or self.holder(item) is not None or self.eligible(item), f"{item} is stranded"
 
     def teardown(self) -> None:
-        """Every task ends once all engines are there and do their work."""
+        """Every task ends if all engines have joined and do their work."""
         for engine_id in list(self.busy):
             self.free(engine_id)
         for engine_id in range(4):
@@ -369,7 +369,7 @@ class World(RuleBasedStateMachine):
         self.tell(EngineFree(engine_id, self.now))
 
     def forget_lacks(self, engine_id: int) -> None:
-        """Note that work for others may have bound names."""
+        """Let an engine lack no names, because other work may have bound them."""
         if process := self.processes.get(engine_id):
             process.lacks.clear()
 
@@ -494,7 +494,7 @@ class World(RuleBasedStateMachine):
         ]
 
     def has_names(self, process: Process, item: Item) -> bool:
-        """Whether an engine has what tasks of this kind need, as far as is known, or no other engine has."""
+        """Return whether an engine has the names that tasks of this kind need, as far as is known, or no engine has."""
         kind = self.tasks[item[0]].kind
         return kind not in process.lacks or all(other.closing or kind in other.lacks for other in self.best(item))
 

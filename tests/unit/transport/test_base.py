@@ -87,7 +87,7 @@ LOST = ClusterLost("Ray's GCS (process 4711)", "was killed by SIGKILL")
 
 
 class User:
-    """A user of a cluster that notes what it is told."""
+    """A user of a cluster that keeps the notices that it gets."""
 
     def __init__(self, *, has_something_to_lose: bool) -> None:
         self.has_something_to_lose = has_something_to_lose

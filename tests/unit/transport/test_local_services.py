@@ -106,6 +106,6 @@ def test_at_the_end_of_all_services_everybody_who_waits_is_told(services: LocalS
 def test_an_answer_that_is_dropped_while_the_desk_is_at_work_is_withdrawn_afterwards(bell: Service) -> None:
     # The garbage collector may drop one at any moment, also in a thread that has the lock.
     pending = bell.ask("wait")
-    with bell._channel.services._lock:  # type: ignore[attr-defined]  # of a local channel
+    with bell._channel.services._lock:  # type: ignore[attr-defined]  # a local channel
         del pending
     assert bell.call("who") == []

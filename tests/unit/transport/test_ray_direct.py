@@ -561,7 +561,7 @@ def test_when_the_engine_fails_to_serve_each_request_runs_once(actor: Actor, lin
     def fail_once(seq: int) -> None:
         if seq == 3:
             actor.before = lambda seq: None
-            raise keyboard_interrupt()  # of a signal handler that a user's program has set
+            raise keyboard_interrupt()  # as a signal handler of a user's program may do
 
     actor.before = fail_once
     assert answers(send(line, *range(6))) == replies_to(*range(6))

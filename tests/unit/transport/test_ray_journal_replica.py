@@ -1,4 +1,4 @@
-"""The way to the keeper of journals: what its failures are to an engine."""
+"""The client of the journal replica: the errors that engines get from the replica's failures."""
 
 from __future__ import annotations
 

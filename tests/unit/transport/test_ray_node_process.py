@@ -1,4 +1,4 @@
-"""Nodes of a Ray of several machines: what they are told, by value."""
+"""Nodes of a Ray of several machines: their options and settings, by value."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What Ray's logs say of the object store, and when a put is told to go to disk."""
+"""The figures of the object store in Ray's logs, and warnings about objects that go to disk."""
 
 import itertools
 import logging
@@ -19,7 +19,7 @@ RAY_LOGGER = logging.getLogger("ray._raylet")
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many MB of a store of 100 MB are used; a test may change it."""
+    """The number of MB that are used in a store of 100 MB; a test may change it."""
     used = [0]
     monkeypatch.setattr(object_store, "store_memory", lambda: StoreMemory("host", "node", 100 * MB, used[0] * MB, 0))
     return used

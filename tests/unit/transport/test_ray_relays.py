@@ -34,7 +34,7 @@ class Remote:
 
 
 class Ray:
-    """What relays want of Ray: one actor."""
+    """The part of Ray that relays use, with one actor."""
 
     def __init__(self) -> None:
         self.carry, self.more = Remote(), Remote()

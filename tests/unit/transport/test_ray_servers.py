@@ -26,7 +26,7 @@ Child = subprocess.Popen[bytes]
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    """A process that lives until it is told otherwise."""
+    """A process that lives until its stdin is closed or it is killed."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         yield child
         child.kill()

@@ -27,11 +27,11 @@ from nsactors.transport.ray.services import ServiceHost, _RayChannel
 
 
 class GetTimeoutError(Exception):
-    """As Ray's."""
+    """A replacement of Ray's error."""
 
 
 class RayActorError(Exception):
-    """As Ray's."""
+    """A replacement of Ray's error."""
 
 
 class Played(ModuleType):

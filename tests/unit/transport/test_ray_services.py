@@ -24,7 +24,7 @@ Play = Callable[[Callable[[ServiceHost, str], Awaitable[Any]]], Any]
 
 
 class Adder(StateMachine):
-    """Adds up what it is told."""
+    """Adds up the numbers that it receives."""
 
     def __init__(self) -> None:
         self.sum = 0
@@ -376,11 +376,11 @@ def test_one_way_calls_by_a_socket_are_handled_before_it_is_replied(by_socket: C
     assert by_socket(scene) == ((2, 0), ("done", None))
 
 
-# What is told to a service, in few messages: everything arrives, in order, though nobody waits for it.
+# One-way items to a service, in few messages: all of them arrive in order, although nobody waits for them.
 
 
 class Wire:
-    """What has been sent by itself, and what was waited for."""
+    """A wire that records the messages of items alone, and the replies for which a caller waited."""
 
     def __init__(self) -> None:
         self.messages: list[list[Item]] = []
