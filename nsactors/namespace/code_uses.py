@@ -49,7 +49,7 @@ def _by_name(table: Mapping[str, str]) -> dict[str, str]:
     return {name: source for source, names in table.items() for name in names.split()}
 
 
-# Functions, by the module that they belong to, whichever way they were imported.
+# Functions, by the module to which they belong; it does not matter how they were imported.
 _FUNCTIONS = _by_name(
     {
         _CLOCK: """time.time time.time_ns time.monotonic time.monotonic_ns time.perf_counter time.perf_counter_ns

@@ -176,7 +176,7 @@ class DebugLine(NamedTuple):
 
 @frozen
 class DebugSay:
-    """Give each engine's debugger a line. The query reply is its next ``DebugState``, however long that may take."""
+    """Give each engine's debugger a line. The query reply is its next ``DebugState``, which may take long."""
 
     lines: dict[int, DebugLine]  # by engine
 

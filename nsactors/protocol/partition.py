@@ -83,7 +83,7 @@ def kind_of(value: Any) -> Kind | None:
     for base, found in _BUILT_IN.items():
         if isinstance(value, base):
             return found
-    # A memoryview would arrive as bytes, whatever its item type.
+    # A memoryview of any item type would arrive as bytes.
     is_other = isinstance(value, Sequence) and not isinstance(value, memoryview) and _has_slices(value)
     return _OTHER if is_other else None
 

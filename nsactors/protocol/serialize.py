@@ -201,7 +201,7 @@ class Payload(NamedTuple):
         return sum(memoryview(part).nbytes for part in (self.data, *self.buffers))
 
     def copied(self) -> Payload:
-        """Return the payload with buffers of its own, whatever memory they are in now."""
+        """Return a copy of the payload with buffers of its own."""
         return self._replace(data=bytes(self.data), buffers=tuple(map(bytes, self.buffers)))
 
 

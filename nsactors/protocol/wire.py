@@ -73,7 +73,7 @@ def seal(payload: Payload | None, limit_bytes: int | None = None) -> Sealed:
     nbytes = len(payload.data) if not payload.buffers else payload.nbytes
     if payload.refs or nbytes > (limit_bytes or INLINE_LIMIT_BYTES):
         return Sealed(..., (payload.data, *payload.buffers), payload.refs)
-    # bytes, not bytearrays: values are read-only on arrival whatever their size.
+    # bytes, not bytearrays: values of any size are read-only on arrival.
     return Sealed((payload.data, tuple(map(bytes, payload.buffers))))
 
 

@@ -72,7 +72,7 @@ _REASONS = {
     State.BEGUN: "it was running when the engine died",
     State.INTERRUPTED: "it was interrupted",
     State.EXPIRED: "it ran into its time limit",
-    State.USED_MPI: "it used MPI, which takes all engines at once",
+    State.USED_MPI: "it used MPI, which needs all engines at the same time",
     State.USED_SERVICE: "it communicated with others, by messages or a tuple space, and would do so twice",
     State.NOT_JOURNALLED: "its sender asked not to repeat it",
     State.KILLS: "it ended the engine whenever it was replayed",

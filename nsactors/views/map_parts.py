@@ -431,7 +431,7 @@ def mapped(
         call: the method of a view that is called; its keyword-only parameters are the options.
         function: the function.
         sequences: the sequences of its items.
-        kwargs: arguments by name, whatever the function's signature says.
+        kwargs: arguments by name, even if the function's signature does not have them.
         keywords: other arguments by name, which are neither options nor in ``kwargs``.
         seed: see ``seeds_of``.
         session: the connection to the engines.

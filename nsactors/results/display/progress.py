@@ -115,7 +115,7 @@ def _far_enough(calls: Sequence[Call], return_when: str | None) -> bool:
 
 AFTER_S = 2.0
 TRANSFER_AFTER_S = 0.5  # users want to know early how large and how fast a transfer is
-LARGE_BYTES = 20_000_000  # smaller data is stored at once
+LARGE_BYTES = 20_000_000  # storing smaller data takes no noticeable time
 
 
 class _Wait:

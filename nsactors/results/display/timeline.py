@@ -96,7 +96,7 @@ def _blocks(line: Sequence[Cell], shades: Mapping[str, tuple[str, str]]) -> Text
 
 
 def _block(cell: Cell) -> str:
-    # All work must be visible, however short.
+    # All work must be visible, even if it is short.
     least = cell.stretch is not None
     return _HEIGHTS[max(least, round(cell.busy * (len(_HEIGHTS) - 1)))]
 
