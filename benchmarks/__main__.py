@@ -123,13 +123,14 @@ def _measure_starts(systems: list[str], engines: int, rounds: int, results: Resu
                 console.print(str(failure), markup=False)
 
 
-def _start(name: str, engines: int, console: Console) -> SystemProcess:
-    """Start a system that stays; if it does not start, for example on a busy machine, try once more."""
-    try:
-        return SystemProcess(name, engines)
-    except SystemFailed as failure:
-        console.print(str(failure), "Once more.", markup=False)
-        return SystemProcess(name, engines)
+def _start(name: str, engines: int, console: Console) -> SystemProcess | None:
+    """Start a system that stays; if two attempts fail, for example on a busy machine, return None."""
+    for consequence in ("Once more.", f"{SYSTEMS[name].title} is left out."):
+        try:
+            return SystemProcess(name, engines)
+        except SystemFailed as failure:
+            console.print(str(failure), consequence, sep="\n", markup=False)
+    return None
 
 
 def _starts(name: str) -> bool:
@@ -150,13 +151,19 @@ def _measure_warm(
         processes: dict[str, SystemProcess] = {}
         for name in (name for name in systems if not SYSTEMS[name].beside):
             console.print(f"starting {SYSTEMS[name].title}")
-            processes[name] = stack.enter_context(contextlib.closing(_start(name, engines, console)))
+            process = _start(name, engines, console)
+            if process is None:
+                continue
+            processes[name] = stack.enter_context(contextlib.closing(process))
             if note_starts and _starts(name):
                 results.add(Cell("start", engines, name), processes[name].start)
         drivers: dict[str, Driver] = {
             name: Beside(name, processes[host]) if (host := SYSTEMS[name].beside) else processes[name]
             for name in systems
+            if (SYSTEMS[name].beside or name) in processes
         }
+        if not drivers:
+            raise SystemFailed("No system has started.")
         measure_in_rounds(
             drivers,
             operations,
