@@ -21,13 +21,15 @@ IN_FLIGHT = 2_000
 
 def operations_of(rc: Client) -> dict[str, tuple[Callable[[], object], int]]:
     """Return the operations of a client, each with the number of its repetitions in a turn."""
-    one, every = rc[0], rc[:]
+    one, every, data = rc[0], rc[:], bytes(100_000)
     return {
         "call one engine": (lambda: one.apply_sync(abs, -1), TIMES),
         "call all engines": (lambda: every.apply_sync(abs, -1), TIMES),
         "execute a cell": (lambda: one.execute("a = 1", block=True), TIMES),
         "push a number": (lambda: one.push({"a": 1}, block=True), TIMES),
         "pull a number": (lambda: one.pull("a", block=True), TIMES),
+        "push 100 kB": (lambda: one.push({"b": data}, block=True), TIMES),
+        "pull 100 kB": (lambda: one.pull("b", block=True), TIMES),
         f"{IN_FLIGHT:,} calls without waiting": (
             lambda: [ar.get() for ar in [one.apply_async(abs, k) for k in range(IN_FLIGHT)]],
             1,

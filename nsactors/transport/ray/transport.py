@@ -272,8 +272,9 @@ class RayBackend:
             return []
         finally:
             try:
-                self._ray.kill(controller)
-                stop_actors(self._ray, self._namespace)
+                if self._ray.is_initialized():  # it may have ended in the meantime
+                    self._ray.kill(controller)
+                    stop_actors(self._ray, self._namespace)
             finally:
                 ray_runtime.release()
 
