@@ -14,10 +14,11 @@ REASON = why_not()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
-    pytest.mark.full_size,
     pytest.mark.timeout(900),
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
+
+LIMIT = "Ray adds no node: max_workers of the cluster file limits their number to {}"
 
 # Writes what holds after each step. An engine asks for a core, but the one that is started last.
 PROGRAM = r"""
@@ -53,7 +54,7 @@ print(rc.ids, len(nodes()), nodes() == set(homes().values()))
 
 # There is a limit of two nodes.
 (fifth,) = cluster.start_engines(1)
-wait_until(lambda: fifth in rc.session.directory.waiting, timeout_s=120)
+wait_until(lambda: "max_workers" in str(rc.session.directory.waiting.get(fifth)), timeout_s=120)
 print(repr(str(rc.session.directory.waiting[fifth])))
 cluster.stop_engines([fifth])
 
@@ -85,22 +86,51 @@ cluster.stop_cluster_sync()
 print("none is left")
 """
 
+# A node comes for the first two engines, and there is a limit of one node.
+SMOKE = r"""
+import warnings
+from nsactors import Cluster
+from nsactors.testing import wait_until
 
-@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+warnings.simplefilter("ignore")
+cluster = Cluster(2, num_cpus=1)
+rc = cluster.start_and_connect_sync()
+rc.wait_for_engines(2, timeout=240)
+print(rc[:].apply_sync(abs, -1))
+(third,) = cluster.start_engines(1)
+wait_until(lambda: "max_workers" in str(rc.session.directory.waiting.get(third)), timeout_s=120)
+print(repr(str(rc.session.directory.waiting[third])))
+cluster.stop_cluster_sync()
+"""
+
+
+@pytest.fixture
 def autoscaled(request: pytest.FixtureRequest) -> Iterator[AutoscaledRay]:
+    """Ray with a version of the autoscaler, and a limit of nodes."""
     folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))  # short, for sockets in it
+    version, most = request.param
     try:
-        with AutoscaledRay(folder, version=request.param, most=2) as ray:
+        with AutoscaledRay(folder, version=version, most=most) as ray:
             yield ray
     finally:
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("autoscaled", [(2, 1)], ids=["v2"], indirect=True)
+def test_a_node_comes_for_engines_and_the_limit_of_nodes_is_told(autoscaled: AutoscaledRay) -> None:
+    answer, limit = autoscaled.run(SMOKE)
+    assert answer == "[1, 1]"
+    assert LIMIT.format(1) in limit
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize("autoscaled", [(1, 2), (2, 2)], ids=["v1", "v2"], indirect=True)
 def test_nodes_come_for_engines_and_go_without_them_and_a_lost_one_is_replaced(autoscaled: AutoscaledRay) -> None:
     told, started, limit, moved, kept, idle, end = autoscaled.run(PROGRAM)
     assert told == "True True"
     assert started == "[0, 1, 2, 3] 2 True"
     assert "it asks for 1 CPU, and others use that" in limit
+    assert LIMIT.format(2) in limit
     assert moved == "[0, 1, 2, 3] [[0], [1], [2], [3]] False 2"
     assert kept == "True"
     assert idle == "True True True"

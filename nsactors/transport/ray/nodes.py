@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nsactors._frozen import frozen
@@ -152,6 +153,8 @@ NODE_COMES_S = 300.0  # the wait for a machine of a cloud, from its order to its
 
 ENGINES = "nsactors-engines"  # a label with the number of engines for which a node was started; 1 by default
 _HEAD = "node:__internal_head__"  # a resource that only the head node has
+_CONFIGURATION = "--autoscaling-config="
+_MAY_ADD = "Ray may add a node"
 
 
 class EnginePlaces:
@@ -167,6 +170,12 @@ class EnginePlaces:
         self._counted: dict[tuple[int, int], EngineOptions] = {}
         self._placed: set[tuple[int, int]] = set()  # the processes in _counted that have a place
         self._progress = time.monotonic()
+
+    @functools.cached_property
+    def _cluster_file(self) -> str:
+        import ray
+
+        return cluster_file(ray.get_runtime_context().gcs_address, command_lines())
 
     @functools.cached_property
     def adds_nodes(self) -> bool:
@@ -215,10 +224,14 @@ class EnginePlaces:
             if state["Pid"]:
                 break
             waited_s = time.monotonic() - max(began, self._progress)
-            reason = self._obstacle(spec, waited_s)
-            if reason and reason != reported and not (reported and waited_s < NODE_COMES_S and self.adds_nodes):
-                reported = reason
-                yield f"{reason}. Ray may add a node" if self.adds_nodes else reason
+            if reason := self._obstacle(spec, waited_s):
+                prospect = self._prospect(spec.options)
+                text = f"{reason}. {prospect}" if prospect else reason
+                # Each node that comes changes the reason, and there is nothing new to report.
+                is_early = prospect == _MAY_ADD and reported and waited_s < NODE_COMES_S
+                if text != reported and not is_early:
+                    reported = text
+                    yield text
             await asyncio.sleep(LOOK_S)
         if state and state["State"] != "DEAD":
             self._progress = time.monotonic()
@@ -238,6 +251,13 @@ class EnginePlaces:
         else:
             patience_s = TAKEN_S
         return shortage(nodes, spec.options, free) if waited_s >= patience_s else ""
+
+    def _prospect(self, options: EngineOptions) -> str:
+        """Return whether Ray adds a node for an engine, for people; empty if Ray adds none to this cluster."""
+        if not self.adds_nodes:
+            return ""
+        workers = [node for node in _nodes_now() if _HEAD not in node.resources]
+        return limit_of_nodes(_configuration(self._cluster_file), options.demands, workers) or _MAY_ADD
 
     def host_of(self, spec: EngineSpec) -> str:
         """Return the machine of an engine; empty if it is not known."""
@@ -305,11 +325,79 @@ def is_autoscaled(address: str, commands: Iterable[Sequence[str]], environment: 
     """
     if "--no-monitor" in environment.get("KUBERAY_GEN_RAY_START_CMD", "").split():
         return True  # the monitor is in another container
-    return any(
-        f"--gcs-address={address}" in words
-        and any(word.startswith("--autoscaling-config=") and word != "--autoscaling-config=" for word in words)
-        for words in commands
-    )
+    return bool(cluster_file(address, commands))
+
+
+def cluster_file(address: str, commands: Iterable[Sequence[str]]) -> str:
+    """Return the path of the configuration by which Ray adds nodes to a cluster; empty if Ray adds none.
+
+    Args:
+        address: the address of the cluster.
+        commands: the command lines of processes on the head node, as words.
+    """
+    for words in commands:
+        if f"--gcs-address={address}" in words:
+            for word in words:
+                if word.startswith(_CONFIGURATION):
+                    return os.path.expanduser(word.removeprefix(_CONFIGURATION))
+    return ""
+
+
+def limit_of_nodes(configuration: Mapping[str, Any], demands: Mapping[str, float], workers: Sequence[Node]) -> str:
+    """Return the reason why Ray adds no node for an engine, for people; empty if Ray may add one.
+
+    Args:
+        configuration: the configuration by which Ray adds nodes, complete, as Ray's launcher writes it on the head
+            node; empty if it is not known.
+        demands: the resources that the engine asks for.
+        workers: the living nodes without the head.
+
+    Example:
+        >>> types = {"small": {"resources": {"CPU": 2}, "max_workers": 1}}
+        >>> limit_of_nodes({"max_workers": 8, "available_node_types": types}, {"CPU": 1}, [Node("1", (), {"CPU": 2})])
+        'Ray adds no node: max_workers of the cluster file limits their number to 1 for this kind of node'
+        >>> limit_of_nodes({"max_workers": 8, "available_node_types": types}, {"GPU": 1}, [])
+        'Ray adds no node: none that the cluster file describes has that'
+    """
+    most, types = configuration.get("max_workers"), configuration.get("available_node_types")
+    if not isinstance(most, int) or not isinstance(types, Mapping):
+        return ""
+    able = [kind for kind in types.values() if _may_have(kind.get("resources") or {}, demands)]
+    if not able:
+        return "Ray adds no node: none that the cluster file describes has that"
+    limit = "Ray adds no node: max_workers of the cluster file limits their number to {}"
+    if len(workers) >= most:
+        return limit.format(most)
+    most_able = sum(int(kind.get("max_workers", most)) for kind in able)
+    if sum(_may_have(node.resources, demands) for node in workers) >= most_able:
+        return limit.format(most_able) + " for this kind of node"
+    return ""
+
+
+def _may_have(resources: Mapping[str, float], demands: Mapping[str, float]) -> bool:
+    """Return whether a node has what an engine asks for, as far as the configuration lists its resources."""
+    # A type without resources is one of the user's own machines. Memory is seldom listed.
+    listed = {name: amount for name, amount in demands.items() if name in resources or name != "memory"}
+    return not resources or all(resources.get(name, 0) >= amount for name, amount in listed.items())
+
+
+def _configuration(path: str) -> Mapping[str, Any]:
+    """Return the configuration by which Ray adds nodes; empty if it cannot be read."""
+    try:
+        return _read_configuration(path, os.stat(path).st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _read_configuration(path: str, changed_ns: int) -> Mapping[str, Any]:
+    import yaml  # type: ignore[import-untyped]  # Ray requires it
+
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def living_nodes(nodes: Iterable[Mapping[str, Any]], *, first: str) -> list[Node]:

@@ -17,6 +17,7 @@ from nsactors.transport.ray.nodes import (
     is_autoscaled,
     is_crowded_out,
     least_loaded,
+    limit_of_nodes,
     living_nodes,
     shortage,
     suitable,
@@ -58,6 +59,33 @@ def test_a_cluster_adds_nodes_if_its_monitor_has_a_configuration(
     commands: list[list[str]], started_by: str, adds: bool
 ) -> None:
     assert is_autoscaled("10.0.0.1:6379", commands, {"KUBERAY_GEN_RAY_START_CMD": started_by}) is adds
+
+
+def test_a_reason_that_ray_adds_no_node_is_the_limit_of_nodes_or_that_no_node_would_do() -> None:
+    small, large = Node("1", (), {"CPU": 2}), Node("2", (), {"CPU": 8, "memory": 1e9})
+    kinds = {
+        "small": {"resources": {"CPU": 2}, "max_workers": 2},
+        "large": {"resources": {"CPU": 8}, "max_workers": 1},
+        "head": {"resources": {"CPU": 0}, "max_workers": 0},
+    }
+    some = {"max_workers": 3, "available_node_types": kinds}
+    limit = "Ray adds no node: max_workers of the cluster file limits their number to {}"
+    assert limit_of_nodes(some, {"CPU": 1}, [small, large]) == ""
+    assert limit_of_nodes(some, {"CPU": 1}, [small, small, large]) == limit.format(3)
+    assert limit_of_nodes(some, {"CPU": 4}, [small]) == ""
+    assert limit_of_nodes(some, {"CPU": 4}, [large]) == limit.format(1) + " for this kind of node"
+    assert limit_of_nodes(some, {"memory": 1e8}, [large]) == ""
+    assert limit_of_nodes(some, {"GPU": 1}, []).endswith("none that the cluster file describes has that")
+    own = {"max_workers": 1, "available_node_types": {"local.cluster.node": {"resources": {}, "max_workers": 1}}}
+    assert limit_of_nodes(own, {"GPU": 1}, []) == ""
+    assert limit_of_nodes(own, {"GPU": 1}, [small]) == limit.format(1)
+
+
+@pytest.mark.parametrize(
+    "configuration", [{}, {"max_workers": 1}, {"max_workers": "@limit", "available_node_types": {}}]
+)
+def test_without_a_known_limit_a_node_may_come(configuration: dict[str, object]) -> None:
+    assert limit_of_nodes(configuration, {"CPU": 1}, [Node("1", (), {"CPU": 1})]) == ""
 
 
 DEAD = {"a1": {"Name": "engine-0.1", "State": "DEAD"}, "a2": {"Name": "", "State": "ALIVE"}}
