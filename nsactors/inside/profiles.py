@@ -20,7 +20,7 @@ from nsactors.errors import (
     printable,
 )
 from nsactors.inside.flames import figures_of, flame_of, flame_svg, profile_stats, speedscope
-from nsactors.inside.looking_session import LookingSession
+from nsactors.inside.session_protocol import SessionProtocol
 from nsactors.inside.stacks import short_path
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.inspection import EngineProfile, StartProfile, StopProfile
@@ -294,7 +294,7 @@ class Profiled:
     """
 
     def __init__(
-        self, session: LookingSession, name: str, engine_ids: Sequence[int], how: str, interval_s: float
+        self, session: SessionProtocol, name: str, engine_ids: Sequence[int], how: str, interval_s: float
     ) -> None:
         self._session = session
         self._client = name

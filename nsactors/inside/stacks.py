@@ -15,8 +15,8 @@ from typing import Any
 from nsactors._frozen import frozen
 from nsactors.errors import as_text, engine_ranges, plural, printable
 from nsactors.errors.failure import shown_file
-from nsactors.inside.looking_session import ControllerQueries
 from nsactors.inside.processes import NATIVE_S, READ_S, WRITTEN_S, read_processes
+from nsactors.inside.session_protocol import ControllerQueries
 from nsactors.protocol.control import HistoryEntry
 from nsactors.protocol.engine_info import EngineInfo
 from nsactors.protocol.inspection import EngineStack, ProcessStacks, ReadProcesses, ReadStack, StackFrame

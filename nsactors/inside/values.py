@@ -20,7 +20,7 @@ from nsactors.errors import (
     plural,
     printable,
 )
-from nsactors.inside.looking_session import LookingSession
+from nsactors.inside.session_protocol import SessionProtocol
 from nsactors.protocol.control import QueryReply
 from nsactors.protocol.engine_info import EngineInfo, Recovery
 from nsactors.protocol.inspection import ListVariables, Peek, PeekResult, Variable
@@ -34,7 +34,7 @@ LISTED_S = 5.0
 
 
 def peek(
-    session: LookingSession, engine_ids: Sequence[int], expression: str, limit_s: float, *, as_text: bool = False
+    session: SessionProtocol, engine_ids: Sequence[int], expression: str, limit_s: float, *, as_text: bool = False
 ) -> dict[int, Any]:
     """Evaluate an expression on engines while they run requests; return its values by engine.
 
@@ -85,7 +85,7 @@ def _value_of(engine_id: int, reply: QueryReply | None, call: str, limit_s: floa
         raise EngineLost(engine_id, call, str(gone)) from None
 
 
-def _gone(session: LookingSession, engine_id: int, before: EngineInfo | None, call: str) -> NsactorsError:
+def _gone(session: SessionProtocol, engine_id: int, before: EngineInfo | None, call: str) -> NsactorsError:
     if before is None:
         return NoSuchEngine(engine_id, session.directory.ids)
     returns = before.recovery is not Recovery.NONE
@@ -157,7 +157,7 @@ class Variables:
         return table_as_html(self.__rich__())
 
 
-def variables(session: LookingSession, engine_ids: Sequence[int]) -> Variables:
+def variables(session: SessionProtocol, engine_ids: Sequence[int]) -> Variables:
     """Ask engines for their names."""
     replies = session.controller.query(engine_ids, ListVariables(), LISTED_S)
     found = {i: {one.name: one for one in reply.value} for i, reply in replies.items() if reply.error is None}

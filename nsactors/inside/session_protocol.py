@@ -38,7 +38,7 @@ class Directory(Protocol):
         ...
 
 
-class LookingSession(Protocol):
+class SessionProtocol(Protocol):
     """A client's session."""
 
     @property
