@@ -9,6 +9,7 @@ wait.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 from nsactors.tasks.messages import Policy
 from nsactors.tasks.records import EngineTable, QueuedRange
@@ -70,6 +71,41 @@ class BatchSizing:
         self._message_s += _WEIGHT * (min(max(seconds, 0.0), _LONGEST_MESSAGE_S) - self._message_s)
 
 
+@dataclass(slots=True)
+class _Room:
+    """How much a batch may still take: at most its seconds of work, and at most the engine's share of the queue.
+
+    A mean says little about one item: a batch of one item may take no time, and then the engine would wait for the next
+    batch. So a batch that waits behind another one may exceed its seconds by a few items.
+
+    Attributes:
+        batch_s: seconds of work.
+        share: items of the queue.
+        least_s: seconds of work that the batch may take even if they exceed its share.
+        few: items that the batch may take even if they exceed its seconds.
+        few_s: the last of these items begins within so many seconds of work.
+    """
+
+    batch_s: float
+    share: int
+    least_s: float
+    few: int
+    few_s: float
+
+    def items(self, item_s: float) -> int:
+        """Return how many items of this duration there is room for."""
+        in_time = max(self.batch_s / item_s, min(self.few, -(-self.few_s // item_s)))
+        return int(min(in_time, max(self.share, self.least_s / item_s)))
+
+    def take(self, items: int, item_s: float) -> None:
+        """Take items of this duration off."""
+        self.batch_s -= items * item_s
+        self.share -= items
+        self.least_s -= items * item_s
+        self.few -= items
+        self.few_s -= items * item_s
+
+
 class Batcher:
     """Makes batches from the tasks that are ready."""
 
@@ -109,13 +145,7 @@ class Batcher:
                 accepts are taken.
         """
         pieces: list[QueuedRange] = []
-        left_s = self._sizing.batch_s
-        share = -(-self._ready_queues.items // (2 * len(self._engine_table.slots)))
-        # While several engines are idle, each gets its share, even if the share is small.
-        least_s = self._sizing.least_s if len(self._engine_table.idle) < 2 else 0.0
-        # A mean says little about one item: a batch of one item may take no time, and then the engine would wait for
-        # the next batch. So a batch that waits behind another one may have a few items.
-        few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
+        room = self._room(ahead=ahead)
         slot, queues = self._engine_table.slots[engine_id], self._ready_queues
         while (queue := queues.best_for(engine_id) if slot.lacking else queues.most_urgent((engine_id,))) is not None:
             # A new engine may lack a name that the tasks need, and all items would fail. So it gets one item, even of a
@@ -135,8 +165,7 @@ class Batcher:
                 return [queues.take(queue, head.stop - head.start)]
             if seconds is None:
                 return [queues.take(queue, task.chunksize or 1)]
-            enough = max(left_s / seconds, min(few, -(-few_s // seconds)))
-            count = int(min(enough, max(share, least_s / seconds)))
+            count = room.items(seconds)
             if task.chunksize is not None:
                 count = max(count // task.chunksize, not pieces) * task.chunksize
             elif not pieces:
@@ -145,10 +174,13 @@ class Batcher:
                 break
             piece = queues.take(queue, count)
             pieces.append(piece)
-            taken = piece.stop - piece.start
-            few -= taken
-            few_s -= taken * seconds
-            left_s -= taken * seconds
-            least_s -= taken * seconds
-            share -= taken
+            room.take(piece.stop - piece.start, seconds)
         return pieces
+
+    def _room(self, *, ahead: bool) -> _Room:
+        # Half of an equal part of the queue: batches shrink with the queue, so that engines end together.
+        share = -(-self._ready_queues.items // (2 * len(self._engine_table.slots)))
+        # While several engines are idle, each gets its share, even if the share is small.
+        least_s = self._sizing.least_s if len(self._engine_table.idle) < 2 else 0.0
+        few, few_s = (_FEW, self._policy.prefetch_below_s) if ahead else (0, 0.0)
+        return _Room(self._sizing.batch_s, share, least_s, few, few_s)
