@@ -132,7 +132,7 @@ RETURN_S = 30.0  # the clients of a controller that was killed attach to the nex
 KILL_WAIT_S = 5.0  # a killed process ends within milliseconds
 STOP_GRACE_S = 5.0  # the time for an engine to end its interpreter gracefully
 STOP_WAIT_S = 15.0  # a call returns by itself, like a poll; its caller repeats it
-IDLE_S = 0.5  # long enough for requests that were sent before clients learned that the engine leaves
+IDLE_S = 0.5  # requests that were sent before clients learned that the engine leaves arrive within this time
 IDLE_ANSWER_S = 2.0
 SOURCES_S = 10.0  # the wait for sources that a client has announced to engines and is still sending
 
@@ -259,7 +259,7 @@ class Controller:
         return await self._commands_of(engine_id, incarnation).take(POLL_S)
 
     async def report(self, engine_id: int, incarnation: int, report: EngineReport) -> Receipt:
-        """Handle a report of an engine. On return, its history outlives this process."""
+        """Handle a report of an engine. On return, its history entries are stored, and outlive this process."""
         for batch in report.output:
             self._clients.post(batch.request.client, OutputEvent(batch))
         for stop in report.stops:
@@ -298,12 +298,15 @@ class Controller:
         return replace(self._state(), has_others=bool(others))
 
     async def watch_work(self, client: str) -> list[HistoryEntry]:
-        """Return the slow requests of other clients to a client that schedules tasks; later send it their changes."""
+        """Return the open requests of other clients, except short ones, which are not reported.
+
+        This client gets their changes later. Clients that schedule tasks call this.
+        """
         self._clients.watch_work(client)
         return [entry for entry in self._occupancy.entries() if entry.request.client != client]
 
     async def detach(self, client: str) -> None:
-        """Remove a client: its pending poll ends, and engines store its further replies for others."""
+        """Remove a client: its pending poll ends, and engines store further replies to it for other clients."""
         self._clients.detach(client)
         self._store.note_client(client, connected=False)
         await self._note_presence(client, connected=False)
@@ -406,7 +409,7 @@ class Controller:
         Args:
             stop_grace_s: the grace period of the engines; None for the ``stop_grace_s`` of the controller.
         """
-        # Do this first, so that an engine that polls from now on gets the answer to end, and starts no further request.
+        # Do this first, so that an engine that polls from now on is told to end, and starts no further request.
         self._closed = True
         if stop_grace_s is not None:
             self._stop_grace_s = stop_grace_s
@@ -503,7 +506,7 @@ class Controller:
             self._launcher.end(process, address)
 
     def _limit_life(self, process: Process) -> None:
-        """Kill an ending engine when the grace period from now is over, or at an earlier time that is already set."""
+        """Kill an ending engine one grace period from now, or earlier if its timer is set to an earlier time."""
         loop = asyncio.get_running_loop()
         known = self._kill_timers.get(process)
         if known is None or known.when() > loop.time() + self._stop_grace_s:

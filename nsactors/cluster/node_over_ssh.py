@@ -4,7 +4,8 @@ The client passes the text of this file to the host's Python, and its own versio
 ``python -c TEXT VERSION``. So this file imports nothing of the package. Lines go to and fro on stdin and stdout:
 
 1. The host prints ``HERE`` if it has the package in this version, otherwise ``WANTED``.
-2. After ``WANTED``, the client sends the length of its wheel as text in base64, a line break, and this text.
+2. After ``WANTED``, the client sends its wheel as text in base64: first the length of this text and a line break, and
+   then the text.
 3. The host's Python runs ``python -m nsactors.cluster.node -``, which reads the plan from the same stdin.
 
 The wheel is unpacked into a private folder, which the node removes at its end. If the node is killed, the next process

@@ -44,8 +44,8 @@ CLAIM_EVERY_S = 4.0
 GROUPED_FROM = 9  # from so many engines on, the list has one line for all engines at the same place
 SOURCE_CHARS = 1_000_000
 KEPT_RULE = (
-    "they keep those of the last failure of each client that has a prompt, for ten minutes, "
-    "and release them at the client's next failure and when a namespace is cleared"
+    "an engine keeps the frames of the last failure of each client that has a prompt, for ten minutes; "
+    "it releases them earlier at the client's next failure, or when a namespace is cleared"
 )
 
 _CELL = re.compile(r"<engine \d+, (cell [^>\n]+)>")
@@ -61,7 +61,7 @@ _COMMANDS = (
     "here               show the place again\n"
     "q                  leave the debugger; at a breakpoint, end the request with an error\n"
     "c                  at a breakpoint, let the code go on\n"
-    "!NAME ...          a name of yours that is also a command\n"
+    "!NAME ...          run a line of Python that begins with a name of yours that is also a command\n"
     "Besides, there are the commands of Python's debugger; help COMMAND describes one:"
 )
 T = TypeVar("T")
@@ -87,7 +87,8 @@ class DebugConsole:
         read_line: prompts the user for a line.
         arrivals: returns the engines that have stopped at a breakpoint since the last call, with their sessions.
         settle: called before each prompt.
-        awaits_others: returns whether other engines run the same calls, and may stop as well.
+        awaits_others: returns whether an engine that is not stopped has a request of this client, and so may stop as
+            well.
     """
 
     def __init__(
@@ -110,7 +111,8 @@ class DebugConsole:
         self._awaits_others = awaits_others
         self._current = min(states, default=0)
         self._over = threading.Event()
-        # KeyboardInterrupt after a reply, before it is noted, would put this prompt and the engines out of step.
+        # A KeyboardInterrupt between the arrival of a reply and its entry in ``_states`` would put this prompt and the
+        # engines out of step.
         self._presses = Presses()
         self._last = ""
         self._prompt_lock = threading.Lock()
@@ -152,7 +154,7 @@ class DebugConsole:
                 if self._state_has_left():
                     continue
                 with self._presses as presses:
-                    presses.take()  # a press while the last reply was shown is over
+                    presses.take()  # forget a press that came while the last reply was shown
                     self._do(line)
         except ConnectionLost as lost:
             print(f"The debugger has ended: {lost}")
@@ -283,14 +285,14 @@ class DebugConsole:
                     found[engine_id] = reply.value
                 elif not self._is_there(engine_id):
                     found[engine_id] = DebugState(line.session, line.number, "*** the engine is gone\n", ended=True)
-                else:  # its process may have ended, so that no query waits for it
+                else:  # its process may have ended; the query then returns immediately, so pause here
                     self._over.wait(LOOK_S)
         return found
 
     def _with_sources(self, states: Mapping[int, DebugState]) -> Mapping[int, DebugState]:
-        """Send engines the sources that only this process has; return the states, redrawn where a source was missing.
+        """Send engines the sources that only this process has; return the states.
 
-        The engines had drawn these places without the lines of the source.
+        Where a source was missing, the engine had shown the place without its lines, and shows it again.
         """
         wanted = {name for state in states.values() for name in state.missing}
         sources = {name: text for name in wanted if 0 < len(text := "".join(lines_of(name))) < SOURCE_CHARS}
@@ -361,14 +363,15 @@ class DebugConsole:
             threading.Thread(target=self._end_sessions, args=(list(left), sessions), daemon=True).start()
 
     def _end_sessions(self, engine_ids: list[int], sessions: frozenset[str]) -> None:
-        with contextlib.suppress(ConnectionLost):  # then the sessions end when their leases run out
+        with contextlib.suppress(ConnectionLost):  # without a claim, the engines end these sessions after a while
             self._channel.query(engine_ids, DebugClaim(sessions, here=False), POLL_S)
 
 
 def _complete_by(complete: Callable[[str], list[str]]) -> Callable[[], None] | None:
     """Let the terminal's prompt complete names with the tab key; return a function that undoes this.
 
-    Return None in a notebook, where the front end has the keyboard, and without the ``readline`` module.
+    Return None in a notebook, where the front end has the keyboard. Return None also if there is no ``readline``
+    module.
     """
     if hasattr(current_shell(), "kernel"):
         return None
@@ -395,11 +398,13 @@ def _complete_by(complete: Callable[[str], list[str]]) -> Callable[[], None] | N
 
 
 class EngineStops:
-    """Lists the engines that are stopped at breakpoints in requests of one client, and claims their sessions.
+    """Lists the engines that are stopped at breakpoints in requests of one client, and keeps their sessions open.
+
+    A session is the conversation with a debugger. Its engine ends it if the client does not claim it every few seconds.
 
     Args:
         channel: sends queries to the engines.
-        tell: tells the user of an engine whose debugger is not opened soon.
+        tell: called with a message for the user, if the debugger of a stopped engine is not opened soon.
         leaving: set when the client ends.
     """
 
@@ -409,7 +414,7 @@ class EngineStops:
         self._leaving = leaving
         self._lock = threading.Lock()
         self._stops: dict[int, EngineStopped] = {}
-        self._opened: set[str] = set()  # sessions that a console has taken, or that the user was notified of
+        self._opened: set[str] = set()  # sessions that :meth:`take` has returned
         self._changed = threading.Event()
         self._claims = False
         self._console: DebugConsole | None = None
@@ -425,7 +430,7 @@ class EngineStops:
         return sorted(self._stops)
 
     def add(self, stop: EngineStopped) -> None:
-        """Add an engine that has stopped, and claim its session."""
+        """Add an engine that has stopped, and keep its session open."""
         with self._lock:
             self._stops[stop.engine_id] = stop
             self._changed.set()
@@ -441,8 +446,8 @@ class EngineStops:
                 del self._stops[resumed.engine_id]
                 self._opened.discard(resumed.session)
         why = (
-            "has left the debugger: its request was interrupted, another client has taken it, or this one was silent "
-            "for too long"
+            "has left the debugger: its request was interrupted, another client has taken the debugger over, or this "
+            "client was silent for too long"
         )
         self._tell_console(resumed.engine_id, resumed.session, why)
 
@@ -465,7 +470,10 @@ class EngineStops:
         return new
 
     def rejoin(self, engine_ids: Iterable[int]) -> bool:
-        """Let a console take these engines if they are stopped, even if one has left them; return whether any is."""
+        """Let a console take these engines if they are stopped, even those that a console took and left.
+
+        Return whether any of them is stopped.
+        """
         with self._lock:
             sessions = [self._stops[i].session for i in engine_ids if i in self._stops]
             self._opened.difference_update(sessions)
@@ -588,5 +596,8 @@ def held_by_others(channel: QueryChannel, engine_ids: Iterable[int]) -> str:
 
 
 def plain_place(text: str) -> str:
-    """Return text about a place for a terminal: the same for all engines; cells of this process have their numbers."""
+    """Return text about a place in the form that a terminal shows.
+
+    It does not depend on the engine, and shows a cell of this process by its number.
+    """
     return printable(_CELL_HERE.sub(lambda found: shown_file(found[0]), _CELL.sub(r"<\1>", text)))

@@ -1,4 +1,4 @@
-"""Looks into engines at a prompt: values, and profiles of cells."""
+"""What a prompt shows of engines: values (``%pxpeek``), and profiles of cells (``%px --profile``)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def profiled(view: DirectView, options: Options) -> Iterator[None]:
 
 
 def _check_can_be_written(file: str) -> None:
-    """Refuse a file that cannot be written, before the cell runs: perhaps for hours."""
+    """Refuse a file that cannot be written before the cell runs, which may take hours."""
     is_there = os.path.lexists(file)
     try:
         with open(file, "ab"):

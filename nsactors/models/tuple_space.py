@@ -23,9 +23,11 @@ __all__ = [
 class TupleSpace:
     """A bag of tuples that clients and engines share, as in Linda.
 
-    A *template* describes the tuples that a caller wants: each field is a value, which must be equal and of the same
-    type, or a type, whose instances match (``object`` matches anything, ``int | str`` an int or a text, but ``int`` no
-    bool). A caller that waits for a tuple uses no processor time; callers are served in the order of their calls. A
+    A *template* describes the tuples that a caller wants: each field is either a value, which matches an equal value of
+    the same type, or a type, which matches its instances. ``object`` matches anything, and ``int | str`` matches an int
+    or a text; ``int`` does not match a bool.
+
+    A caller that waits for a tuple uses no processor time; callers are served in the order of their calls. A
     tuple that does not reach its caller, because the caller was interrupted, ran out of time or has died, stays in the
     space.
 
@@ -58,8 +60,9 @@ class TupleSpace:
     def out(self, *fields: Any) -> None:
         """Put a tuple into the space.
 
-        This does not wait until the tuple has arrived, but later calls find it: later calls by this process, later
-        calls to engines, and on an engine the calls that follow the running one.
+        This does not wait until the tuple has arrived. But it is found by later calls of this process to the space,
+        and by calls to engines that this process makes later. If this is called on an engine, it is also found by the
+        calls that follow the running one on this engine.
 
         Raises:
             SerializationError: if a field cannot be pickled.

@@ -160,7 +160,7 @@ def sources_of_call(
     """Return the inputs of a call that differ each time; empty if the call cannot have changed the namespace.
 
     Args:
-        function: the function; what it returned has gone to the client.
+        function: the function. Its return value has gone to the client, so it is not in the namespace.
         args: its arguments.
         kwargs: its arguments by name.
         names: the namespace.
@@ -239,7 +239,10 @@ class _CodeReach:
         return self._behind_all()
 
     def _may_matter(self, words: AbstractSet[str], scope: Mapping[str, Any]) -> bool:
-        """Return whether these names may lead to an input or to code. For most cells, no other check is made."""
+        """Return whether these names may lead to an input or to code.
+
+        For most cells it returns False, and nothing else is searched.
+        """
         if not words.isdisjoint(_WORDS) or any(word.startswith((_READ, _FETCH)) for word in words):
             return True
         return any(word in scope and _has_code(scope[word]) for word in words)
@@ -334,7 +337,7 @@ def _static_attribute(value: Any, name: str) -> Any:
 
 
 def _attributes(value: Any) -> list[Any]:
-    """Return the attributes of an object of nsactors, which may wrap a call; none of other objects."""
+    """Return the attributes of an object of nsactors, which may wrap a call. For other objects, the list is empty."""
     if not str(own_attribute(type(value), "__module__")).startswith("nsactors."):
         return []
     slots = getattr(type(value), "__slots__", ())

@@ -98,7 +98,9 @@ class TaskResults:
             self._enter(status, value, 1, upto, self._output.mark())
 
     def so_far(self) -> BatchReport | None:
-        """Return the results so far; None if there are none. The final report has them in the same form.
+        """Return the results so far; None if there are none.
+
+        The final report has the same outcomes, for the same ranges.
 
         An item that has written output is left out, since the output is still being sent. All items after it are left
         out too.
@@ -163,8 +165,8 @@ class ItemRun:
     """Items of a task range that run one after the other; an item begins when its place is taken from ``places``.
 
     One thread takes places; another thread may steal the rest at the same time. A lock for each item would take as long
-    as all other work for the item, and is not needed. A step of the iterator over a range runs in C, and so does the
-    search for the smallest number that is left in the iterator; no other thread can run in between.
+    as all other work for the item, and is not needed. A step of the iterator over a range runs in C, and so does
+    ``min``, which empties the iterator; no other thread can run during either.
 
     Args:
         span: the items.
@@ -184,7 +186,7 @@ class ItemRun:
         return self._stop - length_hint(self.places) - 1
 
     def is_end_of(self, spans: Iterable[TaskRange]) -> bool:
-        """Return whether its items are the last ones of one of these ranges."""
+        """Return whether one of these ranges ends where this run ends."""
         return any(span.task_id == self._task_id and span.stop == self._stop for span in spans)
 
     def steal(self) -> TaskRange | None:
@@ -200,7 +202,7 @@ class Backlog:
     """The task ranges of one batch that have not begun, in order.
 
     One thread begins items; another thread may steal ranges at the same time. Callers guard both with a lock, so that
-    no item is begun and stolen.
+    no item is both begun and stolen.
 
     Example:
         >>> backlog = Backlog([TaskRange("map", 0, 100), TaskRange("call")])
@@ -240,7 +242,10 @@ class Backlog:
         self._run = None
 
     def steal(self, spans: Iterable[TaskRange]) -> tuple[TaskRange, ...]:
-        """Remove and return the parts of these ranges that have not begun; each range is given as it was sent."""
+        """Remove and return the parts of these ranges that have not begun.
+
+        The caller names each range as it was sent with the batch.
+        """
         spans = tuple(spans)
         run = self._run
         rest = run.steal() if run is not None and run.is_end_of(spans) else None
@@ -253,7 +258,7 @@ class Backlog:
 MAX_JOBS = 32  # functions of maps that are kept; a function that was dropped is sent again
 MAX_JOB_BYTES = 100_000_000
 CONDITION_CHARS = 200
-MAX_STOLEN = 1_000  # batches that lost ranges before they arrived
+MAX_STOLEN = 1_000  # batches to be remembered because ranges of them were stolen before the batch arrived
 
 _Located = tuple[Callable[..., Any], list[Any] | tuple[Any, ...], dict[str, Any]]
 _Locator = Callable[[int], _Located]
@@ -271,7 +276,8 @@ class _Item(NamedTuple):
 class _RunningItems:
     """The running item of a run of items, as the interrupt handler knows it. It is equal to the ``_Item`` that runs.
 
-    The thread that looks for late items sets the time limit, but only for an item that is late.
+    The time limit is not set when an item begins. The thread that looks for late items sets it when the item is late
+    already; it is set earlier if the item pauses at a breakpoint.
 
     Attributes:
         limit_s: the limit of an item in seconds; None without one.
@@ -433,7 +439,8 @@ class TaskRunner:
             running, results = self._current, self._results
             if not isinstance(running, _RunningItems) or running.limit_s is None or results is None:
                 return
-            # Read the item first: if it ends before the time is read, the time belongs to a later item.
+            # Read the item first: if it ends before the start time is read, this is the start of a later item, which
+            # has not run for so long.
             item = running.item()
             ran_s = time.perf_counter() - results.began
             if item != running.latest and (at_once or ran_s >= running.limit_s):
@@ -450,7 +457,7 @@ class TaskRunner:
         """Drop the functions of maps, because the namespace to which they were bound has been emptied."""
         self._jobs.clear()
 
-    # Methods for the batch, and for its items that have begun.
+    # Begin and end a batch; begin and steal its items.
 
     def _open(self, batch: BatchKey, spans: list[TaskRange], results: TaskResults) -> None:
         with self._lock:
@@ -511,7 +518,10 @@ class TaskRunner:
     # Run items.
 
     def _run_part(self, part: BatchPart, span: TaskRange, end: float, results: TaskResults) -> TaskRange | None:
-        """Run a part from ``span`` until ``end``; return the item that has begun after it, if any."""
+        """Run the items of a part, of which ``span`` has begun, and begin none after the time ``end``.
+
+        Return the item of another part that has begun then, if any.
+        """
         results.begin(part, span.start)
         succeeded = results.succeeded
         following: TaskRange | None = span
@@ -555,7 +565,8 @@ class TaskRunner:
                 self._interrupts.enter(running)
                 self._by_interrupt = False
                 try:
-                    # Keep this short: the work for one item takes as long as a call to a small function.
+                    # Keep this short: all that is done for one item, besides the user's code, takes as long as a call
+                    # to a small function.
                     late = _run_items(call, function, column, run.places, running, end, results)
                     if late is None:
                         return results.began
@@ -599,7 +610,7 @@ class TaskRunner:
         return ran if expired is None else (RangeStatus.FAILED, expired)
 
     def _run_item(self, part: BatchPart, index: int, locate: _Locator) -> tuple[RangeStatus, Any]:
-        # Keep this short: one more call for each item of a map takes 4 % of an item that does nothing.
+        # Keep this short: one more call for each item of a map takes 4 % of the time of an item that does nothing.
         try:
             function, args, kwargs = locate(index)
             return RangeStatus.OK, run_user_code(function, *args, **kwargs)
@@ -673,7 +684,7 @@ class TaskRunner:
 
 
 class _Spared(list[Any]):
-    """Items, some of which could not be unpickled: reading such an item raises the error of its class."""
+    """Items, some of which could not be unpickled: reading such an item raises the error of unpickling it."""
 
     def __getitem__(self, index: Any) -> Any:
         item = super().__getitem__(index)

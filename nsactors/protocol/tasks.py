@@ -4,8 +4,8 @@ A batch is packed as one value. Each call in it, each function of a map and each
 that was packed by itself, so that a payload that cannot be read does not affect the others. Payloads are nested without
 copying large buffers. Results return as one payload, nested in a report that assigns them to tasks.
 
-A task range of a map is one call and one list. An item that fails, or whose result cannot be pickled, does not affect
-the other items: its failure travels beside their values.
+The items of a map that go to an engine together are one call, and their results one list. An item that fails, or whose
+result cannot be pickled, does not affect the other items: its failure travels beside their values.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PackValue(Protocol):
 
 
 class MapValues:
-    """The results of a task range, to be pickled.
+    """The results of the items of a map that one call carries, to be pickled.
 
     Args:
         items: the items.
@@ -216,8 +216,8 @@ class RangeOutcome(NamedTuple):
             ``Expired`` or an exception of the client's process. If a condition is not met, its text. A report has the
             value in its ``values`` instead.
         started: the start of the first item, in seconds since the epoch on the engine's clock; None if no item began.
-        output: the chunks that the items wrote. In a report, two numbers: that of the first of these chunks in the
-            output of the batch, and that of the chunk after the last.
+        output: the chunks that the items wrote. In a report, two numbers instead, ``first`` and ``stop``: these chunks
+            are those from ``first`` to ``stop - 1`` in the output of the batch.
     """
 
     task_id: TaskId
@@ -240,7 +240,10 @@ class RangeOutcome(NamedTuple):
         return None if self.started is None else self.started + self.elapsed_s
 
     def items(self) -> Iterator[RangeOutcome]:
-        """Yield an outcome for each item of a map: its value, and an equal share of the time. None may have failed."""
+        """Yield an outcome for each item of a map: its value, and an equal share of the time.
+
+        Call this only if no item has failed.
+        """
         each_s = self.elapsed_s / len(self.value)
         for offset, value in enumerate(self.value):
             at, started = self.start + offset, None if self.started is None else self.started + offset * each_s

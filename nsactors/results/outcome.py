@@ -49,8 +49,8 @@ def _about_module(name: str) -> str:
             f"`import {name}` here"
         )
     return (
-        f"{here}, and has not sent it: engines on other hosts get files under the script's folder, the root of its "
-        "project and editable installs, 10 MB in all, and no files with modules='off'"
+        f"{here}, and has not sent it: engines on other hosts get only files under the script's folder, under the root "
+        "of its project or in editable installs, and 10 MB in all; with modules='off' they get none"
     )
 
 
@@ -116,7 +116,7 @@ def _raised(call: Call, failure: Failure) -> Exception:
 
 
 def _unpacked(call: Call, payload: Payload) -> tuple[Any, Exception | None]:
-    if payload.buffers:  # a value without buffers arrives without delay
+    if payload.buffers:  # for the progress line: most values without buffers are small, and none are counted
         call.nbytes = payload.nbytes
     try:
         value = unpack(payload, copy=call.copies)

@@ -371,8 +371,8 @@ def test_a_prompt_ends_when_its_engine_has_gone_on_by_itself(shown: Shown, leavi
         console.run()
     assert prompts == ["ipdb engine 0> ", "ipdb engine 1> "]
     assert [line for line in shown() if line.startswith("***")] == [
-        "*** engine 0 has left the debugger: its request was interrupted, another client has taken it, or this one was "
-        "silent for too long",
+        "*** engine 0 has left the debugger: its request was interrupted, another client has taken the debugger over, "
+        "or this client was silent for too long",
         "*** engine 1 is gone",
     ]
     assert [lines[0].text for lines in engines.said if 0 in lines] == [None]
