@@ -55,10 +55,10 @@ launcher: $(VENV)/.installed-test
 
 # Every way to install and to launch, as far as one machine can be several: what CI leaves out, too.
 DOORS := test_release test_ssh_hosts test_slurm test_slurm_site test_grid_engine test_batch_commands test_ray_launcher \
-	test_autoscaler test_site_mpi
+	test_autoscaler test_aws test_site_mpi
 
-doors: $(VENV)/.installed-test $(VENV)/.installed-release
-	@echo "Two cores with nothing else to do take about 25 minutes."
+doors: $(VENV)/.installed-test $(VENV)/.installed-release $(VENV)/.installed-doors
+	@echo "Two cores with nothing else to do take about half an hour."
 	$(BIN)/python -m pytest --full-size $(DOORS:%=tests/cluster/%.py) $(ARGS)
 
 # The suite on several versions of Python and Ray: make matrix ARGS="--python 3.13 --parts quick"

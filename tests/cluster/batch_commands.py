@@ -3,7 +3,8 @@
 They keep to the manuals where a cluster depends on it: which variables a job has, where its output goes, how its other
 hosts are reached, and which signals come, in which order and how long before SIGKILL. They schedule nothing: a job
 starts at once, on the first hosts of the list. ``BATCH_FOLDER`` is a folder that all machines see; it holds ``hosts``,
-a list of addresses, and a folder for each job.
+a list of addresses, and a folder for each job. A file ``limit`` in the latter gives a running job another time limit in
+seconds, as operators do with ``qalter`` and ``bmod``.
 
 This file is a program, whose first argument is the command: ``qsub``, ``bsub`` and so on.
 """
@@ -23,7 +24,9 @@ from pathlib import Path
 
 COMMANDS = ("qsub", "qdel", "qstat", "pbsdsh", "bsub", "bkill", "bjobs", "blaunch")
 LOOK_S = 0.2
-KILL_DELAY_S = 10.0  # between the signals that end a job, by default in both systems
+# Between the signals that end a job. By default it is ten seconds in both systems, which is little for the stop of a
+# cluster on a busy machine. Sites set it: `kill_delay` of a queue, JOB_TERMINATE_INTERVAL.
+KILL_DELAY_S = 60.0
 
 # Seconds after which each signal comes, for a job that is deleted or has reached its limit.
 PBS_END = ((0.0, signal.SIGTERM), (KILL_DELAY_S, signal.SIGKILL))
@@ -96,10 +99,11 @@ def control(number: str) -> None:
     warned, ending, sent = not job["ahead"], None, 0
     while main.poll() is None and sent < len(signals):
         now = time.monotonic() - began
-        if not warned and now > job["limit"] - job["ahead"]:
+        limit = float((folder / "limit").read_text()) if (folder / "limit").exists() else job["limit"]
+        if not warned and now > limit - job["ahead"]:
             warned = True
             signal_all(number, signal.SIGUSR1)
-        if ending is None and (now > job["limit"] or (folder / "deleted").exists()):
+        if ending is None and (now > limit or (folder / "deleted").exists()):
             ending = now
         if ending is not None and now >= ending + signals[sent][0]:
             signal_all(number, signals[sent][1])
@@ -121,7 +125,8 @@ def signal_all(number: str, which: int) -> None:
 def on_host(host: str, *words: str) -> subprocess.Popen[bytes]:
     """Run this file on a host."""
     command = ["env", f"BATCH_FOLDER={FOLDER}", sys.executable, str(SELF), *words]
-    return subprocess.Popen(["ssh", "-o", "BatchMode=yes", host, "--", shlex.join(command)], stdin=subprocess.DEVNULL)
+    ssh = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", host, "--"]  # a host may have been lost
+    return subprocess.Popen([*ssh, shlex.join(command)], stdin=subprocess.DEVNULL)
 
 
 def task(number: str, *command: str) -> None:

@@ -186,8 +186,20 @@ class Slurm:
         write(machine, "munge.key", key)
         with machine.popen(["mkdir", "state", "spool-n1", "spool-n2", "tmp-n1", "tmp-n2"]) as process:
             process.communicate()
-        files = [f"--{name}={self.folder}/munge.{end}" for name, end in MUNGE_FILES.items()]
+        self._authenticate(machine, "munge")
+
+    def _authenticate(self, machine: Machine, name: str) -> None:
+        """Start the authentication with the key ``NAME.key`` on a machine."""
+        files = [f"--{option}={self.folder}/{name}.{end}" for option, end in MUNGE_FILES.items()]
         self._daemon(machine, "munged", "--foreground", "--force", *files)
+
+    def with_another_key(self) -> dict[str, str]:
+        """Start an authentication with another key, and return the variables of commands that use it."""
+        self.write("other.key", secrets.token_bytes(64))
+        self._authenticate(self._machine, "other")
+        self.run("sh", "-c", "sed s/munge.socket/other.socket/ slurm.conf > other.conf")
+        self.wait_for(lambda: "other.socket" in self.listing())
+        return {"SLURM_CONF": str(self.folder / "other.conf")}
 
     def _ready(self) -> int:
         with self.popen("sinfo", "--noheader", "--Node", "--format=%T") as process:

@@ -92,6 +92,10 @@ class SshMachines:
         self._switch.unplug(f"port{number}")
         self.hosts[number - 1].end()
 
+    def start_host(self, number: int) -> None:
+        """Switch on a host that was lost."""
+        self.hosts[number - 1] = self._plug_in(number)
+
     def titles(self, machine: Machine) -> list[str]:
         """The command lines of what runs on a machine, sshd left out."""
         found = []

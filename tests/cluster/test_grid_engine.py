@@ -16,7 +16,6 @@ REASON = why_not()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
-    pytest.mark.full_size,
     pytest.mark.timeout(900),
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
@@ -54,13 +53,19 @@ def show():
     hosts = sorted(set(everyone.apply(socket.gethostname)))
     print(rc.ids, *hosts, everyone["square"], everyone["part"], flush=True)
 """
-# Says how things are, and again when two engines have come back.
-STAY = (
+SHARE = (
     PROGRAM
     + """
-import threading
 everyone.scatter("part", list(range(8)))
 everyone.execute("square = sum(n * n for n in part)")
+"""
+)
+START = f"{SHARE}\nshow()"
+# Says how things are, and again when two engines have come back.
+STAY = (
+    SHARE
+    + """
+import threading
 back = threading.Semaphore(0)
 rc.on_join(lambda engine_id: back.release())
 show()
@@ -116,10 +121,19 @@ def wait_gone(engine: GridEngine, *hosts: str) -> None:
     assert engine.listing("jobs/lab") == JOB_FILES
 
 
+def test_a_job_starts_on_both_hosts_and_is_deleted(engine: GridEngine, python: str) -> None:
+    job = launch(engine, python, "--fresh", "--", *NODES)
+    assert engine.run(*client(engine, START), timeout_s=300) == f"[0, 1, 2, 3] n1 n2 {VALUES}\n"
+    engine.run("qdel", job)
+    wait_gone(engine, *NAMES)
+    assert "ended gracefully" in engine.read("jobs/lab/job.log")
+
+
+@pytest.mark.full_size
 def test_a_job_loses_a_host_is_deleted_and_goes_on_as_another_job_until_its_limit(
     engine: GridEngine, python: str
 ) -> None:
-    first = launch(engine, python, "--", *NODES)
+    first = launch(engine, python, "--fresh", "--", *NODES)
     with engine.popen(*client(engine, STAY)) as program:
         assert program.read_line() == f"[0, 1, 2, 3] n1 n2 {VALUES}"
         engine.lose("n2")
@@ -130,6 +144,7 @@ def test_a_job_loses_a_host_is_deleted_and_goes_on_as_another_job_until_its_limi
     log = engine.read("jobs/lab/job.log")
     assert "are saved in" in log
     assert "ended gracefully" in log
+    ended = log.count("ended gracefully")
     engine.start_host("n2")
     engine.run("qdel", "-f", first, check=False)  # which waited for word from the host that was lost
     engine.wait_for(lambda: not engine.run("qstat"))
@@ -139,7 +154,7 @@ def test_a_job_loses_a_host_is_deleted_and_goes_on_as_another_job_until_its_limi
     assert shown == f"[0, 1, 2, 3] n1 n2 {VALUES}", engine.read("jobs/lab/job.log")
     assert "time limit of the job: in " in engine.run(*NSACTORS, "status", "lab")
     wait_gone(engine, *NAMES)  # by itself, between the warning and the end
-    assert engine.read("jobs/lab/job.log").count("ended gracefully") == 2
+    assert engine.read("jobs/lab/job.log").count("ended gracefully") == ended + 1
     files = [Path(path) for path in paths.split()]
     assert [file.read_text() for file in files] == ["unwritten"] * 4
     for file in files:

@@ -173,3 +173,12 @@ def test_a_node_without_a_way_to_the_head_says_so_and_nothing_of_it_stays(slurm:
     assert "exited with exit code 1" in errors.lower()
     slurm.wait_for(lambda: not slurm.titles())
     assert slurm.listing() == before
+
+
+def test_a_machine_with_another_key_than_slurms_is_refused_in_slurms_words(slurm: Slurm) -> None:
+    with slurm.popen(*LAUNCH, "--name=stranger", **slurm.with_another_key()) as refused:
+        _, errors = refused.communicate(timeout=120)
+    assert refused.returncode == 1
+    assert "sbatch --parsable has failed" in errors
+    assert "Batch job submission failed" in errors
+    assert not slurm.run("squeue", "--noheader")
