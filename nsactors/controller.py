@@ -62,7 +62,8 @@ from nsactors.protocol.control import (
 )
 from nsactors.protocol.engine_info import EngineInfo, EngineOptions, EngineSpec
 
-Process = tuple[int, int]  # an engine's id and its incarnation
+Process = tuple[int, int]
+"""The process of an engine: the engine's id, and its incarnation, which each restart increases."""
 
 
 class CannotStart(Exception):
@@ -164,9 +165,9 @@ class Controller:
         self._sources_came = asyncio.Event()
         self._stop_grace_s = stop_grace_s
         self._kill_timers: dict[Process, asyncio.TimerHandle] = {}  # for engines that are ending
-        self._unended: dict[Process, str] = {}
-        self._overdue: list[str] = []
-        self._ran: dict[int, str] = {}
+        self._unended: dict[Process, str] = {}  # what an ending engine has reported that it cannot finish in time
+        self._overdue: list[str] = []  # the notices of all engines that had to be killed
+        self._ran: dict[int, str] = {}  # by engine: the label of a request that was open when the engine left
         self._cluster = cluster
         self._launcher = launcher
         self._environment = environment

@@ -103,7 +103,7 @@ class DebugConsole:
     ) -> None:
         self._channel = channel
         self._states = dict(states)
-        self._opened = dict(states)
+        self._first_states = dict(states)
         self._is_there = is_there
         self._read_line = read_line
         self._arrivals = arrivals
@@ -117,7 +117,7 @@ class DebugConsole:
         self._last = ""
         self._prompt_lock = threading.Lock()
         self._is_prompting = False
-        self._left: dict[str, str] = {}  # sessions that have ended by themselves, with the text to show
+        self._ended_by_themselves: dict[str, str] = {}  # sessions, with the text to show
 
     def leave(self, engine_id: int, session: str, why: str) -> None:
         """Mark a debugger as ended, because it has ended by itself; another thread calls this.
@@ -127,20 +127,20 @@ class DebugConsole:
         """
         with self._prompt_lock:
             state = self._states.get(engine_id)
-            if state is None or state.session != session or session in self._left:
+            if state is None or state.session != session or session in self._ended_by_themselves:
                 return
-            self._left[session] = why
+            self._ended_by_themselves[session] = why
             if not self._is_prompting:
                 return
             if engine_id != self._current:
-                self._left[session] = ""
+                self._ended_by_themselves[session] = ""
                 print(f"\n{why}", flush=True)
             elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def run(self) -> None:
         """Show the first states, and carry out the user's lines until all debuggers have ended."""
-        threading.Thread(target=self._claim, name="nsactors-debugger", daemon=True).start()
+        threading.Thread(target=self._keep_sessions_open, name="nsactors-debugger", daemon=True).start()
         end_completing = _complete_by(self.complete) if self._read_line is input else None
         try:
             with self._presses:
@@ -149,9 +149,9 @@ class DebugConsole:
                 try:
                     line = self._ask_user()
                 except KeyboardInterrupt:
-                    print("" if self._state_has_left() else "\nKeyboardInterrupt")
+                    print("" if self._current_has_ended() else "\nKeyboardInterrupt")
                     continue
-                if self._state_has_left():
+                if self._current_has_ended():
                     continue
                 with self._presses as presses:
                     presses.take()  # forget a press that came while the last reply was shown
@@ -162,7 +162,7 @@ class DebugConsole:
             self._over.set()
             if end_completing is not None:
                 end_completing()
-            self._leave()
+            self._end_kept()
 
     def _wait_for_others(self) -> None:
         """Wait a moment, since engines that run the same code stop at nearly the same time."""
@@ -173,7 +173,7 @@ class DebugConsole:
     def _go_on(self) -> bool:
         """Take over the engines that have stopped since the last call; return whether any debugger is left."""
         with self._presses:
-            self._drop_those_left()
+            self._drop_ended()
             if stopped := self._arrivals():
                 self._wait_for_others()
                 stopped = {**stopped, **self._arrivals()}
@@ -183,28 +183,28 @@ class DebugConsole:
                 )
                 found = {i: state for i, state in found.items() if not state.ended}
                 self._states |= found
-                self._opened |= found
+                self._first_states |= found
                 if self._current not in self._states:
                     self._current = min(self._states, default=0)
                 self._show(self._with_sources(found))
             self._settle()
         return bool(self._states)
 
-    def _drop_those_left(self) -> None:
+    def _drop_ended(self) -> None:
         for engine_id, state in list(self._states.items()):
-            if state.session in self._left:
-                if why := self._left[state.session]:
+            if state.session in self._ended_by_themselves:
+                if why := self._ended_by_themselves[state.session]:
                     print(why)
                 del self._states[engine_id]
         if self._current not in self._states:
             self._current = min(self._states, default=0)
 
-    def _state_has_left(self) -> bool:
-        return self._states[self._current].session in self._left
+    def _current_has_ended(self) -> bool:
+        return self._states[self._current].session in self._ended_by_themselves
 
     def _ask_user(self) -> str:
         with self._prompt_lock:
-            if self._state_has_left():
+            if self._current_has_ended():
                 return ""
             self._is_prompting = True
         try:
@@ -226,15 +226,15 @@ class DebugConsole:
             case "engine" if rest.isdecimal():
                 self._choose(int(rest))
             case "all" if rest and not rest.startswith("="):
-                self._take(self._say(dict.fromkeys(self._states, rest)))
+                self._show_and_store(self._say(dict.fromkeys(self._states, rest)))
             case "quit" | "q" | "exit" if not rest and not self._states[self._current].at_breakpoint:
                 self._states = {i: state for i, state in self._states.items() if state.at_breakpoint}
                 self._current = min(self._states, default=0)
             case "help" | "h" if not rest:
                 print(_COMMANDS)
-                self._take(self._say({self._current: line}))
+                self._show_and_store(self._say({self._current: line}))
             case _:
-                self._take(self._say({self._current: line}))
+                self._show_and_store(self._say({self._current: line}))
 
     def _list(self) -> None:
         groups: defaultdict[str, list[int]] = defaultdict(list)
@@ -253,7 +253,7 @@ class DebugConsole:
             print(f"*** engine {engine_id} has no debugger here: there {are} {engine_ranges(self._states)}")
             return
         self._current = engine_id
-        self._take(self._say({engine_id: "here"}))
+        self._show_and_store(self._say({engine_id: "here"}))
 
     def _say(self, lines: Mapping[int, str]) -> dict[int, DebugState]:
         """Give each debugger its line; return their states when all of them wait for the next line."""
@@ -271,13 +271,13 @@ class DebugConsole:
 
     def _ask(self, lines: Mapping[int, DebugLine]) -> dict[int, DebugState]:
         found: dict[int, DebugState] = {}
-        while left := {engine_id: line for engine_id, line in lines.items() if engine_id not in found}:
+        while unanswered := {engine_id: line for engine_id, line in lines.items() if engine_id not in found}:
             try:
-                replies = self._channel.query(list(left), DebugSay(dict(left)), POLL_S)
+                replies = self._channel.query(list(unanswered), DebugSay(dict(unanswered)), POLL_S)
             except ClusterUnreachable:  # there is no reply, but the cluster may not have ended
                 self._over.wait(RETRY_S)
                 continue
-            for engine_id, line in left.items():
+            for engine_id, line in unanswered.items():
                 reply = replies.get(engine_id)
                 if reply is not None and reply.error is not None:
                     found[engine_id] = DebugState(line.session, line.number, f"*** {reply.error}\n", ended=True)
@@ -315,7 +315,7 @@ class DebugConsole:
         self._states |= {i: state for i, state in found.items() if not state.ended}
         return commands + [name for state in found.values() if not state.ended for name in state.text.splitlines()]
 
-    def _take(self, found: Mapping[int, DebugState]) -> None:
+    def _show_and_store(self, found: Mapping[int, DebugState]) -> None:
         self._show(found)
         for engine_id, state in found.items():
             if state.ended:
@@ -342,7 +342,8 @@ class DebugConsole:
             else:
                 print(label, text.rstrip("\n"), flush=True)
 
-    def _claim(self) -> None:
+    def _keep_sessions_open(self) -> None:
+        """Claim the sessions until this console ends; mark the debuggers of engines that are gone as ended."""
         while not self._over.wait(CLAIM_EVERY_S):
             states = dict(self._states)
             sessions = frozenset(state.session for state in states.values())
@@ -356,11 +357,11 @@ class DebugConsole:
                 if not self._is_there(engine_id):
                     self.leave(engine_id, state.session, f"*** engine {engine_id} is gone")
 
-    def _leave(self) -> None:
+    def _end_kept(self) -> None:
         """End the debuggers of kept failures, on another thread: the user does not wait."""
-        left = {i: state for i, state in self._opened.items() if not state.at_breakpoint}
-        if sessions := frozenset(state.session for state in left.values()):
-            threading.Thread(target=self._end_sessions, args=(list(left), sessions), daemon=True).start()
+        kept = {i: state for i, state in self._first_states.items() if not state.at_breakpoint}
+        if sessions := frozenset(state.session for state in kept.values()):
+            threading.Thread(target=self._end_sessions, args=(list(kept), sessions), daemon=True).start()
 
     def _end_sessions(self, engine_ids: list[int], sessions: frozenset[str]) -> None:
         with contextlib.suppress(ConnectionLost):  # without a claim, the engines end these sessions after a while
@@ -414,15 +415,15 @@ class EngineStops:
         self._leaving = leaving
         self._lock = threading.Lock()
         self._stops: dict[int, EngineStopped] = {}
-        self._opened: set[str] = set()  # sessions that :meth:`take` has returned
+        self._taken: set[str] = set()  # sessions that :meth:`take` has returned
         self._changed = threading.Event()
-        self._claims = False
+        self._is_watching = False
         self._console: DebugConsole | None = None
 
     @property
     def has_new(self) -> bool:
         """True if an engine has stopped whose debugger no console has taken."""
-        return bool(self._stops) and any(stop.session not in self._opened for stop in list(self._stops.values()))
+        return bool(self._stops) and any(stop.session not in self._taken for stop in list(self._stops.values()))
 
     @property
     def engine_ids(self) -> list[int]:
@@ -434,9 +435,9 @@ class EngineStops:
         with self._lock:
             self._stops[stop.engine_id] = stop
             self._changed.set()
-            if not self._claims:
-                self._claims = True
-                threading.Thread(target=self._claim, name="nsactors-breakpoints", daemon=True).start()
+            if not self._is_watching:
+                self._is_watching = True
+                threading.Thread(target=self._watch_stops, name="nsactors-breakpoints", daemon=True).start()
 
     def remove(self, resumed: EngineResumed) -> None:
         """Remove an engine that goes on."""
@@ -444,7 +445,7 @@ class EngineStops:
             known = self._stops.get(resumed.engine_id)
             if known is not None and known.session == resumed.session:
                 del self._stops[resumed.engine_id]
-                self._opened.discard(resumed.session)
+                self._taken.discard(resumed.session)
         why = (
             "has left the debugger: its request was interrupted, another client has taken the debugger over, or this "
             "client was silent for too long"
@@ -465,8 +466,8 @@ class EngineStops:
     def take(self) -> dict[int, str]:
         """Return the sessions that have not been taken, by engine; they count as taken from now on."""
         with self._lock:
-            new = {i: stop.session for i, stop in self._stops.items() if stop.session not in self._opened}
-            self._opened.update(new.values())
+            new = {i: stop.session for i, stop in self._stops.items() if stop.session not in self._taken}
+            self._taken.update(new.values())
         return new
 
     def rejoin(self, engine_ids: Iterable[int]) -> bool:
@@ -476,7 +477,7 @@ class EngineStops:
         """
         with self._lock:
             sessions = [self._stops[i].session for i in engine_ids if i in self._stops]
-            self._opened.difference_update(sessions)
+            self._taken.difference_update(sessions)
         return bool(sessions)
 
     def let_go(self) -> None:
@@ -494,14 +495,15 @@ class EngineStops:
         finally:
             self._console = None
 
-    def _claim(self) -> None:
+    def _watch_stops(self) -> None:
+        """Claim the sessions as long as there are any, and tell the user of those that no console takes."""
         told: set[str] = set()
         while not self._leaving.is_set():
             with self._lock:
                 stops = dict(self._stops)
                 self._changed.clear()
                 if not stops:
-                    self._claims = False
+                    self._is_watching = False
                     return
             sessions = frozenset(stop.session for stop in stops.values())
             replies: Mapping[int, QueryReply] = {}
@@ -514,7 +516,7 @@ class EngineStops:
                 new = {
                     i: stop
                     for i, stop in stops.items()
-                    if self._stops.get(i) is stop and stop.session not in told | self._opened
+                    if self._stops.get(i) is stop and stop.session not in told | self._taken
                 }
                 told.update(stop.session for stop in new.values())
                 if self._console is None:

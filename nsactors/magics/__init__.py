@@ -6,7 +6,7 @@
     on_demand   the cluster that the first ``%px`` starts
     options     the options of magics, and their parser
     completion  completion of names on engines, and ``%autopx``
-    looks       looks into engines at a prompt: values, and profiles of cells
+    inspection  what a prompt shows of engines: values (``%pxpeek``), and profiles (``%px --profile``)
     reloading   edited modules of the user, loaded again here and on the engines
     scripts     the history of engines as scripts: ``%pxhistory``
 

@@ -18,7 +18,7 @@ from nsactors.cluster.options import problem_of_cell
 from nsactors.cluster.time_limits import time_in_words, time_left_of
 from nsactors.errors import DebuggerUnavailable, plural
 from nsactors.magics.completion import CellSender, EngineCompleter, ask_engines
-from nsactors.magics.looks import profiled, show, show_peek, split_peek
+from nsactors.magics.inspection import profiled, show, show_peek, split_peek
 from nsactors.magics.on_demand import AreaLine, ClusterOnDemand, ToolbarLine
 from nsactors.magics.options import (
     CELL,

@@ -46,7 +46,7 @@ _P = ParamSpec("_P")
 
 
 def _by_name(table: Mapping[str, str]) -> dict[str, str]:
-    return {name: source for source, names in table.items() for name in names.split()}
+    return {name: kind for kind, names in table.items() for name in names.split()}
 
 
 # Functions, by the module to which they belong; it does not matter how they were imported.
@@ -91,8 +91,8 @@ _READERS = _by_name(
             load_workbook load_npz ParquetFile HDFStore ExcelFile"""
     }
 )
-_READ = "read_"
-_FETCH = "fetch_"
+_READ_PREFIX = "read_"
+_FETCH_PREFIX = "fetch_"
 _MODES_OF_WRITING = frozenset({"w", "wb", "a", "ab", "x", "xb", "wt", "at", "xt"})
 _OPENS = frozenset({"builtins.open", "io.open", "codecs.open"})
 
@@ -105,11 +105,11 @@ _WORD = re.compile(r"[^\W\d]\w*")
 _WORDS = frozenset(
     word for table in (_FUNCTIONS, _MODULES, _METHODS, _READERS) for name in table for word in name.split(".")
 )
-_SETS = re.compile(
+_SETS_ATTRIBUTE = re.compile(
     r"\.\s*\w+\s*(?:\[[^\n]*\]\s*)?(?:[-+*/%&|^@<>]{0,2}|:\s*[\w.\[\], ]+)=(?!=)|\b(?:set|del)attr\b|\bdel\s"
 )
 _SETTERS = frozenset({"builtins.setattr", "builtins.delattr"})
-_KEPT = ("os.environ", "sys.path", "pandas.options", "warnings.filters")  # a snapshot has them
+_IN_SNAPSHOTS = ("os.environ", "sys.path", "pandas.options", "warnings.filters")  # a snapshot has them
 _RC_PARAMS = ("rcParams", "rcParams[...]")
 _STORE_ATTR = dis.opmap["STORE_ATTR"]
 _STORE_SUBSCR = dis.opmap["STORE_SUBSCR"]
@@ -138,14 +138,14 @@ def _never_raises(look: Callable[_P, tuple[str, ...]]) -> Callable[_P, tuple[str
 
 
 @_never_raises
-def sources_of_cell(source: str, names: Mapping[str, Any]) -> tuple[str, ...]:
+def inputs_of_cell(source: str, names: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the inputs of a cell that differ each time it runs.
 
     Args:
         source: the cell.
         names: the namespace, after the cell has run.
     """
-    found = {_source(mention) for mention in _CodeReach(names).of_cell(source)}
+    found = {_input_of(mention) for mention in _CodeReach(names).of_cell(source)}
     if _SHELL_COMMAND.search(source):
         found.add(_PROGRAMS)
     if _READING_MAGIC.search(source):
@@ -154,7 +154,7 @@ def sources_of_cell(source: str, names: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @_never_raises
-def sources_of_call(
+def inputs_of_call(
     function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Return the inputs of a call that differ each time; empty if the call cannot have changed the namespace.
@@ -166,7 +166,7 @@ def sources_of_call(
         names: the namespace.
     """
     mentions = [*_CodeReach(names).of_call(function, args, kwargs)]
-    found = tuple(sorted(set(filter(None, map(_source, mentions)))))
+    found = tuple(sorted(set(filter(None, map(_input_of, mentions)))))
     if not found:
         return ()
     values = {id(value) for value in names.values() if not is_definition(value)}
@@ -182,7 +182,7 @@ def attributes_set_by_cell(source: str, names: Mapping[str, Any]) -> tuple[str, 
         source: the cell.
         names: the namespace, after the cell has run.
     """
-    if not _SETS.search(source) or (code := code_of_cell(source)) is None:
+    if not _SETS_ATTRIBUTE.search(source) or (code := code_of_cell(source)) is None:
         return ()
     return tuple(dict.fromkeys(_attributes_set(code, names, {})))
 
@@ -201,7 +201,7 @@ def attributes_set_by_call(function: Any) -> tuple[str, ...]:
 def _attributes_set(code: CodeType, scope: Mapping[str, Any], closure: Mapping[str, Any]) -> Iterator[str]:
     before = ""
     for mention in mentions_in(code, scope, closure):
-        if mention.path.startswith(_KEPT) or mention.path.endswith(_RC_PARAMS):
+        if mention.path.startswith(_IN_SNAPSHOTS) or mention.path.endswith(_RC_PARAMS):
             pass
         elif mention.is_stored and not mention.is_of_data:
             yield mention.path
@@ -243,7 +243,7 @@ class _CodeReach:
 
         For most cells it returns False, and nothing else is searched.
         """
-        if not words.isdisjoint(_WORDS) or any(word.startswith((_READ, _FETCH)) for word in words):
+        if not words.isdisjoint(_WORDS) or any(word.startswith((_READ_PREFIX, _FETCH_PREFIX)) for word in words):
             return True
         return any(word in scope and _has_code(scope[word]) for word in words)
 
@@ -302,7 +302,8 @@ class _CodeReach:
         )
 
 
-def _source(mention: Mention) -> str | None:
+def _input_of(mention: Mention) -> str | None:
+    """Return the kind of input that a mention leads to, such as ``_CLOCK``; None if it leads to none."""
     module, _, name = mention.path.rpartition(".")
     module = _ALIASES.get(module, module)
     path = f"{module}.{name}"
@@ -310,8 +311,8 @@ def _source(mention: Mention) -> str | None:
         return None
     if path in _OPENS:
         return None if mention.modes & _MODES_OF_WRITING else _FILES
-    if (source := _FUNCTIONS.get(path)) is not None:
-        return source
+    if (kind := _FUNCTIONS.get(path)) is not None:
+        return kind
     if type(mention.value) is ModuleType:
         return None  # an import, or a step of a longer path
     for whole in (path, module, module.partition(".")[0]):
@@ -322,9 +323,9 @@ def _source(mention: Mention) -> str | None:
     if name in _METHODS:
         return _METHODS[name]
     if mention.root is not None or callable(mention.value):
-        if name in _READERS or name.startswith(_READ):
+        if name in _READERS or name.startswith(_READ_PREFIX):
             return _FILES
-        if name.startswith(_FETCH):
+        if name.startswith(_FETCH_PREFIX):
             return _NETWORK
     return None
 

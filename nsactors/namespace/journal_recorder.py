@@ -24,8 +24,8 @@ from nsactors.namespace.clean_interpreter import CleanInterpreter, Prover
 from nsactors.namespace.code_uses import (
     attributes_set_by_call,
     attributes_set_by_cell,
-    sources_of_call,
-    sources_of_cell,
+    inputs_of_call,
+    inputs_of_cell,
 )
 from nsactors.namespace.mpi_guard import MpiUse, barring_mpi
 from nsactors.namespace.namespace import Namespace
@@ -210,10 +210,10 @@ class JournalledNamespace:
 
         def sources(entry: JournalEntry) -> tuple[str, ...]:
             if isinstance(entry.operation, Execute):
-                return sources_of_cell(entry.operation.code, names)
+                return inputs_of_cell(entry.operation.code, names)
             nonlocal call
             made, call = call, None
-            return sources_of_call(*made, names) if made else ()
+            return inputs_of_call(*made, names) if made else ()
 
         def restore_cells_and_names(snapshot: Snapshot) -> dict[str, str]:
             if snapshot.inputs:

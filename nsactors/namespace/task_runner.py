@@ -1,7 +1,17 @@
 """The task runner: batches of tasks, item by item, and their packed results.
 
-A :class:`Backlog` holds the task ranges that have not begun, and :class:`TaskResults` holds those that have ended. The
-control thread may use both while :meth:`TaskRunner.run` runs items, to steal ranges and to read results early.
+Begin to read at :class:`TaskRunner`; the other classes help it. A :class:`Backlog` holds the task ranges that have not
+begun, and :class:`TaskResults` holds those that have ended. The control thread may use both while
+:meth:`TaskRunner.run` runs items, to steal ranges and to read results early.
+
+A *batch* is a list of *parts*; a part is a call, or consecutive items of a map. A call counts as one *item*. A *task
+range* gives the numbers of items without the items. Items run in one of two ways:
+
+* *Singly*: calls, and the first item of each part of a map, which loads the function and the items of this part. If
+  that fails, the next item runs singly too. Each item begins under a lock. Its time limit is set when it begins.
+* *In a run*: the further items of a part of a map. A run (:class:`ItemRun`) begins under the lock; its items begin
+  without it, when their places are taken from an iterator. Whoever steals items empties this iterator. The current item
+  is computed when it is asked for. The thread that looks for late items sets an item's time limit when it is late.
 """
 
 from __future__ import annotations
@@ -77,8 +87,8 @@ class TaskResults:
         self._part: BatchPart | None = None
         self._next = 0
         self._written = 0
-        self._lap = self.began = time.perf_counter()
-        self._epoch = time.time() - self._lap
+        self._next_began = self.began = time.perf_counter()
+        self._epoch = time.time() - self._next_began
         self.succeeded: list[Any] = []
 
     def begin(self, part: BatchPart, start: int) -> None:
@@ -90,12 +100,12 @@ class TaskResults:
         """Store the succeeded items; the last of them ended at ``upto``."""
         if self.succeeded:
             with self._lock:
-                self._cut(upto, self._output.mark())
+                self._store_succeeded(upto, self._output.mark())
 
     def end(self, status: RangeStatus, value: Any, upto: float) -> None:
         """Store the outcome of a call, or of an item that failed."""
         with self._lock:
-            self._enter(status, value, 1, upto, self._output.mark())
+            self._store_outcome(status, value, 1, upto, self._output.mark())
 
     def so_far(self) -> BatchReport | None:
         """Return the results so far; None if there are none.
@@ -107,23 +117,25 @@ class TaskResults:
         """
         with self._lock:
             if (written := self._output.mark()) == self._written:
-                self._cut(self.began, written)
+                self._store_succeeded(self.began, written)
             outcomes = (outcome for _, outcome in self._ended)
             silent = tuple(itertools.takewhile(lambda outcome: outcome.output[0] == outcome.output[1], outcomes))
         return BatchReport(silent, self._pack([outcome.value for outcome in silent])) if silent else None
 
-    def _cut(self, upto: float, written: int) -> None:
+    def _store_succeeded(self, upto: float, written: int) -> None:
         if count := len(self.succeeded):  # the runner's thread may append at any time
             values = self.succeeded[:count]
             del self.succeeded[:count]
-            self._enter(RangeStatus.OK, values, count, upto, written)
+            self._store_outcome(RangeStatus.OK, values, count, upto, written)
 
-    def _enter(self, status: RangeStatus, value: Any, count: int, upto: float, written: int) -> None:
-        part, start, lap, output = self._part, self._next, self._lap, (self._written, written)
+    def _store_outcome(self, status: RangeStatus, value: Any, count: int, upto: float, written: int) -> None:
+        part, start, began, output = self._part, self._next, self._next_began, (self._written, written)
         assert part is not None, "items belong to a part"
-        outcome = RangeOutcome(part.task_id, start, start + count, status, upto - lap, value, self._epoch + lap, output)
+        outcome = RangeOutcome(
+            part.task_id, start, start + count, status, upto - began, value, self._epoch + began, output
+        )
         self._ended.append((part, outcome))
-        self._next, self._lap, self._written = start + count, upto, written
+        self._next, self._next_began, self._written = start + count, upto, written
 
     def report(self, missing: Iterable[int]) -> BatchReport:
         """Return the final report. A result that cannot be pickled is a failure of its item alone."""
@@ -228,7 +240,7 @@ class Backlog:
             return TaskRange(task_id, start, start + count)
         return self._spans.popleft()
 
-    def run(self, part: BatchPart) -> ItemRun | None:
+    def begin_run(self, part: BatchPart) -> ItemRun | None:
         """Return the next items to run, if they belong to ``part``; each begins when its place is taken."""
         if not self._spans or not _holds(part, self._spans[0]):
             return None
@@ -321,7 +333,8 @@ class TaskRunner:
         output: the output of items.
         ref_types: classes of references to an object store.
         keep: stores results that must stay on this engine.
-        new: the note for errors about unknown names, if this engine has restarted with an empty namespace.
+        unknown_name_note: the note for errors about unknown names, if this engine has restarted with an empty
+            namespace.
         on_error: called with the errors of items.
         keep_frames: keeps the frames of an error for the debugger, and adds this fact to the error's description.
     """
@@ -334,7 +347,7 @@ class TaskRunner:
         output: OutputRecorder,
         ref_types: tuple[type, ...],
         keep: Callable[[str, Any], RemoteValue],
-        new: str = "",
+        unknown_name_note: str = "",
         on_error: Callable[[BaseException], object] = lambda error: None,
         keep_frames: Callable[[Failure, BaseException], Failure] = lambda failure, error: failure,
     ) -> None:
@@ -342,7 +355,7 @@ class TaskRunner:
         self._process = OwnProcess()
         self._on_error = on_error
         self._keep_frames = keep_frames
-        self._new = new
+        self._unknown_name_note = unknown_name_note
         self._names = names
         self._interrupts = interrupts
         self._output = output
@@ -493,7 +506,7 @@ class TaskRunner:
     def _begin_run(self, part: BatchPart) -> tuple[ItemRun, _RunningItems] | None:
         """Return the next items if they belong to this part of a map; None if not, or if no more items may begin."""
         with self._lock:
-            run = None if self._stopped else self._backlog.run(part)
+            run = None if self._stopped else self._backlog.begin_run(part)
             if run is None:
                 return None
             assert self._batch is not None, "items belong to a batch"
@@ -528,10 +541,10 @@ class TaskRunner:
         with keeping_builtins(self._names):
             loaded: list[Any] = []
             locate = self._locator(part, loaded)
-            run = self._run_item if part.limit_s is None else self._run_limited
+            run_item = self._run_item if part.limit_s is None else self._run_limited
             while following is not None and _holds(part, following):
                 results.began = time.perf_counter()
-                status, value = run(part, following.start, locate)
+                status, value = run_item(part, following.start, locate)
                 now = time.perf_counter()
                 if status is RangeStatus.OK and part.job is not None:
                     succeeded.append(value)
@@ -627,13 +640,13 @@ class TaskRunner:
         if issubclass(type(error), UnmetDependency):
             condition = dict_of(error).get("condition")
             return RangeStatus.UNMET, condition[:CONDITION_CHARS] if type(condition) is str else ""
-        status = RangeStatus.UNNAMED if self._new and is_unknown_name(error) else RangeStatus.FAILED
+        status = RangeStatus.UNNAMED if self._unknown_name_note and is_unknown_name(error) else RangeStatus.FAILED
         self._by_interrupt = issubclass(type(error), KeyboardInterrupt)
         self._on_error(error)
         return status, self._keep_frames(self._describe(error, part), error)
 
     def _describe(self, error: BaseException, part: BatchPart) -> Any:
-        return capture_failure(error, self._engine_id, part.label, self._new)
+        return capture_failure(error, self._engine_id, part.label, self._unknown_name_note)
 
     # Load functions and arguments.
 

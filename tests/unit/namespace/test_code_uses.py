@@ -12,8 +12,8 @@ import pytest
 from nsactors.namespace.code_uses import (
     attributes_set_by_call,
     attributes_set_by_cell,
-    sources_of_call,
-    sources_of_cell,
+    inputs_of_call,
+    inputs_of_cell,
 )
 
 CLOCK, BITS, FILES, NETWORK, PROGRAMS, PROCESS = (
@@ -35,9 +35,9 @@ def names_after(*cells: str) -> dict[str, Any]:
 
 
 def found(cell: str, setup: str = "") -> tuple[str, ...]:
-    """Return the sources that a cell uses. The cell is not run, except its imports and earlier ones."""
+    """Return the inputs that a cell uses. The cell is not run, except its imports and earlier ones."""
     imports = "\n".join(line for line in cell.splitlines() if line.startswith(("import ", "from ")))
-    return sources_of_cell(cell, names_after(setup, imports))
+    return inputs_of_cell(cell, names_after(setup, imports))
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ plain = 5
 )
 def test_the_users_functions_are_looked_into(cell: str) -> None:
     names = names_after(FUNCTIONS, *([cell] if cell.startswith("def") else []))
-    assert sources_of_cell(cell, names) == (CLOCK,)
+    assert inputs_of_cell(cell, names) == (CLOCK,)
 
 
 def test_functions_that_are_only_named_in_passing_are_told_too_and_data_is_not() -> None:
     names = names_after(FUNCTIONS)
-    assert sources_of_cell("plain += 1", names) == ()
-    assert sources_of_cell("plain = len(str(plain))", names) == ()
+    assert inputs_of_cell("plain += 1", names) == ()
+    assert inputs_of_cell("plain = len(str(plain))", names) == ()
 
 
 def test_a_users_module_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,13 +156,13 @@ def test_a_users_module_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("mine")
     exec(compile("import time\ndef stamp(): return time.time()", "/home/ann/mine.py", "exec"), vars(module))
     monkeypatch.setitem(sys.modules, "mine", module)
-    assert sources_of_cell("t = mine.stamp()", {"mine": module}) == (CLOCK,)
-    assert sources_of_cell("from mine import stamp\nt = stamp()", {"stamp": vars(module)["stamp"]}) == (CLOCK,)
+    assert inputs_of_cell("t = mine.stamp()", {"mine": module}) == (CLOCK,)
+    assert inputs_of_cell("from mine import stamp\nt = stamp()", {"stamp": vars(module)["stamp"]}) == (CLOCK,)
 
 
 def test_names_of_a_function_are_not_those_of_the_namespace() -> None:
     names = names_after("import time\ndef f(time): return time.time()")
-    assert sources_of_cell("x = f(clock)", names) == ()
+    assert inputs_of_cell("x = f(clock)", names) == ()
 
 
 def made(source: str) -> Callable[..., Any]:
@@ -182,8 +182,8 @@ def made(source: str) -> Callable[..., Any]:
 )
 def test_a_call_that_may_leave_something_is_told(source: str) -> None:
     function = made(source)
-    assert sources_of_call(function, (), {}, function.__globals__) == (CLOCK,)
-    assert sources_of_call(functools.partial(map, function), ([1],), {}, function.__globals__) == (CLOCK,)
+    assert inputs_of_call(function, (), {}, function.__globals__) == (CLOCK,)
+    assert inputs_of_call(functools.partial(map, function), ([1],), {}, function.__globals__) == (CLOCK,)
 
 
 def test_a_call_that_only_returns_something_is_not_told() -> None:
@@ -191,9 +191,9 @@ def test_a_call_that_only_returns_something_is_not_told() -> None:
 
     function = made("def f(out=None): return time.time()")
     names = function.__globals__
-    assert sources_of_call(function, (), {}, names) == ()
-    assert sources_of_call(time.time, (), {}, names) == ()
-    assert sources_of_call(function, (names["log"],), {}, names) == (CLOCK,), "it may change its argument"
+    assert inputs_of_call(function, (), {}, names) == ()
+    assert inputs_of_call(time.time, (), {}, names) == ()
+    assert inputs_of_call(function, (names["log"],), {}, names) == (CLOCK,), "it may change its argument"
 
 
 def test_an_object_that_answers_everything_is_left_alone() -> None:
@@ -205,8 +205,8 @@ def test_an_object_that_answers_everything_is_left_alone() -> None:
         def __class__(self) -> Any:  # type: ignore[override]
             raise RuntimeError("it was asked")
 
-    assert sources_of_cell("x = odd.time", {"odd": Odd()}) == ()
-    assert sources_of_call(Odd(), (Odd(),), {}, {"odd": Odd()}) == ()
+    assert inputs_of_cell("x = odd.time", {"odd": Odd()}) == ()
+    assert inputs_of_call(Odd(), (Odd(),), {}, {"odd": Odd()}) == ()
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def test_attributes_of_modules_that_a_called_function_sets_are_named() -> None:
 
 def test_data_may_be_nested_as_deeply_as_it_likes() -> None:
     names = names_after("import time\nnested = [time.time]\nfor _ in range(100_000): nested = [nested]")
-    assert sources_of_cell("first = nested\nt = time.time()", names) == (CLOCK,)
-    assert sources_of_call(len, (names["nested"],), {}, names) == ()
+    assert inputs_of_cell("first = nested\nt = time.time()", names) == (CLOCK,)
+    assert inputs_of_call(len, (names["nested"],), {}, names) == ()
 
 
 def test_functions_that_call_each_other_may_be_many() -> None:
     cells = ["import time\ndef f0(): return time.time()"]
     cells += [f"def f{number}(): return f{number - 1}()" for number in range(1, 1_000)]
-    assert sources_of_cell("t = f999()", names_after(*cells)) == (CLOCK,)
+    assert inputs_of_cell("t = f999()", names_after(*cells)) == (CLOCK,)
 
 
 @pytest.mark.parametrize(
@@ -267,11 +267,11 @@ def test_functions_that_call_each_other_may_be_many() -> None:
 )
 def test_classes_are_looked_at_without_asking_them(odd: str) -> None:
     names = names_after("import time, json", odd, "c = object.__new__(C)")
-    assert sources_of_cell("first = c, C\nt = time.time()", names) == (CLOCK,)
+    assert inputs_of_cell("first = c, C\nt = time.time()", names) == (CLOCK,)
     assert attributes_set_by_cell("first = c, C\nC.x = 1\njson.limit = 5", names) == ("json.limit",)
 
 
 def test_what_cannot_be_looked_at_is_named() -> None:
     names = names_after("import types\nnameless = types.ModuleType('nameless')\ndel nameless.__name__")
-    assert sources_of_cell("first = nameless.load()", names) == ("objects that cannot be inspected",)
+    assert inputs_of_cell("first = nameless.load()", names) == ("objects that cannot be inspected",)
     assert attributes_set_by_cell("nameless.x = 5", names) == ("objects that cannot be inspected",)

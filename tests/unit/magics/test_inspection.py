@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from IPython.core.error import UsageError
 
-from nsactors.magics.looks import profiled, split_peek
+from nsactors.magics.inspection import profiled, split_peek
 from nsactors.magics.options import Options
 
 
