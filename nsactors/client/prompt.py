@@ -12,7 +12,7 @@ import itertools
 import sys
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -73,9 +73,17 @@ class SessionClients:
         """Add the newest client."""
         self._clients[next(self._numbers)] = client
 
-    def newest(self) -> SessionClient | None:
-        """Return the newest client that is open; None without one."""
-        numbered = [(number, client) for number, client in self._clients.items() if not client.session.closed]
+    def newest(self, among: Collection[object] | None = None) -> SessionClient | None:
+        """Return the newest client that is open; None without one.
+
+        Args:
+            among: the objects to choose from; by default all clients.
+        """
+        numbered = [
+            (number, client)
+            for number, client in self._clients.items()
+            if not client.session.closed and (among is None or any(client is one for one in among))
+        ]
         return max(numbered, key=lambda pair: pair[0])[1] if numbered else None
 
 

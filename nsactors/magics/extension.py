@@ -179,10 +179,24 @@ def show_numbered(view: DirectView, targets: Targets, number: int, screen: Scree
     screen.close()
 
 
-def find_client(names: dict[str, Any]) -> Client | None:
-    """Return the open client that was bound last in ``names``; None without one."""
-    clients = [value for value in names.values() if isinstance(value, Client) and not value.session.closed]
-    return clients[-1] if clients else None
+def find_client(shell: Any) -> Client | None:
+    """Return the newest open client that the user's names are bound to; None without one.
+
+    The order of the names does not tell: a name that is bound again keeps its place, behind which IPython's own names
+    of earlier values may be.
+    """
+    bound = [value for value in shell.user_ns.values() if isinstance(value, Client) and not value.session.closed]
+    newest = SessionClients.of(shell).newest(bound)
+    if isinstance(newest, Client):
+        return newest
+    return bound[-1] if bound else None  # made before this shell was
+
+
+def bind_rc(names: dict[str, Any], client: Any) -> None:
+    """Bind ``rc`` to a client, unless the user has another object of this name that is of use."""
+    known = names.setdefault("rc", client)
+    if isinstance(known, Client) and known.session.closed:
+        names["rc"] = client
 
 
 PROGRESS_AFTER_S = 2.0
@@ -359,9 +373,7 @@ class ParallelMagics:
         """Make ``rc`` a client of a cluster in the background: ``%pxattach lab``; the only one needs no name."""
         name = line.strip() or None
         client = Client(name)
-        names = self._shell.user_ns
-        names.pop("rc", None)  # cells go to the client that was bound last
-        names["rc"] = client
+        self._shell.user_ns["rc"] = client
         there = engine_label(client.ids) if client.ids else "no engines yet"
         print(f"Attached{f' to {name}' if name else ''}: {there}. They are `rc`.")
 
@@ -507,7 +519,7 @@ class ParallelMagics:
                 return None
             print("They will be `rc`.", flush=True)
             self._await_engines(on_demand)
-            self._shell.user_ns.setdefault("rc", on_demand.client)
+            bind_rc(self._shell.user_ns, on_demand.client)
         return self._view_or_complain()
 
     def _queue(self, on_demand: ClusterOnDemand, code: str, options: Options) -> None:
@@ -519,7 +531,7 @@ class ParallelMagics:
             on_demand.show_on(ToolbarLine(session))
 
         def run(client: Any) -> None:
-            self._shell.user_ns.setdefault("rc", client)
+            bind_rc(self._shell.user_ns, client)
             result = self._submit(self.activated or client.direct_view("all"), code, options)
             show_in_background(client, result, options, screen)
 
@@ -651,8 +663,8 @@ class Extension:
         magics.register()
 
     def client_at_hand(self) -> Client | None:
-        """Return the client that the user has bound last; else the session's newest, even if ``%px`` made it."""
-        client = find_client(self.shell.user_ns)
+        """Return the newest client that a name is bound to; else the session's newest, even if ``%px`` made it."""
+        client = find_client(self.shell)
         if client is None and (self.on_demand is None or self.on_demand.ready):
             newest = SessionClients.of(self.shell).newest()
             client = newest if isinstance(newest, Client) else None

@@ -218,30 +218,34 @@ print("lives on")
 
 
 SHUT_DOWN = """
-import os, threading, time
+import os, sys, time
 from nsactors import Cluster
 from nsactors.errors import RayShutDown
 
 cluster = Cluster(n=1)
 rc = cluster.start_and_connect_sync()
-open_call = rc[0].apply(time.sleep, 600)
+calls = [lambda: rc[0].apply_sync(os.getpid), rc.queue_status, lambda: rc[0].push({"a": 1}, block=True)]
+for call in calls:
+    call()
+if sys.argv[1] == "busy":
+    calls.insert(0, rc[0].apply_async(time.sleep, 600).get)
 import ray
 
 ray.shutdown()
-push = lambda: rc[0].push({"a": 1}, block=True)
-for ask in (open_call.get, lambda: rc[0].apply_sync(os.getpid), rc.queue_status, push):
+for call in calls:
     try:
-        ask()
+        call()
     except RayShutDown:
         print("shut down", ray.is_initialized())
 """
 
 
-@pytest.mark.parametrize("next_step", ["stop", "start"])
-def test_calls_fail_after_ray_was_shut_down_and_start_no_other_ray(next_step: str) -> None:
+@pytest.mark.parametrize(("engine", "next_step"), [("busy", "stop"), ("idle", "stop"), ("idle", "start")])
+def test_calls_fail_after_ray_was_shut_down_and_start_no_other_ray(engine: str, next_step: str) -> None:
     end = {"stop": "cluster.stop_cluster_sync()\nprint(ray.is_initialized())", "start": AGAIN}[next_step]
-    done = run(SHUT_DOWN + "import numpy as np\n" + end)
+    done = run(SHUT_DOWN + "import numpy as np\n" + end, engine)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:4] == ["shut down False"] * 4, done.stderr
-    assert done.stdout.split("\n")[4] == {"stop": "False", "start": "1000000.0"}[next_step]
+    *calls, last = done.stdout.splitlines()
+    assert calls == ["shut down False"] * {"busy": 4, "idle": 3}[engine], done.stderr
+    assert last == {"stop": "False", "start": "1000000.0"}[next_step]
     assert done.stderr == ""

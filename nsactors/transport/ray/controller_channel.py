@@ -27,6 +27,23 @@ def connection_info(ray: Any, namespace: str) -> ConnectionInfo:
     return ConnectionInfo(address, namespace, ray_runtime.settings_for_others(), versions_here())
 
 
+def check_connected(ray: Any, stopped: ClusterEnd) -> None:
+    """Raise the error of a cluster that has ended, or whose Ray the user's code has shut down.
+
+    In either case, a call would make Ray start another cluster.
+    """
+    stopped.check()
+    if not ray.is_initialized():
+        raise shut_down(stopped)
+
+
+def shut_down(stopped: ClusterEnd) -> ClusterStopped:
+    """Let all calls to a cluster fail, as the user's code has shut Ray down; return the error for this call."""
+    stopped.lose(RayShutDown())
+    stopped.tell_listeners()
+    return stopped.error()
+
+
 class RayControllerChannel:
     """Call the controller actor.
 
@@ -47,9 +64,7 @@ class RayControllerChannel:
         self._process.check()
         give_up = time.monotonic() + timeout_s
         for pause_s in itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1])):
-            self._stopped.check()
-            if not ray.is_initialized():  # a call would make Ray start another cluster
-                raise self._shut_down()
+            check_connected(ray, self._stopped)
             try:
                 return self._call_once(method, args, max(0.0, give_up - time.monotonic()))
             except KeyboardInterrupt:
@@ -70,7 +85,7 @@ class RayControllerChannel:
         except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError, ConnectionLost):
             raise
         except ray.exceptions.ActorHandleNotFoundError:  # the handle is from an earlier connection to Ray
-            raise self._shut_down() from None
+            raise shut_down(self._stopped) from None
         except ray.exceptions.RayActorError:
             raise ClusterStopped from None
         except Exception as error:
@@ -79,9 +94,3 @@ class RayControllerChannel:
             if isinstance(error, ray.exceptions.RaySystemError):
                 raise ClusterUnreachable("the controller", str(error)) from error
             raise
-
-    def _shut_down(self) -> ClusterStopped:
-        """Let all calls of this client fail, because the user's code has shut down Ray; return the error."""
-        self._stopped.lose(RayShutDown())
-        self._stopped.tell_listeners()
-        return self._stopped.error()

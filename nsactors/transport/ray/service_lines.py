@@ -94,6 +94,7 @@ class RayLine:
 
     def call(self, number: int, after: int, request: Any, items: list[Item]) -> Any:
         """Send a call; see :class:`Line`."""
+        self._check()
         return self._host.call.remote(*self._address, number, after, self._packed(request), items)
 
     def post(self, items: list[Item]) -> Any:
@@ -102,15 +103,18 @@ class RayLine:
 
     def flush(self, sent: int) -> Any:
         """Ask for a reply when everything is handled; see :class:`Line`."""
+        self._check()
         return self._host.flush.remote(*self._address, (), sent)
 
     def withdraw(self, number: int) -> None:
         """Withdraw a call; see :class:`Line`."""
-        self._host.withdraw.remote(*self._address, number)
+        if is_connected():
+            self._host.withdraw.remote(*self._address, number)
 
     def leave(self, sent: int) -> None:
         """Leave the service; see :class:`Line`."""
-        self._host.leave.remote(*self._address, (), sent)
+        if is_connected():
+            self._host.leave.remote(*self._address, (), sent)
 
     def close(self) -> None:
         """Do nothing."""
@@ -141,7 +145,13 @@ class RayLine:
 
     def answer(self, number: int) -> Any:
         """Ask for an answer that could not go by the socket."""
+        self._check()
         return self._host.answer.remote(*self._address, number)
+
+    def _check(self) -> None:
+        """Raise ServiceClosed if this process is no longer connected to Ray."""
+        if not is_connected():
+            raise ServiceClosed(self.name)
 
     def why_closed(self) -> Exception:
         """Return the reason why the host's end of a socket was closed."""

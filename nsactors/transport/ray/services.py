@@ -33,6 +33,7 @@ from nsactors.services.state_machine import (
 )
 from nsactors.transport.base import ClusterEnd
 from nsactors.transport.channel import SOCKETS
+from nsactors.transport.ray.controller_channel import check_connected
 from nsactors.transport.ray.failures import LivenessMonitor, result_of
 from nsactors.transport.ray.nodes import on_head_node, once_name_is_free
 from nsactors.transport.ray.object_store import RayStore, session_folder
@@ -530,7 +531,7 @@ class RayServices:
         """Return the service of this name, made from ``machine`` if there is none; see ``Services``."""
         import ray
 
-        self._stopped.check()
+        check_connected(ray, self._stopped)
         name = name or f"{type(machine).__name__}-{secrets.token_hex(4)}"
         payload = pack(machine, what="the machine")
         self._actor_class = self._actor_class or ray.remote(ServiceHost)
@@ -548,7 +549,7 @@ class RayServices:
         """Return the calls that wait; see ``Services``."""
         import ray
 
-        self._stopped.check()
+        check_connected(ray, self._stopped)
         try:
             host: Any = ray.get_actor(_NAME, self._namespace)
             calls: list[Waiting] = result_of(host.waiting.remote(), ANSWER_S)

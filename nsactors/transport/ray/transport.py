@@ -24,7 +24,12 @@ from nsactors.services.service import Services
 from nsactors.system.resources import versions_here
 from nsactors.transport.base import ClusterEnd, ConnectionInfo, ControllerClient, Envelope, MakeNamedActor
 from nsactors.transport.ray.access import check_access
-from nsactors.transport.ray.controller_channel import RayControllerChannel, connection_info, namespace_of
+from nsactors.transport.ray.controller_channel import (
+    RayControllerChannel,
+    check_connected,
+    connection_info,
+    namespace_of,
+)
 from nsactors.transport.ray.controller_process import RayController
 from nsactors.transport.ray.direct_lines import DirectLine, DirectLines, DirectReply, call_engine
 from nsactors.transport.ray.direct_server import MESSAGE_BYTES
@@ -79,7 +84,7 @@ class RayTransport:
 
     def named_actor(self, name: str, make: MakeNamedActor | None = None) -> RayNamedActorClient | None:
         """Return the named actor of this name, an actor on the head node; start it with ``make`` if there is none."""
-        self.stopped.check()
+        check_connected(self._ray, self.stopped)
         actor = find_named_actor(self._ray, self.namespace, name)
         if actor is None and make is not None:
             actor = start_named_actor(self._ray, self.namespace, name, _open_in_actor, make)
@@ -89,6 +94,7 @@ class RayTransport:
         self, request: EngineRequest, payload: Payload | None, quick: Sequence[EngineInfo] = ()
     ) -> tuple[bytes, Any]:
         """Encode a request; put a large payload into the object store, once for all engines."""
+        check_connected(self._ray, self.stopped)
         flush_all()
         sealed = seal(payload)
         if sealed.buffers and quick and self._direct.has_sockets(quick):
@@ -105,6 +111,7 @@ class RayTransport:
 
     def keep(self, payload: Payload) -> StoredObject:
         """Put a payload into the object store."""
+        check_connected(self._ray, self.stopped)
         if warning := self._spills.before_put((payload.data, *payload.buffers)):
             warn_caller(warning)
         return RayStore().put(payload)

@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nsactors import Client, Cluster
 from nsactors.client.prompt import MAGICS, SessionClients
 from nsactors.magics import Extension
+from nsactors.magics.extension import bind_rc
 
 CLUSTERS: list[Cluster] = []  # that in which code of an engine makes a client
 
@@ -140,3 +141,28 @@ def test_cells_go_to_a_client_that_has_no_name_in_the_session(
     assert SessionClients.of(shell).newest() is None
     with pytest.raises(UsageError, match="no cluster yet"):
         shell.run_line_magic("pxinfo", "found")
+
+
+def test_cells_go_to_the_newest_client_that_has_a_name(shell: Any) -> None:
+    old = shell.user_ns["rc"] = client()
+    extension: Extension = shell.magics_manager.registry["nsactors"]
+    shell.user_ns["_1"] = old  # as IPython does when it shows the client
+    new = shell.user_ns["rc"] = client()
+    assert extension.client_at_hand() is new
+    new.close()
+    assert extension.client_at_hand() is old
+    old.close()
+
+
+def test_engines_that_a_cell_has_started_are_rc_in_place_of_a_closed_client(shell: Any) -> None:
+    closed, used, new = client(), client(), client()
+    closed.close()
+    for known, expected in ((closed, new), (used, used), (None, None)):
+        shell.user_ns["rc"] = known
+        bind_rc(shell.user_ns, new)
+        assert shell.user_ns["rc"] is expected
+    del shell.user_ns["rc"]
+    bind_rc(shell.user_ns, new)
+    assert shell.user_ns["rc"] is new
+    used.close()
+    new.close()
