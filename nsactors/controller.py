@@ -84,7 +84,7 @@ class Launcher(Protocol):
 
     @property
     def after_grace(self) -> str:
-        """What happens to an engine that is killed after the grace period, in words."""
+        """Words for the end of an engine after the grace period."""
         ...
 
     @property

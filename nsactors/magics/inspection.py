@@ -1,4 +1,4 @@
-"""What a prompt shows of engines: values (``%pxpeek``), and profiles of cells (``%px --profile``)."""
+"""Inspection of engines at a prompt: values (``%pxpeek``), and profiles of cells (``%px --profile``)."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class BatchSizing:
 
 @dataclass(slots=True)
 class _Room:
-    """How much a batch may still take: at most its seconds of work, and at most the engine's share of the queue.
+    """The items that a batch may still take: at most its seconds of work, and at most the engine's share of the queue.
 
     A mean says little about one item: a batch of one item may take no time, and then the engine would wait for the next
     batch. So a batch that waits behind another one may exceed its seconds by a few items.

@@ -33,7 +33,7 @@ class _Decorated:
 
     @property
     def block(self) -> Any:
-        """Whether calls wait for their result; None, the default, means the view's setting ``block``."""
+        """True if calls wait for their result; None, the default, means the view's setting ``block``."""
         return self._flags.get("block")
 
     @block.setter

@@ -1,4 +1,4 @@
-"""How processes find the controller's actor, and call it."""
+"""The controller's actor, as other processes find and call it."""
 
 from __future__ import annotations
 
