@@ -222,9 +222,9 @@ import os, sys, time
 from nsactors import Cluster
 from nsactors.errors import RayShutDown
 
-cluster = Cluster(n=1)
+cluster = Cluster(n=2)
 rc = cluster.start_and_connect_sync()
-calls = [lambda: rc[0].apply_sync(os.getpid), rc.queue_status, lambda: rc[0].push({"a": 1}, block=True)]
+calls = [lambda: rc[:].apply_sync(os.getpid), rc.queue_status, lambda: rc[0].push({"a": 1}, block=True)]
 for call in calls:
     call()
 if sys.argv[1] == "busy":
