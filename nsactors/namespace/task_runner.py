@@ -485,6 +485,8 @@ class TaskRunner:
         with self._lock:
             self._batch = self._results = None
         self._output.task_id = None
+        if not self._functions:  # no functions of maps have been added
+            return
         self._functions = {}
         while len(self._jobs) > 1 and (
             len(self._jobs) > MAX_JOBS or sum(job.nbytes for job in self._jobs.values()) > MAX_JOB_BYTES

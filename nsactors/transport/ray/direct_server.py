@@ -37,7 +37,9 @@ from nsactors.transport.channel import (
 from nsactors.transport.packets import PACKET_BYTES, ROOM_BYTES, SEQPACKET, MessageSocket
 
 LINGER_S = 0.02  # the wait for a further request, before other calls through Ray have their turn
-LEASE_S = 0.05  # the limit for one call to `serve` while requests keep arriving
+LEASE_S = 0.05  # the limit for one call to `serve` while requests keep arriving, if other calls may wait
+# The limit if no other client has called through Ray recently: an engine waits up to 5 ms for the next call to `serve`.
+LONE_LEASE_S = 0.25
 # A client with many engines calls each of them after a pause, in which it calls the others.
 LINGER_PAUSES, LEASE_PAUSES = 2, 8  # the engine waits for twice the last pause, and serves for eight times the pause
 LONGEST_S = 0.5  # the limit for both times, because calls from other hosts may have to wait that long
@@ -166,9 +168,8 @@ class DirectServer:
     def _serve(self, epoch: int, name: bytes) -> bool:
         now = time.monotonic()
         self._take_knocks()
-        pause_s = self._pause_of(client_of(name), now)
-        linger_s = max(LINGER_S, min(LINGER_PAUSES * pause_s, LONGEST_S))
-        look_at, leave_at = now + LEASE_S, now + max(LEASE_S, min(LEASE_PAUSES * pause_s, LONGEST_S))
+        linger_s, lease_s = self._limits_for(client_of(name), now)
+        look_at, leave_at = now + LEASE_S, now + lease_s
         self._is_to_leave = False
         self._accept()
         wait_s = linger_s if self._requests else 0.0  # the request of this call has arrived before the call
@@ -268,15 +269,19 @@ class DirectServer:
                 self._through_ray[self._knocks.recv(PACKET_BYTES)] = time.monotonic()
                 self._is_to_leave = True
 
-    def _pause_of(self, client: bytes, now: float) -> float:
-        """Return the time since the last request of a client; 0 if the engine must not wait for this client.
+    def _limits_for(self, client: bytes, now: float) -> tuple[float, float]:
+        """Return the seconds to wait for further requests of a client, and the seconds to serve in all.
 
-        The engine must not wait if another client has called through Ray recently.
+        Both are short if another client has called through Ray recently.
         """
         for times in self._through_ray, self._ended:
             for name in [name for name, at in times.items() if at < now - ROUND_S]:
                 del times[name]
-        return 0.0 if self._through_ray.keys() - {client} else now - self._ended.get(client, now)
+        if self._through_ray.keys() - {client}:
+            return LINGER_S, LEASE_S
+        pause_s = now - self._ended.get(client, now)
+        linger_s, lease_s = min(LINGER_PAUSES * pause_s, LONGEST_S), min(LEASE_PAUSES * pause_s, LONGEST_S)
+        return max(LINGER_S, linger_s), max(LONE_LEASE_S, lease_s)
 
     def _accept(self) -> None:
         """Accept all connections that clients have made, and read from each."""

@@ -301,11 +301,15 @@ def test_after_large_replies_requests_take_the_way_through_ray_for_a_while(
     assert requests_until_the_line_is_taken() == 0
 
 
+def serve_one_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LEASE_S", "LONE_LEASE_S", "LEASE_PAUSES"):
+        monkeypatch.setattr(direct_server, name, 0)
+
+
 def test_other_calls_have_their_turn_while_requests_keep_coming(
     actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
-    monkeypatch.setattr(direct_server, "LEASE_PAUSES", 0)
+    serve_one_request_at_a_time(monkeypatch)
     order: list[object] = []
 
     def call(seq: int) -> None:
@@ -315,6 +319,20 @@ def test_other_calls_have_their_turn_while_requests_keep_coming(
     actor.before = call
     assert answers(send(line, *range(10))) == replies_to(*range(10))
     assert all(order.index(f"after {seq}") < order.index(seq + 2) for seq in range(8))
+
+
+def test_the_engine_serves_for_longer_if_no_other_client_has_called_through_ray_lately(
+    actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
+    monkeypatch.setattr(direct_server, "LONE_LEASE_S", TIMEOUT_S)
+    monkeypatch.setattr(direct_server, "LINGER_S", TIMEOUT_S)
+    assert answers(send(line, *range(20))) == replies_to(*range(20))
+    assert actor.calls == ["serve"]
+    line.ask_to_leave()
+    actor.server.called_through_ray(b"on another host")
+    assert answers(send(line, *range(20, 40))) == replies_to(*range(20, 40))
+    assert actor.calls.count("serve") > 10
 
 
 def test_what_comes_by_sockets_after_a_fence_runs_behind_the_calls_in_the_queue(
@@ -348,6 +366,7 @@ def test_a_client_that_is_slow_to_read_is_told_that_the_engine_leaves(
     actor: Actor, line: DirectLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actor.reply_bytes = ROOM_BYTES  # the connection takes two of these, and then nothing more
+    monkeypatch.setattr(direct_server, "LONE_LEASE_S", direct_server.LEASE_S)
     pause, receive = threading.Event(), DirectLine.receive
     actor.before = lambda seq: seq == 2 and pause.wait(2 * direct_server.LEASE_S)  # so the engine leaves after three
     monkeypatch.setattr(DirectLine, "receive", lambda line: pause.wait(0.2) or receive(line))
@@ -387,8 +406,7 @@ def test_an_engine_that_serves_without_telling_so_is_called_through_ray(actor: A
 def test_a_client_has_one_call_in_the_queue_however_many_others_there_are(
     actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct_server, "LEASE_S", 0.0)
-    monkeypatch.setattr(direct_server, "LEASE_PAUSES", 0)
+    serve_one_request_at_a_time(monkeypatch)
     clients = [DirectLines(ClusterEnd()) for _ in range(4)]
     replies = []
     for number, client in enumerate(clients):
