@@ -159,7 +159,7 @@ def text_of_value(value: object) -> str:
 def variables_of(names: dict[str, Any]) -> tuple[Variable, ...]:
     """Describe the user's names in a namespace; callable from any thread."""
     return tuple(
-        Variable(name, type_name_of(value), short_text(value), size_of([value]))
+        Variable(name, type_name_of(value), short_text(value), size_of([value], names))
         for name, value in sorted(user_names(names).items())
     )
 

@@ -53,9 +53,9 @@ def namespace_memory(names: Mapping[str, Any], top: int) -> NamespaceMemory:
     holds anyway.
     """
     made = {name: value for name, value in user_names(names).items() if not isinstance(value, ModuleType)}
-    sized = [NameMemory(name, type_name_of(value), size_of([value])) for name, value in made.items()]
+    sized = [NameMemory(name, type_name_of(value), size_of([value], names)) for name, value in made.items()]
     sized.sort(key=lambda one: (-one.size.total, one.name))
-    return NamespaceMemory(tuple(sized[:top]), len(sized[top:]), size_of(made.values()))
+    return NamespaceMemory(tuple(sized[:top]), len(sized[top:]), size_of(made.values(), names))
 
 
 def user_names(names: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,12 +67,16 @@ def user_names(names: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def size_of(values: Iterable[object]) -> Size:
+def size_of(values: Iterable[object], namespace: object = None) -> Size:
     """Estimate the memory of values with all that they hold, each part counted once.
 
     Arrays count by ``nbytes``, and so do objects of compiled classes that have this attribute; other objects count by
-    ``sys.getsizeof``. Large containers are sampled. No Python code of the values' classes runs, so any thread can call
-    this.
+    ``sys.getsizeof``. Large containers are sampled. Functions hold their defaults and the outer variables that they
+    use, not the globals of their module. No Python code of the values' classes runs, so any thread can call this.
+
+    Args:
+        values: the values.
+        namespace: a dictionary of names; a value that refers to it does not hold what the names refer to.
     """
     seen = {id(value): value for value in values}
     waiting = deque((value, 1.0) for value in seen.values())
@@ -81,7 +85,7 @@ def size_of(values: Iterable[object]) -> Size:
     while waiting and looked_at < 2 * BUDGET:
         value, weight = waiting.popleft()
         looked_at += 1
-        parts, count = _parts(value)
+        parts, count = ([], 0) if value is namespace else _parts(value)
         size = _size(value, alone=not count)
         own += weight * size.own
         shared += weight * size.shared
@@ -114,7 +118,11 @@ def _parts(value: object) -> tuple[list[Any], int]:
         if not array.dtype.hasobject:
             return [], 0
         return array.ravel(order="K")[:: array.size // SAMPLE + 1].tolist(), array.size
+    if isinstance(value, (ModuleType, FrameType)):
+        return [], 0
     parts = gc.get_referents(value)
+    if isinstance(value, FunctionType):
+        parts = [part for part in parts if part is not value.__globals__ and part is not value.__builtins__]
     if len(parts) < FEW:
         parts = [part for part in parts if not isinstance(part, _ELSEWHERE)]
     return parts, len(parts)

@@ -136,6 +136,48 @@ def test_functions_and_classes_do_not_lead_to_all_that_their_module_holds() -> N
     assert own([own, Holder, sys]) < 1000
 
 
+def defined(source: str, name: str) -> tuple[Any, dict[str, Any]]:
+    """Define a name in a namespace that also has an array of 8 MB; return its value and the namespace."""
+    names: dict[str, Any] = {"table": array()}
+    exec(source, names)
+    return names[name], names
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(): return table.sum()",
+        "f = lambda: table",
+        "import functools\nf = functools.wraps(print)(lambda: table)",
+        "import functools\n@functools.lru_cache\ndef f(x): return table[x]",
+        "class f:\n    def sum(self): return table.sum()",
+        "f = (table[0] for i in range(3))",
+        "import sys; f = sys._getframe()",
+        "import types; f = types.ModuleType('m'); f.table = table",
+    ],
+)
+def test_what_is_defined_beside_an_array_does_not_hold_it(source: str) -> None:
+    value, _ = defined(source, "f")
+    assert own(value) < 20_000
+
+
+def test_a_function_holds_its_defaults_its_attributes_and_the_outer_variables_that_it_uses() -> None:
+    outer, default, attribute = array(), array(), array()
+
+    def f(x: Any = default) -> Any:
+        return x + outer
+
+    f.table = attribute  # type: ignore[attr-defined]
+    assert own(f) == pytest.approx(24 * MB, rel=0.01)
+
+
+def test_a_name_for_the_namespace_is_not_charged_with_the_names() -> None:
+    _, names = defined("here = globals()\nalso = [here]\ndef f(): return table", "here")
+    sizes = {each.name: each.size.own for each in namespace_memory(names, top=9).names}
+    assert sizes["table"] == 8 * MB
+    assert all(sizes[name] < 20_000 for name in ("here", "also", "f"))
+
+
 def test_a_value_that_holds_itself_is_measured() -> None:
     endless: list[Any] = [array()]
     endless.append(endless)
