@@ -10,7 +10,7 @@ from nsactors.errors import as_text, bytes_in_words, engine_ranges, plural
 from nsactors.errors.rendering import drawn_text
 from nsactors.protocol.control import Measure
 from nsactors.protocol.engine_info import EngineMemory, NamespaceMemory, ProcessMemory, Size, StoreMemory
-from nsactors.results.display.tables import table_as_html
+from nsactors.results.display.tables import show_pretty, table_as_html
 from nsactors.transport.base import ControllerClient
 
 REPLY_WAIT_S = 2.0
@@ -52,8 +52,8 @@ class ClusterMemory:
         return drawn_text(self.__rich__(), width=_WIDTH).rstrip()
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Show the tables at IPython's prompt."""
-        printer.text(str(self))
+        """Show the tables at IPython's prompt, with colours."""
+        show_pretty(printer, self.__rich__())
 
     def _repr_html_(self) -> str:
         return "".join(table_as_html(table) for table in self._tables())

@@ -25,6 +25,15 @@ _END_ROWS = 10  # rows that are shown at each end of a long table
 _WIDTH = 120
 _DAY_S = 86_400
 _UNITS = ((_DAY_S, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_HTML_STYLES = {
+    "bold": "font-weight:bold",
+    "red": "color:red",
+    "green": "color:green",
+    "yellow": "color:#a60",
+    "grey": "color:grey",
+    "dim": "color:grey",
+    "bright_black": "color:grey",
+}
 
 
 @frozen
@@ -214,8 +223,11 @@ def table_as_html(table: Any) -> str:
         for column, side in zip(table.columns, sides, strict=True)
     )
     rows = [
-        "".join(f"<td{_html_style(cell, side)}>{escape(str(cell))}</td>" for cell, side in zip(row, sides, strict=True))
-        for row in zip(*columns, strict=True)
+        "".join(
+            f"<td{_html_style(cell, side, str(row.style or ''))}>{escape(str(cell))}</td>"
+            for cell, side in zip(cells, sides, strict=True)
+        )
+        for cells, row in zip(zip(*columns, strict=True), table.rows, strict=True)
     ]
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     caption = (
@@ -227,10 +239,11 @@ def table_as_html(table: Any) -> str:
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
-def _html_style(cell: Any, side: str) -> str:
-    style = str(getattr(cell, "style", ""))
-    colour = next((f";color:{name}" for name in ("red", "green", "grey") if name in style), "")
-    return f' style="text-align:{side}{colour}"'
+def _html_style(cell: Any, side: str, row_style: str) -> str:
+    """Return the style of a cell: the words of rich's styles of its row and of itself, as CSS."""
+    words = f"{row_style} {getattr(cell, 'style', '')}".split()
+    css = [f"text-align:{side}", *(_HTML_STYLES[word] for word in words if word in _HTML_STYLES)]
+    return f' style="{";".join(css)}"'
 
 
 def time_in_words(at: float | None, now: float) -> str:

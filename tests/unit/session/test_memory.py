@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from nsactors.protocol.engine_info import EngineMemory, NameMemory, NamespaceMemory, ProcessMemory, Size, StoreMemory
@@ -65,12 +66,27 @@ def test_an_empty_namespace_has_a_row_too() -> None:
     assert "engine 3" in row(ClusterMemory({3: empty}), "0 names")
 
 
-def test_a_prompt_shows_the_tables() -> None:
-    memory = ClusterMemory({0: holding(80)})
+def shown_at_the_prompt(memory: ClusterMemory) -> str:
     shown: list[str] = []
     printer: Any = SimpleNamespace(text=shown.append)
     memory._repr_pretty_(printer, cycle=False)
-    assert shown == [str(memory)]
+    return "".join(shown)
+
+
+def test_a_prompt_shows_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    memory = ClusterMemory({0: holding(80)})
+    assert shown_at_the_prompt(memory) == str(memory)
+
+
+def test_the_row_of_all_names_is_bold_at_a_terminal_and_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    memory = ClusterMemory({0: holding(80)})
+    line = next(line for line in shown_at_the_prompt(memory).splitlines() if "1 name" in line)
+    assert "\x1b[1m1 name" in line
+    assert 'font-weight:bold">1 name<' in memory._repr_html_()
+    assert 'color:grey">the process<' in memory._repr_html_()
 
 
 def test_rich_and_notebooks_show_both_tables() -> None:
