@@ -24,7 +24,7 @@ def become_dask(client: Client, targets: Any, port: int, scheduler_args: Mapping
         RemoteError: if a worker cannot start; in this case the new scheduler has ended.
     """
     try:
-        import distributed  # type: ignore[import-not-found]
+        import distributed
     except ModuleNotFoundError as error:
         raise PackageMissing(
             "become_dask()", "distributed", "pip install distributed, also where the engines are"
@@ -64,7 +64,7 @@ def start_worker(address: str, options: dict[str, Any], name: str) -> None:
             return
         stop_worker(name)
     from distributed import Worker
-    from distributed.utils import LoopRunner  # type: ignore[import-not-found]
+    from distributed.utils import LoopRunner
 
     runner = LoopRunner(asynchronous=False)
     runner.start()
