@@ -106,7 +106,7 @@ SOCKET_LIMIT = 107  # bytes in the path of a socket
 SOCKET_TAIL = len("/nsa-4194304-abcdefgh/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 YOUNG_S = 60.0  # a token is written within milliseconds after its folder is made
-_TOKEN = "token"
+_TOKEN, _PREFIX = "token", "nsa-"
 
 
 class PrivateFolder:
@@ -122,7 +122,7 @@ class PrivateFolder:
 
     def __init__(self, token: str | None = None) -> None:
         sweep_folders()
-        self.path = tempfile.mkdtemp(prefix=f"nsa-{os.getpid()}-", dir=parent_folder(tempfile.gettempdir()))
+        self.path = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent_folder(tempfile.gettempdir()))
         self.ray_path = os.path.join(self.path, "r")  # Ray makes the folder that it is given writable for everyone
         self.token_path = os.path.join(self.path, _TOKEN)
         self._lock = os.open(self.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -148,6 +148,11 @@ class PrivateFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def is_private_token(path: str) -> bool:
+    """Return whether a path is that of the token of a :class:`PrivateFolder`, which may have been removed."""
+    return os.path.basename(path) == _TOKEN and os.path.basename(os.path.dirname(path)).startswith(_PREFIX)
 
 
 def parent_folder(usual: str) -> str:

@@ -208,6 +208,11 @@ class ClusterEnd(threading.Event):
         """Register a listener for the loss of the cluster, by a weak reference."""
         self._listeners.add(listener)
 
+    @property
+    def has_something_to_lose(self) -> bool:
+        """True if a loss matters to a listener; otherwise no client is open, or the engines have been stopped."""
+        return any(listener.has_something_to_lose for listener in list(self._listeners))
+
     def lose(self, lost: ClusterLost) -> bool:
         """Let calls from now on fail because the cluster is lost; return whether the loss matters to a listener.
 
@@ -215,7 +220,7 @@ class ClusterEnd(threading.Event):
         """
         if self.is_set():
             return False
-        news = any(listener.has_something_to_lose for listener in list(self._listeners))
+        news = self.has_something_to_lose
         self.lost = lost
         self.set()
         return news

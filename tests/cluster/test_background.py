@@ -340,3 +340,37 @@ def test_ctrl_c_while_it_starts_leaves_nothing(nsactors_command: CommandLine) ->
     wait_until(lambda: record.owner.is_gone and not marked_processes(record.mark))
     assert not (nsactors_command.registry.folder / "never.json").exists()
     assert folders_of(record.owner.pid) == []
+
+
+def test_a_process_goes_on_with_other_clusters_when_its_own_has_ended(nsactors_command: CommandLine) -> None:
+    done = nsactors_command.python(
+        """
+import os, subprocess, sys
+from nsactors import Client, Cluster
+from nsactors.errors import ClusterStopped
+
+def nsactors(*arguments):
+    program = "from nsactors.cli import main; main(prog_name='nsactors')"
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+def attached(name):
+    rc = Client(name)
+    print(rc.ids)
+    nsactors("stop", name)
+    try:
+        rc[:].apply_sync(os.getpid)
+    except ClusterStopped as error:
+        print(type(error).__name__)
+
+nsactors("start", "-n", "1", "--name", "first")
+attached("first")
+with Cluster(n=1) as rc:
+    print(rc.ids)
+    nsactors("start", "-n", "1", "--name", "second")  # has a token of its own, which stays when this cluster ends
+attached("second")
+with Cluster(n=1) as rc:
+    print(rc.ids)
+"""
+    )
+    assert done.stdout.split("\n") == ["[0]", "ClusterStopped", "[0]", "[0]", "ClusterStopped", "[0]", ""], done.stderr
+    assert done.stderr == ""

@@ -60,6 +60,7 @@ NAMES = (
     ),
     PrivateName("_common.usage.usage_lib", "scripts.run_script", "workers import `requests` when they connect"),
     PrivateName("_private.utils.open_log", "scripts.run_script", "an engine that starts on a full disk may hang"),
+    PrivateName("_raylet.AuthenticationTokenLoader.reset_cache", "runtime", "a process can join only one cluster"),
     PrivateName("_private.worker.print_to_stdstream", "runtime", "Ray's lines about dead workers are shown"),
     _at_connection("_private.worker.global_worker.core_worker", "runtime", _FORKED_CHILD),
     _at_connection("_private.worker.global_worker.gcs_client", "runtime", _FORKED_CHILD),

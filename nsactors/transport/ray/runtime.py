@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 
 from nsactors.errors import ClusterLost, ClusterUnreachable, OutsideCluster, RayImportedFirst, RayStartError
 from nsactors.protocol.process import OwnProcess
-from nsactors.system.private_files import PrivateFolder, state_folder
+from nsactors.system.private_files import PrivateFolder, is_private_token, state_folder
 from nsactors.system.processes import keep_sockets_from_children, open_sockets
 from nsactors.system.resources import check_processes, installed_ray, ray_was_tried
 from nsactors.transport.base import ClusterEnd
@@ -81,7 +81,9 @@ PRESETS_OF_TRIED_RAY = {
 }
 
 _ENCRYPTION = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
-_ACCESS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *_ENCRYPTION)
+_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+_ACCESS = ("RAY_AUTH_MODE", _TOKEN_PATH, *_ENCRYPTION)
+_SAFETY = ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
 _TOKEN_ITSELF = "RAY_AUTH_TOKEN"  # Ray prefers it to the token in the file
 
 
@@ -106,7 +108,9 @@ class RayRuntime:
         self._users = 0
         self._process = OwnProcess()
         self._embedded = False
+        self._is_safe = False  # Ray has been imported here with the settings of a cluster that nsactors has embedded
         self._folder: PrivateFolder | None = None
+        self._own_token_path = ""  # the file with the token of an embedded Ray
         self._ray: Any = None
         self._starter: _StarterThread | None = None
         self._zygote: ZygoteProcess | None = None
@@ -123,6 +127,7 @@ class RayRuntime:
         show_logs: bool,
         store_bytes: int | None = None,
         workers: int | None = None,
+        releases: bool = True,
     ) -> Any:
         """Return the ``ray`` module, connected; start an embedded cluster if there is no other.
 
@@ -133,13 +138,14 @@ class RayRuntime:
             show_logs: show Ray's own log lines.
             store_bytes: the size of an embedded Ray's object store; None for Ray's default.
             workers: the number of workers that an embedded Ray starts at the same time; None for Ray's default.
+            releases: whether the caller will call :meth:`release`.
 
         Raises:
             ClusterUnreachable: if the cluster at ``address`` cannot be joined.
             OutsideCluster: if this cluster has no node on this machine.
             ProcessLimit: if this user may not start as many processes and threads as Ray needs.
             AccessRefused: if this cluster requires a token that this process does not have.
-            RayImportedFirst: if this cluster requires a token, and Ray was imported without one.
+            RayImportedFirst: if Ray was imported without the settings that this cluster needs.
             ForkedClient: in a forked child of a connected process.
         """
         if self._ray is not None and self._ray.is_initialized():
@@ -159,7 +165,7 @@ class RayRuntime:
                     _connect(ray, address, show_logs)
             if self._monitor is None and _is_driver(ray):
                 self._watch_servers(ray)
-            self._users += 1
+            self._users += releases
             return ray
 
     def belong_here(self) -> None:
@@ -186,14 +192,15 @@ class RayRuntime:
         self.check_joining(address, settings)
         if "ray" not in sys.modules:
             os.environ.update(settings)
-            if "RAY_AUTH_TOKEN_PATH" in settings:
+            if _TOKEN_PATH in settings:
                 os.environ.pop(_TOKEN_ITSELF, None)
-        ray = self.acquire(num_cpus=0, address=address, environment={}, show_logs=False)
+        elif _TOKEN_PATH in settings:
+            self._use_token(settings[_TOKEN_PATH])
+        ray = self.acquire(num_cpus=0, address=address, environment={}, show_logs=False, releases=False)
         self.check_joining(address, settings)
         return ray
 
-    @staticmethod
-    def check_joining(address: str, settings: Mapping[str, str]) -> None:
+    def check_joining(self, address: str, settings: Mapping[str, str]) -> None:
         """Check that this process can join a cluster; raise the errors of :meth:`join` otherwise."""
         ray = sys.modules.get("ray")
         if ray is None:
@@ -202,8 +209,20 @@ class RayRuntime:
             raise ClusterUnreachable(
                 address, f"this process is connected to the Ray cluster at {here}, and can join only one"
             )
-        if any(os.environ.get(name) != settings[name] for name in _ACCESS if name in settings):
+        others = {name for name in _ACCESS if name in settings and os.environ.get(name) != settings[name]}
+        if others and not (others == {_TOKEN_PATH} and self._can_change_token()):
             raise RayImportedFirst
+
+    def _can_change_token(self) -> bool:
+        """Return whether Ray can read another token, because it is not connected, and has been imported safely."""
+        return self._is_safe and not self._ray.is_initialized() and _token_loader() is not None
+
+    def _use_token(self, path: str) -> None:
+        """Let Ray read its token from this file from now on; Ray keeps the first token that it has read."""
+        if os.environ.get(_TOKEN_PATH) != path:
+            os.environ[_TOKEN_PATH] = path
+            if (loader := _token_loader()) is not None:
+                loader.reset_cache()
 
     @staticmethod
     def settings_for_others() -> dict[str, str]:
@@ -260,12 +279,19 @@ class RayRuntime:
 
     def _import_ray(self, *, embeds: bool, zygote_environment: Mapping[str, str] | None) -> Any:
         if self._ray is not None:
+            if embeds and self._can_change_token():  # it may have been another cluster's
+                if self._folder is None:
+                    self._own_token_path = self._make_folder()
+                self._use_token(self._own_token_path)
             return self._ray
-        if "ray" not in sys.modules and embeds:
-            self._folder = PrivateFolder()
-            atexit.register(self._end)
-            for name, value in {**presets(), "RAY_AUTH_TOKEN_PATH": self._folder.token_path}.items():
+        is_new = "ray" not in sys.modules
+        if is_new and embeds:
+            token_path = self._make_folder()
+            if is_private_token(os.environ.get(_TOKEN_PATH, "")):  # of the process that has started this one
+                del os.environ[_TOKEN_PATH]
+            for name, value in {**presets(), _TOKEN_PATH: token_path}.items():
                 os.environ.setdefault(name, value)
+            self._own_token_path = os.environ[_TOKEN_PATH]
             os.environ.pop(_TOKEN_ITSELF, None)
             if zygote_environment is not None:
                 self._start_zygote(zygote_environment)  # the zygote imports Ray while this process does
@@ -273,8 +299,15 @@ class RayRuntime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about progress bars in notebooks, which are not used
             self._ray = import_ray()
+        self._is_safe = is_new and all(os.environ.get(name) == PRESETS[name] for name in _SAFETY)
         os.register_at_fork(after_in_child=partial(_leave_ray_to_parent, self._ray, self._stop_watching))
         return self._ray
+
+    def _make_folder(self) -> str:
+        """Make the folder of an embedded Ray; return the path of the file with its token."""
+        self._folder = PrivateFolder()
+        atexit.register(self._end)
+        return self._folder.token_path
 
     def _start_zygote(self, environment: Mapping[str, str]) -> None:
         """Start the process that forks workers, if there is none and they can be forked.
@@ -395,7 +428,11 @@ class RayRuntime:
             return
         lost = ClusterLost(death.server, death.reason)
         ends = list(self._ends)
-        if any([end.lose(lost) for end in ends]):  # noqa: C419 (each end must be set)
+        losers = [end for end in ends if end.has_something_to_lose]
+        for end in ends:
+            if end not in losers:  # the cluster has been stopped, and its servers with it
+                end.set()
+        if any([end.lose(lost) for end in losers]):  # noqa: C419 (each end must be set)
             with contextlib.suppress(OSError, ValueError):  # a closed terminal must not keep calls from ending
                 print(f"nsactors: {lost}\n", end="", file=sys.stderr, flush=True)
 
@@ -435,6 +472,13 @@ class RayRuntime:
         self._stop_embedded()
         self._end_zygote()
         self.remove_folder()
+
+
+def _token_loader() -> Any:
+    """Return the part of Ray that reads and keeps the token; None if this version of Ray has no such part."""
+    raylet = getattr(sys.modules.get("ray"), "_raylet", None)
+    loader: Any = getattr(raylet, "AuthenticationTokenLoader", None)
+    return loader.instance() if hasattr(loader, "instance") and hasattr(loader, "reset_cache") else None
 
 
 def _is_driver(ray: Any) -> bool:
