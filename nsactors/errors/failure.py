@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 IsUserFrame = Callable[[FrameType], bool]
 
 _CELL = re.compile(r"^<engine \d+, (cell .+)>$")
+_NUMBER = re.compile(r"^<(cell|ipython-input)[ -][\d.]+(?=[->])")
 # The frames that are kept of a deep recursion: both ends tell more than the middle.
 _HEAD_FRAMES = _TAIL_FRAMES = 20
 _LINES_BEFORE, _LINES_AFTER = 3, 2
@@ -156,6 +157,11 @@ def _summarise(entry: TracebackType, user: bool) -> FrameSummary:
 def file_name(name: str) -> str:
     """Return the name of a file, or of a cell without its engine, so that equal failures of engines compare equal."""
     return _CELL.sub(r"<\1>", name)
+
+
+def without_number(name: str) -> str:
+    """Return the name of a file, or of a cell without its number, which differs between engines and at each run."""
+    return _NUMBER.sub(r"<\1", name)
 
 
 def shown_file(name: str) -> str:

@@ -9,11 +9,12 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Hashable, Iterable
 from types import CodeType
 from typing import Any, Protocol
 
-from nsactors.errors.failure import file_name
+from nsactors.errors.failure import file_name, lines_of
 from nsactors.inside.frames import BORDERS, Place, user_places
 from nsactors.inside.processes import is_border, is_own
 from nsactors.namespace.interrupts import CellEventLoop, is_library_file, is_user_code
@@ -123,8 +124,15 @@ def sampled_profile(stacks: dict[tuple[Hashable, ...], list[float]]) -> EnginePr
 def _described(function: Hashable) -> ProfiledFunction:
     if isinstance(function, CodeType):
         file, line = function.co_filename, function.co_firstlineno
-        return ProfiledFunction(file_name(file), line, function.co_qualname, is_user_code(function))
+        return _named(file, line, function.co_qualname, is_user_code=is_user_code(function))
     return ProfiledFunction("", 0, str(function), is_user_code=False)
+
+
+def _named(file: str, line: int, name: str, *, is_user_code: bool) -> ProfiledFunction:
+    """Describe a function of a file or a cell."""
+    source = "".join(lines_of(file)) if file.startswith("<engine ") else ""
+    checksum = zlib.crc32(source.encode(errors="replace")) if source else 0
+    return ProfiledFunction(file_name(file), line, name, is_user_code, checksum)
 
 
 class CallProfiler:
@@ -243,7 +251,7 @@ def _called(file: str, line: int, name: str) -> ProfiledFunction:
     if file == "~":  # a built-in function
         return ProfiledFunction("", 0, name, is_user_code=False)
     own = file.startswith("<engine ") or not is_library_file(file)
-    return ProfiledFunction(file_name(file) if file.startswith("<") else os.fspath(file), line, name, own)
+    return _named(file, line, name, is_user_code=own)
 
 
 class Allocation(Protocol):
@@ -314,7 +322,7 @@ def allocations_profile(allocations: Iterable[Allocation]) -> EngineProfile:
             continue
         places = frames[borders[-1] + 1 :]
         functions = tuple(
-            numbers.setdefault(ProfiledFunction(file_name(file), line, name, is_own(file)), len(numbers))
+            numbers.setdefault(_named(file, line, name, is_user_code=is_own(file)), len(numbers))
             for name, file, line in places
         )
         if functions:

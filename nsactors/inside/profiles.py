@@ -19,6 +19,7 @@ from nsactors.errors import (
     plural,
     printable,
 )
+from nsactors.errors.failure import without_number
 from nsactors.inside.flames import figures_of, flame_of, flame_svg, profile_stats, speedscope
 from nsactors.inside.session_protocol import SessionProtocol
 from nsactors.inside.stacks import short_path
@@ -128,7 +129,7 @@ class Profile:
         self._kind = _KINDS[how]
         self.problems: dict[int, str] = {}
         self.value: Any = None
-        self._data: dict[int, EngineProfile] = dict(data or {})
+        self._data: dict[int, EngineProfile] = _with_common_cells(data or {})
 
     @property
     def by_engine(self) -> dict[int, Profile]:
@@ -344,3 +345,28 @@ class Profiled:
             else:
                 payload = reply.value if isinstance(reply.value, Payload) else reply.value.load()
                 profile._data[i] = EngineProfile._make(unpack(payload))
+        profile._data = _with_common_cells(profile._data)
+
+
+def _with_common_cells(profiles: Mapping[int, EngineProfile]) -> dict[int, EngineProfile]:
+    """Return profiles in which a cell that engines have run with different numbers has one name, that of the first.
+
+    Args:
+        profiles: the profiles, by engine.
+    """
+    names: dict[int | str, str] = {}
+    cells: dict[str, int | str] = {}
+    found = {}
+    for engine_id, profile in profiles.items():
+        functions = []
+        for function in profile.functions:
+            file = function.file
+            # The name of a cell of an engine does not identify its source; that of a client's cell ends in a checksum.
+            cell = function.cell or (file if file.startswith("<cell ") else without_number(file))
+            if cell not in names:
+                is_other = cells.get(file, cell) != cell  # other code has this number on another engine
+                names[cell] = f"{file[:-1]}, engine {engine_id}>" if is_other else file
+                cells[names[cell]] = cell
+            functions.append(function._replace(file=names[cell]))
+        found[engine_id] = profile._replace(functions=tuple(functions))
+    return found

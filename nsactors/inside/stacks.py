@@ -14,12 +14,12 @@ from typing import Any
 
 from nsactors._frozen import frozen
 from nsactors.errors import as_text, engine_ranges, plural, printable
-from nsactors.errors.failure import shown_file
+from nsactors.errors.failure import shown_file, without_number
 from nsactors.inside.processes import NATIVE_S, READ_S, WRITTEN_S, read_processes
 from nsactors.inside.session_protocol import ControllerQueries
 from nsactors.protocol.control import HistoryEntry
 from nsactors.protocol.engine_info import EngineInfo
-from nsactors.protocol.inspection import EngineStack, ProcessStacks, ReadProcesses, ReadStack, StackFrame
+from nsactors.protocol.inspection import EngineStack, ProcessStacks, ReadProcesses, ReadStack, StackFrame, ThreadStack
 from nsactors.protocol.messages import RequestId
 from nsactors.results.display.tables import duration_in_words, show_pretty, table_as_text
 
@@ -60,9 +60,9 @@ class Stacks:
         for engine_id, stack in sorted(self.by_engine.items()):
             # Compare stacks without the seconds for which engines have run or waited.
             waits = tuple(wait.rpartition(" for ")[0] for wait in stack.waits)
-            groups[stack.call, stack.client, stack.threads, stack.notes, stack.is_idle, waits, stack.program].append(
-                engine_id
-            )
+            threads = tuple(map(_without_numbers, stack.threads))
+            program = stack.program and _without_numbers(stack.program)
+            groups[stack.call, stack.client, threads, stack.notes, stack.is_idle, waits, program].append(engine_id)
         return [(ids, self.by_engine[ids[0]]) for ids in groups.values()]
 
     def as_dict(self) -> dict[int, dict[str, Any]]:
@@ -223,6 +223,11 @@ def _read_from_outside(
 
     with ThreadPoolExecutor(min(8, len(by_host))) as pool:
         return {i: one for part in pool.map(read, by_host) for i, one in part.items()}
+
+
+def _without_numbers(thread: ThreadStack) -> ThreadStack:
+    """Return a stack without the numbers of cells: engines that have run different numbers of cells differ in them."""
+    return thread._replace(frames=tuple(frame._replace(file=without_number(frame.file)) for frame in thread.frames))
 
 
 def _lines(stack: EngineStack, alike: Iterable[EngineStack]) -> Iterator[tuple[str, str]]:

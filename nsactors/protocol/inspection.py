@@ -200,12 +200,15 @@ class ProfiledFunction(NamedTuple):
         line: the number of its first line; 0 if it is not known.
         name: its qualified name.
         is_user_code: whether its code belongs to the user, not to a library.
+        cell: a checksum of the source of the cell, which is the same on all engines; 0 for files, and if the source is
+            not known.
     """
 
     file: str
     line: int
     name: str
     is_user_code: bool = True
+    cell: int = 0
 
 
 class StackSample(NamedTuple):

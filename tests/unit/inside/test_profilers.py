@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import linecache
 import os
 import sys
 import threading
@@ -339,6 +340,32 @@ def test_only_allocations_of_requests_count_with_the_lines_that_made_them() -> N
         ("load", "/home/ann/data.py, line 7", 3e6, 3e6, 2),
         ("<module>", "<cell 2>, line 5", 1.5e6, 4.5e6, 4),
     }
+
+
+def test_a_cell_has_the_same_checksum_on_all_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checksums(name: str, source: str) -> set[int]:
+        monkeypatch.setitem(linecache.cache, name, (len(source), None, source.splitlines(keepends=True), name))
+        border = next(iter(profilers._BORDERS))
+        stats: Any = {border: (1, 1, 1.0, 1.0, {}), (name, 1, "f"): (1, 1, 1.0, 1.0, {border: (1, 1, 1.0, 1.0)})}
+        found = [
+            sampled_profile({(compile(source, name, "exec"),): [1.0, 1]}),
+            called_profile(stats),
+            allocations_profile([Record(1, 1, [ACTOR, USER_CODE, ("f", name, 1)])]),
+        ]
+        return {function.cell for profile in found for function in profile.functions}
+
+    first, again, other = (
+        checksums("<engine 0, cell 2>", "f()\n"),
+        checksums("<engine 1, cell 3>", "f()\n"),
+        checksums("<engine 0, cell 4>", "g()\n"),
+    )
+    assert first == again != other
+    assert len(first) == len(other) == 1
+    assert 0 not in first | other
+
+
+def test_files_and_cells_without_a_source_have_no_checksum() -> None:
+    assert {f.cell for f in allocations_profile(RECORDS).functions} == {0}
 
 
 def test_sizes_are_shown_and_saved_in_bytes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import pstats
 import signal
 import threading
@@ -13,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nsactors.errors import InvalidArgument, NsactorsError
-from nsactors.inside.flames import WIDTH, flame_of, flame_svg
+from nsactors.inside.flames import WIDTH, flame_of, flame_svg, profile_stats
 from nsactors.inside.profiles import FEW, Profile, Profiled
 from nsactors.protocol.control import QueryReply
 from nsactors.protocol.inspection import (
@@ -28,6 +29,7 @@ from nsactors.protocol.serialize import pack
 from nsactors.testing import TIMEOUT_S
 
 CELL = ProfiledFunction("<cell 2>", 1, "<module>")
+CELL3 = CELL._replace(file="<cell 3>")
 STEP = ProfiledFunction("/home/me/model.py", 4, "step")
 SORT = ProfiledFunction("/x/site-packages/numpy/fromnumeric.py", 900, "sort", is_user_code=False)
 FUNCTIONS = (CELL, STEP, SORT)
@@ -68,6 +70,35 @@ def test_a_profile_of_few_samples_says_so() -> None:
     few = Profile("sample", {0: EngineProfile((CELL,), (StackSample((0,), 0.1, FEW - 1),))})
     assert "few samples" in repr(few)
     assert "few samples" not in repr(Profile("sample", {0: FIRST}))
+
+
+def one_sample(*functions: ProfiledFunction) -> EngineProfile:
+    return EngineProfile(functions, (StackSample(tuple(range(len(functions))), 1.0, FEW),))
+
+
+def test_the_same_cell_with_another_number_is_the_same_code(tmp_path: Path) -> None:
+    profile = Profile("sample", {0: one_sample(CELL._replace(cell=7)), 1: one_sample(CELL3._replace(cell=7))})
+    assert [(one.place, one.total_s) for one in profile.functions()] == [("<cell 2>, line 1", 2.0)]
+    assert len(flame_of(profile._data.values()).children) == 1
+    profile.save(tmp_path / "x.json")
+    assert len(json.loads((tmp_path / "x.json").read_text())["shared"]["frames"]) == 1
+
+
+@pytest.mark.parametrize("cells", [(7, 8), (0, 0)])
+def test_cells_with_other_code_or_whose_code_is_not_known_are_told_apart(cells: tuple[int, int]) -> None:
+    first, second = CELL._replace(cell=cells[0]), CELL3._replace(cell=cells[1])
+    profile = Profile("sample", {0: one_sample(first), 1: one_sample(second)})
+    assert sorted(one.place for one in profile.functions()) == ["<cell 2>, line 1", "<cell 3>, line 1"]
+
+
+def test_other_code_of_the_same_number_has_the_name_of_its_engine() -> None:
+    profile = Profile("sample", {0: one_sample(CELL._replace(cell=7)), 1: one_sample(CELL._replace(cell=8))})
+    assert sorted(one.place for one in profile.functions()) == ["<cell 2, engine 1>, line 1", "<cell 2>, line 1"]
+    assert list(pstats_of(profile)) == [("<cell 2>", 1, "<module>"), ("<cell 2, engine 1>", 1, "<module>")]
+
+
+def pstats_of(profile: Profile) -> Any:
+    return marshal.loads(profile_stats(profile._data.values()))
 
 
 def test_calls_are_a_table_too() -> None:

@@ -115,6 +115,26 @@ def test_equal_stacks_are_shown_once_with_the_shortest_and_the_longest_time() ->
     ]
 
 
+@pytest.mark.parametrize("name", ["<cell {}>", "<cell {}.1>", "<ipython-input-{}-0a1b2c>"])
+def test_engines_that_have_run_different_numbers_of_cells_share_a_row(name: str) -> None:
+    def stack(number: int, **changes: Any) -> EngineStack:
+        frames = (STEP._replace(file=name.format(number), **changes),)
+        thread = ThreadStack("requests", frames)
+        return BUSY._replace(threads=(thread,), program=ThreadStack("MainThread", frames))
+
+    found = Stacks({0: stack(2), 1: stack(3), 2: stack(2, line=5), 3: stack(2, source="return sort(x)")})
+    assert [ids for ids, _ in found.groups()] == [[0, 1], [2], [3]]
+    assert found.groups()[0][1] == stack(2)
+
+
+def test_different_files_do_not_share_a_row() -> None:
+    first, second = (
+        BUSY._replace(threads=(ThreadStack("requests", (STEP._replace(file=name),)),))
+        for name in ("<string>", "<cell 2>")
+    )
+    assert [ids for ids, _ in Stacks({0: first, 1: second}).groups()] == [[0], [1]]
+
+
 def test_different_waits_are_shown_apart_and_their_seconds_do_not_count() -> None:
     first, second = BUSY._replace(waits=("recv from 2 for 1 s",)), BUSY._replace(waits=("recv from 2 for 9 s",))
     third = BUSY._replace(waits=("recv from 3 for 9 s",))
