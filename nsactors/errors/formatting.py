@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _TAIL_LINES = 10
@@ -127,6 +127,18 @@ _FACTORS: dict[str, int] = {
     **{f"{letter}{end}": 1000**power for power, letter in enumerate("kmgt", 1) for end in ("", "b")},
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
 }
+
+
+def reasons_by_engines(reasons: Mapping[int, str]) -> list[str]:
+    """Return a line for each reason, which begins with its engines: ``engines 0-3: memray is not installed there``.
+
+    Args:
+        reasons: the reasons, by engine.
+    """
+    groups: dict[str, list[int]] = {}
+    for engine_id, reason in sorted(reasons.items()):
+        groups.setdefault(reason, []).append(engine_id)
+    return [f"{engine_ranges(ids)}: {reason}" for reason, ids in groups.items()]
 
 
 def bytes_in_words(nbytes: float) -> str:

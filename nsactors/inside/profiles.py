@@ -20,6 +20,7 @@ from nsactors.errors import (
     printable,
 )
 from nsactors.errors.failure import without_number
+from nsactors.errors.formatting import reasons_by_engines
 from nsactors.inside.flames import figures_of, flame_of, flame_svg, profile_stats, speedscope
 from nsactors.inside.session_protocol import SessionProtocol
 from nsactors.inside.stacks import short_path
@@ -257,7 +258,7 @@ class Profile:
         )
 
     def _remarks(self) -> list[str]:
-        remarks = [f"engine {i}: {why}" for i, why in sorted(self.problems.items())]
+        remarks = reasons_by_engines(self.problems)
         if self.samples < self._kind.few * len(self._data):
             remarks.append("few samples: figures mean little. Measure more work, or take a shorter interval")
         return remarks
@@ -319,7 +320,7 @@ class Profiled:
                 profile.problems[i] = reply.error.partition(": ")[2]
         if len(profile.problems) == len(self._ids):
             self._stop(profile_id, profile)
-            told = "; ".join(f"engine {i}: {why}" for i, why in profile.problems.items())
+            told = "; ".join(reasons_by_engines(profile.problems))
             raise NsactorsError(f"no engine can be profiled: {told}. rc.stack() shows the code that the engines run")
         self._entered.append((profile_id, profile))
         return profile

@@ -31,6 +31,7 @@ from nsactors.errors import (
     TaskAborted,
     keyboard_interrupt,
 )
+from nsactors.errors.formatting import reasons_by_engines
 from nsactors.errors.reporting import print_traceback
 from nsactors.inside.debug_console import (
     KEPT_RULE,
@@ -476,8 +477,8 @@ class Session:
             states, problems = take_stops(self.controller, self.name, engine_ids)
         else:
             states, problems = open_failures(self.controller, self.name, engine_ids, failures)
-        for engine_id, problem in sorted(problems.items()):
-            print(f"*** engine {engine_id}: {problem}")
+        for line in reasons_by_engines(problems):
+            print(f"*** {line}")
         if not states and takes:
             raise DebuggerUnavailable("none of these engines is stopped in a debugger")
         if not states:

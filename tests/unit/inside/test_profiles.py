@@ -203,6 +203,18 @@ def test_without_any_engine_the_block_does_not_begin() -> None:
     assert session.asked == ["StartProfile", "StopProfile"]
 
 
+def test_a_reason_of_several_engines_is_told_once() -> None:
+    missing = "RuntimeError: memray is not installed there"
+    with pytest.raises(
+        NsactorsError, match="no engine can be profiled: engines 0, 2: memray is not installed there; engine 1: it did"
+    ):
+        Profiled(Session({0: missing, 2: missing}, {}), "me", [0, 1, 2], "memory", 0.01).__enter__()
+    with Profiled(Session({0: missing, 1: missing, 2: None}, {2: FIRST}), "me", [0, 1, 2], "memory", 0.01) as profile:
+        pass
+    assert repr(profile).count("memray is not") == 1
+    assert "engines 0-1: memray is not installed there" in repr(profile)
+
+
 def test_the_profile_is_there_after_an_error_in_the_block() -> None:
     session = Session({0: None}, {0: FIRST})
     with pytest.raises(KeyError), Profiled(session, "me", [0], "sample", 0.01) as profile:
