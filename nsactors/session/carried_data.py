@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -21,6 +21,12 @@ _WORDS = {
     "default": "the default value of `{}`",
     "global": "the global `{}`",
 }
+
+
+_INSTEAD_OF_PUSHED = (
+    "`{0}` was pushed, and the function uses the pushed value; to send no other, delete `{0}` here, or pass "
+    "Reference({0!r}) as an argument"
+)
 
 
 class _Part(NamedTuple):
@@ -41,7 +47,12 @@ class CarriedData:
 
     def __init__(self, ref_types: tuple[type, ...] = ()) -> None:
         self._ref_types = ref_types
-        self._told: set[tuple[object, str, str]] = set()
+        self._told: set[tuple[object, str, str, bool]] = set()
+        self._pushed: set[str] = set()
+
+    def pushed(self, names: Iterable[str]) -> None:
+        """Note that names were bound on engines, where functions use these values and not those that they carry."""
+        self._pushed.update(names)
 
     def notice(
         self,
@@ -65,19 +76,29 @@ class CarriedData:
             return []
         # Each part is packed once more to measure it, which does not copy the memory of arrays.
         parts = [*self._carried(function, set()), *_arguments(function, args, kwargs or {})]
-        sized = [(self._nbytes(part.value), part) for part in parts if _key(function, part) not in self._told]
+        sized = [(self._nbytes(part.value), part) for part in parts if self._key(function, part) not in self._told]
         total = sum(nbytes for nbytes, _ in sized)
         warnings = []
         for nbytes, part in sorted(sized, key=lambda item: item[0], reverse=True):
             if total <= LIMIT_BYTES:
                 break
             total -= nbytes
-            self._told.add(_key(function, part))
+            self._told.add(self._key(function, part))
             words = _WORDS[part.kind].format(part.name)
             if part.function is not function:
                 words += f" of `{_name(part.function)}`"
-            warnings.append(LargeCaptureWarning(_name(function), words, nbytes, _instead(part)))
+            warnings.append(LargeCaptureWarning(_name(function), words, nbytes, self._instead(part)))
         return warnings
+
+    def _key(self, function: object, part: _Part) -> tuple[object, str, str, bool]:
+        # The key contains the code, which is equal if the cell that defines the function was run again.
+        return getattr(function, "__code__", type(function)), part.kind, part.name, self._is_pushed(part)
+
+    def _is_pushed(self, part: _Part) -> bool:
+        return part.kind == "global" and part.name in self._pushed
+
+    def _instead(self, part: _Part) -> str:
+        return _INSTEAD_OF_PUSHED.format(part.name) if self._is_pushed(part) else _instead(part)
 
     def _carried(self, function: object, seen: set[int]) -> Iterator[_Part]:
         """Yield the variables that travel with ``function``, and with the functions that it calls."""
@@ -145,11 +166,6 @@ def _contents(cell: CellType) -> object:
         return cell.cell_contents
     except ValueError:  # not yet bound
         return None
-
-
-def _key(function: object, part: _Part) -> tuple[object, str, str]:
-    # The key contains the code, which is equal if the cell that defines the function was run again.
-    return getattr(function, "__code__", type(function)), part.kind, part.name
 
 
 def _name(function: object) -> str:

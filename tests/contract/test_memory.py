@@ -42,6 +42,17 @@ def test_a_large_global_is_told_at_the_users_line_and_the_call_is_made(dv: Direc
 
 
 @pytest.mark.usefixtures("low_limit")
+@pytest.mark.parametrize("how", ["push", "scatter"])
+def test_a_function_uses_the_pushed_value_and_the_warning_says_so(dv: DirectView, simulate: Any, how: str) -> None:
+    pushed = np.full(4 * ITEMS, 2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dv.push({"table": pushed}) if how == "push" else dv.scatter("table", pushed)
+    with pytest.warns(LargeCaptureWarning, match="`table` was pushed, and the function uses the pushed value"):
+        assert dv.apply(simulate, 3) == [2.0] * 4
+
+
+@pytest.mark.usefixtures("low_limit")
 def test_it_is_told_once_for_each_client(dv: DirectView, simulate: Any, connect: Callable[..., Client]) -> None:
     for view in (dv, connect()[0]):
         with pytest.warns(LargeCaptureWarning):

@@ -52,6 +52,24 @@ def test_a_global_that_a_function_uses_is_named_with_its_size_and_what_to_do(dat
     )
 
 
+def test_a_global_that_was_pushed_is_told_again_because_the_function_uses_the_pushed_value(data: CarriedData) -> None:
+    simulate = typed("def simulate(i): return table[i]", "simulate", table=np.zeros(10_000))
+    assert told(data, simulate, 1) == ["simulate: the global `table`"]
+    data.pushed(["table"])
+    (warning,) = data.notice(pack((simulate, (1,), {})), simulate, (1,))
+    assert str(warning) == (
+        "`simulate` carries the global `table` (80 kB) to the engines: `table` was pushed, and the function uses the "
+        "pushed value; to send no other, delete `table` here, or pass Reference('table') as an argument"
+    )
+    assert told(data, simulate, 1) == []
+
+
+def test_an_argument_with_the_name_of_a_pushed_value_is_told_as_others(data: CarriedData) -> None:
+    data.pushed(["a"])
+    (warning,) = data.notice(pack((print, (np.zeros(10_000),), {})), lambda a: None, (np.zeros(10_000),))
+    assert "push it once" in str(warning)
+
+
 @pytest.mark.parametrize("source", ["lambda: (lambda: table)", "lambda: [table[i] for i in range(9)]"])
 def test_a_global_of_an_inner_function_is_found(data: CarriedData, source: str) -> None:
     assert told(data, typed(f"f = {source}", "f", table=np.zeros(10_000))) == ["<lambda>: the global `table`"]
