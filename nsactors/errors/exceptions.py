@@ -77,6 +77,7 @@ from nsactors.errors.formatting import (
     last_lines,
     printable,
     short_repr,
+    slice_in_words,
     unknown_keyword,
     with_article,
 )
@@ -155,7 +156,10 @@ class NoEngines(TargetError):
 
     def __init__(self, hint: str | None = None, *, targets: object = None, ids: Iterable[int] = ()) -> None:
         self.hint = hint
-        self.targets = None if targets is None else short_repr(targets)
+        if isinstance(targets, slice):
+            self.targets: str | None = f"[{slice_in_words(targets)}]"
+        else:
+            self.targets = None if targets is None else short_repr(targets)
         self.ids = tuple(ids)
         if self.targets is None:
             text = hint or "start some with Cluster(n=4), or wait for those that are joining"

@@ -70,6 +70,12 @@ def short_repr(value: object) -> str:
     return printable(shown if len(shown) <= _REPR_CHARS else shown[: _REPR_CHARS - 3] + "...", keep="")
 
 
+def slice_in_words(targets: slice) -> str:
+    """Return a slice as it is written in brackets: ``::2``."""
+    bounds = [targets.start, targets.stop] + [targets.step] * (targets.step is not None)
+    return ":".join("" if bound is None else short_repr(bound) for bound in bounds)
+
+
 def qualified_name(cls: type) -> str:
     """Return the name of a class, with the name of its module unless the class is built in."""
     return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from nsactors.client.prompt import SessionClients, draw_errors
 from nsactors.cluster.options import problem_of_cell
 from nsactors.cluster.time_limits import time_in_words, time_left_of
 from nsactors.errors import DebuggerUnavailable, plural
+from nsactors.errors.formatting import reasons_by_engines, slice_in_words
 from nsactors.magics.completion import CellSender, EngineCompleter, ask_engines
 from nsactors.magics.inspection import profiled, show, show_peek, split_peek
 from nsactors.magics.on_demand import AreaLine, ClusterOnDemand, ToolbarLine
@@ -150,19 +152,22 @@ class _Signaller:
         self.client.session.restart(engine_ids)
 
 
-def show_numbered(view: DirectView, targets: Targets, number: int, screen: Screen) -> None:
+def show_numbered(view: DirectView, targets: Targets, number: int) -> None:
     """Show the source and the value of the engines' cell ``number``; equal sources and values are shown once.
 
     Raises:
-        IndexError: if an engine has run no cell of this number.
+        UsageError: if an engine has run no cell of this number.
     """
-    source = f"In[{number}] if 0 < {number} < len(In) else None"
-    value = f"repr(Out[{number}]) if {number} in Out else None"
-    found = view.pull(f"(len(In), {source}, {value})", targets, block=False)
+    # Engines that are threads have these names from their first cell on.
+    inputs, outputs = "globals().get('In', [''])", "globals().get('Out', {})"
+    source = f"{inputs}[{number}] if 0 < {number} < len({inputs}) else None"
+    value = f"repr({outputs}[{number}]) if {number} in {outputs} else None"
+    found = view.pull(f"(len({inputs}), {source}, {value})", targets, block=False)
     values = found.get_dict()
-    for engine_id, (count, source, _) in values.items():
-        if source is None:
-            raise IndexError(f"engine {engine_id} has run no cell {number}: its last is {count - 1}")
+    missing = {i: _numbers_in_words(count - 1) for i, (count, source, _) in values.items() if source is None}
+    if missing:
+        raise UsageError(f"%result: no cell {number} on {'; '.join(reasons_by_engines(missing))}")
+    screen = open_screen(blocking=True)
     sources: dict[str, list[int]] = {}
     for engine_id, (_, source, _) in values.items():
         sources.setdefault(source.rstrip(), []).append(engine_id)
@@ -177,6 +182,10 @@ def show_numbered(view: DirectView, targets: Targets, number: int, screen: Scree
     if not outs:
         screen.show([Shown(tuple(values), TextLine("stdout", f"cell {number} has no value"))])
     screen.close()
+
+
+def _numbers_in_words(last: int) -> str:
+    return "no cell has run yet" if last < 1 else "the only cell is 1" if last == 1 else f"the cells are 1 to {last}"
 
 
 def find_client(shell: Any) -> Client | None:
@@ -316,17 +325,16 @@ class ParallelMagics:
     def result(self, line: str = "") -> None:
         """Show the output of the last ``%px`` again, or (``%result 7``) the source and value of the engines' cell 7.
 
-        Options are ``--group-outputs HOW`` and ``--out NAME``, as in ``%%px``.
-
-        Raises:
-            IndexError: if an engine has run no cell of this number.
+        Without a number, it takes the options ``--group-outputs HOW`` and ``--out NAME``, as in ``%%px``.
         """
         options, others = _understood(line, RESULT, "%result")
         if others:
             view = self._view_or_complain()
-            if len(others) > 1 or not others[0].lstrip("-").isdigit():
+            if len(others) > 1 or not re.fullmatch(r"-?[0-9]+", others[0]):
                 raise UsageError(f"%result takes the number of a cell, not {' '.join(others)!r}")
-            return show_numbered(view, self.defaults.targets, int(others[0]), open_screen(blocking=True))
+            if options != Options():
+                raise UsageError("%result takes the number of a cell, or options, but not both")
+            return show_numbered(view, self.defaults.targets, int(others[0]))
         if self.last_result is None:
             raise UsageError("%result shows the result of the last %px, and there was none yet")
         if options.out:
@@ -339,6 +347,8 @@ class ParallelMagics:
 
     def autopx(self, line: str = "") -> None:
         """Run every cell on the engines from now on; a second ``%autopx`` runs cells here again."""
+        if line.strip():
+            raise UsageError(f"%autopx takes nothing else, not {line.strip()!r}: a second %autopx ends the first")
         magic = f"px{self._suffix}"
         if self._extension.sends_cells_by == magic:
             self._extension.send_cells(None)
@@ -562,13 +572,14 @@ class ParallelMagics:
         defaults, view = self.defaults, self.view()
         targets = defaults.targets if defaults.targets is not None else view.targets if view is not None else "all"
         rows = {
-            "targets": targets,
+            "targets": slice_in_words(targets) if isinstance(targets, slice) else targets,
             "block": defaults.block,
             "stream": defaults.stream is not False,
             "progress-after": f"{defaults.progress_after_s:g} s",
             "signal-on-interrupt": defaults.signal_on_interrupt or "SIGINT",
             "timeout": "none" if defaults.timeout_s is None else f"{defaults.timeout_s:g} s",
             "verbose": bool(defaults.verbose),
+            "journal": defaults.journal is not False,
             "break": defaults.breaks is not False,
         }
         if view is not None and (left_s := _time_left_s(view.client)) is not None:

@@ -134,7 +134,8 @@ def write_script(client: Client, engine_ids: Sequence[int], name: str) -> None:
     """Write the script of engines into a file; one file for each engine if ``name`` contains ``{engine}``.
 
     Raises:
-        UsageError: if the file exists, or the engines have different scripts and ``name`` is that of one file.
+        UsageError: if the file exists or cannot be written, or the engines have different scripts and ``name`` is that
+            of one file.
     """
     if NUMBER in name:
         chosen = [(f"engine {i}", name.replace(NUMBER, str(i)), _scripts(client, [i])[0][1]) for i in engine_ids]
@@ -151,7 +152,10 @@ def write_script(client: Client, engine_ids: Sequence[int], name: str) -> None:
         if Path(path).exists():
             raise UsageError(f"{path} exists already: remove it, or name another file")
     for whose, path, script in chosen:
-        Path(path).write_text(script.text, encoding="utf-8")
+        try:
+            Path(path).write_text(script.text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"%pxhistory -f cannot write {path!r}: {error.strerror}") from None
         interpreter = "ipython" if script.needs_ipython else "python"
         print(f"The history of {whose} is in {path}: run it with {interpreter} {path}")
 

@@ -126,7 +126,7 @@ def test_a_cell_is_profiled(prompt: Prompt) -> None:
 
 def test_numbered_results_come_from_the_engines_history(prompt: Prompt) -> None:
     assert "first = 'ran'" in prompt.run("%result 1")
-    assert "IndexError: engine 0 has run no cell 999" in prompt.run("%result 999")
+    assert "UsageError: %result: no cell 999 on engine" in prompt.run("%result 999")
 
 
 def test_what_an_engine_has_run_is_written_as_a_script(prompt: Prompt) -> None:
@@ -166,6 +166,9 @@ def test_a_figure_is_saved_and_named(prompt: Prompt) -> None:
         ("%px --profile-out x.txt 1", "UsageError: %px --profile-out takes a name that ends in .prof"),
         ("%px --noblock --profile 1", "UsageError: %px --profile waits for the cell"),
         ("%pxconfig now", "UsageError: %pxconfig takes options"),
+        ("%result 1 -e", "UsageError: %result takes the number of a cell, or options, but not both"),
+        ("%autopx off", "UsageError: %autopx takes nothing else"),
+        ("%pxhistory -f no/x.py", "UsageError: %pxhistory -f cannot write 'no/x.py': No such file"),
         ("%px --targets 99 x", "NoSuchEngine"),
     ],
 )

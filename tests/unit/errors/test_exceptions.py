@@ -194,6 +194,8 @@ def test_a_call_that_only_waited_is_not_blamed() -> None:
 
 def test_targets_that_select_no_engine_are_told_from_no_engines() -> None:
     assert str(errors.NoEngines(targets=[], ids=[0, 1, 5])) == "[] selects none of engines 0-1, 5: name at least one"
+    for targets, shown in [(slice(5, None), "[5:]"), (slice(-1, 0, 2), "[-1:0:2]"), (slice(None, 0), "[:0]")]:
+        assert str(errors.NoEngines(targets=targets, ids=[0])).startswith(f"{shown} selects none of engine 0")
 
 
 def test_what_cannot_do_something_is_named_as_it_is() -> None:

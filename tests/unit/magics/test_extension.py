@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from IPython.core.error import UsageError
 
 from nsactors.cluster.cluster import Cluster
 from nsactors.magics.extension import ParallelMagics
 from nsactors.magics.on_demand import AreaLine, ClusterOnDemand, ToolbarLine
+from nsactors.magics.options import CONFIG
 from nsactors.results.display.notebook import CellArea
 from nsactors.results.display.screen import Progress
 from nsactors.testing import TIMEOUT_S, wait_until
@@ -77,6 +81,71 @@ def test_a_late_line_does_not_appear_below_output_that_is_complete() -> None:
     AreaLine(area).draw(RAY)
     area.publish()
     assert published[-1] == "NoSuchEngine: there is no engine 7"
+
+
+@pytest.fixture(scope="module")
+def magics() -> Iterator[ParallelMagics]:
+    """The magics of a view of two engines, of which the first has run one cell more."""
+    with Cluster(n=2, backend="local") as rc:
+        rc[:].execute("a = 1", silent=False, block=True)
+        rc[0].execute("a = 2", silent=False, block=True)
+        yield ParallelMagics(cast(Any, SimpleNamespace(shell=SimpleNamespace(user_ns={}))), "", rc[:])
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ("99", "no cell 99 on engine 0: the cells are 1 to 2; engine 1: the only cell is 1"),
+        ("2", "no cell 2 on engine 1: the only cell is 1"),
+        ("-1", "no cell -1 on engine 0: the cells are 1 to 2; engine 1: the only cell is 1"),
+        ("0", "no cell 0 on engine 0"),
+        ("1 2", "takes the number of a cell, not '1 2'"),
+        ("1 --out x", "takes the number of a cell, or options, but not both"),
+    ],
+)
+def test_a_cell_that_is_not_there_is_a_mistake_in_the_line(magics: ParallelMagics, number: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^%result:? {re.escape(message)}"):
+        magics.result(number)
+
+
+def test_a_number_is_told_to_be_wrong_where_no_cell_has_run() -> None:
+    with Cluster(n=2, backend="local") as rc, pytest.raises(UsageError, match="engines 0-1: no cell has run yet"):
+        ParallelMagics(cast(Any, SimpleNamespace(shell=None)), "", rc[:]).result("1")
+
+
+def test_a_history_that_cannot_be_written_is_a_mistake_in_the_line(magics: ParallelMagics, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"%pxhistory -f cannot write '.*/no/x.py': No such file or directory"):
+        magics.pxhistory(f"0 -f {tmp_path}/no/x.py")
+
+
+def test_autopx_takes_no_argument(magics: ParallelMagics) -> None:
+    with pytest.raises(UsageError, match="%autopx takes nothing else, not 'off': a second %autopx ends the first"):
+        magics.autopx("off")
+
+
+def test_each_default_is_shown_with_the_name_of_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    described = rows_of_pxconfig("--targets 0", capsys)
+    assert described.keys() == {name[2:] for name in CONFIG if name.startswith("--") and not name.startswith("--no")}
+    assert rows_of_pxconfig("--no-break --no-journal -t ::2", capsys).items() >= {
+        ("targets", "::2"),
+        ("break", "False"),
+        ("journal", "False"),
+    }
+
+
+def test_the_tutorial_shows_these_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "tutorials" / "interactive.md").read_text(encoding="utf-8")
+    told = page.partition("%pxconfig --targets 0\n")[2].partition("%pxconfig\n")[2].partition("```")[0]
+    assert dict(line.split(maxsplit=1) for line in told.splitlines()) == rows_of_pxconfig("--targets 0", capsys)
+
+
+def rows_of_pxconfig(options: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    client = SimpleNamespace(session=SimpleNamespace(transport=SimpleNamespace(namespace="")))
+    view: Any = SimpleNamespace(targets="all", client=client)
+    magics = ParallelMagics(cast(Any, SimpleNamespace(shell=None)), "", view)
+    magics.pxconfig(options)
+    magics.pxconfig()
+    return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.timeout(60)
