@@ -205,6 +205,12 @@ class EngineView(Generic[F]):
     def _pack(self, value: Any, what: str | Naming) -> Payload:
         return pack(value, what=what, ref_types=self._session.ref_types)
 
+    def _pack_names(self, names: dict[str, Any], what: str) -> Payload:
+        """Pack values that engines bind to names."""
+        payload = self._pack(names, what)
+        self._client.carried_data.pushed(names)
+        return payload
+
     def _warn_of_data(self, payload: Payload, function: Any, args: Any = (), kwargs: Any = None) -> None:
         for warning in self._client.carried_data.notice(payload, function, args, kwargs):
             warn_caller(warning)

@@ -193,8 +193,7 @@ class DirectView(EngineView[Flags]):
         )
         for name in ns:
             check_name(name, "push(ns)")
-        payload = self._pack(dict(ns), "the values")
-        self._client.carried_data.pushed(ns)
+        payload = self._pack_names(dict(ns), "the values")
         with showing_transfer("push", payload.nbytes):
             return self._ask(targets, Push(self._copies(copy)), "push", block, payload)
 
@@ -302,8 +301,7 @@ class DirectView(EngineView[Flags]):
         parts = distribution_for("scatter", dist, axis).split(seq, len(ids))
         values = [first_of(part) if flatten and length_of(part) == 1 else part for part in parts]
         push = Push(self._copies(copy))
-        payloads = [self._pack({key: value}, f"{key!r}") for value in values]
-        self._client.carried_data.pushed([key])
+        payloads = [self._pack_names({key: value}, f"{key!r}") for value in values]
         with showing_transfer("scatter", sum(payload.nbytes for payload in payloads)):
             session, blocks = self._session, self._blocks(block)
             # Send each part before the next one is copied, so that it travels during the copying.
