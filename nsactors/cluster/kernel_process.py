@@ -18,12 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.utils.tokenutil import token_at_cursor
+from tornado.ioloop import IOLoop
 from traitlets import Instance
 
 from nsactors._version import __version__
@@ -35,6 +36,9 @@ from nsactors.results import AsyncResult
 from nsactors.system.private_files import PrivateFolder, write_private
 from nsactors.transport.base import ConnectionInfo
 from nsactors.views.direct import DirectView
+
+if TYPE_CHECKING:
+    from tornado.platform.asyncio import BaseAsyncIOLoop
 
 ANSWER_S = 1.0
 OUTPUT_S = 10.0
@@ -48,12 +52,11 @@ class EngineKernelApp(IPKernelApp):
 
     def init_signal(self) -> None:
         """Let SIGINT interrupt the engine's cell, and SIGTERM end this process gracefully."""
-        signal.signal(signal.SIGINT, lambda *_: self.kernel.interrupt())
-        signal.signal(signal.SIGTERM, lambda *_: self.leave())
-
-    def leave(self) -> None:
-        """End the process; callable from any thread."""
-        self.io_loop.add_callback_from_signal(self.io_loop.stop)
+        # Not signal.signal(): its handler would wait until the loop wakes for another reason, if the signal comes just
+        # before the loop begins to wait, or on another thread.
+        loop = cast("BaseAsyncIOLoop", IOLoop.current())
+        loop.asyncio_loop.add_signal_handler(signal.SIGINT, lambda: self.kernel.interrupt())  # noqa: PLW0108 (made later)
+        loop.asyncio_loop.add_signal_handler(signal.SIGTERM, loop.stop)
 
     def leave_when_idle(self) -> None:
         """End the process when programs have the replies to their cells; callable from any thread."""
@@ -189,7 +192,7 @@ class EngineKernelBase(Kernel):
         """Interrupt the cell that runs."""
         result = self._running
         if result is not None:
-            # In another thread: this one may be inside a signal handler, and abort() waits for the controller.
+            # In another thread: abort() waits for the controller, and messages are handled on this one.
             threading.Thread(target=self._abort, args=(result,), daemon=True).start()
 
     def _abort(self, result: AsyncResult) -> None:

@@ -128,10 +128,14 @@ nsactors.embed(name="held")
 print("ready", flush=True)
 threading.Event().wait()
 """
+# Signals interrupt a thread that is not the main one. The effect is that of a signal that comes just before the main
+# thread begins to wait: the system call does not return.
 KERNEL = """\
-import os
+import os, signal, threading
 tell = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 from nsactors.cluster.kernel_process import serve
 serve("held", 0, lambda file: print(file, file=tell, flush=True))
 """
@@ -208,3 +212,10 @@ def test_a_console_is_told_that_its_cell_cannot_be_interrupted(console: Console)
     console.begin()
     console.kernel.send_signal(signal.SIGINT)
     console.read_until("cannot interrupt a call that runs: use Cluster(backend='ray') for that\n")
+
+
+def test_a_signal_ends_a_kernel_that_waits_for_messages(console: Console) -> None:
+    console.begin()
+    console.kernel.send_signal(signal.SIGTERM)
+    assert console.kernel.wait(TIMEOUT_S) == 0
+    assert not Path(console.file).parent.exists()
