@@ -286,7 +286,9 @@ class DirectLine:
                 self._defer(partial(reply.keep, error))
             else:
                 self._defer(partial(again.add_done_callback, partial(_keep_outcome, reply)))
-        del self._unanswered[seq]  # only now, because Ctrl-C could have kept the request from being sent
+        # Only now, because Ctrl-C could have kept the request from being sent. Another thread, which has just received
+        # the reply, may have removed it.
+        self._unanswered.pop(seq, None)
 
     def _defer(self, call: Callable[[], object]) -> None:
         """Call a function as soon as the lock has been released; the function may call listeners."""

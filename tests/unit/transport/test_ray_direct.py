@@ -420,6 +420,31 @@ def test_a_client_has_one_call_in_the_queue_however_many_others_there_are(
         client.close()
 
 
+def test_all_requests_are_sent_again_though_the_reply_to_one_of_them_is_just_being_delivered(
+    actor: Actor, line: DirectLine
+) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+    actor.before = lambda seq: seq == 1 and go_on.wait(TIMEOUT_S)
+    first, second = send(line, 0, 1)
+
+    def deliver(answer: Any) -> None:
+        arrived.set()
+        go_on.wait(TIMEOUT_S)
+
+    first.when_kept(deliver)
+    assert arrived.wait(TIMEOUT_S)
+    handle = actor.handle.remote
+
+    def send_through_ray(header: bytes) -> Any:
+        go_on.set()
+        wait_until(lambda: 0 not in line._unanswered)  # another thread has delivered the reply
+        return handle(header)
+
+    actor.handle = SimpleNamespace(remote=send_through_ray)
+    line.break_off()
+    assert answers([second]) == replies_to(1)
+
+
 def test_no_listener_is_called_while_the_line_is_locked(actor: Actor, line: DirectLine) -> None:
     def reply_at_once(header: bytes) -> Any:
         future: Future[bytes] = Future()
