@@ -12,6 +12,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from nsactors.client import Client
 from nsactors.errors import engine_ranges, printable
+from nsactors.namespace.programs import left_out
 from nsactors.protocol.control import Measure, Program
 
 # The outcome of a request that raised no error; other outcomes are the names of exceptions, or one of the following.
@@ -50,10 +51,11 @@ def _run_cell(*lines, failed=""):
 
 
 class Script(NamedTuple):
-    """A program, and whether it needs IPython because it uses magics."""
+    """A program, whether it needs IPython because it uses magics, and the pushed values and cells that it lacks."""
 
     text: str
     needs_ipython: bool
+    left_out: tuple[str, ...] = ()
 
 
 def script_of(
@@ -72,6 +74,9 @@ def script_of(
     body = "\n\n".join(parts)
     needs_ipython = any("get_ipython()" in part for part in parts if not part.startswith("#"))
     head = [f"# The history of {engine_ranges(engines)}: {len(parts)} cells and pushes of plain values, in order."]
+    missing = tuple(dict.fromkeys(each for cell in cells for each in left_out(cell.text)))
+    if missing:
+        head.append(f"# It lacks {', '.join(missing)}.")
     if needs_ipython:
         head.append("# It uses IPython's magics: run it with ipython.")
     if any(name == "display" for part in parts for name in _names(part)):
@@ -79,7 +84,7 @@ def script_of(
     if "_run_cell(" in body:
         head.append(_HELPER.rstrip())
         body += "\n\n_loop.close()"
-    return Script("\n".join(head) + "\n\n" + body + "\n", needs_ipython)
+    return Script("\n".join(head) + "\n\n" + body + "\n", needs_ipython, missing)
 
 
 def _cell(cell: Program, translate: Callable[[str], str]) -> str:
@@ -158,6 +163,8 @@ def write_script(client: Client, engine_ids: Sequence[int], name: str) -> None:
             raise UsageError(f"%pxhistory -f cannot write {path!r}: {error.strerror}") from None
         interpreter = "ipython" if script.needs_ipython else "python"
         print(f"The history of {whose} is in {path}: run it with {interpreter} {path}")
+        if script.left_out:
+            print(f"It has no values of what was pushed and is long or not plain: {', '.join(script.left_out)}")
 
 
 def _scripts(client: Client, engine_ids: Sequence[int]) -> list[tuple[list[int], Script]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,10 @@ from nsactors.protocol.messages import Execute, Operation, Reset
 MOST_CHARS = 100_000
 _SHORT_CHARS = 200  # longest text of a value that is shown
 _FEW_ITEMS = 20
-_ATOMS = (int, float, bool, str, type(None))
+_ATOMS = (int, float, bool, str, bytes, type(None))
+_LEFT_OUT = re.compile(
+    r"^# (?:(\w+) was pushed by a client: (.+)|(a cell of [\d,]+ characters), which was not kept)$", re.M
+)
 
 
 def program_of(operation: Operation) -> str:
@@ -33,6 +37,16 @@ def assignments(values: Mapping[str, Any]) -> str:
     return "\n".join([_assignment(name, value) for name, value in values.items()])
 
 
+def left_out(program: str) -> list[str]:
+    """Return what the code of a request lacks, in words: names that were pushed, each with its class, and long cells.
+
+    Example:
+        >>> left_out("n = 3\\n# table was pushed by a client: ndarray")
+        ['table (ndarray)']
+    """
+    return [cell or f"{name} ({kind})" for name, kind, cell in _LEFT_OUT.findall(program)]
+
+
 def _assignment(name: str, value: Any) -> str:
     if _is_plain(value) and len(written := repr(value)) <= _SHORT_CHARS:
         return f"{name} = {written}"
@@ -44,11 +58,14 @@ def _is_plain(value: Any) -> bool:
     kind = type(value)
     if kind in (list, tuple):
         return len(value) <= _FEW_ITEMS and all(_is_atom(item) for item in value)
-    return _is_atom(value)
+    if kind is dict:
+        return len(value) <= _FEW_ITEMS and all(_is_atom(key) and _is_atom(item) for key, item in value.items())
+    # Sets are not written out: engines may show the items in different orders, so that their histories would differ.
+    return kind is range or _is_atom(value)
 
 
 def _is_atom(value: Any) -> bool:
     kind = type(value)
     if kind is float:
         return math.isfinite(value)  # inf and nan are written as names
-    return kind in _ATOMS and (kind is not str or len(value) <= _SHORT_CHARS)
+    return kind in _ATOMS and (kind not in (str, bytes) or len(value) <= _SHORT_CHARS)

@@ -118,6 +118,16 @@ def test_a_history_that_cannot_be_written_is_a_mistake_in_the_line(magics: Paral
         magics.pxhistory(f"0 -f {tmp_path}/no/x.py")
 
 
+def test_values_that_a_written_history_lacks_are_named(
+    magics: ParallelMagics, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert magics.activated is not None
+    magics.activated.push({"numbers": range(3), "table": {1, 2}}, block=True)
+    magics.pxhistory(f"1 -f {tmp_path}/x.py")
+    assert "long or not plain: table (set)\n" in capsys.readouterr().out
+    assert "numbers = range(0, 3)" in (tmp_path / "x.py").read_text()
+
+
 def test_autopx_takes_no_argument(magics: ParallelMagics) -> None:
     with pytest.raises(UsageError, match="%autopx takes nothing else, not 'off': a second %autopx ends the first"):
         magics.autopx("off")

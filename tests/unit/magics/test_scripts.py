@@ -9,6 +9,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from nsactors.magics.scripts import Script, script_of
+from nsactors.namespace.programs import assignments
 from nsactors.protocol.control import Program
 
 translate = TransformerManager().transform_cell
@@ -58,6 +59,15 @@ def test_what_would_not_end_or_not_run_is_a_comment(tmp_path: Path, outcome: str
     written = script(Program("while True:\n    pass", outcome), "a = 1")
     assert f"# This is not run again, because {why}:\n#     while True:\n#         pass\n" in written.text
     assert run(written, tmp_path)["a"] == 1
+
+
+def test_what_was_pushed_and_has_no_source_is_named_at_the_top(tmp_path: Path) -> None:
+    pushes = [Program(assignments(values)) for values in ({"a": {1}, "n": 3}, {"a": {2}}, {"table": object()})]
+    written = script(*pushes, "m = n")
+    assert written.text.splitlines()[1] == "# It lacks a (set), table (object)."
+    assert written.left_out == ("a (set)", "table (object)")
+    assert run(written, tmp_path)["m"] == 3
+    assert "lacks" not in script("x = 1").text
 
 
 def test_magics_are_translated_and_it_is_said_that_ipython_is_needed() -> None:
