@@ -38,10 +38,10 @@ def assignments(values: Mapping[str, Any]) -> str:
 
 
 def left_out(program: str) -> list[str]:
-    """Return what the code of a request lacks, in words: names that were pushed, each with its class, and long cells.
+    r"""Return what the code of a request lacks, in words: names that were pushed, each with its class, and long cells.
 
     Example:
-        >>> left_out("n = 3\\n# table was pushed by a client: ndarray")
+        >>> left_out("n = 3\n# table was pushed by a client: ndarray")
         ['table (ndarray)']
     """
     return [cell or f"{name} ({kind})" for name, kind, cell in _LEFT_OUT.findall(program)]
@@ -61,11 +61,13 @@ def _is_plain(value: Any) -> bool:
     if kind is dict:
         return len(value) <= _FEW_ITEMS and all(_is_atom(key) and _is_atom(item) for key, item in value.items())
     # Sets are not written out: engines may show the items in different orders, so that their histories would differ.
-    return kind is range or _is_atom(value)
+    return all(map(_is_atom, (value.start, value.stop, value.step))) if kind is range else _is_atom(value)
 
 
 def _is_atom(value: Any) -> bool:
     kind = type(value)
     if kind is float:
         return math.isfinite(value)  # inf and nan are written as names
+    if kind is int:
+        return bool(value.bit_length() <= 4 * _SHORT_CHARS)  # Python refuses to write numbers of many digits
     return kind in _ATOMS and (kind not in (str, bytes) or len(value) <= _SHORT_CHARS)

@@ -12,7 +12,7 @@ from nsactors.protocol.messages import Apply, Execute, Pull, Reset
 
 
 @pytest.mark.parametrize(
-    "value", [0, -1.5, "it's\n", True, None, (1, "a"), [], [0.5] * 20, range(1, 9, 2), {1: "a"}, b"x"]
+    "value", [0, -1.5, "it's\n", True, None, (1, "a"), [], [0.5] * 20, range(1, 9, 2), {1: "a"}, b"x", 10**50]
 )
 def test_short_plain_values_are_written_out(value: Any) -> None:
     names: dict[str, Any] = {}
@@ -22,7 +22,22 @@ def test_short_plain_values_are_written_out(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, object(), "x" * 500, list(range(21)), [[1]], {1}, {1: []}, b"x" * 500]
+    "value",
+    [
+        math.nan,
+        math.inf,
+        object(),
+        "x" * 500,
+        list(range(21)),
+        [[1]],
+        {1},
+        {1: []},
+        b"x" * 500,
+        10**5000,
+        range(10**5000),
+        [10**5000],
+    ],
+    ids=lambda value: type(value).__name__,  # pytest cannot write these numbers either
 )
 def test_other_values_are_named(value: Any) -> None:
     assert assignments({"x": value}) == f"# x was pushed by a client: {type(value).__name__}"
