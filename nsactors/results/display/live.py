@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from nsactors.errors import group_failures
+from nsactors.errors import ClientClosed, group_failures
 from nsactors.protocol.messages import ExecuteResult, OutputChunk
 from nsactors.protocol.process import current_shell
 from nsactors.results.call import Call, EngineOutput, OutputGoes, TaskCall
@@ -206,8 +206,8 @@ class LiveOutput:
         progress_after_s: seconds until a progress bar is shown; negative for never.
         groupby: show nothing before all calls have ended, and then all output in this order; see ``arrange``.
         again: whether output that has already been shown is shown again.
-        failures_told: for calls whose results are perhaps never asked for: print their errors at the end, and then call
-            this with the calls. None: print no errors.
+        failures_told: for calls whose results are perhaps never asked for: print their errors at the end, unless the
+            client was closed, and then call this with the calls. None: print no errors.
         clock: seconds.
     """
 
@@ -333,7 +333,9 @@ class LiveOutput:
             self.screen.show(arrange([(call.engine_id, call.output.chunks) for call in self._calls], self._groupby))
         self._output.finish(self._interrupts)
         if self._failures_told is not None:
-            for group in group_failures([call.error for call in self._calls if call.error is not None]):
+            errors = [call.error for call in self._calls if call.error is not None]
+            # The user has closed the client, perhaps by leaving IPython, and with it has left the calls.
+            for group in group_failures([error for error in errors if not isinstance(error, ClientClosed)]):
                 self.screen.notice(group.summary)
             self._failures_told(self._calls)
         self.screen.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nsactors.errors import ClientClosed
 from nsactors.protocol.messages import StreamText
 from nsactors.results import EngineOutput
 from nsactors.results.display.live import LiveOutput
@@ -20,7 +21,7 @@ class FakeCall:
     """A call whose output and end a test decides on."""
 
     engine_id = 0
-    error = None
+    error: Exception | None = None
     output = SimpleNamespace(chunks=[])
     shown = 0
     submitted = 0.0
@@ -49,6 +50,7 @@ class FakeScreen:
     def __init__(self, on_show: Callable[[], object] = lambda: None) -> None:
         self._on_show = on_show
         self.lines: list[str] = []
+        self.notices: list[str] = []
 
     def show(self, shown: Sequence[Shown]) -> None:
         if shown:
@@ -56,7 +58,9 @@ class FakeScreen:
             self._on_show()
 
     def status(self, lines: Mapping[int, str], progress: Progress | None) -> None: ...
-    def notice(self, text: str) -> None: ...
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
     def close(self) -> None: ...
 
 
@@ -117,6 +121,18 @@ def test_waiting_goes_on_after_control_c(call: Any) -> None:
     call.end()
     assert live.wait(10)
     assert screen.lines == ["late"]
+
+
+def test_calls_that_the_user_has_left_by_closing_the_client_end_without_a_notice() -> None:
+    calls: list[Any] = [FakeCall(), FakeCall()]
+    calls[0].error, calls[1].error = ClientClosed(), ValueError("no")
+    screen, told = FakeScreen(), []
+    live = LiveOutput(calls, screen, failures_told=told.append)
+    for call in calls:
+        call.end()
+    assert live.wait(10)
+    assert screen.notices == ["ValueError: no"]
+    assert told == [calls]
 
 
 def test_the_users_own_handler_is_left_alone(call: Any) -> None:
