@@ -26,7 +26,7 @@ from nsactors.cluster.options import (
     with_threads,
 )
 from nsactors.controller import STOP_GRACE_S
-from nsactors.errors import ClusterStopped, EngineStartError, suggest_name
+from nsactors.errors import ClusterStopped, EngineStartError, keyboard_interrupt, suggest_name
 from nsactors.protocol import arguments as arg
 from nsactors.protocol.engine_info import EngineOptions
 from nsactors.protocol.process import OwnProcess
@@ -271,8 +271,7 @@ class Cluster(Scaling):
 
     def start_cluster_sync(self) -> Self:
         """Start the controller and request the engines, which join as they become ready."""
-        with self._showing_start():
-            return self._start_cluster()
+        return self._show_start(self._start_cluster)
 
     def _start_cluster(self) -> Self:
         self._process.check()
@@ -284,12 +283,29 @@ class Cluster(Scaling):
             backend.start()
             self._backend = backend
             atexit.register(self._stop_at_exit)
-            self.start_progress.awaits("the controller")
-            self._client = Client(backend.connect(), modules=self._modules, output=self._output)
-            if self.n:
-                self.start_engines(self.n)
-            self.start_progress.counts(self._client.session)
+            try:
+                self.start_progress.awaits("the controller")
+                self._client = Client(backend.connect(), modules=self._modules, output=self._output)
+                if self.n:
+                    self.start_engines(self.n)
+                self.start_progress.counts(self._client.session)
+            except BaseException:  # even Ctrl-C: without its client, the cluster would seem to run
+                self.stop_cluster_sync()
+                raise
             return self
+
+    def _show_start(self, start: Callable[[], T]) -> T:
+        """Return ``start()``, and show its progress.
+
+        Raises:
+            KeyboardInterrupt: on Ctrl-C. It has no frames of Ray, or of the functions of this package that waited.
+        """
+        try:
+            with self._showing_start():
+                return start()
+        except KeyboardInterrupt:
+            pass
+        raise keyboard_interrupt("the start of the cluster was cancelled")
 
     @contextlib.contextmanager
     def _showing_start(self) -> Iterator[None]:
@@ -315,8 +331,7 @@ class Cluster(Scaling):
             TimeoutError: if the engines are not ready after two minutes.
         """
         self._check_number(n)
-        with self._showing_start():
-            client = self._start_and_connect(n)
+        client = self._show_start(partial(self._start_and_connect, n))
         self._tell_of_start(client)
         return client
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from nsactors.client import Client
 from nsactors.cluster.cluster import Cluster
+from nsactors.errors import ClientClosed
 from nsactors.errors.reporting import report_errors
 from nsactors.results.display.line import ProgressLine, draw_until
 from nsactors.results.display.notebook import CellArea
@@ -39,7 +40,8 @@ class ClusterOnDemand:
 
         Args:
             work: sends requests with the client; it must not wait.
-            otherwise: called with the reason, in words, if the cluster cannot be started or ``work`` raises an error.
+            otherwise: called with the reason, in words, if the cluster cannot be started or ``work`` raises an error,
+                unless the reason is that the client was closed, as at the end of IPython.
         """
         with self._lock:
             if not self.ready:
@@ -90,7 +92,7 @@ class ClusterOnDemand:
                 self._client.set_exception(error)
             for _, otherwise in self._waiting:
                 with report_errors():
-                    otherwise(_not_started(error))
+                    _explain(error, _not_started(error), otherwise)
             return
         with self._lock:
             for work, otherwise in self._waiting:
@@ -105,7 +107,12 @@ def _attempt(work: Callable[[Client], object], client: Client, otherwise: Callab
     try:
         work(client)
     except Exception as error:
-        otherwise(f"{type(error).__name__}: {error}")
+        _explain(error, f"{type(error).__name__}: {error}", otherwise)
+
+
+def _explain(error: Exception, reason: str, otherwise: Callable[[str], object]) -> None:
+    if not isinstance(error, ClientClosed):  # otherwise the user has left IPython, and the work with it
+        otherwise(reason)
 
 
 def _not_started(error: BaseException) -> str:

@@ -190,3 +190,31 @@ def test_a_stop_during_the_start_ends_it(held: Held) -> None:
 
     asyncio.run(main())
     wait_until(lambda: engine_threads() <= before)
+
+
+@pytest.mark.parametrize("step", ["start", "connect"])
+@pytest.mark.parametrize("method", ["start_cluster_sync", "start_and_connect_sync"])
+def test_control_c_during_a_start_raises_a_short_interrupt_and_leaves_no_engine(
+    monkeypatch: pytest.MonkeyPatch, method: str, step: str
+) -> None:
+    before, cluster = engine_threads(), Cluster(n=2, backend="local")
+
+    def interrupted(backend: LocalBackend) -> None:
+        try:
+            raise OSError("an error of Ray")
+        except OSError:
+            raise KeyboardInterrupt from None  # deep in functions that wait
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalBackend, step, interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            getattr(cluster, method)()
+    assert caught.value.__notes__ == ["the start of the cluster was cancelled"]
+    assert caught.value.__context__ is None
+    assert len(caught.traceback) == 3
+    assert repr(cluster) == "<Cluster: stopped>"
+    assert engine_threads() <= before
+    try:
+        assert cluster.start_and_connect_sync().ids == [0, 1]
+    finally:
+        cluster.stop_cluster_sync()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ import pytest
 from IPython.core.error import UsageError
 
 from nsactors.cluster.cluster import Cluster
+from nsactors.errors import ClientClosed
 from nsactors.magics.extension import ParallelMagics
 from nsactors.magics.on_demand import AreaLine, ClusterOnDemand, ToolbarLine
 from nsactors.magics.options import CONFIG
@@ -204,6 +206,33 @@ def test_all_that_was_queued_is_told_of_a_start_that_fails() -> None:
     assert told_both.wait(TIMEOUT_S)
     on_demand.when_ready(abs, told.append)
     assert told == ["The cluster could not be started: no room"] * 2
+
+
+@pytest.mark.timeout(60)
+def test_a_start_that_the_user_has_left_ends_without_a_reason() -> None:
+    may_end, ended = threading.Event(), threading.Event()
+
+    class Left(Cluster):
+        def start_and_connect_sync(self, n: int | None = None) -> Any:
+            assert may_end.wait(TIMEOUT_S)
+            raise ClientClosed
+
+    class LeftOnArrival(Cluster):
+        def start_and_connect_sync(self, n: int | None = None) -> Any:
+            assert may_end.wait(TIMEOUT_S)
+
+    def work(client: Any) -> None:
+        ended.set()
+        raise ClientClosed
+
+    told: list[str] = []
+    starts = [ClusterOnDemand(partial(kind, n=2, backend="local")) for kind in (Left, LeftOnArrival)]
+    for on_demand in starts:
+        on_demand.when_ready(work, told.append)
+    may_end.set()
+    assert ended.wait(TIMEOUT_S)
+    wait_until(lambda: all(on_demand.ready for on_demand in starts))
+    assert told == []
 
 
 @pytest.mark.timeout(60)
