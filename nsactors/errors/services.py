@@ -40,7 +40,10 @@ class MemberLost(ServiceError):
 
     def __init__(self, rank: int, what: str, *, collective: bool = False) -> None:
         effect = "this operation needs every rank" if collective else "will send nothing more"
-        super().__init__(f"{what}: rank {rank} has died, and {effect}")
+        super().__init__(
+            f"{what}: rank {rank} has died, and {effect}. Repeat it when the engine is back; without "
+            "recovery='replay', make the communicator again first"
+        )
         self.rank = rank
         self.what = what
 
@@ -58,7 +61,9 @@ class MeetingFailed(ServiceError):
         for rank, other in others.items():
             ranks.setdefault(other, []).append(rank)
         told = "; ".join(f"{engine_ranges(of).replace('engine', 'rank')}: {other}" for other, of in ranks.items())
-        super().__init__(f"{what}: the ranks are at different operations ({told})")
+        super().__init__(
+            f"{what}: the ranks are at different operations ({told}); all must call the same ones in the same order"
+        )
         self.what = what
         self.others = dict(others)
 
