@@ -26,7 +26,7 @@ from nsactors.client.find_requests import (
     select_requests,
     select_tasks,
 )
-from nsactors.client.prompt import join_prompt, join_session
+from nsactors.client.prompt import draw_errors_at_prompt, join_prompt, join_session
 from nsactors.client.tables import history_table, recovery_table, task_table
 from nsactors.errors import WrongType, WrongValue, printable, suggest_name
 from nsactors.inside.stacks import Stacks
@@ -108,6 +108,7 @@ class Client:
         output: str = "show",
         timeout: float = 0,
     ) -> None:
+        draw_errors_at_prompt()
         arg.check(
             "Client",
             name=arg.text(name, or_none=True),

@@ -249,6 +249,15 @@ def _show_no_empty_values(shell: Any) -> None:
         trap.hook = _DisplayHook(shell.displayhook)
 
 
+def draw_errors_at_prompt() -> None:
+    """Let IPython's prompt, if this process has one, show every error of nsactors as the error draws itself, for good.
+
+    Called before the steps that lead to a client: their errors say what to do next, and need no frames of nsactors.
+    """
+    if (shell := current_shell()) is not None:
+        draw_errors(shell)
+
+
 def draw_errors(shell: Any) -> Callable[[], None]:
     """Let ``shell`` show every error of engines as the error draws itself; return a function that undoes this.
 

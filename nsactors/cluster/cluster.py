@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from nsactors.client import Client
+from nsactors.client.prompt import draw_errors_at_prompt
 from nsactors.cluster.options import (
     EngineKeywords,
     engine_options,
@@ -237,6 +238,7 @@ class Cluster(Scaling):
         output: str = "show",
         **options: Unpack[EngineKeywords],
     ) -> None:
+        draw_errors_at_prompt()
         arg.check(
             "Cluster",
             n=arg.whole(n, at_least=0, or_none=True),

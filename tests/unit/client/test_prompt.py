@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nsactors import Cluster
 from nsactors.client import prompt
 from nsactors.client.prompt import _debug_engines, _show_no_empty_values, draw_errors, join_prompt
-from nsactors.errors import CompositeError
+from nsactors.errors import CompositeError, NsactorsError
 from nsactors.protocol.messages import ExecuteResult, RequestId
 from nsactors.protocol.serialize import OWN_BYTES, pack, unpack
 from nsactors.results import Call, ExecuteReply
@@ -50,6 +51,21 @@ def test_other_errors_are_shown_as_ever(shell: Any, capsys: pytest.CaptureFixtur
     shell.set_custom_exc((), None)
     shell.run_cell(cell)
     assert capsys.readouterr().out.replace("[2]", "[1]") == with_client.replace("[2]", "[1]")
+
+
+@pytest.mark.parametrize("cell", ["Client('no-such-cluster')", "Cluster(n=-1, backend='local')"])
+def test_errors_before_there_is_a_client_are_shown_without_frames(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cell: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    shell = InteractiveShell()  # type: ignore[no-untyped-call]
+    monkeypatch.setattr("nsactors.client.prompt.current_shell", lambda: shell)
+    shell.run_cell("from nsactors import Client, Cluster")
+    assert isinstance(shell.run_cell(cell).error_in_exec, NsactorsError)
+    shown = capsys.readouterr().out
+    assert "Traceback" not in shown
+    assert len(shown.splitlines()) < 8
+    shell.history_manager.end_session()
 
 
 class BareShell:
