@@ -15,7 +15,7 @@ from dataclasses import field, replace
 from itertools import islice
 from reprlib import Repr
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nsactors._frozen import frozen
 from nsactors.errors.exception_state import (
@@ -237,6 +237,46 @@ def _forget_if_changed(filename: str) -> None:
 
 
 Loads = Callable[[bytes], object]
+FailedAt = tuple[int, tuple[object, ...]]
+"""The number of an item of a map, and the arguments that the function got for it; none if they are not known."""
+
+
+class FailedItem(NamedTuple):
+    """The item of a map for which its function failed.
+
+    Attributes:
+        number: its number, from 0.
+        text: a short ``repr`` of the item, or of the items of all sequences; empty if it is not known.
+    """
+
+    number: int
+    text: str = ""
+
+    @classmethod
+    def of(cls, number: int, args: tuple[object, ...]) -> "FailedItem":
+        """Describe an item by the arguments that the function got for it."""
+        describe = bounded_repr(_REPR_CHARS)
+        return cls(number, printable(describe(args[0] if len(args) == 1 else args), "")[:_REPR_CHARS] if args else "")
+
+    def in_words(self, call: str = "") -> str:
+        """Return the item as text, such as ``"item 17 of map(square) is 42"``."""
+        name = f"item {self.number}" + (f" of {call}" if call else "")
+        return f"{name} is {self.text}" if self.text else name
+
+
+_ITEM = "__nsactors_item__"
+
+
+def set_item(error: BaseException, item: FailedAt) -> None:
+    """Note at an error of a map's function for which item it was raised; :func:`take_item` removes the note."""
+    dict_of(error)[_ITEM] = item
+
+
+def take_item(error: BaseException) -> FailedAt | None:
+    """Remove and return the item for which an error was raised; None if the error does not say it."""
+    found: FailedAt | None = dict_of(error).pop(_ITEM, None)
+    return found
+
 
 # The compiler's message names the cell, whose number differs between engines that fail alike.
 _ENGINE_CELL = re.compile(r"<engine \d+, cell [\d.]+>")
@@ -266,6 +306,8 @@ class Failure:
         pickled: the exception itself, without the parts that cannot travel; None if not even its class can.
         control_flow: whether raising it at the client would end or steer the client's own code.
         kept: the name under which the engine keeps the frames for the debugger; empty if it keeps none.
+        item: the item of a map for which its function failed; None for other calls. Failures that differ only in their
+            items are equal.
     """
 
     engine_id: int
@@ -283,6 +325,7 @@ class Failure:
     pickled: bytes | None = field(default=None, repr=False)
     control_flow: bool = False
     kept: str = field(default="", compare=False, repr=False)
+    item: FailedItem | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def capture(
@@ -293,6 +336,7 @@ class Failure:
         call: str,
         dumps: Dumps | None = None,
         is_user_frame: IsUserFrame | None = None,
+        item: FailedAt | None = None,
     ) -> "Failure":
         """Describe ``exc``, its causes and, for a group, its members.
 
@@ -306,6 +350,7 @@ class Failure:
                 refuse. None leaves the exception itself out.
             is_user_frame: distinguishes the user's frames from those of nsactors and libraries. Frames before the
                 user's first frame are dropped; the user's last frame is reported as the place of the failure.
+            item: the item of a map for which its function failed.
 
         Example::
 
@@ -315,7 +360,8 @@ class Failure:
                 failure = Failure.capture(exc, engine_id=0, call="execute", dumps=dump_bounded)
         """
         try:
-            return _Capture(engine_id, call, is_user_frame, dumps).describe(exc)
+            failure = _Capture(engine_id, call, is_user_frame, dumps).describe(exc)
+            return failure if item is None else replace(failure, item=FailedItem.of(*item))
         except BaseException as hindrance:  # an interrupt, or hostile user code that no other guard catches
             note = f"it could not be described: {name_of(type(hindrance))}: {text_of(hindrance)}"
             name, module, base = name_of(type(exc)), module_of(type(exc)), builtin_base(type(exc)).__name__

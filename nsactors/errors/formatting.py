@@ -106,24 +106,35 @@ def plural(noun: str, count: int) -> str:
     return noun if count == 1 else f"{noun}s"
 
 
+_RUNS_SHOWN = 5
+
+
 def engine_ranges(engine_ids: Iterable[int]) -> str:
     """Name engines briefly: ``[7, 0, 1, 2, 3]`` gives ``"engines 0-3, 7"``.
 
     Order and repetition do not matter. One id gives ``"engine 5"``, none gives ``"no engines"``.
     """
     ids = sorted(set(engine_ids))
-    match ids:
-        case []:
-            return "no engines"
-        case [only]:
-            return f"engine {only}"
+    return f"{plural('engine', len(ids))} {', '.join(_runs(ids))}" if ids else "no engines"
+
+
+def item_ranges(numbers: Iterable[int]) -> str:
+    """Name items of a map briefly, the first ones if there are many: ``"items 0-3, 7"``; empty without any."""
+    found = sorted(set(numbers))
+    runs = _runs(found)
+    more = ", ..." if len(runs) > _RUNS_SHOWN else ""
+    return f"{plural('item', len(found))} {', '.join(runs[:_RUNS_SHOWN])}{more}" if found else ""
+
+
+def _runs(numbers: Iterable[int]) -> list[str]:
+    """Return ascending numbers with consecutive ones joined, such as ``["0-3", "7"]``."""
     runs: list[list[int]] = []
-    for engine_id in ids:
-        if runs and engine_id == runs[-1][-1] + 1:
-            runs[-1].append(engine_id)
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
         else:
-            runs.append([engine_id])
-    return "engines " + ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+            runs.append([number, number])
+    return [f"{first}-{last}" if first != last else str(first) for first, last in runs]
 
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")

@@ -30,7 +30,7 @@ from nsactors.errors.exception_state import (
 )
 from nsactors.errors.exceptions import NsactorsError, WrongType
 from nsactors.errors.failure import Failure, Loads, format_failure, format_frames
-from nsactors.errors.formatting import engine_ranges, printable
+from nsactors.errors.formatting import engine_ranges, item_ranges, printable
 
 
 class RemoteError(NsactorsError):
@@ -197,6 +197,8 @@ def _note(failure: Failure) -> str:
     # The failure's own frames only: Python itself prints causes and members, with their notes.
     head = f"on engine {failure.engine_id}, in {failure.call}"
     lines = [f"{head}, at {failure.where}" if failure.where else head]
+    if failure.item is not None:
+        lines.append(failure.item.in_words(failure.call))
     if failure.frames:
         lines += ["Remote traceback (most recent call last):", *format_frames(failure.frames)]
     return printable("\n".join(lines))
@@ -256,10 +258,21 @@ class FailureGroup:
         return f"{len(self.errors)} times" if len(self.errors) > max(1, len(self.engine_ids)) else ""
 
     @property
+    def items(self) -> str:
+        """The items of a map that failed, such as ``"items 3, 17"``; empty for other calls."""
+        failures = [error.failure for error in self.errors if isinstance(error, RemoteError)]
+        return item_ranges(failure.item.number for failure in failures if failure.item is not None)
+
+    @property
+    def place(self) -> str:
+        """The engines, the number of failures and the items, such as ``"engines 0-1, 2 times, items 3, 17"``."""
+        return ", ".join(filter(None, [self.engines, self.count, self.items]))
+
+    @property
     def summary(self) -> str:
         """The group as one line of text."""
         head = f"{self.ename}: {self.evalue}" if self.evalue else self.ename
-        place = ", ".join(filter(None, [self.engines, self.count]))
+        place = self.place
         return "  ".join(filter(None, [head, f"[{place}]" if place else "", self.where]))
 
 

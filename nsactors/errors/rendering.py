@@ -131,7 +131,7 @@ def _is_notebook() -> bool:
 def _summary(group: FailureGroup) -> Text:
     from rich.text import Text
 
-    place = ", ".join(filter(None, [group.engines, group.count]))
+    place = group.place
     text = Text.assemble((group.ename, "bold red"), f": {group.evalue}" if group.evalue else "")
     if place:
         text.append(f"  [{place}]", style="cyan")
@@ -146,9 +146,11 @@ def _panel(group: FailureGroup, width: int) -> RenderableType:
     from rich.panel import Panel
 
     call = group.first.call if isinstance(group.first, RemoteError) else dict_of(group.first).get("call", "")
-    title = " · ".join(filter(None, [group.engines, group.count, text_of(call), group.ename]))
+    title = " · ".join(filter(None, [group.engines, group.count, group.items, text_of(call), group.ename]))
     if isinstance(group.first, RemoteError):
-        body: RenderableType = Group(*_chain(group.first.failure, width - _BORDER_COLUMNS))
+        failure = group.first.failure
+        item = [] if failure.item is None else [_message(failure.item.in_words())]
+        body: RenderableType = Group(*_chain(failure, width - _BORDER_COLUMNS), *item)
     else:
         body = _message(text_of(group.first))
     return Panel(

@@ -26,7 +26,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from nsactors.errors import Failure
 from nsactors.errors.exception_state import traceback_of
-from nsactors.errors.failure import file_name
+from nsactors.errors.failure import FailedAt, file_name, take_item
 from nsactors.protocol.control import Obstacle
 from nsactors.protocol.messages import Expired
 from nsactors.protocol.read_only import note_on_read_only
@@ -415,7 +415,9 @@ def restart_note(engine_id: int, clock_time: str) -> str:
     return f"engine {engine_id} restarted at {clock_time} with an empty namespace: define or push the name again"
 
 
-def capture_failure(error: BaseException, engine_id: int, call: str, new: str = "") -> Failure:
+def capture_failure(
+    error: BaseException, engine_id: int, call: str, new: str = "", item: FailedAt | None = None
+) -> Failure:
     """Describe an error that user code of ``call`` raised on an engine.
 
     Args:
@@ -423,19 +425,27 @@ def capture_failure(error: BaseException, engine_id: int, call: str, new: str = 
         engine_id: the engine.
         call: the label of the request, for people.
         new: the note to add if the error is about an unknown name; see :func:`restart_note`.
+        item: the item of a map; None if the error itself says it, see ``set_item``, or for other calls.
     """
     if new and is_unknown_name(error):
         _add_note(error, new)
-    return describe_failure(error, user_traceback(error), engine_id, call)
+    return describe_failure(error, user_traceback(error), engine_id, call, item or take_item(error))
 
 
 @protected  # otherwise an interrupt could be taken for an error of a user's class, and be lost
-def describe_failure(error: BaseException, traceback: TracebackType | None, engine_id: int, call: str) -> Failure:
-    """Describe an error that ``call`` raised, with the frames of ``traceback`` from the first frame of user code on."""
+def describe_failure(
+    error: BaseException, traceback: TracebackType | None, engine_id: int, call: str, item: FailedAt | None = None
+) -> Failure:
+    """Describe an error that ``call`` raised, with the frames of ``traceback`` from the first frame of user code on.
+
+    ``item`` is the item of a map, and the arguments of its function.
+    """
     BaseException.with_traceback(error, traceback)
     if (note := note_on_read_only(error, traceback, on_engine=True)) is not None:
         _add_note(error, note)
-    return Failure.capture(error, engine_id=engine_id, call=call, dumps=pack_whole, is_user_frame=is_user_frame)
+    return Failure.capture(
+        error, engine_id=engine_id, call=call, dumps=pack_whole, is_user_frame=is_user_frame, item=item
+    )
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nsactors.namespace.interrupts import protected, run_user_code
@@ -55,6 +56,11 @@ class SeededCall:
                 self._common.restore(before)
         finally:
             ITEM.reset(token)
+
+
+def arguments_of_item(function: Any, args: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the items that the user's function gets, from the arguments of the function that a map calls."""
+    return tuple(args[1:] if type(function) is SeededCall else args)
 
 
 class _Before(NamedTuple):

@@ -27,16 +27,19 @@ from typing import Any, NamedTuple
 
 from nsactors.errors import Failure, SerializationError, UnmetDependency
 from nsactors.errors.exception_state import dict_of
+from nsactors.errors.failure import FailedAt
 from nsactors.namespace.interrupts import (
     InterruptHandler,
     TimeLimit,
     capture_failure,
     is_unknown_name,
+    protected,
     run_user_code,
     run_user_item,
     run_user_row,
 )
 from nsactors.namespace.output import OutputRecorder
+from nsactors.namespace.seeded_call import arguments_of_item
 from nsactors.protocol.functions import keeping_builtins
 from nsactors.protocol.messages import Expired, RunTasks
 from nsactors.protocol.partition import own_items
@@ -546,7 +549,7 @@ class TaskRunner:
             run_item = self._run_item if part.limit_s is None else self._run_limited
             while following is not None and _holds(part, following):
                 results.began = time.perf_counter()
-                status, value = run_item(part, following.start, locate)
+                status, value = run_item(part, following.start, locate, loaded)
                 now = time.perf_counter()
                 if status is RangeStatus.OK and part.job is not None:
                     succeeded.append(value)
@@ -587,7 +590,7 @@ class TaskRunner:
                         return results.began
                     status, value = RangeStatus.OK, late[0]
                 except BaseException as error:
-                    status, value = self._failed(error, part)
+                    status, value = self._failed(error, part, running.item().position, loaded)
                 finally:
                     self._interrupts.leave()
                 if (expired := self._expired(running)) is not None:
@@ -614,29 +617,42 @@ class TaskRunner:
         expired = self._limit.end(by_interrupt=self._by_interrupt)
         return expired if running.latest == running.item() else None  # else it was set for an earlier item
 
-    def _run_limited(self, part: BatchPart, index: int, locate: _Locator) -> tuple[RangeStatus, Any]:
+    def _run_limited(
+        self, part: BatchPart, index: int, locate: _Locator, loaded: Sequence[Any]
+    ) -> tuple[RangeStatus, Any]:
         item, limit_s = self.current, part.limit_s
         assert item is not None, "it has begun"
         assert limit_s is not None, "it has a limit"
         self._by_interrupt = False
         self._limit.begin(item, limit_s)
-        ran = self._run_item(part, index, locate)
+        ran = self._run_item(part, index, locate, loaded)
         expired = self._limit.end(by_interrupt=self._by_interrupt)
         return ran if expired is None else (RangeStatus.FAILED, expired)
 
-    def _run_item(self, part: BatchPart, index: int, locate: _Locator) -> tuple[RangeStatus, Any]:
+    def _run_item(
+        self, part: BatchPart, index: int, locate: _Locator, loaded: Sequence[Any]
+    ) -> tuple[RangeStatus, Any]:
         # Keep this short: one more call for each item of a map takes 4 % of the time of an item that does nothing.
         try:
             function, args, kwargs = locate(index)
             return RangeStatus.OK, run_user_code(function, *args, **kwargs)
         except BaseException as error:
-            return self._failed(error, part)
+            return self._failed(error, part, index, loaded)
         finally:
             self._interrupts.leave()
             self._current = None
 
-    def _failed(self, error: BaseException, part: BatchPart) -> tuple[RangeStatus, Any]:
-        """Return the status and the value of an item that has raised an error."""
+    def _failed(
+        self, error: BaseException, part: BatchPart, index: int, loaded: Sequence[Any]
+    ) -> tuple[RangeStatus, Any]:
+        """Return the status and the value of an item that has raised an error.
+
+        Args:
+            error: the error.
+            part: the part.
+            index: the number of the item.
+            loaded: the function of a map and its columns of items, if they have been loaded.
+        """
         self._process.end_child(error)
         # By the type: isinstance would evaluate `__class__` of the user's exception.
         if issubclass(type(error), UnmetDependency):
@@ -645,10 +661,11 @@ class TaskRunner:
         status = RangeStatus.UNNAMED if self._unknown_name_note and is_unknown_name(error) else RangeStatus.FAILED
         self._by_interrupt = issubclass(type(error), KeyboardInterrupt)
         self._on_error(error)
-        return status, self._keep_frames(self._describe(error, part), error)
+        item = None if part.job is None else (index, _arguments(part, index, loaded))
+        return status, self._keep_frames(self._describe(error, part, item), error)
 
-    def _describe(self, error: BaseException, part: BatchPart) -> Any:
-        return capture_failure(error, self._engine_id, part.label, self._unknown_name_note)
+    def _describe(self, error: BaseException, part: BatchPart, item: FailedAt | None = None) -> Any:
+        return capture_failure(error, self._engine_id, part.label, self._unknown_name_note, item)
 
     # Load functions and arguments.
 
@@ -696,6 +713,18 @@ class TaskRunner:
         self._jobs.move_to_end(key)
         self._names["__builtins__"] = job.builtins
         return job.function
+
+
+@protected
+def _arguments(part: BatchPart, index: int, loaded: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the items with which a map's function was called; none if they could not be loaded."""
+    if not loaded:
+        return ()
+    function, *columns = loaded
+    try:
+        return arguments_of_item(function, [column[index - part.start] for column in columns])
+    except BaseException:  # an item that cannot be unpickled, or a failing sequence of the user's class
+        return ()
 
 
 class _Spared(list[Any]):

@@ -467,9 +467,13 @@ class MapPiece(Call):
 
 @dataclass(slots=True, eq=False)
 class MapCall(TaskCall):
-    """A map: a task of ``size`` items that ends when all items have ended. If it ``joins``, its value is a sequence."""
+    """A map: a task of ``size`` items that ends when all items have ended. If it ``joins``, its value is a sequence.
+
+    ``first`` is the number of its first item, which is not 0 in a chunk of a lazy map.
+    """
 
     size: int = 0
+    first: int = 0
     left: int = 0
     joins: bool = False
     pieces: list[MapPiece] = field(default_factory=list)  # in the order of arrival

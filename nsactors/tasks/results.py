@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -185,7 +186,7 @@ class ToCaller:
         """See :class:`Delivery`. This sets the value or error of a call, which ``settle`` then publishes."""
         value, error = outcome.value, None
         if outcome.status is not RangeStatus.OK:
-            value, error = None, _error_of(outcome.value, call.label, engine_id)
+            value, error = None, _error_of(_in_its_map(outcome.value, call), call.label, engine_id)
         if isinstance(call, MapCall):
             return _add_piece(call, outcome.span, engine_id, value, error, outcome)
         call.engine_id, call.started, call.completed = engine_id, outcome.started, outcome.completed
@@ -251,6 +252,15 @@ def _is_news(error: Exception) -> bool:
     if isinstance(error, CompositeError):
         return any(map(_is_news, error.exceptions))
     return not isinstance(error, TaskAborted | ConnectionLost)
+
+
+def _in_its_map(value: Any, call: TaskCall) -> Any:
+    """Return the outcome of an item; a failure names the item as its map does, and does not name a part of items."""
+    if type(value) is not Failure or value.item is None:
+        return value
+    if not (isinstance(call, MapCall) and (call.first or call.joins)):
+        return value
+    return replace(value, item=None if call.joins else value.item._replace(number=call.first + value.item.number))
 
 
 def _error_of(value: Any, label: str, engine_id: int) -> Exception:

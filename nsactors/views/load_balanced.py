@@ -287,8 +287,12 @@ class LoadBalancedView(EngineView[TaskFlags]):
         label = label or self._flags.label or f"map({what.name})"
         map_function, kind = self._map_function(flags, what), kind_of(function)
 
+        sent = 0
+
         def send(columns: tuple[Sequence[Any], ...], on_their_way: Sequence[Call]) -> MapCallChunk:
+            nonlocal sent
             plan = self._plan(flags, label, kind, flags.copy, None, map_function, columns)
+            plan.map_call.first, sent = sent, sent + len(columns[0])
             plan.submit()
             return MapCallChunk(plan.map_call)
 

@@ -450,3 +450,40 @@ def test_an_error_of_a_name_that_is_not_there_has_no_frames_of_this_package(rc: 
         rc[0].apply_sync(abs, Reference("nowhere"))
     assert caught.value.failure.frames == ()  # type: ignore[attr-defined]
     assert str(caught.value).startswith("name 'nowhere' is not defined")
+
+
+def test_the_item_of_a_map_that_failed_is_named(rc: Client) -> None:
+    def fail(x: int, y: int = 0, rng: Any = None) -> None:
+        if x == 17:
+            raise ValueError("bad")
+
+    direct, balanced = rc[:], rc.load_balanced_view()
+    results: list[Callable[[], Any]] = [
+        lambda: direct.map_sync(fail, range(40)),
+        lambda: direct.map_sync(fail, range(40), dist="r"),
+        lambda: direct.map_sync(fail, range(40), seed=1),
+        lambda: balanced.map_sync(fail, range(40)),
+        lambda: balanced.map_sync(fail, range(40), chunksize=5),
+        lambda: balanced.map_sync(fail, range(40), seed=1),
+    ]
+    for run in results:
+        with pytest.raises(CompositeError) as caught:
+            run()
+        assert ", item 17]" in str(caught.value)
+        (error,) = caught.value.exceptions
+        assert "\nitem 17 of map(fail) is 17\n" in error.__notes__[-1]
+    for view in (direct, balanced):
+        spared = view.map_sync(fail, range(40), range(40), return_exceptions=True)[17]
+        assert "\nitem 17 of map(fail) is (17, 17)\n" in spared.__notes__[-1]
+        with pytest.raises(ValueError, match="bad") as raised:
+            list(view.imap(fail, range(40), chunksize=4))
+        assert "\nitem 17 of map(fail) is 17\n" in raised.value.__notes__[-1]
+
+
+def test_a_part_of_a_sequence_is_not_named_as_an_item(rc: Client) -> None:
+    def fail(part: Any) -> None:
+        raise ValueError("bad")
+
+    with pytest.raises(CompositeError) as caught:
+        rc.load_balanced_view().parallel(chunksize=5, block=True)(fail)(range(10))
+    assert "item" not in str(caught.value).splitlines()[1].partition("  /")[0]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsactors.errors import Failure
+from nsactors.errors.failure import FailedAt, set_item, take_item
 from tests.unit.errors.raising import capture, describe
 
 
@@ -189,3 +190,43 @@ def test_control_flow_is_recognised(exc: BaseException) -> None:
 
 def test_an_ordinary_exception_is_no_control_flow() -> None:
     assert not describe(ValueError()).control_flow
+
+
+def failure_of(item: FailedAt | None) -> Failure:
+    return Failure.capture(ValueError("bad"), engine_id=1, call="map(f)", item=item)
+
+
+def test_the_item_of_a_map_is_described() -> None:
+    assert failure_of((17, (42,))).item == (17, "42")
+    assert failure_of((17, (1, "a"))).item == (17, "(1, 'a')")
+    assert failure_of((17, ())).item == (17, "")
+    assert failure_of(None).item is None
+
+
+@pytest.mark.parametrize("value", ["x" * 1000, "a\nb\x1b[31m", list(range(10_000))])
+def test_an_item_is_one_short_line(value: object) -> None:
+    found = failure_of((0, (value,))).item
+    assert found is not None
+    assert len(found.text) <= 100
+    assert found.text.isprintable()
+
+
+def test_an_item_that_cannot_be_shown_is_named_all_the_same() -> None:
+    class Bad:
+        def __repr__(self) -> str:
+            raise SystemExit
+
+    found = failure_of((3, (Bad(),))).item
+    assert found is not None
+    assert (found.number, "whose __repr__ raised SystemExit" in found.text) == (3, True)
+
+
+def test_failures_that_differ_only_in_their_items_are_equal() -> None:
+    assert failure_of((1, ())) == failure_of((2, ()))
+
+
+def test_the_note_of_an_item_is_taken_from_its_error_once() -> None:
+    error = ValueError("bad")
+    set_item(error, (3, ("x",)))
+    assert (take_item(error), take_item(error)) == ((3, ("x",)), None)
+    assert vars(error) == {}

@@ -1,11 +1,13 @@
 """Lengths of time in words, and estimates."""
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nsactors.errors import bytes_from_words, bytes_in_words
-from nsactors.errors.formatting import Speedometer, seconds_in_words
+from nsactors.errors.formatting import Speedometer, item_ranges, seconds_in_words
 
 
 @pytest.mark.parametrize(
@@ -90,3 +92,17 @@ def test_what_is_no_size_is_refused(text: int | str) -> None:
 def test_what_is_written_can_be_read_again_to_two_digits(nbytes: int) -> None:
     back = bytes_from_words(bytes_in_words(nbytes).replace("bytes", "B"))
     assert abs(back - nbytes) <= nbytes * 0.05 + 0.5
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([], ""),
+        ([17], "item 17"),
+        ([3, 1, 2, 9], "items 1-3, 9"),
+        (range(1000), "items 0-999"),
+        (range(0, 100, 2), "items 0, 2, 4, 6, 8, ..."),
+    ],
+)
+def test_items_are_named_briefly(numbers: Iterable[int], words: str) -> None:
+    assert item_ranges(numbers) == words

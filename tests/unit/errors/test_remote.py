@@ -549,3 +549,22 @@ def test_the_users_own_code_is_named_where_it_is_deep() -> None:
 def test_it_survives_being_copied(copied: object) -> None:
     again = copied(keyboard_interrupt("left running: engine 0"))  # type: ignore[operator]
     assert again._render_traceback_() == ["KeyboardInterrupt: left running: engine 0"]
+
+
+def of_item(number: int, engine_id: int = 0, text: object = "a") -> RemoteError:
+    error = ValueError("bad")
+    return Failure.capture(error, engine_id=engine_id, call="map(f)", item=(number, (text,))).to_exception()
+
+
+def test_the_item_of_a_map_is_named_in_a_note() -> None:
+    error = of_item(17, text=42)
+    assert str(error) == "bad"
+    assert error.__notes__ == ["on engine 0, in map(f)\nitem 17 of map(f) is 42"]
+    assert pickle.loads(pickle.dumps(error)).failure.item == (17, "42")
+
+
+def test_failures_of_several_items_are_one_group_that_names_them() -> None:
+    error = CompositeError("map(f) failed", [of_item(3), of_item(17), of_item(18, engine_id=1)])
+    (group,) = error.groups
+    assert group.items == "items 3, 17-18"
+    assert str(error) == "map(f) failed\nValueError: bad  [engines 0-1, 3 times, items 3, 17-18]"

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 from rich.cells import cell_len
 
-from nsactors.errors import CompositeError, EngineLost, render_text
+from nsactors.errors import CompositeError, EngineLost, Failure, render_text
 from nsactors.errors.rendering import Uncaught, show_uncaught_briefly
 from tests.unit.errors.raising import remote
 
@@ -181,3 +181,10 @@ def test_it_takes_the_place_of_pythons_own_hook_and_of_no_other(monkeypatch: pyt
     monkeypatch.setattr(sys, "excepthook", print)
     show_uncaught_briefly()
     assert sys.excepthook is print
+
+
+def test_the_item_of_a_map_is_in_the_title_and_below_the_error() -> None:
+    failure = Failure.capture(ValueError("bad"), engine_id=0, call="map(f)", item=(17, (42,)))
+    shown = render_text(failure.to_exception(), says_where=False)
+    assert "engine 0 · item 17 · map(f) · ValueError" in shown
+    assert "item 17 is 42" in shown

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsactors.namespace.interrupts import capture_failure
 from nsactors.protocol.messages import RequestId
 from nsactors.protocol.partition import Block, RoundRobin
 from nsactors.protocol.serialize import pack, unpack
@@ -212,3 +214,56 @@ def test_an_array_that_nobody_can_change_is_not_copied(tmp_path: Path) -> None:
     owned.flags.writeable = False
     for array in (owned, owned[1:], np.frombuffer(b"1234", np.uint8), np.load(tmp_path / "a.npy", mmap_mode="r")):
         assert kept_copy(array) is array
+
+
+class Broken(list[int]):
+    """A list whose items can be read only once."""
+
+    def __getitem__(self, place: Any) -> Any:
+        raise ValueError("read twice")
+
+
+def read_only_rows() -> Any:
+    rows = np.arange(8.0).reshape(4, 2)
+    rows.flags.writeable = False
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        ([5, 6, 7, 8], "7"),
+        ((5, 6, 7, 8), "7"),
+        (range(5, 9), "7"),
+        ("abcd", "'c'"),
+        (np.array(["a", "b", "c", "d"], object), "'c'"),
+        (read_only_rows(), "array([4., 5.])"),
+        (pd.Series(["a", "b", "c", "d"], index=[3, 2, 1, 0]), "'c'"),
+        (deque([5, 6, 7, 8]), "7"),
+        (Broken([5, 6, 7, 8]), ""),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_the_item_that_failed_is_noted_at_its_error(part: Any, shown: str, several: bool) -> None:
+    calls = itertools.count()
+
+    def fail(*items: Any) -> None:
+        if next(calls) == 2:
+            raise ValueError("bad")
+
+    parts = (part, range(4)) if several else (part,)
+    items = MapItems(range(10, 50, 10), False).as_value()
+    with pytest.raises(ValueError, match="bad") as caught:
+        MapPart(fail, "map(f)")(*parts, items=items, engine_id=0)
+    failure = capture_failure(caught.value, 0, "map(f)")
+    assert failure.item == (30, f"({shown}, 2)" if several and shown else shown)
+
+
+@pytest.mark.parametrize(("spares", "lazily"), [(True, False), (False, True)])
+def test_the_item_that_failed_is_part_of_its_failure(spares: bool, lazily: bool) -> None:
+    items = MapItems([5, 9, 2], spares, lazily).as_value()
+    values = MapPart(lambda x: 1 // x, "map(f)")([1, 0, 2], items=items, engine_id=0)
+    some, *_ = unpack(values.pack(lambda value, what: pack(value)))
+    failure = some.failures[1] if spares else some.ended
+    assert failure.item == (9, "0")
