@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import signal
-import sys
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +25,7 @@ from nsactors.client.find_requests import (
     select_requests,
     select_tasks,
 )
-from nsactors.client.prompt import draw_errors_at_prompt, join_prompt, join_session
+from nsactors.client.prompt import draw_errors_at_prompt, join_prompt, join_session, write_notice
 from nsactors.client.tables import history_table, recovery_table, task_table
 from nsactors.errors import WrongType, WrongValue, printable, suggest_name
 from nsactors.inside.stacks import Stacks
@@ -134,7 +133,7 @@ class Client:
         self._requests = RequestFinder(session, self.schedulers)
         self.session.output = output
         self.carried_data = CarriedData(transport.ref_types)
-        self._report = report or _tell
+        self._report = report or write_notice
         self._end_prompt_reports = join_prompt(
             session.unretrieved, own, lambda: session.requests_sent, session.debug_error
         )
@@ -794,7 +793,3 @@ def _close(session: Session, end_prompt_reports: Callable[[], None], report: Cal
     finally:  # also after Ctrl-C
         if text := session.unretrieved.report(at_exit=True):
             report(text)
-
-
-def _tell(text: str) -> None:
-    print(printable(text), file=sys.stderr)

@@ -143,7 +143,7 @@ def join_prompt(
 
     def report(*args: Any) -> None:
         if text := ledger.report():
-            print(printable(text), file=sys.stderr)
+            write_notice(text)
 
     def end() -> None:
         shell.events.unregister("post_run_cell", report)
@@ -155,6 +155,11 @@ def join_prompt(
     draw_errors(shell)  # for good, because the user may look at an error again after the client is closed
     end_debugging = _debug_engines(shell, debug)
     return end
+
+
+def write_notice(text: str) -> None:
+    """Write errors and notices to stderr, with the control characters of engines escaped."""
+    print(printable(text), file=sys.stderr)
 
 
 def _tell_of_edits(
@@ -211,7 +216,7 @@ def _tell_of_edits_at_prompt(modules: OwnModules, requests: Callable[[], int]) -
             sent = now
             modules.look_for_edits()
             if edits := modules.tell_edits():
-                print(printable(f"nsactors: {edits}"), file=sys.stderr)
+                write_notice(f"nsactors: {edits}")
 
     present: object = getattr(sys, "ps1", ">>> ")
     prompt = present if isinstance(present, _TellingPrompt) else _TellingPrompt(present)

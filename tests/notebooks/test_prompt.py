@@ -168,7 +168,7 @@ def test_a_figure_is_saved_and_named(prompt: Prompt) -> None:
         ("%pxconfig now", "UsageError: %pxconfig takes options"),
         ("%result 1 -e", "UsageError: %result takes the number of a cell, or options, but not both"),
         ("%autopx off", "UsageError: %autopx takes nothing else"),
-        ("%pxhistory -f no/x.py", "UsageError: %pxhistory -f cannot write 'no/x.py': No such file"),
+        ("%pxhistory 0 -f no/x.py", "UsageError: %pxhistory -f cannot write 'no/x.py': No such file"),
         ("%px --targets 99 x", "NoSuchEngine"),
     ],
 )
