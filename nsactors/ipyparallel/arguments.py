@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sized
 from typing import Any
 
 __all__ = [
     "OF_CLIENTS",
     "OF_CLUSTERS",
     "CompatibilityWarning",
+    "NoSequence",
+    "UnknownDistribution",
     "check_choice",
+    "check_distribution",
     "check_flags",
     "check_function",
     "check_seconds",
+    "check_sequences",
     "check_whole",
     "warn_once",
 ]
@@ -107,6 +111,38 @@ def check_choice(call: str, name: str, value: Any, choices: Collection[Any]) -> 
     """
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{call}() takes {name} as one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+class UnknownDistribution(KeyError, ValueError):
+    """There is no way of this name to split a sequence."""
+
+    __str__ = Exception.__str__  # KeyError shows its text as a key, in quotes
+
+
+def check_distribution(call: str, dist: Any) -> None:
+    """Check that an argument names a way to split a sequence.
+
+    Raises:
+        UnknownDistribution: if it does not.
+    """
+    if not isinstance(dist, str) or dist not in ("b", "r"):
+        raise UnknownDistribution(
+            f"{call}() takes dist as 'b' for contiguous parts, or 'r' to deal items out in turn, not {dist!r}"
+        )
+
+
+class NoSequence(TypeError, AssertionError):
+    """A map was called with a function alone."""
+
+
+def check_sequences(call: str, sequences: Sized) -> None:
+    """Check that a map has something to map over.
+
+    Raises:
+        NoSequence: if it has not.
+    """
+    if not len(sequences):
+        raise NoSequence(f"{call}() needs at least one sequence, after the function")
 
 
 class CompatibilityWarning(UserWarning):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import weakref
@@ -224,13 +225,16 @@ class Client:
 
         Args:
             jobs: results, ids of requests, positions in the history, futures of any kind, or several of these; the
-                default is all outstanding requests.
+                default is all outstanding requests. A request that the cluster does not know counts as ended.
             timeout: the limit in seconds; negative for no limit.
         """
         check_seconds("wait", "timeout", timeout)
         if jobs is None:
             return wait_all(self._open_results(), timeout)
-        futures = [job if isinstance(job, Future) else self.get_result(job) for job in _several(jobs)]
+        futures: list[Future[Any]] = []
+        for job in _several(jobs):
+            with contextlib.suppress(errors.ResultUnavailable):
+                futures.append(job if isinstance(job, Future) else self.get_result(job))
         return wait_all(futures, timeout)
 
     def wait_interactive(self, jobs: Any = None, interval: float = 1.0, timeout: float = -1.0) -> None:
@@ -294,12 +298,13 @@ class Client:
         """Cancel requests that have not begun.
 
         Args:
-            jobs: results or ids of requests; the default is all requests of this client.
+            jobs: results or ids of requests; the default is all requests of this client. Ids of other requests are
+                ignored.
             targets: cancel requests on these engines only.
             block: False returns a future, which is done; the default is this client's ``block``.
 
         Raises:
-            KeyError: if this client knows of no such request.
+            TypeError: if a request is not named by an id, a position or a result.
             NotProvided: for some chunks of a balanced map without the others.
         """
         if targets is not None:
@@ -307,9 +312,6 @@ class Client:
                 self.core.direct_view(targets)  # raises an error if there are no such engines
         outstanding = self.outstanding
         chosen = outstanding if jobs is None else set(self._ids_of(jobs))
-        for msg_id in chosen - outstanding:
-            if self._find(msg_id) is None and msg_id not in self.history:
-                raise KeyError(f"this client has sent no request {msg_id!r}")
         pending = outstanding & chosen
         tasks = {task_id_of(msg_id) for msg_id in pending}
         if rest := {each for each in outstanding - pending if task_id_of(each) in tasks}:

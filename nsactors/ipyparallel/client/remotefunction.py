@@ -10,7 +10,7 @@ from collections.abc import Callable, Sized
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from nsactors.ipyparallel.arguments import check_flags, check_function, check_whole
+from nsactors.ipyparallel.arguments import check_distribution, check_flags, check_function, check_whole
 from nsactors.ipyparallel.serialize import PrePickled, Reference
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class ParallelFunction(RemoteFunction):
         return_exceptions: bool = False,
         **flags: Any,
     ) -> None:
+        check_distribution("ParallelFunction", dist)
         check_whole("ParallelFunction", "chunksize", chunksize, others=(None,))
         super().__init__(view, f, block=block, **flags)
         self.dist = dist

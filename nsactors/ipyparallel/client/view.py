@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import nsactors
-from nsactors.ipyparallel.arguments import check_flags, check_whole
+from nsactors.ipyparallel.arguments import check_distribution, check_flags, check_sequences, check_whole
 from nsactors.ipyparallel.client.asyncresult import AsyncMapResult, AsyncResult, PartsResult
 from nsactors.ipyparallel.client.chunks import call_on_items, chunk_of
 from nsactors.ipyparallel.client.lazy_map import LazyMap, LazyMapIterator
@@ -399,6 +399,7 @@ class DirectView(View):
             track: not used.
         """
         check_flags("scatter", block=block)
+        check_distribution("scatter", dist)
         core = self._on(targets)
         with translating():
             made = core.scatter(key, seq, dist, flatten, block=False)
@@ -411,6 +412,7 @@ class DirectView(View):
     def gather(self, key: str, dist: str = "b", targets: Any = None, block: bool | None = None) -> Any:
         """Join the parts that engines hold under a name: the inverse of :meth:`scatter`."""
         check_flags("gather", block=block)
+        check_distribution("gather", dist)
         core = self._on(targets)
         with translating():
             made = core.gather(key, dist, block=False)
@@ -459,6 +461,7 @@ class DirectView(View):
 
     def _map(self, f: Any, sequences: Sequence[Any], block: bool | None, label: str | None, options: Any) -> Any:
         check_flags("map", block=block)
+        check_sequences("map", sequences)
         core, function = self.core if label is None else self.core.with_flags(label=label), self._sendable(f)
         given = [unwrapped(sequence) for sequence in sequences]
         with translating():
@@ -652,6 +655,7 @@ class LoadBalancedView(View):
 
     def _map(self, f: Any, sequences: Sequence[Any], block: bool | None, label: str | None, options: Any) -> Any:
         check_flags("map", block=block)
+        check_sequences("map", sequences)
         function, core = self._sendable(f), self._ready_core()
         given = [unwrapped(sequence) for sequence in sequences]
         with translating():
@@ -702,8 +706,7 @@ class LoadBalancedView(View):
             return_exceptions: yield exceptions in place of missing results.
         """
         check_whole("imap", "max_outstanding", max_outstanding, others=(AUTO,))
-        if not sequences:
-            raise TypeError("imap() needs at least one sequence")
+        check_sequences("imap", sequences)
         limit = len(self) if max_outstanding == AUTO else int(max_outstanding)
         lazy = LazyMap(self, f, zip(*sequences, strict=False), limit, ordered, return_exceptions)
         results = lazy.start()

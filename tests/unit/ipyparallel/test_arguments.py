@@ -69,8 +69,7 @@ CALLS: list[tuple[str, Callable[[ipp.Client, Any], object], list[Any]]] = [
     ("suffix", lambda rc, x: rc.activate(suffix=x), [None, 5, []]),
     ("query", lambda rc, x: rc.db_query(x), [None, 5, "x", []]),
     ("keys", lambda rc, x: rc.db_query({}, keys=x), [5, [5], b"x"]),
-    ("nonesuch", lambda rc, x: rc.abort(x), ["nonesuch", ["nonesuch"]]),
-    ("nonesuch", lambda rc, x: rc.wait(x, 0), ["nonesuch:1"]),
+    ("nonesuch", lambda rc, x: rc.get_result(x), ["nonesuch:1", ["nonesuch"]]),
 ]
 
 
@@ -111,3 +110,52 @@ def test_engines_of_unknown_kinds_are_refused_with_what_there_is() -> None:
     for kind in ("k8s", "x", 5, []):
         with pytest.raises(NotProvided, match="'local' or 'mpi'"):
             ipp.Cluster(engines=kind)
+
+
+def test_requests_that_the_cluster_does_not_know_are_not_aborted_and_have_ended(
+    rc: ipp.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsactors.client.find_requests.NEWS_S", 0.0)
+    known = rc[:].apply_async(abs, -1)
+    for unknown in ("nonesuch", "nonesuch:1"):
+        assert rc.abort(unknown, block=True) is None
+        rc.abort([unknown, known], block=True)
+        assert rc.wait(unknown)
+        assert rc.wait([unknown, known], TIMEOUT_S)
+
+
+DISTRIBUTED: list[Callable[[ipp.Client, Any], object]] = [
+    lambda rc, x: rc[:].scatter("a", [1, 2], dist=x),
+    lambda rc, x: rc[:].gather("a", dist=x),
+    lambda rc, x: rc[:].parallel(dist=x)(abs),
+    lambda rc, x: rc.load_balanced_view().parallel(dist=x)(abs),
+    lambda rc, x: ipp.ParallelFunction(rc[:], abs, dist=x),
+]
+
+
+@pytest.mark.parametrize("call", DISTRIBUTED)
+@pytest.mark.parametrize("dist", ["x", "", None, 5, []])
+def test_a_distribution_that_there_is_not_is_a_missing_key(
+    rc: ipp.Client, call: Callable[[ipp.Client, Any], object], dist: Any
+) -> None:
+    with pytest.raises(KeyError, match=r"takes dist as 'b' .*, not ") as caught:
+        call(rc, dist)
+    assert isinstance(caught.value, ValueError)
+
+
+MAPS: list[Callable[[ipp.Client], object]] = [
+    lambda rc: rc[:].map(abs),
+    lambda rc: rc[:].map_sync(abs),
+    lambda rc: rc[:].imap(abs),
+    lambda rc: rc.load_balanced_view().map(abs),
+    lambda rc: rc.load_balanced_view().map_async(abs),
+    lambda rc: rc.load_balanced_view().imap(abs),
+    lambda rc: rc[:].parallel()(abs).map(),
+]
+
+
+@pytest.mark.parametrize("call", MAPS)
+def test_a_map_over_nothing_fails_an_assertion(rc: ipp.Client, call: Callable[[ipp.Client], object]) -> None:
+    with pytest.raises(AssertionError, match="needs at least one sequence") as caught:
+        call(rc)
+    assert isinstance(caught.value, TypeError)
