@@ -140,8 +140,7 @@ class ResultPoller:
             parts = [_failed(outcome, error_here(error, call.label, engine_id))]
         else:
             if isinstance(value, Salvage):
-                is_map = isinstance(call, MapCall)
-                parts = take_apart(outcome, value, stored.place, call.label, engine_id, items=is_map)
+                parts = take_apart(outcome, value, stored.place, call, engine_id)
             else:
                 parts = [outcome._replace(value=value)]
         return [self._deliver_part(call, part, engine_id) for part in parts][-1]

@@ -92,7 +92,7 @@ class TaskSpec:
         left = [span]
         while left:
             task_id, start, stop = part = left.pop()
-            what = f"items {start} to {stop - 1}" if stop - start > 1 else f"item {start}"
+            what = _items_in_words(self.call, start, stop)
             try:
                 items = [column[start:stop] for column in self.columns]  # a list, so that Salvage can read parts of it
                 if set(map(len, items)) != {stop - start}:
@@ -107,6 +107,11 @@ class TaskSpec:
             else:
                 parts.append(BatchPart(*part, label, function.number, payload, columns, limit_s, copies))
         return parts, failures
+
+
+def _items_in_words(call: Call, start: int, stop: int) -> str:
+    first = call.first if isinstance(call, MapCall) else 0
+    return f"items {first + start} to {first + stop - 1}" if stop - start > 1 else f"item {first + start}"
 
 
 def _of_item(error: BaseException, what: str) -> Exception:
@@ -188,6 +193,8 @@ class ToCaller:
         if outcome.status is not RangeStatus.OK:
             value, error = None, _error_of(_in_its_map(outcome.value, call), call.label, engine_id)
         if isinstance(call, MapCall):
+            if type(error) is TimeLimitExceeded and not call.joins:
+                error.add_note(f"item {call.first + outcome.start} of {call.label}")
             return _add_piece(call, outcome.span, engine_id, value, error, outcome)
         call.engine_id, call.started, call.completed = engine_id, outcome.started, outcome.completed
         call.value, call.error = value, error
@@ -313,24 +320,21 @@ def _read_apart(
     for index, (outcome, output) in enumerate(zip(report.outcomes, outputs, strict=True)):
         task = task_of(outcome.task_id) or call
         bare = outcome._replace(output=output)
-        outcomes += take_apart(bare, salvage, index, task.label, call.engine_id, items=isinstance(task, MapCall))
+        outcomes += take_apart(bare, salvage, index, task, call.engine_id)
     return outcomes
 
 
-def take_apart(
-    outcome: RangeOutcome, salvage: Salvage, index: int, label: str, engine_id: int, *, items: bool
-) -> list[RangeOutcome]:
+def take_apart(outcome: RangeOutcome, salvage: Salvage, index: int, task: Call, engine_id: int) -> list[RangeOutcome]:
     """Cut an outcome into parts, so that the items that cannot be unpickled are in parts that have failed.
 
     Args:
         outcome: the outcome, without its value.
         salvage: holds the value.
         index: the value's place in ``salvage``.
-        label: the name of the task for people.
+        task: the task; the value of a map is a list with one value for each item.
         engine_id: the engine that ran it.
-        items: whether the value is a list with one value for each item.
     """
-    items = items and outcome.status is RangeStatus.OK
+    items = isinstance(task, MapCall) and outcome.status is RangeStatus.OK
     values = salvage.items(index) if items else [salvage.value(index)]
     each_s = outcome.elapsed_s / len(values)
     parts, start = [], outcome.start
@@ -339,8 +343,8 @@ def take_apart(
         stop = start + len(run) if items else outcome.stop
         part = outcome._replace(start=start, stop=stop, elapsed_s=each_s * len(run), value=run if items else run[0])
         if type(run[0]) is Broken:
-            which = f"item {start}" if len(run) == 1 else f"items {start} to {stop - 1}"
-            error = error_here(run[0].error, f"{which} of {label}" if items else label, engine_id)
+            which = f"{_items_in_words(task, start, stop)} of {task.label}" if items else task.label
+            error = error_here(run[0].error, which, engine_id)
             part = part._replace(status=RangeStatus.FAILED, value=error)
         parts.append(part)
         # The first part gets all the output, since the item that wrote it is not known.

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from nsactors.protocol.messages import RequestId
+from nsactors.errors import Failure
+from nsactors.protocol.messages import Expired, RequestId
 from nsactors.protocol.serialize import pack, unpack
 from nsactors.protocol.tasks import BatchReport, RangeOutcome, RangeStatus
 from nsactors.results import NOWHERE, Call, MapCall, TaskCall
@@ -53,6 +54,40 @@ def test_what_cannot_be_unpickled_is_called_by_its_own_task(tasks: dict[int, Tas
     assert "item 1 of map(f)" in _told(results[1].value)
     assert "apply(g)" in _told(results[2].value)
     assert "2 tasks" not in _told(results[1].value) + _told(results[2].value)
+
+
+def test_an_item_of_a_chunk_has_its_number_in_the_lazy_map(tasks: dict[int, TaskCall]) -> None:
+    lazy = tasks[1]
+    assert isinstance(lazy, MapCall)
+    lazy.first = 40
+    ran = RangeOutcome(1, 0, 2, RangeStatus.OK, 0.5, None, 5.0, (0, 0))
+    batch = Call(RequestId("client", 0), 3, "1 task", False)
+    batch.value = unpack(pack(BatchReport((ran,), pack([["fine", OnArrival()]])).as_value()))
+    (_, unreadable), _ = ToCaller(UnretrievedErrors()).read(batch, tasks.get, copy=False)
+    assert "item 41 of map(f)" in _told(unreadable.value)
+
+    failure = Failure.capture(ValueError("bad"), engine_id=3, call="map(f)", item=(0, ("x",)))
+    late = Expired(1.0, None)
+    for place, value in enumerate([failure, late]):
+        outcome = RangeOutcome(1, place, place + 1, RangeStatus.FAILED, 0.5, value, 5.0, (0, 0))
+        ToCaller(UnretrievedErrors()).deliver(lazy, outcome, 3)
+    first, second = (piece.error for piece in lazy.pieces)
+    assert first is not None
+    assert "item 40 of map(f) is x" in _told(first).replace("'", "")
+    assert second is not None
+    assert "item 41 of map(f)" in _told(second)
+
+
+def test_a_part_of_a_sequence_is_no_item(tasks: dict[int, TaskCall]) -> None:
+    parallel = tasks[1]
+    assert isinstance(parallel, MapCall)
+    parallel.joins = True
+    failure = Failure.capture(ValueError("bad"), engine_id=3, call="parallel(f)", item=(0, ("x",)))
+    outcome = RangeOutcome(1, 0, 1, RangeStatus.FAILED, 0.5, failure, 5.0, (0, 0))
+    ToCaller(UnretrievedErrors()).deliver(parallel, outcome, 3)
+    (piece,) = parallel.pieces
+    assert piece.error is not None
+    assert "item" not in _told(piece.error)
 
 
 def _told(error: Exception) -> str:
