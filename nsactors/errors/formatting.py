@@ -107,6 +107,7 @@ def plural(noun: str, count: int) -> str:
 
 
 _RUNS_SHOWN = 5
+_CELL_NUMBER = re.compile(r"(?<=<cell )[\d.]+(?=>)")
 
 
 def engine_ranges(engine_ids: Iterable[int]) -> str:
@@ -149,13 +150,15 @@ _FACTORS: dict[str, int] = {
 def reasons_by_engines(reasons: Mapping[int, str]) -> list[str]:
     """Return a line for each reason, which begins with its engines: ``engines 0-3: memray is not installed there``.
 
+    Reasons that differ only in the numbers of cells, which engines count for themselves, are the same.
+
     Args:
         reasons: the reasons, by engine.
     """
     groups: dict[str, list[int]] = {}
     for engine_id, reason in sorted(reasons.items()):
-        groups.setdefault(reason, []).append(engine_id)
-    return [f"{engine_ranges(ids)}: {reason}" for reason, ids in groups.items()]
+        groups.setdefault(_CELL_NUMBER.sub("", reason), []).append(engine_id)
+    return [f"{engine_ranges(ids)}: {reasons[ids[0]]}" for ids in groups.values()]
 
 
 def bytes_in_words(nbytes: float) -> str:

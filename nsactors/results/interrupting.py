@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import NoReturn, Self, TypeVar
 
 from nsactors.errors import TaskAborted, engine_ranges, is_for_users, keyboard_interrupt
+from nsactors.errors.formatting import reasons_by_engines
 from nsactors.protocol.process import current_shell
 from nsactors.results.call import NOWHERE, Call, CallController
 from nsactors.results.display.live import AwaitedOutput
@@ -420,8 +421,8 @@ class _Stop:
                 _say(f"interrupting {_engines(self._calls)} ... (Ctrl-C again to leave or kill)")
                 said = True
             obstacles, self._obstacles = self._obstacles, {}
-            for text in dict.fromkeys(obstacles.values()):
-                _say(f"{engine_ranges(sorted(i for i, why in obstacles.items() if why == text))}: {text}")
+            for line in reasons_by_engines(obstacles):
+                _say(line)
         return True
 
     def _let_user_decide(self) -> bool:

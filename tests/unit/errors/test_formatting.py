@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsactors.errors import bytes_from_words, bytes_in_words
-from nsactors.errors.formatting import Speedometer, item_ranges, seconds_in_words
+from nsactors.errors.formatting import Speedometer, item_ranges, reasons_by_engines, seconds_in_words
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,15 @@ def test_what_is_written_can_be_read_again_to_two_digits(nbytes: int) -> None:
 )
 def test_items_are_named_briefly(numbers: Iterable[int], words: str) -> None:
     assert item_ranges(numbers) == words
+
+
+def test_engines_with_the_same_reason_share_a_line_whatever_the_numbers_of_their_cells() -> None:
+    reasons = {
+        2: "np.sort(x) (<cell 3>, line 1)",
+        0: "np.sort(x) (<cell 12.1>, line 1)",
+        1: "np.sort(x) (<cell 3>, line 2)",
+    }
+    assert reasons_by_engines(reasons) == [
+        "engines 0, 2: np.sort(x) (<cell 12.1>, line 1)",
+        "engine 1: np.sort(x) (<cell 3>, line 2)",
+    ]

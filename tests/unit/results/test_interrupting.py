@@ -410,12 +410,13 @@ def test_engines_that_do_not_stop_in_time_are_asked_about_without_a_second_ctrl_
 
 def test_it_is_said_what_keeps_engines_from_stopping(calls: list[Call], capsys: Any) -> None:
     owner = Owner()
-    owner.why = {1: "in C code, which cannot be interrupted: np.sort(x) (<cell 3>, line 1)"}
+    why = "in C code, which cannot be interrupted: np.sort(x) (<cell {}>, line 1)"
+    owner.why = {1: why.format(3), 2: why.format(4)}
     assert press_and_wait(Engines(done=4.0, paused=(0.7, owner.explained), calls=calls), calls, owner, never)
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "nsactors: interrupting engines 1-2 ... (Ctrl-C again to leave or kill)",
-        "nsactors: engine 1: in C code, which cannot be interrupted: np.sort(x) (<cell 3>, line 1)",
+        "nsactors: engines 1-2: in C code, which cannot be interrupted: np.sort(x) (<cell 3>, line 1)",
     ]
 
 
