@@ -20,7 +20,6 @@ from nsactors.cli.common import (
     PlainErrors,
     attached,
     checked,
-    cluster_argument,
     cluster_argument_or_option,
     cluster_option,
     in_words,
@@ -37,7 +36,6 @@ from nsactors.cli.common import (
 )
 from nsactors.cluster.time_limits import time_in_words, time_left_s
 from nsactors.errors import (
-    ClusterNotFound,
     ClusterUnreachable,
     EngineStartError,
     NoSuchEngine,
@@ -49,7 +47,7 @@ from nsactors.errors import (
 from nsactors.errors.formatting import without_escapes
 from nsactors.protocol.targets import Targets
 from nsactors.transport.base import check_address
-from nsactors.transport.registry import ClusterRecord, Registry, check_name
+from nsactors.transport.registry import ClusterRecord, Registry, check_name, not_found
 
 if TYPE_CHECKING:
     from nsactors.client import Client
@@ -174,7 +172,7 @@ def _tell_started(name: str, engines: int, as_json: bool) -> None:
 
 
 @click.command(short_help="End a cluster.")
-@cluster_argument
+@cluster_argument_or_option
 @click.option("--all", "everything", is_flag=True, help="End all your clusters that can be ended from here.")
 @click.option(
     "--forget",
@@ -236,7 +234,7 @@ def list_clusters(as_json: bool) -> None:
 
 
 @click.command(short_help="Show a cluster: its engines, their work, its clients.")
-@cluster_argument
+@cluster_argument_or_option
 @json_option
 def status(name: str | None, as_json: bool) -> None:
     """Show a cluster: its engines, the code that each runs, the client that sent it, and all clients.
@@ -289,7 +287,7 @@ def _first_line(source: str) -> str:
 
 
 @click.command(short_help="Show the log of a cluster, or the output of an engine.")
-@cluster_argument
+@cluster_argument_or_option
 @click.option("-e", "--engine", type=int, help="Show the output of this engine, not the cluster's log.")
 @click.option("-n", "--lines", type=click.IntRange(min=1), default=100, show_default=True, help="Number of lines.")
 def logs(name: str | None, engine: int | None, lines: int) -> None:
@@ -320,12 +318,13 @@ def _log_of(name: str | None, registry: Registry) -> str:
     if name is None or any(record.name == name for record in living):
         record = registry.find(name)
         if record.state == "runs" and not record.log:
-            raise click.ClickException(f"{record.name!r} keeps no log: it runs at a terminal, and writes there")
+            where = "is a program of yours" if record.program is not None else "runs at a terminal"
+            raise click.ClickException(f"{record.name!r} keeps no log: it {where}, and writes there")
         return record.log or os.fspath(registry.log_path(record.name))
     places = [registry.log_path(name), job_folder(registry, name) / "job.log"]
     if (log := next((path for path in places if path.exists()), None)) is not None:
         return os.fspath(log)
-    missing = ClusterNotFound(name, [record.name for record in living])
+    missing = not_found(name, living)
     raise click.ClickException(f"{missing}. Nor is there a log of an earlier cluster of that name")
 
 
@@ -333,7 +332,9 @@ def _engine_logs(client: Client, engine_id: int) -> list[str]:
     engine = client.session.directory.get(engine_id)
     if engine is None:
         raise NoSuchEngine(engine_id, client.ids)
-    if engine.output_path is None or not os.path.exists(f"{engine.output_path}.stdout"):
+    if engine.output_path is None:
+        raise click.ClickException(f"engine {engine_id} keeps no output: its program writes where you have started it")
+    if not os.path.exists(f"{engine.output_path}.stdout"):
         raise click.ClickException(f"engine {engine_id} writes on {engine.host}, into {engine.output_path}.stdout")
     return [f"{engine.output_path}.{stream}" for stream in ("stdout", "stderr")]
 
@@ -504,13 +505,17 @@ def _show_engines(client: Client) -> None:
 
 
 @click.command(short_help="Interrupt the engines' code, as Ctrl-C does.")
-@cluster_argument
+@cluster_argument_or_option
 @targets_option
 def interrupt(name: str | None, targets: Targets) -> None:
     """Interrupt the code that engines run, as Ctrl-C does; their namespaces stay."""
     with attached(name, "interrupt") as client:
+        busy = {engine.engine_id for engine in client.activity().engines if engine.runs}
         told = client.interrupt(targets)
-    click.echo(f"interrupted: {engine_ranges(told)}")
+    if interrupted := busy.intersection(told):
+        click.echo(f"interrupted: {engine_ranges(interrupted)}")
+    else:
+        click.echo(f"nothing runs on {engine_ranges(told)}")
 
 
 @click.command(short_help="Show the work of all engines, live.")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsactors.errors import (
+    ClusterNotFound,
     ClusterStopped,
     ClusterUnreachable,
     ConnectionLost,
@@ -67,6 +68,8 @@ def in_words(error: Exception, *, starts_at: str | None = None) -> str:
             f"no Ray cluster answers at {error.address}: {error.reason}. Check that it runs, and its address; "
             "without --address the cluster starts its own Ray"
         )
+    if isinstance(error, ClusterNotFound):
+        return advice_at_a_shell(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -130,7 +133,6 @@ targets_option: Decorator = click.option(
     metavar="ENGINES",
     help="The engines: 3, 0,2 or ::2 or all.",
 )
-cluster_argument: Decorator = click.argument("name", required=False, envvar=CLUSTER_VARIABLE)
 cluster_option: Decorator = click.option(
     "-c",
     "--cluster",
@@ -143,7 +145,7 @@ cluster_option: Decorator = click.option(
 
 
 def cluster_argument_or_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command without other arguments take the cluster's name as an argument or as ``--cluster NAME``."""
+    """Let a command take the cluster's name as an argument or as ``--cluster NAME``."""
 
     @functools.wraps(command)
     def called(*args: Any, name: str | None, option: str | None, **kwargs: Any) -> Any:
@@ -230,6 +232,10 @@ def advice_at_a_shell(error: NsactorsError, name: str | None = None) -> str:
         name: the cluster's name as the user typed it.
     """
     match error:
+        case ClusterNotFound():
+            context = click.get_current_context()
+            command = " ".join(filter(None, [context.command_path, context.invoked_subcommand]))
+            return error.message(lambda chosen: f"`{command} -c {chosen}`")
         case ClusterStopped():
             return "the cluster has stopped: `nsactors start` starts another one"
         case ClusterUnreachable(address=address, reason=reason):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nsactors.cli.common import (
     INTERRUPTED,
@@ -21,6 +22,7 @@ from nsactors.cli.common import (
     the_cluster,
 )
 from nsactors.protocol.targets import Targets
+from nsactors.transport.registry import Registry
 
 if TYPE_CHECKING:
     from nsactors.client import Client
@@ -66,13 +68,31 @@ def run(
 @cluster_option
 @targets_option
 @click.option("--timeout", type=FiniteRange(min=0), metavar="SECONDS", help="Interrupt the code after this time.")
-@click.argument("code")
+@click.argument("words", nargs=-1, required=True, metavar="CODE")
 @click.pass_context
-def execute(context: click.Context, name: str | None, targets: Targets, timeout: float | None, code: str) -> None:
+def execute(
+    context: click.Context, name: str | None, targets: Targets, timeout: float | None, words: tuple[str, ...]
+) -> None:
     """Run CODE on engines, as at a prompt: nsactors exec "import os; os.getpid()"."""
+    name, code = _name_and_code(name, words)
     _find_modules_in(os.getcwd())
     with attached(name, "exec") as client:
         context.exit(_execute(client.direct_view(targets), code, label="exec", silent=False, timeout=timeout))
+
+
+def _name_and_code(name: str | None, words: tuple[str, ...]) -> tuple[str | None, str]:
+    """Return the cluster's name and the code; other commands take the name as an argument, so it may be the first."""
+    match words:
+        case (code,):
+            return name, code
+        case (first, code) if first in {record.name for record in Registry().records()}:
+            if (
+                click.get_current_context().get_parameter_source("name") is ParameterSource.COMMANDLINE
+                and name != first
+            ):
+                raise click.UsageError(f"one cluster at a time: {name!r} or {first!r}")
+            return first, code
+    raise click.UsageError("CODE is one argument: put it in quotes. A cluster is named with -c NAME")
 
 
 def _find_modules_in(folder: str) -> None:

@@ -6,7 +6,7 @@ Launchers, the command and clients raise them before there is a session; each na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nsactors.errors.exceptions import ConnectionLost, NsactorsError
 from nsactors.errors.formatting import columns, last_lines
@@ -21,32 +21,49 @@ class ClusterNotFound(ConnectionLost):
         name: the name; None for the user's only cluster.
         known: the names of the user's running clusters.
         named_by: the environment variable that gave the name, ``"NSACTORS_CLUSTER"``; empty if the call gave it.
+        programs: the names of the user's embedded programs, which are found by their names only.
     """
 
-    def __init__(self, name: str | None, known: Iterable[str], named_by: str = "") -> None:
+    def __init__(
+        self, name: str | None, known: Iterable[str], named_by: str = "", programs: Iterable[str] = ()
+    ) -> None:
         self.name = name
         self.known = tuple(known)
         self.named_by = named_by
+        self.programs = tuple(programs)
+        super().__init__(self.message(lambda chosen: f"Client({chosen!r})"))
+
+    def message(self, example: Callable[[str], str]) -> str:
+        """Return the message.
+
+        Args:
+            example: returns the code or the command that names a cluster or a program.
+        """
+        name, named_by = self.name, self.named_by
         shown = f"{name!r}, which {named_by} names," if named_by else repr(name)
-        listed = ", ".join(map(repr, self.known))
-        match name, self.known:
+        match name, self.known or self.programs:
             case _, ():
                 what = "no cluster of yours runs here" if name is None else f"no cluster {shown} of yours runs here"
                 named = f" --name {name}" if name is not None and _NAME.fullmatch(name) else ""
-                text = f"{what}: start one with `nsactors start{named}`"
-            case None, (only,):  # this is a program, because a single cluster would have been chosen
-                text = (
-                    f"no cluster of yours runs here. To use the program {only!r}, give its name, "
-                    f"as in Client({only!r}), or set NSACTORS_CLUSTER to it"
+                return f"{what}: start one with `nsactors start{named}`"
+            case None, (first, *_) if self.known:
+                return (
+                    f"{len(self.known)} clusters of yours run: {', '.join(map(repr, self.known))}. "
+                    f"Name one, as in {example(first)}, or set NSACTORS_CLUSTER to its name"
                 )
+            case None, (only,):
+                use = f"the program {only!r}, give its name, as in {example(only)}"
+                return f"no cluster of yours runs here. To use {use}, or set NSACTORS_CLUSTER to it"
             case None, (first, *_):
-                text = (
-                    f"{len(self.known)} clusters of yours run: {listed}. "
-                    f"Name one, as in Client({first!r}), or set NSACTORS_CLUSTER to its name"
-                )
-            case _:
-                text = f"no cluster {shown} of yours runs here; there is {listed}"
-        super().__init__(text)
+                use = f"one of the programs {_listed(self.programs)}, give its name, as in {example(first)}"
+                return f"no cluster of yours runs here. To use {use}, or set NSACTORS_CLUSTER to it"
+        there = sorted({*self.known, *self.programs})
+        return f"no cluster {shown} of yours runs here; there {'is' if len(there) == 1 else 'are'} {_listed(there)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 class ClusterNotReady(ConnectionLost):

@@ -532,10 +532,14 @@ class Backend(Protocol):
         ...
 
 
+_USE_RAY = "use Cluster(backend='ray') for that"
+_LACKS = {"embedded": ("an embedded program", "engines of `nsactors start` and Cluster(n=4) can")}
+
+
 def require(transport: Transport, capability: Capability, what: str) -> None:
     """Raise CapabilityError if a transport lacks a capability that ``what`` needs."""
     if capability not in transport.capabilities:
-        raise CapabilityError(what, f"the {transport.name} transport", "use Cluster(backend='ray') for that")
+        raise CapabilityError(what, *_LACKS.get(transport.name, (f"the {transport.name} transport", _USE_RAY)))
 
 
 def tail_of(path: str, since: int = 0) -> str:

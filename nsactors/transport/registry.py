@@ -115,6 +115,14 @@ class ClusterRecord:
         return "runs" if is_ready else "starting"
 
 
+def not_found(name: str | None, records: Iterable[ClusterRecord], named_by: str = "") -> ClusterNotFound:
+    """Return the error that there is no cluster of a name, or no only cluster, among these."""
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for record in records:
+        names[record.program is not None].append(record.name)
+    return ClusterNotFound(name, names[False], named_by, names[True])
+
+
 class Registry:
     """The clusters of one user.
 
@@ -149,7 +157,7 @@ class Registry:
         # An embedded program is found only by its name, because a command without a name would reach it by accident.
         chosen = [r for r in records if (r.program is None if name is None else r.name == name)]
         if len(chosen) != 1:
-            raise ClusterNotFound(name, [record.name for record in records], named_by)
+            raise not_found(name, records, named_by)
         return chosen[0]
 
     def reserve(self, name: str | None = None, *, stem: str = "", **fields: Any) -> ClusterRecord:
@@ -225,7 +233,8 @@ class Registry:
 
     def _look(self) -> tuple[list[ClusterRecord], list[ClusterRecord]]:
         """Return the living and the dead clusters."""
-        found = [record for path in sorted(self.folder.glob("*.json")) if (record := _read(path)) is not None]
+        paths = sorted(self.folder.glob("*.json"), key=lambda path: path.stem)
+        found = [record for path in paths if (record := _read(path)) is not None]
         return [r for r in found if not r.has_ended], [r for r in found if r.has_ended]
 
     def _write(self, record: ClusterRecord) -> None:

@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -13,6 +15,8 @@ from click.testing import CliRunner
 import nsactors
 from nsactors.cli import main
 from nsactors.cli.demo import Check, DemoStep
+from nsactors.client.activity import EngineActivity
+from nsactors.transport.registry import ProgramAddress, Registry
 
 RIGHT = DemoStep("Add", "total = 1 + 1", (Check("total", "2"),))
 WRONG = DemoStep("Add", "total = 1 + 1", (Check("total", "3"),))
@@ -66,13 +70,95 @@ def test_every_command_has_a_help_of_its_own_and_stands_in_the_reference(runner:
 def test_every_option_stands_in_the_reference(command: str) -> None:
     reference = (Path(__file__).parents[3] / "docs" / "reference" / "command.md").read_text(encoding="utf-8")
     parameters = [parameter for parameter in main.commands[command].params if isinstance(parameter, click.Option)]
-    options = [option for parameter in parameters for option in parameter.opts]
+    options = [option for parameter in parameters if not parameter.hidden for option in parameter.opts]
     assert [option for option in options if f"| `{option}" not in reference] == []
 
 
 def test_the_commands_do_not_import_what_they_may_not_need() -> None:
     program = "import sys, nsactors.cli; print([m for m in ('ray', 'numpy', 'IPython', 'rich') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "lab"],
+        ["status", "-c", "lab"],
+        ["stop", "-c", "lab"],
+        ["logs", "--cluster", "lab"],
+        ["interrupt", "-c", "lab"],
+        ["top", "lab"],
+        ["exec", "-c", "lab", "1"],
+        ["engines", "-c", "lab"],
+        ["engines", "list", "-c", "lab"],
+    ],
+)
+def test_every_command_takes_the_name_of_a_cluster_as_an_option(
+    runner: CliRunner, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    result = runner.invoke(main, arguments)
+    assert (result.exit_code, result.stderr[:42]) == (1, "Error: no cluster 'lab' of yours runs here")
+
+
+@pytest.mark.parametrize("command", ["status", "interrupt", "exec", "engines", "engines list"])
+def test_a_command_that_needs_a_name_shows_how_to_give_it(
+    runner: CliRunner, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    arguments = [*command.split(), *(["1 + 1"] if command == "exec" else [])]
+    Registry().reserve("sim", program=ProgramAddress())
+    assert f"To use the program 'sim', give its name, as in `nsactors {command} -c sim`" in said(runner, arguments)
+    Registry().reserve("sim-2", program=ProgramAddress())
+    assert f"To use one of the programs 'sim' and 'sim-2', give its name, as in `nsactors {command}" in said(
+        runner, arguments
+    )
+    for name in ("lab", "other"):
+        Registry().reserve(name)
+    assert f"2 clusters of yours run: 'lab', 'other'. Name one, as in `nsactors {command} -c lab`" in said(
+        runner, arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("sources", "text"),
+    [
+        (["", "", ""], "nothing runs on engines 0-2"),
+        (["x = 1", "", ""], "interrupted: engine 0"),
+        (["x = 1", "", "f()"], "interrupted: engines 0, 2"),
+    ],
+)
+def test_an_interrupt_names_the_engines_that_ran_something(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, sources: list[str], text: str
+) -> None:
+    class FakeClient:
+        def activity(self) -> SimpleNamespace:
+            return SimpleNamespace(engines=[EngineActivity(i, runs=source) for i, source in enumerate(sources)])
+
+        def interrupt(self, targets: object) -> list[int]:
+            return [0, 1, 2]
+
+    monkeypatch.setattr("nsactors.cli.clusters.attached", lambda name, purpose: nullcontext(FakeClient()))
+    assert runner.invoke(main, ["interrupt"]).output == f"{text}\n"
+
+
+def said(runner: CliRunner, arguments: list[str]) -> str:
+    result = runner.invoke(main, arguments, prog_name="nsactors")
+    assert result.exit_code == 1
+    return result.stderr
+
+
+def test_code_may_follow_the_name_of_a_cluster(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    Registry().reserve("lab")
+    assert runner.invoke(main, ["exec", "lab", "1"]).stderr.startswith("Error: the cluster 'lab' is still starting")
+    for arguments in (["print", "x"], ["x", "=", "1"], ["lab", "x", "1"]):
+        result = runner.invoke(main, ["exec", *arguments])
+        assert (result.exit_code, "CODE is one argument: put it in quotes" in result.stderr) == (2, True)
+    assert runner.invoke(main, ["exec", "-c", "lab", "lab", "1"]).exit_code == 1
+    assert "one cluster at a time" in runner.invoke(main, ["exec", "-c", "other", "lab", "1"]).stderr
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["stop"], ["exec", "1"], ["interrupt"], ["logs"], ["engines"]])

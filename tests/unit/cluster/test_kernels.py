@@ -211,7 +211,7 @@ def test_a_console_gets_the_error_of_its_cell_when_the_engine_ends(console: Cons
 def test_a_console_is_told_that_its_cell_cannot_be_interrupted(console: Console) -> None:
     console.begin()
     console.kernel.send_signal(signal.SIGINT)
-    console.read_until("cannot interrupt a call that runs: use Cluster(backend='ray') for that\n")
+    console.read_until("cannot interrupt a call that runs: engines of `nsactors start` and Cluster(n=4) can\n")
 
 
 def test_a_signal_ends_a_kernel_that_waits_for_messages(console: Console) -> None:

@@ -110,7 +110,7 @@ def test_with_several_clusters_one_has_to_be_named(registry: Registry) -> None:
     registry.reserve("two")
     with pytest.raises(ClusterNotFound, match="'one', 'two'"):
         registry.find()
-    with pytest.raises(ClusterNotFound, match="there is 'one', 'two'"):
+    with pytest.raises(ClusterNotFound, match="there are 'one' and 'two'"):
         registry.find("three")
     assert registry.find("two").name == "two"
 
