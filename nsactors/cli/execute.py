@@ -86,10 +86,8 @@ def _name_and_code(name: str | None, words: tuple[str, ...]) -> tuple[str | None
         case (code,):
             return name, code
         case (first, code) if first in {record.name for record in Registry().records()}:
-            if (
-                click.get_current_context().get_parameter_source("name") is ParameterSource.COMMANDLINE
-                and name != first
-            ):
+            source = click.get_current_context().get_parameter_source("name")
+            if source is ParameterSource.COMMANDLINE and name != first:
                 raise click.UsageError(f"one cluster at a time: {name!r} or {first!r}")
             return first, code
     raise click.UsageError("CODE is one argument: put it in quotes. A cluster is named with -c NAME")

@@ -101,7 +101,7 @@ def test_every_command_takes_the_name_of_a_cluster_as_an_option(
     assert (result.exit_code, result.stderr[:42]) == (1, "Error: no cluster 'lab' of yours runs here")
 
 
-@pytest.mark.parametrize("command", ["status", "interrupt", "exec", "engines", "engines list"])
+@pytest.mark.parametrize("command", ["status", "interrupt", "exec", "engines list"])
 def test_a_command_that_needs_a_name_shows_how_to_give_it(
     runner: CliRunner, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
