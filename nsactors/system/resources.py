@@ -165,7 +165,7 @@ def ray_was_tried(version: str) -> bool:
     return ".".join(version.split(".")[:2]) in TRIED_RAY
 
 
-PROTOCOL = "10"  # raise it when classes or functions are pickled under other names, or with another state
+PROTOCOL = "11"  # raise it when classes or functions are pickled under other names, or with another state
 _PACKAGES = ("ray", "cloudpickle", "ipython", "numpy", "pandas", "pyarrow")
 
 
