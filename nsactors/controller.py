@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from nsactors._frozen import frozen
+from nsactors.errors.exceptions import SHUTDOWN_REQUESTED
 from nsactors.membership.event_queues import ClientEventQueues, EventQueue
 from nsactors.membership.history import History, Occupancy
 from nsactors.membership.members import (
@@ -490,7 +491,7 @@ class Controller:
         await asyncio.wait(ending, timeout=self._stop_grace_s + KILL_WAIT_S)
         if self._membership.is_current(spec.engine_id, spec.incarnation):
             if self._membership.is_gone(spec.engine_id):
-                self._handle(EngineDied(spec.engine_id, spec.incarnation, "it was asked to shut down"))
+                self._handle(EngineDied(spec.engine_id, spec.incarnation, SHUTDOWN_REQUESTED))
             else:
                 self._launch(spec)
 

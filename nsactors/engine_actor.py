@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from nsactors.errors import CapabilityError, ClusterUnreachable, ConnectionLost, Failure
+from nsactors.errors.exceptions import SHUTDOWN_REQUESTED
 from nsactors.errors.formatting import qualified_name
 from nsactors.errors.reporting import print_traceback, report_errors
 from nsactors.inside.breakpoint_stops import RequestControl
@@ -213,7 +214,7 @@ class EngineEnds(Exception):
     """
 
     def __init__(self, last_begun: str) -> None:
-        super().__init__("it was asked to shut down")
+        super().__init__(SHUTDOWN_REQUESTED)
         self.last_begun = last_begun
 
 

@@ -262,13 +262,13 @@ busy.get()
 """,
         (
             Check("error.engine_id", "3", "the engine named by the error"),
-            Check("rc.ids", "[0, 1, 2, 3]", "it is on its way back"),
+            Check("rc.ids", "[0, 1, 2, 3]", "engine 3 stays one of four"),
         ),
-        "The call it was running fails at once, and says why.",
+        "The call that engine 3 was running fails at once, and the error says why.",
         raises="EngineLost",
     ),
     DemoStep(
-        "The others work on",
+        "The other engines go on",
         """
 print(others.get())
 rc[:3].apply_async(who).get_dict()
@@ -281,12 +281,16 @@ rc[:3].apply_async(who).get_dict()
         columns=("engine", "pid", "host", "python"),
     ),
     DemoStep(
-        "A new process takes its place",
+        "Engine 3 has a new process",
         """
+print("the process that was killed:", pid)
 rc[[3]].apply_async(who).get_dict()
 """,
-        (Check("rc[3].apply_sync(who)[0] == pid", "False", "another process, under the same id"),),
-        "Its namespace is empty. Cluster(recovery='replay') would bring it back.",
+        (
+            Check("rc[3].apply_sync(who)[0] != pid", "True", "another process than before"),
+            Check("rc[3].apply_sync(lambda: 'a' in globals())", "False", "the name a is there"),
+        ),
+        "Its namespace is empty: Cluster(n=4, recovery='replay') would restore it.",
         columns=("engine", "pid", "host", "python"),
     ),
 )

@@ -470,6 +470,11 @@ class EngineError(NsactorsError):
     """An engine failed, rather than the code that it ran."""
 
 
+# Reasons for ends that are no deaths. Like all reasons they name no engine, since one line may be about several.
+SHUTDOWN_REQUESTED = "a shutdown was requested"
+RESTART_REQUESTED = "a restart was requested"
+
+
 class EngineLost(EngineError):
     """An engine's process died, and a call sent to it has no result.
 
@@ -505,7 +510,8 @@ class EngineLost(EngineError):
                 during = f" while running {running}" if running else ""
                 waited = f"{call} had not begun there. "
         # The first line alone must name the engine and the cause: tables and summaries show no more.
-        super().__init__(f"engine {engine_id} died{during}: {reason}\n" + last_lines(stderr_tail) + waited + after)
+        end = "ended" if reason in (SHUTDOWN_REQUESTED, RESTART_REQUESTED) else "died"
+        super().__init__(f"engine {engine_id} {end}{during}: {reason}\n" + last_lines(stderr_tail) + waited + after)
         self.engine_id = engine_id
         self.call = call
         self.reason = reason

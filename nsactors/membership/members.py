@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from nsactors._frozen import frozen
+from nsactors.errors.exceptions import RESTART_REQUESTED, SHUTDOWN_REQUESTED
 from nsactors.protocol.control import (
     EngineFailedToStart,
     EngineJoined,
@@ -289,7 +290,7 @@ class Membership:
         old = member.incarnation
         # A restart that a user asked for gets all attempts again.
         member = replace(member, attempts=0, orders=(*member.orders[:1], order))
-        restart = self._restart(engine_id, member, "it was asked to restart", expected=True, recovers=recovers)
+        restart = self._restart(engine_id, member, RESTART_REQUESTED, expected=True, recovers=recovers)
         # For a recovery, kill the engine immediately, as if it had died, because it may be stuck.
         return [Dismiss(engine_id, old, at_once=recovers or member.info is None), *restart]
 
@@ -371,7 +372,7 @@ class Membership:
         self._set(engine_id, replace(member, dismissed=True))
         known = member.former or member.info
         incarnation = member.incarnation if known is None else known.incarnation
-        left = EngineLeft(engine_id, incarnation, "it was asked to shut down", expected=True)
+        left = EngineLeft(engine_id, incarnation, SHUTDOWN_REQUESTED, expected=True)
         # An engine that has not registered may still wait for a machine, and then no message reaches it.
         return [Announce(left), Dismiss(engine_id, member.incarnation, at_once=member.info is None)]
 

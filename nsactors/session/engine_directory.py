@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 EngineCallback = Callable[[int], object]
 
 
+_UNHEARD = "the reason is unknown, because this client heard of it too late"
+
+
 class EngineListener(Protocol):
     """Learns of changes of engines immediately and in order. Its methods run under a lock, so they must be quick."""
 
@@ -306,7 +309,7 @@ def missed_events(
     for engine_id, engine in known.items():
         now = there.get(engine_id)
         if now != engine or (engine_id in recovering and engine_id not in away):
-            events.append(leave_of(engine, "it died while this client did not hear of it", returns=now is not None))
+            events.append(leave_of(engine, _UNHEARD, returns=now is not None))
     for engine_id in starting:
         if engine_id < state.next_id and engine_id not in there and engine_id not in state.starting:
             events.append(EngineFailedToStart(engine_id, 0, "it has ended, for a reason that is not known"))
@@ -315,7 +318,7 @@ def missed_events(
         if known.get(engine_id) != engine:
             events.append(EngineJoined(engine))
             if engine_id in recovering:
-                events.append(leave_of(engine, "it died before this client heard of it", returns=True))
+                events.append(leave_of(engine, _UNHEARD, returns=True))
     return [*events, *state.waiting, *(EngineLeaving(engine_id) for engine_id in state.leaving)]
 
 

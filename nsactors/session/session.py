@@ -31,6 +31,7 @@ from nsactors.errors import (
     TaskAborted,
     keyboard_interrupt,
 )
+from nsactors.errors.exceptions import RESTART_REQUESTED
 from nsactors.errors.formatting import reasons_by_engines
 from nsactors.errors.reporting import print_traceback
 from nsactors.inside.debug_console import (
@@ -497,7 +498,7 @@ class Session:
         engines = [engine for engine_id in ids if (engine := self.directory.get(engine_id))]
         self.controller.restart_engines(ids, recovers=recovers)
         for engine in engines:  # requests that are submitted from now on are for the new processes
-            left = leave_of(engine, "it was asked to restart", returns=True)
+            left = leave_of(engine, RESTART_REQUESTED, returns=True)
             self._take_leave(replace(left, expected=True, replays=left.replays and recovers))
 
     def retire(self, engine_ids: Iterable[int], timeout_s: float | None) -> bool:

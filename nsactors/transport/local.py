@@ -20,6 +20,7 @@ from nsactors._frozen import frozen
 from nsactors.controller import STOP_GRACE_S, Controller, Death, Process
 from nsactors.engine_actor import EngineActor, EngineEnds
 from nsactors.errors import CapabilityError, ClusterStopped, ClusterUnreachable
+from nsactors.errors.exceptions import SHUTDOWN_REQUESTED
 from nsactors.namespace.host import EngineHost, ThreadHost
 from nsactors.namespace.startup import StartupFailed
 from nsactors.protocol.engine_info import EngineInfo, EngineSpec
@@ -286,7 +287,7 @@ class LocalCluster:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
 
 
-DISMISSED = Death("it was asked to shut down")
+DISMISSED = Death(SHUTDOWN_REQUESTED)
 
 
 @frozen

@@ -176,6 +176,13 @@ def test_a_lost_engine_tells_which_call_killed_it_how_and_its_last_words() -> No
     assert "the other engines continue" in text
 
 
+def test_an_engine_that_was_asked_to_end_has_not_died() -> None:
+    ended = errors.group_failures([errors.EngineLost(i, "execute", exceptions.SHUTDOWN_REQUESTED) for i in (0, 1)])
+    assert [group.summary for group in ended] == [
+        "EngineLost: engines 0-1 ended while running execute: a shutdown was requested  [engines 0-1]"
+    ]
+
+
 def test_an_idle_engine_dies_idle() -> None:
     assert "engine 2 died while idle: out of memory" in str(errors.EngineLost(2, "", "out of memory"))
 

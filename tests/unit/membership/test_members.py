@@ -180,7 +180,7 @@ def test_a_restart_begins_with_an_empty_namespace() -> None:
     members = registered(1, Recovery.REPLAY)
     assert members.handle(EnginesRestarted((0,))) == [
         Dismiss(0, 0),
-        Announce(EngineLeft(0, 0, "it was asked to restart", expected=True, returns=True)),
+        Announce(EngineLeft(0, 0, "a restart was requested", expected=True, returns=True)),
         Launch(0, 1, EngineOptions(Recovery.REPLAY), recovers=None),
     ]
 
@@ -190,7 +190,7 @@ def test_clients_are_told_if_an_engine_that_recovers_is_to_come_back_empty_inste
     members.handle(EngineDied(0, 0, "killed"))
     assert members.handle(EnginesRestarted((0,))) == [
         Dismiss(0, 1, at_once=True),
-        Announce(EngineLeft(0, 0, "it was asked to restart", expected=True, returns=True)),
+        Announce(EngineLeft(0, 0, "a restart was requested", expected=True, returns=True)),
         Launch(0, 2, EngineOptions(Recovery.REPLAY), recovers=None),
     ]
     assert events(members.handle(EnginesRestarted((0,)))) == [], "which they know by now"
