@@ -320,8 +320,9 @@ class Uncaught:
 def show_uncaught_briefly() -> None:
     """Install the hook for composite errors, unless another program's hook is installed."""
     hook = sys.excepthook
+    # Ray's hook would first wait for Ray's servers, which may have died.
     if hook is sys.__excepthook__ or getattr(hook, "__module__", "").partition(".")[0] == "ray":
-        sys.excepthook = Uncaught(hook)
+        sys.excepthook = Uncaught(sys.__excepthook__)
 
 
 def _as_text(error: CompositeError, at: TracebackType | None) -> str:

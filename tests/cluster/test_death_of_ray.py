@@ -92,6 +92,22 @@ def test_a_program_outlives_the_gcs() -> None:
     assert "nsactors: Ray's GCS" in done.stderr
 
 
+def test_an_uncaught_error_is_shown_though_the_servers_have_just_died() -> None:
+    done = run("""
+import os, signal, sys
+from nsactors import Cluster
+
+rc = Cluster(n=1).start_and_connect_sync()
+import ray
+for process in ray._private.worker._global_node.all_processes.values():
+    for entry in process:
+        os.kill(entry.process.pid, signal.SIGKILL)
+raise LookupError("the program's own")
+""")
+    assert done.returncode == 1
+    assert "LookupError: the program's own" in done.stderr
+
+
 def test_an_agent_whose_end_is_the_raylet_s_is_named() -> None:
     done = run(PROGRAM, "/runtime_env/agent/main.py")
     assert done.returncode == 0, done.stderr

@@ -68,6 +68,8 @@ NAMES = (
     _at_connection("_private.worker._global_node.all_processes", "servers", _NOT_WATCHED),
     _at_connection("_private.worker._global_node.raylet_socket_name", "servers", _NOT_WATCHED),
     _at_connection("_private.worker._global_node._logs_dir", "servers", "errors do not name the folder of logs"),
+    PrivateName("_private.worker.custom_excepthook", "runtime", "no uncaught error is shown if the GCS has just died"),
+    PrivateName("_private.worker.normal_excepthook", "runtime", "uncaught errors are shown by Python's own hook"),
     PrivateName("_private.worker.shutdown", "engine_process", "an engine ends while the user's exit handlers run"),
     PrivateName("_private.worker", "named_actors", "a warning of Ray's about blocking calls is shown"),
     PrivateName("_private.state.actors", "nodes", "users are not told why an engine does not start"),

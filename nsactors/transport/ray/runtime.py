@@ -299,6 +299,7 @@ class RayRuntime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about progress bars in notebooks, which are not used
             self._ray = import_ray()
+        _drop_excepthook(self._ray)
         self._is_safe = is_new and all(os.environ.get(name) == PRESETS[name] for name in _SAFETY)
         os.register_at_fork(after_in_child=partial(_leave_ray_to_parent, self._ray, self._stop_watching))
         return self._ray
@@ -472,6 +473,17 @@ class RayRuntime:
         self._stop_embedded()
         self._end_zygote()
         self.remove_folder()
+
+
+def _drop_excepthook(ray: Any) -> None:
+    """Let uncaught errors be shown as before the import of Ray.
+
+    Ray's hook first sends the traceback to the GCS. If the GCS has died, the hook shows nothing, and Ray ends this
+    process after a minute. The names are private.
+    """
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    if sys.excepthook is getattr(worker, "custom_excepthook", None):
+        sys.excepthook = getattr(worker, "normal_excepthook", sys.__excepthook__)
 
 
 def _token_loader() -> Any:

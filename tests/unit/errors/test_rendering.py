@@ -183,6 +183,19 @@ def test_it_takes_the_place_of_pythons_own_hook_and_of_no_other(monkeypatch: pyt
     assert sys.excepthook is print
 
 
+def test_it_does_not_pass_errors_on_to_rays_hook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hook(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+        raise AssertionError("it would wait for a server")
+
+    hook.__module__ = "ray._private.worker"
+    monkeypatch.setattr(sys, "excepthook", hook)
+    show_uncaught_briefly()
+    sys.excepthook(*raised(ValueError("not ours")))
+    assert "ValueError: not ours" in capsys.readouterr().err
+
+
 def test_the_item_of_a_map_is_in_the_title_and_below_the_error() -> None:
     failure = Failure.capture(ValueError("bad"), engine_id=0, call="map(f)", item=(17, (42,)))
     shown = render_text(failure.to_exception(), says_where=False)
