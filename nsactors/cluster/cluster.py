@@ -27,9 +27,10 @@ from nsactors.cluster.options import (
     with_threads,
 )
 from nsactors.controller import STOP_GRACE_S
-from nsactors.errors import ClusterStopped, EngineStartError, keyboard_interrupt, suggest_name
+from nsactors.errors import CapabilityError, ClusterStopped, EngineStartError, keyboard_interrupt, suggest_name
+from nsactors.errors.formatting import engine_ranges
 from nsactors.protocol import arguments as arg
-from nsactors.protocol.engine_info import EngineOptions
+from nsactors.protocol.engine_info import EngineOptions, Recovery
 from nsactors.protocol.process import OwnProcess
 from nsactors.protocol.targets import Targets, resolve
 from nsactors.results import OUTPUTS
@@ -121,15 +122,22 @@ class Scaling(ABC):
 
         Args:
             engine_ids: the engines.
-            recover: kill the engines immediately, and treat that as a crash: with ``recovery="replay"`` their
-                namespaces are restored.
+            recover: kill the engines immediately, and restore their namespaces as after a crash; this needs
+                ``recovery="replay"``.
 
         Raises:
             TargetError: if there are no such engines.
+            CapabilityError: if ``recover`` is true, and an engine was not started with ``recovery="replay"``; in this
+                case no engine has been restarted.
         """
         arg.check("restart_engines", recover=arg.flag(recover))
         session = self._running().session
-        session.restart(resolve(engine_ids, session.directory.ids), recovers=recover)
+        ids = resolve(engine_ids, session.directory.ids)
+        forgetful = [i for i in ids if (engine := session.directory.get(i)) and engine.recovery is not Recovery.REPLAY]
+        if recover and forgetful:
+            advice = "start engines with recovery='replay', or restart these with empty namespaces, without this option"
+            raise CapabilityError("recover a namespace", engine_ranges(forgetful), advice)
+        session.restart(ids, recovers=recover)
 
     def scale(
         self, n: int, *, finish: bool = True, timeout: float | None = None, **options: Unpack[EngineKeywords]

@@ -68,6 +68,7 @@ from nsactors.errors.formatting import (
 )
 from nsactors.errors.joining import (
     AccessRefused,
+    AlreadyConnected,
     ClusterNameTaken,
     ClusterNotFound,
     ClusterNotReady,
@@ -120,6 +121,7 @@ from nsactors.errors.warnings import (
 
 __all__ = [
     "AccessRefused",
+    "AlreadyConnected",
     "CapabilityError",
     "ClientClosed",
     "ClusterLost",

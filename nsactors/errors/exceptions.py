@@ -26,6 +26,7 @@
     │   │       ├── ProgramEnded
     │   │       └── RayShutDown
     │   ├── ClusterUnreachable
+    │   │   └── AlreadyConnected see ``joining``
     │   ├── ClusterNotFound      see ``joining``
     │   ├── ClusterNotReady      see ``joining``
     │   ├── AccessRefused        see ``joining``

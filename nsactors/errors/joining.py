@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from nsactors.errors.exceptions import ConnectionLost, NsactorsError
+from nsactors.errors.exceptions import ClusterUnreachable, ConnectionLost, NsactorsError
 from nsactors.errors.formatting import columns, last_lines
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # the names that clusters may have
@@ -128,6 +128,25 @@ class OutsideCluster(ConnectionLost):
         super().__init__(f"{text}: {way_in}" if way_in else text)
         self.address = address
         self.way_in = way_in
+
+
+class AlreadyConnected(ClusterUnreachable):
+    """This process is connected to another Ray cluster, and can be connected to one only.
+
+    Args:
+        address: the address of the cluster that was to be joined.
+        here: the address of the cluster to which this process is connected.
+    """
+
+    def __init__(self, address: str, here: str) -> None:
+        NsactorsError.__init__(
+            self,
+            f"this process is connected to the Ray cluster at {here}, and can join the one at {address} only when that "
+            "has ended: stop it (cluster.stop_cluster_sync(), or leave the session that has started it), or attach in "
+            "another process",
+        )
+        self.address = address
+        self.here = here
 
 
 class ProcessLimit(NsactorsError, RuntimeError):

@@ -58,9 +58,7 @@ def submit(view: DirectView, code: str, options: Options) -> AsyncResult:
         view = view.with_flags(journal=options.journal)
     if options.breaks is not None:
         view = view.with_flags(breakpoints=options.breaks)
-    return view.execute(
-        code, silent=False, targets=options.targets, block=False, label="%px", timeout=options.timeout_s
-    )
+    return view.execute(code, silent=False, targets=options.targets, block=False, label="%px", timeout=options.limit_s)
 
 
 def show_while_waiting(client: Client, result: AsyncResult, options: Options, screen: Screen) -> None:
@@ -293,7 +291,7 @@ class ParallelMagics:
             -a, --noblock             return the result immediately; output is shown all the same
             --local                   also run the cell in this process
             -o, --out NAME            bind a name to the result
-            --timeout SECONDS         interrupt the cell after so many seconds
+            --timeout SECONDS         interrupt the cell after so many seconds; none for no limit
             --no-journal              do not run the cell again when a namespace is recovered
             --no-break                do not stop at breakpoints
             --stream, --no-stream     show output as it is printed (the default), or all at the end
@@ -577,7 +575,7 @@ class ParallelMagics:
             "stream": defaults.stream is not False,
             "progress-after": f"{defaults.progress_after_s:g} s",
             "signal-on-interrupt": defaults.signal_on_interrupt or "SIGINT",
-            "timeout": "none" if defaults.timeout_s is None else f"{defaults.timeout_s:g} s",
+            "timeout": "none" if defaults.limit_s is None else f"{defaults.limit_s:g} s",
             "verbose": bool(defaults.verbose),
             "journal": defaults.journal is not False,
             "break": defaults.breaks is not False,

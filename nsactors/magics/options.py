@@ -36,7 +36,7 @@ class Options:
         signal_on_interrupt: the signal that Ctrl-C sends to engines.
         stream: show output as it is printed.
         verbose: print the engines of each cell.
-        timeout_s: seconds after which the cell is interrupted.
+        timeout_s: seconds after which the cell is interrupted; ``inf`` for no limit.
         journal: record the cell in the journal, so that a replay runs it again.
         breaks: stop at breakpoints.
         file: the file for a history.
@@ -65,6 +65,11 @@ class Options:
     threads: bool | None = None
     native: bool | None = None
     disturb: bool | None = None
+
+    @property
+    def limit_s(self) -> float | None:
+        """The time limit of a cell in seconds; None without a limit."""
+        return None if self.timeout_s is None or math.isinf(self.timeout_s) else self.timeout_s
 
     def over(self, defaults: Self) -> Self:
         """Return these options, completed by those of ``defaults``."""
@@ -143,6 +148,8 @@ def _parse_seconds(text: str) -> float:
 
 
 def _parse_limit(text: str) -> float:
+    if text == "none":
+        return math.inf
     limit_s = _parse_seconds(text)
     if limit_s < 0:
         raise OptionsError(f"a number of seconds from 0 on was expected, not {text!r}")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from nsactors import Client, Cluster
-from nsactors.errors import EngineLost, NoSuchEngine, RemoteError
+from nsactors.errors import CapabilityError, EngineLost, NoSuchEngine, RemoteError
 from nsactors.protocol.messages import Capability
 from nsactors.testing import TIMEOUT_S, Gate, wait_until
 
@@ -256,6 +256,16 @@ def test_restarted_engines_begin_with_empty_namespaces(own_cluster: Callable[...
     assert (rc.ids, rc[0]["a"]) == ([0, 1], 1)
     with pytest.raises(RemoteError, match="'a' is not defined"):
         rc[1].pull("a", block=True)
+
+
+@pytest.mark.once
+def test_no_engine_is_restarted_to_recover_if_one_of_them_cannot(own_cluster: Callable[..., Cluster]) -> None:
+    cluster = own_cluster(2)
+    rc = cluster.start_and_connect_sync()
+    rc["a"] = 1
+    with pytest.raises(CapabilityError, match="engines 0-1 cannot recover a namespace: start engines with recovery="):
+        cluster.restart_engines(recover=True)
+    assert rc["a"] == [1, 1]
 
 
 @pytest.mark.needs(Capability.PROCESS)

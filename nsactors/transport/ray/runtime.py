@@ -32,7 +32,14 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-from nsactors.errors import ClusterLost, ClusterUnreachable, OutsideCluster, RayImportedFirst, RayStartError
+from nsactors.errors import (
+    AlreadyConnected,
+    ClusterLost,
+    ClusterUnreachable,
+    OutsideCluster,
+    RayImportedFirst,
+    RayStartError,
+)
 from nsactors.protocol.process import OwnProcess
 from nsactors.system.private_files import PrivateFolder, is_private_token, state_folder
 from nsactors.system.processes import keep_sockets_from_children, open_sockets
@@ -186,7 +193,8 @@ class RayRuntime:
             settings: the result of :meth:`settings_for_others` in that process.
 
         Raises:
-            ClusterUnreachable: if the cluster cannot be joined, or this process is connected to another cluster.
+            ClusterUnreachable: if the cluster cannot be joined.
+            AlreadyConnected: if this process is connected to another cluster.
             RayImportedFirst: if Ray has been imported with other settings.
         """
         self.check_joining(address, settings)
@@ -206,9 +214,7 @@ class RayRuntime:
         if ray is None:
             return
         if ray.is_initialized() and (here := ray.get_runtime_context().gcs_address) != address:
-            raise ClusterUnreachable(
-                address, f"this process is connected to the Ray cluster at {here}, and can join only one"
-            )
+            raise AlreadyConnected(address, here)
         others = {name for name in _ACCESS if name in settings and os.environ.get(name) != settings[name]}
         if others and not (others == {_TOKEN_PATH} and self._can_change_token()):
             raise RayImportedFirst

@@ -37,6 +37,7 @@ INSTANCES: list[errors.NsactorsError] = [
     errors.RayImportedFirst(),
     errors.RayStartError("its raylet ended with status 1", "/tmp/logs"),
     errors.ClusterUnreachable("127.0.0.1:6379", "connection refused"),
+    errors.AlreadyConnected("127.0.0.1:6379", "127.0.0.1:6380"),
     errors.ForkedClient(4711, 4712),
     errors.EngineLost(2, "apply(crash)", "killed by signal 9 (SIGKILL)", "Fatal error\nlast words"),
     errors.EngineLost(2, "apply(f)", "killed", began=False, running="apply(crash)"),

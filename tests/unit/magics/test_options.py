@@ -1,5 +1,6 @@
 """What may stand behind ``%%px``."""
 
+import math
 from typing import Any
 
 import pytest
@@ -73,6 +74,7 @@ def test_every_slice_can_be_written(chosen: slice) -> None:
         ("--no-stream", "stream", False),
         ("--verbose", "verbose", True),
         ("--timeout 2.5", "timeout_s", 2.5),
+        ("--timeout none", "timeout_s", math.inf),
         ("--no-journal", "journal", False),
         ("--no-break", "breaks", False),
     ],
@@ -143,6 +145,7 @@ def test_a_line_that_is_no_code_may_have_been_meant_as_options(code: str, meant:
 
 
 def test_what_is_given_goes_over_the_defaults() -> None:
+    assert Options(timeout_s=math.inf).over(Options(timeout_s=3.0)).limit_s is None
     given, defaults = Options(block=False), Options(block=True, timeout_s=3.0)
     assert given.over(defaults) == Options(block=False, timeout_s=3.0)
 
