@@ -387,7 +387,9 @@ class ClusterStopped(ConnectionLost):
     """The cluster was stopped."""
 
     def __init__(self) -> None:
-        super().__init__("the cluster has stopped: start another one with Cluster(n=4)")
+        super().__init__(
+            "the cluster has stopped: start another one with Cluster(n=4), or attach to one that `nsactors list` shows"
+        )
 
 
 class ClusterLost(ClusterStopped):
