@@ -79,6 +79,8 @@ def _about_name(name: str) -> str:
     if name not in names or name.startswith("__") or name in getattr(shell, "user_ns_hidden", ()):
         return ""
     value = names[name]
+    if type(value).__module__.partition(".")[0] == "nsactors":  # a result, view or client; engines had another value
+        return ""
     if isinstance(value, ModuleType):
         statement = f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
         return f"{name} exists here, and not on the engine: also run `{statement}` there"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nsactors.errors import Failure
+from nsactors.protocol.messages import RequestId
 from nsactors.results.outcome import with_hint
 
 table = [1, 2, 3]
@@ -63,5 +64,7 @@ def test_a_name_of_the_prompt_is_said_to_be_pushed(monkeypatch: pytest.MonkeyPat
         "pytest exists here, and not on the engine: also run `import pytest` there"
     )
     assert hint(NameError("name 'tabel' is not defined")) == ""
+    monkeypatch.setattr(sys.modules[__name__], "table", RequestId("ann", 1))  # as a result or a view is of nsactors
+    assert hint(NameError("name 'table' is not defined")) == ""
     assert hint(UnboundLocalError("cannot access local variable 'table'")) == ""
     assert hint(ValueError("name 'table' is not defined")) == ""
