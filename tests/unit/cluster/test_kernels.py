@@ -39,6 +39,12 @@ def kernel(rc: Client, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _breakpointhook_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import of ipykernel replaces the hook, on which engines of this process rely."""
+    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+
+
 def run(kernel: Any, code: str, *, silent: bool = False, **options: Any) -> dict[str, Any]:
     kernel.published.clear()
     reply: dict[str, Any] = asyncio.run(kernel.do_execute(code, silent, **options))

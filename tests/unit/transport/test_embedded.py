@@ -73,8 +73,6 @@ def test_a_client_works_with_the_names_of_the_program(embed: EmbedNames, capsys:
 
 def test_afterwards_the_program_has_only_the_names_that_were_bound(embed: EmbedNames) -> None:
     names: dict[str, Any] = {"x": 1}
-    # The threads of engines of other tests may still be ending: they restore the hook.
-    wait_until(lambda: not any(thread.name.startswith("engine-") for thread in threading.enumerate()))
     before = sys.stdout, sys.breakpointhook, signal.getsignal(signal.SIGINT), set(threading.enumerate())
     session = embed(names)
     assert (sys.stdout, sys.breakpointhook) == before[:2]
