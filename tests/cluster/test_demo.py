@@ -41,7 +41,7 @@ def test_nothing_but_the_demo_is_said(demo: subprocess.CompletedProcess[str]) ->
         "ZeroDivisionError: division by zero  [engines 1-3]",
         "engine 3 died while running execute",
         "✓ rc.ids: expected [0, 1, 2, 3], got [0, 1, 2, 3]",
-        "another process, under the same id",
+        "✓ another process than before: expected True, got True",
     ],
 )
 def test_the_known_answers_are_shown(demo: subprocess.CompletedProcess[str], line: str) -> None:
