@@ -22,6 +22,7 @@ from nsactors.system import private_files
 from nsactors.system.private_files import (
     PrivateFolder,
     from_fields,
+    is_private_token,
     parent_folder,
     private_folder_at,
     read_private,
@@ -305,3 +306,12 @@ def test_a_number_is_no_path_of_a_file() -> None:
     with pytest.raises(TypeError, match=r"load\(\) takes path as the path of a file, not 1"):
         ConnectionInfo.load(1)  # type: ignore[arg-type]
     os.fstat(1)
+
+
+def test_a_token_is_known_by_its_path_even_when_its_folder_has_gone(tmp_path: Path) -> None:
+    folder = PrivateFolder()
+    assert is_private_token(folder.token_path)
+    folder.remove()
+    assert is_private_token(folder.token_path)
+    assert not is_private_token(str(tmp_path / "token"))
+    assert not is_private_token("")
